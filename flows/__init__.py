@@ -1,0 +1,1 @@
+"""The only folder that knows Prefect, the network and the disk."""
