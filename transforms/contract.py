@@ -1,0 +1,288 @@
+"""What a table is: the words every other file speaks.
+
+A `Table` is a model (one file in staging, dimensions, facts or marts) or the raw landing place of a source
+entity. A `SourceEntity` is the declaration of one entity that some protocol reads. Nothing here reads a file,
+opens a connection or knows a vendor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+MAX_IDENTIFIER_BYTES = 63
+"""PostgreSQL cuts longer identifiers without a word (NAMEDATALEN - 1)."""
+
+_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+
+
+class ContractError(ValueError):
+    """A declaration contradicts itself; the message names the table and says what to write instead."""
+
+
+class Layer(StrEnum):
+    """Where a table stands; the folder of a model, the first folder of its files in the lake."""
+
+    RAW = "raw"
+    STAGING = "staging"
+    DIMENSIONS = "dimensions"
+    FACTS = "facts"
+    MARTS = "marts"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether PostgreSQL serves the tables of this layer (raw and staging live in the lake alone)."""
+        return self in {Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS}
+
+
+class Write(StrEnum):
+    """How new content meets what is there."""
+
+    REPLACE_PARTITION = "replace_partition"
+    MERGE = "merge"
+    APPEND = "append"
+
+
+class RuleKind(StrEnum):
+    """The five kinds of claim that are checked on every run."""
+
+    COMPLETENESS = "completeness"
+    ACCURACY = "accuracy"
+    CONSISTENCY = "consistency"
+    TIMELINESS = "timeliness"
+    UNIQUENESS = "uniqueness"
+
+
+Severity = Literal["critical", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its DuckDB type as written in the cast, and what it means."""
+
+    name: str
+    type: str
+    description: str = ""
+    nullable: bool = True
+    pii: bool = False
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Half-open UTC windows over one column. The column never changes for a key."""
+
+    by: str
+    every: Literal["day", "month"]
+
+    def key(self, moment: date | datetime) -> str:
+        """The window that holds `moment`: `2025-10-07` for days, `2025-10` for months (UTC)."""
+        if isinstance(moment, datetime) and moment.tzinfo is not None:
+            moment = moment.astimezone(UTC)
+        return moment.strftime("%Y-%m-%d" if self.every == "day" else "%Y-%m")
+
+    def bounds(self, key: str) -> tuple[datetime, datetime]:
+        """The half-open range [start, end) of a window, in UTC. Raises ContractError for a malformed key."""
+        try:
+            if self.every == "day":
+                start = datetime.strptime(key, "%Y-%m-%d").replace(tzinfo=UTC)
+                return start, start + timedelta(days=1)
+            start = datetime.strptime(key, "%Y-%m").replace(tzinfo=UTC)
+        except ValueError as error:
+            form = "2025-10-07" if self.every == "day" else "2025-10"
+            raise ContractError(f"'{key}' is no {self.every} partition; write it like {form}.") from error
+        return start, (start + timedelta(days=32)).replace(day=1)
+
+    def suffix(self, key: str) -> str:
+        """What a leaf table's name ends with: `2025_10_07`."""
+        return key.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One claim about a table.
+
+    `check` names the form: not_null, unique, between, accepted_values, references, matches or sql. `arguments` are
+    that form's own words, as the header gives them. A `sql` rule selects the rows that break it.
+    """
+
+    name: str
+    check: str
+    kind: RuleKind
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    severity: Severity = "critical"
+    row_level: bool = True
+    """Row-level rules judge a row by itself, so a micro-batch can be held to them; set-level ones need the partition."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, whichever way it is made.
+
+    `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt by.
+    `changed` lists upstreams that are read only where they changed (write=merge): rows whose key the model
+    does not give again are kept. `lookback` widens the windows in which an appended key is looked for.
+    """
+
+    name: str
+    layer: Layer
+    grain: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    write: Write = Write.REPLACE_PARTITION
+    partition: Partition | None = None
+    owner: str = "data-team"
+    description: str = ""
+    expect: tuple[Rule, ...] = ()
+    freshness: timedelta | None = None
+    retention: timedelta | None = None
+    upstreams: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    lookback: timedelta = timedelta(0)
+    tie_break: tuple[str, ...] = ()
+    indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Index name → its columns; a column may end in ' desc'."""
+    foreign_keys: Mapping[str, str] = field(default_factory=dict)
+    """Column → `table` or `table.column` it references; only tables that are changed by merge may have them."""
+    path: Path | None = None
+    """The model's file; None for raw tables."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        names = [column.name for column in self.columns]
+        missing = [name for name in self.key if name not in names]
+        if self.columns and missing:
+            raise ContractError(
+                f"{self.name}: key column {missing[0]} is not among its columns ({', '.join(names)})."
+            )
+        if self.columns and self.partition and self.partition.by not in names:
+            raise ContractError(
+                f"{self.name}: it is partitioned by {self.partition.by}, which it does not select."
+            )
+
+    @property
+    def is_published(self) -> bool:
+        """Whether PostgreSQL serves this table."""
+        return self.layer.is_published
+
+    @property
+    def is_partitioned_in_postgres(self) -> bool:
+        """A merged table is one table in PostgreSQL even where the lake keeps it in windows."""
+        return self.is_published and self.partition is not None and self.write is not Write.MERGE
+
+    def column(self, name: str) -> Column:
+        """The column of that name; raises ContractError when there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise ContractError(f"{self.name} has no column {name}.")
+
+    def leaf(self, partition: str) -> str:
+        """The name of a partition's own table in PostgreSQL, e.g. fct_events_2025_10_07."""
+        if self.partition is None:
+            return self.name
+        return check_name(f"{self.name}_{self.partition.suffix(partition)}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can name a table or column everywhere; raises ContractError otherwise."""
+    if not _NAME.match(name):
+        raise ContractError(
+            f"'{name}' can't be a name here: use lower-case letters, digits and _, a letter first."
+        )
+    if len(name.encode()) > MAX_IDENTIFIER_BYTES:
+        raise ContractError(
+            f"'{name}' is longer than {MAX_IDENTIFIER_BYTES} bytes; PostgreSQL would cut it silently."
+        )
+    return name
+
+
+# ---------------------------------------------------------------------------------------------- source entities
+
+
+@dataclass(frozen=True)
+class Control:
+    """Totals the source itself gives, read in the same snapshot as the rows: the accuracy rule compares with them."""
+
+    by: str
+    """Timestamp column whose UTC day the totals are grouped by."""
+    amount: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """How a table of a PostgreSQL database is read.
+
+    `incremental` reads half-open ranges of `cursor` with a lookback and finds hard deletes by comparing keys every
+    `deletes_every`; `snapshot` reads everything and lands it only when its content differs; `cdc` takes Debezium's events.
+    """
+
+    table: str
+    mode: Literal["incremental", "snapshot", "cdc"] = "snapshot"
+    cursor: str | None = None
+    lookback: timedelta = timedelta(minutes=10)
+    deletes_every: timedelta | None = timedelta(0)
+    """timedelta(0): with every read; None: the application never deletes here."""
+    schema: str = "public"
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """A topic, read from the ledger's offsets to the end offsets taken at the start."""
+
+    topic: str
+    event_time: str = "event_time"
+    """JSON field whose UTC day says which windows a batch touches."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A list endpoint.
+
+    `paging` is one of the protocol's ways: `cursor` (starting_after / has_more), `offset` (offset / limit) or
+    `window` (no paging: the range is split until an answer is not full). `since`/`until` name the query parameters of the range,
+    written as `time_format` says.
+    """
+
+    path: str
+    records: str | None
+    """Key of the list in the answer; None: the answer is the list."""
+    paging: Literal["cursor", "offset", "window"]
+    since: str | None = None
+    until: str | None = None
+    time_format: Literal["unix", "iso", "date"] = "unix"
+    page_size: int = 100
+    lookback: timedelta = timedelta(hours=1)
+    id_fields: tuple[str, ...] = ("id",)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SourceEntity:
+    """One landed entity: where it comes from, what identifies it, how its windows are found."""
+
+    source: Literal["app", "events", "stripe", "sendgrid"]
+    name: str
+    read: Postgres | Kafka | Rest
+    key: tuple[str, ...]
+    grain: str
+    columns: tuple[Column, ...] = ()
+    """The columns as the source has them; protocols with a fixed record shape leave this empty."""
+    partition: Partition | None = None
+    """The windows a landing touches: a column that never changes for a key. None: one window, the whole entity."""
+    control: Control | None = None
+    retention: timedelta | None = None
+    """How long raw is kept; None: for ever."""
+    owner: str = "data-team"
+    description: str = ""
+
+    @property
+    def table(self) -> str:
+        """Name of the raw table, `raw_<source>__<name>`."""
+        return check_name(f"raw_{self.source}__{self.name}")
