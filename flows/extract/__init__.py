@@ -1,0 +1,81 @@
+"""What every protocol gives back: rows as Arrow, and what is known once the last row was read.
+
+One file per protocol, never per vendor: `postgres`, `kafka`, `rest`. An extract reads and never writes; `flows.landing`
+turns it into files and a ledger entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from flows.errors import FlowsError
+
+
+class SourceError(FlowsError):
+    """A source can't be read; that entity stops, the others go on. The message holds no password and no row's values."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A record that can't be read: its bytes, where it came from, why. The same record always has the same letter_id.
+
+    `coordinates` says where the record stands in its source when that is neither a topic's offset nor a row of a
+    landed batch (a primary key, an object id).
+    """
+
+    source: str
+    entity: str
+    reason: str
+    payload: bytes
+    received_at: datetime
+    topic: str | None = None
+    kafka_partition: int | None = None
+    kafka_offset: int | None = None
+    batch_id: str | None = None
+    seq: int | None = None
+    coordinates: str = ""
+
+    @property
+    def letter_id(self) -> str:
+        """SHA-256 of the source coordinates: a topic's offset names a record whichever batch landed it."""
+        if self.topic is not None:
+            where = f"{self.topic}\x1f{self.kafka_partition}\x1f{self.kafka_offset}"
+        else:
+            where = f"{self.batch_id or ''}\x1f{'' if self.seq is None else self.seq}\x1f{self.coordinates}"
+        return hashlib.sha256(f"{self.source}\x1f{self.entity}\x1f{where}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ControlTotal:
+    """What the source itself counted for one UTC day and group, in the snapshot the rows were read in."""
+
+    day: date | None
+    group: str
+    row_count: int
+    amount: Decimal
+
+
+@dataclass
+class Extract:
+    """The answer of a protocol.
+
+    `batches` streams the rows in `schema` and is read once. Everything below it is final only when `batches` is
+    exhausted without an error: until then nothing that was read may be committed. `positions` replaces the
+    entity's position in the ledger and is JSON. `unchanged` says that the content equals what was landed last
+    (then `batches` gave no row). `warnings` are sentences for the run's summary.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    positions: dict[str, Any] = field(default_factory=dict)
+    control: list[ControlTotal] | None = None
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    unchanged: bool = False
