@@ -1,0 +1,116 @@
+"""The command line: `python -m flows` runs the batch; every other verb stands beside it.
+
+Nothing heavy is imported here: `--help` must answer at once, so each verb imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+_Command = Callable[[argparse.Namespace], int]
+
+
+def _verb(path: str) -> _Command:
+    """The function `module:name`, imported when it is called."""
+
+    def call(arguments: argparse.Namespace) -> int:
+        module, name = path.split(":")
+        return int(getattr(importlib.import_module(module), name)(arguments))
+
+    return call
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m flows",
+        description="A user-analytics warehouse: land, model, check, publish. Without a verb: run the batch.",
+    )
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    top.set_defaults(command=_verb("flows.batch:command"), select=None, yes=False)
+    verbs = top.add_subparsers(title="verbs", metavar="VERB")
+
+    run = verbs.add_parser("run", help="the batch: land what is new, rebuild what it touches, publish (the default)")
+    _selection(run)
+    run.set_defaults(command=_verb("flows.batch:command"))
+
+    plan = verbs.add_parser("plan", help="what a run would rebuild, and why; changes nothing")
+    plan.add_argument("--json", action="store_true", help="for programs")
+    plan.set_defaults(command=_verb("flows.plan:command"))
+
+    backfill = verbs.add_parser("backfill", help="rebuild a range of days")
+    backfill.add_argument("--from", dest="start", required=True, metavar="DAY", help="first day, e.g. 2025-10-01 (UTC)")
+    backfill.add_argument("--to", dest="end", required=True, metavar="DAY", help="the day after the last")
+    _selection(backfill)
+    backfill.set_defaults(command=_verb("flows.backfill:command"))
+
+    check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
+    check.add_argument("table", nargs="*", help="only these tables")
+    check.add_argument("--all-history", action="store_true", help="the scheduled rules too, over every partition")
+    check.set_defaults(command=_verb("flows.check:command"))
+
+    doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")
+    doctor.set_defaults(command=_verb("flows.doctor:command"))
+
+    letters = verbs.add_parser("dlq", help="records that could not be read")
+    actions = letters.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the dead letters, newest first, and how many for which reason")
+    listing.add_argument("--entity", help="only this entity, e.g. events.clicks")
+    listing.add_argument("--limit", type=int, default=20)
+    listing.set_defaults(command=_verb("flows.deadletters:list_command"))
+    show = actions.add_parser("show", help="one dead letter with its bytes")
+    show.add_argument("letter", help="its id, or the beginning of it")
+    show.set_defaults(command=_verb("flows.deadletters:show_command"))
+
+    lake = verbs.add_parser("lake", help="ask the lake with DuckDB")
+    lake.add_argument("sql", nargs="?", help="a query; without one: a prompt")
+    lake.set_defaults(command=_verb("flows.lakeshell:command"))
+
+    sandbox = verbs.add_parser("sandbox", help="the embedded services and the generated company")
+    parts = sandbox.add_subparsers(title="actions", metavar="ACTION", required=True)
+    start = parts.add_parser("start", help="start what is not running; make the world if there is none")
+    start.add_argument("--scale", type=float, default=1.0, help="size of a new world, 1 = 300,000 events in 14 days")
+    start.add_argument("--days", type=int, default=14, help="length of a new world")
+    parts.add_parser("stop", help="end the sandbox's own processes; the data stay")
+    status = parts.add_parser("status", help="which part runs where")
+    status.add_argument("--json", action="store_true", help="for programs")
+    parts.add_parser("reset", help="stop, and delete the sandbox's folder")
+    advance = parts.add_parser("advance", help="let the world live on")
+    advance.add_argument("--days", type=int, default=1)
+    for name, action in parts.choices.items():
+        action.set_defaults(command=_verb(f"flows.sandbox.commands:{name}"))
+    return top
+
+
+def _selection(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--select", action="append", metavar="TABLE", help="only this table; TABLE+ with what depends on it")
+    verb.add_argument("--yes", action="store_true", help="agree to a change that destroys published columns")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 a check or a table failed, 2 it could not be tried, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = parser().parse_args(given)
+    try:
+        return int(parsed.command(parsed))
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing is half done: run the same command again to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        from flows.errors import FlowsError
+
+        if parsed.debug or not isinstance(error, FlowsError):
+            raise
+        print(f"{error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""Which partitions are to be rebuilt, and why. Pure: states in, work out.
+
+Every partition of every table has a version that rises when its content changes, and remembers the versions of the
+upstream partitions it was built from. A partition is due when one of them has risen, when its model changed, or when it does
+not exist yet. Cost follows the number of partitions compared, never the rows in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from transforms.contract import Layer, Partition, Table, Write
+
+WHOLE = ""
+"""Partition key of what has no windows, or of rows whose window can't be told."""
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """What stands at one partition of one table. `version` rises with every change of content."""
+
+    version: int
+    fingerprint: str = ""
+    based_on: Mapping[str, str] = field(default_factory=dict)
+    """Upstream table → digest (for append: the version) of what was read of it."""
+    rows: int = 0
+
+
+States = Mapping[str, Mapping[str, PartitionState]]
+"""Table name → partition key → state. Raw tables have one state per window a landing ever touched."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """One partition that has to be rebuilt (`replace`) or only continued with what is new upstream (`append`)."""
+
+    partition: str
+    mode: str
+    reason: str
+    based_on: Mapping[str, str]
+    rows: int
+    """Rows upstream that will be read: an estimate of the work."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is due of one table. `discover`: the windows are known only from the output, so all of them are compared."""
+
+    table: Table
+    fingerprint: str
+    due: tuple[Due, ...]
+    discover: bool = False
+
+    @property
+    def partitions(self) -> list[str]:
+        """Keys of the due partitions, sorted."""
+        return sorted(item.partition for item in self.due)
+
+
+def overlapping(
+    partition: Partition, key: str, table: Table, windows: Iterable[str], upstream: Partition | None
+) -> list[str]:
+    """Windows of an upstream that the window `key` of `table` reads: those that overlap it, widened by its lookback."""
+    if upstream is None:
+        return sorted(windows)
+    start, end = partition.bounds(key)
+    start, end = start - table.lookback, end + table.lookback
+    return sorted(
+        window
+        for window in windows
+        if window == WHOLE or (upstream.bounds(window)[0] < end and upstream.bounds(window)[1] > start)
+    )
+
+
+def digest(states: Mapping[str, PartitionState], windows: Iterable[str]) -> str:
+    """Short name of exactly these versions of these windows."""
+    text = ",".join(f"{window}={states[window].version}" for window in sorted(windows) if window in states)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plan(
+    table: Table,
+    catalog: Mapping[str, Table],
+    states: States,
+    fingerprint: str,
+    today: datetime | None = None,
+) -> Work:
+    """What is due of `table`, given what stands upstream.
+
+    An append table whose upstreams are raw continues as a whole (partition ''), because one landing touches many windows.
+    `today` drops windows that the declared retention has passed.
+    """
+    if table.write is Write.APPEND:
+        due = (
+            _append_from_raw(table, catalog, states, fingerprint)
+            if reads_raw(table, catalog)
+            else (_append_by_window(table, catalog, states, fingerprint))
+        )
+        return Work(table, fingerprint, tuple(due))
+    if table.partition is None:
+        return Work(table, fingerprint, tuple(_whole(table, states, fingerprint)))
+    aligned = [name for name in table.upstreams if catalog[name].partition is not None]
+    if not aligned:
+        return Work(table, fingerprint, tuple(_whole(table, states, fingerprint)), discover=True)
+    horizon = today - table.retention if today is not None and table.retention is not None else None
+    return Work(table, fingerprint, tuple(_by_window(table, catalog, states, fingerprint, aligned, horizon)))
+
+
+def reads_raw(table: Table, catalog: Mapping[str, Table]) -> bool:
+    """Whether an append table is fed by landings and not by other models."""
+    return any(catalog[name].layer is Layer.RAW for name in table.upstreams)
+
+
+def _whole(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
+    """The one unit of an unpartitioned table, or of a partitioned one whose windows only its output tells."""
+    standing = states.get(table.name, {}).get(WHOLE)
+    based_on = {name: digest(states.get(name, {}), states.get(name, {})) for name in table.upstreams}
+    reason = _reason(standing, based_on, fingerprint)
+    if reason:
+        yield Due(WHOLE, "replace", reason, based_on, sum(_rows(states, name) for name in table.upstreams))
+
+
+def _by_window(
+    table: Table,
+    catalog: Mapping[str, Table],
+    states: States,
+    fingerprint: str,
+    aligned: Sequence[str],
+    horizon: datetime | None,
+) -> Iterator[Due]:
+    assert table.partition is not None
+    standing = states.get(table.name, {})
+    keys = set(standing) - {WHOLE}
+    for name in aligned:
+        upstream = catalog[name].partition
+        assert upstream is not None
+        for window in states.get(name, {}):
+            if window != WHOLE:
+                keys.update(_keys_between(table.partition, *upstream.bounds(window)))
+    for key in sorted(keys):
+        if horizon is not None and table.partition.bounds(key)[1] <= horizon:
+            continue
+        based_on, rows = {}, 0
+        for name in table.upstreams:
+            there = states.get(name, {})
+            windows = overlapping(table.partition, key, table, there, catalog[name].partition)
+            based_on[name] = digest(there, windows)
+            if catalog[name].partition is not None:
+                rows += sum(there[window].rows for window in windows)
+        state = standing.get(key)
+        if state is None and rows == 0:
+            continue
+        reason = _reason(state, based_on, fingerprint)
+        if reason:
+            yield Due(key, "replace", reason, based_on, rows)
+
+
+def _append_from_raw(
+    table: Table, catalog: Mapping[str, Table], states: States, fingerprint: str
+) -> Iterator[Due]:
+    """Landings that were not consumed yet. The state at '' holds, per upstream, the ledger sequence consumed up to."""
+    standing = states.get(table.name, {}).get(WHOLE)
+    latest = {
+        name: max((s.version for s in states.get(name, {}).values()), default=0) for name in table.upstreams
+    }
+    if standing is None and not any(latest.values()):
+        return
+    based_on = {name: str(version) for name, version in latest.items()}
+    mode = "append" if standing is not None and standing.fingerprint == fingerprint else "replace"
+    reason = _reason(standing, based_on, fingerprint)
+    if reason:
+        seen = standing.based_on if standing is not None and mode == "append" else {}
+        rows = sum(
+            state.rows
+            for name in table.upstreams
+            for state in states.get(name, {}).values()
+            if state.version > int(seen.get(name, "0"))
+        )
+        yield Due(WHOLE, mode, reason, based_on, rows)
+
+
+def _append_by_window(
+    table: Table, catalog: Mapping[str, Table], states: States, fingerprint: str
+) -> Iterator[Due]:
+    assert table.partition is not None
+    standing = states.get(table.name, {})
+    keys = set(standing)
+    for name in table.upstreams:
+        keys.update(window for window in states.get(name, {}) if window != WHOLE)
+    for key in sorted(keys - {WHOLE}):
+        current = {name: states.get(name, {}).get(key) for name in table.upstreams}
+        based_on = {name: str(state.version) for name, state in current.items() if state is not None}
+        state = standing.get(key)
+        reason = _reason(state, based_on, fingerprint)
+        if reason:
+            mode = "append" if state is not None and state.fingerprint == fingerprint else "replace"
+            yield Due(key, mode, reason, based_on, sum(s.rows for s in current.values() if s is not None))
+
+
+def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerprint: str) -> str | None:
+    if state is None:
+        return "new"
+    if state.fingerprint != fingerprint:
+        return "its model changed"
+    changed = sorted(name for name in based_on if state.based_on.get(name) != based_on[name])
+    gone = sorted(set(state.based_on) - set(based_on))
+    return f"new data in {', '.join(changed + gone)}" if changed or gone else None
+
+
+def _rows(states: States, name: str) -> int:
+    return sum(state.rows for state in states.get(name, {}).values())
+
+
+def _keys_between(partition: Partition, start: datetime, end: datetime) -> Iterator[str]:
+    moment = start
+    while moment < end:
+        key = partition.key(moment)
+        yield key
+        moment = partition.bounds(key)[1]
+
+
+def propagate(
+    tables: Sequence[Table],
+    catalog: Mapping[str, Table],
+    states: States,
+    fingerprints: Mapping[str, str],
+    arriving: Mapping[str, Mapping[str, int]] | None = None,
+    today: datetime | None = None,
+) -> list[Work]:
+    """The work of a whole run, told beforehand, in build order.
+
+    `arriving` is what waits at the sources: raw table → window → rows. A rebuilt partition counts as changed, so
+    the plan is the most that can happen: a rebuild that changes nothing stops there.
+    """
+    imagined: dict[str, dict[str, PartitionState]] = {name: dict(there) for name, there in states.items()}
+    for name, windows in (arriving or {}).items():
+        for window, rows in windows.items():
+            _bump(imagined, name, window, rows)
+    found = []
+    for table in tables:
+        work = plan(table, catalog, imagined, fingerprints[table.name], today)
+        if not work.due:
+            continue
+        found.append(work)
+        for item in work.due:
+            if item.partition != WHOLE or (table.write is not Write.APPEND and not work.discover):
+                _bump(imagined, table.name, item.partition, 0)
+                continue
+            touched = _windows_touched(table, catalog, imagined, states)
+            for window in touched:
+                _bump(imagined, table.name, window, 0)
+    return found
+
+
+def _windows_touched(
+    table: Table, catalog: Mapping[str, Table], imagined: States, states: States
+) -> set[str]:
+    """Windows a continued or discovered table is likely to touch: those that rose upstream, or all that stand."""
+    if table.partition is None:
+        return {WHOLE}
+    touched: set[str] = set()
+    for name in table.upstreams:
+        upstream = catalog[name].partition
+        before = states.get(name, {})
+        for window, state in imagined.get(name, {}).items():
+            if (
+                window != WHOLE
+                and upstream
+                and (window not in before or before[window].version < state.version)
+            ):
+                touched.update(_keys_between(table.partition, *upstream.bounds(window)))
+    return touched or set(states.get(table.name, {})) - {WHOLE}
+
+
+def _bump(imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int) -> None:
+    there = imagined.setdefault(name, {})
+    state = there.get(window, PartitionState(version=0))
+    highest = max((other.version for other in there.values()), default=0)
+    there[window] = replace(state, version=highest + 1, rows=state.rows + rows)
+
+
+def batches(work: Work, rows_at_once: int) -> list[tuple[Due, ...]]:
+    """Split the due partitions so that no batch reads many more than `rows_at_once` rows; at least one each."""
+    found: list[tuple[Due, ...]] = []
+    current: list[Due] = []
+    rows = 0
+    for item in work.due:
+        if current and rows + item.rows > rows_at_once:
+            found.append(tuple(current))
+            current, rows = [], 0
+        current.append(item)
+        rows += item.rows
+    return [*found, tuple(current)] if current else found
+
+
+def parse_bound(text: str) -> datetime:
+    """A day or instant given on the command line, UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

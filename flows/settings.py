@@ -1,0 +1,151 @@
+"""The only reader of the environment, and the only clock.
+
+Every setting is an environment variable `ANALYTICS_<NAME>` or a line in `.env`. Services that no setting names are
+taken from the running sandbox, so that nothing else in the code knows whether it talks to the sandbox or to production.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flows import failpoints
+from flows.errors import FlowsError
+
+if TYPE_CHECKING:
+    from flows.sandbox.state import State
+
+SANDBOX_FOLDER = Path(".sandbox")
+_SERVICES = {
+    "warehouse_dsn": "the warehouse's PostgreSQL",
+    "app_dsn": "the application's PostgreSQL",
+    "kafka_bootstrap": "Kafka",
+    "stripe_url": "Stripe",
+    "sendgrid_url": "SendGrid",
+}
+
+
+class SettingsError(FlowsError):
+    """A setting is missing or can't be read; the message names the variable and what to write."""
+
+
+class Settings(BaseSettings):
+    """What the environment says; secrets print as stars."""
+
+    model_config = SettingsConfigDict(env_prefix="ANALYTICS_", env_file=".env", extra="ignore", frozen=True)
+
+    warehouse_dsn: SecretStr | None = None
+    app_dsn: SecretStr | None = None
+    kafka_bootstrap: str | None = None
+    kafka_options: dict[str, str] = Field(default_factory=dict)
+    """Further librdkafka settings as JSON, e.g. {"security.protocol": "SASL_SSL", …}."""
+    stripe_url: str | None = None
+    stripe_key: SecretStr | None = None
+    sendgrid_url: str | None = None
+    sendgrid_key: SecretStr | None = None
+    lake: Path | None = None
+    sandbox: Path = SANDBOX_FOLDER
+    retries: int = Field(default=3, ge=0, le=20)
+    retry_seconds: float | None = Field(default=None, ge=0)
+    """Between two tries of a task; unset: 300, in the sandbox 1."""
+    workers: int = Field(default=2, ge=1, le=64)
+    """Tables that are built at the same time."""
+    memory_limit: str = "1GB"
+    """What one DuckDB connection may use before it spills to the lake's temporary folder."""
+    failpoint: str | None = None
+    debug: bool = False
+
+    @cached_property
+    def sandbox_state(self) -> State | None:
+        """The sandbox whose services fill what is not set; None when all are set or none is running."""
+        if not self.uses_sandbox:
+            return None
+        from flows.sandbox.state import read
+
+        return read(self.sandbox)
+
+    @property
+    def unset_services(self) -> frozenset[str]:
+        """Names of the services that no setting names: these the sandbox must provide."""
+        return frozenset(name for name in _SERVICES if getattr(self, name) is None)
+
+    @property
+    def uses_sandbox(self) -> bool:
+        """Whether at least one service is the sandbox's."""
+        return bool(self.unset_services)
+
+    @cached_property
+    def clock_offset(self) -> timedelta:
+        """How far the world's time is from the machine's: the sandbox has a time of its own."""
+        state = self.sandbox_state
+        return timedelta(seconds=state.clock_offset_seconds if state else 0.0)
+
+    def now(self) -> datetime:
+        """The world's time, UTC. Nothing else asks a clock."""
+        return datetime.now(UTC) + self.clock_offset
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds between two tries of a task."""
+        if self.retry_seconds is not None:
+            return self.retry_seconds
+        return 1.0 if self.uses_sandbox else 300.0
+
+    @property
+    def lake_root(self) -> Path:
+        """Folder of the lake, absolute."""
+        if self.lake is not None:
+            return self.lake.expanduser().absolute()
+        return Path(self._service("lake", "the lake")).absolute()
+
+    def require(self, name: str) -> str:
+        """The address (or key) of a service; raises SettingsError when neither a setting nor the sandbox has it."""
+        return self._service(name, _SERVICES.get(name, name))
+
+    def _service(self, name: str, title: str) -> str:
+        value = getattr(self, name)
+        if value is None and self.sandbox_state is not None:
+            value = getattr(self.sandbox_state, name)
+        if value is None:
+            raise SettingsError(
+                f"ANALYTICS_{name.upper()} is not set and no sandbox is running, so {title} can't be reached. "
+                f"Set it in the environment or in .env, or start the sandbox: python -m flows sandbox start"
+            )
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    def secrets(self) -> list[str]:
+        """Everything that must never be printed, for scrubbing messages."""
+        found: list[str] = []
+        for name in ("warehouse_dsn", "app_dsn", "stripe_key", "sendgrid_key"):
+            value = getattr(self, name)
+            if value is None and self.sandbox_state is not None:
+                value = getattr(self.sandbox_state, name)
+            if value is not None:
+                found.append(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
+        return found
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the environment and `.env`. Raises SettingsError with one sentence that names the variable."""
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "ANALYTICS_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(
+            f"{name} can't be used: {first['msg']}. Correct it in the environment or in .env."
+        ) from None
+    if settings.failpoint:
+        failpoints.arm(settings.failpoint)
+    return settings
+
+
+def process_environment() -> dict[str, str]:
+    """A copy of this process's environment, for a child process."""
+    return dict(os.environ)
