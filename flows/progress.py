@@ -1,0 +1,95 @@
+"""What a person sees while long work goes on: one line that lives on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import IO
+
+
+class Progress:
+    """Counts steps and says what was done. Safe to call from several threads.
+
+    On a terminal a rich bar shows the steps under way and finished lines scroll above it; when the output is a file or a pipe,
+    each finished step is one line.
+    """
+
+    def __init__(self, title: str, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._title = title
+        self._begun = time.perf_counter()
+        self._lock = threading.Lock()
+        self._under_way: list[str] = []
+        self._bar = None
+        if self._stream.isatty():
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Console(file=self._stream),
+                transient=True,
+            )
+            self._task = self._bar.add_task(title, total=0)
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def expect(self, steps: int) -> None:
+        """Add steps to the bar's total."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + steps)
+
+    def say(self, part: str, message: str) -> None:
+        """One finished thing, on a line of its own: `part` is what it is about."""
+        with self._lock:
+            line = f"{time.perf_counter() - self._begun:6.1f} s  {part:<34} {message}"
+            if self._bar is not None:
+                self._bar.console.print(line, markup=False, highlight=False)
+            else:
+                print(line, file=self._stream, flush=True)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Something under way: shown beside the bar until it ends, then counted."""
+        self._shift(started=name)
+        try:
+            yield
+        finally:
+            self._shift(ended=name)
+
+    def _shift(self, started: str | None = None, ended: str | None = None) -> None:
+        with self._lock:
+            if started is not None:
+                self._under_way.append(started)
+            if ended is not None:
+                self._under_way.remove(ended)
+            if self._bar is not None:
+                shown = ", ".join(self._under_way[:3])
+                self._bar.update(
+                    self._task, description=f"{self._title}: {shown}"[:70], advance=1 if ended else 0
+                )
