@@ -1,7 +1,7 @@
 """What every protocol gives back: rows as Arrow, and what is known once the last row was read.
 
-One file per protocol, never per vendor: `postgres`, `kafka`, `rest`. An extract reads and never writes; `flows.landing`
-turns it into files and a ledger entry.
+One file per protocol, never per vendor: `postgres`, `kafka`, `rest`. An extract reads and never writes;
+`flows.landing` turns it into files and a ledger entry.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from flows.errors import FlowsError
 
 
 class SourceError(FlowsError):
-    """A source can't be read; that entity stops, the others go on. The message holds no password and no row's values."""
+    """A source can't be read: that entity stops, the others go on. The message holds no password, no row's value."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that can't be read: its bytes, where it came from, why. The same record always has the same letter_id.
+    """A record that can't be read: its bytes, where it came from, why. The same record has the same letter_id.
 
-    `coordinates` says where the record stands in its source when that is neither a topic's offset nor a row of a
-    landed batch (a primary key, an object id).
+    `coordinates` says where the record stands in its source when that is neither a topic's offset nor a row of
+    a landed batch (a primary key, an object id).
     """
 
     source: str
@@ -68,8 +68,7 @@ class Extract:
 
     `batches` streams the rows in `schema` and is read once. Everything below it is final only when `batches` is
     exhausted without an error: until then nothing that was read may be committed. `positions` replaces the
-    entity's position in the ledger and is JSON. `unchanged` says that the content equals what was landed last
-    (then `batches` gave no row). `warnings` are sentences for the run's summary.
+    entity's position in the ledger and is JSON. `warnings` are sentences for the run's summary.
     """
 
     schema: pa.Schema
@@ -78,4 +77,3 @@ class Extract:
     control: list[ControlTotal] | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    unchanged: bool = False
