@@ -1,0 +1,134 @@
+"""The lake for everybody: `lake.sql`, a view for each table over exactly the files that count, and a prompt on it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import duckdb
+
+from flows.errors import FlowsError
+from flows.stores.lake import Lake, LakeFile, partition_folder
+from flows.stores.manifest import fold, fsync_folder
+from transforms.contract import Layer, Table
+
+SHOWN = (Layer.RAW, Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
+_MAX_SHOWN_ROWS = 40
+
+
+class LakeQueryError(FlowsError):
+    """A query on the lake failed; the message is DuckDB's."""
+
+    exit_code = 1
+
+
+def lake_sql(root: Path, tables: Iterable[Table], files: Mapping[str, Iterable[LakeFile]]) -> str:
+    """The text of `lake.sql`. A table that has no file yet is a view of no rows with the right columns.
+
+    Views name their files, so a file that nobody committed is never read; the folder's value
+    (`event_time_day`, …) is a column by which DuckDB skips files without opening them.
+    """
+    lines = [
+        "-- Written by each run. Views over the lake's tables: exactly the files that the manifests name.",
+        "-- Open with: duckdb -init lake.sql",
+        f"set file_search_path = {_quoted(str(root))};",
+        "set timezone = 'UTC';",
+    ]
+    for table in tables:
+        paths = sorted(file.path for file in files.get(table.name, ()))
+        if table.description or table.grain:
+            lines.append(f"\n-- {table.description or table.grain}".replace("\r", " "))
+        if paths:
+            listed = ",\n    ".join(_quoted(path) for path in paths)
+            options = "hive_partitioning = " + ("true" if _folder(table) else "false")
+            source = f"select * from read_parquet([\n    {listed}\n], {options}, union_by_name = true)"
+        else:
+            columns = ", ".join(f'cast(null as {column.type}) as "{column.name}"' for column in table.columns)
+            folder = f", cast(null as {_folder_type(table)}) as {_folder(table)}" if _folder(table) else ""
+            source = f"select {columns}{folder} where false"
+        lines.append(f"create or replace view {table.name} as {source};")
+    return "\n".join(lines) + "\n"
+
+
+def write(lake: Lake, tables: Iterable[Table]) -> Path:
+    """Write `<lake>/lake.sql` from the manifests, whole or not at all; returns its path."""
+    shown = [table for table in tables if table.layer in SHOWN]
+    files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
+    path = lake.root / "lake.sql"
+    lake.root.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".lake.sql.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(lake_sql(lake.root, shown, files))
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+    fsync_folder(lake.root)
+    return path
+
+
+def _folder(table: Table) -> str | None:
+    return "landed_on" if table.layer is Layer.RAW else partition_folder(table)
+
+
+def _folder_type(table: Table) -> str:
+    return (
+        "date"
+        if table.layer is Layer.RAW or (table.partition and table.partition.every == "day")
+        else "varchar"
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows lake ["SQL"]`: print an answer, or read queries from a prompt until the end of input."""
+    from flows.settings import load
+
+    path = load().lake_root / "lake.sql"
+    if not path.exists():
+        raise FlowsError(f"There is no lake at {path.parent} yet. Run the batch first: python -m flows")
+    connection = duckdb.connect()
+    connection.execute(path.read_text(encoding="utf-8"))
+    if arguments.sql is not None:
+        _answer(connection, arguments.sql)
+        return 0
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print(
+            "The lake, read with DuckDB. End a query with ';', leave with Ctrl-D. `show tables;` lists what is there."
+        )
+    for query in _queries(interactive):
+        try:
+            _answer(connection, query)
+        except LakeQueryError as error:
+            print(error, file=sys.stderr)
+    return 0
+
+
+def _queries(interactive: bool) -> Iterable[str]:
+    lines: list[str] = []
+    while True:
+        try:
+            line = input(("lake> " if not lines else " ...> ") if interactive else "")
+        except EOFError:
+            if any(part.strip() for part in lines):
+                yield "\n".join(lines)
+            return
+        lines.append(line)
+        if line.rstrip().endswith(";"):
+            yield "\n".join(lines)
+            lines = []
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    try:
+        answer = connection.sql(query)
+        if answer is not None:
+            answer.show(max_rows=_MAX_SHOWN_ROWS)
+    except duckdb.Error as error:
+        raise LakeQueryError(f"The lake can't answer that: {error}") from None
