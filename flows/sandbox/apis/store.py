@@ -57,8 +57,8 @@ _IDENTITY: dict[str, Callable[[Mapping[str, Any]], tuple[str, int]]] = {
 class Store:
     """One connection to the objects; several processes may each have one (SQLite's WAL).
 
-    `put` takes whole objects (see stripe_objects.py and sendgrid_objects.py). Every method is one transaction; wrap several in
-    `transaction()` to make them one.
+    `put` takes whole objects (see stripe_objects.py and sendgrid_objects.py). Every method is one
+    transaction; wrap several in `transaction()` to make them one.
     """
 
     def __init__(self, folder: Path) -> None:
