@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(command=_verb("flows.batch:command"), select=None, yes=False)
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
 
-    run = verbs.add_parser("run", help="the batch: land what is new, rebuild what it touches, publish (the default)")
+    run = verbs.add_parser("run", help="the batch: land, rebuild what changed, publish (the default)")
     _selection(run)
     run.set_defaults(command=_verb("flows.batch:command"))
 
@@ -43,14 +43,14 @@ def parser() -> argparse.ArgumentParser:
     plan.set_defaults(command=_verb("flows.plan:command"))
 
     backfill = verbs.add_parser("backfill", help="rebuild a range of days")
-    backfill.add_argument("--from", dest="start", required=True, metavar="DAY", help="first day, e.g. 2025-10-01 (UTC)")
+    backfill.add_argument("--from", dest="start", required=True, metavar="DAY", help="first day (UTC)")
     backfill.add_argument("--to", dest="end", required=True, metavar="DAY", help="the day after the last")
     _selection(backfill)
     backfill.set_defaults(command=_verb("flows.backfill:command"))
 
     check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
-    check.add_argument("--all-history", action="store_true", help="the scheduled rules too, over every partition")
+    check.add_argument("--all-history", action="store_true", help="the scheduled rules too")
     check.set_defaults(command=_verb("flows.check:command"))
 
     doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     sandbox = verbs.add_parser("sandbox", help="the embedded services and the generated company")
     parts = sandbox.add_subparsers(title="actions", metavar="ACTION", required=True)
     start = parts.add_parser("start", help="start what is not running; make the world if there is none")
-    start.add_argument("--scale", type=float, default=1.0, help="size of a new world, 1 = 300,000 events in 14 days")
+    start.add_argument("--scale", type=float, default=1.0, help="of a new world, 1 = 300,000 events")
     start.add_argument("--days", type=int, default=14, help="length of a new world")
     parts.add_parser("stop", help="end the sandbox's own processes; the data stay")
     status = parts.add_parser("status", help="which part runs where")
@@ -87,12 +87,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _selection(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--select", action="append", metavar="TABLE", help="only this table; TABLE+ with what depends on it")
+    named = "only this table; TABLE+ with what depends on it"
+    verb.add_argument("--select", action="append", metavar="TABLE", help=named)
     verb.add_argument("--yes", action="store_true", help="agree to a change that destroys published columns")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 a check or a table failed, 2 it could not be tried, 130 interrupted."""
+    """Run one command. Exit codes: 0 done, 1 a check or a table failed, 2 it could not be tried, 130
+    interrupted.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     parsed = parser().parse_args(given)
     try:

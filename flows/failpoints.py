@@ -1,7 +1,7 @@
 """Named places where a test can kill the process, to prove that nothing is lost there.
 
-A name is written once, at its place in the code (`failpoint("publish.committed")`); tests list the names from the
-code itself, so one that no test reaches is found. Unarmed, a failpoint costs one comparison.
+A name is written once, at its place in the code (`failpoint("publish.committed")`); tests list the names
+from the code itself, so one that no test reaches is found. Unarmed, a failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _passes_left = 0
 
 
 def arm(name: str | None, passes: int = 0) -> None:
-    """Let the process die by SIGKILL at the failpoint `name`, after it was passed `passes` times; None disarms."""
+    """Let the process die by SIGKILL at the failpoint `name`, after it was passed `passes` times; None
+    disarms.
+    """
     global _armed, _passes_left
     _armed, _passes_left = name, passes
 

@@ -1,4 +1,6 @@
-"""The lake for everybody: `lake.sql`, a view for each table over exactly the files that count, and a prompt on it."""
+"""The lake for everybody: `lake.sql`, a view for each table over exactly the files that count, and a prompt
+on it.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ def _quoted(text: str) -> str:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    """`python -m flows lake ["SQL"]`: print an answer, or read queries from a prompt until the end of input."""
+    """`python -m flows lake ["SQL"]`: print an answer, or read queries from a prompt until the end of
+    input.
+    """
     from flows.settings import load
 
     path = load().lake_root / "lake.sql"
@@ -99,9 +103,7 @@ def command(arguments: argparse.Namespace) -> int:
         return 0
     interactive = sys.stdin.isatty()
     if interactive:
-        print(
-            "The lake, read with DuckDB. End a query with ';', leave with Ctrl-D. `show tables;` lists what is there."
-        )
+        print("The lake, read with DuckDB. `show tables;` lists it; end a query with ';', leave with Ctrl-D.")
     for query in _queries(interactive):
         try:
             _answer(connection, query)

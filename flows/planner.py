@@ -1,8 +1,9 @@
 """Which partitions are to be rebuilt, and why. Pure: states in, work out.
 
-Every partition of every table has a version that rises when its content changes, and remembers the versions of the
-upstream partitions it was built from. A partition is due when one of them has risen, when its model changed, or when it does
-not exist yet. Cost follows the number of partitions compared, never the rows in them.
+Every partition of every table has a version that rises when its content changes, and remembers the versions
+of the upstream partitions it was built from. A partition is due when one of them has risen, when its model
+changed, or when it does not exist yet. Cost follows the number of partitions compared, never the rows in
+them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ States = Mapping[str, Mapping[str, PartitionState]]
 
 @dataclass(frozen=True)
 class Due:
-    """One partition that has to be rebuilt (`replace`) or only continued with what is new upstream (`append`)."""
+    """One partition that has to be rebuilt (`replace`) or only continued with what is new upstream
+    (`append`).
+    """
 
     partition: str
     mode: str
@@ -47,7 +50,9 @@ class Due:
 
 @dataclass(frozen=True)
 class Work:
-    """What is due of one table. `discover`: the windows are known only from the output, so all of them are compared."""
+    """What is due of one table. `discover`: the windows are known only from the output, so all of them are
+    compared.
+    """
 
     table: Table
     fingerprint: str
@@ -63,7 +68,9 @@ class Work:
 def overlapping(
     partition: Partition, key: str, table: Table, windows: Iterable[str], upstream: Partition | None
 ) -> list[str]:
-    """Windows of an upstream that the window `key` of `table` reads: those that overlap it, widened by its lookback."""
+    """Windows of an upstream that the window `key` of `table` reads: those that overlap it, widened by its
+    lookback.
+    """
     if upstream is None:
         return sorted(windows)
     start, end = partition.bounds(key)
@@ -90,14 +97,14 @@ def plan(
 ) -> Work:
     """What is due of `table`, given what stands upstream.
 
-    An append table whose upstreams are raw continues as a whole (partition ''), because one landing touches many windows.
-    `today` drops windows that the declared retention has passed.
+    An append table whose upstreams are raw continues as a whole (partition ''), because one landing touches
+    many windows. `today` drops windows that the declared retention has passed.
     """
     if table.write is Write.APPEND:
         due = (
-            _append_from_raw(table, catalog, states, fingerprint)
+            _append_from_raw(table, states, fingerprint)
             if reads_raw(table, catalog)
-            else (_append_by_window(table, catalog, states, fingerprint))
+            else (_append_by_window(table, states, fingerprint))
         )
         return Work(table, fingerprint, tuple(due))
     if table.partition is None:
@@ -158,10 +165,10 @@ def _by_window(
             yield Due(key, "replace", reason, based_on, rows)
 
 
-def _append_from_raw(
-    table: Table, catalog: Mapping[str, Table], states: States, fingerprint: str
-) -> Iterator[Due]:
-    """Landings that were not consumed yet. The state at '' holds, per upstream, the ledger sequence consumed up to."""
+def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
+    """Landings that were not consumed yet. The state at '' holds, per upstream, the ledger sequence consumed
+    up to.
+    """
     standing = states.get(table.name, {}).get(WHOLE)
     latest = {
         name: max((s.version for s in states.get(name, {}).values()), default=0) for name in table.upstreams
@@ -182,9 +189,7 @@ def _append_from_raw(
         yield Due(WHOLE, mode, reason, based_on, rows)
 
 
-def _append_by_window(
-    table: Table, catalog: Mapping[str, Table], states: States, fingerprint: str
-) -> Iterator[Due]:
+def _append_by_window(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     assert table.partition is not None
     standing = states.get(table.name, {})
     keys = set(standing)
@@ -232,8 +237,8 @@ def propagate(
 ) -> list[Work]:
     """The work of a whole run, told beforehand, in build order.
 
-    `arriving` is what waits at the sources: raw table → window → rows. A rebuilt partition counts as changed, so
-    the plan is the most that can happen: a rebuild that changes nothing stops there.
+    `arriving` is what waits at the sources: raw table → window → rows. A rebuilt partition counts as
+    changed, so the plan is the most that can happen: a rebuild that changes nothing stops there.
     """
     imagined: dict[str, dict[str, PartitionState]] = {name: dict(there) for name, there in states.items()}
     for name, windows in (arriving or {}).items():
@@ -258,7 +263,9 @@ def propagate(
 def _windows_touched(
     table: Table, catalog: Mapping[str, Table], imagined: States, states: States
 ) -> set[str]:
-    """Windows a continued or discovered table is likely to touch: those that rose upstream, or all that stand."""
+    """Windows a continued or discovered table is likely to touch: those that rose upstream, or all that
+    stand.
+    """
     if table.partition is None:
         return {WHOLE}
     touched: set[str] = set()
@@ -283,7 +290,9 @@ def _bump(imagined: dict[str, dict[str, PartitionState]], name: str, window: str
 
 
 def batches(work: Work, rows_at_once: int) -> list[tuple[Due, ...]]:
-    """Split the due partitions so that no batch reads many more than `rows_at_once` rows; at least one each."""
+    """Split the due partitions so that no batch reads many more than `rows_at_once` rows; at least one
+    each.
+    """
     found: list[tuple[Due, ...]] = []
     current: list[Due] = []
     rows = 0

@@ -14,8 +14,8 @@ from typing import IO
 class Progress:
     """Counts steps and says what was done. Safe to call from several threads.
 
-    On a terminal a rich bar shows the steps under way and finished lines scroll above it; when the output is a file or a pipe,
-    each finished step is one line.
+    On a terminal a rich bar shows the steps under way and finished lines scroll above it; when the output is
+    a file or a pipe, each finished step is one line.
     """
 
     def __init__(self, title: str, stream: IO[str] | None = None) -> None:

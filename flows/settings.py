@@ -1,7 +1,8 @@
 """The only reader of the environment, and the only clock.
 
-Every setting is an environment variable `ANALYTICS_<NAME>` or a line in `.env`. Services that no setting names are
-taken from the running sandbox, so that nothing else in the code knows whether it talks to the sandbox or to production.
+Every setting is an environment variable `ANALYTICS_<NAME>` or a line in `.env`. Services that no setting
+names are taken from the running sandbox, so that nothing else in the code knows whether it talks to the
+sandbox or to production.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class Settings(BaseSettings):
         return Path(self._service("lake", "the lake")).absolute()
 
     def require(self, name: str) -> str:
-        """The address (or key) of a service; raises SettingsError when neither a setting nor the sandbox has it."""
+        """The address (or key) of a service; raises SettingsError when neither a setting nor the sandbox has
+        it.
+        """
         return self._service(name, _SERVICES.get(name, name))
 
     def _service(self, name: str, title: str) -> str:
@@ -114,10 +117,19 @@ class Settings(BaseSettings):
             value = getattr(self.sandbox_state, name)
         if value is None:
             raise SettingsError(
-                f"ANALYTICS_{name.upper()} is not set and no sandbox is running, so {title} can't be reached. "
-                f"Set it in the environment or in .env, or start the sandbox: python -m flows sandbox start"
+                f"ANALYTICS_{name.upper()} is not set and no sandbox is running, so {title} "
+                f"can't be reached. Set it in the environment or in .env, or start the sandbox: python -m flows sandbox start"
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    @property
+    def prefect_address(self) -> str | None:
+        """Prefect's API: PREFECT_API_URL, else the sandbox's server; None: each run starts a temporary
+        one.
+        """
+        return os.environ.get("PREFECT_API_URL") or (
+            self.sandbox_state.prefect_url if self.sandbox_state else None
+        )
 
     def secrets(self) -> list[str]:
         """Everything that must never be printed, for scrubbing messages."""
