@@ -118,7 +118,8 @@ class Settings(BaseSettings):
         if value is None:
             raise SettingsError(
                 f"ANALYTICS_{name.upper()} is not set and no sandbox is running, so {title} "
-                f"can't be reached. Set it in the environment or in .env, or start the sandbox: python -m flows sandbox start"
+                f"can't be reached. Set it in the environment or in .env, or start the sandbox: "
+                f"python -m flows sandbox start"
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
