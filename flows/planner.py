@@ -1,8 +1,8 @@
 """Which partitions are to be rebuilt, and why. Pure: states in, work out.
 
-Every partition of every table has a version that rises when its content changes, and remembers the versions
-of the upstream partitions it was built from. A partition is due when one of them has risen, when its model
-changed, or when it does not exist yet. Cost follows the number of partitions compared, never the rows in
+Every partition of every table carries the token of the commit that last changed its content, and remembers the
+tokens of the upstream partitions it was built from. A partition is due when one of them is another now, when its
+model changed, or when it does not exist yet. Cost follows the number of partitions compared, never the rows in
 them.
 """
 
@@ -21,12 +21,14 @@ WHOLE = ""
 
 @dataclass(frozen=True)
 class PartitionState:
-    """What stands at one partition of one table. `version` rises with every change of content."""
+    """What stands at one partition of one table: the commit that last changed its content, and what it read."""
 
-    version: int
+    token: str
+    sequence: int = 0
+    """The ledger's order of that commit."""
     fingerprint: str = ""
     based_on: Mapping[str, str] = field(default_factory=dict)
-    """Upstream table → digest (for append: the version) of what was read of it."""
+    """Upstream table → digest of the tokens that were read; for append: the token that was consumed last."""
     rows: int = 0
 
 
@@ -84,7 +86,7 @@ def overlapping(
 
 def digest(states: Mapping[str, PartitionState], windows: Iterable[str]) -> str:
     """Short name of exactly these versions of these windows."""
-    text = ",".join(f"{window}={states[window].version}" for window in sorted(windows) if window in states)
+    text = ",".join(f"{window}={states[window].token}" for window in sorted(windows) if window in states)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -166,43 +168,41 @@ def _by_window(
 
 
 def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
-    """Landings that were not consumed yet. The state at '' holds, per upstream, the ledger sequence consumed
-    up to.
-    """
+    """Landings that were not consumed yet, of all windows at once: one landing touches many."""
     standing = states.get(table.name, {}).get(WHOLE)
-    latest = {
-        name: max((s.version for s in states.get(name, {}).values()), default=0) for name in table.upstreams
-    }
-    if standing is None and not any(latest.values()):
+    based_on = {}
+    for name in table.upstreams:
+        latest = max(states.get(name, {}).values(), key=lambda state: state.sequence, default=None)
+        if latest is not None:
+            based_on[name] = latest.token
+    if standing is None and not based_on:
         return
-    based_on = {name: str(version) for name, version in latest.items()}
-    mode = "append" if standing is not None and standing.fingerprint == fingerprint else "replace"
+    continues = standing is not None and standing.fingerprint == fingerprint
     reason = _reason(standing, based_on, fingerprint)
     if reason:
-        seen = standing.based_on if standing is not None and mode == "append" else {}
+        since = standing.sequence if standing is not None and continues else -1
         rows = sum(
             state.rows
             for name in table.upstreams
             for state in states.get(name, {}).values()
-            if state.version > int(seen.get(name, "0"))
+            if state.sequence > since
         )
-        yield Due(WHOLE, mode, reason, based_on, rows)
+        yield Due(WHOLE, "append" if continues else "replace", reason, based_on, rows)
 
 
 def _append_by_window(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
-    assert table.partition is not None
     standing = states.get(table.name, {})
     keys = set(standing)
     for name in table.upstreams:
-        keys.update(window for window in states.get(name, {}) if window != WHOLE)
+        keys.update(states.get(name, {}))
     for key in sorted(keys - {WHOLE}):
-        current = {name: states.get(name, {}).get(key) for name in table.upstreams}
-        based_on = {name: str(state.version) for name, state in current.items() if state is not None}
+        current = {name: there[key] for name in table.upstreams if key in (there := states.get(name, {}))}
+        based_on = {name: state.token for name, state in current.items()}
         state = standing.get(key)
         reason = _reason(state, based_on, fingerprint)
         if reason:
             mode = "append" if state is not None and state.fingerprint == fingerprint else "replace"
-            yield Due(key, mode, reason, based_on, sum(s.rows for s in current.values() if s is not None))
+            yield Due(key, mode, reason, based_on, sum(item.rows for item in current.values()))
 
 
 def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerprint: str) -> str | None:
@@ -273,20 +273,16 @@ def _windows_touched(
         upstream = catalog[name].partition
         before = states.get(name, {})
         for window, state in imagined.get(name, {}).items():
-            if (
-                window != WHOLE
-                and upstream
-                and (window not in before or before[window].version < state.version)
-            ):
+            if window != WHOLE and upstream and before.get(window) != state:
                 touched.update(_keys_between(table.partition, *upstream.bounds(window)))
     return touched or set(states.get(table.name, {})) - {WHOLE}
 
 
 def _bump(imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int) -> None:
     there = imagined.setdefault(name, {})
-    state = there.get(window, PartitionState(version=0))
-    highest = max((other.version for other in there.values()), default=0)
-    there[window] = replace(state, version=highest + 1, rows=state.rows + rows)
+    state = there.get(window, PartitionState(token=""))
+    highest = max((other.sequence for other in there.values()), default=0)
+    there[window] = replace(state, token=state.token + "'", sequence=highest + 1, rows=state.rows + rows)
 
 
 def batches(work: Work, rows_at_once: int) -> list[tuple[Due, ...]]:
