@@ -1,0 +1,1 @@
+"""Who and what the facts are about, as it is now and as it was."""

@@ -1,0 +1,247 @@
+"""Runs a model over the relations it is given. No disk layout, no network: who calls decides what is read.
+
+A model sees its upstreams under their own names, each cast to its declared columns; what it gives comes
+back as
+exactly the table's columns, in order and type. The file's text is not touched, so that it runs as it stands
+anywhere else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from transforms import registry as registries
+from transforms.contract import Column, ContractError, Table
+from transforms.model import Model
+from transforms.registry import Registry
+
+DEAD_LETTER_REASON = "_dead_letter_reason"
+
+Source = DuckDBPyRelation | str | Path | Sequence[str | Path] | None
+"""What an upstream may be read from: a relation, a query or table name, Parquet files (none: no rows), or
+nothing."""
+
+_serial = itertools.count(1)
+
+
+class ModelError(RuntimeError):
+    """A model did not run; the message names the file and what DuckDB or Polars said."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a model gave: `rows` are the table's; `dead_letters` hold a reason and what is needed to find
+    the bytes."""
+
+    rows: DuckDBPyRelation
+    dead_letters: DuckDBPyRelation | None
+
+
+def connect(memory_limit: str | None = None, threads: int | None = None) -> DuckDBPyConnection:
+    """An in-memory DuckDB in UTC that never downloads an extension and gives Arrow its exact types.
+
+    Use one `cursor()` per thread.
+    """
+    connection = duckdb.connect(
+        ":memory:",
+        config={"autoinstall_known_extensions": False, "autoload_known_extensions": False},
+    )
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set arrow_lossless_conversion = true")
+    connection.execute("set preserve_insertion_order = false")
+    connection.execute("set enable_progress_bar = false")
+    if memory_limit is not None:
+        connection.execute("set memory_limit = ?", [memory_limit])
+    if threads is not None:
+        connection.execute("set threads = ?", [threads])
+    return connection
+
+
+def run(
+    table: Table | str,
+    connection: DuckDBPyConnection,
+    inputs: Mapping[str, Source],
+    *,
+    registry: Registry | None = None,
+) -> DuckDBPyRelation:
+    """The rows of `table`: its declared columns, in order and type; rows that are dead letters left out.
+
+    Lazy where the model is SQL: it computes when the relation is read, over what the inputs hold by then.
+    Raises ModelError
+    when the model fails while it is bound, ContractError when an upstream is not among `inputs`.
+    """
+    return compute(table, connection, inputs, registry=registry).rows
+
+
+def compute(
+    table: Table | str,
+    connection: DuckDBPyConnection,
+    inputs: Mapping[str, Source],
+    *,
+    registry: Registry | None = None,
+) -> Computed:
+    """As `run`, with the dead letters beside the rows.
+
+    A model with `_dead_letter_reason` is computed once, into a temporary table of this connection, so that
+    rows and dead
+    letters are parted without computing twice. Dead letters have the declared columns (as far as they could
+    be read)
+    and every reserved column.
+    """
+    registry = registry or registries.default()
+    model = registry.model(table if isinstance(table, str) else table.name)
+    everything = (*model.table.columns, *model.reserved)
+    sources = {name: _source(name, model, connection, inputs, registry) for name in model.table.upstreams}
+    try:
+        if model.sql is not None:
+            query = _query(model, sources, everything)
+        else:
+            query = _run_polars(model, connection, sources, everything)
+        if not any(column.name == DEAD_LETTER_REASON for column in model.reserved):
+            return Computed(_project(connection.sql(query), model.table.columns), None)
+        name = quoted(f"_computed_{next(_serial)}_{model.table.name}")
+        connection.execute(f"create temp table {name} as {query}")
+        computed = connection.table(name)
+    except duckdb.Error as error:
+        raise _model_error(model, error) from error
+    good = computed.filter(f"{DEAD_LETTER_REASON} is null")
+    return Computed(
+        _project(good, model.table.columns),
+        computed.filter(f"{DEAD_LETTER_REASON} is not null"),
+    )
+
+
+def empty(columns: Sequence[Column], connection: DuckDBPyConnection) -> DuckDBPyRelation:
+    """A relation of these columns without a row."""
+    return connection.sql(_empty_query(columns))
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(value: str) -> str:
+    """`value` as an SQL string."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _empty_query(columns: Sequence[Column]) -> str:
+    fields = ", ".join(f"null::{column.type} as {quoted(column.name)}" for column in columns)
+    return f"select {fields} where false"
+
+
+def _source(
+    name: str,
+    model: Model,
+    connection: DuckDBPyConnection,
+    inputs: Mapping[str, Source],
+    registry: Registry,
+) -> str:
+    """SQL that reads one upstream as its declared columns; a column that its files lack is null."""
+    if name not in inputs:
+        raise ContractError(
+            f"{model.table.name} reads {name}, which it was not given. "
+            f"Pass inputs[{name!r}] (None for no rows)."
+        )
+    declared = _visible_columns(name, registry)
+    value = inputs[name]
+    if value is None or (not isinstance(value, DuckDBPyRelation | str | Path) and not value):
+        return _empty_query(declared)
+    if isinstance(value, DuckDBPyRelation):
+        # A relation of Python objects has no SQL text of its own; a view does for every kind.
+        view = f"_input_{next(_serial)}_{name}"
+        value.create_view(view)
+        relation, text = value, f"from {quoted(view)}"
+    else:
+        text = _text(value)
+        relation = connection.sql(text)
+    present = {column.lower() for column in relation.columns}
+    fields = ", ".join(
+        f"{quoted(c.name) if c.name.lower() in present else 'null'}::{c.type} as {quoted(c.name)}"
+        for c in declared
+    )
+    return f"select {fields} from ({text})"
+
+
+def _visible_columns(name: str, registry: Registry) -> tuple[Column, ...]:
+    return registry.table(name).columns
+
+
+def _text(value: str | Path | Sequence[str | Path]) -> str:
+    if isinstance(value, str) and not value.endswith(".parquet"):
+        words = value.split(None, 1)
+        return value if words and words[0].lower() in {"select", "from", "with"} else f"from {value}"
+    paths = [value] if isinstance(value, str | Path) else value
+    files = ", ".join(text_literal(str(path)) for path in paths)
+    return f"from read_parquet([{files}], union_by_name = true, hive_partitioning = false)"
+
+
+def _query(model: Model, sources: Mapping[str, str], columns: Sequence[Column]) -> str:
+    """The model's text inside CTEs of its upstreams' names.
+
+    Names bound in the query itself can't be seen by another run on the same connection, and stay what they
+    are when the
+    relation is read later. Everything added stands before the text's first line, so DuckDB's line numbers
+    are the file's.
+    """
+    ctes = ", ".join(f"{quoted(name)} as not materialized ({sql})" for name, sql in sources.items())
+    fields = ", ".join(f"{quoted(c.name)}::{c.type} as {quoted(c.name)}" for c in columns)
+    body = (model.sql or "").rstrip().removesuffix(";")
+    prefix = f"with {ctes} " if ctes else ""
+    return f"{prefix}select {fields} from ({body}\n) as model"
+
+
+def _run_polars(
+    model: Model,
+    connection: DuckDBPyConnection,
+    sources: Mapping[str, str],
+    columns: Sequence[Column],
+) -> str:
+    """A query over what `build` gives. Run `build` over lazy frames; uuid and JSON are text in Polars,
+    which has no such types."""
+    import polars as pl
+
+    if model.build is None:
+        raise ContractError(f"{model.table.name} is no model: it has neither SQL nor a build function.")
+    frames: dict[str, Any] = {}
+    for name, sql in sources.items():
+        relation = connection.sql(sql)
+        fields = ", ".join(
+            f"{quoted(column)}::varchar as {quoted(column)}"
+            if str(type_) in {"UUID", "JSON"}
+            else quoted(column)
+            for column, type_ in zip(relation.columns, relation.types, strict=True)
+        )
+        frames[name] = relation.project(fields).pl(lazy=True)
+    try:
+        result = model.build(**frames)
+        frame = result.collect(engine="streaming")
+    except pl.exceptions.PolarsError as error:
+        raise ModelError(f"{model.table.path}: Polars says: {error}") from error
+    missing = [column.name for column in columns if column.name not in frame.columns]
+    if missing:
+        raise ModelError(
+            f"{model.table.path}: build gave no column {missing[0]} (it gave {', '.join(frame.columns)}). "
+            "Select it, or take it out of TABLE's columns."
+        )
+    view = f"_built_{next(_serial)}_{model.table.name}"
+    connection.from_arrow(frame.select([c.name for c in columns]).to_arrow()).create_view(view)
+    fields = ", ".join(f"{quoted(c.name)}::{c.type} as {quoted(c.name)}" for c in columns)
+    return f"select {fields} from {quoted(view)}"
+
+
+def _project(relation: DuckDBPyRelation, columns: Sequence[Column]) -> DuckDBPyRelation:
+    return relation.project(", ".join(quoted(column.name) for column in columns))
+
+
+def _model_error(model: Model, error: duckdb.Error) -> ModelError:
+    message = str(error).strip()
+    return ModelError(f"{model.table.path}: {message}")

@@ -1,0 +1,1 @@
+"""What happened, one table per kind of event."""

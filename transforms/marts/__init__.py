@@ -1,0 +1,1 @@
+"""Answers: facts added up for the people who ask."""

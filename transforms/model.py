@@ -1,0 +1,240 @@
+"""Reads one model file and says what table it makes.
+
+A `.sql` model: a front-matter comment (what SQL can't say), then plain DuckDB SQL whose final select gives
+the
+columns: the cast the type, the trailing comment the documentation. A `.py` model: `TABLE =
+polars_table(__file__,
+…)` with the same words as keywords, and `build(<upstream>: pl.LazyFrame, …) -> pl.LazyFrame`. Name and layer
+come from the path. Every error is a ContractError with file, line and what to write instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import duckdb
+import yaml
+
+from transforms.contract import Column, ContractError, Layer, Table, check_name
+from transforms.header import Header, read_header
+from transforms.tokens import Item, final_select
+
+RESERVED = "_"
+"""Columns that start with it steer the engine (`_dead_letter_reason`, `_batch_id`, `_seq`) and are not
+stored."""
+
+MODEL_LAYERS = (Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
+_PACKAGE = Path(__file__).parent
+_FRONT_MATTER = re.compile(r"\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\*/", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A table with the code that makes it: `sql` (the file as it stands) or `build` (Polars), never both.
+
+    `reserved` are the columns starting with `_` that the code gives beside the table's own.
+    """
+
+    table: Table
+    sql: str | None = None
+    build: Callable[..., Any] | None = None
+    reserved: tuple[Column, ...] = ()
+
+
+def place(path: Path) -> str:
+    """How errors name a model file: `facts/fct_orders.sql`."""
+    return f"{path.parent.name}/{path.name}"
+
+
+@lru_cache(maxsize=512)
+def canonical_type(text: str) -> str:
+    """DuckDB's own spelling of a type: `timestamptz` is `TIMESTAMP WITH TIME ZONE`. Raises ContractError."""
+    try:
+        return str(duckdb.sqltype(text))
+    except duckdb.Error as error:
+        raise ContractError(f"'{text}' is no DuckDB type") from error
+
+
+def load(path: Path) -> Model:
+    """Read the model file at `path`. Raises ContractError."""
+    return _load_sql(path) if path.suffix == ".sql" else _load_python(path)
+
+
+def polars_table(file: str, *, columns: Sequence[Column], **header: Any) -> Table:
+    """The table of a `.py` model: name and layer from its path, `header` in the words of a SQL model's
+    header.
+
+    Upstreams are the parameter names of the module's `build`; they are filled in when the registry loads it.
+    """
+    path = Path(file).resolve()
+    where = place(path)
+    read = read_header({**header}, where, lambda _key: None)
+    checked = [_column(column.name, column.type, column.description, where, None, read) for column in columns]
+    return _table(path, read, checked, ())
+
+
+def _load_sql(path: Path) -> Model:
+    where = place(path)
+    text = path.read_text(encoding="utf-8")
+    match = _FRONT_MATTER.match(text)
+    if match is None:
+        raise ContractError(
+            f"{where}:1: it does not begin with a header. Write `/* ---`, then grain, key, one a line, "
+            "then `--- */` before the SQL."
+        )
+    header = _sql_header(match, text, where)
+    body_start = match.end()
+    shift = text.count("\n", 0, body_start)
+    # Blank lines instead of the header keep the line numbers of errors those of the file.
+    items = final_select("\n" * shift + text[body_start:], where)
+    columns = [_item_column(item, where, header) for item in items]
+    _refuse_repeated(items, where)
+    upstreams = tuple(sorted(_tables_of(text, where) - {path.stem}))
+    table = _table(path, header, [c for c in columns if not c.name.startswith(RESERVED)], upstreams)
+    return Model(table, sql=text, reserved=tuple(c for c in columns if c.name.startswith(RESERVED)))
+
+
+def _sql_header(match: re.Match[str], text: str, where: str) -> Header:
+    source = match.group("header")
+    first_line = text.count("\n", 0, match.start("header")) + 1
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        words = yaml.load(source, Loader=loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = first_line + (mark.line if mark is not None else 0)
+        problem = getattr(error, "problem", None) or str(error)
+        raise ContractError(
+            f"{where}:{line}: the header is no YAML ({problem}). Write it as `name: value` lines."
+        ) from error
+    if not isinstance(words, dict):
+        raise ContractError(f"{where}:{first_line}: the header says nothing. Write at least grain and key.")
+
+    def line_of(key: str) -> int | None:
+        found = re.search(rf"^\s*-?\s*{re.escape(key)}\s*:", source, re.MULTILINE)
+        return first_line + source.count("\n", 0, found.end()) if found else first_line
+
+    return read_header(words, where, line_of)
+
+
+def _item_column(item: Item, where: str, header: Header) -> Column:
+    if item.type is None:
+        raise ContractError(
+            f"{where}:{item.line}: column {item.name} has no type. "
+            f"End its expression with a cast: `…::varchar as {item.name},`."
+        )
+    return _column(item.name, item.type, item.documentation, where, item.line, header)
+
+
+def _column(
+    name: str, type_: str, documentation: str, where: str, line: int | None, header: Header
+) -> Column:
+    at = f"{where}:{line}" if line else where
+    try:
+        canonical = canonical_type(type_)
+        check_name(name.removeprefix(RESERVED))
+    except ContractError as error:
+        raise ContractError(
+            f"{at}: column {name}: {error}. Write a cast to a DuckDB type, `…::bigint as {name},`."
+        ) from error
+    if re.match(r"(var)?char(acter)?( varying)?\s*\(", type_, re.IGNORECASE):
+        length = re.sub(r"\D", "", type_)
+        raise ContractError(
+            f"{at}: DuckDB forgets the length in {type_}. Cast {name} to varchar and write "
+            f"`lengths: {{{name}: {length}}}` in the header."
+        )
+    return Column(
+        name=name,
+        type=canonical,
+        description=documentation,
+        nullable=name not in header.required,
+        pii=name in header.pii,
+        max_length=header.lengths.get(name),
+    )
+
+
+def _refuse_repeated(items: Sequence[Item], where: str) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            raise ContractError(
+                f"{where}:{item.line}: column {item.name} is selected twice. Rename one of them."
+            )
+        seen.add(item.name)
+
+
+def _table(path: Path, header: Header, columns: Sequence[Column], upstreams: tuple[str, ...]) -> Table:
+    where = place(path)
+    try:
+        layer = Layer(path.parent.name)
+    except ValueError as error:
+        folders = ", ".join(layer.value for layer in MODEL_LAYERS)
+        raise ContractError(
+            f"{where}: a model's folder is its layer. Move the file to one of {folders}."
+        ) from error
+    header.check_columns({column.name for column in columns}, where)
+    try:
+        return Table(
+            name=path.stem,
+            layer=layer,
+            columns=tuple(columns),
+            upstreams=upstreams,
+            path=path,
+            **header.table_arguments(path.stem),
+        )
+    except ContractError as error:
+        raise ContractError(f"{where}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _parser() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(":memory:", config={"threads": 1})
+
+
+def _tables_of(sql: str, where: str) -> set[str]:
+    """Bare names of the tables a query reads, its own CTEs left out."""
+    try:
+        return {str(name) for name in _parser().cursor().get_table_names(sql)}
+    except duckdb.Error as error:
+        raise ContractError(f"{where}: DuckDB can't read it. {str(error).strip()}") from error
+
+
+def _load_python(path: Path) -> Model:
+    where = place(path)
+    module = _import(path)
+    table, build = getattr(module, "TABLE", None), getattr(module, "build", None)
+    if not isinstance(table, Table) or not callable(build):
+        raise ContractError(
+            f"{where}: a Polars model has `TABLE = polars_table(__file__, …)` and "
+            "`def build(<upstream>: pl.LazyFrame) -> pl.LazyFrame`. Add what is missing."
+        )
+    upstreams = tuple(sorted(inspect.signature(build).parameters))
+    if not upstreams:
+        raise ContractError(f"{where}: build has no parameters. Name its upstream tables as parameters.")
+    return Model(replace(table, upstreams=upstreams), build=build)
+
+
+def _import(path: Path) -> ModuleType:
+    """Import a model's module; one outside this package (a test's) is imported from its file."""
+    try:
+        relative = path.resolve().relative_to(_PACKAGE)
+    except ValueError:
+        name = f"_model_{path.parent.name}_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ContractError(f"{place(path)}: Python can't import it; give it a .py name.") from None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+    return importlib.import_module(".".join((_PACKAGE.name, *relative.with_suffix("").parts)))

@@ -1,0 +1,301 @@
+"""Every table there is: the models of this package and the raw tables of the declared sources."""
+
+from __future__ import annotations
+
+import graphlib
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache, cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from transforms.contract import Column, ContractError, Kafka, Layer, Rest, SourceEntity, Table, check_name
+from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
+
+_PACKAGE = Path(__file__).parent
+
+_LANDED = (
+    Column("_batch_id", "VARCHAR", "The landing that brought the row", nullable=False),
+    Column("_landed_at", "TIMESTAMP WITH TIME ZONE", "When that landing began (UTC)", nullable=False),
+    Column("_seq", "BIGINT", "Number of the row in its batch", nullable=False),
+)
+_KAFKA = (
+    Column("topic", "VARCHAR", "Topic", nullable=False),
+    Column("kafka_partition", "INTEGER", "Partition of the topic", nullable=False),
+    Column("kafka_offset", "BIGINT", "Offset in the partition", nullable=False),
+    Column("kafka_timestamp", "TIMESTAMP WITH TIME ZONE", "When the record was sent (UTC)"),
+    Column("key", "BLOB", "Key, as sent"),
+    Column("headers", canonical_type("struct(name varchar, value blob)[]"), "Headers, in order"),
+    Column("value", "BLOB", "Value, as sent"),
+)
+_REST = (
+    Column("id", "VARCHAR", "Stable id of the object", nullable=False),
+    Column("object", "JSON", "The object, as received"),
+    Column("window_start", "TIMESTAMP WITH TIME ZONE", "Start of the range that was asked for (UTC)"),
+    Column("window_end", "TIMESTAMP WITH TIME ZONE", "End of the range that was asked for (UTC)"),
+)
+_OPERATION = Column("_op", "VARCHAR", "'r' a row as read, 'd' a row that is gone (only its key is filled)")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Models and source entities, each by the name of its table."""
+
+    models: Mapping[str, Model]
+    entities: Mapping[str, SourceEntity]
+
+    @cached_property
+    def tables(self) -> Mapping[str, Table]:
+        """Every table by name: raw ones first, then models in build order."""
+        raw = {name: raw_table(entity) for name, entity in self.entities.items()}
+        return MappingProxyType({**raw, **{table.name: table for table in self.build_order}})
+
+    @cached_property
+    def build_order(self) -> tuple[Table, ...]:
+        """The models' tables, upstreams before what reads them, by name where that leaves a choice.
+
+        Raises ContractError for a circle.
+        """
+        sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+        for name in sorted(self.models):
+            sorter.add(name, *self.models[name].table.upstreams)
+        try:
+            sorter.prepare()
+        except graphlib.CycleError as error:
+            circle = " reads ".join(reversed(error.args[1]))
+            raise ContractError(
+                f"Models read each other in a circle: {circle}. Take one of them out."
+            ) from error
+        order: list[Table] = []
+        while sorter.is_active():
+            ready = sorted(sorter.get_ready())
+            order.extend(self.models[name].table for name in ready if name in self.models)
+            sorter.done(*ready)
+        return tuple(order)
+
+    def table(self, name: str) -> Table:
+        """The table of that name. Raises ContractError, naming what is close, when there is none."""
+        if name not in self.tables:
+            raise ContractError(f"There is no table {name}.{_close(name, self.tables)}")
+        return self.tables[name]
+
+    def model(self, name: str) -> Model:
+        """The model that makes `name`. Raises ContractError when it is no model's table."""
+        if name not in self.models:
+            raise ContractError(f"There is no model {name}.{_close(name, self.models)}")
+        return self.models[name]
+
+    def upstream(self, name: str) -> tuple[str, ...]:
+        """Every table that `name` is made from, however far up, raw tables first, then in build order."""
+        found: set[str] = set()
+        waiting = list(self.table(name).upstreams)
+        while waiting:
+            current = waiting.pop()
+            if current not in found:
+                found.add(current)
+                waiting.extend(self.table(current).upstreams)
+        return self._in_order(found)
+
+    def downstream(self, name: str) -> tuple[str, ...]:
+        """Every model that is made from `name`, however far down, in build order."""
+        found = {self.table(name).name}
+        for table in self.build_order:
+            if found & set(table.upstreams):
+                found.add(table.name)
+        return self._in_order(found - {name})
+
+    def select(self, words: str | Iterable[str]) -> tuple[str, ...]:
+        """Models by name, in build order: `NAME`, `NAME+` (and all made from it), `+NAME` (and all it is
+        made from).
+
+        Several stand side by side, with spaces or commas between; `*` matches any letters. A raw table may
+        be named with `+`,
+        and is itself not among what is selected. Raises ContractError for a name that matches nothing.
+        """
+        if isinstance(words, str):
+            words = re.split(r"[\s,]+", words.strip())
+        selected: set[str] = set()
+        for word in words:
+            name = word.strip("+")
+            matches = [table for table in self.tables if fnmatchcase(table, name)]
+            if not matches:
+                raise ContractError(f"'{word}' selects no table.{_close(name, self.tables)}")
+            for match in matches:
+                selected.add(match)
+                if word.endswith("+"):
+                    selected.update(self.downstream(match))
+                if word.startswith("+"):
+                    selected.update(self.upstream(match))
+        return tuple(name for name in self._in_order(selected) if name in self.models)
+
+    def _in_order(self, names: set[str]) -> tuple[str, ...]:
+        return tuple(name for name in self.tables if name in names)
+
+
+def raw_table(entity: SourceEntity) -> Table:
+    """The raw table that an entity lands in: what arrived, then `_batch_id`, `_landed_at` and `_seq`."""
+    match entity.read:
+        case Kafka():
+            columns: tuple[Column, ...] = _KAFKA
+        case Rest():
+            columns = _REST
+        case _:
+            own = (replace(c, type=canonical_type(c.type), nullable=True) for c in entity.columns)
+            columns = (*own, _OPERATION)
+    return Table(
+        name=entity.table,
+        layer=Layer.RAW,
+        grain=f"one row per landed record: {entity.grain}",
+        key=("_batch_id", "_seq"),
+        columns=(*columns, *_LANDED),
+        owner=entity.owner,
+        description=entity.description,
+        retention=entity.retention,
+    )
+
+
+def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
+    """Read every model file under `root` (its folders are the layers).
+
+    Raises ContractError for a file that is no model, two files of one name or an upstream that does not
+    exist.
+    """
+    landed: dict[str, SourceEntity] = {}
+    for entity in entities:
+        if entity.table in landed:
+            raise ContractError(f"Two source entities land in {entity.table}. Rename one of them.")
+        landed[entity.table] = entity
+    models: dict[str, Model] = {}
+    paths = sorted(
+        path
+        for layer in MODEL_LAYERS
+        for path in (root / layer.value).glob("*")
+        if path.suffix in {".sql", ".py"} and path.name != "__init__.py"
+    )
+    for path in paths:
+        check_name(path.stem)
+        if path.stem in models:
+            other = models[path.stem].table.path
+            raise ContractError(
+                f"{place(path)} and {place(other) if other else path.stem} both make {path.stem}. "
+                "Keep one of them."
+            )
+        models[path.stem] = load(path)
+    known = {*landed, *models}
+    for name, model in models.items():
+        table = _resolve(model.table, known)
+        models[name] = replace(model, table=table)
+    _check_references(models)
+    return Registry(models, landed)
+
+
+def _resolve(table: Table, known: set[str]) -> Table:
+    """The table with patterns in `changed` written out; raises ContractError for unknown upstreams."""
+    where = place(table.path) if table.path else table.name
+    for upstream in table.upstreams:
+        if upstream not in known:
+            raise ContractError(
+                f"{where}: it reads {upstream}, which is no model and no landed table."
+                f"{_close(upstream, known)} Or add the file that makes it."
+            )
+    changed: list[str] = []
+    for pattern in table.changed:
+        matches = [upstream for upstream in table.upstreams if fnmatchcase(upstream, pattern)]
+        if not matches:
+            raise ContractError(
+                f"{where}: changed names {pattern}, which it does not read. "
+                f"Write one of {', '.join(table.upstreams)}."
+            )
+        changed.extend(match for match in matches if match not in changed)
+    return replace(table, changed=tuple(changed))
+
+
+def _check_references(models: Mapping[str, Model]) -> None:
+    for model in models.values():
+        table = model.table
+        where = place(table.path) if table.path else table.name
+        targets = [(column, *target.partition(".")[::2]) for column, target in table.foreign_keys.items()]
+        for rule in table.expect:
+            if rule.check == "references":
+                arguments = rule.arguments
+                targets.append((str(arguments["column"]), str(arguments["table"]), str(arguments["to"])))
+        for column, name, to in targets:
+            if name not in models:
+                raise ContractError(
+                    f"{where}: {column} references {name}, which is no model.{_close(name, models)}"
+                )
+            names = [c.name for c in models[name].table.columns]
+            if to and to not in names:
+                raise ContractError(
+                    f"{where}: {column} references {name}.{to}, which it does not have. "
+                    f"Write `to:` one of {', '.join(names)}."
+                )
+
+
+def _close(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def declared_entities() -> tuple[SourceEntity, ...]:
+    """The `ENTITIES` of every file in transforms/sources, by file name."""
+    found: list[SourceEntity] = []
+    for path in sorted((_PACKAGE / "sources").glob("*.py")):
+        if path.name != "__init__.py":
+            module = importlib.import_module(f"{_PACKAGE.name}.sources.{path.stem}")
+            found.extend(module.ENTITIES)
+    return tuple(found)
+
+
+@cache
+def default() -> Registry:
+    """The registry of this package, read once per process."""
+    return read(_PACKAGE, declared_entities())
+
+
+def tables() -> Mapping[str, Table]:
+    """Every table by name: raw ones first, then models in build order."""
+    return default().tables
+
+
+def table(name: str) -> Table:
+    """The table of that name. Raises ContractError when there is none."""
+    return default().table(name)
+
+
+def build_order() -> tuple[Table, ...]:
+    """The models' tables, upstreams before what reads them."""
+    return default().build_order
+
+
+def upstream(name: str) -> tuple[str, ...]:
+    """Every table that `name` is made from, however far up."""
+    return default().upstream(name)
+
+
+def downstream(name: str) -> tuple[str, ...]:
+    """Every model that is made from `name`, however far down, in build order."""
+    return default().downstream(name)
+
+
+def select(words: str | Iterable[str]) -> tuple[str, ...]:
+    """Names of models by `NAME`, `NAME+` or `+NAME`, in build order."""
+    return default().select(words)
+
+
+def entity(name: str) -> SourceEntity:
+    """The source entity that lands in raw table `name`. Raises ContractError when there is none."""
+    entities = default().entities
+    if name not in entities:
+        raise ContractError(f"No source entity lands in {name}.{_close(name, entities)}")
+    return entities[name]
+
+
+def entities() -> tuple[SourceEntity, ...]:
+    """Every declared source entity."""
+    return tuple(default().entities.values())

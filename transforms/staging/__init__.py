@@ -1,0 +1,1 @@
+"""One file per landed table: typed, renamed, deduplicated, deleted rows out."""
