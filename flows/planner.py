@@ -1,9 +1,9 @@
 """Which partitions are to be rebuilt, and why. Pure: states in, work out.
 
-Every partition of every table carries the token of the commit that last changed its content, and remembers the
-tokens of the upstream partitions it was built from. A partition is due when one of them is another now, when its
-model changed, or when it does not exist yet. Cost follows the number of partitions compared, never the rows in
-them.
+Every partition of every table carries the token of the commit that last changed its content, and remembers
+the tokens of the upstream partitions it was built from. A partition is due when one of them is another now,
+when its model changed, or when it does not exist yet. Cost follows the number of partitions compared, never
+the rows in them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ WHOLE = ""
 
 @dataclass(frozen=True)
 class PartitionState:
-    """What stands at one partition of one table: the commit that last changed its content, and what it read."""
+    """What stands at one partition of one table: the commit that changed its content last, what it read."""
 
     token: str
     sequence: int = 0
     """The ledger's order of that commit."""
     fingerprint: str = ""
     based_on: Mapping[str, str] = field(default_factory=dict)
-    """Upstream table → digest of the tokens that were read; for append: the token that was consumed last."""
+    """Upstream → digest of the tokens that were read; where only news are read: the token consumed last."""
     rows: int = 0
 
 
@@ -126,7 +126,11 @@ def reads_raw(table: Table, catalog: Mapping[str, Table]) -> bool:
 def _whole(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     """The one unit of an unpartitioned table, or of a partitioned one whose windows only its output tells."""
     standing = states.get(table.name, {}).get(WHOLE)
-    based_on = {name: digest(states.get(name, {}), states.get(name, {})) for name in table.upstreams}
+    based_on = {
+        name: latest_token(states, name) if name in table.changed else digest(there, there)
+        for name in table.upstreams
+        if (there := states.get(name, {})) or name not in table.changed
+    }
     reason = _reason(standing, based_on, fingerprint)
     if reason:
         yield Due(WHOLE, "replace", reason, based_on, sum(_rows(states, name) for name in table.upstreams))
@@ -170,11 +174,7 @@ def _by_window(
 def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     """Landings that were not consumed yet, of all windows at once: one landing touches many."""
     standing = states.get(table.name, {}).get(WHOLE)
-    based_on = {}
-    for name in table.upstreams:
-        latest = max(states.get(name, {}).values(), key=lambda state: state.sequence, default=None)
-        if latest is not None:
-            based_on[name] = latest.token
+    based_on = {name: latest_token(states, name) for name in table.upstreams if states.get(name)}
     if standing is None and not based_on:
         return
     continues = standing is not None and standing.fingerprint == fingerprint
@@ -203,6 +203,12 @@ def _append_by_window(table: Table, states: States, fingerprint: str) -> Iterato
         if reason:
             mode = "append" if state is not None and state.fingerprint == fingerprint else "replace"
             yield Due(key, mode, reason, based_on, sum(item.rows for item in current.values()))
+
+
+def latest_token(states: States, name: str) -> str:
+    """The commit that changed any window of a table last; empty when nothing stands there."""
+    latest = max(states.get(name, {}).values(), key=lambda state: state.sequence, default=None)
+    return latest.token if latest is not None else ""
 
 
 def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerprint: str) -> str | None:
