@@ -1,0 +1,342 @@
+"""The lake: Parquet files that appear whole or not at all, and are verified before anybody reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Self, TypeAlias
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.stores import manifest, sessions
+from flows.stores.manifest import Commit, LakeFile
+from transforms.contract import Layer, Table, check_name
+
+__all__ = ["Commit", "DamagedFile", "Lake", "LakeError", "LakeFile", "encode_value", "partition_folder"]
+
+_TEMPORARY = ".tmp"
+_MAX_COMPONENT_BYTES = 200
+_HASH_CHUNK_BYTES = 4 << 20
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+
+Source: TypeAlias = DuckDBPyRelation | pa.RecordBatchReader | pa.Table
+
+
+class LakeError(FlowsError):
+    """The lake can't be written or read; the message says where and what to do."""
+
+
+class DamagedFile(LakeError):
+    """A file is not the one the manifest names: nothing of it may be read."""
+
+
+class Lake:
+    """A lake under one root folder. Safe for many processes at once; a `with` block ends its writing
+    session.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+        self._session: sessions.WritingSession | None = None
+        self._connection: DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def write(
+        self,
+        layer: str,
+        table: str,
+        partition_column: str | None,
+        partition: str,
+        batch_id: str,
+        source: Source,
+        *,
+        measured: str | None = None,
+    ) -> LakeFile:
+        """Write one file and return what the manifest has to know about it. Its name is final, yet nobody
+        trusts it before a commit names it.
+
+        The file is `<layer>/<table>/<partition_column>=<partition>/<batch_id>.parquet` (no such folder when
+        `partition_column` is None), zstd, rows in the order of the source. `measured` is the column whose
+        min and max are kept. A file that is there is never overwritten: the newcomer gets another name.
+        Raises LakeError when the folder can't be written (disk full, rights, a symlink in the path).
+        """
+        folder = self._folder(layer, table, partition_column, partition)
+        self.begin_session()
+        name = encode_value(batch_id)
+        temporary = folder / f"{_TEMPORARY}-{os.getpid()}-{secrets.token_hex(4)}-{name}"
+        try:
+            self._make_folder(folder)
+            self._relation(source).to_parquet(str(temporary), compression="zstd")
+            failpoint("lake.temporary_written")
+            size, digest = _sync_and_hash(temporary)
+            failpoint("lake.fsynced")
+            rows, low, high = _measure(temporary, measured)
+            final = _take_name(temporary, folder, name)
+            failpoint("lake.renamed")
+            manifest.fsync_folder(folder)
+            failpoint("lake.folder_fsynced")
+        except (OSError, duckdb.IOException) as error:
+            raise LakeError(_why_not_written(folder, error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        path = final.relative_to(self.root).as_posix()
+        return LakeFile(table, layer, partition, path, rows, size, digest, low, high)
+
+    def compact(
+        self, files: Sequence[LakeFile], partition_column: str | None, batch_id: str, *, measured: str | None
+    ) -> LakeFile:
+        """Write the rows of one partition's files into one new file. Commit it as `Commit(kind='compact',
+        …)`.
+        """
+        first = files[0]
+        if {(file.layer, file.table, file.partition) for file in files} != {
+            (first.layer, first.table, first.partition)
+        }:
+            raise LakeError(f"Only files of one partition of {first.table} can be compacted into one.")
+        source = self.read(self._duckdb(), files)
+        return self.write(
+            first.layer, first.table, partition_column, first.partition, batch_id, source, measured=measured
+        )
+
+    def append_manifest(self, commits: Commit | Iterable[Commit]) -> None:
+        """Append commits to their tables' manifests; a token that is there already is left out."""
+        by_table: dict[tuple[str, str], list[Commit]] = {}
+        for commit in [commits] if isinstance(commits, Commit) else commits:
+            by_table.setdefault((commit.layer, commit.table), []).append(commit)
+        for (layer, table), group in by_table.items():
+            folder = self._folder(layer, table, None, "")
+            try:
+                self._make_folder(folder)
+                manifest.append(folder / manifest.MANIFEST, group)
+            except OSError as error:
+                raise LakeError(_why_not_written(folder, error)) from error
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def paths(self, files: Iterable[LakeFile]) -> list[str]:
+        """Absolute paths, after size and SHA-256 of every file were compared with what the commit says.
+
+        Read them with `hive_partitioning=false`. Raises DamagedFile (nothing may be loaded) for the first
+        bad one.
+        """
+        wanted = list(files)
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            return [str(path) for path in pool.map(self._verified, wanted)]
+
+    def read(self, connection: DuckDBPyConnection, files: Iterable[LakeFile]) -> DuckDBPyRelation:
+        """The verified files' rows as one relation; columns are matched by name. There must be at least one
+        file.
+        """
+        paths = self.paths(files)
+        return connection.read_parquet(paths, hive_partitioning=False, union_by_name=len(paths) > 1)
+
+    def manifest(self, layer: str, table: str) -> list[Commit]:
+        """Every commit of a table, oldest first; none for a table nothing was written for."""
+        return manifest.read(self._folder(layer, table, None, "") / manifest.MANIFEST)
+
+    def manifests(self) -> list[tuple[str, str]]:
+        """(layer, table) of everything in the lake that has a manifest."""
+        found = self.root.glob(f"*/*/{manifest.MANIFEST}")
+        return sorted((path.parent.parent.name, path.parent.name) for path in found)
+
+    # ------------------------------------------------------------------------------------------------ tidying
+
+    def begin_session(self) -> None:
+        """Mark this process as one that writes here: what it writes from now on is no orphan while it lives.
+
+        Called by the first write; call it before planning so that files the plan names stay until you are
+        done.
+        """
+        if self._session is None:
+            self._make_folder(self.root / sessions.FOLDER)
+            self._session = sessions.WritingSession(self.root)
+
+    def close(self) -> None:
+        """End the writing session and free what was opened."""
+        if self._session is not None:
+            self._session.end()
+            self._session = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def sweep(self, known: Callable[[datetime], Collection[str]]) -> list[str]:
+        """Remove files that no commit names and no living writer can still name; returns their relative
+        paths.
+
+        `known(since)` gives the paths that must stay: those in force and those replaced since then
+        (`Ledger.named_paths`). It is asked after the living sessions were listed: a writer that commits and
+        ends in between would otherwise lose its files.
+        """
+        if not self.root.is_dir():
+            return []
+        limit = sessions.oldest(self.root)
+        keep = known(datetime.fromtimestamp(limit, UTC))
+        removed: list[str] = []
+        for layer in Layer:
+            for folder, folders, names in os.walk(self.root / layer.value, followlinks=False):
+                folders.sort()
+                for name in sorted(names):
+                    path = Path(folder, name)
+                    relative = path.relative_to(self.root).as_posix()
+                    is_ours = name.endswith(".parquet") or name.startswith(_TEMPORARY)
+                    if not is_ours or relative in keep:
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        if path.lstat().st_mtime < limit:
+                            path.unlink()
+                            removed.append(relative)
+        return removed
+
+    # ------------------------------------------------------------------------------------------------- inside
+
+    def _duckdb(self) -> DuckDBPyConnection:
+        if self._connection is None:
+            self._connection = duckdb.connect(
+                config={"autoinstall_known_extensions": False, "arrow_lossless_conversion": True}
+            )
+            self._connection.execute("SET TimeZone = 'UTC'")
+        return self._connection
+
+    def _relation(self, source: Source) -> DuckDBPyRelation:
+        return source if isinstance(source, DuckDBPyRelation) else self._duckdb().from_arrow(source)
+
+    def _folder(self, layer: str, table: str, column: str | None, partition: str) -> Path:
+        folder = self.root / Layer(layer).value / check_name(table)
+        if column is not None:
+            folder /= f"{check_name(column)}={encode_value(partition)}"
+        return folder
+
+    def _make_folder(self, folder: Path) -> None:
+        """Create what is missing below the root, one fsynced step at a time; a symlink on the way is
+        refused.
+        """
+        if not self.root.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+        current = self.root
+        for part in folder.relative_to(self.root).parts:
+            parent, current = current, current / part
+            if current.is_symlink():
+                raise LakeError(
+                    f"{current} is a symbolic link; the lake writes only below its own root. Remove the link."
+                )
+            if not current.exists():
+                current.mkdir(exist_ok=True)
+                manifest.fsync_folder(parent)
+
+    def _verified(self, file: LakeFile) -> Path:
+        path = self._inside(file)
+        try:
+            with path.open("rb") as handle:
+                size = os.fstat(handle.fileno()).st_size
+                digest = hashlib.file_digest(handle, "sha256").hexdigest() if size == file.bytes else ""
+        except OSError as error:
+            raise DamagedFile(_damage(path, error.strerror or "it can't be read")) from error
+        if size != file.bytes:
+            raise DamagedFile(_damage(path, f"it has {size:,} bytes and {file.bytes:,} were written"))
+        if digest != file.sha256:
+            raise DamagedFile(_damage(path, "its SHA-256 is not the one that was written"))
+        return path
+
+    def _inside(self, file: LakeFile) -> Path:
+        relative = PurePosixPath(file.path)
+        path = self.root.joinpath(*relative.parts)
+        if relative.is_absolute() or ".." in relative.parts or "\0" in file.path:
+            raise DamagedFile(_damage(path, "its name leads out of the lake"))
+        if path.resolve() != self.root.resolve().joinpath(*relative.parts):
+            raise DamagedFile(_damage(path, "there is a symbolic link in its path"))
+        return path
+
+
+def partition_folder(table: Table) -> str | None:
+    """The folder column of a model's files. Not the column itself: a reader that infers hive columns would
+    put the folder's text in the place of the column's values."""
+    return f"{table.partition.by}_{table.partition.every}" if table.partition else None
+
+
+def encode_value(value: str) -> str:
+    """A path component for any text: percent-encoded outside letters, digits, `_`, `-` and inner dots; never
+    empty, never `.` or `..`, at most 200 bytes (longer ones end in a hash)."""
+    raw = value.encode("utf-8", "surrogatepass")
+    text = "".join(
+        chr(byte) if byte in _PLAIN and not (index == 0 and byte == 0x2E) else f"%{byte:02X}"
+        for index, byte in enumerate(raw)
+    )
+    if len(text) > _MAX_COMPONENT_BYTES:
+        text = f"{text[: _MAX_COMPONENT_BYTES - 33].rstrip('%')}-{hashlib.sha256(raw).hexdigest()[:32]}"
+    return text or "%"
+
+
+def _sync_and_hash(path: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        # Writing back starts here and runs while the pages are hashed; the hash reads what the kernel holds.
+        os.fsync(handle.fileno())
+        size = 0
+        while chunk := handle.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
+
+
+def _measure(path: Path, measured: str | None) -> tuple[int, str | None, str | None]:
+    metadata = pq.read_metadata(path)
+    rows = int(metadata.num_rows)
+    if measured is None or rows == 0:
+        return rows, None, None
+    column = metadata.schema.names.index(measured)
+    lows, highs = [], []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(column).statistics
+        if statistics is not None and statistics.has_min_max:
+            lows.append(statistics.min)
+            highs.append(statistics.max)
+    return (rows, str(min(lows)), str(max(highs))) if lows else (rows, None, None)
+
+
+def _take_name(temporary: Path, folder: Path, name: str) -> Path:
+    """Give the file its final name without ever replacing one (a rename would)."""
+    final = folder / f"{name}.parquet"
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        final = folder / f"{name}-{secrets.token_hex(4)}.parquet"
+        os.link(temporary, final)
+    temporary.unlink()
+    return final
+
+
+def _why_not_written(folder: Path, error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    if number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text or "Disk quota" in text:
+        return f"The disk of the lake is full ({folder}). Nothing was committed; free space and run again."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
+    return f"The lake can't be written in {folder}: {reason}. Nothing was committed; fix that and run again."
+
+
+def _damage(path: Path, reason: str) -> str:
+    return (
+        f"{path} is not the file that was committed: {reason}. Nothing of it was loaded. "
+        "Restore it from a backup, or rebuild its table from raw with `python -m flows rebuild`."
+    )

@@ -1,0 +1,346 @@
+"""The ledger: the point where landed files, built partitions and published rows become true.
+
+Everything here runs in the caller's transaction unless a docstring says otherwise, so rows and their ledger
+entry are committed together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.stores.lake import Lake
+from flows.stores.manifest import Commit, LakeFile, fold
+
+_OVERTAKEN = "was changed by somebody else in the meantime; this work on it was given up. Run again."
+
+READERS_GRACE = timedelta(hours=1)
+"""How long replaced files stay for those who opened the old list."""
+
+
+class Conflict(FlowsError):
+    """Somebody else moved this position or partition on since it was read: plan again and repeat."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far an entity was landed. `version` 0: never. Give `version` back with the next commit."""
+
+    positions: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 0
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class PartitionState:
+    """What a partition of a built table is now. `published_at` is None while PostgreSQL does not serve it."""
+
+    table: str
+    partition: str
+    token: str = ""
+    version: int = 0
+    based_on: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    files: tuple[LakeFile, ...] = ()
+    row_count: int = 0
+    published_at: datetime | None = None
+
+
+class Ledger:
+    """The ledger of one warehouse, seen through one psycopg connection (autocommit; transactions are
+    blocks).
+    """
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection = connection
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def positions(self, entity: str) -> Position:
+        """How far `entity` (the raw table's name) was landed."""
+        rows = self._rows("SELECT positions, version, token FROM ops.position WHERE entity = %s", entity)
+        return Position(rows[0]["positions"], rows[0]["version"], rows[0]["token"]) if rows else Position()
+
+    def landed(self, entity: str, after: str = "") -> list[Commit]:
+        """The landings of `entity` in their order; with `after`, those behind that token."""
+        rows = self._rows(
+            "SELECT * FROM ops.ledger WHERE table_name = %(table)s AND kind = 'land' AND sequence > "
+            "coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) ORDER BY sequence",
+            {"table": entity, "after": after},
+        )
+        return [_commit(row) for row in rows]
+
+    def files(self, entity: str) -> list[LakeFile]:
+        """The files that are the content of a raw table now (landings, compactions folded in)."""
+        rows = self._rows("SELECT * FROM ops.ledger WHERE table_name = %s ORDER BY sequence", entity)
+        return fold(_commit(row) for row in rows)
+
+    def states(self, tables: Iterable[str] | None = None) -> dict[tuple[str, str], PartitionState]:
+        """(table, partition) → its state, for some tables or for all."""
+        wanted = None if tables is None else list(tables)
+        rows = self._rows(
+            "SELECT * FROM ops.partition_state "
+            "WHERE %(tables)s::text[] IS NULL OR table_name = ANY(%(tables)s) ORDER BY table_name, partition",
+            {"tables": wanted},
+        )
+        return {(row["table_name"], row["partition"]): _state(row) for row in rows}
+
+    def committed(self, tokens: Iterable[str]) -> set[str]:
+        """Which of these tokens the ledger holds: asked after an answer got lost, never assumed."""
+        rows = self._rows("SELECT token FROM ops.ledger WHERE token = ANY(%s)", list(tokens))
+        return {row["token"] for row in rows}
+
+    def named_paths(self, since: datetime, grace: timedelta = READERS_GRACE) -> Collection[str]:
+        """Lake paths that must stay: those in force, and those replaced after `since` or within the grace."""
+        rows = self._rows(
+            """
+            SELECT file ->> 'path' AS path FROM ops.ledger, jsonb_array_elements(files) AS file
+            EXCEPT
+            SELECT path FROM ops.ledger, jsonb_array_elements_text(removed) AS path
+            WHERE committed_at < least(%(since)s, clock_timestamp() - %(grace)s)
+            """,
+            {"since": since, "grace": grace},
+        )
+        return {row["path"] for row in rows}
+
+    # ------------------------------------------------------------------------------------------ committing
+
+    def commit(self, commit: Commit, *, version: int, published: bool = False) -> bool:
+        """Enter one commit; False when its token is there already (nothing is changed then).
+
+        `version` is the one read with the position (`land`) or the partition state (`build`, `publish`,
+        `compact` of a built table); raises Conflict when it moved on, and the caller's transaction must be
+        given up.
+        """
+        fresh = self.connection.execute(
+            """
+            INSERT INTO ops.ledger (token, kind, layer, table_name, partition, run_id, positions, based_on,
+            windows, control, files, removed, fingerprint, manifest_hash, row_count, landed_at)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (token) DO NOTHING RETURNING token
+            """,
+            _ledger_values(commit),
+        ).fetchone()
+        if fresh is None:
+            return False
+        failpoint("ledger.entered")
+        if commit.kind == "land":
+            self._advance_position(commit, version)
+        elif commit.kind == "compact" and commit.layer == "raw":
+            self._check_still_in_force(commit)
+        else:
+            self._advance_state(commit, version, published)
+        return True
+
+    def record(
+        self,
+        lake: Lake,
+        commit: Commit,
+        *,
+        version: int,
+        within: Callable[[Connection[Any]], None] | None = None,
+    ) -> bool:
+        """Commit in a transaction of its own, then write the manifest line; False when the token was there.
+
+        `within` writes what belongs to the same transaction (dead letters, control totals). For landings and
+        for tables that live in the lake alone. Raises Conflict when somebody else was quicker; nothing is
+        changed then.
+        """
+        with self.connection.transaction():
+            fresh = self.commit(commit, version=version)
+            if fresh and within is not None:
+                within(self.connection)
+            failpoint("ledger.before_commit")
+        failpoint("ledger.committed")
+        self.finish(lake, [commit])
+        return fresh
+
+    def finish(self, lake: Lake, commits: Sequence[Commit]) -> None:
+        """After the commit: append the manifest lines and note that they are there."""
+        lake.append_manifest(commits)
+        with self.connection.transaction():
+            self.connection.execute(
+                "UPDATE ops.ledger SET in_manifest = true WHERE token = ANY(%s)",
+                ([commit.token for commit in commits],),
+            )
+
+    def repair_manifest(self, lake: Lake) -> list[str]:
+        """Write the manifest lines a crash left out; returns their tokens. Run it first in every run."""
+        rows = self._rows("SELECT * FROM ops.ledger WHERE NOT in_manifest ORDER BY sequence")
+        commits = [_commit(row) for row in rows]
+        if commits:
+            self.finish(lake, commits)
+        return [commit.token for commit in commits]
+
+    def rebuild_from(self, lake: Lake) -> int:
+        """Fill an empty ledger from the lake's manifests, in one transaction; returns the number of entries.
+
+        Partitions come back unpublished (`published_at` is None). Raises Conflict when the ledger is not
+        empty.
+        """
+        histories = [lake.manifest(layer, table) for layer, table in lake.manifests()]
+        with self.connection.transaction():
+            self.connection.execute("LOCK TABLE ops.ledger IN EXCLUSIVE MODE")
+            if self._rows("SELECT 1 FROM ops.ledger LIMIT 1"):
+                raise Conflict(
+                    "The ledger is not empty: it can't be filled from the lake. Nothing was changed."
+                )
+            versions: dict[tuple[str, str, str], int] = {}
+            for commit in (commit for history in histories for commit in history):
+                counter = (commit.kind if commit.kind == "land" else "state", commit.table, commit.partition)
+                self.commit(commit, version=versions.get(counter, 0))
+                versions[counter] = versions.get(counter, 0) + 1
+            self.connection.execute("UPDATE ops.ledger SET in_manifest = true")
+        return sum(len(history) for history in histories)
+
+    # ------------------------------------------------------------------------------------------ locking
+
+    @contextmanager
+    def locked(self, purpose: str, name: str) -> Iterator[None]:
+        """Hold the advisory lock of one thing (`publish`, `fct_events`) for a block, outside transactions."""
+        key = f"{purpose}:{name}"
+        self.connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
+        try:
+            yield
+        finally:
+            if not self.connection.broken and not self.connection.closed:
+                self.connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _rows(self, query: str, parameters: Any = None) -> list[dict[str, Any]]:
+        if parameters is not None and not isinstance(parameters, dict):
+            parameters = (parameters,)
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query.encode(), parameters).fetchall()
+
+    def _advance_position(self, commit: Commit, version: int) -> None:
+        values = (commit.table, Jsonb(dict(commit.positions)), commit.token)
+        moved = self.connection.execute(
+            "INSERT INTO ops.position (entity, positions, token, version) VALUES (%s, %s, %s, 1) "
+            "ON CONFLICT (entity) DO NOTHING"
+            if version == 0
+            else "UPDATE ops.position SET (entity, positions, token, version) = (%s, %s, %s, version + 1) "
+            "WHERE entity = %s AND version = %s",
+            values if version == 0 else (*values, commit.table, version),
+        ).rowcount
+        if moved != 1:
+            raise Conflict(f"{commit.table} {_OVERTAKEN}")
+
+    def _advance_state(self, commit: Commit, version: int, published: bool) -> None:
+        rows = self._rows(
+            "SELECT * FROM ops.partition_state "
+            "WHERE (table_name, partition) = (%(table)s, %(partition)s) FOR UPDATE",
+            {"table": commit.table, "partition": commit.partition},
+        )
+        state = _state(rows[0]) if rows else PartitionState(commit.table, commit.partition)
+        where = f"{commit.table} {commit.partition}".strip()
+        files = {file.path: file for file in state.files}
+        gone = [path for path in commit.remove if path not in files]
+        if state.version != version or gone:
+            raise Conflict(f"{where} {_OVERTAKEN}")
+        for path in commit.remove:
+            del files[path]
+        files.update({file.path: file for file in commit.add})
+        is_compaction = commit.kind == "compact"
+        moved = self.connection.execute(
+            """
+            INSERT INTO ops.partition_state AS state (table_name, partition, token, version, based_on,
+                fingerprint, files, row_count, published_at)
+            VALUES (%(table)s, %(partition)s, %(token)s, %(version)s + 1, %(based_on)s, %(fingerprint)s,
+                %(files)s, %(row_count)s, CASE WHEN %(published)s THEN clock_timestamp() END)
+            ON CONFLICT (table_name, partition) DO UPDATE SET (token, version, based_on, fingerprint, files,
+                row_count, published_at) = (excluded.token, excluded.version, excluded.based_on,
+                excluded.fingerprint, excluded.files, excluded.row_count, excluded.published_at)
+            WHERE state.version = %(version)s
+            """,
+            {
+                "table": commit.table,
+                "partition": commit.partition,
+                "token": state.token if is_compaction else commit.token,
+                "version": version,
+                "based_on": Jsonb(dict(state.based_on if is_compaction else commit.based_on)),
+                "fingerprint": state.fingerprint if is_compaction else commit.fingerprint,
+                "files": Jsonb([file.as_json() for file in files.values()]),
+                "row_count": sum(file.rows for file in files.values()),
+                "published": published or (is_compaction and state.published_at is not None),
+            },
+        ).rowcount
+        if moved != 1:
+            raise Conflict(f"{where} {_OVERTAKEN}")
+
+    def _check_still_in_force(self, commit: Commit) -> None:
+        self.connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"compact:{commit.table}",)
+        )
+        twice = self._rows(
+            "SELECT 1 FROM ops.ledger WHERE table_name = %(table)s AND token <> %(token)s "
+            "AND removed ?| %(paths)s::text[] LIMIT 1",
+            {"table": commit.table, "token": commit.token, "paths": list(commit.remove)},
+        )
+        if twice:
+            raise Conflict(f"Files of {commit.table} were compacted by somebody else; this one was given up.")
+
+
+def _ledger_values(commit: Commit) -> tuple[Any, ...]:
+    return (
+        commit.token,
+        commit.kind,
+        commit.layer,
+        commit.table,
+        commit.partition,
+        commit.run_id,
+        Jsonb(dict(commit.positions)),
+        Jsonb(dict(commit.based_on)),
+        Jsonb(dict(commit.windows)),
+        Jsonb(dict(commit.control)),
+        Jsonb([file.as_json() for file in commit.add]),
+        Jsonb(list(commit.remove)),
+        commit.fingerprint,
+        commit.manifest_hash,
+        commit.row_count,
+        commit.landed_at,
+    )
+
+
+def _commit(row: Mapping[str, Any]) -> Commit:
+    return Commit(
+        token=row["token"],
+        kind=row["kind"],
+        layer=row["layer"],
+        table=row["table_name"],
+        partition=row["partition"],
+        run_id=row["run_id"],
+        add=tuple(LakeFile.from_json(file) for file in row["files"]),
+        remove=tuple(row["removed"]),
+        positions=row["positions"],
+        based_on=row["based_on"],
+        windows=row["windows"],
+        control=row["control"],
+        fingerprint=row["fingerprint"],
+        row_count=row["row_count"],
+        landed_at=row["landed_at"],
+    )
+
+
+def _state(row: Mapping[str, Any]) -> PartitionState:
+    return PartitionState(
+        table=row["table_name"],
+        partition=row["partition"],
+        token=row["token"],
+        version=row["version"],
+        based_on=row["based_on"],
+        fingerprint=row["fingerprint"],
+        files=tuple(LakeFile.from_json(file) for file in row["files"]),
+        row_count=row["row_count"],
+        published_at=row["published_at"],
+    )

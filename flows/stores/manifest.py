@@ -1,0 +1,241 @@
+"""The manifest of a lake table: which files are its content, one JSON line for each commit.
+
+`<lake>/<layer>/<table>/_manifest.jsonl` is written after the ledger has committed, and repaired from it. It
+holds all that the ledger holds, so an empty warehouse's ledger can be filled from the lake alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+
+MANIFEST = "_manifest.jsonl"
+
+Kind = Literal["land", "build", "publish", "compact"]
+
+
+class ManifestDamaged(FlowsError):
+    """A line of a manifest is not what was written there."""
+
+
+@dataclass(frozen=True)
+class LakeFile:
+    """One whole Parquet file. `path` is relative to the lake's root; `min`/`max` are of the partition
+    column.
+    """
+
+    table: str
+    layer: str
+    partition: str
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    min: str | None = None
+    max: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The file a JSON object describes; unknown fields are left out."""
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One entry of the ledger and one line of a manifest.
+
+    `kind`: `land` (a raw batch; `table` is the raw table), `build` (a partition of a table that lives in the
+    lake alone), `publish` (a partition that PostgreSQL serves too), `compact` (the same rows in other files).
+    `add` are the files that came, `remove` the paths of those they replace. `windows` says how many rows
+    touch which window. `positions`, `based_on` and `control` are JSON values that belong to the caller.
+    """
+
+    token: str
+    kind: Kind
+    layer: str
+    table: str
+    partition: str = ""
+    run_id: str = ""
+    add: tuple[LakeFile, ...] = ()
+    remove: tuple[str, ...] = ()
+    positions: Mapping[str, Any] = field(default_factory=dict)
+    based_on: Mapping[str, Any] = field(default_factory=dict)
+    windows: Mapping[str, int] = field(default_factory=dict)
+    control: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    row_count: int = 0
+    landed_at: datetime | None = None
+
+    @property
+    def manifest_hash(self) -> str:
+        """SHA-256 of what the files of this commit are: ties a ledger row to exact bytes."""
+        added = [file.as_json() for file in self.add]
+        text = json.dumps([self.token, added, list(self.remove)], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry as JSON values, times as ISO 8601."""
+        return {
+            "token": self.token,
+            "kind": self.kind,
+            "layer": self.layer,
+            "table": self.table,
+            "partition": self.partition,
+            "run_id": self.run_id,
+            "add": [file.as_json() for file in self.add],
+            "remove": list(self.remove),
+            "positions": dict(self.positions),
+            "based_on": dict(self.based_on),
+            "windows": dict(self.windows),
+            "control": dict(self.control),
+            "fingerprint": self.fingerprint,
+            "row_count": self.row_count,
+            "landed_at": self.landed_at.isoformat() if self.landed_at else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The entry a JSON object describes."""
+        landed_at = value.get("landed_at")
+        return cls(
+            token=value["token"],
+            kind=value["kind"],
+            layer=value["layer"],
+            table=value["table"],
+            partition=value["partition"],
+            run_id=value["run_id"],
+            add=tuple(LakeFile.from_json(file) for file in value["add"]),
+            remove=tuple(value["remove"]),
+            positions=value["positions"],
+            based_on=value["based_on"],
+            windows=value["windows"],
+            control=value["control"],
+            fingerprint=value["fingerprint"],
+            row_count=value["row_count"],
+            landed_at=datetime.fromisoformat(landed_at) if landed_at else None,
+        )
+
+
+def append(path: Path, commits: Iterable[Commit]) -> int:
+    """Append the entries whose token is not there yet; returns how many were. One writer at a time (flock).
+
+    A torn last line (a writer died in it) is overwritten.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with _locked(path) as descriptor:
+        content = _content(descriptor)
+        whole = content[: content.rfind(b"\n") + 1]
+        known = {entry.token for entry in _entries(path, whole)}
+        lines = [_line(commit) for commit in commits if commit.token not in known]
+        if not lines:
+            return 0
+        os.ftruncate(descriptor, len(whole))
+        _write_all(descriptor, len(whole), b"".join(lines))
+        failpoint("lake.manifest_written")
+        os.fsync(descriptor)
+    if is_new:
+        fsync_folder(path.parent)
+    failpoint("lake.manifest_appended")
+    return len(lines)
+
+
+def read(path: Path) -> list[Commit]:
+    """Every whole entry in the order of their commits; none where there is no manifest.
+
+    Raises ManifestDamaged for a line whose checksum does not fit.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return list(_entries(path, content[: content.rfind(b"\n") + 1]))
+
+
+def fold(commits: Iterable[Commit]) -> list[LakeFile]:
+    """The files that are the table's content after these commits, in the order they came."""
+    files: dict[str, LakeFile] = {}
+    for commit in commits:
+        for path in commit.remove:
+            files.pop(path, None)
+        files.update({file.path: file for file in commit.add})
+    return list(files.values())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make names in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _line(commit: Commit) -> bytes:
+    body = json.dumps(commit.as_json(), ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+    return f'{{"checksum":"{_checksum(body)}","entry":{body}}}\n'.encode()
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _entries(path: Path, content: bytes) -> Iterator[Commit]:
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            value = json.loads(line)
+            body = json.dumps(value["entry"], ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+            if _checksum(body) != value["checksum"]:
+                raise ValueError("checksum")
+            yield Commit.from_json(value["entry"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestDamaged(
+                f"Line {number} of {path} is damaged, so which files are the table's content is not certain; "
+                "nothing was read. Move this file away and run again: it is written anew from the ledger."
+            ) from error
+
+
+def _content(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    parts: list[bytes] = []
+    offset = 0
+    while offset < size:
+        part = os.pread(descriptor, size - offset, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def _write_all(descriptor: int, offset: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        offset += written
+        view = view[written:]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,121 @@
+-- What the pipeline knows about itself. The ledger is the point where anything becomes true:
+-- files, positions and published rows count from the moment their row here is committed.
+
+create table if not exists ops.ledger (
+    token text primary key,
+    sequence bigint generated always as identity,
+    kind text not null check (kind in ('land', 'build', 'publish', 'compact')),
+    layer text not null,
+    table_name text not null,
+    partition text not null default '',
+    run_id text not null default '',
+    positions jsonb not null default '{}',
+    based_on jsonb not null default '{}',
+    windows jsonb not null default '{}',
+    control jsonb not null default '{}',
+    files jsonb not null default '[]',
+    removed jsonb not null default '[]',
+    fingerprint text not null default '',
+    manifest_hash text not null,
+    row_count bigint not null default 0,
+    landed_at timestamptz,
+    committed_at timestamptz not null default clock_timestamp(),
+    in_manifest boolean not null default false
+);
+create index if not exists idx_ledger_table on ops.ledger (table_name, sequence);
+create index if not exists idx_ledger_not_in_manifest on ops.ledger (sequence) where not in_manifest;
+comment on table ops.ledger is 'One row per commit: a landed batch, a built or published partition, a compaction. The token makes it happen once.';
+
+create table if not exists ops.partition_state (
+    table_name text not null,
+    partition text not null,
+    token text not null,
+    version bigint not null,
+    based_on jsonb not null default '{}',
+    fingerprint text not null default '',
+    files jsonb not null default '[]',
+    row_count bigint not null default 0,
+    published_at timestamptz,
+    primary key (table_name, partition)
+);
+comment on table ops.partition_state is 'The current truth of every partition of every built table; changed by compare-and-swap on version.';
+
+create table if not exists ops.position (
+    entity text primary key,
+    positions jsonb not null,
+    token text not null,
+    version bigint not null
+);
+comment on table ops.position is 'How far each source entity was landed; changed by compare-and-swap on version.';
+
+create table if not exists ops.dead_letter (
+    letter_id text primary key,
+    source text not null,
+    entity text not null,
+    topic text,
+    kafka_partition integer,
+    kafka_offset bigint,
+    batch_id text,
+    seq bigint,
+    reason text not null,
+    payload bytea,
+    received_at timestamptz not null,
+    status text not null default 'waiting' check (status in ('waiting', 'replayed', 'discarded'))
+);
+create index if not exists idx_dead_letter_entity on ops.dead_letter (entity, status);
+comment on table ops.dead_letter is 'One row per record that could not be read: where from, why, and its bytes.';
+
+create table if not exists ops.check_result (
+    run_id text not null,
+    table_name text not null,
+    partition text not null default '',
+    rule text not null,
+    kind text not null check (kind in ('completeness', 'accuracy', 'consistency', 'timeliness', 'uniqueness')),
+    severity text not null check (severity in ('critical', 'warning', 'info')),
+    engine text not null check (engine in ('duckdb', 'great_expectations')),
+    passed boolean not null,
+    failing_rows bigint not null default 0,
+    observed jsonb not null default '{}',
+    checked_at timestamptz not null
+);
+create index if not exists idx_check_result_table on ops.check_result (table_name, checked_at desc);
+comment on table ops.check_result is 'One row per rule, partition and run.';
+
+create table if not exists ops.run (
+    run_id text primary key,
+    flow text not null,
+    started_at timestamptz not null,
+    finished_at timestamptz,
+    state text not null,
+    summary jsonb not null default '{}'
+);
+comment on table ops.run is 'One row per run of a flow.';
+
+create table if not exists ops.refresh_owed (
+    view_name text not null,
+    token text not null,
+    owed_at timestamptz not null default clock_timestamp(),
+    primary key (view_name, token)
+);
+comment on table ops.refresh_owed is 'Refreshes of materialized views that a publish owes; written in its transaction, removed by the refresh.';
+
+create table if not exists ops.pending_publish (
+    table_name text not null,
+    partition text not null,
+    token text not null,
+    blocked_by text not null,
+    since timestamptz not null default clock_timestamp(),
+    primary key (table_name, partition)
+);
+comment on table ops.pending_publish is 'Publishes that somebody''s lock keeps from being seen, and whose lock it is; the next run completes them.';
+
+create table if not exists ops.control_total (
+    entity text not null,
+    day date not null,
+    group_value text not null default '',
+    row_count bigint not null,
+    amount numeric not null,
+    token text not null,
+    primary key (entity, day, group_value, token)
+);
+comment on table ops.control_total is 'What the source itself counts and sums, read in the same snapshot as the rows.';
