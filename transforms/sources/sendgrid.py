@@ -1,7 +1,7 @@
 """SendGrid: what is landed from its API.
 
-Messages come from the email activity feed, which has no paging: a range of `last_event_time` is split until an answer
-is not full. A message moves to a later time with every open and click, so it comes again by itself.
+Messages come from the email activity feed, which has no paging: a range of `last_event_time` is split until
+an answer is not full. A message moves to a later time with every open and click, so it comes again by itself.
 """
 
 from __future__ import annotations

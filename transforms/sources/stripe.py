@@ -1,8 +1,8 @@
 """Stripe: what is landed from its API, and why `events` is among it.
 
-A list of charges filtered by `created` never shows a later change of an old charge. Every change is an event that
-holds the whole object as it was then, so staging takes the newest version of an object from its list and from
-`events` together. Stripe keeps events for 30 days: a position older than that stops the entity.
+A list of charges filtered by `created` never shows a later change of an old charge. Every change is an event
+that holds the whole object as it was then, so staging takes the newest version of an object from its list and
+from `events` together. Stripe keeps events for 30 days: a position older than that stops the entity.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ def balance_transaction(
     available_on: int | None = None,
     status: str = "available",
 ) -> Object:
-    """A movement of the balance; `type`: charge, refund, adjustment (dispute) or payout; net = amount - fee."""
+    """A movement of the balance; `type`: charge, refund, adjustment (dispute), payout; net = amount - fee."""
     fees = [
         {
             "amount": fee,
