@@ -1,0 +1,132 @@
+"""Which partitions are due: stated over small catalogs, without a database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.planner import WHOLE, PartitionState, batches, plan, propagate
+from transforms.contract import Column, Layer, Partition, Table, Write
+
+DAY = Partition("at", "day")
+MONTH = Partition("at", "month")
+
+
+def _table(
+    name: str, layer: Layer, *upstreams: str, partition: Partition | None = None, write: Write | None = None
+) -> Table:
+    return Table(
+        name=name,
+        layer=layer,
+        grain="one row per id",
+        key=("id",),
+        columns=(Column("id", "BIGINT"), Column("at", "TIMESTAMP WITH TIME ZONE")),
+        write=write or Write.REPLACE_PARTITION,
+        partition=partition,
+        upstreams=upstreams,
+    )
+
+
+RAW = _table("raw_events__clicks", Layer.RAW)
+STAGING = _table("stg_events__clicks", Layer.STAGING, RAW.name, partition=DAY, write=Write.APPEND)
+FACT = _table("fct_events", Layer.FACTS, STAGING.name, partition=DAY, write=Write.APPEND)
+MART = _table("mart_daily", Layer.MARTS, FACT.name, partition=DAY)
+MONTHLY = _table("mart_monthly", Layer.MARTS, FACT.name, partition=MONTH)
+CATALOG = {table.name: table for table in (RAW, STAGING, FACT, MART, MONTHLY)}
+MODELS = (STAGING, FACT, MART, MONTHLY)
+PRINTS = {table.name: "v1" for table in MODELS}
+
+
+def _settled(days: list[str]) -> dict[str, dict[str, PartitionState]]:
+    """States in which every model was built from what stands upstream: plan by plan, as a run would do it."""
+    states: dict[str, dict[str, PartitionState]] = {
+        RAW.name: {day: PartitionState("landing-1", 1, rows=10) for day in days}
+    }
+    for number, table in enumerate(MODELS, start=2):
+        work = plan(table, CATALOG, states, "v1")
+        keys = {item.partition: item.based_on for item in work.due}
+        if table is STAGING:
+            keys |= {day: {} for day in days}
+        states[table.name] = {
+            key: PartitionState(f"{table.name}-{key}", number, "v1", based_on, 10)
+            for key, based_on in keys.items()
+        }
+    return states
+
+
+def test_nothing_is_due_when_everything_was_built_from_what_stands() -> None:
+    states = _settled(["2025-10-06", "2025-10-07"])
+    assert propagate(MODELS, CATALOG, states, PRINTS) == []
+
+
+def test_a_late_row_makes_its_own_day_due_and_what_depends_on_it() -> None:
+    states = _settled(["2025-09-30", "2025-10-06", "2025-10-07"])
+    work = {
+        w.table.name: w.partitions
+        for w in propagate(MODELS, CATALOG, states, PRINTS, {RAW.name: {"2025-10-06": 1}})
+    }
+    assert work == {
+        STAGING.name: [WHOLE],
+        FACT.name: ["2025-10-06"],
+        MART.name: ["2025-10-06"],
+        MONTHLY.name: ["2025-10"],
+    }
+
+
+def test_a_changed_model_is_rebuilt_from_the_start_and_says_so() -> None:
+    states = _settled(["2025-10-06"])
+    (due,) = plan(FACT, CATALOG, states, "v2").due
+    assert (due.mode, due.reason) == ("replace", "its model changed")
+
+
+def test_an_append_continues_behind_what_it_consumed() -> None:
+    states = _settled(["2025-10-06"])
+    states[STAGING.name]["2025-10-06"] = PartitionState("next", 9, "v1", rows=11)
+    (due,) = plan(FACT, CATALOG, states, "v1").due
+    assert (due.mode, due.based_on) == ("append", {STAGING.name: "next"})
+
+
+def test_the_lookback_of_a_table_widens_what_it_reads() -> None:
+    table = Table(**{**MART.__dict__, "lookback": timedelta(days=1)})
+    catalog = {**CATALOG, MART.name: table}
+    states = _settled(["2025-10-05", "2025-10-06", "2025-10-07", "2025-10-08"])
+    states[MART.name] = {
+        item.partition: PartitionState("built", 5, "v1", item.based_on)
+        for item in plan(table, catalog, {**states, MART.name: {}}, "v1").due
+    }
+    states[FACT.name]["2025-10-06"] = PartitionState("changed", 9, "v1")
+    assert plan(table, catalog, states, "v1").partitions == ["2025-10-05", "2025-10-06", "2025-10-07"]
+
+
+def test_what_the_retention_has_passed_is_not_rebuilt() -> None:
+    table = Table(**{**MART.__dict__, "retention": timedelta(days=30)})
+    states = {FACT.name: {"2025-08-01": PartitionState("a", 1), "2025-10-06": PartitionState("b", 2, rows=1)}}
+    work = plan(table, {**CATALOG, MART.name: table}, states, "v1", datetime(2025, 10, 7, tzinfo=UTC))
+    assert work.partitions == ["2025-10-06"]
+
+
+def test_a_partitioned_table_of_unpartitioned_upstreams_finds_its_windows_in_its_output() -> None:
+    charges = _table("stg_stripe__charges", Layer.STAGING)
+    payments = _table("fct_payments", Layer.FACTS, charges.name, partition=MONTH)
+    states = {charges.name: {WHOLE: PartitionState("a", 1, rows=5)}}
+    work = plan(payments, {charges.name: charges, payments.name: payments}, states, "v1")
+    assert work.discover
+    assert [item.partition for item in work.due] == [WHOLE]
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=40), st.integers(1, 1500))
+def test_batches_hold_every_partition_once_in_order_and_stay_near_the_limit(
+    rows: list[int], limit: int
+) -> None:
+    states = {
+        FACT.name: {
+            f"2025-{1 + n // 28:02d}-{1 + n % 28:02d}": PartitionState("t", 1, rows=r)
+            for n, r in enumerate(rows)
+        }
+    }
+    work = plan(MART, CATALOG, states, "v1")
+    parts = batches(work, limit)
+    assert [item for part in parts for item in part] == list(work.due)
+    assert all(len(part) == 1 or sum(item.rows for item in part) <= limit for part in parts)
