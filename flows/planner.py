@@ -284,7 +284,7 @@ def _windows_touched(
 
 
 def _bounds(table: Table, window: str) -> tuple[datetime, datetime]:
-    """The range of a window. A raw topic has windows without a column: its events' times are in the values."""
+    """The range of a window. A raw topic's windows have no column: the times are in the values."""
     partition = table.partition or Partition(
         by="", every="day" if len(window) == len("2025-10-07") else "month"
     )
