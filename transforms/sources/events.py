@@ -1,0 +1,25 @@
+"""The product's event topics. Records land as the broker has them; what is in a value is the models' business."""
+
+from __future__ import annotations
+
+from transforms.contract import Kafka, Partition, SourceEntity
+
+_DAYS = Partition("event_time", "day")
+
+
+def _topic(name: str, grain: str) -> SourceEntity:
+    return SourceEntity(
+        source="events",
+        name=name,
+        read=Kafka(topic=name),
+        key=("kafka_partition", "kafka_offset"),
+        grain=grain,
+        partition=_DAYS,
+    )
+
+
+ENTITIES: tuple[SourceEntity, ...] = (
+    _topic("user_events", "one row per record about what a user or visitor did"),
+    _topic("page_views", "one row per record about a page that was shown"),
+    _topic("clicks", "one row per record about an element that was clicked"),
+)
