@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -21,6 +21,9 @@ from transforms import registry as registries
 from transforms.contract import Column, ContractError, Table
 from transforms.model import Model
 from transforms.registry import Registry
+
+if TYPE_CHECKING:
+    import polars as pl
 
 DEAD_LETTER_REASON = "_dead_letter_reason"
 
@@ -199,32 +202,34 @@ def _query(model: Model, sources: Mapping[str, str], columns: Sequence[Column]) 
     return f"{prefix}select {fields} from ({body}\n) as model"
 
 
+def polars_input(relation: DuckDBPyRelation) -> pl.LazyFrame:
+    """A relation as the lazy frame a `build` is given: uuid and JSON as text (Polars has neither)."""
+    fields = ", ".join(
+        f"{quoted(name)}::varchar as {quoted(name)}" if str(type_) in {"UUID", "JSON"} else quoted(name)
+        for name, type_ in zip(relation.columns, relation.types, strict=True)
+    )
+    frame: pl.LazyFrame = relation.project(fields).pl(lazy=True)
+    return frame
+
+
 def _run_polars(
     model: Model,
     connection: DuckDBPyConnection,
     sources: Mapping[str, str],
     columns: Sequence[Column],
 ) -> str:
-    """A query over what `build` gives. Run `build` over lazy frames; uuid and JSON are text in Polars,
-    which has no such types."""
-    import polars as pl
+    """Run `build` over lazy frames of the upstreams and return a query over what it gave."""
+    from polars.exceptions import PolarsError
 
     if model.build is None:
         raise ContractError(f"{model.table.name} is no model: it has neither SQL nor a build function.")
     frames: dict[str, Any] = {}
     for name, sql in sources.items():
-        relation = connection.sql(sql)
-        fields = ", ".join(
-            f"{quoted(column)}::varchar as {quoted(column)}"
-            if str(type_) in {"UUID", "JSON"}
-            else quoted(column)
-            for column, type_ in zip(relation.columns, relation.types, strict=True)
-        )
-        frames[name] = relation.project(fields).pl(lazy=True)
+        frames[name] = polars_input(connection.sql(sql))
     try:
         result = model.build(**frames)
         frame = result.collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
+    except PolarsError as error:
         raise ModelError(f"{model.table.path}: Polars says: {error}") from error
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:

@@ -38,6 +38,18 @@ _PACKAGE = Path(__file__).parent
 _FRONT_MATTER = re.compile(r"\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\*/", re.DOTALL)
 
 
+_Yaml: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _HeaderLoader(_Yaml):  # type: ignore[misc]
+    """Leaves dates and times the text they are: rules are compared by databases, not by Python."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to configure a loader
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in _Yaml.yaml_implicit_resolvers.items()
+    }
+
+
 @dataclass(frozen=True)
 class Model:
     """A table with the code that makes it: `sql` (the file as it stands) or `build` (Polars), never both.
@@ -107,9 +119,8 @@ def _load_sql(path: Path) -> Model:
 def _sql_header(match: re.Match[str], text: str, where: str) -> Header:
     source = match.group("header")
     first_line = text.count("\n", 0, match.start("header")) + 1
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        words = yaml.load(source, Loader=loader)
+        words = yaml.load(source, Loader=_HeaderLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = first_line + (mark.line if mark is not None else 0)

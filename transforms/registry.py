@@ -6,11 +6,12 @@ import graphlib
 import importlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from transforms.contract import Column, ContractError, Kafka, Layer, Rest, SourceEntity, Table, check_name
 from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
@@ -46,6 +47,8 @@ class Registry:
 
     models: Mapping[str, Model]
     entities: Mapping[str, SourceEntity]
+    traced: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Column lineage that was already worked out (by transforms.lineage), by table."""
 
     @cached_property
     def tables(self) -> Mapping[str, Table]:

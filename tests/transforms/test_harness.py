@@ -27,7 +27,7 @@ STG_CLICKS = """
     key:   [event_id]
     --- */
     with parsed as (
-        select *, try_cast(json_extract_string(decode(value), '$.event_id') as uuid) as event_id
+        select *, try_cast(try(json_extract_string(decode(value), '$.event_id')) as uuid) as event_id
         from raw_events__clicks
     )
     select

@@ -1,0 +1,160 @@
+"""What the tables are: documentation, Arrow schemas, and fingerprints that say when one must be rebuilt."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from transforms import engine
+from transforms import registry as registries
+from transforms.contract import Column, Table
+from transforms.lineage import ColumnLineage, lineage
+from transforms.model import Model
+from transforms.registry import Registry
+from transforms.tokens import scan, text_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "ColumnLineage",
+    "arrow_schema",
+    "columns",
+    "description",
+    "dictionary",
+    "fingerprint",
+    "lineage",
+]
+
+
+def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
+    """A digest of what decides a table's rows: code, columns, key, partition and way of writing.
+
+    Formatting, comments, documentation and expectations don't count. A partition that was built with another
+    fingerprint than its table has now is built again.
+    """
+    registry = registry or registries.default()
+    own = registry.table(table if isinstance(table, str) else table.name)
+    model = registry.models.get(own.name)
+    said: dict[str, Any] = {
+        "columns": [(column.name, column.type) for column in own.columns],
+        "key": own.key,
+        "partition": asdict(own.partition) if own.partition else None,
+        "write": own.write.value,
+        "changed": own.changed,
+        "lookback": own.lookback.total_seconds(),
+        "tie_break": own.tie_break,
+        "code": _code(model) if model else None,
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code(model: Model) -> str:
+    """The model's code without what says nothing: comments and spacing; docstrings and TABLE in Python."""
+    if model.sql is not None:
+        return text_of(scan(model.sql)).rstrip("; ")
+    if model.table.path is None:
+        return ""
+    tree = ast.parse(model.table.path.read_text(encoding="utf-8"))
+    tree.body = [statement for statement in tree.body if not _assigns_table(statement)]
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [statement for statement in body if not _is_text(statement)]
+            node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.unparse(tree)
+
+
+def _assigns_table(statement: ast.stmt) -> bool:
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == "TABLE" for target in targets)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of the table's columns, in their order: the order and the types of a COPY."""
+    import pyarrow
+
+    connection = engine.connect(threads=1)
+    try:
+        empty = engine.empty(table.columns, connection).to_arrow_table()
+    finally:
+        connection.close()
+    fields = [
+        field.with_nullable(column.nullable)
+        for field, column in zip(empty.schema, table.columns, strict=True)
+    ]
+    return pyarrow.schema(fields)
+
+
+def columns(table: Table | str, registry: Registry | None = None) -> tuple[Column, ...]:
+    """The table's columns, each with its documentation: its own, or that of the column it passes through."""
+    registry = registry or registries.default()
+    own = registry.table(table if isinstance(table, str) else table.name)
+    if all(column.description for column in own.columns):
+        return own.columns
+    return tuple(_documented(own, column, registry) for column in own.columns)
+
+
+def _documented(table: Table, column: Column, registry: Registry) -> Column:
+    if column.description:
+        return column
+    origin = lineage(table.name, registry).get(column.name)
+    if origin is None or origin.passed_through is None:
+        return column
+    source = origin.passed_through
+    upstream = registry.table(source.table)
+    inherited = _documented(upstream, upstream.column(source.column), registry)
+    return replace(column, description=inherited.description)
+
+
+def description(table: Table) -> str:
+    """What a table is, in a sentence or two: its description, then its grain."""
+    grain = table.grain[:1].upper() + table.grain[1:]
+    return f"{table.description.rstrip('.')}. {grain}." if table.description else f"{grain}."
+
+
+def dictionary(registry: Registry | None = None) -> list[dict[str, Any]]:
+    """Every table with its columns, documentation and lineage, as data for pages and checks."""
+    registry = registry or registries.default()
+    return [_entry(table, registry) for table in registry.tables.values()]
+
+
+def _entry(table: Table, registry: Registry) -> dict[str, Any]:
+    known: Mapping[str, ColumnLineage] = lineage(table.name, registry)
+    return {
+        "table": table.name,
+        "layer": table.layer.value,
+        "description": description(table),
+        "grain": table.grain,
+        "key": list(table.key),
+        "owner": table.owner,
+        "write": table.write.value,
+        "partition": asdict(table.partition) if table.partition else None,
+        "upstreams": list(table.upstreams),
+        "rules": [{"name": rule.name, "kind": rule.kind.value, "check": rule.check} for rule in table.expect],
+        "columns": [
+            {
+                "name": column.name,
+                "type": column.type,
+                "description": column.description,
+                "nullable": column.nullable,
+                "pii": column.pii,
+                "from": [f"{o.table}.{o.column}" for o in known[column.name].origins]
+                if column.name in known
+                else [],
+            }
+            for column in columns(table, registry)
+        ],
+    }
