@@ -1,0 +1,26 @@
+"""Claims about tables, and whether they hold: in DuckDB before a load, through Great Expectations after it.
+
+Importing this package imports neither Great Expectations nor sqlalchemy: `quality.expectations` does so when it is used.
+"""
+
+from __future__ import annotations
+
+from quality.gate import check, failing_rows
+from quality.results import CheckResult, QualityError, blocking, render
+from quality.rulebook import all_rules, describe, rules, scheduled_rules
+from quality.sql import arrivals, requires
+
+__all__ = [
+    "CheckResult",
+    "QualityError",
+    "all_rules",
+    "arrivals",
+    "blocking",
+    "check",
+    "describe",
+    "failing_rows",
+    "render",
+    "requires",
+    "rules",
+    "scheduled_rules",
+]

@@ -1,0 +1,57 @@
+"""From a count of failing rows to a result that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from quality.results import CheckResult, Engine
+from quality.rulebook import describe, written_in
+from transforms.contract import Rule, RuleKind, Table
+
+ROW_COUNT = Rule(
+    "row_count",
+    "row_count",
+    RuleKind.COMPLETENESS,
+    {"description": "as many rows as were announced"},
+    row_level=False,
+)
+"""Not a claim of the table but of one load: the caller says how many rows there must be."""
+
+_SHOWN_WINDOWS = 3
+
+
+def finding(
+    table: Table,
+    rule: Rule,
+    engine: Engine,
+    failing: int,
+    rows: int | None,
+    partitions: Sequence[str] | None,
+    spread: Mapping[str, int],
+) -> CheckResult:
+    """The result of one rule. `spread` says how many failing rows stand in which window, where that is known."""
+    windows = sorted(spread)
+    partition = partitions[0] if partitions is not None and len(partitions) == 1 else ""
+    if len(windows) == 1 and not windows[0].startswith("no "):
+        partition = windows[0]
+    observed: dict[str, object] = {"failing_rows": failing}
+    if rows is not None:
+        observed["rows"] = rows
+    if spread:
+        observed["partitions"] = dict(spread)
+    passed = failing == 0
+    message = f"{table.name}: {rule.name} holds."
+    if not passed:
+        shown = ", ".join(f"{window}: {spread[window]:,}" for window in windows[:_SHOWN_WINDOWS])
+        more = f" and {len(windows) - _SHOWN_WINDOWS} more" if len(windows) > _SHOWN_WINDOWS else ""
+        of = f" of {rows:,}" if rows is not None and rule.check != "sql" else ""
+        message = (
+            f"{table.name}: rule {rule.name} ({rule.kind.value}) fails for {failing:,}{of} "
+            f"row{'' if failing == 1 else 's'}{f' ({shown}{more})' if shown else ''}. "
+            f"It says: {describe(rule)}. It stands in {written_in(rule, table)}."
+        )
+        if rule is ROW_COUNT:
+            message = f"{table.name}: {rows:,} rows are there, {failing:,} more or fewer than were announced."
+    return CheckResult(
+        table.name, partition, rule.name, rule.kind, rule.severity, engine, passed, failing, observed, message
+    )
