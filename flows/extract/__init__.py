@@ -19,15 +19,15 @@ from flows.errors import FlowsError
 
 
 class SourceError(FlowsError):
-    """A source can't be read: that entity stops, the others go on. The message holds no password, no row's value."""
+    """A source can't be read: that entity stops, the others go on. Its message holds no secret, no row."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that can't be read: its bytes, where it came from, why. The same record has the same letter_id.
+    """A record that can't be read: its bytes, where it came from, why. One record has one letter_id.
 
-    `coordinates` says where the record stands in its source when that is neither a topic's offset nor a row of
-    a landed batch (a primary key, an object id).
+    `coordinates` says where the record stands in its source when that is neither a topic's offset nor a row
+    of a landed batch (a primary key, an object id).
     """
 
     source: str
@@ -66,7 +66,7 @@ class ControlTotal:
 class Extract:
     """The answer of a protocol.
 
-    `batches` streams the rows in `schema` and is read once. Everything below it is final only when `batches` is
+    `batches` streams the rows in `schema` and is read once. Everything below is final only when `batches` is
     exhausted without an error: until then nothing that was read may be committed. `positions` replaces the
     entity's position in the ledger and is JSON. `warnings` are sentences for the run's summary.
     """

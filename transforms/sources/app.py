@@ -1,6 +1,6 @@
 """The application's database: 15 tables and how each is read.
 
-Tables that carry `updated_at` are read incrementally and lose rows in deletes that leave no trace, so their keys
+Tables that carry `updated_at` are read incrementally. Their deletes leave no trace, so their keys
 are compared with every read. Small reference tables are read whole. `order_events` only ever grows.
 """
 

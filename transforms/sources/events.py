@@ -1,4 +1,4 @@
-"""The product's event topics. Records land as the broker has them; what is in a value is the models' business."""
+"""The product's event topics. Records land as the broker has them; a value is for the models to read."""
 
 from __future__ import annotations
 
