@@ -1,0 +1,29 @@
+"""The embedded default: real PostgreSQL, Kafka and Prefect, simulated APIs and a generated company.
+
+    state = flows.sandbox.start(folder)        # idempotent: what lives stays, what died comes back
+    flows.sandbox.read(folder)                 # its addresses; fast, imports nothing heavy
+    flows.sandbox.stop(folder)                 # ends exactly its own processes; data stay
+
+Each part is a process of its own and survives the command that started it.
+"""
+
+from __future__ import annotations
+
+from flows.sandbox.lifecycle import Health, Status, prepare, reset, start, status, stop
+from flows.sandbox.state import ALL, PART_OF_SETTING, Part, State, read, set_clock_offset
+
+__all__ = [
+    "ALL",
+    "PART_OF_SETTING",
+    "Health",
+    "Part",
+    "State",
+    "Status",
+    "prepare",
+    "read",
+    "reset",
+    "set_clock_offset",
+    "start",
+    "status",
+    "stop",
+]

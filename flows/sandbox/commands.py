@@ -1,0 +1,116 @@
+"""`python -m flows sandbox start|stop|status|reset|advance`, and `prepare` for the installation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import flows.sandbox as sandbox
+from flows import settings
+from flows.errors import FlowsError
+
+_print_lock = threading.Lock()
+
+
+def show(part: str, message: str) -> None:
+    """One line on standard error for what happens to a part; from several threads."""
+    with _print_lock:
+        print(f"  {part:<19} {message}", file=sys.stderr, flush=True)
+
+
+def _folder() -> Path:
+    return settings.load().sandbox
+
+
+def start(arguments: argparse.Namespace) -> int:
+    """Start every part that does not run, and make the world if there is none."""
+    begun = time.monotonic()
+    state = sandbox.start(_folder(), progress=show)
+    ensure_world(state, scale=arguments.scale, days=arguments.days)
+    print(f"The sandbox runs in {state.folder} ({time.monotonic() - begun:.1f} s).")
+    print("Next: python -m flows (the batch), python -m flows sandbox status, python -m flows sandbox stop")
+    return 0
+
+
+def ensure_world(state: sandbox.State, *, scale: float = 1.0, days: int = 14) -> None:
+    """Generate the company once, when the application, Kafka and the APIs are all the sandbox's."""
+    if state.app_dsn and state.kafka_bootstrap and state.stripe_url:
+        from flows.sandbox import world
+
+        world.ensure(state, scale=scale, days=days, progress=show)
+
+
+def stop(_: argparse.Namespace) -> int:
+    """End the sandbox's own processes."""
+    folder = _folder()
+    if sandbox.read(folder) is None:
+        print(f"There is no sandbox in {folder}.")
+        return 0
+    sandbox.stop(folder, progress=show)
+    print(f"The sandbox in {folder} is stopped; its data stay. Again: python -m flows sandbox start")
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print which part runs where. Exit code 1 when a part that was started does not run."""
+    folder = _folder()
+    found = sandbox.status(folder)
+    if found is None:
+        if arguments.json:
+            print(json.dumps({"parts": {}}))
+        else:
+            print(f"There is no sandbox in {folder}: python -m flows sandbox start")
+        return 1
+    if arguments.json:
+        document = found.state.public() | {
+            "deployments_registered": found.deployments_registered,
+            "parts": {
+                part.value: {
+                    "health": health.value,
+                    "port": found.state.parts[part].port,
+                    "pid": process.pid if (process := found.state.parts[part].process) else None,
+                    "log": str(found.state.logs / f"{part}.log"),
+                }
+                for part, health in found.health.items()
+            },
+        }
+        print(json.dumps(document, indent=2))
+    else:
+        for part, health in found.health.items():
+            port = found.state.parts[part].port
+            print(f"  {part:<19} {health.value:<14} {f'port {port}' if port else ''}")
+        for name, value in found.state.public().items():
+            print(f"  {name:<21} {'-' if value is None else value}")
+    return 0 if found.running else 1
+
+
+def reset(_: argparse.Namespace) -> int:
+    """Stop, and delete the sandbox's folder."""
+    folder = _folder()
+    if sandbox.read(folder) is None:
+        print(f"There is no sandbox in {folder}.")
+        return 0
+    sandbox.reset(folder, progress=show)
+    return 0
+
+
+def advance(arguments: argparse.Namespace) -> int:
+    """Let the world live on for some days."""
+    folder = _folder()
+    found = sandbox.status(folder)
+    if found is None or not found.running:
+        raise FlowsError(f"The sandbox in {folder} does not run: start it with python -m flows sandbox start")
+    from flows.sandbox import world
+
+    world.advance(found.state, days=arguments.days, progress=show)
+    return 0
+
+
+def prepare(_: argparse.Namespace) -> int:
+    """Fetch and make what later starts need, so that they need no network."""
+    sandbox.prepare(progress=show)
+    return 0

@@ -1,0 +1,256 @@
+"""Start, stop, look at and remove a sandbox as a whole."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from flows.errors import FlowsError
+from flows.sandbox import kafka, postgres, prefect_server, processes
+from flows.sandbox import state as states
+from flows.sandbox.parts import Context, Progress, controls
+from flows.sandbox.state import ALL, Part, Running, State
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / ".cache"
+"""What every sandbox of this project shares: Kafka's jars, Prefect's migrated database."""
+
+
+class Health(StrEnum):
+    """How a part is."""
+
+    RUNNING = "running"
+    NOT_ANSWERING = "not answering"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A sandbox and the health of each part that was ever started; parts that never were are not in it."""
+
+    state: State
+    health: dict[Part, Health]
+    deployments_registered: bool
+
+    @property
+    def running(self) -> bool:
+        """Whether every part that was started runs."""
+        return bool(self.health) and all(health is Health.RUNNING for health in self.health.values())
+
+
+def _silent(part: str, message: str) -> None:
+    """Progress that nobody wants to see."""
+
+
+def prepare(cache: Path = CACHE, progress: Progress = _silent) -> None:
+    """Fetch and make everything that a start needs and that does not change, so that it needs no network.
+
+    Raises `FlowsError` when something cannot be had.
+    """
+    _in_parallel(
+        {
+            "kafka": lambda: kafka.jars(cache, lambda message: progress("kafka", message)),
+            "prefect": lambda: prefect_server.template(cache, lambda message: progress("prefect", message)),
+        }
+    )
+
+
+def start(
+    folder: Path,
+    parts: frozenset[Part] = ALL,
+    progress: Progress = _silent,
+    *,
+    cache: Path = CACHE,
+    root: Path = ROOT,
+) -> State:
+    """Start what of `parts` does not run; what lives stays, what died comes back with its port and data.
+
+    The worker comes with the Prefect server. Two starts in one folder take turns. The folder is made.
+    Raises `FlowsError` naming every part that did not come up; the others keep running. After a Ctrl-C what
+    was started stays known to the state, so that `stop` ends it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = folder.resolve()
+    with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
+        state = _known_or_new(folder)
+        home = None
+        if parts & postgres.INSTANCES.keys():
+            home = postgres.home(folder)
+            outside = None if home.data.parent == folder else home.data.parent
+            if state.postgres_folder != outside:
+                state = states.update(folder, lambda known: replace(known, postgres_folder=outside))
+        context = Context(folder=folder, cache=cache, root=root, home=home, progress=progress)
+        chains: dict[str, Callable[[], object]] = {
+            part.value: lambda part=part: _bring_up(part, context)  # type: ignore[misc]
+            for part in sorted(parts - {Part.PREFECT, Part.PREFECT_WORKER})
+        }
+        if parts & {Part.PREFECT, Part.PREFECT_WORKER}:
+            chains[Part.PREFECT.value] = lambda: _bring_up_prefect(context)
+        _in_parallel(chains)
+    known = states.read(folder)
+    assert known is not None
+    return known
+
+
+def _known_or_new(folder: Path) -> State:
+    state = states.read(folder)
+    if state is None:
+        strangers = sorted(path.name for path in folder.iterdir() if path.name != "state.lock")
+        if strangers:
+            raise FlowsError(
+                f"{folder} holds {strangers[0]} and no sandbox: it is not touched. "
+                "Name an empty or new folder in ANALYTICS_SANDBOX, or move what it holds."
+            )
+        state = states.new(folder)
+        states.write(state)
+    return state
+
+
+def _in_parallel(jobs: dict[str, Callable[[], object]]) -> None:
+    """Run all jobs, each in a thread; raise the failures together once all have ended.
+
+    Ctrl-C makes the waiting loops of `processes` give up, so that the threads end soon.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(jobs))) as pool:
+        futures = {name: pool.submit(job) for name, job in jobs.items()}
+        try:
+            while wait(futures.values(), timeout=0.1).not_done:
+                pass
+        except KeyboardInterrupt:
+            processes.cancelled.set()
+            wait(futures.values(), timeout=60)
+            raise
+        finally:
+            processes.cancelled.clear()
+    failures = {name: error for name, future in futures.items() if (error := future.exception())}
+    for error in failures.values():
+        if not isinstance(error, FlowsError):
+            raise error
+    if failures:
+        raise FlowsError("; ".join(f"{name}: {error}" for name, error in sorted(failures.items())))
+
+
+def _bring_up(part: Part, context: Context) -> None:
+    """See to it that the part runs and answers; the state knows its process before it is waited for."""
+    begun = time.monotonic()
+    control = controls(part)
+    state = context.state()
+    running = state.parts.get(part)
+    if running and running.process and processes.alive(running.process):
+        if _answers_soon(part, running, context):
+            return
+        context.progress(part, "does not answer: starting it again")
+        control.stop(running.process)
+    elif running and running.process:
+        context.progress(part, "had ended: starting it again")
+    remembered = running.port if running else None
+    port = processes.remembered_port(remembered) if control.listens else None
+    if remembered and port != remembered:
+        context.progress(part, f"port {remembered} is taken by another program: now on {port}")
+    process = control.start(context, port or 0)
+    running = Running(port, process)
+    states.set_part(context.folder, part, running)
+    processes.wait_until(
+        control.ready(context, running),
+        process=process,
+        seconds=control.seconds,
+        part=part,
+        log=state.logs / f"{part}.log",
+    )
+    where = f" on port {port}" if port else ""
+    context.progress(part, f"runs{where} ({time.monotonic() - begun:.1f} s)")
+
+
+def _answers_soon(part: Part, running: Running, context: Context) -> bool:
+    """Whether a living part answers, given the time that a start still under way may need."""
+    ready = controls(part).ready(context, running)
+    deadline = time.monotonic() + 15
+    while not ready():
+        if time.monotonic() > deadline or processes.cancelled.is_set():
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _bring_up_prefect(context: Context) -> None:
+    _bring_up(Part.PREFECT, context)
+    _bring_up(Part.PREFECT_WORKER, context)
+    wanted = prefect_server.digest(context.root)
+    if wanted is None or wanted == context.state().deployed:
+        return
+    begun = time.monotonic()
+    try:
+        prefect_server.deploy(context.state(), context.root)
+    except FlowsError as error:
+        # Runs, the lake and the warehouse do not need the deployments; the next start tries again.
+        context.progress(Part.PREFECT, f"the deployments are not registered: {error}")
+        return
+    states.update(context.folder, lambda known: replace(known, deployed=wanted))
+    context.progress(Part.PREFECT, f"deployments registered ({time.monotonic() - begun:.1f} s)")
+
+
+def stop(folder: Path, progress: Progress = _silent) -> None:
+    """End exactly this sandbox's processes, PostgreSQL by fast shutdown. No sandbox: nothing to do."""
+    if states.read(folder) is None:
+        return
+    folder = folder.resolve()
+    with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
+        _stop(folder, progress)
+
+
+def _stop(folder: Path, progress: Progress) -> None:
+    state = states.read(folder)
+    if state is None:
+        return
+
+    def end(part: Part, running: Running) -> None:
+        if running.process and processes.alive(running.process):
+            controls(part).stop(running.process)
+            progress(part, "stopped")
+        states.set_part(folder, part, replace(running, process=None))
+
+    _in_parallel(
+        {part.value: lambda item=(part, running): end(*item) for part, running in state.parts.items()}  # type: ignore[misc]
+    )
+
+
+def status(folder: Path) -> Status | None:
+    """The sandbox and how each part is, asked now; None where there is no sandbox."""
+    state = states.read(folder)
+    if state is None:
+        return None
+    context = Context(state.folder, CACHE, ROOT, None, _silent)
+    health = {}
+    for part, running in sorted(state.parts.items()):
+        if not processes.alive(running.process):
+            health[part] = Health.STOPPED
+        elif controls(part).ready(context, running)():
+            health[part] = Health.RUNNING
+        else:
+            health[part] = Health.NOT_ANSWERING
+    registered = state.deployed is not None and state.deployed == prefect_server.digest(ROOT)
+    return Status(state, health, registered)
+
+
+def reset(folder: Path, progress: Progress = _silent) -> None:
+    """Stop, and delete the folder with everything in it. No sandbox there: nothing is touched."""
+    state = states.read(folder)
+    if state is None:
+        return
+    folder = folder.resolve()
+    with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
+        _stop(folder, progress)
+        postgres.remove(folder, state.postgres_folder)
+        # The state goes last: interrupted, the next reset still knows that this is a sandbox.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "state.json"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+    progress("sandbox", f"{folder} is deleted")

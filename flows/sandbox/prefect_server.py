@@ -1,0 +1,205 @@
+"""The sandbox's own Prefect server, the deployments of prefect.yaml on it, and a worker that runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from flows.errors import FlowsError
+from flows.sandbox import processes
+from flows.sandbox.state import Part, Process, State
+
+POOL = "analytics"
+STOP = [(signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)]
+
+# Nothing leaves the machine, nothing is asked, nothing is printed that is no error.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_CLI_COLORS": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
+
+
+def environment(state: State) -> dict[str, str]:
+    """What a process needs so that its flow runs go to this sandbox's server and use this sandbox's services.
+
+    Empty when the sandbox has no Prefect server.
+    """
+    if state.prefect_url is None:
+        return {}
+    return QUIET | {
+        "PREFECT_HOME": str(state.prefect_home),
+        "PREFECT_API_URL": state.prefect_url,
+        "PREFECT_UI_API_URL": state.prefect_url,
+        "ANALYTICS_SANDBOX": str(state.folder),
+    }
+
+
+def template(cache: Path, progress: Callable[[str], None]) -> Path:
+    """A migrated, empty database of the installed Prefect: made once, then copied (migrating takes 10 s)."""
+    path = cache / "prefect" / f"{version('prefect')}.db"
+    if path.exists():
+        return path
+    progress("preparing Prefect's database (once)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    home = path.parent / f"migrating-{uuid.uuid4().hex[:8]}"
+    home.mkdir()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _MIGRATE],
+            env=processes.inherited() | QUIET | {"PREFECT_HOME": str(home)},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        database = home / "prefect.db"
+        if done.returncode != 0 or not database.exists():
+            raise FlowsError(f"Prefect's database cannot be prepared in {home}: {done.stderr.strip()[-500:]}")
+        database.replace(path)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    return path
+
+
+# Out of write-ahead mode first, so that the one file holds everything.
+_MIGRATE = """
+import asyncio, sqlite3
+from prefect.server.database import provide_database_interface
+from prefect.settings import PREFECT_HOME
+asyncio.run(provide_database_interface().create_db())
+with sqlite3.connect(PREFECT_HOME.value() / "prefect.db") as database:
+    database.execute("pragma wal_checkpoint(truncate)")
+    database.execute("pragma journal_mode=delete")
+"""
+
+
+def start(state: State, cache: Path, port: int, root: Path, progress: Callable[[str], None]) -> Process:
+    """Start the server on `port`; does not wait. `root` is the project's folder."""
+    home = state.prefect_home
+    home.mkdir(exist_ok=True)
+    database = home / "prefect.db"
+    if not database.exists():
+        partial = home / "prefect.db.copying"
+        shutil.copyfile(template(cache, progress), partial)
+        partial.replace(database)
+    address = f"http://127.0.0.1:{port}/api"
+    words = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    options = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "error",
+        "--timeout-keep-alive",
+        "5",
+    ]
+    return processes.spawn(
+        [sys.executable, *words, *options],
+        log=log(state, Part.PREFECT),
+        cwd=root,
+        environment=QUIET
+        | {
+            "PREFECT_HOME": str(home),
+            "PREFECT_API_URL": address,
+            "PREFECT_UI_API_URL": address,
+            "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
+            "PREFECT__SERVER_FINAL": "1",
+        },
+    )
+
+
+def log(state: State, part: Part) -> Path:
+    return state.logs / f"{part}.log"
+
+
+def ready(port: int) -> Callable[[], bool]:
+    """A question to ask until it is answered with yes: is the server healthy?"""
+    return lambda: processes.healthy(f"http://127.0.0.1:{port}/api/health")
+
+
+def start_worker(state: State, root: Path) -> Process:
+    """Start the worker of the process pool; the server must be up. Flow runs are its children."""
+    words = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "sandbox"]
+    return processes.spawn(
+        [sys.executable, *words],
+        log=log(state, Part.PREFECT_WORKER),
+        cwd=root,
+        environment=environment(state) | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
+    )
+
+
+def digest(root: Path) -> str | None:
+    """Changes when what `prefect deploy` would register may have changed; None without a prefect.yaml."""
+    declared = root / "prefect.yaml"
+    if not declared.exists():
+        return None
+    import yaml
+
+    content = declared.read_bytes()
+    found = hashlib.sha256(content)
+    found.update(str(root).encode())
+    for deployment in yaml.safe_load(content).get("deployments") or []:
+        file = root / str(deployment.get("entrypoint", "")).partition(":")[0]
+        found.update(file.read_bytes() if file.is_file() else b"")
+    return found.hexdigest()
+
+
+def deploy(state: State, root: Path) -> None:
+    """Register every deployment of prefect.yaml. Schedules stay paused unless somebody has switched them on.
+
+    Raises `FlowsError` with what Prefect said when a deployment cannot be registered.
+    """
+    import httpx
+
+    with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30) as client:
+        client.post("work_pools/", json={"name": POOL, "type": "process"})
+        switched_on = {key for key, _, active in _schedules(client) if active}
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+            cwd=root,
+            env=processes.inherited() | environment(state),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        (state.logs / "prefect_deploy.log").write_text(done.stdout + done.stderr)
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+            raise FlowsError(
+                f"`prefect deploy --all` failed: {lines[-1] if lines else 'it said nothing'} "
+                f"(all of it: {state.logs / 'prefect_deploy.log'})"
+            )
+        for key, path, active in _schedules(client):
+            if active and key not in switched_on:
+                client.patch(path, json={"active": False}).raise_for_status()
+
+
+def _schedules(client: Any) -> list[tuple[str, str, bool]]:
+    """(what is scheduled when, the schedule's address, whether it is on) of every deployment."""
+    answer = client.post("deployments/filter", json={})
+    answer.raise_for_status()
+    return [
+        (
+            f"{deployment['flow_id']}/{deployment['name']}/{schedule['schedule']}",
+            f"deployments/{deployment['id']}/schedules/{schedule['id']}",
+            schedule["active"],
+        )
+        for deployment in answer.json()
+        for schedule in deployment["schedules"]
+    ]
