@@ -123,9 +123,9 @@ def _measure(rule: Rule, table: Table, relations: Mapping[str, str]) -> str:
 
 
 def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None, "an aggregate without groups always has one row"
-    return row
+    # fetchall, not fetchone: the connection refuses other work while a result is half read.
+    (row,) = connection.execute(query).fetchall()
+    return tuple(row)
 
 
 def _counted(connection: duckdb.DuckDBPyConnection, table: Table, rule: Rule, query: str) -> int:
