@@ -68,7 +68,7 @@ class State:
     """One sandbox. Addresses of parts that were never started are None."""
 
     folder: Path
-    secret: str
+    secret: str = field(repr=False)
     clock_offset_seconds: float = 0.0
     postgres_folder: Path | None = None
     """Where PostgreSQL's data is; outside `folder` where its user cannot reach `folder`."""

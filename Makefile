@@ -1,0 +1,57 @@
+# Needs Python 3.11 or newer and make; everything else is fetched into .venv and .cache, once.
+# Every path is relative, so that the project's folder may have any name.
+SHELL := /bin/sh
+PYTHON_ENV := .venv/bin/python
+RUN := PYTHONUNBUFFERED=1 $(PYTHON_ENV)
+
+.DEFAULT_GOAL := help
+.PHONY: help run stop test test-full lint format bench bench-full lock environment environment-dev clean
+export PYTHON
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: environment ## everything: environment, sandbox, the whole batch; again: only what changed
+	@$(RUN) -m flows
+
+stop: environment ## end the sandbox's processes; its data stay
+	@$(RUN) -m flows sandbox stop
+
+test: environment-dev ## every test except the long ones (10 minutes at most)
+	@$(RUN) -m pytest -m "not full"
+
+test-full: environment-dev ## every test (40 minutes at most)
+	@$(RUN) -m pytest
+
+lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up to date
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar --nofail transforms
+	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@$(RUN) -m warehouse_ddl --check
+
+format: environment-dev ## bring the sources into the form that lint wants
+	@$(RUN) -m ruff check --fix-only --quiet .
+	@$(RUN) -m ruff format .
+
+bench: environment-dev ## speed, as ratios (tests/benchmarks)
+	@$(RUN) -m tests.benchmarks
+
+bench-full: environment-dev ## the long measurements too (50,000,000 events)
+	@$(RUN) -m tests.benchmarks --full
+
+# uv finds the versions; the locks name no index, so that they serve behind any mirror.
+LOCK := $(PYTHON_ENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock: environment-dev ## resolve the dependencies anew (UPGRADE=1 for newer versions)
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra sandbox -o requirements.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra sandbox --extra dev -c requirements.lock -o requirements-dev.lock
+
+environment:
+	@.ci/environment requirements.lock
+
+environment-dev:
+	@.ci/environment requirements-dev.lock
+
+clean: ## remove the environment and the caches; stop the sandbox first
+	@rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
