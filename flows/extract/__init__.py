@@ -77,3 +77,7 @@ class Extract:
     control: list[ControlTotal] | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    windows: dict[str, int] | None = None
+    """Rows per touched window ('' the whole entity) where the protocol knows them; None: the landing
+    counts.
+    """

@@ -1,0 +1,159 @@
+"""An answer's records, each with its text as it was received.
+
+Spans are found with the standard library's scanner, which says where a value ends; what it lets pass and
+others do not (NaN, lone surrogates, invalid UTF-8) is found by orjson, record by record: one bad record,
+one dead letter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from json.decoder import WHITESPACE  # type: ignore[attr-defined]
+from typing import Any
+
+import orjson
+
+# Integers stay text while scanning: Python refuses to convert more than 4,300 digits, and nobody needs them.
+_SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One element of the list: `id` and `value` when it is a usable object, else `reason`."""
+
+    text: bytes
+    digest: str
+    id: str | None = None
+    value: Mapping[str, Any] | None = None
+    reason: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What names it within a listing: its id, or its content where it has none."""
+        return self.id if self.id is not None else f"?{self.digest}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The records of one answer, in its order, and the other fields of the object around them."""
+
+    records: tuple[Record, ...]
+    fields: Mapping[str, Any]
+
+
+def parse(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answer:
+    """Take an answer apart; raises ValueError when it is no JSON or has no list where one is declared."""
+    text = body.decode("utf-8", "surrogateescape")
+    try:
+        if records is None:
+            spans, end = _elements(text, _blank(text, 0))
+            fields: dict[str, Any] = {}
+        else:
+            spans, fields, end = _members(text, records)
+    except (IndexError, RecursionError) as error:
+        raise ValueError("its JSON ends early or is nested too deeply") from error
+    if _blank(text, end) != len(text):
+        raise ValueError("something follows its JSON")
+    return Answer(tuple(_record(text[start:stop], id_fields) for start, stop in spans), fields)
+
+
+def _blank(text: str, index: int) -> int:
+    return int(WHITESPACE.match(text, index).end())
+
+
+def _value(text: str, index: int) -> tuple[Any, int]:
+    value, end = _SCANNER.raw_decode(text, index)
+    return value, _blank(text, end)
+
+
+def _elements(text: str, index: int) -> tuple[list[tuple[int, int]], int]:
+    """Spans of the elements of the array that starts at `index`, and where it ends."""
+    if text[index : index + 1] != "[":
+        raise ValueError("it holds no list of records where one is declared")
+    spans: list[tuple[int, int]] = []
+    index = _blank(text, index + 1)
+    if text[index] == "]":
+        return spans, index + 1
+    while True:
+        _, end = _SCANNER.raw_decode(text, index)
+        spans.append((index, end))
+        index = _blank(text, end)
+        if text[index] == "]":
+            return spans, index + 1
+        if text[index] != ",":
+            raise ValueError("its JSON is broken between two records")
+        index = _blank(text, index + 1)
+
+
+def _members(text: str, records: str) -> tuple[list[tuple[int, int]], dict[str, Any], int]:
+    """Spans of the elements of the member `records`, the other members, and where the object ends."""
+    index = _blank(text, 0)
+    if text[index] != "{":
+        raise ValueError("it is no JSON object")
+    spans: list[tuple[int, int]] | None = None
+    fields: dict[str, Any] = {}
+    index = _blank(text, index + 1)
+    while text[index] != "}":
+        name, index = _value(text, index)
+        if not isinstance(name, str) or text[index] != ":":
+            raise ValueError("its JSON is broken")
+        index = _blank(text, index + 1)
+        if name == records:
+            spans, index = _elements(text, index)
+            index = _blank(text, index)
+        else:
+            fields[name], index = _value(text, index)
+        if text[index] == ",":
+            index = _blank(text, index + 1)
+        elif text[index] != "}":
+            raise ValueError("its JSON is broken")
+    if spans is None:
+        raise ValueError(f"it has no '{records}'")
+    return spans, fields, index + 1
+
+
+def _record(text: str, id_fields: tuple[str, ...]) -> Record:
+    raw = text.encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return Record(raw, digest, reason=f"not valid JSON: {error.msg}")
+    if not isinstance(value, dict):
+        return Record(raw, digest, reason=f"a JSON {_json_type(value)}, not an object")
+    natural = [value.get(name) for name in id_fields]
+    for name, part in zip(id_fields, natural, strict=True):
+        if isinstance(part, bool) or not isinstance(part, str | int) or part == "":
+            return Record(raw, digest, reason=f"no usable '{name}'")
+    if len(natural) == 1:
+        return Record(raw, digest, id=str(natural[0]), value=value)
+    key = hashlib.blake2b(orjson.dumps(natural), digest_size=16).hexdigest()
+    return Record(raw, digest, id=key, value=value)
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "boolean", str: "string", list: "array"}
+    return names.get(type(value), "number")
+
+
+def moment(value: Mapping[str, Any] | None, field: str | None) -> datetime | None:
+    """The UTC time in a field (`data.object.created` goes deeper): unix seconds, ISO 8601 or a date."""
+    found: Any = value
+    for part in field.split(".") if field else ():
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if field is None or found is None or isinstance(found, bool):
+        return None
+    with suppress(ValueError, OverflowError, OSError):
+        if isinstance(found, int | float):
+            return datetime.fromtimestamp(found, UTC)
+        if isinstance(found, str):
+            time = datetime.fromisoformat(found)
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    return None

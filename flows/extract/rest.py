@@ -1,0 +1,333 @@
+"""List endpoints over HTTPS, as `Rest` declares them, into the raw shape: id, object, window_start,
+window_end.
+
+A read covers the half-open window [last read's end - lookback, now), in whole seconds. What it lands once
+more in the overlap is only what has changed: the position carries a digest for every object of that
+overlap, and nothing older.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from flows.extract import DeadLetter, Extract
+from flows.extract.answer import Answer, Record, moment, parse
+from flows.extract.http import AnswerError, Http, RestConnection, RestError
+from flows.failpoints import failpoint
+from transforms.contract import Rest, SourceEntity
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("object", pa.json_(), nullable=False),
+        pa.field("window_start", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("window_end", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+"""Older than every record of a REST source: where a first read starts."""
+
+_SECOND = timedelta(seconds=1)
+_REPEATS = 2
+_MOVES = 5
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """A half-open range of time, in whole seconds."""
+
+    start: datetime
+    end: datetime
+
+
+def read(
+    entity: SourceEntity, connection: RestConnection, position: Mapping[str, Any] | None, now: datetime
+) -> Extract:
+    """Start reading what is new in an entity since `position` (None: everything).
+
+    Nothing is asked before the first batch is taken. In this order, for every page: ask (with the pauses,
+    tries and limits of http.py), take the answer apart, drop what was landed before, hand bad records over
+    as dead letters, give the rest as one batch; after the last page `positions` becomes {until, digests}.
+    Raises RestError (one line, without the key) when the service can't be read or contradicts itself;
+    nothing of that read may then be committed.
+    """
+    reading = _Reading(entity, connection, position, now)
+    extract = Extract(schema=SCHEMA, batches=iter(()), windows={})
+    extract.batches = reading.batches(extract)
+    return extract
+
+
+class _Reading:
+    """The state of one read of one entity."""
+
+    def __init__(
+        self,
+        entity: SourceEntity,
+        connection: RestConnection,
+        position: Mapping[str, Any] | None,
+        now: datetime,
+    ) -> None:
+        if not isinstance(entity.read, Rest):
+            raise TypeError(f"{entity.table} is not declared with the REST protocol")
+        self._entity = entity
+        self._rest = entity.read
+        self._connection = connection
+        self._name = f"{entity.source}.{entity.name}"
+        self._now = now
+        self._before, last_end = self._open(position)
+        end = now.astimezone(UTC).replace(microsecond=0)
+        start = BEGINNING if self._rest.history is None else end - self._rest.history
+        if last_end is not None:
+            start = last_end - self._rest.lookback
+        # A clock that was set back reads its overlap again and keeps the position.
+        self._window = Window(min(start, end), end)
+        self._until = max(end, last_end or end)
+        self._digests: dict[str, str] = {}
+        self._recent: dict[str, str] = {}
+        self._pages = 0
+
+    def _open(self, position: Mapping[str, Any] | None) -> tuple[Mapping[str, str], datetime | None]:
+        """Digests and end of the last read; RestError when it is too long ago for what the service keeps."""
+        if position is None:
+            return {}, None
+        try:
+            last_end = datetime.fromisoformat(position["until"]).astimezone(UTC)
+            digests: Mapping[str, str] = dict(position.get("digests", {}))
+        except (KeyError, TypeError, ValueError):
+            raise RestError(
+                f"{self._name}: its position in the ledger can't be read; delete the row of this entity from "
+                "ops.position to read everything again."
+            ) from None
+        keeps = self._rest.keeps
+        if keeps is not None and last_end < self._now - keeps:
+            raise RestError(
+                f"{self._name}: last read up to {last_end:%Y-%m-%d %H:%M} UTC, but the service keeps only "
+                f"{keeps.days} days, so changes since then are lost. Delete the rows of the source "
+                f"'{self._entity.source}' from ops.position: the next run reads every object anew."
+            )
+        return digests, last_end
+
+    def batches(self, extract: Extract) -> Iterator[pa.RecordBatch]:
+        """Read page after page, filling `extract` beside."""
+        rest = self._rest
+        windows: Counter[str] = Counter()
+        with Http(self._name, self._connection) as http:
+            pages = {"cursor": self._by_cursor, "offset": self._by_offset, "window": self._by_window}
+            for window, records in pages[rest.paging](http):
+                failpoint("rest.page_read")
+                fresh = [record for record in records if self._is_fresh(record)]
+                extract.dead_letters.extend(self._dead(record) for record in fresh if record.id is None)
+                rows = [record for record in fresh if record.id is not None]
+                for record in rows:
+                    windows[self._touched(record)] += 1
+                if rows:
+                    yield _batch(rows, window)
+        extract.windows = dict(windows)
+        extract.positions = {"until": self._until.isoformat(), "digests": self._digests}
+
+    # ------------------------------------------------------------ what is new
+
+    def _is_fresh(self, record: Record) -> bool:
+        """Whether this content was not landed by the last read or on a page before; notes it for the next
+        one.
+        """
+        place = record.place
+        was_landed = record.digest in {self._before.get(place), self._recent.get(place)}
+        self._recent.pop(place, None)
+        self._recent[place] = record.digest
+        if len(self._recent) > _REMEMBERED:
+            del self._recent[next(iter(self._recent))]
+        time = moment(record.value, self._rest.recorded_at)
+        # Without a time nobody knows whether it is in the overlap; a bounded number of these is kept.
+        if (time is None and len(self._digests) < _REMEMBERED) or (
+            time is not None and time >= self._until - self._rest.lookback
+        ):
+            self._digests[place] = record.digest
+        return not was_landed
+
+    def _dead(self, record: Record) -> DeadLetter:
+        return DeadLetter(
+            source=self._entity.source,
+            entity=self._entity.name,
+            reason=record.reason or "",
+            payload=record.text,
+            received_at=self._now,
+            coordinates=record.digest,
+        )
+
+    def _touched(self, record: Record) -> str:
+        """The UTC day of the record's event time, else of the time the list is about; '' for the whole
+        entity.
+        """
+        if self._rest.event_time is None:
+            return ""
+        time = moment(record.value, self._rest.event_time) or moment(record.value, self._rest.recorded_at)
+        return "" if time is None else f"{time:%Y-%m-%d}"
+
+    # ------------------------------------------------------------ one request
+
+    def _ask(self, http: Http, window: Window, paging: Mapping[str, str]) -> Answer:
+        """One page. Loud when a read takes more pages than any real one."""
+        rest = self._rest
+        self._pages += 1
+        if self._pages > self._connection.max_pages:
+            raise RestError(
+                f"{self._name}: more than {self._connection.max_pages:,} pages in one read; stopped. "
+                "If that is real, raise the limit of the connection."
+            )
+        end = window.end - _SECOND if rest.until_is_inclusive else window.end
+        since, until = self._written(window.start), self._written(end)
+        parameters = {
+            name: value.replace("{since}", since).replace("{until}", until)
+            for name, value in rest.parameters.items()
+        }
+        if rest.since:
+            parameters[rest.since] = since
+        if rest.until:
+            parameters[rest.until] = until
+        parameters |= {"limit": str(rest.page_size), **paging}
+        return http.get(rest.path, parameters, lambda body: parse(body, rest.records, rest.id_fields))
+
+    def _written(self, time: datetime) -> str:
+        match self._rest.time_format:
+            case "unix":
+                return str(int(time.timestamp()))
+            case "iso":
+                return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+            case "date":
+                return f"{time:%Y-%m-%d}"
+
+    # ------------------------------------------------------------ ways of paging
+
+    def _by_cursor(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
+        """starting_after / has_more, newest first.
+
+        A service that says "no more" is asked once more after its last object, so that a lying has_more
+        hides nothing. A cursor that comes back is asked twice and then ends the read. When the cursor's
+        object was deleted between two pages, paging goes on after the one before it.
+        """
+        cursors: list[str] = []
+        asked: set[str] = set()
+        promised = True
+        repeats = 0
+        while True:
+            paging = {"starting_after": cursors[-1]} if cursors else {}
+            try:
+                answer = self._ask(http, self._window, paging)
+            except AnswerError as error:
+                if error.code != "resource_missing" or len(cursors) < 2:
+                    raise
+                cursors.pop()
+                continue
+            has_more = answer.fields.get("has_more")
+            if not isinstance(has_more, bool):
+                raise RestError(f"{self._name}: an answer without has_more; is this the right API?")
+            ids = [record.id for record in answer.records if record.id is not None]
+            if not ids:
+                yield self._window, answer.records
+                if has_more:
+                    raise RestError(
+                        f"{self._name}: the service says there is more but gave no object to go on from; "
+                        "nothing was landed. Run again later, and tell the vendor if it stays."
+                    )
+                return
+            if ids[-1] in asked or (cursors and ids[-1] == cursors[-1]):
+                if not promised:
+                    return
+                repeats += 1
+                if repeats >= _REPEATS:
+                    raise self._repeated(f"starting_after={ids[-1]}")
+                continue
+            yield self._window, answer.records
+            # The ids of one page are kept as the ways back; older pages are settled.
+            cursors = ids
+            asked.add(ids[-1])
+            promised = has_more
+            repeats = 0
+
+    def _by_offset(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
+        """limit / offset. Pages overlap by one record: when it is not where it was, the list has moved.
+
+        A moved list (something before this page was deleted) is read again from one page earlier. Reading
+        ends when an answer holds nothing but the overlap, so that a page that is short without reason hides
+        nothing.
+        """
+        offset = repeats = moves = 0
+        known: list[str] = []
+        while True:
+            records = self._ask(http, self._window, {"offset": str(offset)}).records
+            places = [record.place for record in records]
+            if not known:
+                if not records:
+                    return
+            elif not places or places[0] not in known:
+                moves += 1
+                if moves > _MOVES:
+                    raise RestError(
+                        f"{self._name}: the list kept changing while it was read ({_MOVES} times); nothing "
+                        "was landed. Run again later."
+                    )
+                offset = max(0, offset - self._rest.page_size)
+                known = [] if offset == 0 else known
+                continue
+            elif places == known[-1:] or (
+                len(places) < len(known) and places == known[len(known) - len(places) :]
+            ):
+                return
+            elif set(places) <= set(known):
+                repeats += 1
+                if repeats >= _REPEATS:
+                    raise self._repeated(f"offset={offset}")
+                continue
+            yield self._window, records
+            repeats = 0
+            offset += len(records) - 1
+            known = places
+
+    def _by_window(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
+        """No paging: a range whose answer is full is halved, down to a second, oldest first."""
+        waiting = [self._window]
+        while waiting:
+            window = waiting.pop()
+            if window.start >= window.end:
+                continue
+            records = self._ask(http, window, {}).records
+            if len(records) < self._rest.page_size:
+                yield window, records
+                continue
+            seconds = int((window.end - window.start).total_seconds())
+            if seconds <= 1:
+                raise RestError(
+                    f"{self._name}: {len(records)} or more records in the one second from "
+                    f"{window.start:%FT%TZ}, more than the service lists at once; nothing was landed. Ask the "
+                    "vendor for an export of that second."
+                )
+            middle = window.start + seconds // 2 * _SECOND
+            waiting += [Window(middle, window.end), Window(window.start, middle)]
+
+    def _repeated(self, where: str) -> RestError:
+        return RestError(
+            f"{self._name}: the service gave the same page again ({where}); stopped after {_REPEATS} "
+            "repeats, nothing was landed. Run again later, and tell the vendor if it stays."
+        )
+
+
+def _batch(records: list[Record], window: Window) -> pa.RecordBatch:
+    objects = pa.array([record.text.decode() for record in records], pa.string())
+    time = SCHEMA.field("window_start").type
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([record.id for record in records], pa.string()),
+            pa.ExtensionArray.from_storage(pa.json_(), objects),
+            pa.array([window.start] * len(records), time),
+            pa.array([window.end] * len(records), time),
+        ],
+        schema=SCHEMA,
+    )
