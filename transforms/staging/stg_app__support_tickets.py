@@ -1,0 +1,67 @@
+"""stg_app__support_tickets: a ticket's messages are a JSON list, which Polars measures better than SQL."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from transforms.contract import Column
+from transforms.model import polars_table
+
+TABLE = polars_table(
+    __file__,
+    grain="one row per conversation of a user with support",
+    key=["ticket_id"],
+    partition={"by": "opened_at", "every": "month"},
+    write="replace_partition",
+    owner="data-team",
+    freshness="1 hour",
+    pii=["subject"],
+    expect=[{"not_null": ["opened_at", "status"]}, {"between": {"column": "messages", "min": 0}}],
+    columns=[
+        Column("ticket_id", "bigint", "Identifies the ticket"),
+        Column("user_id", "bigint", "User who asked"),
+        Column("order_id", "uuid", "Order it is about; null when about none"),
+        Column("subject", "varchar", "Subject, as the user wrote it"),
+        Column("status", "varchar", "Where the conversation stands, in the application's words"),
+        Column("priority", "varchar", "How urgent support finds it"),
+        Column("messages", "bigint", "Messages written so far, by both sides"),
+        Column("customer_messages", "bigint", "Messages among them that the user wrote"),
+        Column("first_response_at", "timestamptz", "First message that the user did not write (UTC); null until then"),
+        Column("opened_at", "timestamptz", "When the user first wrote (UTC)"),
+        Column("closed_at", "timestamptz", "When it was closed (UTC); null while it is open"),
+        Column("updated_at", "timestamptz", "When the row last changed in the application (UTC)"),
+    ],
+)
+
+_MESSAGES = pl.List(pl.Struct({"author": pl.String, "sent_at": pl.String, "body": pl.String}))
+
+
+def build(raw_app__support_tickets: pl.LazyFrame) -> pl.LazyFrame:
+    """One row per ticket: its latest version, deleted ones left out, its messages counted."""
+    by_customer = pl.element().struct.field("author") == "customer"
+    first_answer = pl.col("thread").list.eval(pl.element().struct.field("sent_at").filter(~by_customer)).list.min()
+    return (
+        raw_app__support_tickets.sort("_landed_at", "_seq")
+        .unique("id", keep="last", maintain_order=True)
+        .filter(pl.col("_op") != "d")
+        .with_columns(pl.col("messages").str.json_decode(_MESSAGES).alias("thread"))
+        .select(
+            pl.col("id").alias("ticket_id"),
+            pl.col("user_id"),
+            pl.col("order_id"),
+            pl.col("subject").str.strip_chars(),
+            pl.col("status"),
+            pl.col("priority"),
+            pl.col("thread").list.len().fill_null(0).cast(pl.Int64).alias("messages"),
+            pl.col("thread")
+            .list.eval(by_customer)
+            .list.sum()
+            .fill_null(0)
+            .cast(pl.Int64)
+            .alias("customer_messages"),
+            first_answer.str.to_datetime(time_unit="us", time_zone="UTC").alias("first_response_at"),
+            pl.col("opened_at"),
+            pl.col("closed_at"),
+            pl.col("updated_at"),
+        )
+    )

@@ -1,0 +1,123 @@
+/* ---
+grain:     one row per click on an element of a page
+key:       [event_id]
+partition: {by: event_time, every: day}
+write:     append
+tie_break: [kafka_partition, kafka_offset]
+lookback:  8 days
+owner:     data-team
+freshness: 1 hour
+retention: 1095 days
+expect:
+  - not_null: [event_time]
+  - between: {column: event_time, min: 2000-01-01}
+--- */
+with texts as (
+    -- PostgreSQL can't hold NUL. `\\` is put aside meanwhile, or the text "\\u0000" (a backslash, then u0000) would be taken for one.
+    select
+        raw.*,
+        try(decode(case when octet_length(raw.value) <= 1048576 then raw.value end)) as received,
+        case
+            when contains(received, '\u0000')
+                then replace(replace(replace(received, '\\', chr(1)), '\u0000', '\ufffd'), chr(1), '\\')
+            else received
+        end as text
+    from raw_events__clicks as raw
+),
+
+parsed as (
+    select
+        texts.*,
+        try(from_json(text, '{
+            "event_id": "VARCHAR", "event_time": "VARCHAR", "user_id": "JSON", "anonymous_id": "VARCHAR",
+            "session_id": "VARCHAR", "page": "VARCHAR", "element": "VARCHAR", "x": "JSON", "y": "JSON"
+        }')) as event
+    from texts
+),
+
+typed as (
+    select
+        parsed.*,
+        try_cast(event.event_id as uuid) as event_id,
+        case
+            when regexp_full_match(event.event_time, '\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)')
+                then try_cast(event.event_time as timestamptz)
+        end as event_time,
+        case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
+        -- Few messages deserve the exact look below: DuckDB's parser lets trailing commas and NaN pass and rounds long decimals.
+        case
+            when regexp_matches(
+                text, '[.][0-9]{16}|[0-9]{16}[.eE]|[0-9][eE][-+]?[0-9]{3,}\s*[,\]}]|[0-9]{400}|[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]'
+            ) or (length(text) > 512 and length(text) - length(translate(text, '[{', '')) > 256)
+                then regexp_replace(text, '"([^"\\]|\\.)*"', '""', 'g')
+        end as without_strings
+    from parsed
+),
+
+judged as materialized (
+    select
+        typed.*,
+        case
+            when value is null then 'it has no value'
+            when octet_length(value) > 1048576 then 'it is larger than 1 MiB'
+            when text is null then 'it is not valid UTF-8'
+            when event is null and not json_valid(text) then 'it is not valid JSON'
+            when event is null or not starts_with(ltrim(text, E' \t\r\n'), '{') then 'it is no JSON object'
+            when event_id is null then 'event_id is missing or no UUID'
+            when event_time is null then 'event_time is missing or no ISO 8601 time with an offset'
+            when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
+            when event_time > _landed_at + interval 1 day then 'event_time is more than a day after its arrival'
+            when event.user_id is not null and user_id is null then 'user_id is no integer of 64 bits'
+            when event.x is not null and try_cast(event.x as integer) is null then 'x is no integer'
+            when event.y is not null and try_cast(event.y as integer) is null then 'y is no integer'
+            when without_strings is null then null
+            when regexp_matches(without_strings, '[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]') then 'it is not valid JSON'
+            when regexp_matches(without_strings, '[0-9]{400}|[eE][+]?0*[1-9][0-9]{3,}|[eE]-0*([1-9][0-9]{3,}|[4-9][0-9][0-9]|3[1-9][0-9])')
+                then 'a number is out of range'
+            when list_max([
+                length(trim(translate(number, '.eE', ''), '0'))
+                for number in regexp_extract_all(without_strings, '[0-9]+[.][0-9]+|[0-9]+[eE]')
+            ]) > 17 then 'a decimal number has more than 17 digits'
+            -- Brackets only, summed up from the left: the lowest six digits are the depth, those above the deepest so far.
+            when list_reduce(
+                string_split(regexp_replace(without_strings, '[^\[\]{}]', '', 'g'), ''),
+                lambda depths, bracket: greatest(
+                    depths // 1000000, depths % 1000000 + case when bracket in ('[', '{') then 1 else 0 end
+                ) * 1000000 + depths % 1000000 + case when bracket in ('[', '{') then 1 when bracket in (']', '}') then -1 else 0 end,
+                0::bigint
+            ) // 1000000 > 256 then 'it is nested more than 256 deep'
+        end as dead_letter_reason
+    from typed
+),
+
+-- Only keys that come twice are compared: a window over every row would cost twice as much.
+repeated as (
+    select
+        event_id,
+        min({'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset}) as first_copy
+    from judged
+    where dead_letter_reason is null
+    group by event_id
+    having count(*) > 1
+)
+
+select
+    judged.event_id::uuid as event_id, -- Identifies the event; given by the producer
+    judged.event_time::timestamptz as event_time, -- When it happened, by the producer's clock (UTC)
+    judged.user_id::bigint as user_id, -- Signed-in user; null for a visitor
+    judged.event.anonymous_id::varchar as anonymous_id, -- Browser or device, the same before and after signing in
+    judged.event.session_id::varchar as session_id, -- Visit, as the producer counts them
+    judged.event.page::varchar as page, -- Path of the page
+    judged.event.element::varchar as element, -- What was clicked, as the page names it
+    judged.event.x::integer as x, -- Pixels from the left edge of the page
+    judged.event.y::integer as y, -- Pixels from the top edge of the page
+    judged.kafka_partition::integer as kafka_partition, -- Partition of the topic it came from; of two copies the lower one stays
+    judged.kafka_offset::bigint as kafka_offset, -- Offset in that partition; of two copies in one partition the lower one stays
+    judged._batch_id::varchar as _batch_id, -- Landing that brought the message
+    judged._seq::bigint as _seq, -- Row of that landing
+    judged.dead_letter_reason::varchar as _dead_letter_reason -- Why the message can't be an event; null when it is one
+from judged
+left join repeated on judged.event_id = repeated.event_id and judged.dead_letter_reason is null
+where
+    repeated.event_id is null
+    or {'kafka_partition': judged.kafka_partition, 'kafka_offset': judged.kafka_offset} = repeated.first_copy

@@ -1,0 +1,43 @@
+/* ---
+grain:     one row per e-mail in SendGrid's activity feed, as it last was
+key:       [message_id]
+write:     replace_partition
+owner:     data-team
+freshness: 1 hour
+pii:       [to_email, subject]
+expect:
+  - not_null: [to_email, status, last_event_at]
+  - accepted_values: {column: status, values: [processed, delivered, not_delivered]}
+--- */
+with versions as (
+    select
+        id,
+        _landed_at,
+        _seq,
+        from_json(object, '{
+            "msg_id": "VARCHAR", "from_email": "VARCHAR", "to_email": "VARCHAR", "subject": "VARCHAR", "status": "VARCHAR",
+            "opens_count": "BIGINT", "clicks_count": "BIGINT", "last_event_time": "VARCHAR"
+        }') as message,
+        try_cast(message.last_event_time as timestamptz) as last_event_at
+    from raw_sendgrid__messages
+),
+
+latest as (
+    select
+        *,
+        min(last_event_at) over (partition by id) as first_event_at
+    from versions
+    qualify row_number() over (partition by id order by last_event_at desc nulls last, _landed_at desc, _seq desc) = 1
+)
+
+select
+    message.msg_id::varchar as message_id, -- Identifies the e-mail at SendGrid
+    nullif(lower(trim(message.to_email)), '')::varchar as to_email, -- Address of the recipient in lower case
+    lower(trim(message.from_email))::varchar as from_email, -- Address it was sent from
+    replace(message.subject, chr(0), chr(65533))::varchar as subject, -- Subject line
+    message.status::varchar as status, -- processed, delivered or not_delivered
+    coalesce(message.opens_count, 0)::bigint as opens, -- How often it was opened
+    coalesce(message.clicks_count, 0)::bigint as clicks, -- How often a link in it was clicked
+    first_event_at::timestamptz as first_event_at, -- Earliest activity that was read (UTC); the feed only tells the last one
+    last_event_at::timestamptz as last_event_at -- Last activity (UTC)
+from latest

@@ -1,0 +1,41 @@
+/* ---
+grain:     one row per objection of a customer's bank to a charge, as it last was
+key:       [dispute_id]
+partition: {by: created_at, every: month}
+write:     replace_partition
+owner:     data-team
+freshness: 1 hour
+expect:
+  - not_null: [amount_minor, currency, status, created_at]
+  - not_null: [payment_id]
+--- */
+with versions as (
+    select id, object, _landed_at as known_at, _landed_at as landed_at, _seq as landed_seq
+    from raw_stripe__disputes
+    union all
+    select object_id, object, occurred_at, landed_at, landed_seq
+    from stg_stripe__events
+    where object_type = 'dispute'
+),
+
+-- What a list showed is as of its landing, what an event holds as of the event. Stripe lists the newest first: of two in one second the one that came first is newer.
+latest as (
+    select
+        from_json(object, '{
+            "id": "VARCHAR", "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "charge": "VARCHAR", "reason": "VARCHAR",
+            "evidence_details": {"due_by": "BIGINT"}, "created": "BIGINT"
+        }') as dispute
+    from versions
+    qualify row_number() over (partition by id order by known_at desc, landed_at desc, landed_seq) = 1
+)
+
+select
+    dispute.id::varchar as dispute_id, -- Stripe dispute (dp_…)
+    dispute.charge::varchar as payment_id, -- Stripe charge it is about
+    dispute.amount::bigint as amount_minor, -- Amount in dispute, in minor units
+    upper(dispute.currency)::varchar as currency, -- ISO 4217 code of the amounts
+    dispute.reason::varchar as reason, -- Why the bank objects, in Stripe's words
+    dispute.status::varchar as status, -- needs_response, under_review, won, lost, or a warning_… of them
+    to_timestamp(dispute.evidence_details.due_by)::timestamptz as evidence_due_at, -- Until when evidence can be given (UTC)
+    to_timestamp(dispute.created)::timestamptz as created_at -- When Stripe made it (UTC)
+from latest
