@@ -18,6 +18,9 @@ from transforms.contract import Layer, Partition, Table, Write
 WHOLE = ""
 """Partition key of what has no windows, or of rows whose window can't be told."""
 
+ASKED_FOR = "backfill"
+"""Fingerprint of a partition that somebody wants rebuilt: no model has it, so it is due until it was."""
+
 
 @dataclass(frozen=True)
 class PartitionState:
@@ -133,7 +136,9 @@ def _whole(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     }
     reason = _reason(standing, based_on, fingerprint)
     if reason:
-        yield Due(WHOLE, "replace", reason, based_on, sum(_rows(states, name) for name in table.upstreams))
+        continues = bool(table.changed) and standing is not None and standing.fingerprint == fingerprint
+        mode = "append" if continues else "replace"
+        yield Due(WHOLE, mode, reason, based_on, sum(_rows(states, name) for name in table.upstreams))
 
 
 def _by_window(
@@ -178,6 +183,10 @@ def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator
     if standing is None and not based_on:
         return
     continues = standing is not None and standing.fingerprint == fingerprint
+    if continues:
+        for key, state in sorted(states.get(table.name, {}).items()):
+            if key != WHOLE and state.fingerprint == ASKED_FOR:
+                yield Due(key, "replace", "asked for by a backfill", {}, state.rows)
     reason = _reason(standing, based_on, fingerprint)
     if reason:
         since = standing.sequence if standing is not None and continues else -1
@@ -214,6 +223,8 @@ def latest_token(states: States, name: str) -> str:
 def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerprint: str) -> str | None:
     if state is None:
         return "new"
+    if state.fingerprint == ASKED_FOR:
+        return "asked for by a backfill"
     if state.fingerprint != fingerprint:
         return "its model changed"
     changed = sorted(name for name in based_on if state.based_on.get(name) != based_on[name])

@@ -1,0 +1,41 @@
+"""What a flow works with: the settings, the lake, the warehouse and its ledger, opened from one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from flows.settings import Settings, load
+from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger
+from flows.stores.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Services:
+    """One set of services for one process; safe to share between threads."""
+
+    settings: Settings
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake; its writing session lasts as long as this process."""
+        return Lake(self.settings.lake_root)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """The warehouse's PostgreSQL."""
+        return Warehouse(self.settings.require("warehouse_dsn"))
+
+    @contextmanager
+    def ledger(self) -> Iterator[Ledger]:
+        """The ledger over a connection of its own: advisory locks belong to a connection."""
+        with self.warehouse.connect() as connection:
+            yield Ledger(connection)
+
+
+def open_services() -> Services:
+    """Services as the environment says now. Raises SettingsError."""
+    return Services(load())

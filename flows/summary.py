@@ -1,0 +1,79 @@
+"""What a run did, in words and in JSON: the closing message, the artifacts in Prefect, the row in ops.run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class TableSummary:
+    """One published table after a run: its rows in all, and what this run changed of it."""
+
+    rows: int = 0
+    partitions: int = 0
+    rows_written: int = 0
+
+
+@dataclass
+class Summary:
+    """What a run did. JSON through `as_json`."""
+
+    run_id: str
+    flow: str
+    landed: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, TableSummary] = field(default_factory=dict)
+    checks: int = 0
+    checks_passed: int = 0
+    warnings: list[str] = field(default_factory=list)
+    dead_letters: int = 0
+    pending: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of published tables whose content changed."""
+        return sum(table.partitions for table in self.tables.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Summary:
+        """The summary that `as_json` gave."""
+        fields = {**value, "tables": {name: TableSummary(**table) for name, table in value["tables"].items()}}
+        return cls(**fields)
+
+    def lines(self) -> list[str]:
+        """The closing message: rows per table, then one line each for what was done and what went wrong."""
+        width = max((len(name) for name in self.tables), default=10)
+        found = [f"  {'table':<{width}}  {'rows':>12}  {'written':>10}  partitions"]
+        for name, table in sorted(self.tables.items()):
+            changed = str(table.partitions) if table.partitions else "unchanged"
+            found.append(f"  {name:<{width}}  {table.rows:>12,}  {table.rows_written:>10,}  {changed}")
+        landed = sum(self.landed.values())
+        found.append("")
+        found.append(
+            f"{landed:,} rows landed, {self.partitions:,} partitions published, "
+            f"{self.checks_passed:,} of {self.checks:,} checks passed, {self.dead_letters:,} dead letters, "
+            f"{self.seconds:.1f} s."
+        )
+        found += [f"warning: {line}" for line in self.warnings]
+        found += [f"pending: {line}" for line in self.pending]
+        found += [f"skipped: {line}" for line in self.skipped]
+        found += [f"FAILED:  {line}" for line in self.failures]
+        return found
+
+    def markdown(self) -> str:
+        """The table of what was published, for Prefect's artifacts."""
+        rows = [
+            f"| {name} | {table.rows:,} | {table.rows_written:,} | {table.partitions:,} |"
+            for name, table in sorted(self.tables.items())
+        ]
+        notes = [f"- {line}" for line in (*self.failures, *self.skipped, *self.pending, *self.warnings)]
+        head = ["| table | rows | written | partitions |", "|---|---:|---:|---:|"]
+        return "\n".join([*head, *rows, "", *notes])
