@@ -41,12 +41,26 @@ class Position:
 
 
 @dataclass(frozen=True)
+class LandedWindow:
+    """One window of a raw table: who touched it last, and how many rows were landed for it in all."""
+
+    token: str
+    sequence: int
+    row_count: int
+
+
+@dataclass(frozen=True)
 class PartitionState:
-    """What a partition of a built table is now. `published_at` is None while PostgreSQL does not serve it."""
+    """What a partition of a built table is now. `published_at` is None while PostgreSQL does not serve it.
+
+    `token` is the commit that changed its content last, `sequence` that commit's place in the ledger;
+    `based_on` and `version` are of the last commit, whether it changed the content or not.
+    """
 
     table: str
     partition: str
     token: str = ""
+    sequence: int = 0
     version: int = 0
     based_on: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
@@ -88,11 +102,35 @@ class Ledger:
         """(table, partition) → its state, for some tables or for all."""
         wanted = None if tables is None else list(tables)
         rows = self._rows(
-            "SELECT * FROM ops.partition_state "
-            "WHERE %(tables)s::text[] IS NULL OR table_name = ANY(%(tables)s) ORDER BY table_name, partition",
+            "SELECT s.*, coalesce(l.sequence, 0) AS sequence FROM ops.partition_state s "
+            "LEFT JOIN ops.ledger l USING (token) "
+            "WHERE %(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s) "
+            "ORDER BY s.table_name, s.partition",
             {"tables": wanted},
         )
         return {(row["table_name"], row["partition"]): _state(row) for row in rows}
+
+    def history(self, table: str, partition: str, after: str = "") -> list[Commit]:
+        """The commits of one partition in their order; with `after`, those behind that token."""
+        rows = self._rows(
+            "SELECT * FROM ops.ledger WHERE table_name = %(table)s AND partition = %(partition)s AND sequence > "
+            "coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) ORDER BY sequence",
+            {"table": table, "partition": partition, "after": after},
+        )
+        return [_commit(row) for row in rows]
+
+    def sequence_of(self, token: str) -> int | None:
+        """A commit's place in the ledger; None for a token it does not hold."""
+        rows = self._rows("SELECT sequence FROM ops.ledger WHERE token = %s", token)
+        return int(rows[0]["sequence"]) if rows else None
+
+    def landed_windows(self) -> dict[str, dict[str, LandedWindow]]:
+        """Raw table → window → the landing that touched it last, and the rows all landings brought it."""
+        found: dict[str, dict[str, LandedWindow]] = {}
+        for row in self._rows("SELECT * FROM ops.landed_window ORDER BY table_name, landed_window"):
+            window = LandedWindow(row["token"], row["sequence"], row["row_count"])
+            found.setdefault(row["table_name"], {})[row["landed_window"]] = window
+        return found
 
     def committed(self, tokens: Iterable[str]) -> set[str]:
         """Which of these tokens the ledger holds: asked after an answer got lost, never assumed."""
@@ -235,6 +273,16 @@ class Ledger:
         ).rowcount
         if moved != 1:
             raise Conflict(f"{commit.table} {_OVERTAKEN}")
+        self.connection.execute(
+            """
+            INSERT INTO ops.landed_window AS there (table_name, landed_window, token, sequence, row_count)
+            SELECT l.table_name, w.key, l.token, l.sequence, w.value::bigint
+            FROM ops.ledger l, jsonb_each_text(l.windows) w WHERE l.token = %s
+            ON CONFLICT (table_name, landed_window) DO UPDATE SET token = excluded.token,
+                sequence = excluded.sequence, row_count = there.row_count + excluded.row_count
+            """,
+            (commit.token,),
+        )
 
     def _advance_state(self, commit: Commit, version: int, published: bool) -> None:
         rows = self._rows(
@@ -252,6 +300,10 @@ class Ledger:
             del files[path]
         files.update({file.path: file for file in commit.add})
         is_compaction = commit.kind == "compact"
+        is_marker = commit.partition == "" and not files
+        is_same_content = is_compaction or (
+            state.version > 0 and not is_marker and not commit.add and not commit.remove
+        )
         moved = self.connection.execute(
             """
             INSERT INTO ops.partition_state AS state (table_name, partition, token, version, based_on,
@@ -266,7 +318,7 @@ class Ledger:
             {
                 "table": commit.table,
                 "partition": commit.partition,
-                "token": state.token if is_compaction else commit.token,
+                "token": state.token if is_same_content else commit.token,
                 "version": version,
                 "based_on": Jsonb(dict(state.based_on if is_compaction else commit.based_on)),
                 "fingerprint": state.fingerprint if is_compaction else commit.fingerprint,
@@ -337,6 +389,7 @@ def _state(row: Mapping[str, Any]) -> PartitionState:
         table=row["table_name"],
         partition=row["partition"],
         token=row["token"],
+        sequence=row.get("sequence", 0),
         version=row["version"],
         based_on=row["based_on"],
         fingerprint=row["fingerprint"],

@@ -48,6 +48,16 @@ create table if not exists ops.position (
 );
 comment on table ops.position is 'How far each source entity was landed; changed by compare-and-swap on version.';
 
+create table if not exists ops.landed_window (
+    table_name text not null,
+    landed_window text not null,
+    token text not null,
+    sequence bigint not null,
+    row_count bigint not null,
+    primary key (table_name, landed_window)
+);
+comment on table ops.landed_window is 'Which landing touched a window of a raw table last: what planning compares, however long the history is.';
+
 create table if not exists ops.dead_letter (
     letter_id text primary key,
     source text not null,
