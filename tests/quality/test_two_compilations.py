@@ -1,0 +1,137 @@
+"""The DuckDB gate and Great Expectations give the same answer, to the row."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, settings
+
+from quality import check, expectations, failing_rows
+from quality.sql import broken_rows
+from transforms.contract import Rule, Table
+
+from .conftest import Content, Row, counts, make_rule, make_table
+
+ODD = [
+    "it's",
+    '"quoted"',
+    "100%",
+    "%s",
+    ":name",
+    "{batch}",
+    "{}",
+    "a\\b",
+    "a\nb",
+    "",
+    "Ω≈ç",
+    "--",
+    "/*",
+    "null",
+]
+kinds = st.one_of(
+    st.none(),
+    st.sampled_from(ODD),
+    st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=4),
+)
+codes = st.one_of(st.none(), st.text(alphabet="AB-1\n ", max_size=4))
+amounts = st.one_of(
+    st.none(), st.decimals(min_value=-99999999, max_value=99999999, places=2),
+    st.sampled_from([Decimal("0.01"), Decimal("0.00"), Decimal("-0.01"), Decimal("10.00"), Decimal("10.01")]),
+)  # fmt: skip
+scores = st.one_of(st.none(), st.floats(), st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, 0.1]))
+moments = st.one_of(
+    st.none(),
+    st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC)),
+    st.just(datetime(2025, 10, 26, tzinfo=UTC)),
+)
+rows = st.lists(st.tuples(st.integers(-3, 8), kinds, codes, amounts, scores, moments), max_size=12)
+
+FORMS: tuple[Rule, ...] = (
+    make_rule("not_null", column="kind", name="kind_given"),
+    make_rule("not_null", column="score", name="score_given"),
+    make_rule("unique", columns=["id"], name="id_once"),
+    make_rule("unique", columns=["kind", "code"], name="pair_once"),
+    make_rule("unique", columns=["score"], name="score_once"),
+    make_rule("between", column="id", min=0, max=5, name="id_between"),
+    make_rule("between", column="id", min=2**53 + 1, name="id_beyond_floats"),
+    make_rule("between", column="amount", min=0, name="amount_not_negative"),
+    make_rule("between", column="amount", min=0.01, max="10.00", name="amount_to_the_cent"),
+    make_rule("between", column="score", min=0, name="score_not_negative"),
+    make_rule("between", column="score", max=0.1, name="score_small"),
+    make_rule("between", column="happened_at", min=datetime(2025, 1, 1, tzinfo=UTC), name="not_before"),
+    make_rule("accepted_values", column="kind", values=ODD, name="kind_known"),
+    make_rule("accepted_values", column="id", values=[1, 2, 3], name="id_known"),
+    make_rule("matches", column="code", pattern="^[A-Z]{1,2}(-[0-9]+)?$", name="code_form"),
+    make_rule("matches", column="code", pattern="A.B", name="dot_matches_line_break"),
+    make_rule("matches", column="kind", pattern="['%:{]", name="odd_characters"),
+    make_rule("matches", column="id", pattern="^-", name="number_as_text"),
+    make_rule("references", column="kind", table="dim_kinds", to="kind", name="kind_exists"),
+    make_rule(
+        "sql",
+        name="sql_with_everything",
+        query="with odd as (select kind from fct_things where kind in ('it''s', '100%', '{batch}', ' :name', '%s'))\n"
+        "select fct_things.id from fct_things join odd on odd.kind = fct_things.kind -- to the end: {x} %s :y",
+    ),
+    make_rule("sql", name="sql_without_join", query="select id from fct_things where id < 0;"),
+)  # fmt: skip
+TABLE: Table = make_table(*FORMS)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows, known=st.lists(st.sampled_from(ODD), unique=True, max_size=6))
+def test_both_compilations_count_the_same_failing_rows(
+    content: Content, rows: list[Row], known: list[str]
+) -> None:
+    content.fill(rows, known)
+    references = {"dim_kinds": "dim_kinds"}
+    in_duckdb = check(content.duck, TABLE, FORMS, content.relation, references, expected_rows=5)
+    in_postgres = expectations.validate(content.dsn, TABLE, FORMS, [content.leaf], expected_rows=5)
+    assert counts(in_duckdb) == counts(in_postgres)
+    assert [result.passed for result in in_duckdb] == [result.passed for result in in_postgres]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows, known=st.lists(st.sampled_from(ODD), unique=True, max_size=6))
+def test_both_compilations_find_the_same_rows(content: Content, rows: list[Row], known: list[str]) -> None:
+    numbered = [(at, *row[1:]) for at, row in enumerate(rows)]
+    content.fill(numbered, known)
+    counted = counts(check(content.duck, TABLE, FORMS, content.relation))
+    for rule in FORMS:
+        found = failing_rows(content.duck, TABLE, rule, content.relation).fetchall()
+        assert len(found) == counted[rule.name]
+        if rule.check == "sql":
+            continue
+        select = broken_rows(rule, TABLE, "postgres", {"dim_kinds": "analytics.dim_kinds"})
+        in_postgres = content.postgres.execute(
+            f"with content as (select * from {content.leaf}) {select}".replace("%", "%%"), ()
+        ).fetchall()
+        assert sorted(row[0] for row in found) == sorted(row[0] for row in in_postgres), rule.name
+
+
+def test_an_empty_table_breaks_no_rule(content: Content) -> None:
+    content.fill([])
+    assert set(counts(check(content.duck, TABLE, FORMS, content.relation)).values()) == {0}
+    assert set(counts(expectations.validate(content.dsn, TABLE, FORMS, [content.leaf])).values()) == {0}
+
+
+def test_nan_lies_between_nothing_and_null_breaks_only_not_null(content: Content) -> None:
+    content.fill([(1, None, None, None, math.nan, None), (2, None, None, None, None, None)])
+    for found in (
+        counts(check(content.duck, TABLE, FORMS, content.relation)),
+        counts(expectations.validate(content.dsn, TABLE, FORMS, [content.leaf])),
+    ):
+        assert found["score_not_negative"] == found["score_small"] == 1
+        assert found["kind_given"] == 2
+        assert found["kind_known"] == found["code_form"] == found["amount_not_negative"] == 0
+        assert found["kind_exists"] == found["pair_once"] == 0
+
+
+def test_a_cent_too_much_is_found_where_floats_would_miss_it(content: Content) -> None:
+    rule = make_rule("between", column="amount", max="99999999.98")
+    content.fill([(1, None, None, Decimal("99999999.98"), None, None), (2, None, None, Decimal("99999999.99"), None, None)])  # fmt: skip
+    table = make_table(rule)
+    assert counts(check(content.duck, table, [rule], content.relation)) == {"between": 1}
+    assert counts(expectations.validate(content.dsn, table, [rule], [content.leaf])) == {"between": 1}
