@@ -1,14 +1,14 @@
 """Runs a model over the relations it is given. No disk layout, no network: who calls decides what is read.
 
 A model sees its upstreams under their own names, each cast to its declared columns; what it gives comes
-back as
-exactly the table's columns, in order and type. The file's text is not touched, so that it runs as it stands
-anywhere else.
+back as exactly the table's columns, in order and type. The file's text is not touched, so that it runs as
+it stands anywhere else.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ Source = DuckDBPyRelation | str | Path | Sequence[str | Path] | None
 nothing."""
 
 _serial = itertools.count(1)
+_loading_polars = threading.Lock()
+"""Models import Polars lazily, and its first use, which loads it, is not safe in two threads at once."""
 
 
 class ModelError(RuntimeError):
@@ -77,8 +79,8 @@ def run(
     """The rows of `table`: its declared columns, in order and type; rows that are dead letters left out.
 
     Lazy where the model is SQL: it computes when the relation is read, over what the inputs hold by then.
-    Raises ModelError
-    when the model fails while it is bound, ContractError when an upstream is not among `inputs`.
+    Raises ModelError when the model fails while it is bound, ContractError when an upstream is not among
+    `inputs`.
     """
     return compute(table, connection, inputs, registry=registry).rows
 
@@ -93,10 +95,8 @@ def compute(
     """As `run`, with the dead letters beside the rows.
 
     A model with `_dead_letter_reason` is computed once, into a temporary table of this connection, so that
-    rows and dead
-    letters are parted without computing twice. Dead letters have the declared columns (as far as they could
-    be read)
-    and every reserved column.
+    rows and dead letters are parted without computing twice. Dead letters have the declared columns (as far
+    as they could be read) and every reserved column.
     """
     registry = registry or registries.default()
     model = registry.model(table if isinstance(table, str) else table.name)
@@ -191,9 +191,8 @@ def _query(model: Model, sources: Mapping[str, str], columns: Sequence[Column]) 
     """The model's text inside CTEs of its upstreams' names.
 
     Names bound in the query itself can't be seen by another run on the same connection, and stay what they
-    are when the
-    relation is read later. Everything added stands before the text's first line, so DuckDB's line numbers
-    are the file's.
+    are when the relation is read later. Everything added stands before the text's first line, so DuckDB's
+    line numbers are the file's.
     """
     ctes = ", ".join(f"{quoted(name)} as not materialized ({sql})" for name, sql in sources.items())
     fields = ", ".join(f"{quoted(c.name)}::{c.type} as {quoted(c.name)}" for c in columns)
@@ -219,7 +218,8 @@ def _run_polars(
     columns: Sequence[Column],
 ) -> str:
     """Run `build` over lazy frames of the upstreams and return a query over what it gave."""
-    from polars.exceptions import PolarsError
+    with _loading_polars:
+        from polars.exceptions import PolarsError
 
     if model.build is None:
         raise ContractError(f"{model.table.name} is no model: it has neither SQL nor a build function.")

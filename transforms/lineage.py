@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms import registry as registries
-from transforms.contract import ContractError
+from transforms.contract import ContractError, Table
 from transforms.model import Model, place
 from transforms.registry import Registry
 
@@ -71,15 +71,28 @@ def _of_sql(model: Model, registry: Registry) -> dict[str, ColumnLineage]:
             identify=False,
         )
         scope = build_scope(tree)
-        return {
-            column.name: _column_lineage(
-                trace(column.name, tree, scope=scope, dialect="duckdb", schema=schema, copy=False)
-            )
-            for column in table.columns
-        }
     except errors.SqlglotError as error:
         where = place(table.path) if table.path else table.name
         raise ContractError(f"{where}: its column lineage can't be read: {error}") from error
+    found = {}
+    for column in table.columns:
+        try:
+            root = trace(column.name, tree, scope=scope, dialect="duckdb", schema=schema, copy=False)
+            found[column.name] = _column_lineage(root)
+        except (errors.SqlglotError, ValueError):
+            # sqlglot can't follow every form (`union all by name`): names are then what is known.
+            found[column.name] = _by_name(column.name, table, registry)
+    return found
+
+
+def _by_name(column: str, table: Table, registry: Registry) -> ColumnLineage:
+    """The columns of this name in the upstreams; which of them it is stays unknown."""
+    same = (
+        Origin(upstream, column)
+        for upstream in table.upstreams
+        if any(other.name == column for other in registry.table(upstream).columns)
+    )
+    return ColumnLineage(tuple(sorted(same)))
 
 
 def _body(model: Model) -> str:

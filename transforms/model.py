@@ -1,11 +1,10 @@
 """Reads one model file and says what table it makes.
 
 A `.sql` model: a front-matter comment (what SQL can't say), then plain DuckDB SQL whose final select gives
-the
-columns: the cast the type, the trailing comment the documentation. A `.py` model: `TABLE =
-polars_table(__file__,
-…)` with the same words as keywords, and `build(<upstream>: pl.LazyFrame, …) -> pl.LazyFrame`. Name and layer
-come from the path. Every error is a ContractError with file, line and what to write instead.
+the columns: the cast the type, the trailing comment the documentation. A `.py` model: `TABLE =
+polars_table(__file__, …)` with the same words as keywords, and `build(<upstream>: pl.LazyFrame, …) ->
+pl.LazyFrame`. Name and layer come from the path. Every error is a ContractError with file, line and what to
+write instead.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -214,10 +214,33 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 def _tables_of(sql: str, where: str) -> set[str]:
     """Bare names of the tables a query reads, its own CTEs left out."""
-    try:
-        return {str(name) for name in _parser().cursor().get_table_names(sql)}
-    except duckdb.Error as error:
-        raise ContractError(f"{where}: DuckDB can't read it. {str(error).strip()}") from error
+    row = _parser().cursor().execute("select json_serialize_sql(?)", [sql]).fetchall()[0]
+    parsed = json.loads(row[0])
+    if parsed["error"]:
+        line = sql.count("\n", 0, int(parsed.get("position") or 0)) + 1
+        raise ContractError(f"{where}:{line}: DuckDB can't read it: {parsed['error_message']}.")
+    if len(parsed["statements"]) != 1:
+        raise ContractError(f"{where}: a model is one select; it has {len(parsed['statements'])} statements.")
+    return set(_base_tables(parsed["statements"][0]["node"], frozenset()))
+
+
+def _base_tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
+    """Tables of a query as DuckDB serializes it; a CTE hides a table only from what stands behind it."""
+    if isinstance(node, list):
+        for part in node:
+            yield from _base_tables(part, ctes)
+    if not isinstance(node, dict):
+        return
+    if node.get("type") == "RECURSIVE_CTE_NODE":
+        ctes |= {node["cte_name"]}
+    for cte in node.get("cte_map", {}).get("map", ()):
+        yield from _base_tables(cte["value"], ctes)
+        ctes |= {cte["key"]}
+    if node.get("type") == "BASE_TABLE" and not node.get("schema_name") and node["table_name"] not in ctes:
+        yield str(node["table_name"])
+    for word, part in node.items():
+        if word != "cte_map":
+            yield from _base_tables(part, ctes)
 
 
 def _load_python(path: Path) -> Model:
@@ -237,6 +260,7 @@ def _load_python(path: Path) -> Model:
 
 def _import(path: Path) -> ModuleType:
     """Import a model's module; one outside this package (a test's) is imported from its file."""
+    _import_lazily("polars")
     try:
         relative = path.resolve().relative_to(_PACKAGE)
     except ValueError:
@@ -249,3 +273,19 @@ def _import(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
         return module
     return importlib.import_module(".".join((_PACKAGE.name, *relative.with_suffix("").parts)))
+
+
+def _import_lazily(name: str) -> None:
+    """Let the next `import name` cost nothing until something of it is used.
+
+    Polars takes half a second to import, and most commands only want to know which tables there are.
+    """
+    if name in sys.modules:
+        return
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)

@@ -115,8 +115,8 @@ class Registry:
         made from).
 
         Several stand side by side, with spaces or commas between; `*` matches any letters. A raw table may
-        be named with `+`,
-        and is itself not among what is selected. Raises ContractError for a name that matches nothing.
+        be named with `+`, and is itself not among what is selected. Raises ContractError for a name that
+        matches nothing.
         """
         if isinstance(words, str):
             words = re.split(r"[\s,]+", words.strip())

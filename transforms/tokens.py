@@ -1,10 +1,8 @@
 """The words of a model's SQL, and the items of its final select.
 
 A scanner and no parser: it knows comments, quotes and brackets, which is all it takes to find the casts and
-the
-trailing comments. It costs a millisecond a file; a full parse (sqlglot, for lineage) costs a hundred times
-that,
-too much for every command that only wants to know which tables there are.
+the trailing comments. It costs a millisecond a file; a full parse (sqlglot, for lineage) costs a hundred
+times that, too much for every command that only wants to know which tables there are.
 """
 
 from __future__ import annotations
@@ -102,8 +100,7 @@ def final_select(sql: str, where: str) -> list[Item]:
     """The items of the last select outside all brackets.
 
     `where` names the file in errors. Raises ContractError for a set operation outside all brackets, a bare
-    `*`
-    or an item without `as name`: all of them leave columns unnamed.
+    `*` or an item without `as name`: all of them leave columns unnamed.
     """
     tokens = scan(sql)
     start = _position_of_final_select(tokens, where)

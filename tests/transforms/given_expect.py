@@ -11,12 +11,10 @@ A file tests/transforms/<layer>/<table>.yaml is a list of cases:
       dead_letters: []          # only for models with _dead_letter_reason
 
 An upstream that is not given has no rows. A given column that is not mentioned is null, except that raw
-rows have what
-every landing writes: `_batch_id` batch-1, `_landed_at` 2025-11-01T00:00:00Z, `_seq` their place in the
-list, `_op` r.
-Expected rows are compared without order, over the columns that any of them mentions. Values are written as
-text
-that DuckDB can cast; JSON and blob columns may also hold a mapping or list (written as JSON).
+rows have what every landing writes: `_batch_id` batch-1, `_landed_at` 2025-11-01T00:00:00Z, `_seq` their
+place in the list, `_op` r. Expected rows are compared without order, over the columns that any of them
+mentions. Values are written as text that DuckDB can cast; JSON and blob columns may also hold a mapping or
+list (written as JSON).
 """
 
 from __future__ import annotations

@@ -1,0 +1,221 @@
+"""SQL that makes the published tables, from the models alone. Text only: flows execute it.
+
+PostgreSQL 15 and 18 take every statement here. A table that is written by merge, or has no partition, is
+one table; the others are range-partitioned, without a DEFAULT partition (it would have to be scanned at
+each attach).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transforms import catalog
+from transforms import registry as registries
+from transforms.contract import Column, Table, check_name
+from transforms.registry import Registry
+from warehouse_ddl.postgres_types import postgres_type
+
+PUBLISHED = "analytics"
+UNPUBLISHED = "unpublished"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A partition on its way: statements by the moment they are run, each list in order.
+
+    `create` an empty standalone table; after the rows are copied `constrain` (key and CHECK on both
+    bounds), then `index`; in the publishing transaction `attach` or `detach`. With all before it done,
+    attach looks at no row.
+    """
+
+    name: str
+    create: tuple[str, ...]
+    constrain: tuple[str, ...]
+    index: tuple[str, ...]
+    attach: tuple[str, ...]
+    detach: tuple[str, ...]
+
+
+def quoted(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"' if name in _KEYWORDS else name
+
+
+def literal(text: str) -> str:
+    """`text` as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def ddl(table: Table, registry: Registry | None = None) -> list[str]:
+    """Everything that makes a published table where there is none: table, indexes, foreign keys, comments."""
+    return [
+        *table_ddl(table),
+        *index_ddl(table),
+        *foreign_key_ddl(table, registry),
+        *comment_ddl(table, registry),
+    ]
+
+
+def table_ddl(table: Table, schema: str = PUBLISHED, name: str | None = None) -> list[str]:
+    """The table itself with its key; a partitioned one without a partition."""
+    name = name or table.name
+    lines = [_column_line(column) for column in table.columns]
+    if _key_holds_partition(table):
+        lines.append(f"constraint {check_name(f'{name}_pkey')} primary key ({_list(table.key)})")
+    lines.extend(_history_lines(table, schema, name))
+    body = ",\n".join(f"    {line}" for line in lines)
+    partition = ""
+    if table.is_partitioned_in_postgres and table.partition is not None:
+        partition = f" partition by range ({quoted(table.partition.by)})"
+    return [f"create table if not exists {schema}.{quoted(name)} (\n{body}\n){partition}"]
+
+
+def index_ddl(table: Table, schema: str = PUBLISHED, name: str | None = None) -> list[str]:
+    """The header's indexes, on the table or (`name`) on another relation of its shape."""
+    target = name or table.name
+    suffix = target.removeprefix(table.name)
+    return [
+        f"create index if not exists {check_name(index + suffix)} "
+        f"on {schema}.{quoted(target)} ({', '.join(map(_index_column, columns))})"
+        for index, columns in table.indexes.items()
+    ]
+
+
+def foreign_key_ddl(
+    table: Table, registry: Registry | None = None, schema: str = PUBLISHED, name: str | None = None
+) -> list[str]:
+    """Foreign keys of a merged table; each may be added again (dropped first), as after a rebuild."""
+    registry = registry or registries.default()
+    target = f"{schema}.{quoted(name or table.name)}"
+    statements = []
+    for column, reference in table.foreign_keys.items():
+        other, _, referenced = reference.partition(".")
+        referenced = referenced or _only_key(registry.table(other))
+        constraint = check_name(f"{table.name}_{column}_fkey")
+        statements.append(f"alter table {target} drop constraint if exists {constraint}")
+        statements.append(
+            f"alter table {target} add constraint {constraint} foreign key ({quoted(column)}) "
+            f"references {PUBLISHED}.{quoted(other)} ({quoted(referenced)})"
+        )
+    return statements
+
+
+def comment_ddl(
+    table: Table, registry: Registry | None = None, schema: str = PUBLISHED, name: str | None = None
+) -> list[str]:
+    """COMMENTs on the table and on each column that has documentation."""
+    target = f"{schema}.{quoted(name or table.name)}"
+    statements = [f"comment on table {target} is {literal(catalog.description(table))}"]
+    for column in catalog.columns(table, registry):
+        if column.description:
+            text = f"{column.description} (personal data)" if column.pii else column.description
+            statements.append(f"comment on column {target}.{quoted(column.name)} is {literal(text)}")
+    return statements
+
+
+def leaf_ddl(table: Table, partition: str, schema: str = UNPUBLISHED) -> Leaf:
+    """The statements of one partition's own table, built in `schema` and attached in the published one.
+
+    Raises ContractError for a malformed partition or a name that PostgreSQL would cut.
+    """
+    if table.partition is None:
+        raise ValueError(f"{table.name} has no partitions, so it has no leaf {partition}.")
+    name = table.leaf(partition)
+    parent, leaf = f"{PUBLISHED}.{quoted(table.name)}", f"{schema}.{quoted(name)}"
+    published = f"{PUBLISHED}.{quoted(name)}"
+    by = quoted(table.partition.by)
+    start, end = (literal(bound) for bound in bounds(table, partition))
+    move = [] if schema == PUBLISHED else [f"alter table {leaf} set schema {PUBLISHED}"]
+    return Leaf(
+        name=name,
+        # A vacuum that starts by itself holds a lock that makes every swap wait; the flow vacuums once,
+        # itself.
+        create=(f"create table {leaf} (like {parent} including defaults) with (autovacuum_enabled = false)",),
+        constrain=(
+            f"alter table {leaf} add constraint {check_name(f'{name}_pkey')} "
+            f"primary key ({_list(table.key)})",
+            f"alter table {leaf} add constraint {check_name(f'{name}_bounds')} "
+            f"check ({by} is not null and {by} >= {start} and {by} < {end})",
+        ),
+        index=tuple(index_ddl(table, schema, name)),
+        attach=(
+            *move,
+            f"alter table {parent} attach partition {published} for values from ({start}) to ({end})",
+        ),
+        detach=(f"alter table {parent} detach partition {published}",),
+    )
+
+
+def bounds(table: Table, partition: str) -> tuple[str, str]:
+    """The half-open range of a partition as PostgreSQL reads it, whatever the session's time zone."""
+    if table.partition is None:
+        raise ValueError(f"{table.name} has no partitions.")
+    start, end = table.partition.bounds(partition)
+    if table.column(table.partition.by).type == "DATE":
+        return f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}"
+    return f"{start:%Y-%m-%d %H:%M:%S}+00", f"{end:%Y-%m-%d %H:%M:%S}+00"
+
+
+def _key_holds_partition(table: Table) -> bool:
+    """A partitioned table's key must hold the partition column; otherwise each leaf has the key for
+    itself."""
+    if not table.is_partitioned_in_postgres or table.partition is None:
+        return True
+    return table.partition.by in table.key
+
+
+def _column_line(column: Column) -> str:
+    required = "" if column.nullable else " not null"
+    return f"{quoted(column.name)} {postgres_type(column)}{required}"
+
+
+def _history_lines(table: Table, schema: str, name: str) -> list[str]:
+    """Constraints that keep a history free of overlaps: each row's `prev_to` is the `valid_to` of the row
+    before it.
+
+    Plain b-trees do it (an exclusion constraint needs btree_gist, which not every PostgreSQL has).
+    """
+    names = {column.name for column in table.columns}
+    if not {"valid_from", "valid_to", "prev_to"} <= names or table.is_partitioned_in_postgres:
+        return []
+    member = _list(tuple(column for column in table.key if column != "valid_from"))
+    return [
+        f"constraint {check_name(f'{name}_valid_to_key')} unique ({member}, valid_to)",
+        f"constraint {check_name(f'{name}_prev_to_key')} unique nulls not distinct ({member}, prev_to) "
+        "deferrable initially deferred",
+        f"constraint {check_name(f'{name}_order')} check (prev_to <= valid_from and valid_from < valid_to)",
+        f"constraint {check_name(f'{name}_chain')} foreign key ({member}, prev_to) "
+        f"references {schema}.{quoted(name)} ({member}, valid_to) deferrable initially deferred",
+    ]
+
+
+def _index_column(column: str) -> str:
+    name, _, order = column.partition(" ")
+    return f"{quoted(name)} {order}".strip()
+
+
+def _only_key(table: Table) -> str:
+    if len(table.key) != 1:
+        raise ValueError(
+            f"{table.name} has a key of {len(table.key)} columns; write the one: {table.name}.column."
+        )
+    return table.key[0]
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(map(quoted, names))
+
+
+# Words of PostgreSQL 15 to 18 that can't name a column without quotes and that a column may well be named.
+_KEYWORDS = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast check
+    collate collation column concurrently constraint create cross current_catalog current_date
+    current_role current_schema current_time current_timestamp current_user default deferrable desc
+    distinct do else end except false fetch for foreign freeze from full grant group having ilike in
+    initially inner intersect into is isnull join lateral leading left like limit localtime
+    localtimestamp natural not notnull null offset on only or order outer overlaps placing primary
+    references returning right select session_user similar some symmetric system_user table tablesample
+    then to trailing true union unique user using variadic verbose when where window with
+    """.split()  # noqa: SIM905 - a list would be a line a word
+)
