@@ -136,9 +136,15 @@ def _open(dsn: str) -> _Session:
     great_expectations = _import()
     from sqlalchemy import event
 
-    context = great_expectations.get_context(mode="ephemeral")
-    context.enable_analytics(False)
-    context.variables.progress_bars = {"globally": False}
+    base = importlib.import_module("great_expectations.data_context.types.base")
+    context = great_expectations.get_context(
+        mode="ephemeral",
+        project_config=base.DataContextConfig(
+            store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars={"globally": False},
+            analytics_enabled=False,
+        ),
+    )
 
     def connect() -> psycopg.Connection[Any]:
         # Read-only, and the names a rule may use without a schema. The address stays out of the configuration of
@@ -150,6 +156,7 @@ def _open(dsn: str) -> _Session:
         connection.commit()
         return connection
 
+    connect().close()  # an unreachable server is told in psycopg's words, before they are wrapped twice
     source = context.data_sources.add_postgres(
         "warehouse",
         connection_string="postgresql+psycopg://checks@given-by-creator/warehouse",

@@ -33,7 +33,9 @@ def check_published(
     asked = [table for table in tables if table.is_published]
     there = _existing(dsn, asked)
     if not there:
-        raise QualityError(f"Nothing is published in schema {SCHEMA} yet: run `python -m flows` first, then check.")
+        raise QualityError(
+            f"Nothing is published in schema {SCHEMA} yet: run `python -m flows` first, then check."
+        )
     references = {"arrivals": f"({published_arrivals(now)})"}
     results: list[CheckResult] = []
     for table in asked:

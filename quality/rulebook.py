@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from sqlglot.errors import SqlglotError
 
 from quality.results import QualityError
-from quality.sql import tables_in, timeliness_query
+from quality.sql import columns_of, tables_in, timeliness_query
 from transforms.contract import Rule, RuleKind, Severity, Table
 
 RULES = Path(__file__).parent / "rules"
@@ -80,7 +81,7 @@ def _implied(table: Table) -> list[Rule]:
             [*table.key, *(column.name for column in table.columns if not column.nullable)]
         )
     ]
-    if table.key:
+    if table.key and not any(_is_within_key(rule, table) for rule in table.expect):
         implied.append(
             Rule(
                 "unique_" + "_".join(table.key),
@@ -109,6 +110,11 @@ def _implied(table: Table) -> list[Rule]:
             )
         )
     return implied
+
+
+def _is_within_key(rule: Rule, table: Table) -> bool:
+    """Whether a header's unique rule already says that the key is unique: some of its columns alone are."""
+    return rule.check == "unique" and set(columns_of(rule)) <= set(table.key)
 
 
 def _spoken(span: timedelta) -> str:
@@ -142,7 +148,7 @@ def read_rule(path: Path) -> tuple[str, Rule]:
     query = text[front.end() :].strip()
     try:
         tables = tables_in(query.rstrip(";"))
-    except ValueError as error:
+    except SqlglotError as error:
         problem = str(error).splitlines()[0]
         raise QualityError(f"{where}: its body is no single select ({problem}).") from error
     if table not in tables:

@@ -1,0 +1,129 @@
+"""Great Expectations on what stands in PostgreSQL."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+import quality
+from quality import QualityError, arrivals, expectations
+
+from .conftest import Content, Row, counts, make_rule, make_table
+
+NOON = datetime(2025, 10, 7, 12, tzinfo=UTC)
+TABLE = make_table(
+    make_rule("between", column="amount", min=0, name="amount_not_negative"),
+    make_rule("not_null", "completeness", column="kind", name="kind_given"),
+)
+IN_TIME = {"arrivals": arrivals([("fct_things", "2025-10-07", NOON, NOON)])}
+
+
+def row(number: int, kind: str | None = "a", amount: str = "1.00", at: datetime = NOON) -> Row:
+    return (number, kind, "A", Decimal(amount), 0.5, at)
+
+
+def test_leaves_are_judged_together_in_one_batch(content: Content) -> None:
+    content.fill([row(1), row(2, amount="-1")])
+    content.postgres.execute("drop table if exists unpublished.other")
+    content.postgres.execute("create table unpublished.other as select * from unpublished.things")
+    rules = quality.rules(TABLE)
+    results = expectations.validate(content.dsn, TABLE, rules, [content.leaf, "unpublished.other"], IN_TIME)
+    found = counts(results)
+    assert found["amount_not_negative"] == 2
+    assert found["unique_id"] == 4
+    assert found["kind_given"] == found["published_in_time"] == 0
+
+
+def test_only_the_asked_windows_are_judged(content: Content) -> None:
+    content.fill([row(1), row(2, amount="-1", at=NOON + timedelta(days=1))])
+    rules = list(TABLE.expect)
+    for window, failing in (("2025-10-07", 0), ("2025-10-08", 1)):
+        results = expectations.validate(
+            content.dsn, TABLE, rules, [content.leaf], partitions=[window], only_partitions=True
+        )
+        assert counts(results)["amount_not_negative"] == failing
+        assert results[0].partition == window
+
+
+def test_no_value_and_no_password_enters_a_result(content: Content) -> None:
+    content.fill([row(1, kind="personal-canary", amount="-1")])
+    rules = [
+        *TABLE.expect,
+        make_rule("accepted_values", column="kind", values=["a"], name="kind_known"),
+        make_rule("sql", query="select * from fct_things where kind <> 'a'", name="sql_rule"),
+    ]
+    results = expectations.validate(content.dsn, TABLE, rules, [content.leaf])
+    assert counts(results) == {"amount_not_negative": 1, "kind_given": 0, "kind_known": 1, "sql_rule": 1}
+    assert "canary" not in repr(results)
+
+
+def test_a_rule_that_cannot_run_is_named_without_the_password(content: Content) -> None:
+    content.fill([row(1)])
+    broken = make_rule("references", column="kind", table="dim_absent", to="kind", name="kind_exists")
+    with pytest.raises(QualityError, match=r"kind_exists.*dim_absent") as caught:
+        expectations.validate(content.dsn, TABLE, [broken, *TABLE.expect], [content.leaf])
+    assert "canary" not in str(caught.value)
+    assert expectations.validate(content.dsn, TABLE, TABLE.expect, [content.leaf])[0].passed
+
+
+def test_the_connection_of_checks_cannot_write(content: Content) -> None:
+    content.fill([row(1)])
+    rule = make_rule("sql", name="writes", query="select nextval('unpublished.counter') from fct_things")
+    content.postgres.execute("create sequence if not exists unpublished.counter")
+    with pytest.raises(QualityError, match="read-only"):
+        expectations.validate(content.dsn, TABLE, [rule], [content.leaf])
+
+
+def test_threads_can_validate_at_once(content: Content) -> None:
+    content.fill([row(1), row(2, amount="-1")])
+    found: list[int] = []
+
+    def judge() -> None:
+        results = expectations.validate(content.dsn, TABLE, TABLE.expect, [content.leaf])
+        found.append(counts(results)["amount_not_negative"])
+
+    threads = [threading.Thread(target=judge) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [1, 1, 1, 1]
+
+
+def test_the_batch_is_described_without_reading_it(content: Content) -> None:
+    content.fill([row(1)])
+    read: list[str] = []
+    session = expectations._session(content.dsn)
+    from sqlalchemy import event
+
+    engine = session.source.get_execution_engine().engine
+
+    def note(*arguments: object) -> None:
+        read.append(str(arguments[2]))
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        expectations.validate(content.dsn, TABLE, TABLE.expect, [content.leaf])
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert not [
+        statement for statement in read if statement.startswith('select "id"') and "limit 0" not in statement
+    ]
+
+
+def test_an_unreachable_warehouse_says_so() -> None:
+    with pytest.raises(psycopg.OperationalError, match="refused"):
+        expectations.validate("postgresql://postgres@127.0.0.1:1/postgres", TABLE, TABLE.expect, ["x"])
+
+
+def test_importing_quality_does_not_import_great_expectations() -> None:
+    import subprocess
+
+    code = "import sys, quality, quality.expectations; print('great_expectations' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

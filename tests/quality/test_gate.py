@@ -1,0 +1,141 @@
+"""The gate finds what is broken, names it, and says where."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+import quality
+from quality import QualityError, arrivals, blocking, check, requires
+from quality.quarantine import quarantine
+from transforms.contract import RuleKind
+
+from .conftest import Content, Row, counts, make_rule, make_table
+
+NOON = datetime(2025, 10, 7, 12, tzinfo=UTC)
+
+
+def row(number: int, kind: str | None = "a", amount: str = "1.00", at: datetime = NOON) -> Row:
+    return (number, kind, "A", Decimal(amount), 0.5, at)
+
+
+def test_a_broken_row_is_counted_placed_and_named(content: Content) -> None:
+    rule = make_rule("between", column="amount", min=0, name="amount_not_negative")
+    content.fill([row(1), row(2, amount="-0.01"), row(3, amount="-5", at=NOON + timedelta(days=2))])
+    (result,) = check(content.duck, make_table(rule), [rule], content.relation)
+    assert (result.passed, result.failing_rows, result.kind) == (False, 2, RuleKind.ACCURACY)
+    assert result.observed == {
+        "failing_rows": 2,
+        "rows": 3,
+        "partitions": {"2025-10-07": 1, "2025-10-09": 1},
+    }
+    for part in ("fct_things", "amount_not_negative", "2 of 3 rows", "2025-10-09: 1", "at least 0"):
+        assert part in result.message
+
+
+def test_every_copy_of_a_duplicate_counts(content: Content) -> None:
+    rule = make_rule("unique", "uniqueness", columns=["id"])
+    content.fill([row(1), row(1), row(1), row(2)])
+    (result,) = check(content.duck, make_table(rule), [rule], content.relation)
+    assert result.failing_rows == 3
+
+
+def test_a_lost_row_is_found_by_the_row_count(content: Content) -> None:
+    content.fill([row(1), row(2)])
+    (result,) = check(content.duck, make_table(), [], content.relation, expected_rows=3)
+    assert (result.rule, result.kind, result.passed) == ("row_count", RuleKind.COMPLETENESS, False)
+    assert "2 rows are there" in result.message
+
+
+def test_a_warning_does_not_block_and_neither_does_lateness(content: Content) -> None:
+    warning = quality.rules(make_table())[-1]
+    assert warning.kind is RuleKind.TIMELINESS
+    content.fill([row(1)])
+    late = {"arrivals": arrivals([("fct_things", "2025-10-07", NOON, NOON + timedelta(minutes=61))])}
+    results = check(content.duck, make_table(), [warning], content.relation, late)
+    assert not results[0].passed
+    assert results[0].is_failure
+    assert blocking(results) == []
+    in_time = {"arrivals": arrivals([("fct_things", "2025-10-07", NOON, NOON + timedelta(minutes=60))])}
+    assert check(content.duck, make_table(), [warning], content.relation, in_time)[0].passed
+
+
+def test_nothing_that_arrived_is_not_late(content: Content) -> None:
+    rule = quality.rules(make_table())[-1]
+    assert check(content.duck, make_table(), [rule], content.relation, {"arrivals": arrivals([])})[0].passed
+
+
+def test_control_totals_of_other_days_do_not_count(content: Content) -> None:
+    rule = make_rule(
+        "sql",
+        query="select day from control_total where day not in (select cast(happened_at as date) from fct_things)",
+    )
+    table = make_table(rule)
+    content.fill([row(1)])
+    content.duck.execute("create table totals as select unnest(?::date[]) as day", [[date(2025, 10, 7), date(2025, 10, 8)]])  # fmt: skip
+    references = {"control_total": "totals"}
+    complete = check(content.duck, table, [rule], content.relation, references, partitions=["2025-10-07"])
+    assert complete[0].passed
+    missing = check(
+        content.duck, table, [rule], content.relation, references, partitions=["2025-10-07", "2025-10-08"]
+    )
+    assert missing[0].failing_rows == 1
+
+
+def test_a_rule_that_cannot_run_is_named_with_its_file(content: Content) -> None:
+    content.fill([row(1)])
+    broken = make_rule("references", column="kind", table="dim_absent", to="kind", name="kind_exists")
+    sound = make_rule("not_null", column="id", name="id_given")
+    with pytest.raises(QualityError, match=r"kind_exists.*fct_things\.sql.*dim_absent"):
+        check(content.duck, make_table(), [sound, broken], content.relation)
+    with pytest.raises(QualityError, match="nonsense"):
+        check(content.duck, make_table(), [make_rule("sql", name="nonsense", query="select nope from fct_things")], content.relation)  # fmt: skip
+
+
+def test_a_pattern_that_the_engines_read_differently_is_refused(content: Content) -> None:
+    for pattern in (r"\d+", r"\bword", "(?=x)", r"\\\w"):
+        rule = make_rule("matches", column="code", pattern=pattern)
+        with pytest.raises(QualityError, match="read differently"):
+            check(content.duck, make_table(rule), [rule], content.relation)
+    escaped = make_rule("matches", column="code", pattern=r"^\\d?|A\.?$")
+    content.fill([row(1)])
+    assert check(content.duck, make_table(escaped), [escaped], content.relation)[0].passed
+
+
+def test_what_a_rule_needs_is_known_before_it_runs() -> None:
+    rules = [
+        make_rule("references", column="kind", table="dim_kinds", to="kind"),
+        make_rule(
+            "sql", query="with one as (select * from control_total) select * from fct_things join one on true"
+        ),
+    ]
+    assert requires(rules, "fct_things") == ("control_total", "dim_kinds")
+
+
+def test_quarantine_holds_the_rows_that_failed_with_rule_and_reason(content: Content) -> None:
+    rules = [
+        make_rule("between", column="amount", min=0, name="amount_not_negative"),
+        make_rule("unique", "uniqueness", columns=["id"], name="id_once"),
+        make_rule("sql", name="no_kind_b", query="select id, 'x' as remark from fct_things where kind = 'b'"),
+        make_rule("not_null", column="kind", name="kind_given"),
+    ]
+    content.fill([row(1), row(2, amount="-1"), row(3), row(3), row(4, kind="b")])
+    results = check(content.duck, make_table(), rules, content.relation)
+    kept = quarantine(content.duck, make_table(), rules, results, content.relation)
+    assert kept.columns == [*content.duck.table("things").columns, "_rule", "_reason"]
+    found = {(line[0], line[-2]) for line in kept.fetchall()}
+    assert found == {(2, "amount_not_negative"), (3, "id_once"), (4, "no_kind_b")}
+    nothing = quarantine(content.duck, make_table(), rules, [], content.relation)
+    assert nothing.fetchall() == []
+
+
+def test_row_level_rules_judge_a_micro_batch(content: Content) -> None:
+    table = make_table(make_rule("between", column="amount", min=0, name="amount_not_negative"))
+    rules = [rule for rule in quality.rules(table) if rule.row_level]
+    content.fill([row(1, amount="-1.00"), row(2)])
+    assert counts(check(content.duck, table, rules, "(select * from things where id = 1)")) == {
+        "amount_not_negative": 1,
+        "not_null_id": 0,
+    }
