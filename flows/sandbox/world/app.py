@@ -1,0 +1,124 @@
+"""Bring the application's database to a moment: COPY when it is new, upserts and deletes afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from io import BytesIO
+from typing import LiteralString, cast
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from flows.sandbox.world import state
+from flows.sandbox.world.log import Log
+from flows.sandbox.world.people import addresses
+from flows.sandbox.world.shape import BASE, Shape, moment
+
+KEYS = {"coupons": "code", "inventory": "product_id, warehouse"}
+"""Primary keys that are not called id."""
+DELETED_WITH_USER = ("users", "addresses")
+DELETED_WITH_ORDER = ("orders", "shipments", "reviews")
+
+
+def tables(shape: Shape, log: Log, periods: int, now: int) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Every table but order_events as it stands at `now`, `periods` periods having been generated."""
+    users = log.read("users", periods)
+    yield "users", state.users(state.people(users, log.read("changes", periods), now), now)
+    houses = [
+        addresses(shape, log.scan("users", period, period + 1).collect()) for period in range(BASE, periods)
+    ]
+    yield "addresses", state.addresses(pl.concat(houses), now)
+    yield "categories", state.categories(shape, now)
+    yield "suppliers", state.suppliers(shape)
+    yield "products", state.products(shape, now)
+    yield "product_prices", state.product_prices(shape, periods, now)
+    yield "inventory", state.inventory(shape, now)
+    yield "coupons", state.coupons(shape)
+    orders = log.read("orders", periods)
+    yield "orders", state.orders(orders, now)
+    yield "payments", state.payments(orders, now)
+    yield "refunds", state.refunds(orders, now)
+    yield "shipments", state.shipments(orders, now)
+    yield "reviews", state.reviews(orders, now)
+    yield "support_tickets", state.support_tickets(orders, now)
+
+
+def create(dsn: str, shape: Shape, log: Log, periods: int, now: int) -> None:
+    """Make the schema anew and fill it, in one transaction. Whatever was in schema public is gone."""
+    ddl = (files("flows.sandbox.world") / "app_schema.sql").read_text(encoding="utf-8")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("drop schema if exists public cascade")
+        connection.execute("create schema public")
+        connection.execute(cast(LiteralString, ddl))
+        for table, rows in tables(shape, log, periods, now):
+            copy(connection, sql.Identifier(table), rows)
+        copy(
+            connection,
+            sql.Identifier("order_events"),
+            state.order_events(log.read("orders", periods), 0, now),
+        )
+        connection.execute("analyze")
+
+
+def advance(dsn: str, shape: Shape, log: Log, periods: int, before: int, now: int) -> None:
+    """Bring the tables from the moment `before` to `now`, in one transaction; doing it twice changes nothing."""
+    with psycopg.connect(dsn) as connection:
+        for table, rows in tables(shape, log, periods, now):
+            changed = rows.filter(pl.col("updated_at") > moment(before))
+            _upsert(connection, table, changed)
+        gone = log.read("users", periods).filter(
+            pl.col("hard_deleted_at").is_between(before, now, closed="right")
+        )
+        for table, column in zip(DELETED_WITH_USER, ("id", "user_id"), strict=True):
+            _delete(connection, table, column, gone["user_id"].to_list())
+        orders = log.read("orders", periods)
+        gone = orders.filter(pl.col("hard_deleted_at").is_between(before, now, closed="right"))
+        for table, column in zip(DELETED_WITH_ORDER, ("id", "order_id", "order_id"), strict=True):
+            _delete(connection, table, column, gone["order_id"].to_list())
+        newest = connection.execute("select max(occurred_at) from order_events").fetchone()
+        if newest is None or newest[0] is None or newest[0] <= moment(before):
+            copy(connection, sql.Identifier("order_events"), state.order_events(orders, before, now))
+
+
+def copy(connection: psycopg.Connection, table: sql.Identifier, rows: pl.DataFrame) -> None:
+    """COPY rows into a table; the columns are named by the frame."""
+    buffer = BytesIO()
+    rows.write_csv(buffer, include_header=False, null_value="\\N", datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
+    columns = sql.SQL(", ").join(map(sql.Identifier, rows.columns))
+    statement = sql.SQL("copy {} ({}) from stdin with (format csv, null '\\N')").format(table, columns)
+    with connection.cursor().copy(statement) as target:
+        target.write(buffer.getbuffer())
+
+
+def _upsert(connection: psycopg.Connection, table: str, rows: pl.DataFrame) -> None:
+    if not rows.height:
+        return
+    key = KEYS.get(table, "id")
+    names = {
+        "table": sql.Identifier(table),
+        "new": sql.Identifier(f"new_{table}"),
+        "key": sql.SQL(cast(LiteralString, key)),
+    }
+    connection.execute(sql.SQL("create temp table {new} (like {table}) on commit drop").format(**names))
+    copy(connection, sql.Identifier(f"new_{table}"), rows)
+    columns = [sql.Identifier(column) for column in rows.columns]
+    connection.execute(
+        sql.SQL(
+            "insert into {table} ({columns}) select {columns} from {new} on conflict ({key}) do update set {changes}"
+        ).format(
+            **names,
+            columns=sql.SQL(", ").join(columns),
+            changes=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(column) for column in columns),
+        )
+    )
+
+
+def _delete(connection: psycopg.Connection, table: str, column: str, keys: list[int] | list[str]) -> None:
+    connection.execute(
+        sql.SQL("delete from {} where {}::text = any(%s)").format(
+            sql.Identifier(table), sql.Identifier(column)
+        ),
+        [[str(key) for key in keys]],
+    )
