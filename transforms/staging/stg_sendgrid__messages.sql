@@ -17,15 +17,15 @@ with versions as (
         from_json(object, '{
             "msg_id": "VARCHAR", "from_email": "VARCHAR", "to_email": "VARCHAR", "subject": "VARCHAR", "status": "VARCHAR",
             "opens_count": "BIGINT", "clicks_count": "BIGINT", "last_event_time": "VARCHAR"
-        }') as message,
-        try_cast(message.last_event_time as timestamptz) as last_event_at
+        }') as message
     from raw_sendgrid__messages
 ),
 
 latest as (
     select
-        *,
-        min(last_event_at) over (partition by id) as first_event_at
+        message,
+        try_cast(message.last_event_time as timestamptz) as last_event_at,
+        min(try_cast(message.last_event_time as timestamptz)) over (partition by id) as first_event_at
     from versions
     qualify row_number() over (partition by id order by last_event_at desc nulls last, _landed_at desc, _seq desc) = 1
 )

@@ -1,0 +1,44 @@
+/* ---
+grain:     one row per Stripe charge, as it last was
+key:       [payment_id]
+partition: {by: occurred_at, every: month}
+write:     replace_partition
+# An order is paid within a month; its fee is booked with the charge.
+lookback:  31 days
+owner:     data-team
+freshness: 1 hour
+indexes:
+  idx_payments_order: [order_id]
+  idx_payments_user: [user_id]
+expect:
+  - not_null: [amount_minor, amount_refunded_minor, currency, status, is_disputed, occurred_at]
+  - between: {column: amount_minor, min: 0}
+  - between: {column: amount_refunded_minor, min: 0}
+  - matches: {column: currency, pattern: '^[A-Z]{3}$'}
+  - accepted_values: {column: status, values: [succeeded, pending, failed]}
+  - references: {column: user_id, table: dim_users}
+--- */
+with fees as (
+    select source_id as payment_id, sum(fee_minor) as fee_minor, any_value(currency) as currency
+    from stg_stripe__balance_transactions
+    where type in ('charge', 'payment')
+    group by source_id
+)
+
+select
+    charges.payment_id::varchar as payment_id,
+    charges.order_id::uuid as order_id,
+    orders.user_id::bigint as user_id, -- User who placed the order; null when the charge belongs to no order we know
+    charges.customer_id::varchar as customer_id,
+    charges.amount_minor::bigint as amount_minor,
+    charges.currency::varchar as currency,
+    charges.status::varchar as status,
+    charges.payment_method::varchar as payment_method,
+    coalesce(charges.is_disputed, false)::boolean as is_disputed, -- Whether the customer's bank objected
+    coalesce(charges.amount_refunded_minor, 0)::bigint as amount_refunded_minor, -- Amount given back so far, in minor units
+    fees.fee_minor::bigint as fee_minor, -- What Stripe kept, in minor units of fee_currency; null while it is not booked
+    fees.currency::varchar as fee_currency, -- ISO 4217 code of the fee: the currency of the balance
+    charges.created_at::timestamptz as occurred_at -- When the customer was charged (UTC)
+from stg_stripe__charges as charges
+left join stg_app__orders as orders on charges.order_id = orders.order_id
+left join fees on charges.payment_id = fees.payment_id
