@@ -83,15 +83,20 @@ class _Reading:
         self._now = now
         self._before, last_end = self._open(position)
         end = now.astimezone(UTC).replace(microsecond=0)
-        start = BEGINNING if self._rest.history is None else end - self._rest.history
+        start = BEGINNING if self._rest.history is None else self._floor(end - self._rest.history)
         if last_end is not None:
-            start = last_end - self._rest.lookback
+            start = self._floor(last_end - self._rest.lookback)
         # A clock that was set back reads its overlap again and keeps the position.
         self._window = Window(min(start, end), end)
         self._until = max(end, last_end or end)
+        self._overlap = self._floor(self._until - self._rest.lookback)
         self._digests: dict[str, str] = {}
         self._recent: dict[str, str] = {}
         self._pages = 0
+
+    def _floor(self, time: datetime) -> datetime:
+        """The start of the day where ranges are dates."""
+        return time if self._rest.time_format != "date" else time.replace(hour=0, minute=0, second=0)
 
     def _open(self, position: Mapping[str, Any] | None) -> tuple[Mapping[str, str], datetime | None]:
         """Digests and end of the last read; RestError when it is too long ago for what the service keeps."""
@@ -147,7 +152,7 @@ class _Reading:
         time = moment(record.value, self._rest.recorded_at)
         # Without a time nobody knows whether it is in the overlap; a bounded number of these is kept.
         if (time is None and len(self._digests) < _REMEMBERED) or (
-            time is not None and time >= self._until - self._rest.lookback
+            time is not None and time >= self._overlap
         ):
             self._digests[place] = record.digest
         return not was_landed
@@ -306,8 +311,8 @@ class _Reading:
             if seconds <= 1:
                 raise RestError(
                     f"{self._name}: {len(records)} or more records in the one second from "
-                    f"{window.start:%FT%TZ}, more than the service lists at once; nothing was landed. Ask the "
-                    "vendor for an export of that second."
+                    f"{window.start:%FT%TZ}, more than the service lists at once; nothing was landed. Ask "
+                    "the vendor for an export of that second."
                 )
             middle = window.start + seconds // 2 * _SECOND
             waiting += [Window(middle, window.end), Window(window.start, middle)]
