@@ -21,6 +21,10 @@ CACHE = ROOT / ".cache"
 """What every sandbox of this project shares: Kafka's jars, Prefect's migrated database."""
 
 
+# Another program may take the port first, a killed server's backends may hold its memory for a moment.
+ATTEMPTS = 3
+
+
 class Health(StrEnum):
     """How a part is."""
 
@@ -80,7 +84,7 @@ def start(
         state = _known_or_new(folder)
         home = None
         if parts & postgres.INSTANCES.keys():
-            home = postgres.home(folder)
+            home = postgres.home(folder, state.postgres_folder)
             outside = None if home.data.parent == folder else home.data.parent
             if state.postgres_folder != outside:
                 state = states.update(folder, lambda known: replace(known, postgres_folder=outside))
@@ -148,20 +152,29 @@ def _bring_up(part: Part, context: Context) -> None:
         control.stop(running.process)
     elif running and running.process:
         context.progress(part, "had ended: starting it again")
-    remembered = running.port if running else None
-    port = processes.remembered_port(remembered) if control.listens else None
-    if remembered and port != remembered:
-        context.progress(part, f"port {remembered} is taken by another program: now on {port}")
-    process = control.start(context, port or 0)
-    running = Running(port, process)
-    states.set_part(context.folder, part, running)
-    processes.wait_until(
-        control.ready(context, running),
-        process=process,
-        seconds=control.seconds,
-        part=part,
-        log=state.logs / f"{part}.log",
-    )
+    for attempt in range(1, ATTEMPTS + 1):
+        remembered = running.port if running else None
+        port = processes.remembered_port(remembered) if control.listens else None
+        if remembered and port != remembered:
+            context.progress(part, f"port {remembered} is taken by another program: now on {port}")
+        process = control.start(context, port or 0)
+        running = Running(port, process)
+        states.set_part(context.folder, part, running)
+        try:
+            processes.wait_until(
+                control.ready(context, running),
+                process=process,
+                seconds=control.seconds,
+                part=part,
+                log=state.logs / f"{part}.log",
+            )
+        except processes.EndedError:
+            if attempt == ATTEMPTS:
+                raise
+            context.progress(part, "ended while it was starting: trying again")
+            time.sleep(attempt)
+        else:
+            break
     where = f" on port {port}" if port else ""
     context.progress(part, f"runs{where} ({time.monotonic() - begun:.1f} s)")
 
@@ -239,13 +252,12 @@ def status(folder: Path) -> Status | None:
 
 def reset(folder: Path, progress: Progress = _silent) -> None:
     """Stop, and delete the folder with everything in it. No sandbox there: nothing is touched."""
-    state = states.read(folder)
-    if state is None:
+    if states.read(folder) is None:
         return
     folder = folder.resolve()
     with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
         _stop(folder, progress)
-        postgres.remove(folder, state.postgres_folder)
+        postgres.remove(folder)
         # The state goes last: interrupted, the next reset still knows that this is a sandbox.
         for path in sorted(folder.iterdir(), key=lambda path: path.name == "state.json"):
             if path.is_dir() and not path.is_symlink():

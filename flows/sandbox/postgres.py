@@ -61,6 +61,8 @@ WAREHOUSE = COMMON | {
     "summarize_wal": "on",  # incremental backups
 }
 
+OUTSIDE = [Path("/var/tmp"), Path("/tmp"), Path("/opt"), Path("/srv")]
+
 FAST_SHUTDOWN = [(signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)]
 
 
@@ -101,8 +103,11 @@ def packaged_binaries() -> Path:
     return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
-def home(folder: Path) -> Home:
-    """Find or make a place that PostgreSQL's user can reach, for the sandbox in `folder`."""
+def home(folder: Path, recorded: Path | None) -> Home:
+    """Find or make a place that PostgreSQL's user can reach, for the sandbox in `folder`.
+
+    `recorded` is the place outside the folder where its data already is, None when they are not outside.
+    """
     binaries = packaged_binaries()
     if os.geteuid() != 0:
         data = folder / "postgres"
@@ -110,10 +115,9 @@ def home(folder: Path) -> Home:
         return Home(binaries, data, None)
     account = _unprivileged()
     folder.chmod(0o711)
-    if _reaches(account, folder) and _runs(account, binaries / "postgres"):
-        data = folder / "postgres"
-    else:
-        place, binaries = _place_outside(folder, account)
+    data = folder / "postgres"
+    if recorded or not (_reaches(account, folder) and _runs(account, binaries / "postgres")):
+        place, binaries = _place_outside(folder, account, recorded)
         data = place / "data"
     data.mkdir(mode=0o700, exist_ok=True)
     os.chown(data, account.uid, account.gid)
@@ -153,7 +157,7 @@ def _reaches(account: Account, folder: Path) -> bool:
 def _runs(account: Account, binary: Path) -> bool:
     try:
         return _as(account, binary, "--version").returncode == 0
-    except PermissionError:
+    except OSError:  # not reachable, or on a noexec mount
         return False
 
 
@@ -162,9 +166,9 @@ def place_outside(folder: Path, base: Path) -> Path:
     return base / f"user-analytics-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"
 
 
-def _place_outside(folder: Path, account: Account) -> tuple[Path, Path]:
+def _place_outside(folder: Path, account: Account, recorded: Path | None) -> tuple[Path, Path]:
     tried = []
-    for base in (Path("/var/tmp"), Path("/tmp"), Path("/opt"), Path("/srv")):
+    for base in [recorded.parent] if recorded else OUTSIDE:
         place = place_outside(folder, base)
         with suppress(OSError):
             place.mkdir(mode=0o711, exist_ok=True)
@@ -175,7 +179,7 @@ def _place_outside(folder: Path, account: Account) -> tuple[Path, Path]:
                 )
             place.chmod(0o711)
             binaries = _copy_binaries(place)
-            if _runs(account, binaries / "postgres"):
+            if _runs(account, binaries / "postgres") and _runs(account, binaries / "initdb"):
                 return place, binaries
         tried.append(str(base))
     raise FlowsError(
@@ -185,24 +189,36 @@ def _place_outside(folder: Path, account: Account) -> tuple[Path, Path]:
 
 
 def _copy_binaries(place: Path) -> Path:
-    source = packaged_binaries().parent
-    stamp = f"{source} {(source / 'bin' / 'postgres').stat().st_mtime_ns}"
+    install = packaged_binaries().parent
+    packages = install.parents[1]
+    stamp = f"{install} {(install / 'bin' / 'postgres').stat().st_mtime_ns}"
     target = place / "install"
+    copied = target / install.relative_to(packages)
     marker = target / "copied-from"
     if marker.exists() and marker.read_text() == stamp:
-        return target / "bin"
+        return copied / "bin"
     shutil.rmtree(target, ignore_errors=True)
-    for name in ("bin/postgres", "bin/initdb", "lib", "share"):
-        origin = source / name
-        copy = shutil.copytree if origin.is_dir() else shutil.copy2
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(origin, target / name)
+    # The binaries find their libraries by relative paths: the folders stay beside each other as installed.
+    libraries = packages / f"{install.parent.name}.libs"
+    for origin in (
+        install / "bin/postgres",
+        install / "bin/initdb",
+        install / "lib",
+        install / "share",
+        libraries,
+    ):
+        copy = target / origin.relative_to(packages)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if origin.is_dir():
+            shutil.copytree(origin, copy)
+        elif origin.exists():
+            shutil.copy2(origin, copy)
     for path in [target, *target.rglob("*")]:
         # Installed under a strict umask, the copies would be as closed as the originals.
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
     marker.write_text(stamp)
-    return target / "bin"
+    return copied / "bin"
 
 
 def start(instance: Instance, state: State, place: Home, port: int) -> Process:
@@ -258,7 +274,9 @@ def _write(path: Path, text: str, place: Home) -> None:
 def _end_stray(data: Path) -> None:
     """End a server that still holds `data` though the state does not know it (state.json was deleted).
 
-    A lock file whose pid now belongs to another program is removed: PostgreSQL would refuse to start.
+    A pid in the lock file that is a zombie or another program by now would make PostgreSQL refuse to start.
+    Ours is put there instead: PostgreSQL knows that its own parent is no server, and still looks at the rest
+    of the file for orphaned backends.
     """
     lock = data / "postmaster.pid"
     try:
@@ -266,12 +284,11 @@ def _end_stray(data: Path) -> None:
     except (FileNotFoundError, ValueError):
         return
     start_time = processes.born(pid)
-    if start_time is None:
-        return
-    if str(data) in processes.command_line(pid):
+    if start_time and str(data) in processes.command_line(pid):
         processes.end(Process(pid, start_time), FAST_SHUTDOWN)
-    else:
-        lock.unlink(missing_ok=True)
+    elif processes.exists(pid):
+        _, _, rest = lock.read_text().partition("\n")
+        lock.write_text(f"{os.getpid()}\n{rest}")
 
 
 def log(state: State, part: Part) -> Path:
@@ -304,7 +321,9 @@ def ready(instance: Instance, state: State, port: int) -> Callable[[], bool]:
     return ask
 
 
-def remove(folder: Path, elsewhere: Path | None) -> None:
-    """Remove what PostgreSQL keeps outside the sandbox's folder, and nothing that is not this sandbox's."""
-    if elsewhere and elsewhere.name == place_outside(folder, elsewhere.parent).name:
-        shutil.rmtree(elsewhere, ignore_errors=True)
+def remove(folder: Path) -> None:
+    """Remove what PostgreSQL keeps outside the sandbox's folder."""
+    for base in OUTSIDE:
+        place = place_outside(folder, base)
+        if place.is_dir() and not place.is_symlink() and place.stat().st_uid == os.geteuid():
+            shutil.rmtree(place)

@@ -33,6 +33,10 @@ class PartError(FlowsError):
     """A part of the sandbox did not come up."""
 
 
+class EndedError(PartError):
+    """It ended by itself instead."""
+
+
 @dataclass(frozen=True)
 class Account:
     """The user that a process runs as, when it is not ours."""
@@ -105,6 +109,17 @@ def _born_by_ps(pid: int) -> str | None:
         ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.split(maxsplit=1)
     return shown[1].strip() if len(shown) == 2 and not shown[0].startswith("Z") else None
+
+
+def exists(pid: int) -> bool:
+    """Whether the system knows the pid at all: a zombie's counts, another user's too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def command_line(pid: int) -> str:
@@ -208,7 +223,7 @@ def wait_until(ready: Callable[[], bool], *, process: Process, seconds: float, p
         if cancelled.is_set():
             raise PartError(f"The start of {part} was interrupted.")
         if not alive(process):
-            raise PartError(f"{part} ended while it was starting. {tail(log)}")
+            raise EndedError(f"{part} ended while it was starting. {tail(log)}")
         if time.monotonic() > deadline:
             raise PartError(f"{part} did not answer within {seconds:.0f} s. {tail(log)}")
         time.sleep(0.05)
