@@ -44,6 +44,8 @@ typed as (
                 then try_cast(event.event_time as timestamptz)
         end as event_time,
         case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
+        case when regexp_full_match(event.x, '-?[0-9]+') then try_cast(event.x as integer) end as x,
+        case when regexp_full_match(event.y, '-?[0-9]+') then try_cast(event.y as integer) end as y,
         -- Few messages deserve the exact look below: DuckDB's parser lets trailing commas and NaN pass and rounds long decimals.
         case
             when regexp_matches(
@@ -68,8 +70,8 @@ judged as materialized (
             when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
             when event_time > _landed_at + interval 1 day then 'event_time is more than a day after its arrival'
             when event.user_id is not null and user_id is null then 'user_id is no integer of 64 bits'
-            when event.x is not null and try_cast(event.x as integer) is null then 'x is no integer'
-            when event.y is not null and try_cast(event.y as integer) is null then 'y is no integer'
+            when event.x is not null and x is null then 'x is no integer'
+            when event.y is not null and y is null then 'y is no integer'
             when without_strings is null then null
             when regexp_matches(without_strings, '[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]') then 'it is not valid JSON'
             when regexp_matches(without_strings, '[0-9]{400}|[eE][+]?0*[1-9][0-9]{3,}|[eE]-0*([1-9][0-9]{3,}|[4-9][0-9][0-9]|3[1-9][0-9])')
@@ -109,8 +111,8 @@ select
     judged.event.session_id::varchar as session_id, -- Visit, as the producer counts them
     judged.event.page::varchar as page, -- Path of the page
     judged.event.element::varchar as element, -- What was clicked, as the page names it
-    judged.event.x::integer as x, -- Pixels from the left edge of the page
-    judged.event.y::integer as y, -- Pixels from the top edge of the page
+    judged.x::integer as x, -- Pixels from the left edge of the page
+    judged.y::integer as y, -- Pixels from the top edge of the page
     judged.kafka_partition::integer as kafka_partition, -- Partition of the topic it came from; of two copies the lower one stays
     judged.kafka_offset::bigint as kafka_offset, -- Offset in that partition; of two copies in one partition the lower one stays
     judged._batch_id::varchar as _batch_id, -- Landing that brought the message

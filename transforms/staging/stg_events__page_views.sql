@@ -44,6 +44,7 @@ typed as (
                 then try_cast(event.event_time as timestamptz)
         end as event_time,
         case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
+        case when regexp_full_match(event.duration_ms, '-?[0-9]+') then try_cast(event.duration_ms as bigint) end as duration_ms,
         -- Few messages deserve the exact look below: DuckDB's parser lets trailing commas and NaN pass and rounds long decimals.
         case
             when regexp_matches(
@@ -68,7 +69,7 @@ judged as materialized (
             when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
             when event_time > _landed_at + interval 1 day then 'event_time is more than a day after its arrival'
             when event.user_id is not null and user_id is null then 'user_id is no integer of 64 bits'
-            when event.duration_ms is not null and try_cast(event.duration_ms as bigint) is null then 'duration_ms is no integer'
+            when event.duration_ms is not null and duration_ms is null then 'duration_ms is no integer'
             when without_strings is null then null
             when regexp_matches(without_strings, '[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]') then 'it is not valid JSON'
             when regexp_matches(without_strings, '[0-9]{400}|[eE][+]?0*[1-9][0-9]{3,}|[eE]-0*([1-9][0-9]{3,}|[4-9][0-9][0-9]|3[1-9][0-9])')
@@ -109,7 +110,7 @@ select
     judged.event.path::varchar as path, -- Path of the page
     judged.event.referrer::varchar as referrer, -- Where the visitor came from; null when unknown
     judged.event.title::varchar as title, -- Title of the page
-    judged.event.duration_ms::bigint as duration_ms, -- Milliseconds it was shown; null when not measured
+    judged.duration_ms::bigint as duration_ms, -- Milliseconds it was shown; null when not measured
     judged.kafka_partition::integer as kafka_partition, -- Partition of the topic it came from; of two copies the lower one stays
     judged.kafka_offset::bigint as kafka_offset, -- Offset in that partition; of two copies in one partition the lower one stays
     judged._batch_id::varchar as _batch_id, -- Landing that brought the message
