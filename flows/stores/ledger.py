@@ -113,8 +113,9 @@ class Ledger:
     def history(self, table: str, partition: str, after: str = "") -> list[Commit]:
         """The commits of one partition in their order; with `after`, those behind that token."""
         rows = self._rows(
-            "SELECT * FROM ops.ledger WHERE table_name = %(table)s AND partition = %(partition)s AND sequence > "
-            "coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) ORDER BY sequence",
+            "SELECT * FROM ops.ledger WHERE (table_name, partition) = (%(table)s, %(partition)s) "
+            "AND sequence > coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) "
+            "ORDER BY sequence",
             {"table": table, "partition": partition, "after": after},
         )
         return [_commit(row) for row in rows]
@@ -131,6 +132,22 @@ class Ledger:
             window = LandedWindow(row["token"], row["sequence"], row["row_count"])
             found.setdefault(row["table_name"], {})[row["landed_window"]] = window
         return found
+
+    def is_there(self) -> bool:
+        """Whether this warehouse was ever prepared for a run."""
+        return bool(self._rows("SELECT 1 WHERE to_regclass('ops.ledger') IS NOT NULL"))
+
+    def mark(self, partitions: Iterable[tuple[str, str]], fingerprint: str) -> int:
+        """Give standing partitions (table, key) another fingerprint, so that the planner finds them due; how
+        many.
+        """
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE ops.partition_state SET fingerprint = %s, version = version + 1 "
+                "WHERE (table_name, partition) = (%s, %s)",
+                [(fingerprint, table, partition) for table, partition in partitions],
+            )
+            return cursor.rowcount
 
     def committed(self, tokens: Iterable[str]) -> set[str]:
         """Which of these tokens the ledger holds: asked after an answer got lost, never assumed."""

@@ -1,0 +1,237 @@
+"""The statements of a publishing transaction: leaves that come and go, rows that are written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import Connection, sql
+
+from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, PostgresColumn, WarehouseError
+from transforms.contract import Table
+from warehouse_ddl.statements import bounds
+
+_GONE_SECONDS = 30.0
+
+
+@dataclass
+class Changes:
+    """Rows to be written to one table, and the unpublished tables that hold them ('' for none)."""
+
+    new_rows: int = 0
+    changed_rows: int = 0
+    gone_rows: int = 0
+    new: str = ""
+    changed: str = ""
+    gone: str = ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows that were written."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.inserted + self.updated + self.deleted
+
+
+def leaves(connection: Connection[Any], parent: str) -> set[str]:
+    """The names of the partitions attached to a published table."""
+    rows = connection.execute(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+        (PUBLISHED, parent),
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def lock_for_swap(connection: Connection[Any], parent: str) -> None:
+    """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap."""
+    connection.execute(
+        sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(PUBLISHED, parent))
+    )
+
+
+def detach(connection: Connection[Any], table: Table, partition: str, away: str) -> None:
+    """Take a leaf out of the published table and put it among the unpublished ones under another name."""
+    leaf = table.leaf(partition)
+    published = sql.Identifier(PUBLISHED, leaf)
+    connection.execute(
+        sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(sql.Identifier(PUBLISHED, table.name), published)
+    )
+    connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(published, sql.Identifier(away)))
+    connection.execute(
+        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+            sql.Identifier(PUBLISHED, away), sql.Identifier(UNPUBLISHED)
+        )
+    )
+
+
+def attach(connection: Connection[Any], table: Table, partition: str, standing: str) -> None:
+    """Make an unpublished table a leaf. Looks at no row: its CHECK proves the bounds, the indexes are there."""
+    leaf = table.leaf(partition)
+    published = sql.Identifier(PUBLISHED, leaf)
+    connection.execute(
+        sql.SQL("ALTER TABLE {} RENAME TO {}").format(
+            sql.Identifier(UNPUBLISHED, standing), sql.Identifier(leaf)
+        )
+    )
+    connection.execute(
+        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+            sql.Identifier(UNPUBLISHED, leaf), sql.Identifier(PUBLISHED)
+        )
+    )
+    low, high = map(sql.Literal, bounds(table, partition))
+    connection.execute(
+        sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+            sql.Identifier(PUBLISHED, table.name), published, low, high
+        )
+    )
+    connection.execute(sql.SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(published))
+
+
+def write(
+    connection: Connection[Any],
+    table: Table,
+    target: str,
+    columns: Sequence[PostgresColumn],
+    changes: Changes,
+) -> Written:
+    """Delete, update and insert exactly these rows.
+
+    Raises WarehouseError when the target holds other rows than the lake says were published; the transaction
+    must be given up then.
+    """
+    names = [column.name for column in columns]
+    others = [name for name in names if name not in table.key]
+    into = sql.Identifier(PUBLISHED, target)
+    same_key = _joined(
+        " AND ", (sql.SQL("t.{n} = u.{n}").format(n=sql.Identifier(name)) for name in table.key)
+    )
+    listed = _joined(", ", map(sql.Identifier, names))
+    deleted = updated = inserted = 0
+    if changes.gone:
+        deleted = connection.execute(
+            sql.SQL("DELETE FROM {} t USING {} u WHERE {}").format(into, _source(changes.gone), same_key)
+        ).rowcount
+    if changes.changed:
+        updated = connection.execute(
+            sql.SQL("UPDATE {} t SET {} FROM {} u WHERE {}").format(
+                into,
+                _joined(", ", (sql.SQL("{n} = u.{n}").format(n=sql.Identifier(name)) for name in others)),
+                _source(changes.changed),
+                same_key,
+            )
+        ).rowcount
+    if changes.new:
+        inserted = connection.execute(
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
+                into, listed, listed, _source(changes.new)
+            )
+        ).rowcount
+    if (deleted, updated, inserted) != (changes.gone_rows, changes.changed_rows, changes.new_rows):
+        raise WarehouseError(
+            f"{PUBLISHED}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "
+            f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there. Nothing was changed. "
+            f"Make it equal again with `python -m flows rebuild {table.name}`."
+        )
+    return Written(inserted, updated, deleted)
+
+
+def make_equal(
+    connection: Connection[Any],
+    table: Table,
+    columns: Sequence[PostgresColumn],
+    standing: str,
+    windows: Sequence[str],
+) -> Written:
+    """Make a published table equal to an unpublished one whatever it holds, writing only rows that differ.
+
+    `windows` limits this to rows of these windows; '' among them means all rows.
+    """
+    names = [column.name for column in columns]
+    into, source = sql.Identifier(PUBLISHED, table.name), _source(standing)
+    same_key = _joined(
+        " AND ", (sql.SQL("t.{n} = u.{n}").format(n=sql.Identifier(name)) for name in table.key)
+    )
+    listed = _joined(", ", map(sql.Identifier, names))
+    deleted = connection.execute(
+        sql.SQL("DELETE FROM {} t WHERE {} AND NOT EXISTS (SELECT FROM {} u WHERE {})").format(
+            into, _scope(table, windows), source, same_key
+        )
+    ).rowcount
+    others = [name for name in names if name not in table.key]
+    updated = 0
+    if others:
+        ours = _joined(", ", (sql.SQL("t.{}").format(sql.Identifier(name)) for name in others))
+        theirs = _joined(", ", (sql.SQL("u.{}").format(sql.Identifier(name)) for name in others))
+        updated = connection.execute(
+            sql.SQL("UPDATE {} t SET {} FROM {} u WHERE {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
+                into,
+                _joined(", ", (sql.SQL("{n} = u.{n}").format(n=sql.Identifier(name)) for name in others)),
+                source,
+                same_key,
+                ours,
+                theirs,
+            )
+        ).rowcount
+    inserted = connection.execute(
+        sql.SQL(
+            "INSERT INTO {} ({}) SELECT {} FROM {} u WHERE NOT EXISTS (SELECT FROM {} t WHERE {})"
+        ).format(into, listed, listed, source, into, same_key)
+    ).rowcount
+    return Written(inserted, updated, deleted)
+
+
+def wait_until_gone(connection: Connection[Any], pid: int) -> None:
+    """Wait until a session whose answer was lost has ended: only then is its commit sure, or its rollback."""
+    until = time.monotonic() + _GONE_SECONDS
+    while time.monotonic() < until:
+        row = connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone()
+        if row is None:
+            return
+        time.sleep(0.05)
+    raise WarehouseError(
+        f"The connection was cut while publishing, and its session {pid} is still at work in the warehouse. "
+        "Whether it commits is not known yet; run again in a minute: nothing is published twice."
+    )
+
+
+def oldest_snapshot(connection: Connection[Any]) -> str:
+    """Whose snapshot keeps rows from being frozen; ready to be shown."""
+    row = connection.execute(
+        """
+        SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
+            coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'running'),
+            coalesce(extract(epoch from clock_timestamp() - coalesce(xact_start, query_start))::int, 0))
+        FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+        ORDER BY age(backend_xmin) DESC LIMIT 1
+        """
+    ).fetchone()
+    return str(row[0]) if row else "an old snapshot (a prepared transaction or a replication slot)"
+
+
+def _scope(table: Table, windows: Sequence[str]) -> sql.Composable:
+    if table.partition is None or "" in windows:
+        return sql.SQL("true")
+    by = sql.Identifier(table.partition.by)
+    ranges = []
+    for window in windows:
+        low, high = map(sql.Literal, bounds(table, window))
+        ranges.append(sql.SQL("(t.{by} >= {low} AND t.{by} < {high})").format(by=by, low=low, high=high))
+    return sql.SQL("(") + _joined(" OR ", ranges) + sql.SQL(")")
+
+
+def _joined(separator: LiteralString, parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(separator).join(parts)
+
+
+def _source(name: str) -> sql.Identifier:
+    return sql.Identifier(UNPUBLISHED, name)

@@ -1,0 +1,115 @@
+"""What differs between the content that is published and the content that was built, found in DuckDB."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from flows.stores.lake import Lake
+from flows.stores.manifest import LakeFile
+from transforms.contract import Table
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Rows by what has to happen to them: `new` and `changed` have all columns, `gone` has the key."""
+
+    new: DuckDBPyRelation
+    changed: DuckDBPyRelation
+    gone: DuckDBPyRelation
+    new_rows: int
+    changed_rows: int
+    gone_rows: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows have to be written."""
+        return self.new_rows + self.changed_rows + self.gone_rows
+
+
+@contextmanager
+def duckdb_session() -> Iterator[DuckDBPyConnection]:
+    """A DuckDB connection whose Arrow results keep uuid and json apart from text."""
+    connection = duckdb.connect(
+        config={"autoinstall_known_extensions": False, "arrow_lossless_conversion": True}
+    )
+    try:
+        connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = true")
+        yield connection
+    finally:
+        connection.close()
+
+
+def content(
+    connection: DuckDBPyConnection, lake: Lake, table: Table, files: Iterable[LakeFile]
+) -> DuckDBPyRelation:
+    """The verified rows of files in the columns and types the table declares now.
+
+    A column the files do not have yet is null; no files are no rows.
+    """
+    wanted = list(files)
+    if not wanted:
+        items = ", ".join(
+            f"CAST(NULL AS {column.type}) AS {_quoted(column.name)}" for column in table.columns
+        )
+        return connection.sql(f"SELECT {items} WHERE false")
+    stored = lake.read(connection, wanted)
+    casts: list[str] = []
+    for column in table.columns:
+        name = _quoted(column.name)
+        casts.append(f"CAST({name if column.name in stored.columns else 'NULL'} AS {column.type}) AS {name}")
+    return stored.project(", ".join(casts))
+
+
+def difference(
+    connection: DuckDBPyConnection,
+    table: Table,
+    pairs: Sequence[tuple[DuckDBPyRelation, DuckDBPyRelation]],
+) -> Difference:
+    """Compare published with built content by the table's key; `pairs` are (published, built) of each window.
+
+    Every value is compared, null equal to null. The result is materialized: it is as large as the difference.
+    """
+    names = [column.name for column in table.columns]
+    others = [name for name in names if name not in table.key]
+    suffix = secrets.token_hex(4)
+    upserts, gone = f"upserts_{suffix}", f"gone_{suffix}"
+    for number, (published, built) in enumerate(pairs):
+        # The relation API registers nothing: name both sides for the duration of the two statements.
+        before, after = f"before_{suffix}", f"after_{suffix}"
+        published.create_view(before)
+        built.create_view(after)
+        on = " AND ".join(f"b.{_quoted(name)} = a.{_quoted(name)}" for name in table.key)
+        differs = (
+            " OR ".join(f"a.{_quoted(name)} IS DISTINCT FROM b.{_quoted(name)}" for name in others) or "false"
+        )
+        first = f"b.{_quoted(table.key[0])}"
+        upsert = (
+            f"SELECT a.*, {first} IS NULL AS _is_new FROM {after} a LEFT JOIN {before} b ON {on} "
+            f"WHERE {first} IS NULL OR {differs}"
+        )
+        keys = ", ".join(f"b.{_quoted(name)}" for name in table.key)
+        vanished = f"SELECT {keys} FROM {before} b ANTI JOIN {after} a ON {on}"
+        how = "CREATE TEMP TABLE {} AS {}" if number == 0 else "INSERT INTO {} {}"
+        connection.execute(how.format(upserts, upsert))
+        connection.execute(how.format(gone, vanished))
+        connection.execute(f"DROP VIEW {before}; DROP VIEW {after}")
+    listed = ", ".join(map(_quoted, names))
+    new = connection.sql(f"SELECT {listed} FROM {upserts} WHERE _is_new")
+    changed = connection.sql(f"SELECT {listed} FROM {upserts} WHERE NOT _is_new")
+    lost = connection.sql(f"SELECT * FROM {gone}")
+    return Difference(new, changed, lost, count(new), count(changed), count(lost))
+
+
+def count(relation: DuckDBPyRelation) -> int:
+    """The number of rows."""
+    return int(relation.aggregate("count(*)").fetchall()[0][0])
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,91 @@
+"""Waiting for locks without making anybody wait: short tries, and the name of who is in the way."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from psycopg import Connection, errors
+
+from flows.errors import FlowsError
+from flows.stores.warehouse import Warehouse
+
+Result = TypeVar("Result")
+
+PATIENT = (25, 50, 100, 200, 400, 800, 800, 800)
+"""Milliseconds a try waits for a lock nobody queues behind; always under deadlock_timeout (1 s)."""
+BRIEF = (25, 50, 100, 150, 150, 150, 150, 150, 150, 150)
+"""The same for ACCESS EXCLUSIVE: readers queue behind the wait, so it stays below what a person feels."""
+_LOOK_EVERY_SECONDS = 0.01
+
+
+class Blocked(FlowsError):
+    """Another session's lock stayed in the way; `by` says whose."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+def with_short_waits(
+    warehouse: Warehouse,
+    connection: Connection[Any],
+    waits: tuple[int, ...],
+    work: Callable[[], Result],
+) -> Result:
+    """Run `work` in a transaction whose locks are waited for only shortly; try again with other pauses.
+
+    Raises Blocked, with who it was, when every try found a lock in the way; nothing of `work` remains then.
+    """
+    holder = ""
+    for number, wait in enumerate(waits):
+        try:
+            with _watched(warehouse, connection, number > 0) as seen, connection.transaction():
+                connection.execute(f"SET LOCAL lock_timeout = '{int(wait)}ms'".encode())
+                return work()
+        except (errors.LockNotAvailable, errors.DeadlockDetected):
+            holder = seen[-1] if seen else holder
+            time.sleep(random.uniform(0.05, 0.15))
+    raise Blocked(holder or "a session that could not be seen")
+
+
+@contextmanager
+def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool) -> Iterator[list[str]]:
+    """Note who blocks `connection` while the block runs; looked at from a second connection."""
+    seen: list[str] = []
+    if not is_needed:
+        yield seen
+        return
+    done = threading.Event()
+    pid = connection.info.backend_pid
+
+    def look() -> None:
+        with warehouse.connect() as other:
+            while not done.wait(_LOOK_EVERY_SECONDS):
+                seen.extend(blockers(other, pid))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join(timeout=5)
+
+
+def blockers(connection: Connection[Any], pid: int) -> list[str]:
+    """Who keeps the session `pid` waiting, one line each, ready to be shown. Holds no query text."""
+    rows = connection.execute(
+        """
+        SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
+            coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'running'),
+            coalesce(extract(epoch from clock_timestamp() - coalesce(xact_start, query_start))::int, 0))
+        FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start
+        """,
+        (pid,),
+    ).fetchall()
+    return [row[0] for row in rows]

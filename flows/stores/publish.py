@@ -1,0 +1,367 @@
+"""Publishing: what was built and checked becomes visible, in one transaction with its ledger row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection
+
+from flows.failpoints import failpoint
+from flows.stores import apply
+from flows.stores.difference import content, count, difference, duckdb_session
+from flows.stores.lake import Lake
+from flows.stores.ledger import Conflict, Ledger, PartitionState
+from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
+from flows.stores.manifest import Commit
+from flows.stores.publication import Audit, BuiltPartition, Pending, Publication, Way
+from flows.stores.standalone import Workshop, bounds_check, sweep, workshop
+from flows.stores.warehouse import UNPUBLISHED, Warehouse
+from transforms.contract import Table
+
+__all__ = ["BuiltPartition", "Pending", "Publication", "publish"]
+
+SWAP_SHARE = 0.5
+"""From this share of differing rows on, building a leaf anew is cheaper than changing it…"""
+SWAP_ROWS = 100_000
+"""…and worth a lock on it, from this number of rows on."""
+_FREEZE_TRIES = 10
+
+
+@dataclass
+class _Step:
+    """One partition on its way: its ledger entry and what has to be done in PostgreSQL for it."""
+
+    built: BuiltPartition
+    state: PartitionState
+    commit: Commit
+    way: Way = "none"
+    load: str = ""
+    changes: apply.Changes = field(default_factory=apply.Changes)
+
+
+def publish(
+    table: Table,
+    built: Sequence[BuiltPartition],
+    *,
+    warehouse: Warehouse,
+    lake: Lake,
+    run_id: str = "",
+    audit: Audit | None = None,
+    views: Sequence[str] = (),
+    way: Way | None = None,
+) -> Publication:
+    """Make PostgreSQL show exactly these partitions of `table`, all of them at the same moment or none.
+
+    Its effects, in this order; a crash after any of them leaves what was published as it was or as it is to
+    be, and the next run completes it:
+
+    1. The partitions whose token the ledger holds are left out: they are published.
+    2. The lake's files are verified (size, SHA-256) and the cheapest right way is chosen: **attach** a new
+       leaf, **diff** a leaf that is there, **swap** it when most of it differs; **merge** an unpartitioned table
+       by key, or **load** it whole when what it holds is not known. `way='swap'` asks for leaves built anew.
+    3. Tables of this publication alone are made in schema `unpublished` and filled by COPY, each in its own
+       transaction; a leaf's bounds are a CHECK from the start.
+    4. A new leaf gets its primary key and indexes.
+    5. `VACUUM (FREEZE, ANALYZE)` of it.
+    6. Its count and sums are read back and compared with the lake.
+    7. `audit` is called with what stands there (new leaves and whole tables; of a diff only the difference is
+       there, and the caller's gate over the whole content was before this). It raises to forbid.
+    8. One transaction, under the table's advisory lock and with short lock waits: ledger rows and the
+       compare-and-swap of the partition states; the rows or leaves; `ops.refresh_owed` for `views`;
+       `ops.pending_publish` cleared. Its commit is the moment everybody sees the new content.
+    9. The manifest lines.
+    10. The tables of step 3 that were not published are dropped.
+
+    When another session's lock stays in the way, 8 is given up and `Publication.pending` says whose: nothing
+    changed, `ops.pending_publish` remembers it, and the next run builds and publishes it again. Readers'
+    queries are never cancelled. Raises Conflict when somebody else published another content on the same state,
+    DamagedFile, WarehouseError, or what `audit` raises; what was published stays as it was then.
+    """
+    began = time.monotonic()
+    publication = Publication(table.name)
+    with warehouse.connect() as connection, duckdb_session() as session:
+        ledger = Ledger(connection)
+        steps = _steps(table, built, ledger, run_id, publication)
+        if not steps:
+            return publication
+        try:
+            with workshop(warehouse, connection, table) as shop:
+                _choose(shop, steps, session, lake, way)
+                _prepare(shop, steps, session, lake)
+                _audit(steps, audit)
+                try:
+                    _show(shop, steps, ledger, views, publication)
+                except Blocked as blocked:
+                    if not _write_instead(shop, steps, session, lake, way):
+                        return _remember(connection, steps, blocked, publication)
+                    _show(shop, steps, ledger, views, publication)
+                failpoint("publish.committed")
+                ledger.finish(lake, _published(steps, publication))
+                failpoint("publish.manifest")
+        except psycopg.OperationalError:
+            if not (connection.broken or connection.closed):
+                raise
+            if not _was_committed(warehouse, lake, connection.info.backend_pid, steps):
+                raise
+            publication.ways = {step.built.partition: step.way for step in steps}
+    publication.seconds = time.monotonic() - began
+    return publication
+
+
+def _steps(
+    table: Table, built: Sequence[BuiltPartition], ledger: Ledger, run_id: str, publication: Publication
+) -> list[_Step]:
+    """What is not published yet, in the order of the partitions, each on the state it was planned on."""
+    states = ledger.states([table.name])
+    steps = []
+    for item in sorted(built, key=lambda item: item.partition):
+        state = states.get((table.name, item.partition), PartitionState(table.name, item.partition))
+        version = state.version if item.version is None else item.version
+        steps.append(_Step(item, state, item.commit(table, version, state.files, run_id)))
+    there = ledger.committed([step.commit.token for step in steps])
+    for step in steps:
+        if step.commit.token in there:
+            publication.skipped.append(step.built.partition)
+        elif step.built.version not in (None, step.state.version):
+            raise Conflict(
+                f"{table.name} {step.built.partition} was published by somebody else in the meantime; "
+                "this work on it was given up. Run again."
+            )
+    return [step for step in steps if step.commit.token not in there]
+
+
+def _choose(
+    shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
+) -> None:
+    """Step 2: find the way of every partition, and load what differs where only that is written."""
+    table = shop.table
+    if not table.is_partitioned_in_postgres:
+        known = [step for step in steps if step.state.published_at is not None]
+        for step in steps:
+            step.way = "merge" if step in known else "load"
+        _load_difference(shop, known, session, lake, table.name)
+        return
+    leaves = apply.leaves(shop.connection, table.name)
+    for step in steps:
+        if step.built.partition == "":
+            continue  # a marker of the planner: what was consumed so far; it has no rows
+        leaf = table.leaf(step.built.partition)
+        if leaf not in leaves:
+            step.way = "attach" if step.built.files else "none"
+        elif wanted == "swap" or step.state.published_at is None:
+            step.way = "swap"
+        elif step.commit.add or step.commit.remove:
+            step.way = "diff"
+            if not _load_difference(shop, [step], session, lake, leaf):
+                step.way = "swap"
+
+
+def _load_difference(
+    shop: Workshop,
+    steps: list[_Step],
+    session: DuckDBPyConnection,
+    lake: Lake,
+    stem: str,
+    *,
+    is_forced: bool = False,
+) -> bool:
+    """Load the differing rows of these partitions into tables of their own; False when a swap is cheaper."""
+    steps = [step for step in steps if step.commit.add or step.commit.remove]
+    if not steps:
+        return True
+    table = shop.table
+    first = steps[0]
+    if all(_only_added(step) for step in steps):
+        new = content(session, lake, table, [file for step in steps for file in step.commit.add])
+        first.changes = apply.Changes(new_rows=count(new))
+        first.changes.new = shop.load(stem, "new", new)
+        return True
+    pairs = [
+        (content(session, lake, table, step.state.files), content(session, lake, table, step.built.files))
+        for step in steps
+    ]
+    found = difference(session, table, pairs)
+    rows = sum(step.commit.row_count for step in steps)
+    if table.is_partitioned_in_postgres and not is_forced and found.rows > max(SWAP_ROWS, SWAP_SHARE * rows):
+        return False
+    first.changes = changes = apply.Changes(found.new_rows, found.changed_rows, found.gone_rows)
+    if found.new_rows:
+        changes.new = shop.load(stem, "new", found.new)
+    if found.changed_rows:
+        changes.changed = shop.load(stem, "changed", found.changed)
+    if found.gone_rows:
+        changes.gone = shop.load(stem, "gone", found.gone)
+    return True
+
+
+def _only_added(step: _Step) -> bool:
+    return step.built.mode == "append" and step.built.added is not None and not step.commit.remove
+
+
+def _prepare(shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake) -> None:
+    """Steps 3 to 6 for whole leaves and whole tables."""
+    table = shop.table
+    loads = [step for step in steps if step.way == "load"]
+    if loads:
+        rows = content(session, lake, table, [file for step in loads for file in step.built.files])
+        _stand_up(shop, loads[0], rows, table.name)
+        for step in loads:
+            step.load = loads[0].load
+    for step in steps:
+        if step.way in ("attach", "swap"):
+            rows = content(session, lake, table, step.built.files)
+            _stand_up(shop, step, rows, table.leaf(step.built.partition))
+
+
+def _stand_up(shop: Workshop, step: _Step, rows: DuckDBPyRelation, stem: str) -> None:
+    is_leaf = step.way in ("attach", "swap")
+    bounds = bounds_check(shop.table, step.built.partition) if is_leaf else None
+    step.load = shop.load(stem, "load", rows, bounds)
+    if is_leaf:
+        shop.index(step.load)
+    shop.freeze(step.load)
+    shop.read_back(step.load, rows)
+
+
+def _audit(steps: list[_Step], audit: Audit | None) -> None:
+    """Step 7."""
+    standing = {step.built.partition: step.load for step in steps if step.load}
+    if audit is not None and standing:
+        audit(UNPUBLISHED, standing)
+    failpoint("publish.audited")
+
+
+def _show(
+    shop: Workshop, steps: list[_Step], ledger: Ledger, views: Sequence[str], publication: Publication
+) -> None:
+    """Step 8."""
+    swaps = [step for step in steps if step.way == "swap"]
+    for step in swaps:
+        _wait_until_frozen(shop, step.load)
+    with ledger.locked("publish", shop.table.name):
+        done = with_short_waits(
+            shop.warehouse,
+            shop.connection,
+            BRIEF if swaps else PATIENT,
+            lambda: _transaction(shop, steps, ledger, views),
+        )
+    for step, written in done:
+        publication.ways[step.built.partition] = step.way
+        publication.inserted += written.inserted
+        publication.updated += written.updated
+        publication.deleted += written.deleted
+    names = [step.built.partition for step in steps]
+    publication.skipped.extend(name for name in names if name not in publication.ways)
+
+
+def _transaction(
+    shop: Workshop, steps: list[_Step], ledger: Ledger, views: Sequence[str]
+) -> list[tuple[_Step, apply.Written]]:
+    """The one transaction; what another run committed under the same token meanwhile is left out."""
+    connection, table = shop.connection, shop.table
+    connection.execute("SET CONSTRAINTS ALL DEFERRED")
+    fresh = [step for step in steps if ledger.commit(step.commit, version=step.state.version, published=True)]
+    failpoint("publish.entered")
+    if not table.is_partitioned_in_postgres and 0 < len(fresh) < len(steps):
+        raise Conflict(
+            f"Some windows of {table.name} were published by somebody else in the meantime; "
+            "this work on it was given up. Run again."
+        )
+    if any(step.way == "swap" for step in fresh):
+        apply.lock_for_swap(connection, table.name)
+    done = [(step, _apply(shop, step, fresh)) for step in fresh]
+    failpoint("publish.applied")
+    if any(written.rows or step.way in ("attach", "swap") for step, written in done):
+        for view in views:
+            connection.execute(
+                "INSERT INTO ops.refresh_owed (view_name, token) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (view, done[0][0].commit.token),
+            )
+    connection.execute(
+        "DELETE FROM ops.pending_publish WHERE table_name = %s AND partition = ANY(%s)",
+        (table.name, [step.built.partition for step in fresh]),
+    )
+    failpoint("publish.before_commit")
+    return done
+
+
+def _apply(shop: Workshop, step: _Step, fresh: list[_Step]) -> apply.Written:
+    """The rows or the leaf of one partition; what several windows of one table share comes with the first."""
+    connection, table, partition = shop.connection, shop.table, step.built.partition
+    if step.way == "swap":
+        away = shop.name(table.leaf(partition), "old")
+        apply.detach(connection, table, partition, away)
+        shop.made.append(away)
+    if step.way in ("attach", "swap"):
+        apply.attach(connection, table, partition, step.load)
+        return apply.Written(inserted=step.commit.row_count)
+    if step.way == "load":
+        loads = [other for other in fresh if other.way == "load"]
+        if step is not loads[0]:
+            return apply.Written()
+        windows = [other.built.partition for other in loads]
+        return apply.make_equal(connection, table, shop.columns, step.load, windows)
+    target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
+    return apply.write(connection, table, target, shop.columns, step.changes)
+
+
+def _wait_until_frozen(shop: Workshop, name: str) -> None:
+    """A swap under an old snapshot would hide the day from it: no row may be younger than any snapshot."""
+    for _ in range(_FREEZE_TRIES):
+        if shop.is_frozen(name):
+            return
+        time.sleep(0.1)
+        shop.freeze(name)
+    if not shop.is_frozen(name):
+        raise Blocked(apply.oldest_snapshot(shop.connection))
+
+
+def _write_instead(
+    shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
+) -> bool:
+    """Where readers block a swap that was only the cheaper way, write the difference: it blocks nobody."""
+    swaps = [step for step in steps if step.way == "swap"]
+    if not swaps or wanted == "swap" or any(step.state.published_at is None for step in swaps):
+        return False
+    for step in swaps:
+        step.way = "diff"
+        _load_difference(shop, [step], session, lake, shop.table.leaf(step.built.partition), is_forced=True)
+    return True
+
+
+def _remember(
+    connection: Connection[Any], steps: list[_Step], blocked: Blocked, publication: Publication
+) -> Publication:
+    """Nothing was changed: note what waits for whom."""
+    with connection.transaction():
+        for step in steps:
+            connection.execute(
+                "INSERT INTO ops.pending_publish (table_name, partition, token, blocked_by) "
+                "VALUES (%s, %s, %s, %s) ON CONFLICT (table_name, partition) DO UPDATE "
+                "SET token = excluded.token, blocked_by = excluded.blocked_by",
+                (step.commit.table, step.commit.partition, step.commit.token, blocked.by),
+            )
+    publication.pending = tuple(Pending(step.built.partition, blocked.by) for step in steps)
+    return publication
+
+
+def _published(steps: list[_Step], publication: Publication) -> list[Commit]:
+    return [step.commit for step in steps if step.built.partition in publication.ways]
+
+
+def _was_committed(warehouse: Warehouse, lake: Lake, pid: int, steps: list[_Step]) -> bool:
+    """After a lost answer: what the ledger says once that session is gone; the rest of the effects, if so."""
+    with warehouse.connect() as connection:
+        apply.wait_until_gone(connection, pid)
+        ledger = Ledger(connection)
+        tokens = {step.commit.token for step in steps}
+        if ledger.committed(tokens) != tokens:
+            return False
+        ledger.finish(lake, [step.commit for step in steps])
+        sweep(connection)
+    return True

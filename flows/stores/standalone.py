@@ -1,0 +1,217 @@
+"""Tables nobody sees yet: loaded, indexed, frozen and read back in the schema `unpublished`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from duckdb import DuckDBPyRelation
+from psycopg import Connection, sql
+
+from flows.failpoints import failpoint
+from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, PostgresColumn, Warehouse, WarehouseError
+from transforms.contract import MAX_IDENTIFIER_BYTES, Table
+from warehouse_ddl.statements import bounds
+
+_SUMMED = {"int2", "int4", "int8", "numeric"}
+_LOCK = "unpublished"
+
+
+class Workshop:
+    """The unpublished tables of one publication.
+
+    Their names end in its `suffix`, which a session lock protects from the sweep while the publication lives.
+    """
+
+    def __init__(self, warehouse: Warehouse, connection: Connection[Any], table: Table) -> None:
+        self.warehouse = warehouse
+        self.connection = connection
+        self.table = table
+        self.suffix = secrets.token_hex(4)
+        self.columns = warehouse.columns(connection, PUBLISHED, table.name)
+        self.made: list[str] = []
+
+    def name(self, stem: str, what: str) -> str:
+        """A name for one unpublished table, cut so that the suffix always fits."""
+        tail = f"__{what}_{self.suffix}"
+        return stem.encode()[: MAX_IDENTIFIER_BYTES - len(tail)].decode(errors="ignore") + tail
+
+    def load(
+        self, stem: str, what: str, relation: DuckDBPyRelation, bounds: sql.Composable | None = None
+    ) -> str:
+        """Create a table like the published one and COPY the relation into it; returns its name.
+
+        `bounds` becomes a CHECK, so that attaching need not scan and no row of another window gets in.
+        """
+        name = self.name(stem, what)
+        keyed = set(relation.columns)
+        columns = [column for column in self.columns if column.name in keyed]
+        with self.connection.transaction():
+            self.connection.execute(
+                sql.SQL(
+                    "CREATE TABLE {new} (LIKE {like} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS "
+                    "EXCLUDING COMMENTS) WITH (autovacuum_enabled = false)"
+                ).format(new=_unpublished(name), like=sql.Identifier(PUBLISHED, self.table.name))
+            )
+            for column in self.columns:
+                if column.name not in keyed:
+                    self.connection.execute(
+                        sql.SQL("ALTER TABLE {} DROP COLUMN {}").format(
+                            _unpublished(name), sql.Identifier(column.name)
+                        )
+                    )
+            if bounds is not None:
+                self.connection.execute(
+                    sql.SQL("ALTER TABLE {} ADD CONSTRAINT bounds CHECK ({})").format(
+                        _unpublished(name), bounds
+                    )
+                )
+        self.made.append(name)
+        failpoint("publish.created")
+        self.warehouse.copy(UNPUBLISHED, name, columns, relation)
+        failpoint("publish.copied")
+        return name
+
+    def index(self, name: str) -> None:
+        """Build the primary key and the declared indexes, two at a time."""
+        key = self.name(name, "pkey")
+        statements = [
+            sql.SQL("CREATE UNIQUE INDEX {} ON {} ({})").format(
+                sql.Identifier(key), _unpublished(name), _listed(self.table.key)
+            )
+        ]
+        for number, columns in enumerate(self.table.indexes.values()):
+            statements.append(
+                sql.SQL("CREATE INDEX {} ON {} ({})").format(
+                    sql.Identifier(self.name(name, f"idx{number}")),
+                    _unpublished(name),
+                    index_columns(columns),
+                )
+            )
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            list(pool.map(self._build, statements))
+        self.connection.execute(
+            sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY USING INDEX {}").format(
+                _unpublished(name), sql.Identifier(key), sql.Identifier(key)
+            )
+        )
+        failpoint("publish.indexed")
+
+    def _build(self, statement: sql.Composed) -> None:
+        with self.warehouse.connect() as other:
+            other.execute("SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 1")
+            other.execute(statement)
+
+    def freeze(self, name: str) -> None:
+        """VACUUM (FREEZE, ANALYZE): visible to every snapshot, index-only scans need no heap, plans fit."""
+        self.connection.execute(sql.SQL("VACUUM (FREEZE, ANALYZE) {}").format(_unpublished(name)))
+        failpoint("publish.vacuumed")
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether every row is visible to snapshots of any age."""
+        row = self.connection.execute(
+            "SELECT relallvisible >= relpages FROM pg_class "
+            "WHERE oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+            (UNPUBLISHED, name),
+        ).fetchone()
+        return bool(row and row[0])
+
+    def read_back(self, name: str, relation: DuckDBPyRelation) -> int:
+        """Compare counts and sums of what was loaded with the lake; returns the rows or raises."""
+        exact = self.warehouse.exact(self.columns, relation)
+        summed = [column for column in self.columns if column.type in _SUMMED]
+        sums = "".join(f", sum({_quoted(c)}{'' if c.type == 'numeric' else '::HUGEINT'})" for c in summed)
+        ours = exact.aggregate(f"count(*){sums}").fetchall()[0]
+        theirs = self.connection.execute(
+            sql.SQL("SELECT count(*){} FROM {}").format(
+                sql.SQL("").join(sql.SQL(", sum({})").format(sql.Identifier(c.name)) for c in summed),
+                _unpublished(name),
+            )
+        ).fetchone() or (0,)
+        for what, ours_value, theirs_value in zip(
+            ["the number of rows", *(f"the sum of {c.name}" for c in summed)], ours, theirs, strict=True
+        ):
+            if ours_value != theirs_value:
+                raise WarehouseError(
+                    f"{self.table.name}: {what} is {theirs_value} after COPY, {ours_value} in the lake. "
+                    "Nothing was published; run again, and if it stays, report it with the file's name."
+                )
+        failpoint("publish.read_back")
+        return int(ours[0])
+
+    def drop(self) -> None:
+        """Drop what is still unpublished."""
+        with self.connection.transaction():
+            for name in self.made:
+                self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_unpublished(name)))
+        self.made.clear()
+        failpoint("publish.dropped")
+
+
+@contextmanager
+def workshop(warehouse: Warehouse, connection: Connection[Any], table: Table) -> Iterator[Workshop]:
+    """A workshop whose tables are dropped at the end, unless they were published or the process dies."""
+    shop = Workshop(warehouse, connection, table)
+    connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (f"{_LOCK}:{shop.suffix}",))
+    try:
+        yield shop
+    finally:
+        if not connection.broken and not connection.closed:
+            shop.drop()
+            connection.execute(
+                "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (f"{_LOCK}:{shop.suffix}",)
+            )
+
+
+def sweep(connection: Connection[Any]) -> list[str]:
+    """Drop the unpublished tables of publications that died (living ones hold their lock); returns names."""
+    rows = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') "
+        "ORDER BY relname",
+        (UNPUBLISHED,),
+    ).fetchall()
+    dropped = []
+    for (name,) in rows:
+        lock = f"{_LOCK}:{name.rpartition('_')[2]}"
+        with connection.transaction():
+            free = connection.execute(
+                "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (lock,)
+            ).fetchone()
+            if free and free[0]:
+                connection.execute("SET LOCAL lock_timeout = '1s'")
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_unpublished(name)))
+                dropped.append(name)
+    return dropped
+
+
+def bounds_check(table: Table, partition: str) -> sql.Composable | None:
+    """The condition that attaching a partition would have to prove; None for a table without partitions."""
+    if table.partition is None:
+        return None
+    low, high = map(sql.Literal, bounds(table, partition))
+    by = sql.Identifier(table.partition.by)
+    return sql.SQL("{by} IS NOT NULL AND {by} >= {low} AND {by} < {high}").format(by=by, low=low, high=high)
+
+
+def index_columns(columns: Sequence[str]) -> sql.Composable:
+    """The columns of an index, each with its ` desc` where it is declared so."""
+    parts: list[sql.Composable] = []
+    for column in columns:
+        name, _, order = column.partition(" ")
+        parts.append(sql.Identifier(name) + (sql.SQL(" DESC") if order.strip() == "desc" else sql.SQL("")))
+    return sql.SQL(", ").join(parts)
+
+
+def _listed(names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def _unpublished(name: str) -> sql.Identifier:
+    return sql.Identifier(UNPUBLISHED, name)
+
+
+def _quoted(column: PostgresColumn) -> str:
+    return '"' + column.name.replace('"', '""') + '"'

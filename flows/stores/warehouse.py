@@ -1,0 +1,218 @@
+"""Connections to the warehouse, COPY through ADBC with the catalog's exact types, errors without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import psycopg
+from adbc_driver_manager import Error as AdbcError
+from adbc_driver_postgresql import dbapi
+from duckdb import DuckDBPyRelation
+from psycopg import Connection, sql
+
+from flows.errors import FlowsError
+
+PUBLISHED = "analytics"
+UNPUBLISHED = "unpublished"
+
+_BATCH_ROWS = 122_880
+_EXACT = {
+    "bool": "BOOLEAN",
+    "int2": "SMALLINT",
+    "int4": "INTEGER",
+    "int8": "BIGINT",
+    "float4": "FLOAT",
+    "float8": "DOUBLE",
+    "text": "VARCHAR",
+    "varchar": "VARCHAR",
+    "bpchar": "VARCHAR",
+    "uuid": "UUID",
+    "json": "JSON",
+    "jsonb": "JSON",
+    "bytea": "BLOB",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMPTZ",
+}
+_DATED = {"date", "timestamp", "timestamptz"}
+_FIRST_MOMENT = "4713-01-02 (BC) 00:00:00"
+"""PostgreSQL's calendar begins a day earlier; DuckDB's long before."""
+
+
+class WarehouseError(FlowsError):
+    """PostgreSQL refused or was cut off. Nothing of the transaction is there; the message holds no secret."""
+
+
+@dataclass(frozen=True)
+class PostgresColumn:
+    """A column as the catalog has it: `type` is pg_type.typname, `modifier` stands in its parentheses."""
+
+    name: str
+    type: str
+    modifier: str
+    is_enum: bool
+
+    def duckdb_type(self, source: str) -> str:
+        """The DuckDB type whose Arrow form binary COPY takes for this column; `source` is what it is now."""
+        if self.is_enum:
+            return "VARCHAR"
+        if self.type == "numeric":
+            return f"DECIMAL({self.modifier})" if self.modifier else _decimal(source)
+        if self.type.startswith("_") and self.type[1:] in _EXACT:
+            return f"{_EXACT[self.type[1:]]}[]"
+        try:
+            return _EXACT[self.type]
+        except KeyError:
+            raise WarehouseError(
+                f"Column {self.name} has the PostgreSQL type {self.type}, which COPY can't be given exactly. "
+                "Cast it to text, a number, a time, uuid, json or bytea in the model."
+            ) from None
+
+
+class Warehouse:
+    """One PostgreSQL database. Holds no connection itself; safe to share between threads."""
+
+    def __init__(self, dsn: str, application_name: str = "user-analytics") -> None:
+        self._dsn = psycopg.conninfo.make_conninfo(
+            dsn, application_name=application_name, connect_timeout=10, keepalives_idle=30
+        )
+
+    def __repr__(self) -> str:
+        return "Warehouse(…)"
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection[Any]]:
+        """A psycopg connection in autocommit (transactions are blocks), UTC, closed at the end.
+
+        Every error inside leaves as WarehouseError without secrets or people's data.
+        """
+        with (
+            readable_errors(),
+            closing(psycopg.connect(self._dsn, autocommit=True)) as connection,
+        ):
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+
+    def columns(self, connection: Connection[Any], schema: str, name: str) -> list[PostgresColumn]:
+        """The columns of a table in their order. Raises WarehouseError when there is no such table."""
+        rows = connection.execute(
+            """
+            SELECT a.attname, t.typname, t.typtype = 'e',
+                   coalesce(substring(format_type(a.atttypid, a.atttypmod) from '\\((.*)\\)'), '')
+            FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+            WHERE a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND a.attnum > 0
+              AND NOT a.attisdropped AND a.attgenerated = ''
+            ORDER BY a.attnum
+            """,
+            (schema, name),
+        ).fetchall()
+        if not rows:
+            raise WarehouseError(
+                f"There is no table {schema}.{name} in the warehouse. Run `python -m flows` to create it."
+            )
+        return [PostgresColumn(row[0], row[1], row[3], row[2]) for row in rows]
+
+    def exact(self, columns: list[PostgresColumn], relation: DuckDBPyRelation) -> DuckDBPyRelation:
+        """`relation` in the order and the exact types of `columns`; values are range-checked on reading.
+
+        A column the relation does not have is null. Raises WarehouseError for times outside PostgreSQL's
+        calendar, which binary COPY would store as something else.
+        """
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        items = []
+        for column in columns:
+            target = column.duckdb_type(types.get(column.name, ""))
+            source = _quoted(column.name) if column.name in types else "NULL"
+            items.append(f"CAST({source} AS {target}) AS {_quoted(column.name)}")
+        exact: DuckDBPyRelation = relation.project(", ".join(items))
+        dated = [column for column in columns if column.type in _DATED and column.name in types]
+        if dated:
+            checks = [
+                f"coalesce(bool_or(NOT isfinite({_quoted(c.name)}) OR {_quoted(c.name)} < "
+                f"CAST('{_FIRST_MOMENT}' AS TIMESTAMP)::{_EXACT[c.type]}), false)"
+                for c in dated
+            ]
+            found = exact.aggregate(", ".join(checks)).fetchall()[0]
+            outside = [column.name for column, is_outside in zip(dated, found, strict=True) if is_outside]
+            if outside:
+                raise WarehouseError(
+                    f"Column {outside[0]} holds an infinite time or one before 4713 BC, which COPY "
+                    "can't store. Nothing was loaded. Reject such rows in the model (`_dead_letter_reason`)."
+                )
+        return exact
+
+    def copy(self, schema: str, name: str, columns: list[PostgresColumn], relation: DuckDBPyRelation) -> int:
+        """COPY a relation into a plain table in a transaction of its own; returns the number of rows.
+
+        Streams: memory does not grow with the rows. `columns` are the table's own (see `columns`).
+        """
+        with readable_errors(f"{schema}.{name}"):
+            reader = self.exact(columns, relation).to_arrow_reader(_BATCH_ROWS)
+            with closing(dbapi.connect(self._dsn)) as connection:
+                with closing(connection.cursor()) as cursor:
+                    rows = cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema)
+                connection.commit()
+        return int(rows)
+
+
+@contextmanager
+def readable_errors(where: str = "") -> Iterator[None]:
+    """Turn errors of PostgreSQL, ADBC and DuckDB's casts into WarehouseError without secrets or rows."""
+    at = f" ({where})" if where else ""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
+            raise WarehouseError(
+                f"The connection to the warehouse failed or was cut{at}: {scrub(str(error))}. "
+                "What was not committed is not there. Check the server (`python -m flows doctor`), run again."
+            ) from None
+        raise WarehouseError(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
+    except psycopg.Error as error:
+        raise WarehouseError(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
+    except (AdbcError, OSError) as error:
+        raise WarehouseError(_refused(at, getattr(error, "sqlstate", None), str(error))) from None
+    except duckdb.ConversionException as error:
+        raise WarehouseError(
+            f"A value does not fit the column's type{at}: {scrub(str(error))}. Nothing was loaded. "
+            "Reject such rows in the model (`_dead_letter_reason`) or widen the type."
+        ) from None
+
+
+def scrub(text: str) -> str:
+    """The first line of an error without passwords and without values of rows."""
+    line = (text.strip().splitlines() or ["no reason was given"])[0]
+    line = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", line)
+    line = re.sub(r"(?i)(://[^:/@\s]*):[^@\s]*@", r"\1:***@", line)
+    line = re.sub(r"\(([^()]*)\)=\((.*)\)", r"(\1)=(***)", line)
+    line = re.sub(
+        r"(?i)((?:value|string|syntax for type [\w ]+|token):? )(\"[^\"]*\"|'[^']*')", r"\1***", line
+    )
+    return line.rstrip(".")
+
+
+def quoted(*names: str) -> sql.Composable:
+    """One identifier, with its schema before it where two are given."""
+    return sql.Identifier(*names)
+
+
+def _refused(at: str, state: str | None, message: str) -> str:
+    code = f" [{state}]" if state else ""
+    return (
+        f"The warehouse refused{at}{code}: {scrub(message)}. "
+        "What was published stays as it was; fix the cause and run again."
+    )
+
+
+def _decimal(source: str) -> str:
+    return source if source.startswith("DECIMAL") else "DECIMAL(38, 9)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,155 @@
+"""Published content follows the lake, whatever way it takes."""
+
+from __future__ import annotations
+
+import psycopg
+
+from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger
+from flows.stores.publish import publish
+from flows.stores.warehouse import Warehouse
+from tests.flows.stores.world import DAY, EVENTS, ORDERS, USERS, built, create, rows, tidy, visits
+
+
+def test_a_new_day_is_attached_and_equals_the_lake(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    day = built(lake, EVENTS, DAY, visits(DAY, 1000), batch="b1")
+
+    done = publish(EVENTS, [day], warehouse=Warehouse(any_dsn), lake=lake, views=["mv_visits"])
+
+    assert (done.ways, done.inserted, done.pending) == ({DAY: "attach"}, 1000, ())
+    found = rows(any_dsn, "fct_visits")
+    assert len(found) == 1000
+    assert found[3][2:] == (3, "page 3", found[3][4], {"i": 3})
+    assert tidy(any_dsn, lake) == {"repaired": [], "dropped": [], "swept": [], "left": []}
+    with psycopg.connect(any_dsn) as connection:
+        owed = connection.execute("SELECT view_name FROM ops.refresh_owed").fetchall()
+        leaf = connection.execute(
+            "SELECT relpages = relallvisible, (SELECT count(*) FROM pg_index WHERE indrelid = c.oid) "
+            "FROM pg_class c WHERE relname = 'fct_visits_2025_10_07'"
+        ).fetchone()
+    assert owed == [("mv_visits",)]
+    assert leaf == (True, 2)
+
+
+def test_a_day_that_changed_a_little_is_written_row_by_row(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    warehouse = Warehouse(any_dsn)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 1000), batch="b1")], warehouse=warehouse, lake=lake)
+    changed = (
+        f"SELECT * REPLACE (CASE WHEN visit_id = 7 THEN 'other' ELSE page END AS page) "
+        f"FROM ({visits(DAY, 1001)}) WHERE visit_id NOT IN (3, 4)"
+    )
+
+    done = publish(EVENTS, [built(lake, EVENTS, DAY, changed, batch="b2")], warehouse=warehouse, lake=lake)
+
+    assert done.ways == {DAY: "diff"}
+    assert (done.inserted, done.updated, done.deleted) == (1, 1, 2)
+    found = {row[0]: row for row in rows(any_dsn, "fct_visits")}
+    assert len(found) == 999
+    assert found[7][3] == "other"
+    assert 3 not in found
+    assert tidy(any_dsn, lake)["left"] == []
+
+
+def test_appended_rows_are_only_inserted(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
+    create(dsn, EVENTS)
+    first = built(lake, EVENTS, DAY, visits(DAY, 1000), batch="b1")
+    publish(EVENTS, [first], warehouse=warehouse, lake=lake)
+    more = built(lake, EVENTS, DAY, visits(DAY, 10, first=2000), batch="b2", before=first.files)
+
+    done = publish(EVENTS, [more], warehouse=warehouse, lake=lake)
+
+    assert (done.ways, done.rows_written) == ({DAY: "diff"}, 10)
+    assert len(rows(dsn, "fct_visits")) == 1010
+
+
+def test_a_rebuild_is_swapped(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    warehouse = Warehouse(any_dsn)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 1000), batch="b1")], warehouse=warehouse, lake=lake)
+
+    again = built(lake, EVENTS, DAY, visits(DAY, 900, mark="new "), batch="b2")
+    done = publish(EVENTS, [again], warehouse=warehouse, lake=lake, way="swap")
+
+    assert done.ways == {DAY: "swap"}
+    assert len(rows(any_dsn, "fct_visits")) == 900
+    assert tidy(any_dsn, lake)["left"] == []
+
+
+def test_a_window_that_became_empty_is_published_as_empty(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
+    create(dsn, EVENTS)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 100), batch="b1")], warehouse=warehouse, lake=lake)
+
+    done = publish(EVENTS, [built(lake, EVENTS, DAY, None, batch="b2")], warehouse=warehouse, lake=lake)
+
+    assert done.deleted == 100
+    assert rows(dsn, "fct_visits") == []
+
+
+def test_a_merge_writes_only_rows_whose_content_changed(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, USERS)
+    warehouse = Warehouse(any_dsn)
+    people = "SELECT i AS person_id, 'n' || i AS name, '{\"a\": 1}'::JSON AS properties FROM range(500) t(i)"
+    first = publish(USERS, [built(lake, USERS, "", people, batch="b1")], warehouse=warehouse, lake=lake)
+    changed = f"SELECT * REPLACE (CASE WHEN person_id = 9 THEN 'x' ELSE name END AS name) FROM ({people})"
+
+    second = publish(USERS, [built(lake, USERS, "", changed, batch="b2")], warehouse=warehouse, lake=lake)
+
+    assert (first.ways, first.inserted) == ({"": "load"}, 500)
+    assert (second.ways, second.inserted, second.updated, second.deleted) == ({"": "merge"}, 0, 1, 0)
+    assert rows(any_dsn, "dim_people")[9][1] == "x"
+
+
+def test_windows_of_a_merged_table_are_published_alone(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
+    create(dsn, ORDERS)
+
+    def month(name: str, first: int, amount: int) -> str:
+        return (
+            f"SELECT i AS purchase_id, timestamptz '{name}-03 00:00:00+00' AS created_at, "
+            f"{amount}::DECIMAL(10,2) AS amount FROM range({first}, {first + 10}) t(i)"
+        )
+
+    both = [
+        built(lake, ORDERS, "2025-09", month("2025-09", 0, 1), batch="a"),
+        built(lake, ORDERS, "2025-10", month("2025-10", 10, 1), batch="b"),
+    ]
+    publish(ORDERS, both, warehouse=warehouse, lake=lake)
+    later = [
+        built(lake, ORDERS, "2025-10", month("2025-10", 12, 2), batch="c"),
+        built(lake, ORDERS, "2025-11", month("2025-11", 30, 1), batch="d"),
+    ]
+    done = publish(ORDERS, later, warehouse=warehouse, lake=lake)
+
+    assert done.ways == {"2025-10": "merge", "2025-11": "load"}
+    assert (done.inserted, done.updated, done.deleted) == (12, 8, 2)
+    assert [row[0] for row in rows(dsn, "fct_purchases")] == [*range(10), *range(12, 22), *range(30, 40)]
+
+
+def test_publishing_twice_is_publishing_once(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
+    create(dsn, EVENTS)
+    day = built(lake, EVENTS, DAY, visits(DAY, 100), batch="b1", version=0)
+    publish(EVENTS, [day], warehouse=warehouse, lake=lake)
+
+    again = publish(EVENTS, [day], warehouse=warehouse, lake=lake)
+
+    assert (again.ways, again.skipped) == ({}, [DAY])
+    assert len(rows(dsn, "fct_visits")) == 100
+
+
+def test_unchanged_content_moves_only_the_ledger(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
+    create(dsn, EVENTS)
+    day = built(lake, EVENTS, DAY, visits(DAY, 100), batch="b1")
+    publish(EVENTS, [day], warehouse=warehouse, lake=lake)
+    with warehouse.connect() as connection:
+        before = Ledger(connection).states()[("fct_visits", DAY)]
+
+    same = built(lake, EVENTS, DAY, None, batch="b2", before=day.files)
+    done = publish(EVENTS, [same], warehouse=warehouse, lake=lake, views=["mv_visits"])
+
+    with warehouse.connect() as connection:
+        after = Ledger(connection).states()[("fct_visits", DAY)]
+        owed = connection.execute("SELECT count(*) FROM ops.refresh_owed").fetchone()
+    assert (done.ways, done.rows_written) == ({DAY: "none"}, 0)
+    assert (after.token, after.version, after.files) == (before.token, before.version + 1, before.files)
+    assert owed == (0,)
