@@ -38,7 +38,7 @@ def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
     fingerprint than its table has now is built again.
     """
     registry = registry or registries.default()
-    own = registry.table(table if isinstance(table, str) else table.name)
+    own = registry.table(table) if isinstance(table, str) else table
     model = registry.models.get(own.name)
     said: dict[str, Any] = {
         "columns": [(column.name, column.type) for column in own.columns],
@@ -101,8 +101,8 @@ def arrow_schema(table: Table) -> pa.Schema:
 def columns(table: Table | str, registry: Registry | None = None) -> tuple[Column, ...]:
     """The table's columns, each with its documentation: its own, or that of the column it passes through."""
     registry = registry or registries.default()
-    own = registry.table(table if isinstance(table, str) else table.name)
-    if all(column.description for column in own.columns):
+    own = registry.table(table) if isinstance(table, str) else table
+    if own.name not in registry.tables or all(column.description for column in own.columns):
         return own.columns
     return tuple(_documented(own, column, registry) for column in own.columns)
 

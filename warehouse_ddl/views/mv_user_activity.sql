@@ -1,0 +1,16 @@
+-- What each user did, all days together.
+create materialized view if not exists analytics.mv_user_activity as
+select
+    user_id,
+    count(*) as active_days,
+    sum(events)::bigint as events,
+    sum(sessions)::bigint as sessions,
+    sum(session_seconds)::bigint as session_seconds,
+    min(first_event_at) as first_event_at,
+    max(last_event_at) as last_event_at
+from analytics.mart_user_activity
+group by user_id;
+
+create unique index if not exists idx_mv_user_activity on analytics.mv_user_activity (user_id);
+
+comment on materialized view analytics.mv_user_activity is 'One row per user who was ever active: days, events, sittings, first and last event.';
