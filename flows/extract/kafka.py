@@ -1,0 +1,287 @@
+"""Topics of a Kafka cluster: every record from the given offsets to the ends taken at the start.
+
+No consumer group takes part: partitions are assigned, and the offsets live in the ledger. Offsets are not
+dense (transaction markers, aborted records and compaction leave gaps), so a partition is done by position,
+never by count.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import (
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from flows.extract import Extract, SourceError
+from transforms.contract import Kafka, SourceEntity
+
+REQUEST_SECONDS = 15.0
+"""How long one question to the broker may take."""
+STALL_SECONDS = 60.0
+"""How long reading may go on without getting anywhere."""
+
+_BATCH_BYTES = 32 << 20
+_MAX_RECORDS = 20_000
+_log = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("topic", pa.string()),
+        pa.field("kafka_partition", pa.int32()),
+        pa.field("kafka_offset", pa.int64()),
+        pa.field("kafka_timestamp", pa.timestamp("us", tz="UTC")),
+        pa.field("key", pa.binary()),
+        pa.field("headers", pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))),
+        pa.field("value", pa.binary()),
+    ]
+)
+
+
+def read(
+    entity: SourceEntity,
+    bootstrap: str,
+    positions: Mapping[str, Any],
+    *,
+    options: Mapping[str, str] | None = None,
+    request_seconds: float = REQUEST_SECONDS,
+    stall_seconds: float = STALL_SECONDS,
+) -> Extract:
+    """Read the entity's topic from `positions` to its present ends; nothing is connected before the first
+    batch.
+
+    `positions` is `{"topic_id": …, "offsets": {"0": next offset, …}}`, empty for a topic that was never read;
+    partitions that are not in it are read from their beginning. `options` are further librdkafka settings
+    (SASL, TLS). Raises SourceError when offsets are gone, when the topic is another one, or when the broker
+    does not answer.
+    """
+    if not isinstance(entity.read, Kafka):
+        raise TypeError(f"{entity.table} is not read from Kafka")
+    extract = Extract(SCHEMA, iter(()), dict(positions))
+    topic = _Topic(entity.read.topic, bootstrap, options or {}, request_seconds)
+    extract.batches = _batches(topic, extract, stall_seconds)
+    return extract
+
+
+def lag(
+    bootstrap: str,
+    topic: str,
+    positions: Mapping[str, Any],
+    *,
+    options: Mapping[str, str] | None = None,
+    request_seconds: float = 5.0,
+) -> dict[int, int]:
+    """Offsets between the positions and the ends, by partition: at most so many records are waiting.
+
+    Raises SourceError like `read`.
+    """
+    spans = _Topic(topic, bootstrap, options or {}, request_seconds).spans(positions)
+    return {partition: end - start for partition, (start, end) in spans.items()}
+
+
+class _Topic:
+    """Questions about one topic; every one ends within `request_seconds`."""
+
+    def __init__(self, name: str, bootstrap: str, options: Mapping[str, str], request_seconds: float) -> None:
+        self.name = name
+        self.bootstrap = bootstrap
+        self.seconds = request_seconds
+        self.settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": "analytics-extract",
+            "socket.timeout.ms": int(request_seconds * 1000),
+            **options,
+        }
+        self.id = ""
+
+    def spans(self, positions: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+        """Partition → (first offset to read, end), the end being the last stable one: behind it are open
+        transactions.
+
+        Raises SourceError when the positions do not fit what the broker holds.
+        """
+        with self.errors_told():
+            admin = AdminClient(self.settings, logger=_log)
+            found = admin.describe_topics(TopicCollection([self.name]), request_timeout=self.seconds)
+            described = found[self.name].result(timeout=self.seconds + 5)
+            self.id = str(described.topic_id)
+            partitions = sorted(part.id for part in described.partitions)
+            first = self._offsets(admin, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+            end = self._offsets(admin, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        known = positions.get("topic_id")
+        if known and known != self.id:
+            raise SourceError(
+                f"Topic {self.name} at {self.bootstrap} was deleted and made anew (its id is {self.id}, "
+                f"{known} was read "
+                "before): offsets of the old one say nothing about it. Nothing was landed; once you are "
+                "sure that nothing "
+                f"of the old topic is missing, reset the position of the table that is fed by {self.name}."
+            )
+        offsets = {int(partition): int(offset) for partition, offset in positions.get("offsets", {}).items()}
+        if gone := sorted(set(offsets) - set(partitions)):
+            raise SourceError(
+                f"Topic {self.name} at {self.bootstrap} has lost partition {gone[0]}, which was read "
+                f"before; nothing was "
+                "landed. Restore the topic, or reset the position of the table that is fed by it."
+            )
+        for partition, offset in offsets.items():
+            if offset < first[partition]:
+                raise SourceError(
+                    f"Topic {self.name}, partition {partition}: offsets {offset} to {first[partition] - 1} "
+                    f"were deleted by "
+                    "the broker before they were read; nothing was landed. Lengthen the topic's retention; "
+                    "produce the "
+                    "missing records again if somebody has them; then reset this topic's position to "
+                    "accept the loss."
+                )
+            if offset > end[partition]:
+                raise SourceError(
+                    f"Topic {self.name}, partition {partition}: it was read up to offset {offset}, but "
+                    f"ends at "
+                    f"{end[partition]} now: the broker has lost records (or this is another cluster). "
+                    f"Nothing was landed; "
+                    "check ANALYTICS_KAFKA_BOOTSTRAP and the broker, then reset this topic's position."
+                )
+        return {part: (offsets.get(part, first[part]), end[part]) for part in partitions}
+
+    def _offsets(self, admin: AdminClient, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
+        asked = admin.list_offsets(
+            {TopicPartition(self.name, partition): spec for partition in partitions},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=self.seconds,
+        )
+        return {key.partition: int(answer.result(self.seconds + 5).offset) for key, answer in asked.items()}
+
+    @contextmanager
+    def errors_told(self) -> Iterator[None]:
+        """Turn what the client raises into a SourceError that says what to do."""
+        try:
+            yield
+        except KafkaException as error:
+            raise self.told(error.args[0]) from None
+        except TimeoutError:
+            raise self.told(KafkaError(KafkaError._TIMED_OUT)) from None
+
+    def told(self, error: KafkaError) -> SourceError:
+        """One error of the broker or the client as a sentence."""
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            return SourceError(
+                f"There is no topic {self.name} at {self.bootstrap}. Create it, or correct its declaration."
+            )
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            return SourceError(
+                f"Topic {self.name} at {self.bootstrap}: the broker deleted records while they were being "
+                f"read. Nothing was "
+                "landed; lengthen the topic's retention and run again."
+            )
+        return SourceError(
+            f"Topic {self.name} can't be read from {self.bootstrap}: {error.str()}. Nothing was landed; "
+            f"check that the "
+            "broker is up and ANALYTICS_KAFKA_BOOTSTRAP and ANALYTICS_KAFKA_OPTIONS are right, then run "
+            "again."
+        )
+
+
+def _batches(topic: _Topic, extract: Extract, stall_seconds: float) -> Iterator[pa.RecordBatch]:
+    spans = topic.spans(extract.positions)
+    ends = {partition: end for partition, (start, end) in spans.items() if start < end}
+    if ends:
+        consumer = Consumer(
+            {
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": _BATCH_BYTES >> 10,
+                **topic.settings,
+                "group.id": "analytics-extract",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "check.crcs": True,
+            },
+            logger=_log,
+        )
+        try:
+            with topic.errors_told():
+                consumer.assign([TopicPartition(topic.name, part, spans[part][0]) for part in ends])
+                yield from _until(consumer, topic, ends, stall_seconds)
+        finally:
+            consumer.close()
+    extract.positions = {
+        "topic_id": topic.id,
+        "offsets": {str(partition): end for partition, (_, end) in spans.items()},
+    }
+
+
+def _until(
+    consumer: Consumer, topic: _Topic, ends: dict[int, int], stall_seconds: float
+) -> Iterator[pa.RecordBatch]:
+    """Batches until every partition's position is at its end."""
+    deadline = time.monotonic() + stall_seconds
+    wanted = 1_000
+    while ends:
+        messages = consumer.consume(wanted, timeout=0.2)
+        records: list[Message] = []
+        for message in messages:
+            partition, offset, error = message.partition(), message.offset(), message.error()
+            end = None if partition is None else ends.get(partition)
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if error.fatal() or not error.retriable():
+                    raise topic.told(error)
+                continue
+            if end is None or partition is None or offset is None:
+                continue
+            if error is None and offset < end:
+                records.append(message)
+                offset += 1
+            if offset >= end:
+                del ends[partition]
+                consumer.incremental_unassign([TopicPartition(topic.name, partition)])
+        if records:
+            batch = _batch(records)
+            # A record can be large: what one call fetches is bounded in bytes, not in records alone.
+            wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * len(records) // max(1, batch.nbytes)))
+            yield batch
+        if messages:
+            deadline = time.monotonic() + stall_seconds
+        elif time.monotonic() > deadline:
+            waiting = ", ".join(str(partition) for partition in sorted(ends))
+            raise SourceError(
+                f"Topic {topic.name} at {topic.bootstrap}: no record for "
+                f"{timedelta(seconds=stall_seconds)} though "
+                f"partition {waiting} has more. Nothing was landed; check the broker, then run again."
+            )
+
+
+def _batch(messages: Sequence[Message]) -> pa.RecordBatch:
+    times = [message.timestamp() for message in messages]
+    headers: list[Any] = [message.headers() or [] for message in messages]
+    columns = [
+        pa.array([message.topic() for message in messages], pa.string()),
+        pa.array([message.partition() for message in messages], pa.int32()),
+        pa.array([message.offset() for message in messages], pa.int64()),
+        pa.array(
+            [None if kind == TIMESTAMP_NOT_AVAILABLE else moment * 1000 for kind, moment in times],
+            pa.timestamp("us", tz="UTC"),
+        ),
+        pa.array([message.key() for message in messages], pa.binary()),
+        pa.array(
+            [[{"name": name, "value": value} for name, value in pairs] for pairs in headers],
+            SCHEMA.field("headers").type,
+        ),
+        pa.array([message.value() for message in messages], pa.binary()),
+    ]
+    return pa.record_batch(columns, schema=SCHEMA)

@@ -1,0 +1,327 @@
+"""Tables of a PostgreSQL database: whole (`snapshot`) or what changed since a mark (`incremental`).
+
+Everything is read in one exported snapshot: rows, keys and control totals belong together. What was landed
+already is found by comparing whole rows with the landings that can still hold them, so nothing lands twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import sql
+
+from flows.extract import ControlTotal, DeadLetter, Extract, SourceError
+from flows.extract.postgres_changes import Changes
+from flows.extract.postgres_session import Snapshot
+from flows.extract.postgres_types import PAYLOAD, PROBLEM, check, convert, problem, schema
+from transforms.contract import Postgres, SourceEntity
+
+PART_BYTES = 256 << 20
+"""A table of at least twice this size is read in parts, side by side."""
+
+Mark = datetime | int
+
+_LONG = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What was landed before: `relation(since)` gives the raw rows of the landings since a time (None: all).
+
+    The relation, if there are such landings, belongs to `connection`.
+    """
+
+    connection: DuckDBPyConnection
+    relation: Callable[[datetime | None], DuckDBPyRelation | None]
+
+
+def read(
+    entity: SourceEntity,
+    dsn: str,
+    positions: Mapping[str, Any],
+    landed: Landed,
+    landed_at: datetime,
+    *,
+    clock_offset: timedelta = timedelta(0),
+    workers: int = 2,
+    part_bytes: int = PART_BYTES,
+) -> Extract:
+    """Read what the table holds and was not landed yet; nothing is connected before the first batch is
+    wanted.
+
+    `landed_at` is the time this landing will carry; `clock_offset` how far the rows' times are from the
+    server's clock (only a sandbox has one). Raises SourceError, then nothing may be committed.
+    """
+    if not isinstance(entity.read, Postgres):
+        raise TypeError(f"{entity.table} is not read from PostgreSQL")
+    extract = Extract(schema(entity), iter(()), dict(positions))
+    run = _Read(entity, entity.read, dsn, landed, landed_at, clock_offset, workers, part_bytes, extract)
+    extract.batches = run.batches()
+    return extract
+
+
+@dataclass
+class _Read:
+    entity: SourceEntity
+    how: Postgres
+    dsn: str
+    landed: Landed
+    landed_at: datetime
+    clock_offset: timedelta
+    workers: int
+    part_bytes: int
+    extract: Extract
+
+    @property
+    def name(self) -> str:
+        return f"{self.entity.source}.{self.entity.name}"
+
+    @property
+    def table(self) -> sql.Identifier:
+        return sql.Identifier(self.how.schema, self.how.table)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        with Snapshot(self.dsn, self.name, self.table) as snapshot:
+            found = snapshot.columns()
+            self.extract.warnings += check(self.entity, found)
+            declared = {column.name for column in self.entity.columns}
+            self.columns = [column for column in found if column.name in declared]
+            required = [*self.entity.key, *([self.how.cursor] if self.how.cursor else [])]
+            self.problem = problem(self.columns, required)
+            self._read_control(snapshot)
+            changes = Changes(self.entity, self.extract.schema, self.landed.connection)
+            with changes, snapshot.errors_told():
+                if self.how.mode == "snapshot":
+                    yield from self._whole(snapshot, changes)
+                elif self.how.mode == "incremental":
+                    yield from self._incremental(snapshot, changes)
+                else:
+                    raise SourceError(
+                        f"{self.name}: mode cdc is not read from the database but from Debezium's topics. "
+                        "Declare incremental or snapshot."
+                    )
+
+    # ---------------------------------------------------------------------------------------- the two modes
+
+    def _whole(self, snapshot: Snapshot, changes: Changes) -> Iterator[pa.RecordBatch]:
+        """Everything, when its content is another than last time; keys that are gone come as deletes."""
+        digest = changes.spool(self._rows(snapshot, sql.SQL("true")))
+        if digest == self.extract.positions.get("content"):
+            return
+        since = _time(self.extract.positions.get("last"))
+        before = self.landed.relation(since) if since else None
+        self.extract.positions = {"content": digest, "last": self.landed_at.isoformat()}
+        yield from changes.spooled()
+        if before is not None:
+            yield from changes.deleted(before)
+
+    def _incremental(self, snapshot: Snapshot, changes: Changes) -> Iterator[pa.RecordBatch]:
+        """Rows at or behind the mark less the lookback; then, when due, what a comparison of keys finds.
+
+        There is no upper bound: what the snapshot shows is taken, and the *mark* stays behind everything that
+        an open transaction could still commit. What is read again next time is recognised and left out.
+        """
+        cursor = self.how.cursor
+        if cursor is None:
+            raise SourceError(f"{self.name}: mode incremental needs a cursor column. Declare one.")
+        before = self.extract.positions
+        mark = _mark(before.get("mark"))
+        lower = mark - self.how.lookback if isinstance(mark, datetime) else mark
+        recent = [(_must(since), _mark(high)) for since, high in before.get("recent", [])]
+        needed = [(since, high) for since, high in recent if lower is None or _reaches(high, lower)]
+        if needed:
+            changes.remember(self.landed.relation(min(since for since, _ in needed)))
+        column = sql.Identifier(cursor)
+        where: sql.Composable = sql.SQL("true")
+        if lower is not None:
+            # Rows without a cursor would never be seen again: they come as dead letters.
+            where = sql.SQL("({0} >= {1} or {0} is null)").format(column, sql.Literal(lower))
+        highest: list[Mark] = []
+        given = 0
+        for batch in changes.new(self._rows(snapshot, where, parallel=lower is None), cursor, highest):
+            given += batch.num_rows
+            yield batch
+        compare = self._is_comparison_due(before)
+        if compare:
+            for batch in self._compare_keys(snapshot, changes, lower):
+                given += batch.num_rows
+                yield batch
+        high = max(highest, default=None)
+        after: dict[str, Any] = {**self._advance(snapshot, mark, high, before)}
+        after["recent"] = [[since.isoformat(), _json(top)] for since, top in needed]
+        if given:
+            after["recent"].append([self.landed_at.isoformat(), _json(high)])
+        after["compared_at"] = self.landed_at.isoformat() if compare else before.get("compared_at")
+        self.extract.positions = after
+
+    def _advance(
+        self, snapshot: Snapshot, mark: Mark | None, high: Mark | None, before: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The next mark: never past what an open transaction may still commit behind our back."""
+        activity = snapshot.activity
+        if activity.unknown:
+            self.extract.warnings.append(
+                f"{self.name}: {activity.unknown}; so the mark stays and the same rows are compared in "
+                f"every run."
+            )
+            return {"mark": _json(mark), "pending": before.get("pending")}
+        if isinstance(high, datetime):
+            cap = min(activity.clock, activity.oldest or activity.clock) + self.clock_offset
+            if activity.oldest and activity.clock - activity.oldest > _LONG:
+                self.extract.warnings.append(
+                    f"{self.name}: backend {activity.oldest_pid} has a transaction open since "
+                    f"{activity.oldest:%Y-%m-%d %H:%M:%S} UTC; rows after that are compared in every run. "
+                    "End it if it was forgotten."
+                )
+            at = min(cap, high)
+            return {"mark": _json(max(mark, at) if isinstance(mark, datetime) else at)}
+        # A number was handed out before its transaction commits. Once no transaction is open that began
+        # before we saw the highest one, nothing below it can come any more.
+        pending = before.get("pending")
+        if pending and (activity.oldest is None or activity.oldest > _must(pending["at"])):
+            mark, pending = pending["high"], None
+        if pending is None and isinstance(high, int):
+            pending = {"high": high, "at": snapshot.clock.isoformat()}
+        return {"mark": mark, "pending": pending}
+
+    # ------------------------------------------------------------------------------------------------- keys
+
+    def _is_comparison_due(self, before: Mapping[str, Any]) -> bool:
+        every, last = self.how.deletes_every, _time(before.get("compared_at"))
+        # The first read has nothing to compare with.
+        return every is not None and bool(before) and (last is None or self.landed_at - last >= every)
+
+    def _compare_keys(
+        self, snapshot: Snapshot, changes: Changes, lower: Mark | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Deletes, and rows that came to lie below the mark unseen (restored, or given an old time)."""
+        before = self.landed.relation(None)
+        if before is None or lower is None:
+            return
+        wanted = [column for column in self.columns if column.name in self.entity.key]
+        query = sql.SQL("select {}, ({}) is null and {} < {} as is_below from {}").format(
+            sql.SQL(", ").join([_as(column.expression, column.name) for column in wanted]),
+            self.problem,
+            sql.Identifier(str(self.how.cursor)),
+            sql.Literal(lower),
+            self.table,
+        )
+        changes.keep_keys(snapshot.stream(query))
+        yield from changes.deleted(before)
+        for keys in changes.missed():
+            yield from self._rows(snapshot, self._is_one_of(keys))
+
+    def _is_one_of(self, keys: Sequence[tuple[str, ...]]) -> sql.Composable:
+        names = sql.SQL(", ").join(sql.Identifier(name) for name in self.entity.key)
+        kinds = {column.name: column.pg_type for column in self.columns}
+        values = sql.SQL(", ").join(
+            sql.SQL("({})").format(
+                sql.SQL(", ").join(
+                    sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(kinds[name]))
+                    for name, value in zip(self.entity.key, key, strict=True)
+                )
+            )
+            for key in keys
+        )
+        return sql.SQL("({}) in ({})").format(names, values)
+
+    # ------------------------------------------------------------------------------------------------- rows
+
+    def _rows(
+        self, snapshot: Snapshot, where: sql.Composable, *, parallel: bool = True
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows in the declared types with `_op` 'r'; those that can't be held become dead letters."""
+        parts = snapshot.parts(self.workers, self.part_bytes) if parallel else [sql.SQL("true")]
+        values = [_as(column.expression, column.name) for column in self.columns]
+        queries: list[sql.Composable] = [
+            sql.SQL(
+                "select {values}, {problem_name}, case when {problem_name} is not null "
+                "then to_json(source)::text end as {payload} from (select *, {problem} as {problem_name} "
+                "from {table} as source where {part} and {where}) as source"
+            ).format(
+                values=sql.SQL(", ").join(values),
+                problem_name=sql.Identifier(PROBLEM),
+                payload=sql.Identifier(PAYLOAD),
+                problem=self.problem,
+                table=self.table,
+                part=part,
+                where=where,
+            )
+            for part in parts
+        ]
+        wanted = pa.schema([field for field in self.extract.schema if field.name != "_op"])
+        for batch in snapshot.stream_all(queries):
+            problems = batch.column(PROBLEM)
+            if problems.null_count != len(problems):
+                self._keep_dead_letters(batch.filter(problems.is_valid()))
+                batch = batch.filter(problems.is_null())
+            if batch.num_rows:
+                exact = convert(batch, wanted)
+                yield exact.append_column("_op", pa.array(["r"] * exact.num_rows, pa.string()))
+
+    def _keep_dead_letters(self, batch: pa.RecordBatch) -> None:
+        keys = [batch.column(name) for name in self.entity.key]
+        for row in range(batch.num_rows):
+            reason = str(batch.column(PROBLEM)[row])
+            self.extract.dead_letters.append(
+                DeadLetter(
+                    source=self.entity.source,
+                    entity=self.entity.name,
+                    reason=reason,
+                    payload=str(batch.column(PAYLOAD)[row]).encode(),
+                    received_at=self.landed_at,
+                    coordinates="\x1f".join([*(str(key[row]) for key in keys), reason]),
+                )
+            )
+
+    def _read_control(self, snapshot: Snapshot) -> None:
+        """What the source counts and sums itself, over exactly the rows that can be landed."""
+        control = self.entity.control
+        if control is None:
+            return
+        query = sql.SQL(
+            "select ({by} at time zone 'UTC')::date, coalesce({group}::text, ''), count(*), "
+            "coalesce(sum({amount}), 0) from {table} where ({problem}) is null group by 1, 2 order by 1, 2"
+        ).format(
+            by=sql.Identifier(control.by),
+            group=sql.Identifier(control.group) if control.group else sql.SQL("''"),
+            amount=sql.Identifier(control.amount),
+            table=self.table,
+            problem=self.problem,
+        )
+        self.extract.control = [
+            ControlTotal(day, group, int(count), Decimal(amount))
+            for day, group, count, amount in snapshot.rows(query)
+        ]
+
+
+def _reaches(high: Mark | None, lower: Mark) -> bool:
+    if isinstance(high, datetime) and isinstance(lower, datetime):
+        return high >= lower
+    return isinstance(high, int) and isinstance(lower, int) and high > lower
+
+
+def _as(expression: sql.Composable, name: str) -> sql.Composable:
+    return sql.SQL("{} as {}").format(expression, sql.Identifier(name))
+
+
+def _json(mark: Mark | None) -> str | int | None:
+    return mark.astimezone(UTC).isoformat() if isinstance(mark, datetime) else mark
+
+
+def _mark(value: str | int | None) -> Mark | None:
+    return _must(value) if isinstance(value, str) else value
+
+
+def _time(value: str | None) -> datetime | None:
+    return _must(value) if value else None
+
+
+def _must(value: str) -> datetime:
+    return datetime.fromisoformat(value)

@@ -1,0 +1,181 @@
+"""What of the rows just read is news, found in DuckDB, which spills to disk when there is much to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+
+from flows.extract.postgres_types import declared_type
+from transforms.contract import SourceEntity
+
+_ROWS = 100_000
+_KEYS = 5_000
+_NUMBER = "_extract"
+
+
+class Changes:
+    """The comparison tables of one read, as a context manager that drops them.
+
+    `connection` must serve nothing else meanwhile: rows stream through it.
+    """
+
+    def __init__(self, entity: SourceEntity, schema: pa.Schema, connection: DuckDBPyConnection) -> None:
+        self._schema = schema
+        self._connection = connection
+        self._keys = list(entity.key)
+        self._kinds = {column.name: declared_type(column.type) for column in entity.columns}
+        self._window = entity.partition.by if entity.partition else None
+        self._has_memory = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("landed_before", "source_keys", "live_keys", "spool"):
+            self._connection.execute(f"drop table if exists temp.{name}")
+
+    # --------------------------------------------------------------------------------------- what was landed
+
+    def remember(self, before: DuckDBPyRelation | None) -> None:
+        """Keep key and row hash of the newest landed version of each key; `new` leaves these out."""
+        if before is None:
+            return
+        newest = self._newest(before, f"{{'op': _op, 'row': {self._hash()}}}")
+        self._connection.execute(
+            f"create or replace temp table landed_before as select {_list(self._keys)}, newest.row as "
+            f"landed_row "
+            f"from ({newest}) where newest.op = 'r'"
+        )
+        self._has_memory = True
+
+    def new(
+        self, batches: Iterator[pa.RecordBatch], cursor: str, highest: list[Any]
+    ) -> Iterator[pa.RecordBatch]:
+        """The batches without the rows that `remember` knows; each one's highest cursor goes into `highest`."""
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                highest.append(pc.max(batch.column(cursor)).as_py())
+                yield batch
+
+        if not self._has_memory:
+            yield from watched()
+            return
+        fresh = pa.RecordBatchReader.from_batches(self._schema, watched())
+        yield from self._query(
+            f"select fresh.* from fresh anti join landed_before on "
+            f"{_same('fresh', 'landed_before', self._keys)} and {self._hash('fresh')} = landed_row",
+            fresh=fresh,
+        )
+
+    def deleted(self, before: DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
+        """A row with `_op` 'd' for each key that is live in `before` and not at the source any more.
+
+        Filled are the key and the column of the window, so that the right partitions are rebuilt.
+        """
+        window = self._window
+        kept = f"{{'op': _op, 'window': {window or 'null'}}}"
+        values = ", ".join(
+            f"newest.window::{self._kinds[name]} as {name}"
+            if name == window and name not in self._keys
+            else (f'"{name}"' if name in self._keys else f'null::{self._kinds[name]} as "{name}"')
+            for name in self._schema.names
+            if name != "_op"
+        )
+        yield from self._query(
+            f"select {values}, 'd' as _op from ({self._newest(before, kept)}) as live "
+            f"anti join source_keys on {_same('live', 'source_keys', self._keys)} "
+            f"where newest.op = 'r' order by {_list(self._keys)}"
+        )
+        self._connection.execute(
+            f"create or replace temp table live_keys as select {_list(self._keys)} "
+            f"from ({self._newest(before, kept)}) where newest.op = 'r'"
+        )
+
+    # ------------------------------------------------------------------------------------ what the source has
+
+    def keep_keys(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Take over the keys of all rows at the source, with `is_below`: it should have been landed."""
+        kinds = [self._schema.field(name) for name in self._keys]
+        wanted = pa.schema([*kinds, pa.field("is_below", pa.bool_())])
+        keys = pa.RecordBatchReader.from_batches(wanted, (_convert_keys(batch, wanted) for batch in batches))
+        self._store("source_keys", "select * from fresh", keys)
+
+    def missed(self) -> Iterator[Sequence[tuple[str, ...]]]:
+        """Keys that should have been landed and are not live (after `deleted`), some thousand at a time."""
+        texts = ", ".join(f'source_keys."{name}"::varchar' for name in self._keys)
+        found = self._connection.execute(
+            f"select {texts} from source_keys "
+            f"anti join live_keys on {_same('source_keys', 'live_keys', self._keys)} where is_below"
+        )
+        rows = found.fetchall()
+        for start in range(0, len(rows), _KEYS):
+            yield rows[start : start + _KEYS]
+
+    def spool(self, batches: Iterator[pa.RecordBatch]) -> str:
+        """Keep all rows; returns a digest of their content, whatever their order."""
+        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
+        self._store("spool", "select * from fresh", reader)
+        self._connection.execute(
+            f"create or replace temp table source_keys as select {_list(self._keys)} from spool"
+        )
+        names = ", ".join(f"'{name}': \"{name}\"" for name in self._kinds)
+        found = self._connection.execute(
+            "select count(*), coalesce(sum(md5_number_lower(content)), 0), "
+            "coalesce(sum(md5_number_upper(content)), 0) "
+            f"from (select to_json({{{names}}})::varchar as content from spool)"
+        ).fetchone()
+        assert found is not None
+        return "-".join(f"{number:x}" for number in found)
+
+    def spooled(self) -> Iterator[pa.RecordBatch]:
+        """The rows that were kept, in the order of their keys."""
+        yield from self._query(f"select * from spool order by {_list(self._keys)}")
+
+    # ------------------------------------------------------------------------------------------------ inside
+
+    def _newest(self, before: DuckDBPyRelation, value: str) -> str:
+        """Query for the newest version of each key, as `newest`."""
+        self._connection.register("raw_before", before)
+        return (
+            f"select {_list(self._keys)}, arg_max({value}, {{'at': _landed_at, 'seq': _seq}}) as newest "
+            f"from raw_before group by {_list(self._keys)}"
+        )
+
+    def _hash(self, table: str = "") -> str:
+        prefix = f"{table}." if table else ""
+        values = ", ".join(f'{prefix}"{name}"::{kind}' for name, kind in self._kinds.items())
+        return f"hash({values})"
+
+    def _store(self, name: str, query: str, fresh: pa.RecordBatchReader) -> None:
+        self._connection.register("fresh", fresh)
+        self._connection.execute(f"create or replace temp table {name} as {query}")
+        self._connection.unregister("fresh")
+
+    def _query(self, query: str, fresh: pa.RecordBatchReader | None = None) -> Iterator[pa.RecordBatch]:
+        if fresh is not None:
+            self._connection.register("fresh", fresh)
+        for batch in self._connection.sql(query).to_arrow_reader(_ROWS):
+            if batch.num_rows:
+                columns = [batch.column(field.name).cast(field.type) for field in self._schema]
+                yield pa.record_batch(columns, schema=self._schema)
+
+
+def _convert_keys(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for field, column in ((field, batch.column(field.name)) for field in wanted)
+    ]
+    return pa.record_batch(columns, schema=wanted)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _same(left: str, right: str, names: Sequence[str]) -> str:
+    return " and ".join(f'{left}."{name}" = {right}."{name}"' for name in names)

@@ -1,0 +1,293 @@
+"""One consistent view of a PostgreSQL database, read by as many connections as it takes.
+
+A coordinating connection holds a read-only REPEATABLE READ transaction and exports its snapshot; readers
+stream `COPY (FORMAT binary)` through ADBC inside the same snapshot, 16 MB at a time.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any, Self
+
+import psycopg
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi as adbc
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from flows.extract import SourceError
+from flows.extract.postgres_types import SourceColumn
+
+APPLICATION = "analytics extract"
+_CATALOG_SECONDS = 120
+_BATCH_BYTES = 16 << 20
+_READ_SECONDS = 6 * 3600
+_SESSION = {
+    "search_path": "pg_catalog",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "iso_8601",
+    "extra_float_digits": "1",
+    "lock_timeout": "30s",
+    # The coordinator waits while the readers read; the server must not take that for a forgotten session.
+    "idle_in_transaction_session_timeout": "0",
+}
+_CONNECTION = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What may still be committed: `oldest` is the start of the oldest open transaction, `clock` the server's
+    time when that was asked. `unknown` says why the oldest can't be known (then no mark may advance).
+    """
+
+    clock: datetime
+    oldest: datetime | None
+    oldest_pid: int | None = None
+    unknown: str = ""
+
+
+class Snapshot:
+    """An exported snapshot in which one table can be read, as a context manager.
+
+    `name` (source.entity) opens every message.
+    """
+
+    def __init__(self, dsn: str, name: str, table: sql.Identifier) -> None:
+        self._name = name
+        self._table = table
+        try:
+            given = conninfo_to_dict(dsn)
+        except psycopg.Error:
+            raise SourceError(
+                f"{name}: the connection string is none that PostgreSQL understands; "
+                "write it like postgresql://user@host:5432/database."
+            ) from None
+        self._dsn = make_conninfo(dsn, application_name=APPLICATION, **{**_CONNECTION, **_kept(given)})
+        self._secret = str(given.get("password") or "")
+        self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
+        self._stack = ExitStack()
+        self._id = ""
+        self._coordinator: psycopg.Connection[tuple[Any, ...]]
+        self.activity: Activity
+        self.clock: datetime
+        """The server's time just after the snapshot was taken."""
+
+    def __enter__(self) -> Self:
+        with self.errors_told():
+            self._coordinator = self._stack.enter_context(psycopg.connect(self._dsn, autocommit=True))
+            # Asked before the snapshot is taken: who begins later has a later start.
+            self.activity = _activity(self._coordinator)
+            self._coordinator.execute("begin isolation level repeatable read, read only")
+            # Locked before the snapshot is taken: a table rewritten after it would look empty in it.
+            self._execute(sql.SQL("lock table {} in access share mode").format(self._table))
+            self._execute(_settings(_CATALOG_SECONDS))
+            found = self._execute(sql.SQL("select pg_export_snapshot(), clock_timestamp()"))[0]
+            self._id, self.clock = str(found[0]), found[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def rows(self, query: sql.Composable) -> list[tuple[Any, ...]]:
+        """All rows of a small query inside the snapshot."""
+        with self.errors_told():
+            return self._execute(query)
+
+    def columns(self) -> list[SourceColumn]:
+        """The table's columns in their order."""
+        found = self.rows(
+            sql.SQL(
+                "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
+                "else atttypmod end) from pg_attribute join pg_type as type on type.oid = atttypid "
+                "join pg_type as base on base.oid = case when type.typtype = 'd' then type.typbasetype "
+                "else type.oid end where attrelid = to_regclass({}) and attnum > 0 and not attisdropped "
+                "order by attnum"
+            ).format(sql.Literal(self._text(self._table)))
+        )
+        return [SourceColumn(name, kind) for name, kind in found]
+
+    def parts(self, wanted: int, least_bytes: int) -> list[sql.Composable]:
+        """Conditions that divide the table into at most `wanted` parts of at least that size, by its blocks.
+
+        Blocks and not keys: they divide evenly whatever the keys are, and no index is read.
+        """
+        found = self.rows(
+            sql.SQL(
+                "select pg_relation_size(pg_class.oid), current_setting('block_size')::bigint "
+                "from pg_class join pg_am on pg_am.oid = relam "
+                "where pg_class.oid = to_regclass({}) and amname = 'heap'"
+            ).format(sql.Literal(self._text(self._table)))
+        )
+        size, block = found[0] if found else (0, 1)
+        count = max(1, min(wanted, size // max(1, least_bytes)))
+        starts = [size // block * part // count for part in range(count)]
+        return (
+            [
+                sql.SQL(" and ").join(
+                    [sql.SQL("ctid >= {}::tid").format(sql.Literal(f"({start},0)"))]
+                    # The last part is open: the table may have grown meanwhile.
+                    + (
+                        [sql.SQL("ctid < {}::tid").format(sql.Literal(f"({end},0)"))]
+                        if end is not None
+                        else []
+                    )
+                )
+                for start, end in zip(starts, [*starts[1:], None], strict=True)
+            ]
+            if count > 1
+            else [sql.SQL("true")]
+        )
+
+    def stream(self, query: sql.Composable) -> Iterator[pa.RecordBatch]:
+        """The rows of a query inside the snapshot; one that breaks off raises, so only the end is final."""
+        text = self._text(query)
+        with self.errors_told(), ExitStack() as stack:
+            connection = stack.enter_context(adbc.connect(self._dsn, autocommit=False))
+            cursor = stack.enter_context(connection.cursor())
+            cursor.execute("set transaction isolation level repeatable read, read only")
+            cursor.execute(f"set transaction snapshot '{self._id}'")
+            cursor.execute(self._text(_settings(_READ_SECONDS)))
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
+            cursor.execute(text)
+            reader = stack.enter_context(cursor.fetch_record_batch())
+            yield from reader
+
+    def stream_all(self, queries: Sequence[sql.Composable]) -> Iterator[pa.RecordBatch]:
+        """The rows of several queries inside the snapshot, a connection each, in the order they arrive."""
+        if len(queries) == 1:
+            return self.stream(queries[0])
+        return _side_by_side([partial(self.stream, query) for query in queries])
+
+    @contextmanager
+    def errors_told(self) -> Iterator[None]:
+        """Turn what the drivers raise into a SourceError without passwords and values."""
+        try:
+            yield
+        except SourceError:
+            raise
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            raise SourceError(
+                f"{self._name}: the database at {self._where} has no table {self._text(self._table)}, "
+                "or its schema is closed to this role. Create it, or grant USAGE on its schema and SELECT "
+                "on it."
+            ) from None
+        except (psycopg.Error, adbc.Error, OSError, pa.ArrowException) as error:
+            raise SourceError(
+                f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
+                "Nothing was landed; when that is mended, run again."
+            ) from None
+
+    def _execute(self, query: sql.Composable) -> list[tuple[Any, ...]]:
+        cursor = self._coordinator.execute(query.as_bytes(self._coordinator))
+        return cursor.fetchall() if cursor.description else []
+
+    def _text(self, query: sql.Composable) -> str:
+        return query.as_string(self._coordinator)
+
+    def _reason(self, error: Exception) -> str:
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        text = re.sub(r"^.*?(?:ERROR|FATAL):\s*", "", text)
+        state = str(getattr(error, "sqlstate", None) or "")
+        if state.startswith("22") or isinstance(error, pa.ArrowException):
+            # Data errors quote the value.
+            return f"a value could not be converted ({type(error).__name__} {state})".replace(" )", ")")
+        return (text.replace(self._secret, "***") if self._secret else text).rstrip(". ")
+
+
+def _kept(given: dict[str, Any]) -> dict[str, str]:
+    return {name: str(given[name]) for name in _CONNECTION if given.get(name) is not None}
+
+
+def _settings(seconds: int) -> sql.Composable:
+    """Session settings for this transaction alone, so that a connection pooler may stand in between."""
+    values = {**_SESSION, "statement_timeout": f"{seconds}s"}
+    calls = [
+        sql.SQL("pg_catalog.set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+        for name, value in values.items()
+    ]
+    return sql.SQL("select {}").format(sql.SQL(", ").join(calls))
+
+
+def _activity(connection: psycopg.Connection[tuple[Any, ...]]) -> Activity:
+    row = connection.execute(
+        """
+        select clock_timestamp(), min(xact_start),
+            (array_agg(pid order by xact_start) filter (where xact_start is not null))[1],
+            count(*) filter (where usesysid <> (select oid from pg_roles where rolname = current_user)
+                and not pg_has_role(current_user, 'pg_read_all_stats', 'usage')),
+            pg_is_in_recovery(),
+            (select count(*) from pg_prepared_xacts where database = current_database())
+        from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and application_name <> %s
+            and coalesce(backend_type, '') not in ('autovacuum worker', 'walsender')
+        """,
+        (APPLICATION,),
+    ).fetchone()
+    assert row is not None
+    clock, oldest, pid, hidden, is_standby, prepared = row
+    unknown = ""
+    if is_standby:
+        unknown = "this is a read replica, which does not know the transactions open on its primary"
+    elif hidden:
+        unknown = "this role can't see other sessions' transactions (grant pg_read_all_stats to it)"
+    elif prepared:
+        unknown = "there are prepared transactions (pg_prepared_xacts), whose start is not known"
+    return Activity(clock, oldest, pid, unknown)
+
+
+def _side_by_side(streams: Sequence[Callable[[], Iterator[pa.RecordBatch]]]) -> Iterator[pa.RecordBatch]:
+    """Several streams, a thread each; at most two batches a stream wait. The first error ends all of them."""
+    waiting: queue.Queue[pa.RecordBatch | Exception | None] = queue.Queue(maxsize=2 * len(streams))
+    stop = threading.Event()
+
+    def hand_over(item: pa.RecordBatch | Exception | None) -> None:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def work(stream: Callable[[], Iterator[pa.RecordBatch]]) -> None:
+        try:
+            batches = stream()
+            for batch in batches:
+                hand_over(batch)
+                if stop.is_set():
+                    return
+            hand_over(None)
+        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that reads
+            hand_over(error)
+
+    threads = [threading.Thread(target=work, args=(stream,), daemon=True) for stream in streams]
+    for thread in threads:
+        thread.start()
+    try:
+        running = len(threads)
+        while running:
+            item = waiting.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=30)

@@ -1,0 +1,347 @@
+"""Landing: what a source has to say, unchanged, into the lake's raw layer, entered in the ledger.
+
+`land` is the only way a row gets into the lake from outside. What it lands nobody interprets here; it only
+asks which windows the rows touch, so that exactly these are rebuilt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from flows import deadletters
+from flows.extract import Extract
+from flows.extract.postgres import Landed
+from flows.failpoints import failpoint
+from flows.services import Services
+from flows.settings import Settings
+from flows.stores.lake import Lake
+from flows.stores.ledger import Conflict, Ledger, Position
+from flows.stores.manifest import Commit, LakeFile
+from transforms.contract import Kafka, Layer, Postgres, SourceEntity
+
+ROWS_PER_FILE = 1_000_000
+LANDED_ON = "landed_on"
+_CLOCK = "landed_at"
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What one read of an entity brought. `token` is empty when there was no new row."""
+
+    entity: SourceEntity
+    token: str = ""
+    batch_id: str = ""
+    landed_at: datetime | None = None
+    files: tuple[LakeFile, ...] = ()
+    rows: int = 0
+    windows: Mapping[str, int] | None = None
+    dead_letters: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def land(
+    services: Services, entity: SourceEntity, run_id: str, *, rows_per_file: int = ROWS_PER_FILE
+) -> Landing | None:
+    """Land what is new of one entity; None when there is nothing to tell.
+
+    1. Hold the entity's advisory lock: a second run waits here, and then finds nothing new.
+    2. Read the position from the ledger.
+    3. Extract from there, streaming into Parquet files of bounded size (final names that nobody trusts yet).
+    4. Ask which windows the rows touch.
+    5. In one transaction: ledger entry with the files, position, control totals, dead letters. Then the
+    manifest.
+
+    A crash before 5 leaves orphans that the next run sweeps; the same position gives the same token, so
+    nothing is landed twice. Raises SourceError when the source can't be read; nothing is committed then.
+    """
+    with services.ledger() as ledger, ledger.locked("land", entity.table):
+        return _Landing(services, entity, run_id, ledger, rows_per_file).run()
+
+
+class _Landing:
+    def __init__(
+        self, services: Services, entity: SourceEntity, run_id: str, ledger: Ledger, rows_per_file: int
+    ) -> None:
+        self.settings: Settings = services.settings
+        self.lake: Lake = services.lake
+        self.ledger = ledger
+        self.entity = entity
+        self.run_id = run_id
+        self.rows_per_file = rows_per_file
+        self.position = ledger.positions(entity.table)
+        self.landed_at = _after(self.settings.now(), self.position)
+        self.token = _token(entity, self.position)
+        # The name is the run's own: whoever has lost its lock must not write over a file of its successor.
+        self.batch_id = f"{self.token}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
+
+    def run(self) -> Landing | None:
+        with self._duckdb() as comparing, self._duckdb() as counting:
+            extract = self._extract(comparing)
+            try:
+                files = list(self._write(extract, counting))
+                failpoint("landing.written")
+                windows = extract.windows
+                if windows is None:
+                    windows = self._windows(counting, files)
+            finally:
+                close = getattr(extract.batches, "close", None)
+                if close is not None:
+                    close()
+        rows = sum(file.rows for file in files)
+        letters = [
+            letter if letter.batch_id or letter.topic else replace(letter, batch_id=None)
+            for letter in extract.dead_letters
+        ]
+        landing = Landing(
+            self.entity,
+            token=self.token if rows else "",
+            batch_id=self.batch_id,
+            landed_at=self.landed_at,
+            files=tuple(files),
+            rows=rows,
+            windows=windows,
+            warnings=tuple(extract.warnings),
+        )
+        new_letters = self._commit(landing, extract, letters)
+        if rows == 0 and not new_letters and not extract.warnings:
+            return None
+        return replace(landing, dead_letters=new_letters)
+
+    # --------------------------------------------------------------------------------------------- reading
+
+    def _extract(self, connection: DuckDBPyConnection) -> Extract:
+        entity, settings, before = self.entity, self.settings, dict(self.position.positions)
+        before.pop(_CLOCK, None)
+        if isinstance(entity.read, Kafka):
+            from flows.extract import kafka
+
+            bootstrap = settings.require("kafka_bootstrap")
+            return kafka.read(entity, bootstrap, before, options=settings.kafka_options)
+        if isinstance(entity.read, Postgres):
+            from flows.extract import postgres
+
+            return postgres.read(
+                entity,
+                settings.require("app_dsn"),
+                before,
+                Landed(connection, lambda since: self._landed(connection, since)),
+                self.landed_at,
+                clock_offset=settings.clock_offset,
+                workers=settings.workers,
+            )
+        from flows.extract import rest
+        from flows.extract.http import RestConnection
+
+        api = RestConnection(
+            settings.require(f"{entity.source}_url"),
+            settings.require(f"{entity.source}_key"),
+            tries=settings.retries + 1,
+        )
+        return rest.read(entity, api, before or None, self.landed_at)
+
+    def _landed(self, connection: DuckDBPyConnection, since: datetime | None) -> DuckDBPyRelation | None:
+        files = [
+            file
+            for file in self.ledger.files(self.entity.table)
+            if since is None or file.max is None or datetime.fromisoformat(file.max) >= since
+        ]
+        return self.lake.read(connection, files) if files else None
+
+    # --------------------------------------------------------------------------------------------- writing
+
+    def _write(self, extract: Extract, connection: DuckDBPyConnection) -> Iterator[LakeFile]:
+        portions = _portions(extract, self.batch_id, self.landed_at, self.rows_per_file)
+        for number, reader in enumerate(portions):
+            if number == 0:
+                failpoint("landing.extracted")
+            yield self.lake.write(
+                Layer.RAW.value,
+                self.entity.table,
+                LANDED_ON,
+                f"{self.landed_at:%Y-%m-%d}",
+                self.batch_id if number == 0 else f"{self.batch_id}-{number:05d}",
+                connection.from_arrow(reader),
+                measured="_landed_at",
+            )
+
+    def _windows(self, connection: DuckDBPyConnection, files: list[LakeFile]) -> dict[str, int]:
+        """Rows per touched window; '' where it can't be told."""
+        if not files:
+            return {}
+        partition = self.entity.partition
+        if partition is None:
+            return {"": sum(file.rows for file in files)}
+        if isinstance(self.entity.read, Kafka):
+            path = json.dumps({self.entity.read.event_time: "VARCHAR"}).replace("'", "''")
+            field = f'"{self.entity.read.event_time}"'
+            moment = f"try_cast(try(from_json(decode(value), '{path}')).{field} as timestamptz)"
+        else:
+            moment = f'"{partition.by}"'
+        form = "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
+        # The paths are our own, written a moment ago: nothing has to be verified yet.
+        paths = [str(Path(self.lake.root, file.path)) for file in files]
+        rows = connection.execute(
+            f"select coalesce(strftime({moment}, '{form}'), ''), count(*) "
+            "from read_parquet(?, hive_partitioning = false) group by 1 order by 1",
+            [paths],
+        ).fetchall()
+        length = len("2025-10-07" if partition.every == "day" else "2025-10")
+        counts: Counter[str] = Counter()
+        for window, count in rows:
+            # A year of five digits or before Christ is no window.
+            counts[window if len(window) == length else ""] += count
+        return dict(counts)
+
+    # ------------------------------------------------------------------------------------------ committing
+
+    def _commit(self, landing: Landing, extract: Extract, letters: list[Any]) -> int:
+        positions = {**extract.positions, _CLOCK: self.landed_at.isoformat()}
+        entered = 0
+
+        def within(connection: Connection[Any]) -> None:
+            nonlocal entered
+            entered = deadletters.enter(connection, letters)
+            self._enter_control(connection, extract)
+
+        if landing.rows == 0:
+            before = {name: value for name, value in self.position.positions.items() if name != _CLOCK}
+            if letters or before != extract.positions:
+                with self.ledger.connection.transaction():
+                    within(self.ledger.connection)
+                    self._move_on(extract.positions)
+            return entered
+        commit = Commit(
+            token=self.token,
+            kind="land",
+            layer=Layer.RAW.value,
+            table=self.entity.table,
+            run_id=self.run_id,
+            add=landing.files,
+            positions=positions,
+            windows=landing.windows or {},
+            control=_control(extract),
+            row_count=landing.rows,
+            landed_at=self.landed_at,
+        )
+        self.ledger.record(self.lake, commit, version=self.position.version, within=within)
+        failpoint("landing.committed")
+        return entered
+
+    def _move_on(self, positions: Mapping[str, Any]) -> None:
+        """Note a position that brought no row: no landing, so nothing downstream is due."""
+        if self.position.version == 0:
+            return
+        kept = {**positions, _CLOCK: self.position.positions.get(_CLOCK)}
+        moved = self.ledger.connection.execute(
+            "update ops.position set positions = %s, version = version + 1 where entity = %s and version = "
+            "%s",
+            (Jsonb(kept), self.entity.table, self.position.version),
+        ).rowcount
+        if moved != 1:
+            raise Conflict(f"{self.entity.table} was landed by somebody else in the meantime. Run again.")
+
+    def _enter_control(self, connection: Connection[Any], extract: Extract) -> None:
+        """The newest totals take the place of the older ones, which describe rows that have changed since."""
+        if extract.control is None:
+            return
+        connection.execute("delete from ops.control_total where entity = %s", (self.entity.table,))
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into ops.control_total (entity, day, group_value, row_count, amount, token) "
+                "values (%s, %s, %s, %s, %s, %s)",
+                [
+                    (self.entity.table, total.day, total.group, total.row_count, total.amount, self.token)
+                    for total in extract.control
+                    if total.day is not None
+                ],
+            )
+
+    def _duckdb(self) -> DuckDBPyConnection:
+        folder = self.lake.root / ".spill"
+        connection = duckdb.connect(
+            config={
+                "autoinstall_known_extensions": False,
+                "arrow_lossless_conversion": True,
+                "memory_limit": self.settings.memory_limit,
+                "temp_directory": str(folder),
+                "preserve_insertion_order": True,
+            }
+        )
+        connection.execute("set TimeZone = 'UTC'")
+        return connection
+
+
+def _portions(
+    extract: Extract, batch_id: str, landed_at: datetime, rows_per_file: int
+) -> Iterator[pa.RecordBatchReader]:
+    """Readers of at most `rows_per_file` rows each, each row with its place. Read them in turn."""
+    schema = pa.schema(
+        [
+            *extract.schema,
+            pa.field("_batch_id", pa.string()),
+            pa.field("_landed_at", pa.timestamp("us", tz="UTC")),
+            pa.field("_seq", pa.int64()),
+        ]
+    )
+    batches = (batch for batch in extract.batches if batch.num_rows)
+    waiting = next(batches, None)
+    seq = 0
+
+    def portion() -> Iterator[pa.RecordBatch]:
+        nonlocal waiting, seq
+        room = rows_per_file
+        while waiting is not None and room:
+            part, rest = waiting.slice(0, room), waiting.slice(room)
+            count = part.num_rows
+            yield pa.record_batch(
+                [
+                    *part.columns,
+                    pa.repeat(pa.scalar(batch_id), count),
+                    pa.repeat(pa.scalar(landed_at, pa.timestamp("us", tz="UTC")), count),
+                    pa.array(range(seq, seq + count), pa.int64()),
+                ],
+                schema=schema,
+            )
+            seq += count
+            room -= count
+            waiting = rest if rest.num_rows else next(batches, None)
+
+    while waiting is not None:
+        yield pa.RecordBatchReader.from_batches(schema, portion())
+
+
+def _after(now: datetime, position: Position) -> datetime:
+    """The landing's time: never the same or an earlier one for one entity, whatever the clock does."""
+    last = position.positions.get(_CLOCK)
+    if last is None:
+        return now.astimezone(UTC)
+    return max(now.astimezone(UTC), datetime.fromisoformat(last) + timedelta(microseconds=1))
+
+
+def _token(entity: SourceEntity, position: Position) -> str:
+    text = json.dumps([entity.table, position.version, dict(position.positions)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _control(extract: Extract) -> dict[str, Any]:
+    if extract.control is None:
+        return {}
+    return {
+        "totals": [
+            [total.day.isoformat() if total.day else None, total.group, total.row_count, str(total.amount)]
+            for total in extract.control
+        ]
+    }
