@@ -1,7 +1,7 @@
 """What the generator did, on disk: `<sandbox>/truth/log/<kind>/<period>.parquet`.
 
 Kinds: users, changes, orders and mails (one row each, with their whole future), deliveries (every message sent to a topic,
-with its partition and offset) and late (messages that still wait to be sent).
+with its partition and offset), late (messages that still wait to be sent) and mentioned (users in the events up to a stop).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import polars as pl
 
 from flows.sandbox.world.shape import BASE
 
-Kind = Literal["users", "changes", "orders", "mails", "deliveries", "late"]
+Kind = Literal["users", "changes", "orders", "mails", "deliveries", "late", "mentioned"]
 
 
 class Log:

@@ -15,6 +15,11 @@ from flows.sandbox.world.clickstream import PARTITIONS, TOPICS
 
 RETENTION_MS = 30 * 86_400_000
 """Time a topic keeps a message: its readers may count on 7 days, the sandbox gives 30."""
+_SETTLING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 Positions = dict[str, list[int]]
 """For each topic the offset of the next message, by partition."""
 
@@ -62,6 +67,18 @@ def create(bootstrap: str) -> None:
 def positions(bootstrap: str) -> Positions:
     """The offset the next message of each partition will get."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
+    for _ in range(200):
+        try:
+            return _positions(admin)
+        except KafkaException as error:
+            # Just after their creation partitions have no leader yet.
+            if not error.args[0].retriable() and error.args[0].code() not in _SETTLING:
+                raise
+            time.sleep(0.1)
+    raise DeliveryError(f"The broker at {bootstrap} does not say where its topics end; stop and start the sandbox.")
+
+
+def _positions(admin: AdminClient) -> Positions:
     asked = {TopicPartition(topic, p): OffsetSpec.latest() for topic in TOPICS for p in range(PARTITIONS)}
     result: Positions = {topic: [0] * PARTITIONS for topic in TOPICS}
     for place, future in admin.list_offsets(asked, request_timeout=20).items():
