@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ import orjson
 
 # Integers stay text while scanning: Python refuses to convert more than 4,300 digits, and nobody needs them.
 _SCANNER = json.JSONDecoder(parse_int=str, parse_float=str)
+
+# What structure is made of; strings are taken whole, so that a bracket in one counts for nothing.
+_MARKS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def _elements(text: str, index: int) -> tuple[list[tuple[int, int]], int]:
     if text[index] == "]":
         return spans, index + 1
     while True:
-        _, end = _SCANNER.raw_decode(text, index)
+        end = _end(text, index)
         spans.append((index, end))
         index = _blank(text, end)
         if text[index] == "]":
@@ -88,6 +92,28 @@ def _elements(text: str, index: int) -> tuple[list[tuple[int, int]], int]:
         if text[index] != ",":
             raise ValueError("its JSON is broken between two records")
         index = _blank(text, index + 1)
+
+
+def _end(text: str, index: int) -> int:
+    """Where the element at `index` ends, also when it is no JSON: then at the comma or bracket that follows
+    it.
+
+    So one record that is broken or nested too deeply costs itself and not the page. IndexError when the
+    text ends before the element does.
+    """
+    with suppress(ValueError, RecursionError):
+        return int(_SCANNER.raw_decode(text, index)[1])
+    depth = 0
+    for mark in _MARKS.finditer(text, index):
+        if mark[0] in "[{":
+            depth += 1
+        elif mark[0] in "]}":
+            if depth == 0:
+                return mark.start()
+            depth -= 1
+        elif mark[0] == "," and depth == 0:
+            return mark.start()
+    raise IndexError
 
 
 def _members(text: str, records: str) -> tuple[list[tuple[int, int]], dict[str, Any], int]:

@@ -7,6 +7,7 @@ and size limits counted after decompression, and the pace the service asks for.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -25,6 +26,10 @@ import stamina
 from flows.extract import SourceError
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+# stamina's own line names neither what failed nor why, and goes to stderr where no logging is set up.
+logging.getLogger("stamina").setLevel(logging.ERROR)
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -158,7 +163,9 @@ class Http:
         raise AssertionError("a retry loop ends by returning or raising")
 
     def _get_once(self, path: str, parameters: Mapping[str, str]) -> bytes:
-        time.sleep(max(0.0, self._pause_until - time.monotonic()))
+        pause = self._pause_until - time.monotonic()
+        if pause > 0:
+            time.sleep(pause)
         self.requests += 1
         try:
             with self._client.stream("GET", self._base + path, params=dict(parameters)) as response:
@@ -275,6 +282,7 @@ class Http:
 def _pause(error: Exception) -> bool | float:
     if not isinstance(error, _PassingError):
         return False
+    _LOG.info("%s Asking again.", error)
     return True if error.wait is None else error.wait
 
 

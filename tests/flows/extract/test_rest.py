@@ -236,6 +236,9 @@ def test_a_day_of_statistics_lands_again_only_when_its_numbers_move(apis: Any) -
         ('{"id":"ch_1","name":"\\ud800"}', "not valid JSON"),
         ('{"id":"ch_1","n":NaN}', "not valid JSON"),
         ('{"id":"ch_1","n":1e400}', "not valid JSON"),
+        ('{"id":"ch_1" "n":["]",2]}', "not valid JSON"),
+        ("nonsense", "not valid JSON"),
+        ('{"id":"ch_1","n":' + "[" * 100_000 + "]" * 100_000 + "}", "not valid JSON"),
         ('{"id":"ch_1","name":"\udcff"}', "not valid JSON"),
     ],
 )
