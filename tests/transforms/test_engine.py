@@ -1,0 +1,136 @@
+"""A model gets its upstreams as declared and gives its table as declared."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pytest
+from duckdb import DuckDBPyConnection
+
+from tests.transforms.conftest import ReadModels
+from tests.transforms.test_harness import STG_CLICKS, STG_USERS
+from tests.transforms.test_model import POLARS
+from transforms import engine, registry
+from transforms.contract import ContractError, Table
+from transforms.engine import ModelError
+
+MODELS = registry.build_order()
+USER = "select 1 as id, 'A@x.org' as email, '2025-10-07T23:59:59Z'::timestamptz as created_at"
+
+
+@pytest.mark.parametrize("table", MODELS, ids=lambda table: table.name)
+def test_every_model_over_nothing_gives_its_columns_and_types(table: Table, duck: DuckDBPyConnection) -> None:
+    inputs: dict[str, engine.Source] = dict.fromkeys(table.upstreams)
+    rows = engine.run(table, duck, inputs)
+    given = list(zip(rows.columns, map(str, rows.types), strict=True))
+    assert given == [(column.name, column.type) for column in table.columns]
+    if table.upstreams:
+        assert rows.fetchall() == []
+
+
+def test_a_model_file_runs_as_it_stands(duck: DuckDBPyConnection) -> None:
+    for model in registry.default().models.values():
+        if model.sql is None:
+            continue
+        for upstream in model.table.upstreams:
+            relation = engine.empty(registry.table(upstream).columns, duck)
+            duck.execute(f"drop view if exists {upstream}")
+            relation.create_view(upstream)
+        duck.sql(model.sql).fetchall()
+
+
+@pytest.mark.parametrize("form", ["relation", "query", "table", "files", "file"])
+def test_an_upstream_may_be_given_in_any_form(
+    read_models: ReadModels, duck: DuckDBPyConnection, tmp_path: Path, form: str
+) -> None:
+    models = read_models({"staging/stg_app__users.sql": STG_USERS})
+    path = tmp_path / "it's a file.parquet"
+    duck.sql(USER).write_parquet(str(path))
+    duck.execute(f"create table given as {USER}")
+    source: engine.Source = {
+        "relation": duck.table("given"),
+        "query": USER,
+        "table": "given",
+        "files": [path],
+        "file": str(path),
+    }[form]
+    rows = engine.run("stg_app__users", duck, {"raw_app__users": source}, registry=models)
+    assert rows.project("user_id, email, signup_on::varchar").fetchall() == [(1, "a@x.org", "2025-10-07")]
+
+
+def test_a_column_that_older_files_lack_is_null(read_models: ReadModels, duck: DuckDBPyConnection) -> None:
+    models = read_models({"staging/stg_app__users.sql": STG_USERS})
+    rows = engine.run("stg_app__users", duck, {"raw_app__users": "select 7 as id"}, registry=models)
+    assert rows.fetchall() == [(7, None, None)]
+
+
+def test_an_upstream_that_was_not_given_is_named(read_models: ReadModels, duck: DuckDBPyConnection) -> None:
+    models = read_models({"staging/stg_app__users.sql": STG_USERS})
+    with pytest.raises(ContractError, match="reads raw_app__users, which it was not given"):
+        engine.run("stg_app__users", duck, {}, registry=models)
+
+
+def test_a_model_that_fails_is_named_with_the_line_of_the_file(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    models = read_models({"staging/stg_app__users.sql": STG_USERS.replace("lower(email)", "lower(mail)")})
+    with pytest.raises(ModelError, match=r"stg_app__users.sql.*(?s:.*)mail"):
+        engine.run("stg_app__users", duck, {"raw_app__users": USER}, registry=models)
+
+
+def test_a_relation_stays_what_it_is_when_another_model_runs(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    models = read_models({"staging/stg_app__users.sql": STG_USERS})
+    first = engine.run("stg_app__users", duck, {"raw_app__users": duck.sql(USER)}, registry=models)
+    engine.run("stg_app__users", duck, {"raw_app__users": duck.sql("select 2 as id")}, registry=models)
+    assert first.project("user_id").fetchall() == [(1,)]
+
+
+def test_dead_letters_carry_the_reason_and_the_way_back_to_their_bytes(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    models = read_models({"staging/stg_events__clicks.sql": STG_CLICKS})
+    source = "select 'b1' as _batch_id, 4 as _seq, '\\xFF'::blob as value"
+    computed = engine.compute("stg_events__clicks", duck, {"raw_events__clicks": source}, registry=models)
+    assert computed.rows.fetchall() == []
+    assert computed.dead_letters is not None
+    letters = computed.dead_letters.project("_dead_letter_reason, _batch_id, _seq").fetchall()
+    assert letters == [("no event_id", "b1", 4)]
+
+
+def test_a_polars_model_gives_declared_order_and_types(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    models = read_models({"marts/mart_mail.py": POLARS})
+    rows = engine.run("mart_mail", duck, {"raw_app__users": USER}, registry=models)
+    assert (rows.columns, list(map(str, rows.types))) == (["user_id", "mail"], ["BIGINT", "VARCHAR"])
+    assert rows.fetchall() == [(1, "A@x.org")]
+
+
+def test_cursors_of_one_connection_run_models_at_once(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    models = read_models({"staging/stg_app__users.sql": STG_USERS, "marts/mart_mail.py": POLARS})
+
+    def run(number: int) -> int:
+        with duck.cursor() as cursor:
+            name = "mart_mail" if number % 2 else "stg_app__users"
+            source = f"select {number} as id, 'a' as email from range(1000)"
+            rows = engine.run(name, cursor, {"raw_app__users": source}, registry=models)
+            return int(rows.aggregate("sum(user_id)").fetchall()[0][0])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, range(16))) == [number * 1000 for number in range(16)]
+
+
+def test_the_connection_is_in_utc_and_downloads_nothing(duck: DuckDBPyConnection) -> None:
+    assert duck.sql("select '2025-10-07 12:00'::timestamptz::varchar").fetchall() == [
+        ("2025-10-07 12:00:00+00",)
+    ]
+    settings = dict(duck.sql("select name, value from duckdb_settings()").fetchall())
+    assert settings["autoinstall_known_extensions"] == "false"
+    with pytest.raises(duckdb.Error):
+        duck.sql("from 'https://example.invalid/a.parquet'")

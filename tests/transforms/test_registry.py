@@ -1,0 +1,113 @@
+"""Order, selection and raw tables of the registry; and what it asks of every model there is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.transforms.conftest import ReadModels
+from transforms import catalog, registry
+from transforms.contract import ContractError, Layer, Table
+
+MODELS = registry.build_order()
+
+
+def model(upstream: str, extra: str = "") -> str:
+    return (
+        f"/* ---\ngrain: one row per user\nkey: [user_id]\n{extra}--- */\n"
+        f"select user_id::bigint as user_id, -- User\nfrom {upstream}\n"
+    )
+
+
+CHAIN = {
+    "staging/stg_app__users.sql": model("(select id as user_id from raw_app__users)"),
+    "dimensions/dim_users.sql": model("stg_app__users", "write: merge\nchanged: [stg_*]\n"),
+    "facts/fct_logins.sql": model("dim_users"),
+    "marts/mart_logins.sql": model("fct_logins"),
+    "marts/another.sql": model("dim_users"),
+}
+
+
+def test_build_order_puts_upstreams_first(read_models: ReadModels) -> None:
+    order = [table.name for table in read_models(CHAIN).build_order]
+    assert order == ["stg_app__users", "dim_users", "another", "fct_logins", "mart_logins"]
+
+
+def test_downstream_is_everything_made_from_a_table(read_models: ReadModels) -> None:
+    models = read_models(CHAIN)
+    assert models.downstream("dim_users") == ("another", "fct_logins", "mart_logins")
+    assert models.downstream("raw_app__users")[0] == "stg_app__users"
+    assert models.upstream("fct_logins") == ("raw_app__users", "stg_app__users", "dim_users")
+
+
+@pytest.mark.parametrize(
+    ("words", "selected"),
+    [
+        ("dim_users", ("dim_users",)),
+        ("fct_logins+", ("fct_logins", "mart_logins")),
+        ("+fct_logins", ("stg_app__users", "dim_users", "fct_logins")),
+        ("mart_logins, dim_users", ("dim_users", "mart_logins")),
+        ("raw_app__users+", ("stg_app__users", "dim_users", "another", "fct_logins", "mart_logins")),
+        ("*_logins", ("fct_logins", "mart_logins")),
+    ],
+)
+def test_select(read_models: ReadModels, words: str, selected: tuple[str, ...]) -> None:
+    assert read_models(CHAIN).select(words) == selected
+
+
+def test_a_name_that_is_none_comes_with_what_is_close(read_models: ReadModels) -> None:
+    with pytest.raises(ContractError, match=r"'fct_login' selects no table\. Did you mean fct_logins"):
+        read_models(CHAIN).select("fct_login")
+
+
+def test_a_circle_is_told_with_its_members(read_models: ReadModels) -> None:
+    circle = {"facts/a.sql": model("b"), "facts/b.sql": model("a")}
+    with pytest.raises(ContractError, match=r"in a circle: (a reads b reads a|b reads a reads b)"):
+        _ = read_models(circle).build_order
+
+
+def test_a_pattern_in_changed_becomes_the_upstreams_it_means(read_models: ReadModels) -> None:
+    assert read_models(CHAIN).table("dim_users").changed == ("stg_app__users",)
+
+
+def test_raw_tables_end_with_what_every_landing_writes(read_models: ReadModels) -> None:
+    models = read_models({})
+    names = [column.name for column in models.table("raw_app__users").columns]
+    assert names == ["id", "email", "created_at", "updated_at", "_op", "_batch_id", "_landed_at", "_seq"]
+    clicks = models.table("raw_events__clicks")
+    assert [column.name for column in clicks.columns][:3] == ["topic", "kafka_partition", "kafka_offset"]
+    assert clicks.column("headers").type == 'STRUCT("name" VARCHAR, "value" BLOB)[]'
+
+
+@pytest.mark.parametrize("table", MODELS, ids=lambda table: table.name)
+def test_every_model_says_what_it_is(table: Table) -> None:
+    assert table.grain.startswith("one row per "), f"{table.name}: write `grain: one row per …`."
+    assert table.key, f"{table.name} has no key."
+    assert table.owner, f"{table.name} has no owner."
+    undocumented = [column.name for column in catalog.columns(table) if not column.description]
+    assert not undocumented, f"{table.name}: document {', '.join(undocumented)} behind their casts."
+
+
+@pytest.mark.parametrize("table", MODELS, ids=lambda table: table.name)
+def test_every_name_carries_its_layer(table: Table) -> None:
+    prefixes = {
+        Layer.STAGING: ("stg_",),
+        Layer.DIMENSIONS: ("dim_",),
+        Layer.FACTS: ("fct_",),
+        # user_event_counts is named in the stream's contract; fct_daily_active_users in the warehouse's.
+        Layer.MARTS: ("mart_", "user_event_counts", "fct_daily_active_users"),
+    }
+    assert table.name.startswith(prefixes[table.layer]), (
+        f"{table.name} begins with {prefixes[table.layer][0]}."
+    )
+
+
+def test_reading_every_model_loads_neither_sqlglot_nor_a_flow() -> None:
+    code = (
+        "import sys; from transforms import registry; registry.tables(); "
+        "print([name for name in ('sqlglot', 'prefect', 'httpx', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,113 @@
+"""Partitions of relations, and what is new among appended rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from duckdb import DuckDBPyConnection
+
+from transforms import windows
+from transforms.contract import Column, ContractError, Layer, Partition, Table
+
+TIMES = """
+    select * from (values
+        ('2025-10-06T23:59:59.999999Z'::timestamptz),
+        ('2025-10-07T00:00:00Z'::timestamptz),
+        ('2025-10-26T01:30:00+02:00'::timestamptz),
+        ('2025-10-27T00:00:00Z'::timestamptz)
+    ) as rows("at")
+"""
+
+
+def table(every: str, type_: str = "TIMESTAMP WITH TIME ZONE") -> Table:
+    return Table(
+        "fct_x",
+        Layer.FACTS,
+        "one row per x",
+        ("at",),
+        (Column("at", type_),),
+        partition=Partition("at", "day" if every == "day" else "month"),
+    )
+
+
+def test_a_day_is_half_open_and_in_utc(duck: DuckDBPyConnection) -> None:
+    duck.execute("set TimeZone = 'America/New_York'")
+    rows = windows.within(duck.sql(TIMES), table("day"), ["2025-10-07"])
+    assert rows.aggregate("count(*)").fetchall() == [(1,)]
+    assert windows.partitions(duck.sql(TIMES), table("day")) == {
+        "2025-10-06": 1,
+        "2025-10-07": 1,
+        "2025-10-25": 1,
+        "2025-10-27": 1,
+    }
+    assert windows.partitions(duck.sql(TIMES), table("month")) == {"2025-10": 4}
+
+
+def test_dates_are_partitioned_as_they_stand(duck: DuckDBPyConnection) -> None:
+    duck.execute("set TimeZone = 'Pacific/Auckland'")
+    dates = duck.sql("select '2025-10-07'::date as at")
+    assert windows.partitions(dates, table("day", "DATE")) == {"2025-10-07": 1}
+    assert len(windows.within(dates, table("day", "DATE"), ["2025-10-07"]).fetchall()) == 1
+    assert windows.within(dates, table("day", "DATE"), ["2025-10-06"]).fetchall() == []
+
+
+def test_lookback_widens_each_window(duck: DuckDBPyConnection) -> None:
+    rows = windows.within(duck.sql(TIMES), table("day"), ["2025-10-07"], timedelta(days=1))
+    assert len(rows.fetchall()) == 2
+
+
+def test_no_window_is_no_row(duck: DuckDBPyConnection) -> None:
+    assert windows.within(duck.sql(TIMES), table("day"), []).fetchall() == []
+
+
+def test_a_row_without_a_moment_is_refused(duck: DuckDBPyConnection) -> None:
+    with pytest.raises(ContractError, match="1 rows have no at"):
+        windows.partitions(duck.sql("select null::timestamptz as at"), table("day"))
+
+
+def novel(duck: DuckDBPyConnection, new: str, existing: str | None) -> tuple[list[object], list[object]]:
+    def rows(values: str) -> str:
+        return f"select * from (values {values}) as rows(id, place, seq, body)"
+
+    held = duck.sql(rows(existing)) if existing else None
+    found = windows.novel(duck, duck.sql(rows(new)), held, ["id"], ["place", "seq"])
+    return sorted(found.added.fetchall()), sorted(found.superseded.fetchall())
+
+
+def test_of_copies_in_one_batch_the_lowest_stays(duck: DuckDBPyConnection) -> None:
+    added, superseded = novel(duck, "(1, 1, 5, 'b'), (1, 0, 9, 'a'), (1, 1, 4, 'c'), (2, 0, 1, 'd')", None)
+    assert added == [(1, 0, 9, "a"), (2, 0, 1, "d")]
+    assert superseded == []
+
+
+def test_a_key_that_is_there_is_not_added_again(duck: DuckDBPyConnection) -> None:
+    added, superseded = novel(
+        duck, "(1, 0, 5, 'again'), (1, 0, 5, 'again'), (2, 0, 6, 'new')", "(1, 0, 5, 'old')"
+    )
+    assert added == [(2, 0, 6, "new")]
+    assert superseded == []
+
+
+def test_a_newcomer_that_comes_earlier_in_the_log_replaces_the_old_row(duck: DuckDBPyConnection) -> None:
+    added, superseded = novel(duck, "(1, 0, 4, 'winner')", "(1, 0, 5, 'old'), (2, 0, 1, 'other')")
+    assert added == [(1, 0, 4, "winner")]
+    assert superseded == [(1, 0, 5, "old")]
+
+
+def test_the_order_of_batches_does_not_change_what_remains(duck: DuckDBPyConnection) -> None:
+    batches = [
+        "(1, 1, 1, 'a'), (2, 0, 3, 'b')",
+        "(1, 0, 8, 'c'), (2, 0, 2, 'd')",
+        "(1, 0, 9, 'e'), (3, 1, 1, 'f')",
+    ]
+
+    def load(order: list[str]) -> list[object]:
+        held: dict[object, object] = {}
+        for batch in order:
+            existing = ", ".join(repr(row) for row in held.values()) or None
+            added, _ = novel(duck, batch, existing)
+            held.update({row[0]: row for row in added})  # type: ignore[index]
+        return sorted(map(str, held.values()))
+
+    assert load(batches) == load(batches[::-1]) == load([batches[1], batches[2], batches[0]])
