@@ -1,6 +1,7 @@
 """Claims about tables, and whether they hold: in DuckDB before a load, through Great Expectations after it.
 
-Importing this package imports neither Great Expectations nor sqlalchemy: `quality.expectations` does so when it is used.
+Importing this package imports neither Great Expectations nor sqlalchemy: `quality.expectations` does so
+when it is used.
 """
 
 from __future__ import annotations

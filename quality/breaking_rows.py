@@ -11,7 +11,7 @@ from great_expectations.expectations.core.unexpected_rows_expectation import Une
 
 
 class ExpectNoBreakingRows(UnexpectedRowsExpectation):
-    """Like its parent, but the query runs once, for the count alone: no row, so no personal data, enters a result."""
+    """Like its parent, but the query runs once, for the count: no row, no personal data, enters a result."""
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ("unexpected_rows_query.row_count",)
 

@@ -1,9 +1,10 @@
-"""The same rules through Great Expectations, on what stands in PostgreSQL: the leaves that nobody sees yet, or what is
-published.
+"""The same rules through Great Expectations, on what stands in PostgreSQL: leaves that nobody sees yet, or
+what is published.
 
-not_null, between, accepted_values and matches become Great Expectations' own map expectations, which it joins into one
-aggregate query; the others select the rows that break them. One batch for each table and run, whatever the number of
-leaves, because a validation has a fixed price. Results hold counts, never values.
+not_null, between, accepted_values and matches become Great Expectations' own map expectations, which it
+joins into one aggregate query; the others select the rows that break them. One batch for each table and
+run, whatever the number of leaves, because a validation has a fixed price. Results hold counts, never
+values.
 """
 
 from __future__ import annotations
@@ -90,11 +91,11 @@ def validate(
 ) -> list[CheckResult]:
     """Hold `relations` together (unpublished leaves, or the published table) to `rules`, one result for each.
 
-    `relations` are quoted or plain `schema.table` names; `references` is what stands after FROM for other tables, which
-    are looked for in the schemas analytics and ops otherwise. `partitions` are the windows the content is complete for;
-    with `only_partitions` nothing else of the relations is judged. `expected_rows` adds the rule row_count.
-    The connection is read-only. Raises QualityError for a rule that can't be run, psycopg.OperationalError when the
-    warehouse can't be reached.
+    `relations` are quoted or plain `schema.table` names; `references` is what stands after FROM for other
+    tables, which are looked for in the schemas analytics and ops otherwise. `partitions` are the windows
+    the content is complete for; with `only_partitions` nothing else of the relations is judged.
+    `expected_rows` adds the rule row_count. The connection is read-only. Raises QualityError for a rule
+    that can't be run, psycopg.OperationalError when the warehouse can't be reached.
     """
     session = _session(dsn)
     query = _batch_query(table, relations, partitions if only_partitions else None)
@@ -147,8 +148,8 @@ def _open(dsn: str) -> _Session:
     )
 
     def connect() -> psycopg.Connection[Any]:
-        # Read-only, and the names a rule may use without a schema. The address stays out of the configuration of
-        # Great Expectations, so no password can reach a result or a log.
+        # Read-only, with the schemas of the names that a rule uses bare. The address stays out of the
+        # configuration of Great Expectations, so no password can reach a result or a log.
         connection = psycopg.connect(dsn, application_name="analytics checks")
         connection.execute("select set_config('search_path', 'analytics, ops', false)")
         connection.execute("set timezone to 'UTC'")
@@ -156,7 +157,7 @@ def _open(dsn: str) -> _Session:
         connection.commit()
         return connection
 
-    connect().close()  # an unreachable server is told in psycopg's words, before they are wrapped twice
+    connect().close()  # says in psycopg's own words that a server can't be reached
     source = context.data_sources.add_postgres(
         "warehouse",
         connection_string="postgresql+psycopg://checks@given-by-creator/warehouse",
@@ -167,8 +168,8 @@ def _open(dsn: str) -> _Session:
     def describe_only(
         _connection: Any, _cursor: Any, statement: str, parameters: Any, _details: Any, _many: bool
     ) -> tuple[str, Any]:
-        # To learn the columns of a batch, Great Expectations runs its whole query and reads none of the rows; the
-        # driver would still fetch them all (1.3 s for 2,000,000).
+        # To learn the columns of a batch, Great Expectations runs its whole query and reads none of the
+        # rows; the driver would still fetch them all (1.3 s for 2,000,000).
         if session.batch_query and statement.strip() == session.batch_query:
             statement = f"select * from ({statement}) as described limit 0"
         return statement, parameters
@@ -226,7 +227,7 @@ def _suite(
 
 
 def _vocabulary() -> Any:
-    """The expectations of Great Expectations, which it re-exports in a way that type checkers don't follow."""
+    """The expectations of Great Expectations, re-exported there in a way that type checkers don't follow."""
     return importlib.import_module("great_expectations.expectations")
 
 
@@ -274,10 +275,11 @@ def _keeps_its_order(rule: Rule, table: Table) -> bool:
 
 
 def _query(rule: Rule, table: Table, references: Mapping[str, str]) -> str:
-    """The select of the breaking rows with {batch} in it, as Great Expectations formats and sqlalchemy reads it."""
+    """The select of the breaking rows, {batch} in it, escaped for str.format and for sqlalchemy's binds."""
     inner = bind(_breaking(rule, table, references), references)
     name = table.name if rule.check == "sql" else CONTENT
-    # {batch} becomes `(…) AS subselect` or, only where the query has a JOIN, a bare `(…)` that we can name: hence one.
+    # {batch} becomes `(…) AS subselect`, or in a query with a JOIN a bare `(…)`, which can be named: hence
+    # one.
     content = (
         f"with {quote(name)} as not materialized "
         "(select batch.* from \0 as batch cross join (values (1)) as joined(one))\n"
@@ -307,8 +309,8 @@ def _result(
         if entry.get("raised_exception"):
             problem = str(entry.get("exception_message")).split("\n[SQL")[0].splitlines()[0]
             raise QualityError(
-                f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run through Great Expectations: "
-                f"{problem}"
+                f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run through "
+                f"Great Expectations: {problem}"
             )
     found = outcome.result
     if rule is ROW_COUNT:

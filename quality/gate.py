@@ -1,7 +1,7 @@
 """The gate: every rule over the whole new content, in DuckDB, before anything is loaded.
 
-All row-level rules, all uniqueness screens and the row count are one aggregate query over one scan; a sql rule
-is one query more. Failing rows are looked for only where something failed.
+All row-level rules, all uniqueness screens and the row count are one aggregate query over one scan; a sql
+rule is one query more. Failing rows are looked for only where something failed.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def check(
 ) -> list[CheckResult]:
     """Hold the content of `relation_name` to `rules`; one result for each rule, in their order.
 
-    `relation_name` and the values of `references` are what may stand after FROM in `connection`: a view's name or a
-    select in brackets. `references` supplies the relations that `requires(rules, table.name)` names, by bare name; one
-    that it lacks is looked for in the connection. `partitions` are the windows the content is complete for:
-    control totals of other days are then left out. `expected_rows` adds the rule row_count.
-    Raises QualityError for a rule that can't be run.
+    `relation_name` and the values of `references` are what may stand after FROM in `connection`: a view's
+    name or a select in brackets. `references` supplies the relations that `requires(rules, table.name)`
+    names, by bare name; one that it lacks is looked for in the connection. `partitions` are the windows the
+    content is complete for: control totals of other days are then left out. `expected_rows` adds the rule
+    row_count. Raises QualityError for a rule that can't be run.
     """
     relations = _relations(table, references, partitions)
     content = f"{CONTENT} as not materialized (select * from {relation_name})"
@@ -115,8 +115,8 @@ def _measure(rule: Rule, table: Table, relations: Mapping[str, str]) -> str:
         return f"count(*) filter (where {predicate(rule, table, 'duckdb', relations)})"
     names = ", ".join(f"{CONTENT}.{quote(name)}" for name in columns_of(rule))
     complete = " and ".join(f"{CONTENT}.{quote(name)} is not null" for name in columns_of(rule))
-    # Distinct hashes cost a fifth of distinct keys, and equal keys have equal hashes, so only an equal number can be
-    # trusted; anything else is counted exactly afterwards. Floats are left out: 0.0 and -0.0 are equal.
+    # Distinct hashes cost a fifth of distinct keys. Equal keys have equal hashes, so as many hashes as rows
+    # prove the rule; anything else is counted exactly afterwards. Not for floats: 0.0 and -0.0 are equal.
     exact = any(is_float(table, name) for name in columns_of(rule))
     key = f"({names})" if exact else f"hash({names})"
     return f"(count(*) filter (where {complete}) - count(distinct {key}) filter (where {complete}))"
@@ -146,8 +146,9 @@ def _spread(
     if table.partition is None or rule.check == "sql":
         return {}
     form = "%Y-%m-%d" if table.partition.every == "day" else "%Y-%m"
+    window = f"coalesce(strftime({quote(table.partition.by)}, '{form}'), 'no {table.partition.by}')"
     query = (
-        f"select coalesce(strftime({quote(table.partition.by)}, '{form}'), 'no {table.partition.by}') as found_in, count(*) "
+        f"select {window}, count(*) "
         f"from ({_failing(table, rule, relation_name, relations)}) as broken group by 1 order by 1"
     )
     return {str(key): int(count) for key, count in connection.execute(query).fetchall()}

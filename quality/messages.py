@@ -29,7 +29,7 @@ def finding(
     partitions: Sequence[str] | None,
     spread: Mapping[str, int],
 ) -> CheckResult:
-    """The result of one rule. `spread` says how many failing rows stand in which window, where that is known."""
+    """The result of one rule. `spread`: how many failing rows stand in which window, where that is known."""
     windows = sorted(spread)
     partition = partitions[0] if partitions is not None and len(partitions) == 1 else ""
     if len(windows) == 1 and not windows[0].startswith("no "):

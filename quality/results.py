@@ -20,8 +20,9 @@ class CheckResult:
     """One rule held against one content of one table.
 
     `partition` is the window that was judged, '' where several were judged together or the table has none.
-    `failing_rows` counts rows for row-level and unique rules (every copy of a duplicate counts), and rows of
-    the rule's own select for sql rules. `observed` is JSON-ready and never holds a value of a personal column.
+    `failing_rows` counts rows for row-level and unique rules (every copy of a duplicate counts), and rows
+    of the rule's own select for sql rules. `observed` is JSON-ready and holds counts, never a value of the
+    table.
     """
 
     table: str

@@ -1,18 +1,18 @@
 """Every rule of a table: those of its header, those its header implies, and the files in quality/rules/.
 
-A file is named `<table>__<claim>.sql`. Its front-matter comment says what SQL can't; its body is one select of the
-rows that break the claim, in SQL that DuckDB and PostgreSQL both run, with bare table names:
+A file is named `<table>__<claim>.sql`. Its front-matter comment says what SQL can't; its body is one select
+of the rows that break the claim, in SQL that DuckDB and PostgreSQL both run, with bare table names:
 
     /* ---
     kind: accuracy
     severity: critical          # or warning, info
     description: What holds, and why it matters.
-    schedule: run               # or daily: not with every run, but with `check` and the scheduled one
+    schedule: run               # or daily: not with every run, but with `check --all-history`
     --- */
     select …
 
-A body may also read `control_total` (entity, day, group_value, row_count, amount: what the source itself counted in the
-snapshot that was landed) and `arrivals` (table_name, partition, landed_at, published_at).
+A body may also read `control_total` (entity, day, group_value, row_count, amount: what the source itself
+counted in the snapshot that was landed) and `arrivals` (table_name, partition, landed_at, published_at).
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WORDS = {"kind", "severity", "description", "schedule", "row_level"}
 
 
 def rules(table: Table) -> tuple[Rule, ...]:
-    """The rules that every run holds `table` to. Raises QualityError for a rule file that is not in its form."""
+    """The rules that every run holds `table` to. Raises QualityError for a rule file in another form."""
     return tuple(rule for rule in all_rules(table) if rule.arguments.get("schedule", "run") == "run")
 
 
 def scheduled_rules(table: Table) -> tuple[Rule, ...]:
-    """The rules that are too dear for every run, such as uniqueness over all history; `check` runs them too."""
+    """The rules that are too dear for every run, such as uniqueness over all history."""
     return tuple(rule for rule in all_rules(table) if rule.arguments.get("schedule", "run") != "run")
 
 
@@ -135,7 +135,7 @@ def _files() -> tuple[tuple[str, Rule], ...]:
 
 
 def read_rule(path: Path) -> tuple[str, Rule]:
-    """The table and the rule of one file. Raises QualityError when its name, front matter or body has another form."""
+    """The table and the rule of one file. Raises QualityError when it is in another form."""
     where = f"quality/rules/{path.name}"
     table, separator, claim = path.stem.partition("__")
     if not separator or not table or not claim:
@@ -169,7 +169,7 @@ def _words(text: str, where: str) -> dict[str, Any]:
     words = yaml.safe_load(text)
     if not isinstance(words, dict) or not {"kind", "description"} <= set(words) or set(words) - _WORDS:
         raise QualityError(
-            f"{where}: its front matter needs kind and description, and may have severity, schedule, row_level."
+            f"{where}: its front matter must have kind and description, may have severity, schedule, row_level."
         )
     allowed = {
         "kind": [kind.value for kind in RuleKind],

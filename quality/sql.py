@@ -1,7 +1,8 @@
 """Rules as SQL.
 
-Both engines get the same predicates: what is written here runs in DuckDB and in PostgreSQL alike, and means the
-same in both. A null satisfies every form but not_null, as it does in a CHECK constraint; NaN lies between nothing.
+Both engines get the same predicates: what is written here runs in DuckDB and in PostgreSQL alike, and means
+the same in both. A null satisfies every form but not_null, as in a CHECK constraint; NaN lies between
+nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CONTENT = "content"
 """The name under which predicates see the rows that are judged."""
 
 _UNPORTABLE = re.compile(r"(?<!\\)(?:\\\\)*(\\[bByYmMAZzpPQECdDwWsS]|\(\?[=!<iPmsU-])")
-"""Regular expressions that mean different things to RE2 (DuckDB) and to PostgreSQL, or nothing to one of them."""
+"""What RE2 (DuckDB) and PostgreSQL read differently in a regular expression, or one of them not at all."""
 
 
 def quote(name: str) -> str:
@@ -46,7 +47,7 @@ def literal(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float | Decimal) and Decimal(str(value)).is_finite():
-        # repr of a float is the shortest text that reads back as it: 0.01 stays exactly 0.01 beside a decimal.
+        # The text of a float is the shortest that reads back as it: 0.01 stays exactly 0.01 beside a decimal.
         return format(Decimal(str(value)), "f")
     if isinstance(value, str) and "\0" not in value:
         return "'" + value.replace("'", "''") + "'"
@@ -118,8 +119,9 @@ def portable_pattern(rule: Rule, table: Table) -> str:
     found = _UNPORTABLE.search(pattern)
     if found:
         raise QualityError(
-            f"{table.name}: rule {rule.name} uses {found.group(1)} in its pattern, which DuckDB and PostgreSQL read "
-            "differently; write it with literals, [classes] like [0-9], groups, anchors and quantifiers."
+            f"{table.name}: rule {rule.name} uses {found.group(1)} in its pattern, which DuckDB and "
+            "PostgreSQL read differently; write it with literals, [classes] like [0-9], groups, anchors and "
+            "quantifiers."
         )
     return pattern
 
@@ -135,12 +137,13 @@ def duplicates(rule: Rule) -> str:
 
 
 def broken_rows(rule: Rule, table: Table, dialect: Dialect, references: Mapping[str, str]) -> str:
-    """A select of the rows of `content` that break any rule but row_count; a sql rule selects its own columns."""
+    """A select of the rows of `content` that break a rule; a sql rule selects columns of its own."""
     if rule.check == "sql":
         return query_of(rule)
     if rule.check == "unique":
         names = ", ".join(quote(name) for name in columns_of(rule))
-        return f"select {CONTENT}.* from {CONTENT} where ({names}) in (select {names} from ({duplicates(rule)}) as twice)"
+        twice = f"select {names} from ({duplicates(rule)}) as twice"
+        return f"select {CONTENT}.* from {CONTENT} where ({names}) in ({twice})"
     return f"select {CONTENT}.* from {CONTENT} where {predicate(rule, table, dialect, references)}"
 
 
@@ -168,7 +171,7 @@ def requires(rules: Iterable[Rule], table: str) -> tuple[str, ...]:
 
 
 def bind(query: str, relations: Mapping[str, str]) -> str:
-    """`query` with each name of `relations` standing for what follows FROM there: a table, or (a select) in brackets."""
+    """`query` with each name of `relations` standing for a table or (a select): what may follow FROM."""
     wanted = [
         name
         for name, relation in sorted(relations.items())
@@ -184,7 +187,7 @@ def bind(query: str, relations: Mapping[str, str]) -> str:
 
 
 def within(column: str, table: Table, partitions: Sequence[str], as_date: bool = False) -> str:
-    """The condition that `column` lies in the given windows of `table`; neighbouring windows become one range."""
+    """The condition that `column` lies in these windows of `table`; neighbouring windows become one range."""
     if table.partition is None:
         return "true"
     ranges: list[tuple[datetime, datetime]] = []
@@ -222,7 +225,7 @@ Whole days are replaced, not groups: a currency whose last order was deleted has
 
 
 def arrivals(rows: Iterable[tuple[str, str, datetime, datetime]]) -> str:
-    """The relation `arrivals`: (table_name, partition, landed_at, published_at), as what follows FROM in both engines.
+    """The relation `arrivals` (table_name, partition, landed_at, published_at), as what may follow FROM.
 
     One row for each partition that is about to be published (published_at = the clock now) or is published.
     Timeliness rules read it.
@@ -238,7 +241,7 @@ def arrivals(rows: Iterable[tuple[str, str, datetime, datetime]]) -> str:
 
 
 def timeliness_query(table: str, allowed: timedelta) -> str:
-    """The partitions of `table` that were published later than `allowed` after their data had landed or was due."""
+    """The partitions of `table` that were published later than `allowed` after their data had landed."""
     return (
         "select table_name, partition, landed_at, published_at from arrivals "
         f"where table_name = {literal(table)} "

