@@ -3,7 +3,7 @@ grain:     one row per product that anything refers to, also deleted ones and th
 key:       [product_id]
 write:     merge
 # Orders are only searched for products nobody has told us about: new ones are enough.
-changed:   [stg_app__orders]
+changed:   [raw_app__orders]
 owner:     data-team
 freshness: 1 hour
 indexes:
@@ -32,7 +32,7 @@ members as (
     select * from known
     union all by name
     select distinct product_id, false as is_deleted, true as is_inferred
-    from stg_app__orders
+    from raw_app__orders
     where product_id is not null and product_id not in (select product_id from known)
 ),
 

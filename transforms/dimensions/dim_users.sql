@@ -3,7 +3,7 @@ grain:     one row per user that anything refers to, also deleted ones and those
 key:       [user_id]
 write:     merge
 # Orders and events are only searched for users nobody has told us about: new ones are enough.
-changed:   [stg_events__*, stg_app__orders]
+changed:   [stg_events__*, raw_app__orders]
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name]
@@ -37,7 +37,7 @@ known as (
 ),
 
 mentioned as (
-    select user_id from stg_app__orders
+    select user_id from raw_app__orders
     union
     select user_id from stg_events__user_events
     union

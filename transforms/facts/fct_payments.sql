@@ -18,6 +18,7 @@ expect:
   - accepted_values: {column: status, values: [succeeded, pending, failed]}
   - references: {column: user_id, table: dim_users}
 --- */
+-- A dispute does not change the charge in Stripe's events, so the disputes are asked as well.
 with fees as (
     select source_id as payment_id, sum(fee_minor) as fee_minor, any_value(currency) as currency
     from stg_stripe__balance_transactions
@@ -34,7 +35,7 @@ select
     charges.currency::varchar as currency,
     charges.status::varchar as status,
     charges.payment_method::varchar as payment_method,
-    coalesce(charges.is_disputed, false)::boolean as is_disputed, -- Whether the customer's bank objected
+    (charges.is_disputed is true or charges.payment_id in (select payment_id from stg_stripe__disputes))::boolean as is_disputed, -- Whether the customer's bank ever objected
     coalesce(charges.amount_refunded_minor, 0)::bigint as amount_refunded_minor, -- Amount given back so far, in minor units
     fees.fee_minor::bigint as fee_minor, -- What Stripe kept, in minor units of fee_currency; null while it is not booked
     fees.currency::varchar as fee_currency, -- ISO 4217 code of the fee: the currency of the balance

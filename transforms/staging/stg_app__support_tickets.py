@@ -26,20 +26,21 @@ TABLE = polars_table(
         Column("priority", "varchar", "How urgent support finds it"),
         Column("messages", "bigint", "Messages written so far, by both sides"),
         Column("customer_messages", "bigint", "Messages among them that the user wrote"),
-        Column("first_response_at", "timestamptz", "First message that the user did not write (UTC); null until then"),
+        Column("is_answered", "boolean", "Whether somebody else than the user wrote"),
         Column("opened_at", "timestamptz", "When the user first wrote (UTC)"),
         Column("closed_at", "timestamptz", "When it was closed (UTC); null while it is open"),
         Column("updated_at", "timestamptz", "When the row last changed in the application (UTC)"),
     ],
 )
 
-_MESSAGES = pl.List(pl.Struct({"author": pl.String, "sent_at": pl.String, "body": pl.String}))
+_MESSAGES = pl.List(pl.Struct({"from": pl.String}))
 
 
 def build(raw_app__support_tickets: pl.LazyFrame) -> pl.LazyFrame:
     """One row per ticket: its latest version, deleted ones left out, its messages counted."""
-    by_customer = pl.element().struct.field("author") == "customer"
-    first_answer = pl.col("thread").list.eval(pl.element().struct.field("sent_at").filter(~by_customer)).list.min()
+    by_customer = pl.element().struct.field("from") == "customer"
+    written = pl.col("thread").list.len().fill_null(0).cast(pl.Int64)
+    by_user = pl.col("thread").list.eval(by_customer).list.sum().fill_null(0).cast(pl.Int64)
     return (
         raw_app__support_tickets.sort("_landed_at", "_seq")
         .unique("id", keep="last", maintain_order=True)
@@ -52,14 +53,9 @@ def build(raw_app__support_tickets: pl.LazyFrame) -> pl.LazyFrame:
             pl.col("subject").str.strip_chars(),
             pl.col("status"),
             pl.col("priority"),
-            pl.col("thread").list.len().fill_null(0).cast(pl.Int64).alias("messages"),
-            pl.col("thread")
-            .list.eval(by_customer)
-            .list.sum()
-            .fill_null(0)
-            .cast(pl.Int64)
-            .alias("customer_messages"),
-            first_answer.str.to_datetime(time_unit="us", time_zone="UTC").alias("first_response_at"),
+            written.alias("messages"),
+            by_user.alias("customer_messages"),
+            (written > by_user).alias("is_answered"),
             pl.col("opened_at"),
             pl.col("closed_at"),
             pl.col("updated_at"),

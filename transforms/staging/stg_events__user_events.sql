@@ -12,7 +12,7 @@ lengths:   {event_type: 50}
 expect:
   - not_null: [event_time, event_type]
   - between: {column: event_time, min: 2000-01-01}
-  - accepted_values: {column: event_type, values: [login, logout, signup, search, add_to_cart, checkout, purchase]}
+  - accepted_values: {column: event_type, values: [login, logout, signup, search, product_view, add_to_cart, remove_from_cart, checkout_started, order_placed, feature_used, error_shown]}
     severity: warning
 --- */
 with texts as (

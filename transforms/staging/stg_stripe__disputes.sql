@@ -1,7 +1,6 @@
 /* ---
 grain:     one row per objection of a customer's bank to a charge, as it last was
 key:       [dispute_id]
-partition: {by: created_at, every: month}
 write:     replace_partition
 owner:     data-team
 freshness: 1 hour
