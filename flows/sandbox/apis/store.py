@@ -156,9 +156,11 @@ class Store:
         `before` keeps what follows that place (older), `after` what precedes it (newer, the
         nearest `limit` of them). `equals` compares top-level fields of the object as text.
         """
-        where, values = ["kind = ?"], [kind]
-        arguments: list[object] = list(values)
-        for condition, bound in (("created >= ?", since), ("created < ?", until)):
+        where = ["kind = ?"]
+        arguments: list[object] = [kind]
+        # The plus keeps SQLite from walking down to a place from the end of the range: the place is nearer.
+        upper = "created < ?" if before is None else "+created < ?"
+        for condition, bound in (("created >= ?", since), (upper, until)):
             if bound is not None:
                 where.append(condition)
                 arguments.append(bound)
