@@ -121,7 +121,7 @@ def final_select(sql: str, where: str) -> list[Item]:
             current.append(token)
         index += 1
     if current:
-        last = tokens.index(current[-1], start)
+        last = max(i for i in range(start, index) if tokens[i] is current[-1])
         items.append(_item(current, _trailing_comment(tokens, last), where))
     return items
 

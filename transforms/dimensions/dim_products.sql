@@ -2,8 +2,6 @@
 grain:     one row per product that anything refers to, also deleted ones and those that have not arrived yet
 key:       [product_id]
 write:     merge
-# Orders are only searched for products nobody has told us about: new ones are enough.
-changed:   [raw_app__orders]
 owner:     data-team
 freshness: 1 hour
 indexes:
@@ -31,6 +29,7 @@ known as (
 members as (
     select * from known
     union all by name
+    -- Every order ever landed is asked, also those deleted since: a member once inferred stays one.
     select distinct product_id, false as is_deleted, true as is_inferred
     from raw_app__orders
     where product_id is not null and product_id not in (select product_id from known)

@@ -2,8 +2,8 @@
 grain:     one row per user that anything refers to, also deleted ones and those who have not arrived yet
 key:       [user_id]
 write:     merge
-# Orders and events are only searched for users nobody has told us about: new ones are enough.
-changed:   [stg_events__*, raw_app__orders]
+# Events are only searched for users nobody has told us about: new ones are enough.
+changed:   [stg_events__*]
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name]
@@ -36,6 +36,7 @@ known as (
     from deleted
 ),
 
+-- Every order ever landed is asked, also those deleted since: a member once inferred stays one.
 mentioned as (
     select user_id from raw_app__orders
     union

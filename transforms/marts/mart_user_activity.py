@@ -1,4 +1,4 @@
-"""mart_user_activity: what each user did on a day, and in how many sittings. Gaps between rows read better in Polars."""
+"""mart_user_activity: what a user did on a day, in how many sittings. Gaps between rows read better in Polars."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TABLE = polars_table(
         Column("page_views", "bigint", "Pages shown"),
         Column("clicks", "bigint", "Clicks"),
         Column("sessions", "bigint", "Sittings: events with pauses of at most 30 minutes between them"),
-        Column("session_seconds", "bigint", "Seconds between first and last event of each session, added up, cut to whole seconds"),
+        Column("session_seconds", "bigint", "Whole seconds from first to last event of each session, added up"),
         Column("first_event_at", "timestamptz", "First event of the day (UTC)"),
         Column("last_event_at", "timestamptz", "Last event of the day (UTC)"),
     ],
@@ -42,7 +42,7 @@ TABLE = polars_table(
 
 
 def build(fct_events: pl.LazyFrame) -> pl.LazyFrame:
-    """One row per user and day. A pause within a session counts to its length, one between sessions does not."""
+    """One row per user and day. A pause within a session counts to its length, one between two does not."""
     pause = pl.col("event_time").diff().over("user_id", "date")
     return (
         fct_events.filter(pl.col("user_id").is_not_null())
