@@ -197,7 +197,7 @@ def read(folder: Path) -> State | None:
         ) from error
     try:
         return _decode(json.loads(raw), folder)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FlowsError(
             f"{path} is damaged or of another version: stop what runs and delete the folder {folder}."
         ) from error

@@ -1,0 +1,276 @@
+"""The real parts: started once, found alive, brought back after kill -9, ended without touching others."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+import flows.sandbox as sandbox
+from flows.errors import FlowsError
+from flows.sandbox import Health, Part, State, processes
+from flows.sandbox.lifecycle import CACHE, ROOT
+from flows.sandbox.state import Process
+
+POSTGRES = frozenset({Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A sandbox in a path that has a space and a letter beyond ASCII."""
+    path = tmp_path_factory.mktemp("sand box é") / "inner"
+    sandbox.start(path)
+    yield path
+    sandbox.reset(path)
+    assert not path.exists()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a sandbox of some parts only, for tests that stop it."""
+    path = tmp_path / "small"
+    yield path
+    sandbox.reset(path)
+
+
+def _state(folder: Path) -> State:
+    state = sandbox.read(folder)
+    assert state is not None
+    return state
+
+
+def _process(folder: Path, part: Part) -> Process:
+    process = _state(folder).parts[part].process
+    assert process is not None
+    return process
+
+
+def _ask(dsn: str | None, query: str) -> str:
+    assert dsn is not None
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+    assert row is not None
+    return str(row[0])
+
+
+def _setting(dsn: str | None, name: str) -> str:
+    return _ask(dsn, f"select current_setting('{name}')")
+
+
+def test_every_part_runs_and_says_so(folder: Path) -> None:
+    status = sandbox.status(folder)
+    assert status is not None
+    assert status.health == dict.fromkeys(sorted(Part), Health.RUNNING)
+    assert status.running
+
+
+def test_the_two_databases_are_postgresql_18_as_configured(folder: Path) -> None:
+    state = _state(folder)
+    for dsn in (state.app_dsn, state.warehouse_dsn):
+        assert _setting(dsn, "server_version").startswith("18.")
+        assert [_setting(dsn, name) for name in ("fsync", "jit", "timezone")] == ["on", "off", "UTC"]
+        assert _setting(dsn, "listen_addresses") == "127.0.0.1"
+        assert _setting(dsn, "password_encryption") == "scram-sha-256"
+        assert _ask(dsn, "select pg_encoding_to_char(encoding) from pg_database limit 1") == "UTF8"
+    assert _setting(state.app_dsn, "wal_level") == "logical"
+    assert _setting(state.app_dsn, "max_slot_wal_keep_size") == "1GB"
+
+
+def test_no_database_lets_anybody_in_without_the_password(folder: Path) -> None:
+    state = _state(folder)
+    for dsn, part in ((state.app_dsn, Part.APP_POSTGRES), (state.warehouse_dsn, Part.WAREHOUSE_POSTGRES)):
+        assert dsn is not None
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(dsn.replace(state.password(part), "wrong"))
+
+
+def test_a_second_start_leaves_everything_as_it_is(folder: Path) -> None:
+    before = _state(folder)
+    assert sandbox.start(folder) == before
+
+
+def test_starts_at_the_same_time_start_every_part_once(small: Path) -> None:
+    found: list[State] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(sandbox.start(small, POSTGRES))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(found) == 4
+    assert all(state == found[0] for state in found)
+    assert found[0].app_dsn
+    assert found[0].kafka_bootstrap is None
+
+
+@pytest.mark.parametrize("part", list(Part))
+def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(folder: Path, part: Part) -> None:
+    before = _state(folder)
+    if part in POSTGRES:
+        dsn = before.app_dsn if part is Part.APP_POSTGRES else before.warehouse_dsn
+        assert dsn is not None
+        with psycopg.connect(dsn) as connection:
+            connection.execute("create table if not exists kept as select 42 as answer")
+    os.kill(_process(folder, part).pid, signal.SIGKILL)
+    while processes.alive(before.parts[part].process):
+        pass
+    status = sandbox.status(folder)
+    assert status is not None
+    assert [name for name, health in status.health.items() if health is not Health.RUNNING] == [part]
+
+    after = sandbox.start(folder)
+    assert after.public() == before.public()
+    assert {name for name in Part if after.parts[name].process != before.parts[name].process} == {part}
+    if part in POSTGRES:
+        assert _ask(dsn, "select answer from kept") == "42"
+
+
+def test_stop_ends_its_own_processes_and_keeps_data_and_ports(folder: Path) -> None:
+    before = _state(folder)
+    stranger = processes.spawn(["sleep", "60"], log=folder / "logs" / "stranger.log", cwd=folder)
+    with psycopg.connect(before.warehouse_dsn or "") as connection:
+        connection.execute("create table if not exists survives as select 1 as one")
+    sandbox.stop(folder)
+    assert not any(processes.alive(running.process) for running in before.parts.values())
+    assert processes.alive(stranger)
+    processes.end(stranger, [(signal.SIGKILL, 5.0)])
+    assert _state(folder).warehouse_dsn is None
+
+    after = sandbox.start(folder)
+    assert after.public() == before.public()
+    assert _ask(after.warehouse_dsn, "select one from survives") == "1"
+
+
+def test_a_state_from_before_a_reboot_is_not_taken_for_living_processes(small: Path) -> None:
+    """Another program has the pid, PostgreSQL's own lock file names it too."""
+    state = sandbox.start(small, frozenset({Part.APP_POSTGRES}))
+    place = (state.postgres_folder or state.folder) / ("data" if state.postgres_folder else "postgres")
+    lock = place / "app" / "postmaster.pid"
+    held = lock.read_text()
+    sandbox.stop(small)
+    stranger = processes.spawn(["sleep", "60"], log=small / "logs" / "stranger.log", cwd=small)
+    lock.write_text(held.replace(held.split("\n", 1)[0], str(stranger.pid), 1))
+    document = json.loads((small / "state.json").read_text())
+    document["parts"]["app_postgres"]["process"] = {"pid": stranger.pid, "born": "before the reboot"}
+    (small / "state.json").write_text(json.dumps(document))
+
+    status = sandbox.status(small)
+    assert status is not None
+    assert status.health[Part.APP_POSTGRES] is Health.STOPPED
+    assert _ask(sandbox.start(small, frozenset({Part.APP_POSTGRES})).app_dsn, "select 1") == "1"
+    assert processes.alive(stranger)
+    processes.end(stranger, [(signal.SIGKILL, 5.0)])
+
+
+def test_a_stolen_port_is_replaced_and_said(small: Path) -> None:
+    sandbox.start(small, frozenset({Part.APIS}))
+    sandbox.stop(small)
+    port = json.loads((small / "state.json").read_text())["parts"]["apis"]["port"]
+    thief = processes.spawn(
+        [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)],
+        log=small / "log",
+        cwd=small,
+    )
+    processes.wait_until(
+        lambda: processes.answers(port), process=thief, seconds=20, part="thief", log=small / "log"
+    )
+    said: list[str] = []
+    state = sandbox.start(small, frozenset({Part.APIS}), lambda part, message: said.append(message))
+    assert state.parts[Part.APIS].port != port
+    assert any("taken by another program" in message for message in said)
+    processes.end(thief, [(signal.SIGKILL, 5.0)])
+
+
+def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path) -> None:
+    state = _state(folder)
+    deployments = httpx.post(f"{state.prefect_url}/deployments/filter", json={}).raise_for_status().json()
+    assert {deployment["name"] for deployment in deployments} >= {"daily", "hourly", "backfill"}
+    assert not any(schedule["active"] for deployment in deployments for schedule in deployment["schedules"])
+    # Run from the project's folder as it is, not from a clone of wherever it came from.
+    for deployment in deployments:
+        steps = deployment["pull_steps"] or []
+        assert [list(step) for step in steps] == [["prefect.deployments.steps.set_working_directory"]]
+        assert [step["directory"] for (step,) in map(dict.values, steps)] == [str(ROOT)]
+    status = sandbox.status(folder)
+    assert status is not None
+    assert status.deployments_registered
+
+
+def test_a_folder_that_holds_something_else_is_neither_used_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("the only copy")
+    with pytest.raises(FlowsError, match="it is not touched"):
+        sandbox.start(tmp_path)
+    sandbox.reset(tmp_path)
+    sandbox.stop(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "the only copy"
+
+
+def test_the_verbs_work_from_the_command_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "ANALYTICS_SANDBOX": str(tmp_path / "none")}
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "flows", "sandbox", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert call("status").returncode == 1
+    assert json.loads(call("status", "--json").stdout) == {"parts": {}}
+    assert "no sandbox" in call("stop").stdout
+    assert "no sandbox" in call("reset").stdout
+    advance = call("advance", "--days", "1")
+    assert advance.returncode == 2
+    assert "start it with" in advance.stderr
+    assert "Traceback" not in advance.stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.full
+def test_two_sandboxes_side_by_side_do_not_meet(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    first, second = _state(folder), sandbox.start(other)
+    try:
+        ports = [
+            running.port for state in (first, second) for running in state.parts.values() if running.port
+        ]
+        assert len(set(ports)) == len(ports)
+        assert first.password(Part.APP_POSTGRES) != second.password(Part.APP_POSTGRES)
+    finally:
+        sandbox.reset(other)
+    status = sandbox.status(folder)
+    assert status is not None
+    assert status.running
+
+
+@pytest.mark.full
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has the problem")
+def test_root_s_postgresql_runs_as_another_user_who_cannot_reach_the_folder(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    folder = closed / "sand box"
+    state = sandbox.start(folder, POSTGRES, cache=CACHE)
+    try:
+        assert state.postgres_folder is not None
+        assert not state.postgres_folder.is_relative_to(closed)
+        assert (state.postgres_folder / "data").stat().st_mode & 0o777 == 0o700
+        process = state.parts[Part.APP_POSTGRES].process
+        assert process is not None
+        assert Path(f"/proc/{process.pid}").stat().st_uid != 0
+        assert _ask(state.app_dsn, "select 1") == "1"
+    finally:
+        sandbox.reset(folder)
+    assert not state.postgres_folder.exists()
