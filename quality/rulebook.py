@@ -169,7 +169,8 @@ def _words(text: str, where: str) -> dict[str, Any]:
     words = yaml.safe_load(text)
     if not isinstance(words, dict) or not {"kind", "description"} <= set(words) or set(words) - _WORDS:
         raise QualityError(
-            f"{where}: its front matter must have kind and description, may have severity, schedule, row_level."
+            f"{where}: its front matter must have kind and description; beside them there are severity, "
+            "schedule and row_level."
         )
     allowed = {
         "kind": [kind.value for kind in RuleKind],

@@ -27,6 +27,27 @@ def row(number: int, kind: str | None = "a", amount: str = "1.00", at: datetime 
     return (number, kind, "A", Decimal(amount), 0.5, at)
 
 
+def test_a_rule_becomes_the_expectation_of_that_meaning() -> None:
+    rules = [
+        *TABLE.expect,
+        make_rule("accepted_values", column="kind", values=["a"], name="kind_known"),
+        make_rule("matches", column="code", pattern="^A", name="code_form"),
+        make_rule("unique", "uniqueness", columns=["id"], name="id_once"),
+        make_rule("between", column="amount", max="0.10", name="exact_to_the_cent"),
+    ]
+    made = {
+        item.meta["rule"]: item.expectation_type for item in expectations.suite(TABLE, rules).expectations
+    }
+    assert made == {
+        "amount_not_negative": "expect_column_values_to_be_between",
+        "kind_given": "expect_column_values_to_not_be_null",
+        "kind_known": "expect_column_values_to_be_in_set",
+        "code_form": "expect_column_values_to_match_regex",
+        "id_once": "expect_no_breaking_rows",
+        "exact_to_the_cent": "expect_no_breaking_rows",
+    }
+
+
 def test_leaves_are_judged_together_in_one_batch(content: Content) -> None:
     content.fill([row(1), row(2, amount="-1")])
     content.postgres.execute("drop table if exists unpublished.other")
@@ -77,6 +98,16 @@ def test_the_connection_of_checks_cannot_write(content: Content) -> None:
     content.postgres.execute("create sequence if not exists unpublished.counter")
     with pytest.raises(QualityError, match="read-only"):
         expectations.validate(content.dsn, TABLE, [rule], [content.leaf])
+
+
+def test_nothing_stays_locked_after_a_validation(content: Content) -> None:
+    content.fill([row(1)])
+    expectations.validate(content.dsn, TABLE, TABLE.expect, [content.leaf])
+    left = content.postgres.execute(
+        "select state, (select count(*) from pg_locks where pg_locks.pid = activity.pid) "
+        "from pg_stat_activity as activity where application_name = 'analytics checks'"
+    ).fetchall()
+    assert set(left) == {("idle", 0)}
 
 
 def test_threads_can_validate_at_once(content: Content) -> None:

@@ -8,8 +8,7 @@ from decimal import Decimal
 import pytest
 
 import quality
-from quality import QualityError, arrivals, blocking, check, requires
-from quality.quarantine import quarantine
+from quality import QualityError, arrivals, blocking, check, failing_rows, requires
 from transforms.contract import RuleKind
 
 from .conftest import Content, Row, counts, make_rule, make_table
@@ -117,21 +116,18 @@ def test_what_a_rule_needs_is_known_before_it_runs() -> None:
     assert requires(rules, "fct_things") == ("control_total", "dim_kinds")
 
 
-def test_quarantine_holds_the_rows_that_failed_with_rule_and_reason(content: Content) -> None:
-    rules = [
-        make_rule("between", column="amount", min=0, name="amount_not_negative"),
-        make_rule("unique", "uniqueness", columns=["id"], name="id_once"),
-        make_rule("sql", name="no_kind_b", query="select id, 'x' as remark from fct_things where kind = 'b'"),
-        make_rule("not_null", column="kind", name="kind_given"),
-    ]
+def test_the_rows_that_broke_a_rule_can_be_kept(content: Content) -> None:
     content.fill([row(1), row(2, amount="-1"), row(3), row(3), row(4, kind="b")])
-    results = check(content.duck, make_table(), rules, content.relation)
-    kept = quarantine(content.duck, make_table(), rules, results, content.relation)
-    assert kept.columns == [*content.duck.table("things").columns, "_rule", "_reason"]
-    found = {(line[0], line[-2]) for line in kept.fetchall()}
-    assert found == {(2, "amount_not_negative"), (3, "id_once"), (4, "no_kind_b")}
-    nothing = quarantine(content.duck, make_table(), rules, [], content.relation)
-    assert nothing.fetchall() == []
+    query = "select id, 'x' as remark from fct_things where kind = 'b'"
+    expected = [
+        (make_rule("between", column="amount", min=0), [2]),
+        (make_rule("unique", "uniqueness", columns=["id"]), [3, 3]),
+        (make_rule("sql", query=query), [4]),
+        (make_rule("not_null", column="kind"), []),
+    ]
+    for rule, ids in expected:
+        kept = failing_rows(content.duck, make_table(), rule, content.relation)
+        assert [line[0] for line in kept.fetchall()] == ids
 
 
 def test_row_level_rules_judge_a_micro_batch(content: Content) -> None:
