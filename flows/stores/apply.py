@@ -75,7 +75,7 @@ def detach(connection: Connection[Any], table: Table, partition: str, away: str)
 
 
 def attach(connection: Connection[Any], table: Table, partition: str, standing: str) -> None:
-    """Make an unpublished table a leaf. Looks at no row: its CHECK proves the bounds, the indexes are there."""
+    """Make an unpublished table a leaf. Looks at no row: its CHECK proves the bounds, indexes are there."""
     leaf = table.leaf(partition)
     published = sql.Identifier(PUBLISHED, leaf)
     connection.execute(
@@ -139,8 +139,8 @@ def write(
     if (deleted, updated, inserted) != (changes.gone_rows, changes.changed_rows, changes.new_rows):
         raise WarehouseError(
             f"{PUBLISHED}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "
-            f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there. Nothing was changed. "
-            f"Make it equal again with `python -m flows rebuild {table.name}`."
+            f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there. Nothing was "
+            f"changed. Make it equal again with `python -m flows rebuild {table.name}`."
         )
     return Written(inserted, updated, deleted)
 

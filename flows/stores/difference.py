@@ -52,6 +52,19 @@ def content(
 
     A column the files do not have yet is null; no files are no rows.
     """
+    return _declared(connection, lake, table, files, "CAST")
+
+
+def adapted(
+    connection: DuckDBPyConnection, lake: Lake, table: Table, files: Iterable[LakeFile]
+) -> DuckDBPyRelation:
+    """The same for files that an older model wrote: a value the declared type can't hold is null."""
+    return _declared(connection, lake, table, files, "TRY_CAST")
+
+
+def _declared(
+    connection: DuckDBPyConnection, lake: Lake, table: Table, files: Iterable[LakeFile], cast: str
+) -> DuckDBPyRelation:
     wanted = list(files)
     if not wanted:
         items = ", ".join(
@@ -62,7 +75,9 @@ def content(
     casts: list[str] = []
     for column in table.columns:
         name = _quoted(column.name)
-        casts.append(f"CAST({name if column.name in stored.columns else 'NULL'} AS {column.type}) AS {name}")
+        casts.append(
+            f"{cast}({name if column.name in stored.columns else 'NULL'} AS {column.type}) AS {name}"
+        )
     return stored.project(", ".join(casts))
 
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from duckdb import DuckDBPyConnection
 from psycopg import Connection
 
 from flows.failpoints import failpoint
 from flows.stores import apply
-from flows.stores.difference import content, count, difference, duckdb_session
+from flows.stores.difference import adapted, content, count, difference, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.publication import Audit, BuiltPartition, Pending, Publication, Way
-from flows.stores.standalone import Workshop, bounds_check, sweep, workshop
+from flows.stores.standalone import Workshop, sweep, workshop
 from flows.stores.warehouse import UNPUBLISHED, Warehouse
 from transforms.contract import Table
 
@@ -62,8 +62,8 @@ def publish(
 
     1. The partitions whose token the ledger holds are left out: they are published.
     2. The lake's files are verified (size, SHA-256) and the cheapest right way is chosen: **attach** a new
-       leaf, **diff** a leaf that is there, **swap** it when most of it differs; **merge** an unpartitioned table
-       by key, or **load** it whole when what it holds is not known. `way='swap'` asks for leaves built anew.
+       leaf, **diff** a leaf that is there, **swap** it when most of it differs; **merge** a table without
+       leaves by key, or **load** it whole when what it holds is not known. `way='swap'` builds leaves anew.
     3. Tables of this publication alone are made in schema `unpublished` and filled by COPY, each in its own
        transaction; a leaf's bounds are a CHECK from the start.
     4. A new leaf gets its primary key and indexes.
@@ -77,9 +77,9 @@ def publish(
     9. The manifest lines.
     10. The tables of step 3 that were not published are dropped.
 
-    When another session's lock stays in the way, 8 is given up and `Publication.pending` says whose: nothing
-    changed, `ops.pending_publish` remembers it, and the next run builds and publishes it again. Readers'
-    queries are never cancelled. Raises Conflict when somebody else published another content on the same state,
+    When another session's lock stays in the way, 8 is given up and `Publication.pending` says whose:
+    nothing changed, `ops.pending_publish` remembers it, and the next run publishes it. Readers' queries are
+    never cancelled. Raises Conflict when somebody else published another content on the same state,
     DamagedFile, WarehouseError, or what `audit` raises; what was published stays as it was then.
     """
     began = time.monotonic()
@@ -182,7 +182,7 @@ def _load_difference(
         first.changes.new = shop.load(stem, "new", new)
         return True
     pairs = [
-        (content(session, lake, table, step.state.files), content(session, lake, table, step.built.files))
+        (adapted(session, lake, table, step.state.files), content(session, lake, table, step.built.files))
         for step in steps
     ]
     found = difference(session, table, pairs)
@@ -209,23 +209,13 @@ def _prepare(shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, la
     loads = [step for step in steps if step.way == "load"]
     if loads:
         rows = content(session, lake, table, [file for step in loads for file in step.built.files])
-        _stand_up(shop, loads[0], rows, table.name)
+        name = shop.stand_up(table.name, rows, None)
         for step in loads:
-            step.load = loads[0].load
+            step.load = name
     for step in steps:
         if step.way in ("attach", "swap"):
             rows = content(session, lake, table, step.built.files)
-            _stand_up(shop, step, rows, table.leaf(step.built.partition))
-
-
-def _stand_up(shop: Workshop, step: _Step, rows: DuckDBPyRelation, stem: str) -> None:
-    is_leaf = step.way in ("attach", "swap")
-    bounds = bounds_check(shop.table, step.built.partition) if is_leaf else None
-    step.load = shop.load(stem, "load", rows, bounds)
-    if is_leaf:
-        shop.index(step.load)
-    shop.freeze(step.load)
-    shop.read_back(step.load, rows)
+            step.load = shop.stand_up(table.leaf(step.built.partition), rows, step.built.partition)
 
 
 def _audit(steps: list[_Step], audit: Audit | None) -> None:

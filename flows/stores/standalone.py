@@ -31,7 +31,9 @@ class Workshop:
         self.connection = connection
         self.table = table
         self.suffix = secrets.token_hex(4)
-        self.columns = warehouse.columns(connection, PUBLISHED, table.name)
+        self.parent = (PUBLISHED, table.name)
+        """What the tables made here are like; a migration builds beside and names its own."""
+        self.columns = warehouse.columns(connection, *self.parent)
         self.made: list[str] = []
 
     def name(self, stem: str, what: str) -> str:
@@ -54,7 +56,7 @@ class Workshop:
                 sql.SQL(
                     "CREATE TABLE {new} (LIKE {like} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS "
                     "EXCLUDING COMMENTS) WITH (autovacuum_enabled = false)"
-                ).format(new=_unpublished(name), like=sql.Identifier(PUBLISHED, self.table.name))
+                ).format(new=_unpublished(name), like=sql.Identifier(*self.parent))
             )
             for column in self.columns:
                 if column.name not in keyed:
@@ -73,6 +75,16 @@ class Workshop:
         failpoint("publish.created")
         self.warehouse.copy(UNPUBLISHED, name, columns, relation)
         failpoint("publish.copied")
+        return name
+
+    def stand_up(self, stem: str, rows: DuckDBPyRelation, partition: str | None) -> str:
+        """Load rows, freeze them and read them back; a leaf (`partition`) gets its bounds and indexes."""
+        bounds = bounds_check(self.table, partition) if partition is not None else None
+        name = self.load(stem, "load", rows, bounds)
+        if partition is not None:
+            self.index(name)
+        self.freeze(name)
+        self.read_back(name, rows)
         return name
 
     def index(self, name: str) -> None:

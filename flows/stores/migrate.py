@@ -1,0 +1,246 @@
+"""Making a published table what its model says now, without losing what is published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection, sql
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.stores import apply
+from flows.stores.difference import adapted, duckdb_session
+from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.locks import BRIEF, with_short_waits
+from flows.stores.standalone import Workshop, workshop
+from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
+from transforms.contract import Table
+from transforms.registry import Registry
+from warehouse_ddl.files import View, views
+from warehouse_ddl.migrate import ActualColumn, ActualTable, Migration, plan
+from warehouse_ddl.statements import comment_ddl, ddl, foreign_key_ddl, index_ddl, table_ddl
+
+
+class ConsentNeeded(FlowsError):
+    """A change would take something from readers; say `--yes` to make it."""
+
+
+class InTheWay(FlowsError):
+    """Somebody's own object depends on a table that has to be replaced."""
+
+
+def pending(connection: Connection[Any], table: Table) -> Migration | None:
+    """What has to change in PostgreSQL for this table; None when it does not exist yet."""
+    actual = _actual(connection, table)
+    return plan(actual, table) if actual is not None else None
+
+
+def migrate(
+    warehouse: Warehouse, lake: Lake, table: Table, *, yes: bool = False, registry: Registry | None = None
+) -> Migration:
+    """Create the table, or make it what its model says; returns what was done (nothing when it fits).
+
+    In place where PostgreSQL can (a new nullable column, a wider type, an index). Otherwise the table is
+    built beside from the lake's files, new columns null, and swapped together with the views, foreign keys
+    and grants that hang on it; the run that follows fills it by difference. A new required column stays
+    nullable until it is filled. Raises ConsentNeeded for a change that takes something away, InTheWay when other people's
+    views depend on the table, Blocked when a lock stays in the way; nothing was changed then.
+    """
+    with warehouse.connect() as connection:
+        ledger = Ledger(connection)
+        with ledger.locked("publish", table.name):
+            migration = pending(connection, table)
+            if migration is None:
+                with connection.transaction():
+                    for statement in ddl(table, registry):
+                        connection.execute(statement.encode())
+                return Migration(table.name)
+            if not migration.is_needed:
+                return migration
+            if migration.is_destructive and not yes:
+                listed = "; ".join(migration.describe())
+                raise ConsentNeeded(f"{listed}. Readers lose this; run again with --yes to make the change.")
+            if migration.rebuild:
+                _rebuild(warehouse, connection, lake, table, registry)
+            else:
+
+                def work() -> None:
+                    for statement in (*migration.statements, *comment_ddl(table, registry)):
+                        connection.execute(statement.encode())
+
+                with_short_waits(warehouse, connection, BRIEF, work)
+            failpoint("migrate.committed")
+    return migration
+
+
+def _rebuild(
+    warehouse: Warehouse,
+    connection: Connection[Any],
+    lake: Lake,
+    table: Table,
+    registry: Registry | None,
+) -> None:
+    """Build beside, then swap in one transaction."""
+    with workshop(warehouse, connection, table) as shop, duckdb_session() as session:
+        beside = shop.name(table.name, "next")
+        with connection.transaction():
+            for statement in table_ddl(table, UNPUBLISHED, beside):
+                connection.execute(statement.encode())
+        shop.made.append(beside)
+        shop.parent, shop.columns = (
+            (UNPUBLISHED, beside),
+            warehouse.columns(connection, UNPUBLISHED, beside),
+        )
+        states = [
+            state
+            for state in Ledger(connection).states([table.name]).values()
+            if state.files and state.published_at is not None
+        ]
+        empty = _empty_columns(session, lake, table, states)
+        for name in empty:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(
+                    sql.Identifier(UNPUBLISHED, beside), sql.Identifier(name)
+                )
+            )
+        leaves: list[tuple[str, str]] = []
+        if table.is_partitioned_in_postgres:
+            for state in states:
+                rows = adapted(session, lake, table, state.files)
+                leaves.append(
+                    (state.partition, shop.stand_up(table.leaf(state.partition), rows, state.partition))
+                )
+        elif states:
+            rows = adapted(session, lake, table, [file for state in states for file in state.files])
+            warehouse.copy(UNPUBLISHED, beside, shop.columns, rows)
+        failpoint("migrate.loaded")
+        with_short_waits(warehouse, connection, BRIEF, lambda: _swap(shop, beside, leaves, registry))
+
+
+def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: Registry | None) -> None:
+    """The one transaction: what hangs on the old table is taken off, and put on the new one."""
+    connection, table = shop.connection, shop.table
+    dependent = [view for view in views() if table.name in view.upstreams]
+    _refuse_others(connection, table, dependent)
+    for view in dependent:
+        connection.execute(
+            sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
+        )
+    apply.lock_for_swap(connection, table.name)
+    inbound = connection.execute(
+        "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE contype = 'f' AND confrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) "
+        "AND conrelid <> confrelid",
+        (PUBLISHED, table.name),
+    ).fetchall()
+    for holder, name, _ in inbound:
+        connection.execute(f"ALTER TABLE {holder} DROP CONSTRAINT {name}".encode())
+    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(PUBLISHED, table.name)))
+    connection.execute(
+        sql.SQL("ALTER TABLE {} RENAME TO {}").format(
+            sql.Identifier(UNPUBLISHED, beside), sql.Identifier(table.name)
+        )
+    )
+    connection.execute(
+        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+            sql.Identifier(UNPUBLISHED, table.name), sql.Identifier(PUBLISHED)
+        )
+    )
+    _name_constraints(connection, table, beside)
+    for partition, standing in leaves:
+        apply.attach(connection, table, partition, standing)
+    for statement in (
+        *index_ddl(table),
+        *foreign_key_ddl(table, registry),
+        *comment_ddl(table, registry),
+    ):
+        connection.execute(statement.encode())
+    for holder, name, definition in inbound:
+        connection.execute(f"ALTER TABLE {holder} ADD CONSTRAINT {name} {definition}".encode())
+    connection.execute(sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name)))
+    for view in dependent:
+        for statement in view.statements:
+            connection.execute(statement.encode())
+    failpoint("migrate.before_commit")
+
+
+def _name_constraints(connection: Connection[Any], table: Table, beside: str) -> None:
+    """Constraints of the table that stood beside carry its passing name; give them the lasting one."""
+    found = connection.execute(
+        "SELECT conname FROM pg_constraint "
+        "WHERE conrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND starts_with(conname, %s)",
+        (PUBLISHED, table.name, beside),
+    ).fetchall()
+    for (name,) in found:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
+                sql.Identifier(PUBLISHED, table.name),
+                sql.Identifier(name),
+                sql.Identifier(table.name + name.removeprefix(beside)),
+            )
+        )
+
+
+def _refuse_others(connection: Connection[Any], table: Table, ours: list[View]) -> None:
+    rows = connection.execute(
+        """
+        SELECT DISTINCT c.oid::regclass::text FROM pg_depend d
+        JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
+        JOIN pg_class c ON c.oid = r.ev_class
+        WHERE d.refobjid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND c.relname <> ALL(%s)
+        """,
+        (PUBLISHED, table.name, [view.name for view in ours]),
+    ).fetchall()
+    if rows:
+        names = ", ".join(row[0] for row in rows)
+        raise InTheWay(
+            f"{PUBLISHED}.{table.name} has to be replaced, and {names} depends on it. Nothing was changed: "
+            "drop it or move it to another source, then run again."
+        )
+
+
+def _empty_columns(session: Any, lake: Lake, table: Table, states: list[PartitionState]) -> list[str]:
+    """Required columns that what is published so far has no value for."""
+    required = [c.name for c in table.columns if not c.nullable and c.name not in table.key]
+    files = [file for state in states for file in state.files]
+    if not required or not files:
+        return []
+    checks = ", ".join(f'coalesce(bool_or("{name}" IS NULL), false)' for name in required)
+    found = adapted(session, lake, table, files).aggregate(checks).fetchall()[0]
+    return [name for name, is_empty in zip(required, found, strict=True) if is_empty]
+
+
+def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
+    oid = "to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
+    names = {"schema": PUBLISHED, "name": table.name}
+    columns = connection.execute(
+        f"SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute "
+        f"WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum".encode(),
+        names,
+    ).fetchall()
+    if not columns:
+        return None
+    key = connection.execute(
+        f"SELECT a.attname FROM pg_index i "
+        f"CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
+        f"WHERE i.indrelid = {oid} AND i.indisprimary ORDER BY k.place".encode(),
+        names,
+    ).fetchall()
+    by = connection.execute(
+        f"SELECT a.attname FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid "
+        f"AND a.attnum = p.partattrs[0] WHERE p.partrelid = {oid}".encode(),
+        names,
+    ).fetchone()
+    indexes = connection.execute(
+        f"SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        f"WHERE i.indrelid = {oid} AND NOT i.indisprimary".encode(),
+        names,
+    ).fetchall()
+    return ActualTable(
+        tuple(ActualColumn(name, type_, nullable) for name, type_, nullable in columns),
+        key=tuple(row[0] for row in key),
+        partitioned_by=by[0] if by else None,
+        leaves=tuple(sorted(apply.leaves(connection, table.name))),
+        indexes=tuple(row[0] for row in indexes),
+    )

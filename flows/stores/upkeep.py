@@ -1,0 +1,129 @@
+"""What publishing owes afterwards: refreshed views, statistics of parents, leaves past their retention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+
+from flows.failpoints import failpoint
+from flows.stores import apply
+from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger
+from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
+from flows.stores.manifest import Commit
+from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
+from transforms.contract import Table
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """A materialized view that was owed a refresh; `blocked_by` says whose lock kept it owed."""
+
+    view: str
+    blocked_by: str = ""
+
+
+def refresh(warehouse: Warehouse) -> list[Refreshed]:
+    """Refresh every view that a publish owes it, each in one transaction with the removal of its debt.
+
+    Readers of the view see the old or the new and never wait. A view that somebody's lock keeps from it stays
+    owed; so does everything after a crash.
+    """
+    done = []
+    with warehouse.connect() as connection:
+        owed = connection.execute("SELECT DISTINCT view_name FROM ops.refresh_owed ORDER BY 1").fetchall()
+        for (view,) in owed:
+
+            def work(view: str = view) -> None:
+                _refresh(connection, view)
+
+            try:
+                with_short_waits(warehouse, connection, PATIENT, work)
+            except Blocked as blocked:
+                done.append(Refreshed(view, blocked.by))
+                continue
+            failpoint("publish.refreshed")
+            done.append(Refreshed(view))
+    return done
+
+
+def _refresh(connection: Connection[Any], view: str) -> None:
+    """A publish that commits after this began owes again, so nothing newer than the refresh is forgotten."""
+    row = connection.execute(
+        "SELECT relispopulated FROM pg_class WHERE oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+        (PUBLISHED, view),
+    ).fetchone()
+    connection.execute("DELETE FROM ops.refresh_owed WHERE view_name = %s", (view,))
+    if row is not None:
+        how = sql.SQL("CONCURRENTLY ") if row[0] else sql.SQL("")
+        connection.execute(
+            sql.SQL("REFRESH MATERIALIZED VIEW {}{}").format(how, sql.Identifier(PUBLISHED, view))
+        )
+    failpoint("publish.refreshing")
+
+
+def analyze(warehouse: Warehouse, tables: Iterable[Table]) -> None:
+    """Give the planner statistics of what was published: once a batch, after its publishes.
+
+    New leaves bring their own; a parent's are made from a sample of its leaves.
+    """
+    with warehouse.connect() as connection:
+        is_18 = connection.info.server_version >= 180_000
+        for table in tables:
+            only = sql.SQL("ONLY ") if is_18 and table.is_partitioned_in_postgres else sql.SQL("")
+            connection.execute(
+                sql.SQL("ANALYZE (SKIP_LOCKED) {}{}").format(only, sql.Identifier(PUBLISHED, table.name))
+            )
+
+
+def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id: str = "") -> list[str]:
+    """Drop the leaves whose whole window is older than the declared retention; returns the partitions.
+
+    Their files stay in the lake. A leaf that somebody reads stays until the next time.
+    """
+    if table.retention is None or table.partition is None or not table.is_partitioned_in_postgres:
+        return []
+    horizon = now - table.retention
+    retired = []
+    with warehouse.connect() as connection:
+        ledger = Ledger(connection)
+        states = ledger.states([table.name])
+        there = apply.leaves(connection, table.name)
+        for (_, partition), state in states.items():
+            if partition == "" or table.leaf(partition) not in there:
+                continue
+            if table.partition.bounds(partition)[1] > horizon:
+                continue
+            commit = Commit(
+                token=f"retire-{table.name}-{partition}-{state.version}",
+                kind="publish",
+                layer=table.layer.value,
+                table=table.name,
+                partition=partition,
+                run_id=run_id,
+                based_on=state.based_on,
+                control={"retired": True},
+                fingerprint=state.fingerprint,
+                row_count=state.row_count,
+            )
+
+            def work(commit: Commit = commit, version: int = state.version) -> None:
+                ledger.commit(commit, version=version, published=False)
+                apply.lock_for_swap(connection, table.name)
+                away = f"retired_{commit.token[-8:]}"
+                apply.detach(connection, table, commit.partition, away)
+                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(UNPUBLISHED, away)))
+
+            try:
+                with ledger.locked("publish", table.name):
+                    with_short_waits(warehouse, connection, BRIEF, work)
+            except Blocked:
+                continue
+            failpoint("publish.retired")
+            ledger.finish(lake, [commit])
+            retired.append(partition)
+    return retired

@@ -1,0 +1,127 @@
+"""A kill -9 anywhere in publishing and one run again: the same rows, nothing left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from flows import failpoints
+from flows.stores.lake import Lake
+from tests.flows.stores.child import STORY, play
+from tests.flows.stores.conftest import Server
+from tests.flows.stores.world import EVENTS, USERS, create, rows, tidy
+
+ROOT = Path(__file__).parents[3]
+NAMES = [
+    name
+    for name in failpoints.names(ROOT / "flows" / "stores")
+    if name.startswith(("lake.", "ledger.entered", "publish.")) and name not in {"publish.retired"}
+]
+QUICK = {"lake.renamed", "publish.copied", "publish.before_commit", "publish.committed", "publish.refreshing"}
+
+
+def _prepared(server: Server) -> str:
+    dsn = server.database()
+    create(dsn, EVENTS, USERS)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE MATERIALIZED VIEW analytics.mv_visits AS SELECT page, count(*) AS visits "
+            "FROM analytics.fct_visits GROUP BY page"
+        )
+        connection.execute("CREATE UNIQUE INDEX ON analytics.mv_visits (page)")
+    return dsn
+
+
+def _seen(dsn: str, root: Path) -> dict[str, Any]:
+    with Lake(root) as lake:
+        left = tidy(dsn, lake)
+        named = {
+            file.path
+            for layer, table in lake.manifests()
+            for commit in lake.manifest(layer, table)
+            for file in commit.add
+        }
+        on_disk = {str(path.relative_to(root)) for path in root.rglob("*.parquet")}
+        tokens = sorted(
+            commit.token for layer, table in lake.manifests() for commit in lake.manifest(layer, table)
+        )
+    with psycopg.connect(dsn) as connection:
+        ledger = connection.execute(
+            "SELECT token, in_manifest, row_count FROM ops.ledger ORDER BY token"
+        ).fetchall()
+        owed = connection.execute("SELECT * FROM ops.refresh_owed").fetchall()
+        view = connection.execute("SELECT * FROM analytics.mv_visits ORDER BY 1").fetchall()
+    assert [row[0] for row in ledger] == tokens
+    return {
+        "events": rows(dsn, EVENTS.name),
+        "people": rows(dsn, USERS.name),
+        "ledger": ledger,
+        "owed": owed,
+        "view": view,
+        "left": left["left"],
+        "orphans": sorted(on_disk - named),
+    }
+
+
+@pytest.fixture(scope="module")
+def unharmed(servers: dict[int, Server], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What stands after each step of the story when nothing is killed."""
+    dsn, root, seen = _prepared(servers[18]), tmp_path_factory.mktemp("unharmed") / "lake", {}
+    for way in STORY:
+        play(dsn, root, way)
+        seen[way] = _seen(dsn, root)
+    return seen
+
+
+def _killed(servers: dict[int, Server], root: Path, way: str, name: str, passes: int) -> tuple[bool, str]:
+    """Play the story up to `way`, that step in a child that dies at the failpoint."""
+    dsn = _prepared(servers[18])
+    for earlier in STORY[: STORY.index(way)]:
+        play(dsn, root, earlier)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.flows.stores.child", dsn, str(root), way, name, str(passes)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    return done.returncode == -signal.SIGKILL, dsn
+
+
+def _equal_after_one_more_run(
+    servers: dict[int, Server], unharmed: dict[str, Any], root: Path, way: str, name: str, passes: int
+) -> bool:
+    was_killed, dsn = _killed(servers, root, way, name, passes)
+    play(dsn, root, way)
+    assert _seen(dsn, root) == unharmed[way], f"killed at {name}, pass {passes}, during {way}"
+    return was_killed
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_a_kill_at_the_turning_points_loses_nothing(
+    servers: dict[int, Server], unharmed: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    way = "swap" if name == "publish.before_commit" else "diff"
+    assert _equal_after_one_more_run(servers, unharmed, tmp_path / "lake", way, name, 0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kill_at_any_failpoint_loses_nothing(
+    servers: dict[int, Server], unharmed: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    reached = [
+        _equal_after_one_more_run(servers, unharmed, tmp_path / f"{way}{passes}", way, name, passes)
+        for way in STORY
+        for passes in (0, 1)
+    ]
+    assert any(reached), f"nothing reaches {name}"
