@@ -49,10 +49,13 @@ class Computed:
     dead_letters: DuckDBPyRelation | None
 
 
-def connect(memory_limit: str | None = None, threads: int | None = None) -> DuckDBPyConnection:
+def connect(
+    memory_limit: str | None = None, threads: int | None = None, temp_directory: Path | None = None
+) -> DuckDBPyConnection:
     """An in-memory DuckDB in UTC that never downloads an extension and gives Arrow its exact types.
 
-    Use one `cursor()` per thread.
+    What does not fit in `memory_limit` ('2GB') goes to `temp_directory`, by default `.tmp` in the current
+    folder. Use one `cursor()` per thread; what a run leaves on a cursor goes when the cursor is closed.
     """
     connection = duckdb.connect(
         ":memory:",
@@ -64,6 +67,8 @@ def connect(memory_limit: str | None = None, threads: int | None = None) -> Duck
     connection.execute("set enable_progress_bar = false")
     if memory_limit is not None:
         connection.execute("set memory_limit = ?", [memory_limit])
+    if temp_directory is not None:
+        connection.execute("set temp_directory = ?", [str(temp_directory)])
     if threads is not None:
         connection.execute("set threads = ?", [threads])
     return connection

@@ -10,7 +10,7 @@ from typing import Any
 
 from transforms import registry as registries
 from transforms.contract import ContractError, Table
-from transforms.model import Model, place
+from transforms.model import FRONT_MATTER, Model, place
 from transforms.registry import Registry
 
 _TABLE_MARK = "__table__"
@@ -97,7 +97,7 @@ def _by_name(column: str, table: Table, registry: Registry) -> ColumnLineage:
 
 def _body(model: Model) -> str:
     """The SQL without its front matter, which sqlglot would read as a comment of the first word."""
-    return (model.sql or "").split("--- */", 1)[-1]
+    return FRONT_MATTER.sub("", model.sql or "", count=1)
 
 
 def _column_lineage(root: Any) -> ColumnLineage:

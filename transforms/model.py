@@ -35,7 +35,7 @@ stored."""
 
 MODEL_LAYERS = (Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
 _PACKAGE = Path(__file__).parent
-_FRONT_MATTER = re.compile(r"\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\*/", re.DOTALL)
+FRONT_MATTER = re.compile(r"\A\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\*/", re.DOTALL)
 
 
 _Yaml: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -98,7 +98,7 @@ def polars_table(file: str, *, columns: Sequence[Column], **header: Any) -> Tabl
 def _load_sql(path: Path) -> Model:
     where = place(path)
     text = path.read_text(encoding="utf-8")
-    match = _FRONT_MATTER.match(text)
+    match = FRONT_MATTER.match(text)
     if match is None:
         raise ContractError(
             f"{where}:1: it does not begin with a header. Write `/* ---`, then grain, key, one a line, "

@@ -120,11 +120,11 @@ def leaf_ddl(table: Table, partition: str, schema: str = UNPUBLISHED) -> Leaf:
     """
     if table.partition is None:
         raise ValueError(f"{table.name} has no partitions, so it has no leaf {partition}.")
+    start, end = (literal(bound) for bound in bounds(table, partition))
     name = table.leaf(partition)
     parent, leaf = f"{PUBLISHED}.{quoted(table.name)}", f"{schema}.{quoted(name)}"
     published = f"{PUBLISHED}.{quoted(name)}"
     by = quoted(table.partition.by)
-    start, end = (literal(bound) for bound in bounds(table, partition))
     move = [] if schema == PUBLISHED else [f"alter table {leaf} set schema {PUBLISHED}"]
     return Leaf(
         name=name,

@@ -10,7 +10,8 @@ from transforms import catalog, registry
 
 USERS = HEADER + (
     "with named as (select id, lower(email) as email from raw_app__users)\n"
-    "select\n    named.id::bigint as user_id, -- User\n    named.email::varchar as email -- E-mail\nfrom named\n"
+    "select\n    named.id::bigint as user_id, -- User\n"
+    "    named.email::varchar as email -- E-mail\nfrom named\n"
 )
 
 

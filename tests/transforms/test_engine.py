@@ -49,14 +49,14 @@ def test_an_upstream_may_be_given_in_any_form(
     path = tmp_path / "it's a file.parquet"
     duck.sql(USER).write_parquet(str(path))
     duck.execute(f"create table given as {USER}")
-    source: engine.Source = {
+    forms: dict[str, engine.Source] = {
         "relation": duck.table("given"),
         "query": USER,
         "table": "given",
         "files": [path],
         "file": str(path),
-    }[form]
-    rows = engine.run("stg_app__users", duck, {"raw_app__users": source}, registry=models)
+    }
+    rows = engine.run("stg_app__users", duck, {"raw_app__users": forms[form]}, registry=models)
     assert rows.project("user_id, email, signup_on::varchar").fetchall() == [(1, "a@x.org", "2025-10-07")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from duckdb import DuckDBPyConnection
@@ -66,7 +67,7 @@ def test_a_row_without_a_moment_is_refused(duck: DuckDBPyConnection) -> None:
         windows.partitions(duck.sql("select null::timestamptz as at"), table("day"))
 
 
-def novel(duck: DuckDBPyConnection, new: str, existing: str | None) -> tuple[list[object], list[object]]:
+def novel(duck: DuckDBPyConnection, new: str, existing: str | None) -> tuple[list[Any], list[Any]]:
     def rows(values: str) -> str:
         return f"select * from (values {values}) as rows(id, place, seq, body)"
 
@@ -102,12 +103,12 @@ def test_the_order_of_batches_does_not_change_what_remains(duck: DuckDBPyConnect
         "(1, 0, 9, 'e'), (3, 1, 1, 'f')",
     ]
 
-    def load(order: list[str]) -> list[object]:
-        held: dict[object, object] = {}
+    def load(order: list[str]) -> list[str]:
+        held: dict[Any, Any] = {}
         for batch in order:
             existing = ", ".join(repr(row) for row in held.values()) or None
             added, _ = novel(duck, batch, existing)
-            held.update({row[0]: row for row in added})  # type: ignore[index]
+            held.update({row[0]: row for row in added})
         return sorted(map(str, held.values()))
 
     assert load(batches) == load(batches[::-1]) == load([batches[1], batches[2], batches[0]])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -32,7 +33,9 @@ def _server(binaries: Path) -> Iterator[str]:
     place = postgres.home(folder, None)
     chosen = place.binaries if binaries == PACKAGED else binaries
     account = place.account
-    user = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+    user: dict[str, Any] = {}
+    if account:
+        user = {"user": account.uid, "group": account.gid, "extra_groups": []}
     data = place.data / "server"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -32,3 +32,4 @@ comment on column analytics.dim_products.is_active is 'Whether it can be ordered
 comment on column analytics.dim_products.created_at is 'When it was entered into the catalogue (UTC); null for inferred products';
 comment on column analytics.dim_products.updated_at is 'When it last changed in the application (UTC)';
 comment on column analytics.dim_products.is_deleted is 'Whether the application no longer has it; its last values are kept, facts still join';
+comment on column analytics.dim_products.is_inferred is 'Whether only orders mention it so far; repaired when it arrives';

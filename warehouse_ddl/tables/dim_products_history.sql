@@ -27,3 +27,4 @@ comment on column analytics.dim_products_history.name is 'Name of the product th
 comment on column analytics.dim_products_history.category_id is 'Category it was sold under then';
 comment on column analytics.dim_products_history.unit_price_usd is 'List price then, in US dollars; null when it had none';
 comment on column analytics.dim_products_history.is_active is 'Whether it could be ordered then';
+comment on column analytics.dim_products_history.is_deleted is 'Whether the application had no such product any more';

@@ -26,3 +26,4 @@ comment on column analytics.dim_users.signup_date is 'Day the user signed up (UT
 comment on column analytics.dim_users.created_at is 'When the user signed up (UTC); null for inferred users';
 comment on column analytics.dim_users.updated_at is 'When the user last changed in the application, or was found deleted (UTC)';
 comment on column analytics.dim_users.is_deleted is 'Whether the application no longer has the user; facts still join';
+comment on column analytics.dim_users.is_inferred is 'Whether only orders or events mention the user so far; repaired when the user arrives';

@@ -25,3 +25,4 @@ comment on column analytics.dim_users_history.is_current is 'Whether it holds no
 comment on column analytics.dim_users_history.country is 'ISO 3166 code of the country the user lived in; null once deleted';
 comment on column analytics.dim_users_history.plan is 'Plan the user was on: free, pro or team; null once deleted';
 comment on column analytics.dim_users_history.marketing_opt_in is 'Whether the user had agreed to marketing e-mail; null once deleted';
+comment on column analytics.dim_users_history.is_deleted is 'Whether the application had no such user any more';

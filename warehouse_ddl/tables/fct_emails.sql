@@ -29,3 +29,4 @@ comment on column analytics.fct_emails.clicks is 'How often a link in it was cli
 comment on column analytics.fct_emails.is_opened is 'Whether it was opened at least once';
 comment on column analytics.fct_emails.is_clicked is 'Whether a link in it was clicked at least once';
 comment on column analytics.fct_emails.first_event_at is 'Earliest activity that was read (UTC); the feed only tells the last one';
+comment on column analytics.fct_emails.last_event_at is 'Last activity (UTC)';

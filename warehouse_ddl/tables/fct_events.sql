@@ -25,3 +25,4 @@ comment on column analytics.fct_events.session_id is 'Visit, as the producer cou
 comment on column analytics.fct_events.properties is 'What the producer says beside, as an object; for page views and clicks their own fields';
 comment on column analytics.fct_events.anonymous_id is 'Browser or device, the same before and after signing in';
 comment on column analytics.fct_events.kafka_partition is 'Partition of the topic it came from; of two copies the lower one stays';
+comment on column analytics.fct_events.kafka_offset is 'Offset in that partition; of two copies in one partition the lower one stays';

@@ -35,3 +35,4 @@ comment on column analytics.fct_orders.currency is 'ISO 4217 code of revenue; am
 comment on column analytics.fct_orders.coupon_code is 'Coupon that was used; null for none';
 comment on column analytics.fct_orders.status is 'Where the order stands: pending, paid, shipped, delivered, cancelled or refunded';
 comment on column analytics.fct_orders.created_at is 'When the row was made in the application (UTC)';
+comment on column analytics.fct_orders.updated_at is 'When the row last changed in the application (UTC)';

@@ -26,7 +26,7 @@ comment on column analytics.fct_payments.amount_minor is 'Amount charged, in min
 comment on column analytics.fct_payments.currency is 'ISO 4217 code of the amounts';
 comment on column analytics.fct_payments.status is 'succeeded, pending or failed';
 comment on column analytics.fct_payments.payment_method is 'How it was paid: card, …';
-comment on column analytics.fct_payments.is_disputed is 'Whether the customer''s bank objected';
+comment on column analytics.fct_payments.is_disputed is 'Whether the customer''s bank ever objected';
 comment on column analytics.fct_payments.amount_refunded_minor is 'Amount given back so far, in minor units';
 comment on column analytics.fct_payments.fee_minor is 'What Stripe kept, in minor units of fee_currency; null while it is not booked';
 comment on column analytics.fct_payments.fee_currency is 'ISO 4217 code of the fee: the currency of the balance';
