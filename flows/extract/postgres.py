@@ -22,9 +22,6 @@ from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import PAYLOAD, PROBLEM, check, convert, problem, schema
 from transforms.contract import Postgres, SourceEntity
 
-PART_BYTES = 256 << 20
-"""A table of at least twice this size is read in parts, side by side."""
-
 Mark = datetime | int
 
 _LONG = timedelta(minutes=15)
@@ -50,7 +47,6 @@ def read(
     *,
     clock_offset: timedelta = timedelta(0),
     workers: int = 2,
-    part_bytes: int = PART_BYTES,
 ) -> Extract:
     """Read what the table holds and was not landed yet; nothing is connected before the first batch is
     wanted.
@@ -61,7 +57,7 @@ def read(
     if not isinstance(entity.read, Postgres):
         raise TypeError(f"{entity.table} is not read from PostgreSQL")
     extract = Extract(schema(entity), iter(()), dict(positions))
-    run = _Read(entity, entity.read, dsn, landed, landed_at, clock_offset, workers, part_bytes, extract)
+    run = _Read(entity, entity.read, dsn, landed, landed_at, clock_offset, workers, extract)
     extract.batches = run.batches()
     return extract
 
@@ -75,7 +71,6 @@ class _Read:
     landed_at: datetime
     clock_offset: timedelta
     workers: int
-    part_bytes: int
     extract: Extract
 
     @property
@@ -237,7 +232,7 @@ class _Read:
         self, snapshot: Snapshot, where: sql.Composable, *, parallel: bool = True
     ) -> Iterator[pa.RecordBatch]:
         """Rows in the declared types with `_op` 'r'; those that can't be held become dead letters."""
-        parts = snapshot.parts(self.workers, self.part_bytes) if parallel else [sql.SQL("true")]
+        parts = snapshot.parts(self.workers) if parallel else [sql.SQL("true")]
         values = [_as(column.expression, column.name) for column in self.columns]
         queries: list[sql.Composable] = [
             sql.SQL(
@@ -304,7 +299,7 @@ class _Read:
 def _reaches(high: Mark | None, lower: Mark) -> bool:
     if isinstance(high, datetime) and isinstance(lower, datetime):
         return high >= lower
-    return isinstance(high, int) and isinstance(lower, int) and high > lower
+    return isinstance(high, int) and isinstance(lower, int) and high >= lower
 
 
 def _as(expression: sql.Composable, name: str) -> sql.Composable:

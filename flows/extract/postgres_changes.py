@@ -128,8 +128,7 @@ class Changes:
             "select count(*), coalesce(sum(md5_number_lower(content)), 0), "
             "coalesce(sum(md5_number_upper(content)), 0) "
             f"from (select to_json({{{names}}})::varchar as content from spool)"
-        ).fetchone()
-        assert found is not None
+        ).fetchall()[0]
         return "-".join(f"{number:x}" for number in found)
 
     def spooled(self) -> Iterator[pa.RecordBatch]:

@@ -26,6 +26,8 @@ from flows.extract import SourceError
 from flows.extract.postgres_types import SourceColumn
 
 APPLICATION = "analytics extract"
+MINIMUM_PART_BYTES = 256 << 20
+"""A table of at least twice this size is read in parts, side by side."""
 _CATALOG_SECONDS = 120
 _BATCH_BYTES = 16 << 20
 _READ_SECONDS = 6 * 3600
@@ -121,8 +123,8 @@ class Snapshot:
         )
         return [SourceColumn(name, kind) for name, kind in found]
 
-    def parts(self, wanted: int, least_bytes: int) -> list[sql.Composable]:
-        """Conditions that divide the table into at most `wanted` parts of at least that size, by its blocks.
+    def parts(self, wanted: int) -> list[sql.Composable]:
+        """Conditions that divide the table into at most `wanted` parts, by its blocks.
 
         Blocks and not keys: they divide evenly whatever the keys are, and no index is read.
         """
@@ -134,7 +136,7 @@ class Snapshot:
             ).format(sql.Literal(self._text(self._table)))
         )
         size, block = found[0] if found else (0, 1)
-        count = max(1, min(wanted, size // max(1, least_bytes)))
+        count = max(1, min(wanted, size // MINIMUM_PART_BYTES))
         starts = [size // block * part // count for part in range(count)]
         return (
             [
