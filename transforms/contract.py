@@ -84,7 +84,8 @@ class Partition:
         """The window that holds `moment`: `2025-10-07` for days, `2025-10` for months (UTC)."""
         if isinstance(moment, datetime) and moment.tzinfo is not None:
             moment = moment.astimezone(UTC)
-        return moment.strftime("%Y-%m-%d" if self.every == "day" else "%Y-%m")
+        # Not strftime: it writes year 1 as `1`.
+        return moment.isoformat()[: 10 if self.every == "day" else 7]
 
     def bounds(self, key: str) -> tuple[datetime, datetime]:
         """The half-open range [start, end) of a window, in UTC. Raises ContractError for a malformed key."""
@@ -93,10 +94,10 @@ class Partition:
                 start = datetime.strptime(key, "%Y-%m-%d").replace(tzinfo=UTC)
                 return start, start + timedelta(days=1)
             start = datetime.strptime(key, "%Y-%m").replace(tzinfo=UTC)
-        except ValueError as error:
+            return start, (start + timedelta(days=32)).replace(day=1)
+        except (ValueError, OverflowError) as error:
             form = "2025-10-07" if self.every == "day" else "2025-10"
             raise ContractError(f"'{key}' is no {self.every} partition; write it like {form}.") from error
-        return start, (start + timedelta(days=32)).replace(day=1)
 
     def suffix(self, key: str) -> str:
         """What a leaf table's name ends with: `2025_10_07`."""

@@ -91,7 +91,7 @@ def _joined(
 
 
 def _bound(moment: datetime, type_: str) -> str:
-    return f"'{moment:%Y-%m-%d %H:%M:%S}+00'::timestamptz::{type_}"
+    return f"'{moment.isoformat(' ')}'::timestamptz::{type_}"
 
 
 def novel(

@@ -152,8 +152,8 @@ def bounds(table: Table, partition: str) -> tuple[str, str]:
         raise ValueError(f"{table.name} has no partitions.")
     start, end = table.partition.bounds(partition)
     if table.column(table.partition.by).type == "DATE":
-        return f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}"
-    return f"{start:%Y-%m-%d %H:%M:%S}+00", f"{end:%Y-%m-%d %H:%M:%S}+00"
+        return start.date().isoformat(), end.date().isoformat()
+    return start.isoformat(" "), end.isoformat(" ")
 
 
 def _key_holds_partition(table: Table) -> bool:

@@ -112,3 +112,22 @@ def test_the_order_of_batches_does_not_change_what_remains(duck: DuckDBPyConnect
         return sorted(map(str, held.values()))
 
     assert load(batches) == load(batches[::-1]) == load([batches[1], batches[2], batches[0]])
+
+
+@pytest.mark.parametrize(
+    ("every", "key"),
+    [("day", "0001-01-01"), ("day", "2024-02-29"), ("month", "2025-12"), ("month", "9999-11")],
+)
+def test_a_partition_key_and_its_bounds_agree(every: str, key: str) -> None:
+    partition = Partition("at", "day" if every == "day" else "month")
+    start, end = partition.bounds(key)
+    assert partition.key(start) == partition.key(end - timedelta(microseconds=1)) == key
+    assert partition.key(end) != key
+
+
+@pytest.mark.parametrize(
+    "key", ["9999-12-31", "2025-02-30", "2025-10", "../2025-10-07", "2025-10-07\x00", ""]
+)
+def test_a_key_without_a_whole_day_is_refused(key: str) -> None:
+    with pytest.raises(ContractError, match="is no day partition"):
+        Partition("at", "day").bounds(key)
