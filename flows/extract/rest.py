@@ -50,7 +50,7 @@ class Window:
 def read(
     entity: SourceEntity, connection: RestConnection, position: Mapping[str, Any] | None, now: datetime
 ) -> Extract:
-    """Start reading what is new in an entity since `position` (None: everything).
+    """Start reading what is new in an entity since `position` (None or empty: everything).
 
     Nothing is asked before the first batch is taken. In this order, for every page: ask (with the pauses,
     tries and limits of http.py), take the answer apart, drop what was landed before, hand bad records over
@@ -100,22 +100,21 @@ class _Reading:
 
     def _open(self, position: Mapping[str, Any] | None) -> tuple[Mapping[str, str], datetime | None]:
         """Digests and end of the last read; RestError when it is too long ago for what the service keeps."""
-        if position is None:
+        if not position:
             return {}, None
         try:
             last_end = datetime.fromisoformat(position["until"]).astimezone(UTC)
             digests: Mapping[str, str] = dict(position.get("digests", {}))
         except (KeyError, TypeError, ValueError):
             raise RestError(
-                f"{self._name}: its position in the ledger can't be read; delete the row of this entity from "
-                "ops.position to read everything again."
+                f"{self._name}: its position in the ledger can't be read; {_anew(self._entity.table)}."
             ) from None
         keeps = self._rest.keeps
         if keeps is not None and last_end < self._now - keeps:
             raise RestError(
                 f"{self._name}: last read up to {last_end:%Y-%m-%d %H:%M} UTC, but the service keeps only "
-                f"{keeps.days} days, so changes since then are lost. Delete the rows of the source "
-                f"'{self._entity.source}' from ops.position: the next run reads every object anew."
+                f"{keeps.days} days, so changes since then are lost; "
+                f"{_anew(f'raw_{self._entity.source}__%')}."
             )
         return digests, last_end
 
@@ -322,6 +321,14 @@ class _Reading:
             f"{self._name}: the service gave the same page again ({where}); stopped after {_REPEATS} "
             "repeats, nothing was landed. Run again later, and tell the vendor if it stays."
         )
+
+
+def _anew(tables: str) -> str:
+    """What to do to read everything again. The version goes on, so that the ledger takes it for new."""
+    return (
+        "to read every object anew, in the warehouse: update ops.position set positions = '{}', "
+        f"version = version + 1 where entity like '{tables}'"
+    )
 
 
 def _batch(records: list[Record], window: Window) -> pa.RecordBatch:

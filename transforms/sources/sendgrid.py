@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from transforms.contract import Rest, SourceEntity
+from transforms.contract import Partition, Rest, SourceEntity
 
 
 def _suppressions(name: str, grain: str) -> SourceEntity:
@@ -28,6 +28,7 @@ def _suppressions(name: str, grain: str) -> SourceEntity:
         ),
         key=("id",),
         grain=grain,
+        partition=Partition("created", "day"),
     )
 
 
@@ -45,6 +46,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
             page_size=1000,
             id_fields=("msg_id",),
             recorded_at="last_event_time",
+            keeps=timedelta(days=30),
             # No event_time: the feed does not say when a message was sent, so any window may be its own.
         ),
         key=("id",),
@@ -72,6 +74,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
         ),
         key=("id",),
         grain="one row per version of a day's e-mail statistics",
+        partition=Partition("date", "day"),
     ),
     _suppressions("bounces", "one row per address that SendGrid found not to exist"),
     _suppressions("blocks", "one row per address whose server refused a message for a reason that may pass"),

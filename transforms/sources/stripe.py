@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from transforms.contract import Rest, SourceEntity
+from transforms.contract import Partition, Rest, SourceEntity
 
 
 def _list(
@@ -29,6 +29,7 @@ def _list(
         ),
         key=("id",),
         grain=grain,
+        partition=Partition(event_time, "day"),
     )
 
 

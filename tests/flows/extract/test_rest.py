@@ -264,8 +264,15 @@ def test_a_position_older_than_what_the_service_keeps_stops_that_entity(apis: An
     events = ENTITIES["raw_stripe__events"]
     position = {"until": (NOW - timedelta(days=31)).isoformat(), "digests": {}}
 
-    with pytest.raises(RestError, match="keeps only 30 days"):
+    with pytest.raises(RestError, match="keeps only 30 days") as caught:
         everything(apis, events, position)
+    assert "where entity like 'raw_stripe__%'" in str(caught.value)
+
+
+@pytest.mark.parametrize("position", [{"until": "yesterday"}, {"digests": {}}, {"until": 5}])
+def test_a_position_that_cannot_be_read_is_named(apis: Any, position: dict[str, Any]) -> None:
+    with pytest.raises(RestError, match="its position in the ledger can't be read"):
+        everything(apis, CHARGES, position)
 
 
 def test_a_clock_that_was_set_back_keeps_the_position(apis: Any) -> None:
