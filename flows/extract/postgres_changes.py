@@ -55,7 +55,7 @@ class Changes:
     def new(
         self, batches: Iterator[pa.RecordBatch], cursor: str, highest: list[Any]
     ) -> Iterator[pa.RecordBatch]:
-        """The batches without the rows that `remember` knows; each one's highest cursor goes into `highest`."""
+        """The batches without the rows that `remember` knows; the cursor's maxima go into `highest`."""
 
         def watched() -> Iterator[pa.RecordBatch]:
             for batch in batches:

@@ -1,0 +1,215 @@
+"""What is read from Kafka: every committed record as it is, from where we were to where the topic ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+
+from flows.extract import Extract, SourceError, kafka
+from transforms.contract import Kafka, SourceEntity
+
+
+@dataclass
+class Topic:
+    """A topic of a real broker that lives for one test."""
+
+    bootstrap: str
+    name: str
+
+    @property
+    def entity(self) -> SourceEntity:
+        return SourceEntity(
+            "events", "clicks", Kafka(self.name), ("kafka_partition", "kafka_offset"), "one record"
+        )
+
+    @cached_property
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap})
+
+    def create(self, partitions: int = 2, **config: str) -> None:
+        topic = NewTopic(self.name, num_partitions=partitions, replication_factor=1, config=config)
+        self.admin.create_topics([topic])[self.name].result(20)
+
+    def delete(self) -> None:
+        self.admin.delete_topics([self.name])[self.name].result(20)
+
+    def producer(self, **settings: Any) -> Producer:
+        return Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, **settings})
+
+    def send(self, values: Sequence[bytes | None], partition: int = 0, **fields: Any) -> None:
+        producer = self.producer()
+        for value in values:
+            producer.produce(self.name, value, partition=partition, **fields)
+        assert producer.flush(20) == 0
+
+    def read(self, positions: dict[str, Any] | None = None, **options: Any) -> tuple[pa.Table, Extract]:
+        extract = kafka.read(self.entity, self.bootstrap, positions or {}, **options)
+        return pa.Table.from_batches(extract.batches, schema=extract.schema), extract
+
+
+@pytest.fixture
+def topic(broker: str) -> Topic:
+    topic = Topic(broker, f"t-{os.urandom(4).hex()}")
+    topic.create()
+    return topic
+
+
+def values(table: pa.Table) -> list[bytes | None]:
+    return list(table["value"].to_pylist())
+
+
+def test_every_record_comes_as_it_is_with_keys_headers_and_tombstones(topic: Topic) -> None:
+    topic.send(
+        [b"{}", b"\xff\x00 not text"], key=b"\x00k", headers=[("a", b"1"), ("a", None), ("ü", b"\xff")]
+    )
+    topic.send([None, b""], partition=1)
+    table, extract = topic.read()
+    rows = sorted(table.to_pylist(), key=lambda row: (row["kafka_partition"], row["kafka_offset"]))
+    assert [row["value"] for row in rows] == [b"{}", b"\xff\x00 not text", None, b""]
+    assert [row["key"] for row in rows] == [b"\x00k", b"\x00k", None, None]
+    headers = [{"name": "a", "value": b"1"}, {"name": "a", "value": None}, {"name": "ü", "value": b"\xff"}]
+    assert [row["headers"] for row in rows] == [headers, headers, [], []]
+    assert all(row["kafka_timestamp"] is not None and row["topic"] == topic.name for row in rows)
+    assert extract.positions["offsets"] == {"0": 2, "1": 2}
+
+
+def test_a_second_read_goes_on_where_the_first_ended(topic: Topic) -> None:
+    topic.send([b"1", b"2"])
+    _, first = topic.read()
+    assert topic.read(first.positions)[0].num_rows == 0
+    topic.send([b"3"])
+    table, second = topic.read(first.positions)
+    assert values(table) == [b"3"]
+    assert second.positions["offsets"] == {"0": 3, "1": 0}
+
+
+def test_records_that_arrive_during_the_read_are_left_for_the_next_one(topic: Topic) -> None:
+    topic.send([b"x"] * 3000)
+    extract = kafka.read(topic.entity, topic.bootstrap, {})
+    first = next(extract.batches)
+    topic.send([b"y"] * 100)
+    rows = first.num_rows + sum(batch.num_rows for batch in extract.batches)
+    assert rows == 3000
+    assert extract.positions["offsets"]["0"] == 3000
+
+
+def test_aborted_transactions_are_invisible_and_their_gaps_end_the_read(topic: Topic) -> None:
+    producer = topic.producer(**{"transactional.id": topic.name})
+    producer.init_transactions(20)
+    for value, commit in [(b"1", True), (b"2", False), (b"3", True), (b"4", False)]:
+        producer.begin_transaction()
+        producer.produce(topic.name, value, partition=0)
+        producer.flush(20)
+        if commit:
+            producer.commit_transaction(20)
+        else:
+            producer.abort_transaction(20)
+    table, extract = topic.read(stall_seconds=20)
+    assert values(table) == [b"1", b"3"]
+    assert extract.positions["offsets"]["0"] == 8
+    assert topic.read(extract.positions)[0].num_rows == 0
+
+
+def test_an_open_transaction_holds_back_what_follows_it_and_is_read_once_it_ends(topic: Topic) -> None:
+    topic.send([b"before"])
+    producer = topic.producer(**{"transactional.id": topic.name})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic.name, b"open", partition=0)
+    producer.flush(20)
+    topic.send([b"after"])
+    table, first = topic.read(stall_seconds=20)
+    assert values(table) == [b"before"]
+    producer.commit_transaction(20)
+    assert values(topic.read(first.positions)[0]) == [b"open", b"after"]
+
+
+def test_offsets_below_the_start_of_the_log_stop_the_topic(topic: Topic) -> None:
+    topic.send([b"1", b"2"])
+    _, first = topic.read()
+    topic.send([b"3", b"4", b"5"])
+    gone = topic.admin.delete_records([TopicPartition(topic.name, 0, 4)])
+    next(iter(gone.values())).result(20)
+    with pytest.raises(SourceError) as caught:
+        topic.read(first.positions)
+    assert "offsets 2 to 3 were deleted" in str(caught.value)
+    assert "retention" in str(caught.value)
+
+
+def test_offsets_behind_the_end_of_the_log_stop_the_topic(topic: Topic) -> None:
+    topic.send([b"1"])
+    _, first = topic.read()
+    ahead = {**first.positions, "offsets": {"0": 99, "1": 0}}
+    with pytest.raises(SourceError, match="read up to offset 99, but ends at 1"):
+        topic.read(ahead)
+
+
+def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(topic: Topic) -> None:
+    topic.send([b"1", b"2"])
+    _, first = topic.read()
+    topic.delete()
+    for _ in range(50):
+        if topic.name not in topic.admin.list_topics(timeout=10).topics:
+            break
+    topic.create()
+    topic.send([b"a", b"b", b"c"])
+    with pytest.raises(SourceError, match="made anew"):
+        topic.read(first.positions)
+
+
+def test_a_new_partition_is_read_from_its_beginning(topic: Topic) -> None:
+    topic.send([b"1"])
+    _, first = topic.read()
+    topic.admin.create_partitions([NewPartitions(topic.name, 3)])[topic.name].result(20)
+    for _ in range(50):
+        if len(topic.admin.list_topics(topic.name, timeout=10).topics[topic.name].partitions) == 3:
+            break
+    topic.send([b"new"], partition=2)
+    table, second = topic.read(first.positions)
+    assert values(table) == [b"new"]
+    assert second.positions["offsets"] == {"0": 1, "1": 0, "2": 1}
+
+
+def test_gaps_of_a_compacted_topic_do_not_confuse_the_end(broker: str) -> None:
+    topic = Topic(broker, f"t-{os.urandom(4).hex()}")
+    topic.create(1, **{"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.01"})
+    for value in range(50):
+        topic.send([str(value).encode()], key=b"same")
+    resource = ConfigResource(ResourceType.TOPIC, topic.name)
+    assert topic.admin.describe_configs([resource])[resource].result(20)["cleanup.policy"].value == "compact"
+    table, extract = topic.read(stall_seconds=20)
+    assert values(table)[-1] == b"49"
+    assert extract.positions["offsets"] == {"0": 50}
+
+
+def test_the_lag_is_what_a_read_would_go_through(topic: Topic) -> None:
+    topic.send([b"1", b"2", b"3"])
+    assert kafka.lag(topic.bootstrap, topic.name, {}) == {0: 3, 1: 0}
+    _, first = topic.read()
+    assert kafka.lag(topic.bootstrap, topic.name, first.positions) == {0: 0, 1: 0}
+
+
+def test_a_broker_that_is_not_there_is_told_within_the_time(topic: Topic) -> None:
+    with pytest.raises(SourceError, match="ANALYTICS_KAFKA_BOOTSTRAP"):
+        Topic("127.0.0.1:1", topic.name).read(request_seconds=2.0)
+
+
+def test_a_topic_that_does_not_exist_is_named(topic: Topic) -> None:
+    with pytest.raises(SourceError, match="There is no topic nowhere"):
+        Topic(topic.bootstrap, "nowhere").read()
+
+
+def test_large_records_come_in_small_batches(topic: Topic) -> None:
+    topic.send([b"x" * 900_000] * 60)
+    extract = kafka.read(topic.entity, topic.bootstrap, {})
+    sizes = [batch.nbytes for batch in extract.batches]
+    assert sum(sizes) > 54_000_000
+    assert extract.positions["offsets"]["0"] == 60
