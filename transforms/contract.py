@@ -264,15 +264,15 @@ class Rest:
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""
     until_is_inclusive: bool = False
-    """Whether the API counts the upper end in; ranges are half-open here, so it is then given one step earlier."""
+    """Whether the API counts the upper end in; ranges here are half-open, so it is then given a step earlier."""
     recorded_at: str = "created"
     """Field of a record that the range is about; dots go deeper."""
     event_time: str | None = None
-    """Field of a record whose UTC day says which windows a batch touches; None: one window, the whole entity."""
+    """Field of a record whose UTC day says which windows a batch touches; None: the whole entity is one."""
     history: timedelta | None = None
     """How far back the first read goes; None: to the beginning."""
     keeps: timedelta | None = None
-    """How long the API keeps its records; a position older than this has lost some, which stops the entity."""
+    """How long the API keeps its records; an older position has lost some, which stops the entity."""
 
 
 @dataclass(frozen=True)
