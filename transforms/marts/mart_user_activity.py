@@ -1,4 +1,4 @@
-"""mart_user_activity: what a user did on a day, in how many sittings. Gaps between rows read better in Polars."""
+"""mart_user_activity: what a user did on a day, in how many sittings; gaps between rows suit Polars."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TABLE = polars_table(
         Column("page_views", "bigint", "Pages shown"),
         Column("clicks", "bigint", "Clicks"),
         Column("sessions", "bigint", "Sittings: events with pauses of at most 30 minutes between them"),
-        Column("session_seconds", "bigint", "Whole seconds from first to last event of each session, added up"),
+        Column("session_seconds", "bigint", "Whole seconds from first to last event of each session, summed"),
         Column("first_event_at", "timestamptz", "First event of the day (UTC)"),
         Column("last_event_at", "timestamptz", "Last event of the day (UTC)"),
     ],
