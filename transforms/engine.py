@@ -8,7 +8,6 @@ it stands anywhere else.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,6 @@ Source = DuckDBPyRelation | str | Path | Sequence[str | Path] | None
 nothing."""
 
 _serial = itertools.count(1)
-_loading_polars = threading.Lock()
-"""Models import Polars lazily, and its first use, which loads it, is not safe in two threads at once."""
 
 
 class ModelError(RuntimeError):
@@ -223,8 +220,7 @@ def _run_polars(
     columns: Sequence[Column],
 ) -> str:
     """Run `build` over lazy frames of the upstreams and return a query over what it gave."""
-    with _loading_polars:
-        from polars.exceptions import PolarsError
+    from polars.exceptions import PolarsError
 
     if model.build is None:
         raise ContractError(f"{model.table.name} is no model: it has neither SQL nor a build function.")

@@ -9,12 +9,11 @@ write instead.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
-import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -244,48 +243,56 @@ def _base_tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
 
 
 def _load_python(path: Path) -> Model:
+    """Read TABLE and build's parameters without importing the file.
+
+    Polars takes half a second to import, and most commands only want to know which tables there are. So
+    TABLE may use nothing but literals and what is imported from transforms.
+    """
     where = place(path)
-    module = _import(path)
-    table, build = getattr(module, "TABLE", None), getattr(module, "build", None)
-    if not isinstance(table, Table) or not callable(build):
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    builds = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build"]
+    kept = [node for node in tree.body if _says_table(node)]
+    if not builds or not isinstance(kept[-1] if kept else None, ast.Assign):
         raise ContractError(
             f"{where}: a Polars model has `TABLE = polars_table(__file__, …)` and "
             "`def build(<upstream>: pl.LazyFrame) -> pl.LazyFrame`. Add what is missing."
         )
-    upstreams = tuple(sorted(inspect.signature(build).parameters))
+    names: dict[str, Any] = {"__file__": str(path), "__name__": path.stem}
+    try:
+        exec(compile(ast.Module(kept, []), str(path), "exec"), names)
+    except NameError as error:
+        raise ContractError(
+            f"{where}: TABLE uses {error.name}. "
+            "Write it with literals and names imported from transforms only."
+        ) from error
+    upstreams = tuple(sorted(argument.arg for argument in builds[0].args.args))
     if not upstreams:
         raise ContractError(f"{where}: build has no parameters. Name its upstream tables as parameters.")
+    table: Table = names["TABLE"]
+
+    def build(**frames: Any) -> Any:
+        return _import(path).build(**frames)
+
     return Model(replace(table, upstreams=upstreams), build=build)
+
+
+def _says_table(node: ast.stmt) -> bool:
+    """Whether a statement is TABLE itself, or imports what TABLE is written with."""
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in {"__future__", _PACKAGE.name}
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == "TABLE" for target in targets)
 
 
 def _import(path: Path) -> ModuleType:
     """Import a model's module; one outside this package (a test's) is imported from its file."""
-    _import_lazily("polars")
     try:
         relative = path.resolve().relative_to(_PACKAGE)
     except ValueError:
-        name = f"_model_{path.parent.name}_{path.stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
+        spec = importlib.util.spec_from_file_location(f"_model_{path.parent.name}_{path.stem}", path)
         if spec is None or spec.loader is None:
             raise ContractError(f"{place(path)}: Python can't import it; give it a .py name.") from None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
     return importlib.import_module(".".join((_PACKAGE.name, *relative.with_suffix("").parts)))
-
-
-def _import_lazily(name: str) -> None:
-    """Let the next `import name` cost nothing until something of it is used.
-
-    Polars takes half a second to import, and most commands only want to know which tables there are.
-    """
-    if name in sys.modules:
-        return
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        return
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)

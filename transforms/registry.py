@@ -60,17 +60,19 @@ class Registry:
     def build_order(self) -> tuple[Table, ...]:
         """The models' tables, upstreams before what reads them, by name where that leaves a choice.
 
+        What a table references comes before it too, since its rows are checked against that.
+
         Raises ContractError for a circle.
         """
         sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
         for name in sorted(self.models):
-            sorter.add(name, *self.models[name].table.upstreams)
+            sorter.add(name, *self.models[name].table.upstreams, *_referenced(self.models[name].table))
         try:
             sorter.prepare()
         except graphlib.CycleError as error:
-            circle = " reads ".join(reversed(error.args[1]))
+            circle = " needs ".join(reversed(error.args[1]))
             raise ContractError(
-                f"Models read each other in a circle: {circle}. Take one of them out."
+                f"Models need each other in a circle: {circle}. Take one of them out."
             ) from error
         order: list[Table] = []
         while sorter.is_active():
@@ -214,6 +216,13 @@ def _resolve(table: Table, known: set[str]) -> Table:
             )
         changed.extend(match for match in matches if match not in changed)
     return replace(table, changed=tuple(changed))
+
+
+def _referenced(table: Table) -> set[str]:
+    """Other tables that foreign keys or `references` rules of this one point to."""
+    keys = {target.partition(".")[0] for target in table.foreign_keys.values()}
+    rules = {str(rule.arguments["table"]) for rule in table.expect if rule.check == "references"}
+    return (keys | rules) - {table.name}
 
 
 def _check_references(models: Mapping[str, Model]) -> None:

@@ -229,3 +229,11 @@ def test_a_polars_model_says_the_same_in_python(read_models: ReadModels) -> None
 def test_a_polars_model_without_build_is_refused(read_models: ReadModels) -> None:
     with pytest.raises(ContractError, match="Add what is missing"):
         read_models({"marts/mart_mail.py": POLARS.split("def build")[0]})
+
+
+def test_a_polars_table_that_needs_more_than_its_declaration_is_refused(read_models: ReadModels) -> None:
+    text = POLARS.replace('grain="one row per user"', "grain=GRAIN").replace(
+        "TABLE =", 'GRAIN = "one row"\nTABLE ='
+    )
+    with pytest.raises(ContractError, match="TABLE uses GRAIN"):
+        read_models({"marts/mart_mail.py": text})

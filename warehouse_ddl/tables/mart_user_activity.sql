@@ -20,6 +20,6 @@ comment on column analytics.mart_user_activity.events is 'Events of all kinds';
 comment on column analytics.mart_user_activity.page_views is 'Pages shown';
 comment on column analytics.mart_user_activity.clicks is 'Clicks';
 comment on column analytics.mart_user_activity.sessions is 'Sittings: events with pauses of at most 30 minutes between them';
-comment on column analytics.mart_user_activity.session_seconds is 'Seconds between first and last event of each session, added up, cut to whole seconds';
+comment on column analytics.mart_user_activity.session_seconds is 'Whole seconds from first to last event of each session, summed';
 comment on column analytics.mart_user_activity.first_event_at is 'First event of the day (UTC)';
 comment on column analytics.mart_user_activity.last_event_at is 'Last event of the day (UTC)';
