@@ -8,6 +8,7 @@ it stands anywhere else.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from transforms import registry as registries
 from transforms.contract import Column, ContractError, Table
-from transforms.model import Model
+from transforms.model import Model, place
 from transforms.registry import Registry
 
 if TYPE_CHECKING:
@@ -126,6 +127,22 @@ def compute(
 def empty(columns: Sequence[Column], connection: DuckDBPyConnection) -> DuckDBPyRelation:
     """A relation of these columns without a row."""
     return connection.sql(_empty_query(columns))
+
+
+def explain(error: duckdb.Error) -> str:
+    """What DuckDB said, without the values it said it of: a conversion error quotes the row, which may hold
+    a person.
+
+    Errors in the SQL itself are left whole; they quote names.
+    """
+    message = str(error).strip()
+    if isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
+        return message
+    said, line, shown = message.partition("\n\nLINE ")
+    said = re.sub(r"\s*Input:.*", "", said.splitlines()[0])
+    # A quote inside a value could end the quotation early: all from the first quote to the last one goes.
+    said = re.sub(r"""['"].*['"]|['"].*""", "'…'", said)
+    return said + line + shown
 
 
 def quoted(name: str) -> str:
@@ -249,5 +266,5 @@ def _project(relation: DuckDBPyRelation, columns: Sequence[Column]) -> DuckDBPyR
 
 
 def _model_error(model: Model, error: duckdb.Error) -> ModelError:
-    message = str(error).strip()
-    return ModelError(f"{model.table.path}: {message}")
+    place_ = place(model.table.path) if model.table.path else model.table.name
+    return ModelError(f"{place_}: {explain(error)}")

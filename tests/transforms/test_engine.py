@@ -134,3 +134,30 @@ def test_the_connection_is_in_utc_and_downloads_nothing(duck: DuckDBPyConnection
     assert settings["autoinstall_known_extensions"] == "false"
     with pytest.raises(duckdb.Error):
         duck.sql("from 'https://example.invalid/a.parquet'")
+
+
+def test_an_error_over_rows_shows_none_of_their_values(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    failing = STG_CLICKS.replace("event_id::uuid", "decode(value)::uuid")
+    models = read_models({"staging/stg_events__clicks.sql": failing})
+    source = """select 'alice''s "mail": alice@example.com'::blob as value"""
+    with pytest.raises(ModelError, match="Conversion Error") as caught:
+        engine.compute("stg_events__clicks", duck, {"raw_events__clicks": source}, registry=models)
+    assert "alice" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select 'alice@example.com'::varchar::bigint",
+        "select json_extract('{alice: ' || 1, '$.a')",
+        "select strptime('alice@example.com' || random(), '%Y')",
+        "select cast('alice' || 1 as timestamptz)",
+    ],
+)
+def test_explain_hides_values(duck: DuckDBPyConnection, query: str) -> None:
+    with pytest.raises(duckdb.Error) as caught:
+        duck.sql(query).fetchall()
+    said = engine.explain(caught.value).split("LINE ")[0]
+    assert "alice" not in said
