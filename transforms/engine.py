@@ -130,10 +130,10 @@ def empty(columns: Sequence[Column], connection: DuckDBPyConnection) -> DuckDBPy
 
 
 def explain(error: duckdb.Error) -> str:
-    """What DuckDB said, without the values it said it of: a conversion error quotes the row, which may hold
-    a person.
+    """What DuckDB said, without the values it said it of.
 
-    Errors in the SQL itself are left whole; they quote names.
+    A conversion error quotes the row, which may hold a person. Errors in the SQL itself are left whole; they quote
+    names.
     """
     message = str(error).strip()
     if isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
@@ -248,7 +248,9 @@ def _run_polars(
         result = model.build(**frames)
         frame = result.collect(engine="streaming")
     except PolarsError as error:
-        raise ModelError(f"{model.table.path}: Polars says: {error}") from error
+        # Its conversion errors end in a list of the values that failed.
+        said = re.sub(r"values?: .*", "values", str(error).splitlines()[0])
+        raise ModelError(f"{model.table.path}: Polars says: {said}") from error
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:
         raise ModelError(

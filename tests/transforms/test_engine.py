@@ -161,3 +161,11 @@ def test_explain_hides_values(duck: DuckDBPyConnection, query: str) -> None:
         duck.sql(query).fetchall()
     said = engine.explain(caught.value).split("LINE ")[0]
     assert "alice" not in said
+
+
+def test_a_polars_error_shows_no_value_either(read_models: ReadModels, duck: DuckDBPyConnection) -> None:
+    failing = POLARS.replace('pl.col("email")', 'pl.col("email").cast(pl.Int64)')
+    models = read_models({"marts/mart_mail.py": failing})
+    with pytest.raises(ModelError, match="conversion from") as caught:
+        engine.run("mart_mail", duck, {"raw_app__users": USER}, registry=models)
+    assert "x.org" not in str(caught.value)
