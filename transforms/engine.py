@@ -132,8 +132,8 @@ def empty(columns: Sequence[Column], connection: DuckDBPyConnection) -> DuckDBPy
 def explain(error: duckdb.Error) -> str:
     """What DuckDB said, without the values it said it of.
 
-    A conversion error quotes the row, which may hold a person. Errors in the SQL itself are left whole; they quote
-    names.
+    A conversion error quotes the row, which may hold a person. Errors in the SQL itself are left whole:
+    they quote names.
     """
     message = str(error).strip()
     if isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
