@@ -7,6 +7,7 @@ import json
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -128,6 +129,22 @@ def test_gzip_in_several_members_is_read_whole_and_the_cap_counts_what_comes_out
         assert len(get(url, max_bytes=2000)) == 2000
         with pytest.raises(RestError, match="is larger than"):
             get(url, max_bytes=1999)
+
+
+def test_a_bomb_takes_no_more_memory_than_the_cap() -> None:
+    bomb = gzip.compress(b"0" * 2**27)
+
+    with serving(lambda handler: send(handler, 200, bomb, Content_Encoding="gzip")) as (url, _):
+        tracemalloc.start()
+        try:
+            with pytest.raises(RestError, match="is larger than 1 MiB"):
+                get(url, max_bytes=2**20)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    # The cap, the answer's own bytes and the client around them; a single chunk would inflate to 64 MiB.
+    assert peak < 8 * 2**20
 
 
 @pytest.mark.parametrize("cut", [1, 15, 40])
