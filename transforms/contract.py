@@ -108,8 +108,9 @@ class Partition:
 class Rule:
     """One claim about a table.
 
-    `check` names the form: not_null, unique, between, accepted_values, references, matches or sql. `arguments` are
-    that form's own words, as the header gives them. A `sql` rule selects the rows that break it.
+    `check` names the form: not_null, unique, between, accepted_values, references, matches or sql.
+    `arguments` are that form's own words, as the header gives them. A `sql` rule selects the rows that
+    break it.
     """
 
     name: str
@@ -118,16 +119,18 @@ class Rule:
     arguments: Mapping[str, object] = field(default_factory=dict)
     severity: Severity = "critical"
     row_level: bool = True
-    """Row-level rules judge a row by itself, so a micro-batch can be held to them; set-level ones need the partition."""
+    """Row-level rules judge a row by itself, so a micro-batch can be held to them; set-level ones need the
+    partition."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One table, whichever way it is made.
 
-    `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt by.
-    `changed` lists upstreams that are read only where they changed (write=merge): rows whose key the model
-    does not give again are kept. `lookback` widens the windows in which an appended key is looked for.
+    `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt
+    by. `changed` lists upstreams that are read only where they changed (write=merge): rows whose key the
+    model does not give again are kept. `lookback` widens the windows in which an appended key is looked
+    for.
     """
 
     name: str
@@ -149,7 +152,8 @@ class Table:
     indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Index name → its columns; a column may end in ' desc'."""
     foreign_keys: Mapping[str, str] = field(default_factory=dict)
-    """Column → `table` or `table.column` it references; only tables that are changed by merge may have them."""
+    """Column → `table` or `table.column` it references; only tables that are changed by merge may have
+    them."""
     path: Path | None = None
     """The model's file; None for raw tables."""
 
@@ -203,12 +207,13 @@ def check_name(name: str) -> str:
     return name
 
 
-# ---------------------------------------------------------------------------------------------- source entities
+# ------------------------------------------------------------------------------------------- source entities
 
 
 @dataclass(frozen=True)
 class Control:
-    """Totals the source itself gives, read in the same snapshot as the rows: the accuracy rule compares with them."""
+    """Totals the source itself gives, read in the same snapshot as the rows: the accuracy rule compares
+    with them."""
 
     by: str
     """Timestamp column whose UTC day the totals are grouped by."""
@@ -220,8 +225,9 @@ class Control:
 class Postgres:
     """How a table of a PostgreSQL database is read.
 
-    `incremental` reads half-open ranges of `cursor` with a lookback and finds hard deletes by comparing keys every
-    `deletes_every`; `snapshot` reads everything and lands it only when its content differs; `cdc` takes Debezium's events.
+    `incremental` reads half-open ranges of `cursor` with a lookback and finds hard deletes by comparing
+    keys every `deletes_every`; `snapshot` reads everything and lands it only when its content differs;
+    `cdc` takes Debezium's events.
     """
 
     table: str
@@ -246,9 +252,9 @@ class Kafka:
 class Rest:
     """A list endpoint.
 
-    `paging` is one of the protocol's ways: `cursor` (starting_after / has_more), `offset` (offset / limit) or
-    `window` (no paging: the range is split until an answer is not full). `since`/`until` name the query parameters of the range,
-    written as `time_format` says.
+    `paging` is one of the protocol's ways: `cursor` (starting_after / has_more), `offset` (offset / limit)
+    or `window` (no paging: the range is split until an answer is not full). `since`/`until` name the query
+    parameters of the range, written as `time_format` says.
     """
 
     path: str
@@ -264,7 +270,8 @@ class Rest:
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""
     until_is_inclusive: bool = False
-    """Whether the API counts the upper end in; ranges here are half-open, so it is then given a step earlier."""
+    """Whether the API counts the upper end in; ranges here are half-open, so it is then given a step
+    earlier."""
     recorded_at: str = "created"
     """Field of a record that the range is about; dots go deeper."""
     event_time: str | None = None
@@ -287,7 +294,8 @@ class SourceEntity:
     columns: tuple[Column, ...] = ()
     """The columns as the source has them; protocols with a fixed record shape leave this empty."""
     partition: Partition | None = None
-    """The windows a landing touches: a column that never changes for a key. None: one window, the whole entity."""
+    """The windows a landing touches: a column that never changes for a key. None: one window, the whole
+    entity."""
     control: Control | None = None
     retention: timedelta | None = None
     """How long raw is kept; None: for ever."""
