@@ -47,12 +47,17 @@ typed as (
                 then try_cast(event.event_time as timestamptz)
         end as event_time,
         case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
-        -- Few messages deserve the exact look below: DuckDB's parser lets trailing commas and NaN pass and rounds long decimals.
+        -- DuckDB's parser lets trailing commas and NaN pass and rounds long decimals. Only what looks like it is read again, strings taken out.
         case
-            when regexp_matches(
-                text, '[.][0-9]{16}|[0-9]{16}[.eE]|[0-9][eE][-+]?[0-9]{3,}\s*[,\]}]|[0-9]{400}|[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]'
-            ) or (length(text) > 512 and length(text) - length(translate(text, '[{', '')) > 256)
-                then regexp_replace(text, '"([^"\\]|\\.)*"', '""', 'g')
+            when contains(text, ',}') or contains(text, ',]') or contains(text, ', ') or contains(text, chr(10)) or contains(text, chr(13)) or contains(text, chr(9))
+                or contains(lower(text), 'nan') or contains(lower(text), 'inf')
+                or contains(event.properties, '.') or regexp_matches(event.properties, '[0-9][eE]') or length(event.properties) > 256
+                then case
+                    when length(event.properties) > 256 or regexp_matches(
+                        text, '[.][0-9]{16}|[0-9]{16}[.eE]|[0-9][eE][-+]?[0-9]{3,}\s*[,\]}]|[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]'
+                    )
+                        then regexp_replace(text, '"([^"\\]|\\.)*"', '""', 'g')
+                end
         end as without_strings
     from parsed
 ),
