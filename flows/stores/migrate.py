@@ -44,8 +44,8 @@ def migrate(
     In place where PostgreSQL can (a new nullable column, a wider type, an index). Otherwise the table is
     built beside from the lake's files, new columns null, and swapped together with the views, foreign keys
     and grants that hang on it; the run that follows fills it by difference. A new required column stays
-    nullable until it is filled. Raises ConsentNeeded for a change that takes something away, InTheWay when other people's
-    views depend on the table, Blocked when a lock stays in the way; nothing was changed then.
+    nullable until it is filled. Raises ConsentNeeded for a change that takes something away, InTheWay when
+    other people's views depend on the table, Blocked when a lock stays in the way; nothing was changed then.
     """
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
@@ -223,7 +223,8 @@ def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
         return None
     key = connection.execute(
         f"SELECT a.attname FROM pg_index i "
-        f"CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
+        f"CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place) "
+        f"JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
         f"WHERE i.indrelid = {oid} AND i.indisprimary ORDER BY k.place".encode(),
         names,
     ).fetchall()

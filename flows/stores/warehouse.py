@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_postgresql import dbapi
 from duckdb import DuckDBPyRelation
@@ -76,12 +78,17 @@ class PostgresColumn:
 
 
 class Warehouse:
-    """One PostgreSQL database. Holds no connection itself; safe to share between threads."""
+    """One PostgreSQL database; safe to share between threads.
+
+    ADBC's connections are kept for the next COPY: each reads the type catalog first, which takes longer than
+    a small COPY. They hold no transaction.
+    """
 
     def __init__(self, dsn: str, application_name: str = "user-analytics") -> None:
         self._dsn = psycopg.conninfo.make_conninfo(
             dsn, application_name=application_name, connect_timeout=10, keepalives_idle=30
         )
+        self._idle: SimpleQueue[Any] = SimpleQueue()
 
     def __repr__(self) -> str:
         return "Warehouse(…)"
@@ -153,12 +160,35 @@ class Warehouse:
         Streams: memory does not grow with the rows. `columns` are the table's own (see `columns`).
         """
         with readable_errors(f"{schema}.{name}"):
-            reader = self.exact(columns, relation).to_arrow_reader(_BATCH_ROWS)
-            with closing(dbapi.connect(self._dsn)) as connection:
+            reader = _with_plain_booleans(self.exact(columns, relation).to_arrow_reader(_BATCH_ROWS))
+            with self._copying() as connection, closing(connection.cursor()) as cursor:
+                return int(cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema))
+
+    @contextmanager
+    def _copying(self) -> Iterator[Any]:
+        """An ADBC connection in autocommit, where one COPY is one transaction; kept only if it served."""
+        connection = self._kept() or dbapi.connect(self._dsn, autocommit=True)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.put(connection)
+
+    def _kept(self) -> Any:
+        """A kept connection whose server is still there, or None."""
+        while True:
+            try:
+                connection = self._idle.get_nowait()
+            except Empty:
+                return None
+            try:
                 with closing(connection.cursor()) as cursor:
-                    rows = cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema)
-                connection.commit()
-        return int(rows)
+                    cursor.execute("SELECT 1")
+                    cursor.fetchall()
+                return connection
+            except (AdbcError, OSError):
+                connection.close()
 
 
 @contextmanager
@@ -208,6 +238,27 @@ def _refused(at: str, state: str | None, message: str) -> str:
         f"The warehouse refused{at}{code}: {scrub(message)}. "
         "What was published stays as it was; fix the cause and run again."
     )
+
+
+def _with_plain_booleans(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """DuckDB's exact Arrow form keeps a boolean in a byte of its own type, which binary COPY can't write."""
+    if not any(isinstance(field.type, pa.Bool8Type) for field in reader.schema):
+        return reader
+    schema = pa.schema(
+        [
+            field.with_type(pa.bool_()) if isinstance(field.type, pa.Bool8Type) else field
+            for field in reader.schema
+        ]
+    )
+    return pa.RecordBatchReader.from_batches(schema, (_plain(batch, schema) for batch in reader))
+
+
+def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        column.storage.cast(pa.bool_()) if isinstance(column.type, pa.Bool8Type) else column
+        for column in batch.columns
+    ]
+    return pa.record_batch(columns, schema=schema)
 
 
 def _decimal(source: str) -> str:

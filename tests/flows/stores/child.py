@@ -1,4 +1,4 @@
-"""A child process that lands, publishes and refreshes one step of a story, and may be killed at a failpoint."""
+"""A child process that publishes and refreshes one step of a story, and may be killed at a failpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from flows.stores.publish import publish
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, visits
 
-PEOPLE = "SELECT i AS person_id, 'n{}' || (i % {}) AS name, '{{\"a\": 1}}'::JSON AS properties FROM range(300) t(i)"
+PEOPLE = (
+    "SELECT i AS person_id, 'n{}' || (i % {}) AS name, '{{\"a\": 1}}'::JSON AS properties "
+    "FROM range(300) t(i)"
+)
 STORY = ("attach", "diff", "swap")
 
 

@@ -64,7 +64,7 @@ def test_publishes_are_seen_whole_or_not_at_all(dsn: str, lake: Lake, way: str) 
 
 
 def _publishes_under_readers(dsn: str, lake: Lake, way: str, times: int) -> None:
-    """Every row of a day carries the number of its publish: two numbers, or a part of the rows, is a mixture."""
+    """Every row carries the number of its publish: two numbers, or a part of the rows, is a mixture."""
     create(dsn, EVENTS, USERS)
     warehouse = Warehouse(dsn)
     if way == "merge":
