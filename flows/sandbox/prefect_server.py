@@ -165,29 +165,42 @@ def deploy(state: State, root: Path) -> None:
     Raises `FlowsError` with what Prefect said when a deployment cannot be registered.
     """
     import httpx
+    import stamina
 
-    with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30) as client:
-        client.post("work_pools/", json={"name": POOL, "type": "process"})
-        switched_on = {key for key, _, active in _schedules(client) if active}
-        done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
-            cwd=root,
-            env=processes.inherited() | environment(state),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            check=False,
+    try:
+        with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30) as client:
+            client.post("work_pools/", json={"name": POOL, "type": "process"})
+            switched_on = {key for key, _, active in _schedules(client) if active}
+            _deploy_all(state, root)
+            for key, path, active in _schedules(client):
+                if active and key not in switched_on:
+                    # The server's SQLite answers 503 while somebody else writes for long.
+                    for attempt in stamina.retry_context(
+                        on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0
+                    ):
+                        with attempt:
+                            client.patch(path, json={"active": False}).raise_for_status()
+    except httpx.HTTPError as error:
+        raise FlowsError(f"the Prefect server at {state.prefect_url} did not do it: {error}") from error
+
+
+def _deploy_all(state: State, root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        cwd=root,
+        env=processes.inherited() | environment(state),
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    said = state.logs / "prefect_deploy.log"
+    said.write_text(done.stdout + done.stderr)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        raise FlowsError(
+            f"`prefect deploy --all` failed: {lines[-1] if lines else 'it said nothing'} (all of it: {said})"
         )
-        (state.logs / "prefect_deploy.log").write_text(done.stdout + done.stderr)
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-            raise FlowsError(
-                f"`prefect deploy --all` failed: {lines[-1] if lines else 'it said nothing'} "
-                f"(all of it: {state.logs / 'prefect_deploy.log'})"
-            )
-        for key, path, active in _schedules(client):
-            if active and key not in switched_on:
-                client.patch(path, json={"active": False}).raise_for_status()
 
 
 def _schedules(client: Any) -> list[tuple[str, str, bool]]:

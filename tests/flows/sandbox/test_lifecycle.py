@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def _process(folder: Path, part: Part) -> Process:
 def _ask(dsn: str | None, query: str) -> str:
     assert dsn is not None
     with psycopg.connect(dsn) as connection:
-        row = connection.execute(query).fetchone()  # type: ignore[arg-type]
+        row = connection.execute(query).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -122,8 +123,9 @@ def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(fold
         with psycopg.connect(dsn) as connection:
             connection.execute("create table if not exists kept as select 42 as answer")
     os.kill(_process(folder, part).pid, signal.SIGKILL)
-    while processes.alive(before.parts[part].process):
-        pass
+    deadline = time.monotonic() + 10
+    while processes.alive(before.parts[part].process) and time.monotonic() < deadline:
+        time.sleep(0.01)
     status = sandbox.status(folder)
     assert status is not None
     assert [name for name, health in status.health.items() if health is not Health.RUNNING] == [part]
