@@ -31,12 +31,12 @@ def parser() -> argparse.ArgumentParser:
         description="A user-analytics warehouse: land, model, check, publish. Without a verb: run the batch.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    top.set_defaults(command=_verb("flows.batch:command"), select=None, yes=False)
+    top.set_defaults(command=_verb("flows.commands:command"), select=None, yes=False)
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
 
     run = verbs.add_parser("run", help="the batch: land, rebuild what changed, publish (the default)")
     _selection(run)
-    run.set_defaults(command=_verb("flows.batch:command"))
+    run.set_defaults(command=_verb("flows.commands:command"))
 
     plan = verbs.add_parser("plan", help="what a run would rebuild, and why; changes nothing")
     plan.add_argument("--json", action="store_true", help="for programs")
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     backfill.add_argument("--from", dest="start", required=True, metavar="DAY", help="first day (UTC)")
     backfill.add_argument("--to", dest="end", required=True, metavar="DAY", help="the day after the last")
     _selection(backfill)
-    backfill.set_defaults(command=_verb("flows.backfill:command"))
+    backfill.set_defaults(command=_verb("flows.commands:backfill"))
 
     check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
@@ -108,11 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         from flows.errors import FlowsError
+        from transforms.contract import ContractError
+        from transforms.engine import ModelError
 
-        if parsed.debug or not isinstance(error, FlowsError):
+        if parsed.debug or not isinstance(error, FlowsError | ContractError | ModelError):
             raise
         print(f"{error}", file=sys.stderr)
-        return error.exit_code
+        return getattr(error, "exit_code", 2)
 
 
 if __name__ == "__main__":

@@ -287,19 +287,12 @@ def _windows_touched(
         return {WHOLE}
     touched: set[str] = set()
     for name in table.upstreams:
+        upstream = catalog[name].partition
         before = states.get(name, {})
         for window, state in imagined.get(name, {}).items():
-            if window != WHOLE and before.get(window) != state:
-                touched.update(_keys_between(table.partition, *_bounds(catalog[name], window)))
+            if upstream and window != WHOLE and before.get(window) != state:
+                touched.update(_keys_between(table.partition, *upstream.bounds(window)))
     return touched or set(states.get(table.name, {})) - {WHOLE}
-
-
-def _bounds(table: Table, window: str) -> tuple[datetime, datetime]:
-    """The range of a window. A raw topic's windows have no column: the times are in the values."""
-    partition = table.partition or Partition(
-        by="", every="day" if len(window) == len("2025-10-07") else "month"
-    )
-    return partition.bounds(window)
 
 
 def _bump(imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import IO
 
@@ -14,7 +12,7 @@ from typing import IO
 class Progress:
     """Counts steps and says what was done. Safe to call from several threads.
 
-    On a terminal a rich bar shows the steps under way and finished lines scroll above it; when the output is
+    On a terminal a rich bar counts the steps and finished lines scroll above it; when the output is
     a file or a pipe, each finished step is one line.
     """
 
@@ -23,7 +21,6 @@ class Progress:
         self._title = title
         self._begun = time.perf_counter()
         self._lock = threading.Lock()
-        self._under_way: list[str] = []
         self._bar = None
         if self._stream.isatty():
             from rich.console import Console
@@ -64,6 +61,12 @@ class Progress:
             if self._bar is not None:
                 self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + steps)
 
+    def advance(self) -> None:
+        """Count one step as done."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.update(self._task, advance=1)
+
     def say(self, part: str, message: str) -> None:
         """One finished thing, on a line of its own: `part` is what it is about."""
         with self._lock:
@@ -72,24 +75,3 @@ class Progress:
                 self._bar.console.print(line, markup=False, highlight=False)
             else:
                 print(line, file=self._stream, flush=True)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Something under way: shown beside the bar until it ends, then counted."""
-        self._shift(started=name)
-        try:
-            yield
-        finally:
-            self._shift(ended=name)
-
-    def _shift(self, started: str | None = None, ended: str | None = None) -> None:
-        with self._lock:
-            if started is not None:
-                self._under_way.append(started)
-            if ended is not None:
-                self._under_way.remove(ended)
-            if self._bar is not None:
-                shown = ", ".join(self._under_way[:3])
-                self._bar.update(
-                    self._task, description=f"{self._title}: {shown}"[:70], advance=1 if ended else 0
-                )

@@ -8,6 +8,7 @@ sandbox or to production.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -124,13 +125,16 @@ class Settings(BaseSettings):
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
     @property
+    def prefect_server(self) -> str | None:
+        """PREFECT_API_URL, when somebody has set it: then the sandbox starts no server."""
+        return os.environ.get("PREFECT_API_URL")
+
+    @property
     def prefect_address(self) -> str | None:
         """Prefect's API: PREFECT_API_URL, else the sandbox's server; None: each run starts a temporary
         one.
         """
-        return os.environ.get("PREFECT_API_URL") or (
-            self.sandbox_state.prefect_url if self.sandbox_state else None
-        )
+        return self.prefect_server or (self.sandbox_state.prefect_url if self.sandbox_state else None)
 
     def secrets(self) -> list[str]:
         """Everything that must never be printed, for scrubbing messages."""
@@ -159,6 +163,11 @@ def load(**overrides: Any) -> Settings:
     return settings
 
 
-def process_environment() -> dict[str, str]:
-    """A copy of this process's environment, for a child process."""
-    return dict(os.environ)
+def use_prefect(environment: Mapping[str, str]) -> None:
+    """Make Prefect, which reads the environment when it is imported, use this server, quietly on the
+    terminal.
+
+    What somebody has set themselves stays.
+    """
+    for name, value in {**environment, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
+        os.environ.setdefault(name, value)

@@ -12,8 +12,13 @@ class TableSummary:
     """One published table after a run: its rows in all, and what this run changed of it."""
 
     rows: int = 0
-    partitions: int = 0
+    windows: list[str] = field(default_factory=list)
     rows_written: int = 0
+
+    @property
+    def partitions(self) -> int:
+        """Partitions whose content changed."""
+        return len(self.windows)
 
 
 @dataclass
@@ -32,6 +37,14 @@ class Summary:
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def table(self, name: str) -> TableSummary:
+        """The line of one published table."""
+        return self.tables.setdefault(name, TableSummary())
+
+    def has_changed(self, name: str) -> bool:
+        """Whether this run published something of the table."""
+        return name in self.tables and bool(self.tables[name].windows)
 
     @property
     def partitions(self) -> int:

@@ -165,7 +165,8 @@ class Table:
             raise ContractError(
                 f"{self.name}: key column {missing[0]} is not among its columns ({', '.join(names)})."
             )
-        if self.columns and self.partition and self.partition.by not in names:
+        is_inside = self.layer is Layer.RAW  # the column of a raw table's windows can be inside its records
+        if self.columns and self.partition and not is_inside and self.partition.by not in names:
             raise ContractError(
                 f"{self.name}: it is partitioned by {self.partition.by}, which it does not select."
             )

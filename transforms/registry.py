@@ -156,6 +156,7 @@ def raw_table(entity: SourceEntity) -> Table:
         grain=f"one row per landed record: {entity.grain}",
         key=("_batch_id", "_seq"),
         columns=(*columns, *_LANDED),
+        partition=entity.partition,
         owner=entity.owner,
         description=entity.description,
         retention=entity.retention,

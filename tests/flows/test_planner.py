@@ -29,7 +29,7 @@ def _table(
     )
 
 
-RAW = _table("raw_events__clicks", Layer.RAW)
+RAW = _table("raw_events__clicks", Layer.RAW, partition=DAY)
 STAGING = _table("stg_events__clicks", Layer.STAGING, RAW.name, partition=DAY, write=Write.APPEND)
 FACT = _table("fct_events", Layer.FACTS, STAGING.name, partition=DAY, write=Write.APPEND)
 MART = _table("mart_daily", Layer.MARTS, FACT.name, partition=DAY)

@@ -1,0 +1,64 @@
+"""Rebuild a range of days: `python -m flows backfill --from DAY --to DAY [--select NAME+]`, or the
+deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from prefect import flow
+
+from flows.batch import run, run_name, runner
+from flows.errors import FlowsError
+from flows.planner import ASKED_FOR, WHOLE, parse_bound
+from flows.services import open_services
+from transforms import registry
+
+
+class BadRange(FlowsError):
+    """The range of a backfill can't be read or holds nothing."""
+
+
+@flow(name="backfill", flow_run_name=run_name, task_runner=runner, result_serializer="json")
+def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str, Any]:
+    """Rebuild the partitions of [start, end), days in UTC, from raw data; `select` narrows it to tables
+    (`NAME+`).
+
+    The partitions are first marked as asked for, then built by the ordinary run: what a killed backfill has
+    not built stays marked and is built by the next run of either.
+    """
+    marked = mark(start, end, select)
+    if not marked:
+        raise BadRange(f"Between {start} and {end} no partition stands, so there is nothing to rebuild.")
+    return run("backfill", (), select, yes=False).as_json()
+
+
+def mark(start: str, end: str, select: Sequence[str] | None) -> int:
+    """Mark the standing partitions of a range as due; returns how many. Raises BadRange."""
+    first, last = _bound(start), _bound(end)
+    if last <= first:
+        raise BadRange(
+            f"--from {start} is not before --to {end}: the range ends before the day that --to names."
+        )
+    chosen = (
+        set(registry.select(list(select))) if select else {table.name for table in registry.build_order()}
+    )
+    with open_services().ledger() as ledger:
+        wanted: list[tuple[str, str]] = []
+        for name, key in ledger.states(sorted(chosen)):
+            partition = registry.table(name).partition
+            if partition is None or key == WHOLE:
+                continue
+            low, high = partition.bounds(key)
+            if low < last and high > first:
+                wanted.append((name, key))
+        return ledger.mark(wanted, ASKED_FOR)
+
+
+def _bound(text: str) -> datetime:
+    try:
+        return parse_bound(text)
+    except ValueError:
+        raise BadRange(f"'{text}' is no day; write it like 2025-10-07.") from None

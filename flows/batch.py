@@ -1,0 +1,236 @@
+"""The batch: land every source, rebuild what it touched, check it, publish it, refresh what depends on it."""
+
+from __future__ import annotations
+
+import graphlib
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+import quality
+from flows import finish, prepare
+from flows.build import Built, planner_states
+from flows.build.guard import gate_rules
+from flows.errors import FlowsError
+from flows.landing import Landing
+from flows.planner import batches, plan
+from flows.progress import Progress
+from flows.services import Services, open_services
+from flows.settings import load
+from flows.steps import build_partitions, land
+from flows.summary import Summary
+from quality.expectations import warm_up
+from transforms import catalog, registry
+from transforms.contract import SourceEntity, Table
+
+ROWS_AT_ONCE = 4_000_000
+"""Rows that the partitions of one task read together: bounds its memory."""
+
+runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=load().workers))
+
+
+class RunFailed(FlowsError):
+    """Something failed; everything else was done. The message has one line for each failure."""
+
+    exit_code = 1
+
+    def __init__(self, summary: Summary) -> None:
+        super().__init__("\n".join(summary.failures))
+        self.summary = summary
+
+
+def run_name() -> str:
+    return f"{flow_run.flow_name}-{load().now():%Y-%m-%dT%H:%M}"
+
+
+@flow(
+    name="analytics_pipeline",
+    flow_run_name=run_name,
+    task_runner=runner,
+    result_serializer="json",
+    log_prints=False,
+)
+def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> dict[str, Any]:
+    """Land all sources and publish what changed. `select` narrows the models; `yes` agrees to destructive
+    changes.
+
+    Returns the summary as JSON. Raises RunFailed at the end when a source, a check or a table failed: what
+    did not depend on it is done.
+    """
+    return run("analytics_pipeline", registry.entities(), select, yes).as_json()
+
+
+@flow(
+    name="api_ingest",
+    flow_run_name=run_name,
+    task_runner=runner,
+    result_serializer="json",
+    log_prints=False,
+)
+def api_ingest() -> dict[str, Any]:
+    """The same for Stripe and SendGrid alone, so that they can be hourly."""
+    entities = [entity for entity in registry.entities() if entity.source in {"stripe", "sendgrid"}]
+    return run("api_ingest", entities, None, False).as_json()
+
+
+def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] | None, yes: bool) -> Summary:
+    """The order of a run, for every flow of this family. To be called inside a flow.
+
+    1. prepare: schemas and tables as the models say, what a crash left behind completed or swept;
+    2. land every entity, side by side;
+    3. wave by wave, plan each table from what stands and build its partitions in batches;
+    4. finish: refresh the views that are owed, check what is published, write lake.sql, tell Prefect.
+    """
+    begun = time.perf_counter()
+    services = open_services()
+    summary = Summary(run_id=str(flow_run.id or ""), flow=flow_name)
+    warm_up()
+    with Progress(flow_name) as progress, services.lake:
+        services.lake.begin_session()
+        models = _selected(select)
+        prepare.warehouse(services, yes, progress)
+        prepare.note_run(services, summary, "Running")
+        try:
+            _land(services, entities, summary, progress)
+            _build(services, models, summary, progress)
+            finish.run(services, models, summary, progress)
+        except BaseException as error:
+            summary.failures.append(str(error) or type(error).__name__)
+            raise
+        finally:
+            summary.seconds = round(time.perf_counter() - begun, 2)
+            prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
+        finish.show_in_prefect(summary)
+    if summary.failures:
+        raise RunFailed(summary)
+    return summary
+
+
+def _selected(select: Sequence[str] | None) -> list[Table]:
+    names = set(registry.select(list(select))) if select else None
+    return [table for table in registry.build_order() if names is None or table.name in names]
+
+
+def _land(services: Services, entities: Iterable[SourceEntity], summary: Summary, progress: Progress) -> None:
+    task = land.with_options(
+        retries=services.settings.retries, retry_delay_seconds=services.settings.retry_delay
+    )
+    futures = [(entity, task.submit(services, entity, summary.run_id)) for entity in entities]
+    progress.expect(len(futures))
+    wait([future for _, future in futures])
+    for entity, future in futures:
+        landing, failure = _outcome(future)
+        if failure:
+            summary.failures.append(f"{entity.table}: {failure}")
+            reached = registry.downstream(entity.table)
+            summary.skipped.append(f"{', '.join(reached)}: they need {entity.table}, which failed")
+        elif isinstance(landing, Landing) and landing.rows:
+            summary.landed[entity.table] = landing.rows
+            progress.say(entity.table, f"{landing.rows:,} rows landed")
+        if isinstance(landing, Landing):
+            summary.warnings += [f"{entity.table}: {warning}" for warning in landing.warnings]
+            summary.dead_letters += landing.dead_letters
+        progress.advance()
+    _log(summary.failures)
+
+
+def _build(services: Services, models: Sequence[Table], summary: Summary, progress: Progress) -> None:
+    """Wave by wave: a table is planned when everything it reads or is checked against has been built."""
+    tables = registry.tables()
+    lost = {
+        name
+        for entity in registry.entities()
+        if _has_failed(entity.table, summary)
+        for name in (entity.table, *registry.downstream(entity.table))
+    }
+    sorter = graphlib.TopologicalSorter({table.name: _waits_for(table) for table in models})
+    sorter.prepare()
+    chosen = {table.name for table in models}
+    task = build_partitions.with_options(
+        retries=services.settings.retries, retry_delay_seconds=services.settings.retry_delay
+    )
+    while sorter.is_active():
+        wave = sorter.get_ready()
+        futures: list[tuple[str, PrefectFuture[Built]]] = []
+        with services.ledger() as ledger:
+            states = planner_states(ledger)
+        for name in (name for name in wave if name in chosen):
+            if name in lost:
+                continue
+            work = plan(
+                tables[name], tables, states, catalog.fingerprint(tables[name]), services.settings.now()
+            )
+            for due in batches(work, ROWS_AT_ONCE):
+                label = f"build {name} {_span(due[0].partition, due[-1].partition)}".rstrip()
+                named = task.with_options(task_run_name=label)
+                futures.append((name, named.submit(services, work, due, summary.run_id)))
+        progress.expect(len(futures))
+        wait([future for _, future in futures])
+        for name, future in futures:
+            built, failure = _outcome(future)
+            if failure:
+                summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
+                reached = [
+                    below for below in registry.downstream(name) if below in chosen and below not in lost
+                ]
+                if reached:
+                    summary.skipped.append(f"{', '.join(reached)}: they need {name}, which failed")
+                lost |= {name, *reached}
+                _log([summary.failures[-1]])
+            else:
+                _note(built, summary, progress)
+            progress.advance()
+        sorter.done(*wave)
+
+
+def _waits_for(table: Table) -> set[str]:
+    """What has to be built before a table: what it reads, and what its rules compare it with."""
+    models = {model.name for model in registry.build_order()}
+    return ({*table.upstreams, *quality.requires(gate_rules(table), table.name)} & models) - {table.name}
+
+
+def _note(built: Built, summary: Summary, progress: Progress) -> None:
+    summary.checks += len(built.checks)
+    summary.checks_passed += sum(result.passed for result in built.checks)
+    summary.warnings += [result.message for result in built.checks if not result.passed and not result.blocks]
+    summary.dead_letters += built.dead_letters
+    for publication in built.publications:
+        if publication.is_pending:
+            summary.pending.append(publication.message())
+    if registry.table(built.table).is_published:
+        table = summary.table(built.table)
+        table.windows += built.partitions
+        table.rows_written += built.rows_written
+    if built.partitions:
+        span = _span(min(built.partitions), max(built.partitions))
+        letters = f", {built.dead_letters:,} dead letters" if built.dead_letters else ""
+        progress.say(built.table, f"{built.rows:,} rows  {span}  {built.seconds:.1f} s{letters}")
+
+
+def _outcome(future: PrefectFuture[Any]) -> tuple[Any, str]:
+    """What a task gave, or the one line that says why it failed."""
+    value = future.result(raise_on_failure=False)
+    if isinstance(value, BaseException):
+        if isinstance(value, KeyboardInterrupt):
+            raise value
+        text = str(value).strip() or type(value).__name__
+        return None, text if isinstance(value, FlowsError | ValueError) else f"{type(value).__name__}: {text}"
+    return value, ""
+
+
+def _has_failed(name: str, summary: Summary) -> bool:
+    return any(failure.startswith(f"{name}:") for failure in summary.failures)
+
+
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"{first} … {last}"
+
+
+def _log(lines: Iterable[str]) -> None:
+    for line in lines:
+        get_run_logger().error(line)

@@ -1,0 +1,181 @@
+"""The gate before a load: the table's rules over its new content; what fails is kept in quarantine, with the
+reason.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+import quality
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.planner import WHOLE
+from flows.services import Services
+from flows.stores.lake import Lake, encode_value
+from flows.stores.manifest import fsync_folder
+from quality import CheckResult
+from quality.expectations import validate
+from transforms import engine
+from transforms.contract import Rule, RuleKind, Table
+from transforms.engine import quoted
+
+
+class CheckFailed(FlowsError):
+    """Content broke a critical rule, so it was not published; what was published stays as it was."""
+
+    exit_code = 1
+
+
+def gate_rules(table: Table) -> list[Rule]:
+    """The rules that content can be held to before it is published: all but how timely it will be."""
+    return [rule for rule in quality.rules(table) if rule.kind is not RuleKind.TIMELINESS]
+
+
+def hold(
+    connection: DuckDBPyConnection,
+    table: Table,
+    relation: str,
+    *,
+    standing: str | None,
+    references: Mapping[str, str],
+    partitions: Sequence[str],
+    expected_rows: int | None = None,
+) -> list[CheckResult]:
+    """Every rule over the new content; one result a rule.
+
+    `standing` is what already is in the same partitions and stays (an append): it was held to the row-level
+    rules when it came, but uniqueness is of both together.
+    """
+    rules = gate_rules(table)
+    windows = None if list(partitions) == [WHOLE] else list(partitions)
+    if standing is None:
+        return quality.check(connection, table, rules, relation, references, windows, expected_rows)
+    of_rows = [rule for rule in rules if rule.row_level]
+    of_sets = [rule for rule in rules if not rule.row_level]
+    both = f"(select * from {relation} union all by name select * from {standing})"
+    return [
+        *quality.check(connection, table, of_rows, relation, references, windows, expected_rows),
+        *quality.check(connection, table, of_sets, both, references, windows),
+    ]
+
+
+def control_totals(connection: Connection[Any]) -> str:
+    """The relation `control_total` as what follows FROM in DuckDB: the latest totals of each day."""
+    rows = connection.execute(quality.CURRENT_CONTROL_TOTALS.encode()).fetchall()
+    shape = "::varchar as entity, {}::date as day, {}::varchar as group_value, {}::bigint as row_count, {}"
+    shape = "{}" + shape + "::decimal(38, 2) as amount"
+    if not rows:
+        return f"(select {shape.format('null', 'null', 'null', 'null', 'null')} where false)"
+    values = ", ".join(
+        f"({engine.text_literal(str(entity))}, '{day}', {engine.text_literal(str(group))}, {count}, {amount})"
+        for entity, day, group, count, amount in rows
+    )
+    return f"(select {shape.format(*'abcde')} from (values {values}) as totals(a, b, c, d, e))"
+
+
+def quarantine(
+    lake: Lake,
+    connection: DuckDBPyConnection,
+    table: Table,
+    results: Sequence[CheckResult],
+    relation: str,
+    references: Mapping[str, str],
+    partitions: Sequence[str],
+    batch_id: str,
+) -> Path:
+    """Keep the rows that broke a rule, each with the rule and the reason, as one Parquet file; returns its
+    path.
+
+    It stands in `<lake>/quarantine/<table>/`, is no part of the lake's tables, and stays until somebody
+    removes it.
+    """
+    folder = lake.root / "quarantine" / table.name
+    folder.mkdir(parents=True, exist_ok=True)
+    windows = None if list(partitions) == [WHOLE] else list(partitions)
+    rules = {rule.name: rule for rule in quality.all_rules(table)}
+    parts = []
+    for result in results:
+        broken = quality.failing_rows(connection, table, rules[result.rule], relation, references, windows)
+        reason = engine.text_literal(result.message)
+        parts.append(
+            f"select *, {engine.text_literal(result.rule)} as _rule, {reason} as _reason "
+            f"from ({broken.sql_query()}) as broken"
+        )
+    rows = connection.sql(" union all by name ".join(f"({part})" for part in parts))
+    path = folder / f"{encode_value(batch_id)}.parquet"
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    rows.to_parquet(str(temporary), compression="zstd")
+    failpoint("quarantine.written")
+    temporary.replace(path)
+    fsync_folder(folder)
+    return path
+
+
+def record(connection: Connection[Any], run_id: str, results: Sequence[CheckResult], at: datetime) -> None:
+    """Write results to ops.check_result, in the caller's transaction."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "insert into ops.check_result (run_id, table_name, partition, rule, kind, severity, engine, "
+            "passed, failing_rows, observed, checked_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    run_id,
+                    result.table,
+                    result.partition,
+                    result.rule,
+                    result.kind.value,
+                    result.severity,
+                    result.engine,
+                    result.passed,
+                    result.failing_rows,
+                    Jsonb(dict(result.observed)),
+                    at,
+                )
+                for result in results
+            ],
+        )
+
+
+def audit(services: Services, table: Table, schema: str, names: Mapping[str, str]) -> list[CheckResult]:
+    """Great Expectations over tables that stand in `schema` and nobody sees yet, all of them together.
+
+    `names` is partition → table; the partitions of a merged table stand in one. Rules that look at the whole
+    table or at other tables that change with it were the gate's; here every rule runs again, on what
+    PostgreSQL really holds.
+    """
+    partitions = None if list(names) == [WHOLE] else sorted(names)
+    return validate(
+        services.settings.require("warehouse_dsn"),
+        table,
+        gate_rules(table),
+        [f'{schema}."{name}"' for name in sorted(set(names.values()))],
+        partitions=partitions,
+    )
+
+
+def refuse(table: Table, failed: Sequence[CheckResult], folder: Path | None) -> CheckFailed:
+    """The one line that a failed check prints: which rule, how many rows, where to look."""
+    worst = failed[0]
+    more = f" ({len(failed) - 1} more rules failed)" if len(failed) > 1 else ""
+    look = f" The failing rows are in {folder}." if folder is not None else ""
+    return CheckFailed(
+        f"{table.name}: rule {worst.rule} failed for {worst.failing_rows:,} rows{more}; "
+        f"what is published stays as it was.{look} {worst.message}".rstrip()
+    )
+
+
+def reference_relation(paths: Sequence[str], table: Table) -> str:
+    """The current content of another table, as what follows FROM in DuckDB; no rows where it has no file."""
+    if not paths:
+        fields = ", ".join(f"null::{column.type} as {quoted(column.name)}" for column in table.columns)
+        return f"(select {fields} where false)"
+    listed = ", ".join(engine.text_literal(path) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"

@@ -1,0 +1,404 @@
+"""One build: which files are read, what is computed, how it becomes true.
+
+The stream runs the same code over a micro-batch: what differs is only which files are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+import quality
+from flows.build import content, guard
+from flows.build.content import FRESH, Unreadable
+from flows.build.inputs import Inputs, Reader, is_fed_by_landings
+from flows.build.states import planner_states
+from flows.deadletters import enter_unreadable
+from flows.failpoints import failpoint
+from flows.planner import WHOLE, Due, Work, plan
+from flows.services import Services
+from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.manifest import Commit, LakeFile
+from flows.stores.publication import BuiltPartition, Publication
+from flows.stores.publish import publish
+from quality import CheckResult
+from transforms import engine, registry
+from transforms.contract import Write
+from warehouse_ddl.files import views
+
+ROWS_AT_ONCE = 2_000_000
+"""Rows of landings that a continued table reads in one go: bounds memory, not the result."""
+
+
+@dataclass
+class Built:
+    """What one build did. `rows` counts the rows that were computed for partitions whose content changed."""
+
+    table: str
+    partitions: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    rows: int = 0
+    dead_letters: int = 0
+    checks: list[CheckResult] = field(default_factory=list)
+    publications: list[Publication] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def rows_written(self) -> int:
+        """Rows that PostgreSQL wrote or removed."""
+        return sum(publication.rows_written for publication in self.publications)
+
+
+def build(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
+    """Build these partitions of one table, and publish them when it is a published one.
+
+    Safe to repeat and to run twice at once: under the table's lock the plan is made again, so what another
+    run has built meanwhile is not built twice. Raises CheckFailed (the content is in quarantine, what was
+    published is untouched), DamagedFile, ModelError, ContentError, Conflict.
+    """
+    begun = time.perf_counter()
+    catalog = registry.tables()
+    with services.ledger() as ledger, ledger.locked("build", work.table.name):
+        states = planner_states(ledger, [work.table.name, *work.table.upstreams])
+        now = plan(work.table, catalog, states, work.fingerprint, services.settings.now())
+        asked = {item.partition for item in due}
+        still_due = [item for item in now.due if item.partition in asked]
+        job = _Job(services, ledger, now, run_id)
+        if still_due:
+            job.run(still_due)
+    job.built.seconds = time.perf_counter() - begun
+    return job.built
+
+
+class _Job:
+    """One build: its connections, and what was done so far."""
+
+    def __init__(self, services: Services, ledger: Ledger, work: Work, run_id: str) -> None:
+        self.services = services
+        self.ledger = ledger
+        self.lake = services.lake
+        self.work = work
+        self.table = work.table
+        self.run_id = run_id
+        self.catalog = registry.tables()
+        self.reader = Reader(ledger, self.catalog)
+        self.built = Built(work.table.name)
+        self.unrecorded: list[CheckResult] = []
+
+    def run(self, due: Sequence[Due]) -> None:
+        """Take the way that the table's `write` and the state of each partition ask for."""
+        if is_fed_by_landings(self.table, self.catalog):
+            self._replace([item for item in due if item.partition != WHOLE])
+            self._consume([item for item in due if item.partition == WHOLE])
+        elif self.table.write is Write.APPEND:
+            self._continue(due)
+        else:
+            self._replace(due)
+
+    # ------------------------------------------------------------------------------------------ the three
+    # ways
+
+    def _consume(self, due: Sequence[Due]) -> None:
+        """Feed an append table with the landings it has not seen, a bounded number of rows at a time."""
+        if not due:
+            return
+        if due[0].mode == "replace" and WHOLE in self.reader.states(self.table.name):
+            self._empty()
+        for name in self.table.upstreams:
+            marker = self.reader.states(self.table.name).get(WHOLE)
+            since = str(marker.based_on.get(name, "")) if marker is not None else ""
+            for landings in _chunks(self.reader.landings_since(name, since)):
+                self._append(name, landings)
+                self.reader = Reader(self.ledger, self.catalog)
+
+    def _append(self, name: str, landings: Sequence[Commit]) -> None:
+        files = [file for landing in landings for file in landing.add]
+        marker = self.reader.states(self.table.name).get(WHOLE)
+        consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
+        with self._connection() as connection:
+            unreadable = content.compute(self.table, connection, self.lake, Inputs({name: files}))
+            near = self._within_lookback(sorted(content.partitions(connection)))
+            rewritten = content.drop_known(self.table, connection, self.lake, near)
+            for window in sorted(rewritten):
+                content.take_back_standing(self.table, connection, self.lake, window, near[window])
+            based_on: dict[str, dict[str, Any]] = {
+                window: {} for window in sorted({*content.partitions(connection), *rewritten})
+            }
+            based_on[WHOLE] = consumed
+            self._finish(connection, based_on, adds=True, rewritten=rewritten, unreadable=unreadable)
+
+    def _continue(self, due: Sequence[Due]) -> None:
+        """Add what came upstream since each partition was built; build anew where something was replaced."""
+        appended = [item for item in due if item.mode == "append"]
+        inputs = self.reader.appended(self.table, appended) if appended else None
+        if inputs is None:
+            self._replace(due)
+            return
+        based_on = {item.partition: dict(item.based_on) for item in appended}
+        with self._connection() as connection:
+            content.compute(self.table, connection, self.lake, inputs)
+            content.keep_only(connection, list(based_on))
+            self._finish(connection, based_on, adds=True)
+        self._replace([item for item in due if item.mode != "append"])
+
+    def _replace(self, due: Sequence[Due]) -> None:
+        """Compute the partitions from all they read and put them in the place of what stands."""
+        if not due:
+            return
+        inputs = self.reader.for_partitions(self.table, due, whole=self.work.discover)
+        based_on = {item.partition: dict(item.based_on) for item in due}
+        standing = self.reader.states(self.table.name)
+        with self._connection() as connection:
+            unreadable = content.compute(self.table, connection, self.lake, inputs)
+            if inputs.continued and WHOLE in standing:
+                content.keep_rows_not_given_again(self.table, connection, self.lake, standing[WHOLE].files)
+            if self.work.discover:
+                windows = sorted({*content.partitions(connection), *standing} - {WHOLE})
+                based_on = {window: {} for window in windows} | based_on
+            else:
+                content.keep_only(connection, list(based_on))
+            self._finish(connection, based_on, unreadable=unreadable)
+
+    def _empty(self) -> None:
+        """Take every partition's files away, so that a changed model starts from the first landing again."""
+        commits = [
+            self._commit(state, {}, remove=state.files)
+            for state in self.reader.states(self.table.name).values()
+        ]
+        self._record(commits, ())
+        self.reader = Reader(self.ledger, self.catalog)
+
+    # ------------------------------------------------------------------------------------------ becoming true
+
+    def _finish(
+        self,
+        connection: DuckDBPyConnection,
+        based_on: Mapping[str, Mapping[str, Any]],
+        *,
+        adds: bool = False,
+        rewritten: frozenset[str] | set[str] = frozenset(),
+        unreadable: Sequence[Unreadable] = (),
+    ) -> None:
+        """Check `fresh`, write it partition by partition, and make it true.
+
+        `adds`: the rows join what stands (but in `rewritten` partitions); otherwise they take its place. The
+        entry of a partitioned table at '' holds no rows: it notes what was consumed.
+        """
+        windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
+        standing = self.reader.states(self.table.name)
+        joined = [window for window in windows if adds and window not in rewritten and window in standing]
+        self._check(connection, windows, [file for window in joined for file in standing[window].files])
+        given = content.partitions(connection)
+        changed: list[tuple[PartitionState, LakeFile, bool]] = []
+        commits: list[tuple[Commit, PartitionState]] = []
+        for window in windows:
+            state = standing.get(window, PartitionState(self.table.name, window))
+            is_added = adds and window not in rewritten
+            if is_added and window not in given:
+                commits.append(self._commit(state, based_on[window]))
+                continue
+            file = content.write(self.table, connection, self.lake, window, self._batch_id(state, based_on))
+            failpoint("build.written")
+            if not is_added and state.version and content.is_same(connection, self.lake, state.files, file):
+                commits.append(self._commit(state, based_on[window]))
+            else:
+                changed.append((state, file, is_added))
+        self.built.partitions += [state.partition for state, _, _ in changed]
+        self.built.unchanged += len(windows) - len(changed)
+        self.built.rows += sum(file.rows for _, file, _ in changed)
+        self.built.dead_letters += len(unreadable)
+        if WHOLE in based_on and self.table.partition is not None:
+            marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
+            commits.append(self._commit(marker, based_on[WHOLE]))
+        if self.table.is_published:
+            self._publish(changed, based_on)
+        else:
+            for state, file, is_added in changed:
+                gone = () if is_added else state.files
+                commits.append(self._commit(state, based_on[state.partition], add=(file,), remove=gone))
+        self._record(commits, unreadable)
+
+    def _publish(
+        self,
+        changed: Sequence[tuple[PartitionState, LakeFile, bool]],
+        based_on: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        if not changed:
+            return
+        built = [
+            BuiltPartition(
+                table=self.table.name,
+                partition=state.partition,
+                files=(*state.files, file) if is_added else (file,),
+                added=file if is_added else None,
+                based_on=dict(based_on[state.partition]),
+                fingerprint=self.work.fingerprint,
+                mode="append" if is_added else "replace",
+                version=state.version,
+            )
+            for state, file, is_added in changed
+        ]
+        owed = [view.name for view in views() if self.table.name in view.upstreams]
+        self.built.publications.append(
+            publish(
+                self.table,
+                built,
+                warehouse=self.services.warehouse,
+                lake=self.lake,
+                run_id=self.run_id,
+                audit=self._audit,
+                views=owed,
+            )
+        )
+
+    def _record(
+        self, commits: Sequence[tuple[Commit, PartitionState]], unreadable: Sequence[Unreadable]
+    ) -> None:
+        """Commit to the lake what PostgreSQL does not serve, its dead letters and the results of its
+        checks.
+        """
+        connection = self.ledger.connection
+        with connection.transaction():
+            for commit, state in commits:
+                self.ledger.commit(commit, version=state.version, published=state.published_at is not None)
+            if unreadable:
+                enter_unreadable(
+                    connection, self.ledger, self.lake, self.table, unreadable, self.services.settings.now()
+                )
+            guard.record(connection, self.run_id, self.unrecorded, self.services.settings.now())
+            self.unrecorded = []
+            failpoint("build.before_commit")
+        failpoint("build.committed")
+        self.ledger.finish(self.lake, [commit for commit, _ in commits])
+
+    def _commit(
+        self,
+        state: PartitionState,
+        based_on: Mapping[str, Any],
+        add: Sequence[LakeFile] = (),
+        remove: Sequence[LakeFile] = (),
+    ) -> tuple[Commit, PartitionState]:
+        """Without files: the content stays, only what it is based on is noted."""
+        name = self._batch_id(state, {state.partition: based_on})
+        commit = Commit(
+            token=f"build-{self.table.name}-{state.partition}-{name}",
+            kind="build",
+            layer=self.table.layer.value,
+            table=self.table.name,
+            partition=state.partition,
+            run_id=self.run_id,
+            add=tuple(add),
+            remove=tuple(file.path for file in remove),
+            based_on=dict(based_on),
+            fingerprint=self.work.fingerprint,
+            row_count=sum(file.rows for file in add),
+        )
+        return commit, state
+
+    def _batch_id(self, state: PartitionState, based_on: Mapping[str, Mapping[str, Any]]) -> str:
+        """The same inputs on the same state give the same name: a repeated build is the same commit."""
+        inputs = [dict(based_on.get(state.partition, {})), dict(based_on.get(WHOLE, {}))]
+        text = json.dumps([state.version, self.work.fingerprint, *inputs], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    # ------------------------------------------------------------------------------------------ checks
+
+    def _check(
+        self, connection: DuckDBPyConnection, windows: Sequence[str], joined: Sequence[LakeFile]
+    ) -> None:
+        """The gate. Raises CheckFailed after it has put what failed into quarantine."""
+        standing = None
+        if joined:
+            standing = guard.reference_relation(self.lake.paths(joined), self.table)
+        columns = ", ".join(engine.quoted(column.name) for column in self.table.columns)
+        relation = f"(select {columns} from {FRESH})"
+        references = self._references()
+        results = guard.hold(
+            connection, self.table, relation, standing=standing, references=references, partitions=windows
+        )
+        self.built.checks += results
+        self.unrecorded += results
+        failed = quality.blocking(results)
+        if not failed:
+            return
+        now = self.services.settings.now()
+        batch_id = f"{now:%Y%m%dT%H%M%S}-{self.run_id[:8]}"
+        folder = guard.quarantine(
+            self.lake, connection, self.table, failed, relation, references, windows, batch_id
+        )
+        with self.ledger.connection.transaction():
+            guard.record(self.ledger.connection, self.run_id, results, now)
+        raise guard.refuse(self.table, failed, folder)
+
+    def _audit(self, schema: str, names: Mapping[str, str]) -> None:
+        """Great Expectations over the tables that are about to be attached. Raises CheckFailed."""
+        results = guard.audit(self.services, self.table, schema, names)
+        self.built.checks += results
+        self.unrecorded += results
+        failed = quality.blocking(results)
+        if failed:
+            with self.ledger.connection.transaction():
+                guard.record(self.ledger.connection, self.run_id, results, self.services.settings.now())
+            raise guard.refuse(self.table, failed, None)
+
+    def _references(self) -> dict[str, str]:
+        """What the rules read beside the content: other tables as they stand in the lake, the source's
+        totals.
+        """
+        found: dict[str, str] = {}
+        for name in quality.requires(guard.gate_rules(self.table), self.table.name):
+            if name == "control_total":
+                found[name] = guard.control_totals(self.ledger.connection)
+            elif name in self.catalog:
+                paths = self.lake.paths(self.reader.everything(name))
+                found[name] = guard.reference_relation(paths, self.catalog[name])
+        return found
+
+    def _within_lookback(self, touched: Sequence[str]) -> dict[str, list[LakeFile]]:
+        """Partition → files of the standing partitions in which a key of the touched ones can be known."""
+        partition = self.table.partition
+        if partition is None or not touched:
+            return {}
+        reached = [
+            (start - self.table.lookback, end + self.table.lookback)
+            for start, end in map(partition.bounds, touched)
+        ]
+        near: dict[str, list[LakeFile]] = {}
+        for window, state in self.reader.states(self.table.name).items():
+            if window != WHOLE:
+                first, last = partition.bounds(window)
+                if any(first < end and last > start for start, end in reached):
+                    near[window] = list(state.files)
+        return near
+
+    @contextmanager
+    def _connection(self) -> Iterator[DuckDBPyConnection]:
+        """DuckDB for one computation: bounded memory, spilling below the lake's root."""
+        connection = engine.connect(memory_limit=self.services.settings.memory_limit)
+        spill = self.lake.root / ".spill"
+        connection.execute(f"set temp_directory = {engine.text_literal(str(spill))}")
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _chunks(landings: Sequence[Commit]) -> Iterator[list[Commit]]:
+    """Landings in order, cut so that one chunk has about ROWS_AT_ONCE rows; at least one landing each."""
+    chunk: list[Commit] = []
+    rows = 0
+    for landing in landings:
+        if chunk and rows + landing.row_count > ROWS_AT_ONCE:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(landing)
+        rows += landing.row_count
+    if chunk:
+        yield chunk

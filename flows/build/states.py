@@ -1,0 +1,27 @@
+"""What stands, as the planner wants to see it: one query for built tables, one for landings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flows.planner import PartitionState, States
+from flows.stores.ledger import Ledger
+
+
+def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> States:
+    """Table → partition → state, of all built tables (or some) and of every landed window."""
+    found: dict[str, dict[str, PartitionState]] = {}
+    for name, windows in ledger.landed_windows().items():
+        found[name] = {
+            key: PartitionState(token=window.token, sequence=window.sequence, rows=window.row_count)
+            for key, window in windows.items()
+        }
+    for (name, key), state in ledger.states(tables).items():
+        found.setdefault(name, {})[key] = PartitionState(
+            token=state.token,
+            sequence=state.sequence,
+            fingerprint=state.fingerprint,
+            based_on={upstream: str(value) for upstream, value in state.based_on.items()},
+            rows=state.row_count,
+        )
+    return found

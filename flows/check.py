@@ -1,0 +1,26 @@
+"""`python -m flows check [table …]`: hold what is published to its rules; exit 1 when one fails."""
+
+from __future__ import annotations
+
+import argparse
+
+import quality
+from flows.build import guard
+from flows.services import open_services
+from quality.published import check_published
+from transforms import registry
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Check, record in ops.check_result, print."""
+    services = open_services()
+    names = registry.select(arguments.table) if arguments.table else None
+    tables = [table for table in registry.build_order() if names is None or table.name in names]
+    now = services.settings.now()
+    results = check_published(
+        services.settings.require("warehouse_dsn"), tables, now, all_history=arguments.all_history
+    )
+    with services.warehouse.connect() as connection, connection.transaction():
+        guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
+    print(quality.render(results))
+    return 1 if any(result.is_failure for result in results) else 0

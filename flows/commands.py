@@ -1,0 +1,116 @@
+"""The batch and the backfill from a command line: start what is missing of the sandbox, run, say where to
+look.
+
+Prefect reads the environment when it is imported, so the flows are imported only after their services are
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.sandbox.postgres import packaged_binaries
+from flows.sandbox.prefect_server import QUIET, environment
+from flows.settings import load, use_prefect
+from flows.summary import Summary
+
+_QUESTION = "table analytics.mart_daily_metrics"
+
+
+def ensure_services() -> None:
+    """Start the sandbox's part of every service that no setting names, and let Prefect use a server that is
+    there.
+
+    With all services set and no PREFECT_API_URL, the run gets a temporary server of Prefect's own.
+    """
+    settings = load()
+    if not settings.uses_sandbox:
+        use_prefect(QUIET)
+        return
+    import flows.sandbox as sandbox
+    from flows.sandbox.commands import ensure_world, show
+
+    parts = {sandbox.PART_OF_SETTING[name] for name in settings.unset_services}
+    if settings.prefect_server is None:
+        parts |= {sandbox.Part.PREFECT, sandbox.Part.PREFECT_WORKER}
+    state = sandbox.start(settings.sandbox, parts=frozenset(parts), progress=show)
+    ensure_world(state)
+    use_prefect(environment(state))
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows`: the batch."""
+    ensure_services()
+    from flows.batch import analytics_pipeline
+
+    return _run(lambda: analytics_pipeline(select=arguments.select, yes=arguments.yes))
+
+
+def backfill(arguments: argparse.Namespace) -> int:
+    """`python -m flows backfill`."""
+    ensure_services()
+    from flows.backfill import backfill as flow
+
+    return _run(lambda: flow(start=arguments.start, end=arguments.end, select=arguments.select))
+
+
+def _run(flow: Callable[[], dict[str, Any]]) -> int:
+    """Run a flow and tell what it did; exit code 1 when something in it failed."""
+    from flows.batch import RunFailed
+
+    try:
+        summary = flow()
+    except RunFailed as failed:
+        print("\n".join(["", *failed.summary.lines()]), file=sys.stderr)
+        return failed.exit_code
+    print("\n".join(["", *Summary.from_json(summary).lines(), "", *where_to_look()]))
+    return 0
+
+
+def where_to_look() -> list[str]:
+    """Lines for the end of a run: each is a command that works as it stands, or an address."""
+    settings = load()
+    lake_sql = settings.lake_root / "lake.sql"
+    python = _here(Path(sys.executable))
+    lines = ["Look around:"]
+    lines.append(
+        f"  warehouse   {_psql()} '{settings.require('warehouse_dsn')}' -c '{_QUESTION}'"
+        if settings.uses_sandbox
+        else "  warehouse   schema analytics, in the database of ANALYTICS_WAREHOUSE_DSN"
+    )
+    lines.append(
+        f"  lake        {_duckdb()} -init {shlex.quote(_here(lake_sql))}   or: {python} -m flows lake"
+    )
+    if settings.prefect_address:
+        lines.append(f"  Prefect     {settings.prefect_address.removesuffix('/api')}")
+    lines.append(f"  again       {python} -m flows          what it would do: {python} -m flows plan")
+    if settings.uses_sandbox:
+        lines.append(f"  a day more  {python} -m flows sandbox advance --days 1 && {python} -m flows")
+        lines.append(f"  stop        {python} -m flows sandbox stop")
+    return lines
+
+
+def _here(path: Path) -> str:
+    """The path as somebody would type it from this folder."""
+    try:
+        return (
+            shlex.quote(os.path.relpath(path)) if path.is_relative_to(Path.cwd()) else shlex.quote(str(path))
+        )
+    except ValueError:
+        return shlex.quote(str(path))
+
+
+def _duckdb() -> str:
+    beside = Path(sys.executable).with_name("duckdb")
+    return _here(beside) if beside.exists() else shutil.which("duckdb") or "duckdb"
+
+
+def _psql() -> str:
+    return _here(packaged_binaries() / "psql")

@@ -1,0 +1,68 @@
+"""How much waits at a source, asked cheaply and without landing anything: what `plan` tells beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from flows.extract import SourceError, kafka
+from transforms.contract import Kafka, Partition, Postgres, SourceEntity
+
+_ANSWER_MILLISECONDS = 1000
+
+
+def waiting(
+    entity: SourceEntity,
+    positions: Mapping[str, Any],
+    now: datetime,
+    *,
+    app_dsn: str,
+    kafka_bootstrap: str,
+    kafka_options: Mapping[str, str],
+) -> dict[str, int]:
+    """Window → rows that a run would land, as far as the source can say it within a second; empty: nothing,
+    or unknown.
+
+    A topic can't tell its records' days before they are read: they are counted for today. Snapshots and APIs
+    can't tell at all. Raises SourceError when the source does not answer.
+    """
+    if isinstance(entity.read, Kafka):
+        rows = sum(kafka.lag(kafka_bootstrap, entity.read.topic, positions, options=kafka_options).values())
+        return {_window(entity, now): rows} if rows else {}
+    if isinstance(entity.read, Postgres) and entity.read.mode == "incremental":
+        return _changed_rows(entity, entity.read, positions.get("mark"), app_dsn)
+    return {}
+
+
+def _window(entity: SourceEntity, now: datetime) -> str:
+    return entity.partition.key(now) if entity.partition else ""
+
+
+def _changed_rows(entity: SourceEntity, read: Postgres, mark: object, dsn: str) -> dict[str, int]:
+    assert read.cursor is not None
+    cursor = sql.Identifier(read.cursor)
+    after = sql.SQL("where {} > {}").format(cursor, sql.Literal(mark)) if mark is not None else sql.SQL("")
+    query = sql.SQL("select {}, count(*) from {} {} group by 1").format(
+        _key(entity.partition), sql.Identifier(read.schema, read.table), after
+    )
+    try:
+        with psycopg.connect(dsn, connect_timeout=3, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("set statement_timeout = {}").format(sql.Literal(_ANSWER_MILLISECONDS))
+            )
+            connection.execute("set timezone = 'UTC'")
+            return {str(key): int(count) for key, count in connection.execute(query).fetchall()}
+    except psycopg.Error as error:
+        reason = (error.diag.message_primary or str(error).splitlines()[0]).rstrip(".")
+        raise SourceError(f"{read.schema}.{read.table} did not say what is new: {reason}.") from None
+
+
+def _key(partition: Partition | None) -> sql.Composable:
+    if partition is None:
+        return sql.Literal("")
+    form = "YYYY-MM-DD" if partition.every == "day" else "YYYY-MM"
+    return sql.SQL("to_char({}, {})").format(sql.Identifier(partition.by), sql.Literal(form))

@@ -1,0 +1,66 @@
+"""Before a run: schemas and tables as the models say, and whatever a crash left behind completed or swept
+away.
+"""
+
+from __future__ import annotations
+
+from psycopg.types.json import Jsonb
+
+from flows.progress import Progress
+from flows.services import Services
+from flows.stores.migrate import migrate
+from flows.stores.standalone import sweep
+from flows.summary import Summary
+from transforms import registry
+from warehouse_ddl.files import bootstrap, views
+
+_BOOTSTRAP = "bootstrap"
+
+
+def warehouse(services: Services, yes: bool, progress: Progress) -> None:
+    """Make the warehouse fit the models and finish what a killed run began.
+
+    1. bootstrap: schemas, roles, ops tables (each statement may be repeated);
+    2. tables and views: created, changed in place, or marked for a rebuild beside and a swap;
+    3. manifest lines that a crash left out are appended;
+    4. lake files and unpublished tables that belong to nobody are removed.
+
+    Raises ConsentNeeded for a change that takes something from readers, without `yes`.
+    """
+    with services.ledger() as ledger:
+        with ledger.locked(_BOOTSTRAP, "warehouse"):
+            for statement in bootstrap():
+                ledger.connection.execute(statement.encode())
+            _migrate(services, yes, progress)
+        repaired = ledger.repair_manifest(services.lake)
+        if repaired:
+            progress.say("lake", f"{len(repaired)} manifest lines completed that an earlier run left out")
+        removed = services.lake.sweep(ledger.named_paths)
+        dropped = sweep(ledger.connection)
+        if removed or dropped:
+            left = f"{len(removed)} files and {len(dropped)} tables"
+            progress.say("lake", f"{left} of a run that did not end were removed")
+
+
+def _migrate(services: Services, yes: bool, progress: Progress) -> None:
+    """Tables first: views read them. A table that needs consent stops the run before anything was built."""
+    for table in registry.build_order():
+        if table.is_published:
+            for line in migrate(services.warehouse, services.lake, table, yes=yes).describe():
+                progress.say("warehouse", line)
+    with services.warehouse.connect() as connection:
+        for view in views():
+            for statement in view.statements:
+                connection.execute(statement.encode())
+
+
+def note_run(services: Services, summary: Summary, state: str) -> None:
+    """Write the run into ops.run: once when it begins, once when it ends."""
+    now = services.settings.now()
+    with services.warehouse.connect() as connection:
+        connection.execute(
+            "insert into ops.run (run_id, flow, started_at, state, summary) values (%s, %s, %s, %s, %s) "
+            "on conflict (run_id) do update "
+            "set finished_at = %s, state = excluded.state, summary = excluded.summary",
+            (summary.run_id, summary.flow, now, state, Jsonb(summary.as_json()), now),
+        )

@@ -1,0 +1,41 @@
+"""The tasks. Each body is one call; what it does is told where that function stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+
+from flows import landing
+from flows.build import Built, build
+from flows.build.guard import CheckFailed
+from flows.landing import Landing
+from flows.planner import Due, Work
+from flows.services import Services
+from transforms.contract import ContractError, SourceEntity
+from transforms.engine import ModelError
+
+_LASTING = (CheckFailed, ContractError, ModelError)
+"""Errors that the same data and code would only give again."""
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether another try can end differently: a service may come back, a wrong row stays wrong."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, _LASTING)
+
+
+@task(task_run_name="land {entity.table}", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
+def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | None:
+    """Land what is new of one source entity."""
+    return landing.land(services, entity, run_id)
+
+
+@task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
+def build_partitions(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
+    """Build a window batch of one table and publish it; who submits it gives the run its name."""
+    return build(services, work, due, run_id)
