@@ -29,8 +29,9 @@ def _silent(part: str, message: str) -> None:
 def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progress = _silent) -> World:
     """The world of a sandbox; it is made when there is none or only half of one.
 
-    `scale` 1 is 300,000 events in 14 days from 5,000 users; 23.4 is 500,000 events a day. The sandbox's clock then stands
-    at the world's end. Sizes are those of the first call. Raises FlowsError when database, broker or APIs were never started.
+    `scale` 1 is 300,000 events in 14 days from 5,000 users; 23.4 is 500,000 events a day. The sandbox's
+    clock then stands at the world's end. Sizes are those of the first call. Raises FlowsError when database,
+    broker or APIs were never started.
     """
     if exists(state.folder):
         world = World.load(state.folder)
@@ -39,20 +40,24 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
         world = lives.create(
-            state.folder, dsn, bootstrap, apis,
+            state.folder,
+            dsn,
+            bootstrap,
+            apis,
             days=days,
             events_per_day=round(21_429 * scale),
             users=round(5_000 * scale),
             orders=round(20_000 * scale * days / 14),
             progress=_lines(progress),
-        )  # fmt: skip
+        )
         set_clock_offset(state.folder, world.end.timestamp() - time.time())
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
 
 
 def advance(state: State, *, days: int = 1, progress: Progress = _silent) -> World:
-    """Let the world and the clock of a sandbox go on by `days` days; an interrupted advance is finished first, instead.
+    """Let the world and the clock of a sandbox go on by `days` days; an interrupted advance is finished
+    first, instead.
 
     Raises WorldError when there is no world, FlowsError when database, broker or APIs were never started.
     """
@@ -69,7 +74,8 @@ def advance(state: State, *, days: int = 1, progress: Progress = _silent) -> Wor
 def _addresses(state: State) -> tuple[str, str, Path]:
     if not state.app_dsn or not state.kafka_bootstrap:
         raise FlowsError(
-            f"The sandbox in {state.folder} has no database or no broker: `python -m flows sandbox start` brings up both."
+            f"The sandbox in {state.folder} has no database or no broker: "
+            "`python -m flows sandbox start` brings up both."
         )
     return state.app_dsn, state.kafka_bootstrap, state.apis_database
 

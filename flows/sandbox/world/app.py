@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.resources import files
 from io import BytesIO
-from typing import LiteralString, cast
 
 import polars as pl
 import psycopg
 from psycopg import sql
 
-from flows.sandbox.world import state
+from flows.sandbox.world import catalogue, state
 from flows.sandbox.world.log import Log
 from flows.sandbox.world.people import addresses
 from flows.sandbox.world.shape import BASE, Shape, moment
 
-KEYS = {"coupons": "code", "inventory": "product_id, warehouse"}
+KEYS = {"coupons": ("code",), "inventory": ("product_id", "warehouse")}
 """Primary keys that are not called id."""
 DELETED_WITH_USER = ("users", "addresses")
 DELETED_WITH_ORDER = ("orders", "shipments", "reviews")
@@ -30,12 +29,12 @@ def tables(shape: Shape, log: Log, periods: int, now: int) -> Iterator[tuple[str
         addresses(shape, log.scan("users", period, period + 1).collect()) for period in range(BASE, periods)
     ]
     yield "addresses", state.addresses(pl.concat(houses), now)
-    yield "categories", state.categories(shape, now)
-    yield "suppliers", state.suppliers(shape)
-    yield "products", state.products(shape, now)
-    yield "product_prices", state.product_prices(shape, periods, now)
-    yield "inventory", state.inventory(shape, now)
-    yield "coupons", state.coupons(shape)
+    yield "categories", catalogue.categories(shape, now)
+    yield "suppliers", catalogue.suppliers(shape)
+    yield "products", catalogue.products(shape, now)
+    yield "product_prices", catalogue.product_prices(shape, periods, now)
+    yield "inventory", catalogue.inventory(shape, now)
+    yield "coupons", catalogue.coupons(shape)
     orders = log.read("orders", periods)
     yield "orders", state.orders(orders, now)
     yield "payments", state.payments(orders, now)
@@ -51,7 +50,7 @@ def create(dsn: str, shape: Shape, log: Log, periods: int, now: int) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("drop schema if exists public cascade")
         connection.execute("create schema public")
-        connection.execute(cast(LiteralString, ddl))
+        connection.execute(ddl.encode())
         for table, rows in tables(shape, log, periods, now):
             copy(connection, sql.Identifier(table), rows)
         copy(
@@ -63,7 +62,9 @@ def create(dsn: str, shape: Shape, log: Log, periods: int, now: int) -> None:
 
 
 def advance(dsn: str, shape: Shape, log: Log, periods: int, before: int, now: int) -> None:
-    """Bring the tables from the moment `before` to `now`, in one transaction; doing it twice changes nothing."""
+    """Bring the tables from the moment `before` to `now`, in one transaction; doing it twice changes
+    nothing.
+    """
     with psycopg.connect(dsn) as connection:
         for table, rows in tables(shape, log, periods, now):
             changed = rows.filter(pl.col("updated_at") > moment(before))
@@ -95,18 +96,19 @@ def copy(connection: psycopg.Connection, table: sql.Identifier, rows: pl.DataFra
 def _upsert(connection: psycopg.Connection, table: str, rows: pl.DataFrame) -> None:
     if not rows.height:
         return
-    key = KEYS.get(table, "id")
+    key = KEYS.get(table, ("id",))
     names = {
         "table": sql.Identifier(table),
         "new": sql.Identifier(f"new_{table}"),
-        "key": sql.SQL(cast(LiteralString, key)),
+        "key": sql.SQL(", ").join(map(sql.Identifier, key)),
     }
     connection.execute(sql.SQL("create temp table {new} (like {table}) on commit drop").format(**names))
     copy(connection, sql.Identifier(f"new_{table}"), rows)
     columns = [sql.Identifier(column) for column in rows.columns]
     connection.execute(
         sql.SQL(
-            "insert into {table} ({columns}) select {columns} from {new} on conflict ({key}) do update set {changes}"
+            "insert into {table} ({columns}) select {columns} from {new} "
+            "on conflict ({key}) do update set {changes}"
         ).format(
             **names,
             columns=sql.SQL(", ").join(columns),

@@ -1,7 +1,7 @@
 """The three topics: sessions of visitors and users, and what producers and networks make of them.
 
-A row is one message to be delivered: when (`sent_at`), where (topic, partition), its bytes, and what is known of it for
-the truth. Copies are rows of their own with the same event_id.
+A row is one message to be delivered: when (`sent_at`), where (topic, partition), its bytes, and what is
+known of it for the truth. Copies are rows of their own with the same event_id.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ MILLI = 1000
 def messages(shape: Shape, period: int, known: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
     """Every message about what happened in `period`, invalid ones and copies included, in order of `sent_at`.
 
-    `known` are the users who signed up before the period's end, `orders` those placed in it. Columns: topic, key,
-    partition, value (binary, null for a message without one), sent_at, attempt, and for the truth event_id, event_type,
-    event_time, user_id, session_id, page, copied (whether the event_id is on several rows), reason (why it is invalid, else null).
+    `known` are the users who signed up before the period's end, `orders` those placed in it. Columns: topic,
+    key, partition, value (binary, null for a message without one), sent_at, attempt, and for the truth
+    event_id, event_type, event_time, user_id, session_id, page, copied (whether the event_id is on several
+    rows), reason (why it is invalid, else null).
     """
     rng = shape.rng("events", period)
     events = _happenings(shape, rng, period, known, orders)
@@ -104,10 +105,15 @@ def _happenings(
         ]
     ).join(known.select("user_id", "anonymous", "zone"), on="user_id", how="left", maintain_order="left")
     told = told.select(
-        "user_id", pl.format("a-{}", "anonymous").alias("anonymous_id"),
-        pl.format("s-{}-{}-{}", "event_type", pl.lit(period), pl.int_range(pl.len())).alias("session_id"), "zone",
-        pl.lit(0, pl.Int8).alias("topic"), "event_type", (pl.col("created_at") // MILLI * MILLI).alias("event_time"), "order_id",
-    )  # fmt: skip
+        "user_id",
+        pl.format("a-{}", "anonymous").alias("anonymous_id"),
+        pl.format("s-{}-{}-{}", "event_type", pl.lit(period), pl.int_range(pl.len())).alias("session_id"),
+        "zone",
+        pl.lit(0, pl.Int8).alias("topic"),
+        "event_type",
+        (pl.col("created_at") // MILLI * MILLI).alias("event_time"),
+        "order_id",
+    )
     everything = pl.concat([browsing, told.select(browsing.columns)])
     return everything.with_columns(event_id=uuids(rng, everything.height))
 
@@ -125,7 +131,8 @@ def _delivered(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _copied(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame:
-    """Producers send 2 % again, up to four times: seconds or days later, some with another event_time or user_id.
+    """Producers send 2 % again, up to four times: seconds or days later, some with another event_time or
+    user_id.
 
     Copies of an event lie less than two days apart in event_time and are sent at most 8 days after it.
     """
@@ -156,7 +163,9 @@ def _copied(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _keyed(events: pl.DataFrame) -> pl.DataFrame:
-    """The key is the user or, without one, the visitor; the partition is its CRC-32, as librdkafka's default is."""
+    """The key is the user or, without one, the visitor; the partition is its CRC-32, as librdkafka's default
+    is.
+    """
     events = events.with_columns(key=pl.coalesce(pl.col("user_id").cast(pl.String), "anonymous_id"))
     keys = events["key"].unique()
     partition = [zlib.crc32(key.encode()) % PARTITIONS for key in keys.to_list()]
@@ -194,22 +203,64 @@ def _written(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame:
         time_json=_time_text(),
         user_json=pl.coalesce(pl.col("user_id").cast(pl.String), pl.lit("null")),
     )
-    head = ('{"event_id":"', "event_id", '","event_time":"', "time_json", '","user_id":', "user_json",
-            ',"anonymous_id":"', "anonymous_id", '","session_id":"', "session_id", '",')  # fmt: skip
+    head = (
+        '{"event_id":"',
+        "event_id",
+        '","event_time":"',
+        "time_json",
+        '","user_id":',
+        "user_json",
+        ',"anonymous_id":"',
+        "anonymous_id",
+        '","session_id":"',
+        "session_id",
+        '",',
+    )
     n = pl.col("number")
-    views = (*head, '"path":', "page_json", ',"referrer":', _pick(words.REFERRERS, n, null=True), ',"title":',
-             _pick(words.TITLES, n, null=False), ',"duration_ms":',
-             pl.when(n % 9 > 0).then(n.cast(pl.String)).otherwise(pl.lit("null")), "}")  # fmt: skip
-    clicks = (*head, '"page":', "page_json", ',"element":', _pick(words.ELEMENTS, n, null=False), ',"x":',
-              (n % 3840 - 10).cast(pl.String), ',"y":', (n % 2160).cast(pl.String), "}")  # fmt: skip
+    views = (
+        *head,
+        '"path":',
+        "page_json",
+        ',"referrer":',
+        _pick(words.REFERRERS, n, null=True),
+        ',"title":',
+        _pick(words.TITLES, n, null=False),
+        ',"duration_ms":',
+        pl.when(n % 9 > 0).then(n.cast(pl.String)).otherwise(pl.lit("null")),
+        "}",
+    )
+    clicks = (
+        *head,
+        '"page":',
+        "page_json",
+        ',"element":',
+        _pick(words.ELEMENTS, n, null=False),
+        ',"x":',
+        (n % 3840 - 10).cast(pl.String),
+        ',"y":',
+        (n % 2160).cast(pl.String),
+        "}",
+    )
     own = (*head, '"event_type":', _typed(), ',"page":', "page_json", ',"properties":', "properties", "}")
     parts = []
     for topic, pieces in enumerate((own, views, clicks)):
         parts.append(events.filter(pl.col("topic") == topic).with_columns(value=_joined(pieces)))
     return pl.concat(parts).select(
-        "topic", "key", "partition", pl.col("value").cast(pl.Binary), "sent_at", "attempt", "event_id", "event_type",
-        "event_time", "user_id", "session_id", "page", "copied", pl.lit(None, pl.String).alias("reason"),
-    )  # fmt: skip
+        "topic",
+        "key",
+        "partition",
+        pl.col("value").cast(pl.Binary),
+        "sent_at",
+        "attempt",
+        "event_id",
+        "event_type",
+        "event_time",
+        "user_id",
+        "session_id",
+        "page",
+        "copied",
+        pl.lit(None, pl.String).alias("reason"),
+    )
 
 
 def _joined(pieces: tuple[str | pl.Expr, ...]) -> pl.Expr:
@@ -236,10 +287,12 @@ def _pick(texts: tuple[str, ...], number: pl.Expr, *, null: bool) -> pl.Expr:
 
 
 def _time_text() -> pl.Expr:
-    """ISO 8601 with Z; a fifth in the visitor's own time with its offset, also on the days the clocks change."""
+    """ISO 8601 with Z; a fifth in the visitor's own time with its offset, also on the days the clocks
+    change.
+    """
     time = pl.col("event_time").cast(pl.Datetime("us", "UTC"))
-    text = pl.when(pl.lit(False)).then(pl.lit(""))
+    text = time.dt.to_string("%Y-%m-%dT%H:%M:%S%.3fZ")
     for zone in words.ZONES:
         local = time.dt.convert_time_zone(zone).dt.to_string("%Y-%m-%dT%H:%M:%S%.3f%:z")
-        text = text.when(pl.col("local") & (pl.col("zone") == zone)).then(local)
-    return text.otherwise(time.dt.to_string("%Y-%m-%dT%H:%M:%S%.3fZ"))
+        text = pl.when(pl.col("local") & (pl.col("zone") == zone)).then(local).otherwise(text)
+    return text

@@ -1,7 +1,7 @@
 """Make a world, and let it live on.
 
-`<sandbox>/world.json` says what world it is and how far it came; without `done` it is a half-made one. The log below
-`<sandbox>/truth/` is written before anything is delivered.
+`<sandbox>/world.json` says what world it is and how far it came; without `done` it is a half-made one. The
+log below `<sandbox>/truth/` is written before anything is delivered.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class World:
     periods: int
     """Days delivered so far."""
     stops: tuple[int, ...]
-    """The ends it has had (microseconds): after creation and after each advance. Readers saw it at these moments."""
+    """The ends it has had (microseconds): after creation and after each advance. Readers saw it at these
+    moments.
+    """
     positions: topics.Positions
     """Where each topic ends."""
     pending: int | None = None
@@ -125,8 +127,9 @@ def create(
 ) -> World:
     """Generate a world of `days` days that ends at `until` and deliver it everywhere.
 
-    Everything a former world left in the application's schema public, the three topics, the API store (`apis_db` is
-    its file, apis.sqlite) and `<folder>/truth` is thrown away first. Interrupted, it leaves a world that `exists` denies.
+    Everything a former world left in the application's schema public, the three topics, the API store
+    (`apis_db` is its file, apis.sqlite) and `<folder>/truth` is thrown away first. Interrupted, it leaves a
+    world that `exists` denies.
     """
     end = micros(until) // SECOND * SECOND
     shape = Shape(seed, end - days * DAY, days, events_per_day, users, orders)
@@ -150,7 +153,8 @@ def advance(
 ) -> World:
     """Let the world of a sandbox live on for `days` days: new rows, updates, deletions, late arrivals.
 
-    An advance that was interrupted is finished by the next one, which then goes no further. Raises WorldError without a world.
+    An advance that was interrupted is finished by the next one, which then goes no further. Raises
+    WorldError without a world.
     """
     world = World.load(folder)
     if world is None or not world.done:
@@ -243,7 +247,7 @@ def _tell_apis(apis_db: Path, log: Log, periods: int, after: int, now: int) -> N
         with store.transaction():
             if after < 0:
                 store.clear()
-            store.put("customers", stripe.customers(customers, after, now))
+            store.put("customers", stripe.customers(customers, after))
             store.put("charges", stripe.charges(cards, after, now))
             store.put("refunds", stripe.refunds(cards, after, now))
             store.put("disputes", stripe.disputes(cards, after, now))

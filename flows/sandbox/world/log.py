@@ -1,7 +1,8 @@
 """What the generator did, on disk: `<sandbox>/truth/log/<kind>/<period>.parquet`.
 
-Kinds: users, changes, orders and mails (one row each, with their whole future), deliveries (every message sent to a topic,
-with its partition and offset), late (messages that still wait to be sent) and mentioned (users in the events up to a stop).
+Kinds: users, changes, orders and mails (one row each, with their whole future), deliveries (every message
+sent to a topic, with its partition and offset), late (messages that still wait to be sent) and mentioned
+(users in the events up to a stop).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ Kind = Literal["users", "changes", "orders", "mails", "deliveries", "late", "men
 
 
 class Log:
-    """The log of one world. Writing a period again replaces it, so an interrupted advance leaves nothing twice."""
+    """The log of one world. Writing a period again replaces it, so an interrupted advance leaves nothing
+    twice.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -16,10 +16,12 @@ TUESDAY_EPOCH = 5
 
 
 def mails(shape: Shape, period: int, known: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
-    """What is sent because of `period`: message_id, user_id, to, subject, kind, sent_at and everything that follows.
+    """What is sent because of `period`: message_id, user_id, to, subject, kind, sent_at and everything that
+    follows.
 
-    Following times: delivered_at, bounced_at, blocked_at, opened_at, opened_again_at, clicked_at, reported_at (as spam),
-    unsubscribed_at. The message id holds the second it was sent at in hexadecimal, as SendGrid's do.
+    Following times: delivered_at, bounced_at, blocked_at, opened_at, opened_again_at, clicked_at,
+    reported_at (as spam), unsubscribed_at. The message id holds the second it was sent at in hexadecimal, as
+    SendGrid's do.
     """
     rng = shape.rng("mails", period)
     start = shape.period_start(period)
@@ -45,7 +47,7 @@ def mails(shape: Shape, period: int, known: pl.DataFrame, orders: pl.DataFrame) 
     lot = rng.random(count)
     news_like = frame["kind"].to_numpy() >= 2
 
-    def after(base: np.ndarray, happens: np.ndarray, low: int, high: int) -> np.ndarray:  # type: ignore[type-arg]
+    def after(base: np.ndarray, happens: np.ndarray, low: int, high: int) -> np.ndarray:
         return np.where(happens & (base < NEVER), base + between(rng, count, low, high), NEVER)
 
     delivered = after(sent, lot >= 0.02, SECOND, MINUTE)
@@ -57,8 +59,11 @@ def mails(shape: Shape, period: int, known: pl.DataFrame, orders: pl.DataFrame) 
     return frame.with_columns(
         subject=pl.col("kind").replace_strict(dict(enumerate(words.SUBJECTS)), return_dtype=pl.String),
         message_id=pl.format(
-            "{}.recvd-{}-1-{}-{}.0", tokens(rng, count, 22), tokens(rng, count, 10).str.to_lowercase(),
-            pl.Series(stamps, dtype=pl.String), pl.int_range(pl.len()),
+            "{}.recvd-{}-1-{}-{}.0",
+            tokens(rng, count, 22),
+            tokens(rng, count, 10).str.to_lowercase(),
+            pl.Series(stamps, dtype=pl.String),
+            pl.int_range(pl.len()),
         ),
         delivered_at=pl.Series(delivered),
         bounced_at=pl.Series(after(sent, lot < 0.012, SECOND, HOUR)),
@@ -68,4 +73,4 @@ def mails(shape: Shape, period: int, known: pl.DataFrame, orders: pl.DataFrame) 
         clicked_at=pl.Series(clicked),
         reported_at=pl.Series(after(opened, chance(rng, count, 0.003), SECOND, HOUR)),
         unsubscribed_at=pl.Series(after(opened, news_like & chance(rng, count, 0.02), SECOND, HOUR)),
-    ).rename({"email": "to"})  # fmt: skip
+    ).rename({"email": "to"})

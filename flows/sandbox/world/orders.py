@@ -1,7 +1,9 @@
-"""Orders and everything that follows from one: payments, refunds, disputes, shipping, a review, a support ticket.
+"""Orders and everything that follows from one: payments, refunds, disputes, shipping, a review, a support
+ticket.
 
-An order's whole future is drawn when it is placed; what has not come to pass yet is simply later than the world's now.
-Amounts are in hundredths of the currency's major unit, also for currencies without decimals (then multiples of 100).
+An order's whole future is drawn when it is placed; what has not come to pass yet is simply later than the
+world's now. Amounts are in hundredths of the currency's major unit, also for currencies without decimals
+(then multiples of 100).
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ def orders(shape: Shape, period: int, known: pl.DataFrame) -> pl.DataFrame:
     """The orders placed in `period`, with their future. `known` are the users who signed up before its end.
 
     Times are NEVER where a thing does not happen: failed_at, paid_at, shipped_at, delivered_at, cancelled_at,
-    refund1_at/refund2_at (amounts refund1/refund2), refunded_at (status), disputed_at, dispute_closed_at, reviewed_at,
-    ticket_at, ticket_closed_at, hard_deleted_at.
+    refund1_at/refund2_at (amounts refund1/refund2), refunded_at (status), disputed_at, dispute_closed_at,
+    reviewed_at, ticket_at, ticket_closed_at, hard_deleted_at.
     """
     rng = shape.rng("orders", period)
     first = shape.orders_before(period)
@@ -75,10 +77,10 @@ def orders(shape: Shape, period: int, known: pl.DataFrame) -> pl.DataFrame:
         .drop("coupon", "percent", "gross", "valid_from")
         .sort("number")
     )
-    return _future(shape, rng, frame)
+    return _future(rng, frame)
 
 
-def _future(shape: Shape, rng: np.random.Generator, frame: pl.DataFrame) -> pl.DataFrame:
+def _future(rng: np.random.Generator, frame: pl.DataFrame) -> pl.DataFrame:
     count = frame.height
     created = frame["created_at"].to_numpy()
     total = frame["total"].to_numpy()
@@ -116,7 +118,7 @@ def _future(shape: Shape, rng: np.random.Generator, frame: pl.DataFrame) -> pl.D
     twice &= 2 * part <= total
     refund2_at = after(refund1_at, twice, DAY, 5 * DAY)
     disputed = after(paid, works & (fate >= 0.12) & (fate < 0.135), 2 * DAY, 12 * DAY)
-    # A hard deletion never meets an order younger than two days, so that every reader has had the chance to see it.
+    # A hard deletion never meets an order younger than two days: every reader had the chance to see it.
     deleted = after(created, chance(rng, count, 0.002), 2 * DAY, 10 * DAY)
     ticket = after(created, chance(rng, count, 0.03), HOUR, 8 * DAY)
     return frame.with_columns(
@@ -143,7 +145,9 @@ def _future(shape: Shape, rng: np.random.Generator, frame: pl.DataFrame) -> pl.D
 
 
 def timeline(orders: pl.DataFrame) -> pl.DataFrame:
-    """Every change of status of every order: order_id, number, at, from_status, to_status, in order of time."""
+    """Every change of status of every order: order_id, number, at, from_status, to_status, in order of
+    time.
+    """
     steps = []
     for status, column in STATUS_TIMES.items():
         steps.append(

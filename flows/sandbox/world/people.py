@@ -18,8 +18,9 @@ PLANS = np.array(["free", "pro", "team"])
 def users(shape: Shape, period: int) -> pl.DataFrame:
     """Users who sign up in `period`, ids ascending with `created_at`. BASE gives those of the year before.
 
-    `arrives_at` is when the row reaches the database (3 % of the new ones come hours or days late), `soft_deleted_at`
-    sets deleted_at, `hard_deleted_at` takes the row away; a deletion never comes before the row is a day old.
+    `arrives_at` is when the row reaches the database (3 % of the new ones come hours or days late),
+    `soft_deleted_at` sets deleted_at, `hard_deleted_at` takes the row away; a deletion never comes before
+    the row is a day old.
     """
     rng = shape.rng("users", period)
     if period == BASE:
@@ -45,36 +46,40 @@ def users(shape: Shape, period: int) -> pl.DataFrame:
         len(words.COUNTRIES), count, p=[0.2, 0.05, 0.15, 0.1, 0.12, 0.12, 0.08, 0.1, 0.05, 0.03]
     )
     columns = list(zip(*words.COUNTRIES, strict=True))
-    return pl.DataFrame(
-        {
-            "user_id": ids,
-            "token": tokens(rng, count, 14),
-            "anonymous": tokens(rng, count, 10),
-            "name": np.array(words.NAMES, dtype=object)[rng.integers(0, len(words.NAMES), count)],
-            "has_name": ~chance(rng, count, 0.01),
-            "mail_form": rng.integers(0, 20, count),
-            "country": np.array(columns[0], dtype=object)[home],
-            "locale": np.array(columns[1], dtype=object)[home],
-            "zone": np.array(columns[2], dtype=object)[home],
-            "currency": np.array(columns[3], dtype=object)[home],
-            "plan": PLANS[rng.choice(3, count, p=[0.75, 0.2, 0.05])].astype(object),
-            "marketing_opt_in": chance(rng, count, 0.6),
-            "last_ip": rng.integers(0, 2**16, count),
-            "created_at": created,
-            "arrives_at": arrives,
-            "soft_deleted_at": soft,
-            "hard_deleted_at": hard,
-        },
-        schema_overrides={"name": pl.String, "country": pl.String, "locale": pl.String, "zone": pl.String}
-        | {"currency": pl.String, "plan": pl.String},
-    ).with_columns(
-        name=pl.when("has_name").then("name"),
-        country=pl.when(pl.col("user_id") % 97 != 0).then("country"),
-        email=email(pl.col("user_id"), pl.col("mail_form"), pl.lit("")),
-        last_ip=pl.when(pl.col("user_id") % 11 == 0)
-        .then(pl.format("2001:db8::{}", pl.col("last_ip") % 10_000))
-        .otherwise(pl.format("10.{}.{}.7", pl.col("last_ip") // 256, pl.col("last_ip") % 256)),
-    ).drop("has_name", "mail_form")  # fmt: skip
+    return (
+        pl.DataFrame(
+            {
+                "user_id": ids,
+                "token": tokens(rng, count, 14),
+                "anonymous": tokens(rng, count, 10),
+                "name": np.array(words.NAMES, dtype=object)[rng.integers(0, len(words.NAMES), count)],
+                "has_name": ~chance(rng, count, 0.01),
+                "mail_form": rng.integers(0, 20, count),
+                "country": np.array(columns[0], dtype=object)[home],
+                "locale": np.array(columns[1], dtype=object)[home],
+                "zone": np.array(columns[2], dtype=object)[home],
+                "currency": np.array(columns[3], dtype=object)[home],
+                "plan": PLANS[rng.choice(3, count, p=[0.75, 0.2, 0.05])].astype(object),
+                "marketing_opt_in": chance(rng, count, 0.6),
+                "last_ip": rng.integers(0, 2**16, count),
+                "created_at": created,
+                "arrives_at": arrives,
+                "soft_deleted_at": soft,
+                "hard_deleted_at": hard,
+            },
+            schema_overrides={"name": pl.String, "country": pl.String, "locale": pl.String, "zone": pl.String}
+            | {"currency": pl.String, "plan": pl.String},
+        )
+        .with_columns(
+            name=pl.when("has_name").then("name"),
+            country=pl.when(pl.col("user_id") % 97 != 0).then("country"),
+            email=email(pl.col("user_id"), pl.col("mail_form"), pl.lit("")),
+            last_ip=pl.when(pl.col("user_id") % 11 == 0)
+            .then(pl.format("2001:db8::{}", pl.col("last_ip") % 10_000))
+            .otherwise(pl.format("10.{}.{}.7", pl.col("last_ip") // 256, pl.col("last_ip") % 256)),
+        )
+        .drop("has_name", "mail_form")
+    )
 
 
 def email(user: pl.Expr, form: pl.Expr, tag: pl.Expr) -> pl.Expr:

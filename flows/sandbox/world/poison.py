@@ -16,10 +16,23 @@ _TAIL = (
 _TIME = "2025-10-30T10:00:00.000Z"
 
 REASONS = (
-    "invalid_json", "truncated", "empty", "no_value", "invalid_utf8", "lone_surrogate", "not_an_object", "missing_event_id",
-    "event_id_is_no_uuid", "event_time_is_no_time", "event_time_without_offset", "year_9999", "user_id_is_text", "not_a_number",
-    "missing_event_time", "two_values",
-)  # fmt: skip
+    "invalid_json",
+    "truncated",
+    "empty",
+    "no_value",
+    "invalid_utf8",
+    "lone_surrogate",
+    "not_an_object",
+    "missing_event_id",
+    "event_id_is_no_uuid",
+    "event_time_is_no_time",
+    "event_time_without_offset",
+    "year_9999",
+    "user_id_is_text",
+    "not_a_number",
+    "missing_event_time",
+    "two_values",
+)
 
 
 def spoil(reason: str, topic: int, event_id: str, time: str) -> bytes | None:
@@ -48,7 +61,9 @@ def spoil(reason: str, topic: int, event_id: str, time: str) -> bytes | None:
 
 
 def poison(rng: np.random.Generator, start: int, count: int) -> pl.DataFrame:
-    """`count` invalid messages spread over the day from `start`; every reason comes up when there are enough."""
+    """`count` invalid messages spread over the day from `start`; every reason comes up when there are
+    enough.
+    """
     topics = rng.integers(0, 3, count)
     ids = uuids(rng, count).to_list()
     reasons = [REASONS[i % len(REASONS)] for i in range(count)]

@@ -25,36 +25,58 @@ def state(log: pl.DataFrame, now: int) -> pl.DataFrame:
     """Messages sent up to `now`: adds status, opens, clicks and last_at (microseconds, whole seconds)."""
     refused = pl.min_horizontal("bounced_at", "blocked_at") <= now
     return log.filter(pl.col("sent_at") <= now).with_columns(
-        status=pl.when(refused).then(pl.lit("not_delivered")).when(pl.col("delivered_at") <= now)
-        .then(pl.lit("delivered")).otherwise(pl.lit("processed")),
+        status=pl.when(refused)
+        .then(pl.lit("not_delivered"))
+        .when(pl.col("delivered_at") <= now)
+        .then(pl.lit("delivered"))
+        .otherwise(pl.lit("processed")),
         opens=(pl.col("opened_at") <= now).cast(pl.Int64) + (pl.col("opened_again_at") <= now).cast(pl.Int64),
         clicks=(pl.col("clicked_at") <= now).cast(pl.Int64),
         last_at=latest(now, *TIMES),
-    )  # fmt: skip
+    )
 
 
 def messages(log: pl.DataFrame, after: int, now: int) -> Iterator[Object]:
     """Messages something happened to in (after, now]."""
     changed = state(log, now).filter(pl.col("last_at") > after)
     text = changed.select(
-        "message_id", "to", "subject", "status", "opens", "clicks",
-        (pl.col("last_at") // SECOND * SECOND).cast(pl.Datetime("us", "UTC")).dt.to_string("%Y-%m-%dT%H:%M:%SZ"),
-    )  # fmt: skip
+        "message_id",
+        "to",
+        "subject",
+        "status",
+        "opens",
+        "clicks",
+        (pl.col("last_at") // SECOND * SECOND)
+        .cast(pl.Datetime("us", "UTC"))
+        .dt.to_string("%Y-%m-%dT%H:%M:%SZ"),
+    )
     for message_id, to, subject, status, opens, clicks, at in text.iter_rows():
         yield shapes.message(
-            msg_id=message_id, to_email=to, subject=subject, status=status, opens_count=opens, clicks_count=clicks,
+            msg_id=message_id,
+            to_email=to,
+            subject=subject,
+            status=status,
+            opens_count=opens,
+            clicks_count=clicks,
             last_event_time=at,
-        )  # fmt: skip
+        )
 
 
 def daily(log: pl.DataFrame, now: int) -> pl.DataFrame:
     """Statistics by UTC day up to `now`: day and a count for each of SendGrid's metrics that occurs."""
     sources = {
-        "requests": ("sent_at",), "processed": ("sent_at",), "delivered": ("delivered_at",), "bounces": ("bounced_at",),
-        "blocks": ("blocked_at",), "opens": ("opened_at", "opened_again_at"), "unique_opens": ("opened_at",),
-        "clicks": ("clicked_at",), "unique_clicks": ("clicked_at",), "spam_reports": ("reported_at",),
+        "requests": ("sent_at",),
+        "processed": ("sent_at",),
+        "delivered": ("delivered_at",),
+        "bounces": ("bounced_at",),
+        "blocks": ("blocked_at",),
+        "opens": ("opened_at", "opened_again_at"),
+        "unique_opens": ("opened_at",),
+        "clicks": ("clicked_at",),
+        "unique_clicks": ("clicked_at",),
+        "spam_reports": ("reported_at",),
         "unsubscribes": ("unsubscribed_at",),
-    }  # fmt: skip
+    }
     frames = [
         log.filter(pl.col(column) <= now).select(day_of(column).alias("day"), pl.lit(metric).alias("metric"))
         for metric, columns in sources.items()

@@ -1,7 +1,7 @@
 """How big a world is, when it lives, and where its chance comes from.
 
-A world is made in periods of 24 hours counted from its start. What happens in a period depends on the seed and the
-period's number alone, so 14 days and one more are the same rows as 15 days.
+A world is made in periods of 24 hours counted from its start. What happens in a period depends on the seed
+and the period's number alone, so 14 days and one more are the same rows as 15 days.
 All times inside the world are integers: microseconds since 1970 (UTC). `NEVER` stands for "does not happen".
 """
 

@@ -1,4 +1,6 @@
-"""What the company sells: products, their prices over time, stock, coupons. Small; made whole for any moment."""
+"""What the company sells: products, their prices over time, stock, coupons. Small; made whole for any
+moment.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +84,8 @@ def _changes(shape: Shape, periods: int) -> pl.DataFrame:
 def prices(shape: Shape, periods: int) -> pl.DataFrame:
     """Every price in every currency, [valid_from, valid_to), set before period `periods` starts.
 
-    Columns id, product_id, currency, cents (hundredths of the major unit), valid_from, valid_to. Five products change
-    price each period; a currency without decimals has whole amounts.
+    Columns id, product_id, currency, cents (hundredths of the major unit), valid_from, valid_to. Five
+    products change price each period; a currency without decimals has whole amounts.
     """
     known = products(shape).select("product_id", "dollar_cents", "created_at")
     first = known.with_columns(valid_from="created_at", factor=pl.lit(1.0), number=pl.lit(-1, pl.Int64)).drop(

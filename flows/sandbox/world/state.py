@@ -1,16 +1,16 @@
 """The application's tables as they stand at a moment: every log played back up to it.
 
-Each function gives the rows of one table in the order of app_schema.sql's columns, instants as timestamptz and amounts
-as text with two decimals, ready for COPY. `now` is in microseconds.
+Each function gives the rows of one table in the order of app_schema.sql's columns, instants as timestamptz
+and amounts as text with two decimals, ready for COPY. `now` is in microseconds.
 """
 
 from __future__ import annotations
 
 import polars as pl
 
-from flows.sandbox.world import shop, words
+from flows.sandbox.world import words
 from flows.sandbox.world.orders import STATUS_TIMES, timeline
-from flows.sandbox.world.shape import BASE, DAY, NEVER, Shape, instant
+from flows.sandbox.world.shape import NEVER, instant
 
 
 def amount(cents: str | pl.Expr) -> pl.Expr:
@@ -60,20 +60,36 @@ def people(users: pl.DataFrame, changes: pl.DataFrame, now: int) -> pl.DataFrame
 def users(played: pl.DataFrame, now: int) -> pl.DataFrame:
     """The table users, from what `people` gave."""
     return played.filter(pl.col("hard_deleted_at") > now).select(
-        pl.col("user_id").alias("id"), "email", "name", "country", "locale", "plan", "marketing_opt_in", "last_ip",
-        instant("created_at"), instant("updated_at"),
-        deleted_at=instant(pl.when(pl.col("soft_deleted_at") <= now).then("soft_deleted_at").otherwise(NEVER)),
-    )  # fmt: skip
+        pl.col("user_id").alias("id"),
+        "email",
+        "name",
+        "country",
+        "locale",
+        "plan",
+        "marketing_opt_in",
+        "last_ip",
+        instant("created_at"),
+        instant("updated_at"),
+        deleted_at=instant(
+            pl.when(pl.col("soft_deleted_at") <= now).then("soft_deleted_at").otherwise(NEVER)
+        ),
+    )
 
 
 def addresses(known: pl.DataFrame, now: int) -> pl.DataFrame:
     """The table addresses; an address lives as long as its user's row."""
     return known.filter((pl.col("arrives_at") <= now) & (pl.col("hard_deleted_at") > now)).select(
-        "id", "user_id", "kind", pl.format("{} O'Street \"{}\"", "house", "kind").alias("line1"),
+        "id",
+        "user_id",
+        "kind",
+        pl.format('{} O\'Street "{}"', "house", "kind").alias("line1"),
         pl.when(pl.col("moved_at") <= now).then(pl.lit("Zürich")).otherwise("city").alias("city"),
-        pl.format("{}-{}", "house", "user_id").alias("postal_code"), "country", "is_default",
-        instant("created_at"), instant(latest(now, "arrives_at", "moved_at")).alias("updated_at"),
-    )  # fmt: skip
+        pl.format("{}-{}", "house", "user_id").alias("postal_code"),
+        "country",
+        "is_default",
+        instant("created_at"),
+        instant(latest(now, "arrives_at", "moved_at")).alias("updated_at"),
+    )
 
 
 def orders(log: pl.DataFrame, now: int) -> pl.DataFrame:
@@ -82,11 +98,19 @@ def orders(log: pl.DataFrame, now: int) -> pl.DataFrame:
     for name, column in list(STATUS_TIMES.items())[1:]:
         status = pl.when(pl.col(column) <= now).then(pl.lit(name)).otherwise(status)
     return log.filter((pl.col("created_at") <= now) & (pl.col("hard_deleted_at") > now)).select(
-        pl.col("order_id").alias("id"), "user_id", "product_id", "quantity", amount("unit_price").alias("unit_price"),
-        amount("discount").alias("discount_amount"), amount("total").alias("total_amount"), "currency", "coupon_code",
-        status.alias("status"), instant("created_at").alias("created_at"),
+        pl.col("order_id").alias("id"),
+        "user_id",
+        "product_id",
+        "quantity",
+        amount("unit_price").alias("unit_price"),
+        amount("discount").alias("discount_amount"),
+        amount("total").alias("total_amount"),
+        "currency",
+        "coupon_code",
+        status.alias("status"),
+        instant("created_at").alias("created_at"),
         instant(latest(now, *STATUS_TIMES.values())).alias("updated_at"),
-    )  # fmt: skip
+    )
 
 
 def order_events(log: pl.DataFrame, after: int, now: int) -> pl.DataFrame:
@@ -97,35 +121,66 @@ def order_events(log: pl.DataFrame, after: int, now: int) -> pl.DataFrame:
         .when(pl.col("number") % 5 == 0)
         .then(pl.format('{{"n": {}, "note": "größe \\"XL\\" 🦄"}}', "number"))
     )
-    return timeline(log).filter((pl.col("at") > after) & (pl.col("at") <= now)).select(
-        "order_id", "from_status", "to_status",
-        actor=pl.when(pl.col("to_status") == "pending").then(pl.lit("customer")).otherwise(pl.lit("system")),
-        payload=payload, occurred_at=instant("at"),
-    )  # fmt: skip
+    return (
+        timeline(log)
+        .filter((pl.col("at") > after) & (pl.col("at") <= now))
+        .select(
+            "order_id",
+            "from_status",
+            "to_status",
+            actor=pl.when(pl.col("to_status") == "pending")
+            .then(pl.lit("customer"))
+            .otherwise(pl.lit("system")),
+            payload=payload,
+            occurred_at=instant("at"),
+        )
+    )
 
 
 def payments(log: pl.DataFrame, now: int) -> pl.DataFrame:
-    """The table payments: a row per attempt. Free orders are paid by coupon, some by bank: neither has a charge."""
+    """The table payments: a row per attempt. Free orders are paid by coupon, some by bank: neither has a
+    charge.
+    """
     by_card = (pl.col("total") > 0) & ~pl.col("by_bank")
     failed = log.filter(pl.col("failed_at") <= now).select(
-        (pl.col("number") * 2 + 1).alias("id"), "order_id", pl.format("ch_{}F", "charge").alias("stripe_charge_id"),
-        amount("total").alias("amount"), "currency", pl.lit("card").alias("method"), pl.lit("failed").alias("status"),
-        instant("failed_at").alias("created_at"), instant("failed_at").alias("updated_at"),
-    )  # fmt: skip
+        (pl.col("number") * 2 + 1).alias("id"),
+        "order_id",
+        pl.format("ch_{}F", "charge").alias("stripe_charge_id"),
+        amount("total").alias("amount"),
+        "currency",
+        pl.lit("card").alias("method"),
+        pl.lit("failed").alias("status"),
+        instant("failed_at").alias("created_at"),
+        instant("failed_at").alias("updated_at"),
+    )
     refunded = pl.when(pl.col("refund1_at") <= now).then("refund1").otherwise(0) + pl.when(
         pl.col("refund2_at") <= now
     ).then("refund2").otherwise(0)
     made = log.filter(pl.col("paid_at") <= now).select(
-        (pl.col("number") * 2 + 2).alias("id"), "order_id",
+        (pl.col("number") * 2 + 2).alias("id"),
+        "order_id",
         pl.when(by_card).then(pl.format("ch_{}", "charge")).alias("stripe_charge_id"),
-        amount("total").alias("amount"), "currency",
-        pl.when(pl.col("total") == 0).then(pl.lit("coupon")).when("by_bank").then(pl.lit("bank_transfer"))
-        .otherwise(pl.lit("card")).alias("method"),
-        pl.when(pl.col("disputed_at") <= now).then(pl.lit("disputed")).when(refunded == 0).then(pl.lit("succeeded"))
-        .when(refunded < pl.col("total")).then(pl.lit("partially_refunded")).otherwise(pl.lit("refunded")).alias("status"),
+        amount("total").alias("amount"),
+        "currency",
+        pl.when(pl.col("total") == 0)
+        .then(pl.lit("coupon"))
+        .when("by_bank")
+        .then(pl.lit("bank_transfer"))
+        .otherwise(pl.lit("card"))
+        .alias("method"),
+        pl.when(pl.col("disputed_at") <= now)
+        .then(pl.lit("disputed"))
+        .when(refunded == 0)
+        .then(pl.lit("succeeded"))
+        .when(refunded < pl.col("total"))
+        .then(pl.lit("partially_refunded"))
+        .otherwise(pl.lit("refunded"))
+        .alias("status"),
         instant("paid_at").alias("created_at"),
-        instant(latest(now, "paid_at", "refund1_at", "refund2_at", "disputed_at", "dispute_closed_at")).alias("updated_at"),
-    )  # fmt: skip
+        instant(latest(now, "paid_at", "refund1_at", "refund2_at", "disputed_at", "dispute_closed_at")).alias(
+            "updated_at"
+        ),
+    )
     return pl.concat([failed, made])
 
 
@@ -135,14 +190,19 @@ def refunds(log: pl.DataFrame, now: int) -> pl.DataFrame:
     for n in (1, 2):
         frames.append(
             log.filter(pl.col(f"refund{n}_at") <= now).select(
-                (pl.col("number") * 4 + n).alias("id"), (pl.col("number") * 2 + 2).alias("payment_id"),
-                pl.when(~pl.col("by_bank")).then(pl.format("re_{}" + str(n), "charge")).alias("stripe_refund_id"),
-                amount(f"refund{n}").alias("amount"), "currency",
+                (pl.col("number") * 4 + n).alias("id"),
+                (pl.col("number") * 2 + 2).alias("payment_id"),
+                pl.when(~pl.col("by_bank"))
+                .then(pl.format("re_{}" + str(n), "charge"))
+                .alias("stripe_refund_id"),
+                amount(f"refund{n}").alias("amount"),
+                "currency",
                 pl.when(pl.col("number") % 3 != 0).then(pl.lit("requested_by_customer")).alias("reason"),
                 pl.lit("succeeded").alias("status"),
-                instant(f"refund{n}_at").alias("created_at"), instant(f"refund{n}_at").alias("updated_at"),
+                instant(f"refund{n}_at").alias("created_at"),
+                instant(f"refund{n}_at").alias("updated_at"),
             )
-        )  # fmt: skip
+        )
     return pl.concat(frames)
 
 
@@ -153,15 +213,23 @@ def shipments(log: pl.DataFrame, now: int) -> pl.DataFrame:
     )
     carriers = pl.col("carrier").replace_strict(dict(enumerate(words.CARRIERS)), return_dtype=pl.String)
     return alive.select(
-        (pl.col("number") + 1).alias("id"), "order_id", carriers.alias("carrier"),
+        (pl.col("number") + 1).alias("id"),
+        "order_id",
+        carriers.alias("carrier"),
         pl.when(pl.col("shipped_at") <= now).then(pl.format("TR{}", "number")).alias("tracking_number"),
-        pl.when(pl.col("delivered_at") <= now).then(pl.lit("delivered")).when(pl.col("shipped_at") <= now)
-        .then(pl.lit("shipped")).otherwise(pl.lit("packing")).alias("status"),
+        pl.when(pl.col("delivered_at") <= now)
+        .then(pl.lit("delivered"))
+        .when(pl.col("shipped_at") <= now)
+        .then(pl.lit("shipped"))
+        .otherwise(pl.lit("packing"))
+        .alias("status"),
         instant(pl.when(pl.col("shipped_at") <= now).then("shipped_at").otherwise(NEVER)).alias("shipped_at"),
-        instant(pl.when(pl.col("delivered_at") <= now).then("delivered_at").otherwise(NEVER)).alias("delivered_at"),
+        instant(pl.when(pl.col("delivered_at") <= now).then("delivered_at").otherwise(NEVER)).alias(
+            "delivered_at"
+        ),
         instant("paid_at").alias("created_at"),
         instant(latest(now, "paid_at", "shipped_at", "delivered_at")).alias("updated_at"),
-    )  # fmt: skip
+    )
 
 
 def reviews(log: pl.DataFrame, now: int) -> pl.DataFrame:
@@ -170,10 +238,18 @@ def reviews(log: pl.DataFrame, now: int) -> pl.DataFrame:
         dict(enumerate(words.REVIEW_TITLES)), return_dtype=pl.String
     )
     return log.filter((pl.col("reviewed_at") <= now) & (pl.col("hard_deleted_at") > now)).select(
-        (pl.col("number") + 1).alias("id"), "order_id", "user_id", "product_id", "rating", title.alias("title"),
-        pl.when(pl.col("number") % 4 != 0).then(pl.lit("line one\nline \"two\"\t🦄, it's fine\\")).alias("body"),
-        instant("reviewed_at").alias("created_at"), instant("reviewed_at").alias("updated_at"),
-    )  # fmt: skip
+        (pl.col("number") + 1).alias("id"),
+        "order_id",
+        "user_id",
+        "product_id",
+        "rating",
+        title.alias("title"),
+        pl.when(pl.col("number") % 4 != 0)
+        .then(pl.lit('line one\nline "two"\t🦄, it\'s fine\\'))
+        .alias("body"),
+        instant("reviewed_at").alias("created_at"),
+        instant("reviewed_at").alias("updated_at"),
+    )
 
 
 def support_tickets(log: pl.DataFrame, now: int) -> pl.DataFrame:
@@ -184,98 +260,17 @@ def support_tickets(log: pl.DataFrame, now: int) -> pl.DataFrame:
     closed = pl.col("ticket_closed_at") <= now
     opening = '[{"from": "customer", "text": "it\'s \\"late\\""}'
     return log.filter(pl.col("ticket_at") <= now).select(
-        (pl.col("number") + 1).alias("id"), "user_id",
-        pl.when(pl.col("number") % 5 != 0).then("order_id").alias("order_id"), subject.alias("subject"),
+        (pl.col("number") + 1).alias("id"),
+        "user_id",
+        pl.when(pl.col("number") % 5 != 0).then("order_id").alias("order_id"),
+        subject.alias("subject"),
         pl.when(closed).then(pl.lit("closed")).otherwise(pl.lit("open")).alias("status"),
         pl.when(pl.col("number") % 7 == 0).then(pl.lit("high")).otherwise(pl.lit("normal")).alias("priority"),
-        pl.when(closed).then(pl.lit(opening + ', {"from": "agent", "text": "返品 ok"}]')).otherwise(pl.lit(opening + "]"))
+        pl.when(closed)
+        .then(pl.lit(opening + ', {"from": "agent", "text": "返品 ok"}]'))
+        .otherwise(pl.lit(opening + "]"))
         .alias("messages"),
         instant("ticket_at").alias("opened_at"),
         instant(pl.when(closed).then("ticket_closed_at").otherwise(NEVER)).alias("closed_at"),
         instant(latest(now, "ticket_at", "ticket_closed_at")).alias("updated_at"),
-    )  # fmt: skip
-
-
-def categories(shape: Shape, now: int) -> pl.DataFrame:
-    """The table categories; one is renamed half a day after the world's first now."""
-    renamed = shape.start + shape.days * DAY + DAY // 2
-    rows = [
-        (i, parent, f"{name} & vouchers" if i == 12 and renamed <= now else name,
-         renamed if i == 12 and renamed <= now else shape.start - shop.YEAR)
-        for i, parent, name in words.CATEGORIES
-    ]  # fmt: skip
-    frame = pl.DataFrame(rows, schema=["id", "parent_id", "name", "updated_at"], orient="row")
-    return frame.with_columns(instant("updated_at"))
-
-
-def suppliers(shape: Shape) -> pl.DataFrame:
-    """The table suppliers."""
-    rows = [
-        (i, name, country, f"hello@supplier{i}.example", shape.start - shop.YEAR)
-        for i, name, country in words.SUPPLIERS
-    ]
-    frame = pl.DataFrame(rows, schema=["id", "name", "country", "contact_email", "updated_at"], orient="row")
-    return frame.with_columns(instant("updated_at"))
-
-
-def products(shape: Shape, now: int) -> pl.DataFrame:
-    """The table products."""
-    known = shop.products(shape).filter(pl.col("created_at") <= now)
-    quoted = pl.col("tags").list.eval(
-        pl.concat_str(
-            pl.lit('"'), pl.element().str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True),
-            pl.lit('"'),
-        )
-    )  # fmt: skip
-    number = pl.col("product_id")
-    return known.select(
-        number.alias("id"), pl.format("SKU-{}", number.cast(pl.String).str.zfill(6)).alias("sku"),
-        pl.when(pl.col("renamed_at") <= now).then(pl.format("{} (2nd gen.)", "name")).otherwise("name").alias("name"),
-        "category_id", "supplier_id",
-        pl.when(number % 3 != 0).then(pl.lit("A \"fine\" thing;\nmade by hand, c'est ça")).alias("description"),
-        pl.format('{{"colour": "{}", "size": {{"w": {}, "h": null}}}}', pl.lit("grün"), number).alias("attributes"),
-        pl.when(number % 17 != 0).then(pl.concat_str(pl.lit("{"), quoted.list.join(","), pl.lit("}"))).alias("tags"),
-        pl.when(number % 10 == 0).then(pl.format("\\x89504e470d0a1a0a00ff{}", number.cast(pl.String).str.zfill(6))).alias("image"),
-        pl.concat_str((pl.col("grams") // 10**9).cast(pl.String), pl.lit("."),
-                      (pl.col("grams") % 10**9).cast(pl.String).str.zfill(9), pl.lit("000000001")).alias("weight_kg"),
-        (pl.col("retired_at") > now).alias("is_active"), instant("created_at").alias("created_at"),
-        instant(latest(now, "created_at", "renamed_at", "retired_at")).alias("updated_at"),
-    )  # fmt: skip
-
-
-def product_prices(shape: Shape, periods: int, now: int) -> pl.DataFrame:
-    """The table product_prices; the end of a price is written when the next one starts."""
-    ended = pl.col("valid_to") <= now
-    return shop.prices(shape, periods).filter(pl.col("valid_from") <= now).select(
-        "id", "product_id", "currency", amount("cents").alias("amount"), instant("valid_from").alias("valid_from"),
-        instant(pl.when(ended).then("valid_to").otherwise(NEVER)).alias("valid_to"),
-        instant("valid_from").alias("created_at"), instant(latest(now, "valid_from", "valid_to")).alias("updated_at"),
-    )  # fmt: skip
-
-
-def inventory(shape: Shape, now: int) -> pl.DataFrame:
-    """The table inventory: counted once a UTC day."""
-    midnight = now // DAY * DAY
-    rng = shape.rng("inventory", BASE + midnight // DAY)
-    stock = shop.products(shape).filter(pl.col("created_at") <= now).select("product_id")
-    frame = stock.join(pl.DataFrame({"warehouse": list(words.WAREHOUSES)}), how="cross")
-    return frame.with_columns(
-        quantity=pl.Series(rng.integers(0, 500, frame.height)),
-        reserved=pl.Series(rng.integers(0, 5, frame.height)),
-        updated_at=pl.lit(midnight),
-    ).with_columns(instant("updated_at"))
-
-
-def coupons(shape: Shape) -> pl.DataFrame:
-    """The table coupons."""
-    until = (
-        pl.when(pl.col("valid_to") < NEVER)
-        .then(instant("valid_to").dt.to_string("iso:strict"))
-        .otherwise(pl.lit(""))
     )
-    return shop.coupons(shape).select(
-        "code", amount(pl.col("percent") * 100).alias("percent_off"),
-        pl.format('["{}","{}")', instant("valid_from").dt.to_string("iso:strict"), until).str.replace(',""', ",")
-        .alias("valid_during"),
-        "max_uses", instant("created_at").alias("created_at"), instant("created_at").alias("updated_at"),
-    )  # fmt: skip

@@ -1,7 +1,7 @@
 """What Stripe knows of the company's orders at a moment: whole objects for the simulated API.
 
-Stripe's times are whole seconds and its amounts minor units (an order's hundredths, or hundredths / 100 for currencies
-without decimals). Each function gives what was created or changed in (after, now].
+Stripe's times are whole seconds and its amounts minor units (an order's hundredths, or hundredths / 100 for
+currencies without decimals). Each function gives what was created or changed in (after, now].
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def disputes(cards: pl.DataFrame, after: int, now: int) -> Iterator[Object]:
 
 
 def movements(cards: pl.DataFrame, after: int, now: int) -> pl.DataFrame:
-    """Balance transactions but payouts: id, source, type, currency, amount, fee, created_at (microseconds)."""
+    """Balance transactions but payouts: id, source, type, currency, amount, fee, created_at
+    (microseconds).
+    """
     kinds = (
         ("paid_at", "txn_{}", "ch_{}", "charge", pl.col("amount"), pl.col("fee")),
         ("refund1_at", "txn_{}r1", "re_{}1", "refund", -pl.col("part1"), pl.lit(0)),
@@ -122,16 +124,23 @@ def movements(cards: pl.DataFrame, after: int, now: int) -> pl.DataFrame:
     )
     frames = [
         cards.filter((pl.col(at) > after) & (pl.col(at) <= now)).select(
-            pl.format(form, "charge").alias("id"), pl.format(source, "charge").alias("source"), pl.lit(kind).alias("type"),
-            "currency", value.alias("amount"), cost.cast(pl.Int64).alias("fee"), pl.col(at).alias("created_at"),
+            pl.format(form, "charge").alias("id"),
+            pl.format(source, "charge").alias("source"),
+            pl.lit(kind).alias("type"),
+            "currency",
+            value.alias("amount"),
+            cost.cast(pl.Int64).alias("fee"),
+            pl.col(at).alias("created_at"),
         )
         for at, form, source, kind, value, cost in kinds
-    ]  # fmt: skip
+    ]
     return pl.concat(frames)
 
 
 def paid_out(cards: pl.DataFrame, after: int, now: int) -> pl.DataFrame:
-    """Payouts: a day's balance per currency five minutes after its end. Columns id, currency, amount, created_at."""
+    """Payouts: a day's balance per currency five minutes after its end. Columns id, currency, amount,
+    created_at.
+    """
     days = movements(cards, -1, now).with_columns(
         created_at=(pl.col("created_at") // DAY + 1) * DAY + 5 * MINUTE, net=pl.col("amount") - pl.col("fee")
     )
@@ -146,9 +155,14 @@ def paid_out(cards: pl.DataFrame, after: int, now: int) -> pl.DataFrame:
 def balance_transactions(cards: pl.DataFrame, after: int, now: int) -> Iterator[Object]:
     """What moved the balance."""
     out = paid_out(cards, after, now).select(
-        pl.format("txn_{}", "id").alias("id"), pl.col("id").alias("source"), pl.lit("payout").alias("type"), "currency",
-        -pl.col("amount"), pl.lit(0, pl.Int64).alias("fee"), "created_at",
-    )  # fmt: skip
+        pl.format("txn_{}", "id").alias("id"),
+        pl.col("id").alias("source"),
+        pl.lit("payout").alias("type"),
+        "currency",
+        -pl.col("amount"),
+        pl.lit(0, pl.Int64).alias("fee"),
+        "created_at",
+    )
     for row in pl.concat([movements(cards, after, now), out]).iter_rows(named=True):
         yield shapes.balance_transaction(created=row.pop("created_at") // SECOND, **row)
 
@@ -173,8 +187,11 @@ def _customer(row: Object) -> Object:
     )
 
 
-def customers(people: pl.DataFrame, after: int, now: int) -> Iterator[Object]:
-    """A customer per user, with what state.people gave for `now`; Stripe keeps those whom the application deleted."""
+def customers(people: pl.DataFrame, after: int) -> Iterator[Object]:
+    """A customer per user, with what state.people gave.
+
+    Stripe keeps those whom the application deleted.
+    """
     for row in people.filter(pl.col("updated_at") > after).iter_rows(named=True):
         yield _customer(row)
 

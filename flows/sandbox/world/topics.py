@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from flows.errors import FlowsError
 from flows.sandbox.world.clickstream import PARTITIONS, TOPICS
 
+_AGAIN: list[tuple[str, str | bytes | None]] = [("attempt", b"2")]
 RETENTION_MS = 30 * 86_400_000
 """Time a topic keeps a message: its readers may count on 7 days, the sandbox gives 30."""
 _SETTLING = {
@@ -75,11 +77,14 @@ def positions(bootstrap: str) -> Positions:
             if not error.args[0].retriable() and error.args[0].code() not in _SETTLING:
                 raise
             time.sleep(0.1)
-    raise DeliveryError(f"The broker at {bootstrap} does not say where its topics end; stop and start the sandbox.")
+    raise DeliveryError(
+        f"The broker at {bootstrap} does not say where its topics end; stop and start the sandbox."
+    )
 
 
 def _positions(admin: AdminClient) -> Positions:
-    asked = {TopicPartition(topic, p): OffsetSpec.latest() for topic in TOPICS for p in range(PARTITIONS)}
+    latest = _OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, p): latest for topic in TOPICS for p in range(PARTITIONS)}
     result: Positions = {topic: [0] * PARTITIONS for topic in TOPICS}
     for place, future in admin.list_offsets(asked, request_timeout=20).items():
         result[place.topic][place.partition] = future.result().offset
@@ -150,7 +155,7 @@ class Sender:
         columns = rest.select("topic", "key", "partition", "value", "attempt").rows()
         produce = self._producer.produce
         for topic, key, partition, value, attempt in columns:
-            headers = [("attempt", b"2")] if attempt > 1 else None
+            headers = _AGAIN if attempt > 1 else None
             while True:
                 try:
                     produce(TOPICS[topic], value, key, partition, headers=headers)
@@ -159,12 +164,15 @@ class Sender:
                     self._producer.poll(0.2)
 
     def finish(self, expected: Positions) -> None:
-        """Wait until the broker has everything. Raises DeliveryError when the topics then end elsewhere than expected."""
+        """Wait until the broker has everything. Raises DeliveryError when the topics then end elsewhere than
+        expected.
+        """
         left = self._producer.flush(120)
         if left or self._failed:
             raise DeliveryError(
                 f"The broker at {self._bootstrap} did not take {left or len(self._failed)} messages"
-                f" ({self._failed[0] if self._failed else 'no answer in 120 s'}). Is it running? Run the command again."
+                f" ({self._failed[0] if self._failed else 'no answer in 120 s'})."
+                " Is it running? Run the command again."
             )
         found = positions(self._bootstrap)
         if found != expected:

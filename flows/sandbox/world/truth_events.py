@@ -1,4 +1,6 @@
-"""The truth about events: of the copies of an event the one with the lowest partition, then offset, counts."""
+"""The truth about events: of the copies of an event the one with the lowest partition, then offset,
+counts.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,18 @@ _TOPIC_NAMES = dict(enumerate(TOPICS))
 
 
 def dead_letters(log: Log, periods: int) -> pl.DataFrame:
-    """Every message sent that is no event: topic, kafka_partition, kafka_offset and the class of its fault."""
+    """Every message sent that is no event: topic, kafka_partition, kafka_offset and the class of its
+    fault.
+    """
     return (
         log.scan("deliveries", 0, periods)
         .filter(pl.col("reason").is_not_null())
-        .select(_topic(), pl.col("partition").alias("kafka_partition"), pl.col("offset").alias("kafka_offset"), "reason")
+        .select(
+            _topic(),
+            pl.col("partition").alias("kafka_partition"),
+            pl.col("offset").alias("kafka_offset"),
+            "reason",
+        )
         .sort("topic", "kafka_partition", "kafka_offset")
         .collect()
     )
@@ -49,10 +58,18 @@ def measures(shape: Shape, log: Log, periods: int) -> list[Measured]:
     sent = log.scan("deliveries", 0, periods).group_by("topic", pl.col("reason").alias("why")).len().collect()
     sent = sent.select(_topic(), "why", "len")
     number = pl.col("len").sum()
-    result.append(measure("topics", sent, group=pl.col("topic"), counts={"messages": number}).filter(pl.col("measure") != "rows"))
+    result.append(
+        measure("topics", sent, group=pl.col("topic"), counts={"messages": number}).filter(
+            pl.col("measure") != "rows"
+        )
+    )
     bad = sent.filter(pl.col("why").is_not_null())
     classes = pl.format("{}/{}", "topic", "why")
-    result.append(measure("dead_letters", bad, group=classes, counts={"messages": number}).filter(pl.col("measure") != "rows"))
+    result.append(
+        measure("dead_letters", bad, group=classes, counts={"messages": number}).filter(
+            pl.col("measure") != "rows"
+        )
+    )
     log.write("mentioned", periods, pl.DataFrame({"user_id": sorted(users)}, schema={"user_id": pl.Int64}))
     return result
 
@@ -70,11 +87,24 @@ def _events_of(shape: Shape, log: Log, periods: int, day: int, winners: pl.DataF
     there = (
         log.scan("deliveries", start, end)
         .filter(pl.col("reason").is_null() & (pl.col("event_time") >= low) & (pl.col("event_time") < high))
-        .select("topic", "event_id", "partition", "offset", "event_type", "event_time", "user_id", "session_id", "page", "copied")
+        .select(
+            "topic",
+            "event_id",
+            "partition",
+            "offset",
+            "event_type",
+            "event_time",
+            "user_id",
+            "session_id",
+            "page",
+            "copied",
+        )
         .collect()
     )
     key = ["topic", "event_id", "partition", "offset"]
-    return pl.concat([there.filter(~pl.col("copied")), there.filter("copied").join(winners, on=key, how="semi")])
+    return pl.concat(
+        [there.filter(~pl.col("copied")), there.filter("copied").join(winners, on=key, how="semi")]
+    )
 
 
 def _day(events: pl.DataFrame) -> list[Measured]:
@@ -83,26 +113,43 @@ def _day(events: pl.DataFrame) -> list[Measured]:
     signed_in = events.filter(user.is_not_null())
     result = [
         measure(
-            "fct_events", events, day=day, group=pl.col("event_type"),
+            "fct_events",
+            events,
+            day=day,
+            group=pl.col("event_type"),
             counts={
-                "signed_in": user.count(), "user_ids": user.sum(), "pages": pl.col("page").count(),
-                "milliseconds": (pl.col("event_time") % DAY // 1000).sum(), "partitions": pl.col("partition").sum(),
-                "offsets": pl.col("offset").sum(), "sessions": pl.col("session_id").n_unique(),
+                "signed_in": user.count(),
+                "user_ids": user.sum(),
+                "pages": pl.col("page").count(),
+                "milliseconds": (pl.col("event_time") % DAY // 1000).sum(),
+                "partitions": pl.col("partition").sum(),
+                "offsets": pl.col("offset").sum(),
+                "sessions": pl.col("session_id").n_unique(),
             },
         ),
         measure(
-            "mart_daily_metrics", events, day=day,
+            "mart_daily_metrics",
+            events,
+            day=day,
             counts={
-                "total_events": pl.len(), "active_users": user.drop_nulls().n_unique(), "signed_in_events": user.count(),
-                "anonymous_events": user.is_null().sum(), "sessions": pl.col("session_id").n_unique(),
+                "total_events": pl.len(),
+                "active_users": user.drop_nulls().n_unique(),
+                "signed_in_events": user.count(),
+                "anonymous_events": user.is_null().sum(),
+                "sessions": pl.col("session_id").n_unique(),
             },
         ).filter(pl.col("measure") != "rows"),
         measure(
-            "fct_daily_active_users", events, day=day, counts={"daily_active_users": user.drop_nulls().n_unique()}
+            "fct_daily_active_users",
+            events,
+            day=day,
+            counts={"daily_active_users": user.drop_nulls().n_unique()},
         ).filter(pl.col("measure") != "rows"),
-    ]  # fmt: skip
+    ]
     ones = pl.DataFrame({"day": [moment(int(events["event_time"][0])).date()]})
-    result += [measure(table, ones, day=pl.col("day")) for table in ("mart_daily_metrics", "fct_daily_active_users")]
+    result += [
+        measure(table, ones, day=pl.col("day")) for table in ("mart_daily_metrics", "fct_daily_active_users")
+    ]
     if signed_in.height:
         result += [_activity(signed_in), *_windows(signed_in)]
     return result
@@ -122,26 +169,39 @@ def _activity(events: pl.DataFrame) -> Measured:
         last=pl.col("event_time").max(),
     )
     return measure(
-        "mart_user_activity", users, day=day_of("first"),
+        "mart_user_activity",
+        users,
+        day=day_of("first"),
         counts={
-            "user_ids": pl.col("user_id").sum(), "events": pl.col("events").sum(), "page_views": pl.col("page_views").sum(),
-            "clicks": pl.col("clicks").sum(), "sessions": pl.col("sessions").sum(), "session_seconds": pl.col("seconds").sum(),
-            "first_milliseconds": (pl.col("first") % DAY // 1000).sum(), "last_milliseconds": (pl.col("last") % DAY // 1000).sum(),
+            "user_ids": pl.col("user_id").sum(),
+            "events": pl.col("events").sum(),
+            "page_views": pl.col("page_views").sum(),
+            "clicks": pl.col("clicks").sum(),
+            "sessions": pl.col("sessions").sum(),
+            "session_seconds": pl.col("seconds").sum(),
+            "first_milliseconds": (pl.col("first") % DAY // 1000).sum(),
+            "last_milliseconds": (pl.col("last") % DAY // 1000).sum(),
         },
-    )  # fmt: skip
+    )
 
 
 def _windows(events: pl.DataFrame) -> list[Measured]:
     own = events.filter(pl.col("topic") == 0)
     if not own.height:
         return []
-    windows = own.group_by("user_id", (pl.col("event_time") // (5 * MINUTE) * (5 * MINUTE)).alias("start")).len()
+    windows = own.group_by(
+        "user_id", (pl.col("event_time") // (5 * MINUTE) * (5 * MINUTE)).alias("start")
+    ).len()
     return [
         measure(
-            "user_event_counts", windows, day=day_of("start"),
+            "user_event_counts",
+            windows,
+            day=day_of("start"),
             counts={
-                "user_ids": pl.col("user_id").sum(), "event_count": pl.col("len").sum(),
-                "squares": (pl.col("len") * pl.col("len")).sum(), "start_minutes": (pl.col("start") % DAY // MINUTE).sum(),
+                "user_ids": pl.col("user_id").sum(),
+                "event_count": pl.col("len").sum(),
+                "squares": (pl.col("len") * pl.col("len")).sum(),
+                "start_minutes": (pl.col("start") % DAY // MINUTE).sum(),
             },
         )
-    ]  # fmt: skip
+    ]

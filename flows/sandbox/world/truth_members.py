@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from flows.sandbox.world import shop, state
+from flows.sandbox.world import catalogue, shop, state
 from flows.sandbox.world.app import tables as app_tables
 from flows.sandbox.world.log import Log
 from flows.sandbox.world.measures import Measured, decimal, measure
@@ -38,53 +38,86 @@ def _look(users: pl.DataFrame, changes: pl.DataFrame, stop: int, number: int) ->
     return there.with_columns(look=pl.lit(number), is_deleted=pl.col("soft_deleted_at") <= stop)
 
 
-def _dim_users(shape: Shape, log: Log, periods: int, stops: tuple[int, ...], looks: list[pl.DataFrame]) -> Told:
+def _dim_users(
+    shape: Shape, log: Log, periods: int, stops: tuple[int, ...], looks: list[pl.DataFrame]
+) -> Told:
     last = len(stops) - 1
     seen = pl.concat(looks).sort("look").unique("user_id", keep="last", maintain_order=True)
     known = seen.with_columns(is_deleted=pl.col("is_deleted") | (pl.col("look") < last))
     alive = ~pl.col("is_deleted")
     members = known.select(
-        "user_id", pl.when(alive).then("email").alias("email"), "country", "plan",
-        pl.when(alive).then("marketing_opt_in").alias("marketing_opt_in"), day_of("created_at").alias("signup_date"),
-        instant("created_at").alias("created_at"), "is_deleted", pl.lit(False).alias("is_inferred"),
-    )  # fmt: skip
+        "user_id",
+        pl.when(alive).then("email").alias("email"),
+        "country",
+        "plan",
+        pl.when(alive).then("marketing_opt_in").alias("marketing_opt_in"),
+        day_of("created_at").alias("signup_date"),
+        instant("created_at").alias("created_at"),
+        "is_deleted",
+        pl.lit(False).alias("is_inferred"),
+    )
     orders = log.read("orders", periods)
     mentioned = [
-        orders.filter((pl.col("created_at") <= stop) & (pl.col("hard_deleted_at") > stop)).select("user_id") for stop in stops
+        orders.filter((pl.col("created_at") <= stop) & (pl.col("hard_deleted_at") > stop)).select("user_id")
+        for stop in stops
     ]
-    mentioned += [log.scan("mentioned", p, p + 1).collect() for p in ((stop - shape.start) // DAY for stop in stops)]
+    mentioned += [
+        log.scan("mentioned", p, p + 1).collect() for p in ((stop - shape.start) // DAY for stop in stops)
+    ]
     unknown = pl.concat(mentioned).unique().join(known, on="user_id", how="anti")
     inferred = unknown.select("user_id", pl.lit(False).alias("is_deleted"), pl.lit(True).alias("is_inferred"))
     rows = pl.concat([members, inferred], how="diagonal").sort("user_id")
     measures = measure(
-        "dim_users", rows, day=pl.col("signup_date"),
+        "dim_users",
+        rows,
+        day=pl.col("signup_date"),
         group=pl.concat_str(pl.col("plan").fill_null("-"), pl.lit("/"), pl.col("country").fill_null("-")),
-        counts={"user_ids": pl.col("user_id").sum(), "emails": pl.col("email").count(), "opted_in": pl.col("marketing_opt_in").sum(),
-                "deleted": pl.col("is_deleted").sum(), "inferred": pl.col("is_inferred").sum()},
-    )  # fmt: skip
+        counts={
+            "user_ids": pl.col("user_id").sum(),
+            "emails": pl.col("email").count(),
+            "opted_in": pl.col("marketing_opt_in").sum(),
+            "deleted": pl.col("is_deleted").sum(),
+            "inferred": pl.col("is_inferred").sum(),
+        },
+    )
     return Told(rows, [measures])
 
 
 def _users_history(looks: list[pl.DataFrame], stops: tuple[int, ...]) -> Told:
-    """A version begins at the row's last change before the stop that saw it; a row found gone, at that stop's day."""
+    """A version begins at the row's last change before the stop that saw it; a row found gone, at that
+    stop's day.
+    """
     alive = ~pl.col("is_deleted")
     versions = [
         look.select(
-            "user_id", "look", pl.col("updated_at").alias("from"), "is_deleted",
-            *(pl.when(alive).then(column).alias(column) for column in ("country", "plan", "marketing_opt_in")),
+            "user_id",
+            "look",
+            pl.col("updated_at").alias("from"),
+            "is_deleted",
+            *(
+                pl.when(alive).then(column).alias(column)
+                for column in ("country", "plan", "marketing_opt_in")
+            ),
         )
         for look in looks
-    ]  # fmt: skip
+    ]
     gone = [
-        looks[n - 1].join(looks[n], on="user_id", how="anti").select(
-            "user_id", pl.lit(n).alias("look"), pl.lit(stops[n]).alias("from"), pl.lit(True).alias("is_deleted"),
-            pl.lit(None, pl.String).alias("country"), pl.lit(None, pl.String).alias("plan"),
+        looks[n - 1]
+        .join(looks[n], on="user_id", how="anti")
+        .select(
+            "user_id",
+            pl.lit(n).alias("look"),
+            pl.lit(stops[n]).alias("from"),
+            pl.lit(True).alias("is_deleted"),
+            pl.lit(None, pl.String).alias("country"),
+            pl.lit(None, pl.String).alias("plan"),
             pl.lit(None, pl.Boolean).alias("marketing_opt_in"),
         )
         for n in range(1, len(looks))
-    ]  # fmt: skip
+    ]
     tracked = pl.concat_str(
-        pl.col(c).cast(pl.String).fill_null("-") for c in ("is_deleted", "country", "plan", "marketing_opt_in")
+        pl.col(c).cast(pl.String).fill_null("-")
+        for c in ("is_deleted", "country", "plan", "marketing_opt_in")
     )
     rows = (
         pl.concat([*versions, *gone])
@@ -94,16 +127,24 @@ def _users_history(looks: list[pl.DataFrame], stops: tuple[int, ...]) -> Told:
         .with_columns(is_current=pl.col("look") == pl.col("look").max().over("user_id"))
     )
     measures = measure(
-        "dim_users_history", rows, day=day_of("from"),
+        "dim_users_history",
+        rows,
+        day=day_of("from"),
         group=pl.concat_str(pl.col("plan").fill_null("-"), pl.lit("/"), pl.col("country").fill_null("-")),
-        counts={"user_ids": pl.col("user_id").sum(), "current": pl.col("is_current").sum(),
-                "opted_in": pl.col("marketing_opt_in").sum(), "deleted": pl.col("is_deleted").sum()},
-    )  # fmt: skip
+        counts={
+            "user_ids": pl.col("user_id").sum(),
+            "current": pl.col("is_current").sum(),
+            "opted_in": pl.col("marketing_opt_in").sum(),
+            "deleted": pl.col("is_deleted").sum(),
+        },
+    )
     return Told(None, [measures])
 
 
 def _names(shape: Shape, stop: int) -> pl.DataFrame:
-    rows = state.products(shape, stop).select("id", "sku", "name", "category_id", "supplier_id", "is_active", "created_at", "updated_at")
+    rows = catalogue.products(shape, stop).select(
+        "id", "sku", "name", "category_id", "supplier_id", "is_active", "created_at", "updated_at"
+    )
     return rows.rename({"id": "product_id"})
 
 
@@ -114,11 +155,17 @@ def _dim_products(shape: Shape, periods: int, now: int) -> Told:
     frame = _names(shape, now).join(prices.select("product_id", "cents"), on="product_id", how="left")
     rows = frame.with_columns(unit_price_usd=decimal(pl.col("cents"), 12), is_inferred=pl.lit(False))
     measures = measure(
-        "dim_products", frame, day=pl.col("created_at").dt.date(), group=pl.col("category_id"),
-        counts={"product_ids": pl.col("product_id").sum(), "active": pl.col("is_active").sum(),
-                "name_lengths": pl.col("name").str.len_chars().sum()},
+        "dim_products",
+        frame,
+        day=pl.col("created_at").dt.date(),
+        group=pl.col("category_id"),
+        counts={
+            "product_ids": pl.col("product_id").sum(),
+            "active": pl.col("is_active").sum(),
+            "name_lengths": pl.col("name").str.len_chars().sum(),
+        },
         money={"unit_price_usd": pl.col("cents").sum()},
-    )  # fmt: skip
+    )
     return Told(rows.drop("cents"), [measures])
 
 
@@ -126,7 +173,9 @@ def _products_history(shape: Shape, periods: int, stops: tuple[int, ...]) -> Tol
     """Versions of the row as the stops saw them, cut where the US price changed."""
     versions: dict[int, list[tuple[int, Any]]] = {}
     for stop in stops:
-        for row in _names(shape, stop).with_columns(at=pl.col("updated_at").dt.epoch("us")).iter_rows(named=True):
+        for row in (
+            _names(shape, stop).with_columns(at=pl.col("updated_at").dt.epoch("us")).iter_rows(named=True)
+        ):
             known = versions.setdefault(row["product_id"], [])
             if not known or known[-1][0] != row["at"]:
                 known.append((row["at"], (row["name"], row["category_id"], row["is_active"])))
@@ -141,7 +190,9 @@ def _products_history(shape: Shape, periods: int, stops: tuple[int, ...]) -> Tol
     rows = []
     for product, known in versions.items():
         before: object = None
-        moments = sorted({at for at, _ in known} | {at for at, _ in prices.get(product, []) if at >= known[0][0]})
+        moments = sorted(
+            {at for at, _ in known} | {at for at, _ in prices.get(product, []) if at >= known[0][0]}
+        )
         chain = []
         for at in moments:
             name, category, active = [values for since, values in known if since <= at][-1]
@@ -153,15 +204,28 @@ def _products_history(shape: Shape, periods: int, stops: tuple[int, ...]) -> Tol
         rows += [(*row, row is chain[-1]) for row in chain]
     frame = pl.DataFrame(
         rows,
-        schema={"product_id": pl.Int64, "from": pl.Int64, "category_id": pl.Int64, "is_active": pl.Boolean, "cents": pl.Int64,
-                "is_current": pl.Boolean},
+        schema={
+            "product_id": pl.Int64,
+            "from": pl.Int64,
+            "category_id": pl.Int64,
+            "is_active": pl.Boolean,
+            "cents": pl.Int64,
+            "is_current": pl.Boolean,
+        },
         orient="row",
-    )  # fmt: skip
+    )
     measures = measure(
-        "dim_products_history", frame, day=day_of("from"), group=pl.col("category_id"),
-        counts={"product_ids": pl.col("product_id").sum(), "current": pl.col("is_current").sum(), "active": pl.col("is_active").sum()},
+        "dim_products_history",
+        frame,
+        day=day_of("from"),
+        group=pl.col("category_id"),
+        counts={
+            "product_ids": pl.col("product_id").sum(),
+            "current": pl.col("is_current").sum(),
+            "active": pl.col("is_active").sum(),
+        },
         money={"unit_price_usd": pl.col("cents").sum()},
-    )  # fmt: skip
+    )
     return Told(None, [measures])
 
 
@@ -182,4 +246,3 @@ def _application(shape: Shape, log: Log, periods: int, now: int) -> list[Measure
     events = state.order_events(log.read("orders", periods), 0, now)
     result.append(measure("app.order_events", events, day=pl.col("occurred_at").dt.date()))
     return result
-

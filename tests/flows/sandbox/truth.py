@@ -1,8 +1,10 @@
 """Hold a warehouse to the truth of the sandbox's world: every published table, to the row and the cent.
 
-    differences(connection, folder / "truth")        # [] or lines like "fct_orders 2025-10-21 EUR/paid revenue: 12.34, not 12.35"
+    differences(connection, folder / "truth")        # [] or lines like "fct_orders 2025-10-21 EUR/paid
+    revenue: 12.34, not 12.35"
 
-`MEASURES` says in SQL what `truth/measures.parquet` says in numbers; it runs in PostgreSQL and in DuckDB (over the lake).
+`MEASURES` says in SQL what `truth/measures.parquet` says in numbers; it runs in PostgreSQL and in DuckDB
+(over the lake).
 """
 
 from __future__ import annotations
@@ -58,41 +60,76 @@ _PLAN_AND_COUNTRY = "coalesce(plan, '-') || '/' || coalesce(country, '-')"
 MEASURES: dict[str, Measures] = {
     "dim_date": Measures("null"),
     "dim_users": Measures(
-        "signup_date", _PLAN_AND_COUNTRY,
-        _USER_IDS | {"emails": "count(email)", "opted_in": _flag("marketing_opt_in"), "deleted": _flag("is_deleted"),
-                     "inferred": _flag("is_inferred")},
+        "signup_date",
+        _PLAN_AND_COUNTRY,
+        _USER_IDS
+        | {
+            "emails": "count(email)",
+            "opted_in": _flag("marketing_opt_in"),
+            "deleted": _flag("is_deleted"),
+            "inferred": _flag("is_inferred"),
+        },
     ),
     "dim_users_history": Measures(
-        "valid_from::date", _PLAN_AND_COUNTRY,
-        _USER_IDS | {"current": _flag("is_current"), "opted_in": _flag("marketing_opt_in"), "deleted": _flag("is_deleted")},
+        "valid_from::date",
+        _PLAN_AND_COUNTRY,
+        _USER_IDS
+        | {
+            "current": _flag("is_current"),
+            "opted_in": _flag("marketing_opt_in"),
+            "deleted": _flag("is_deleted"),
+        },
     ),
     "dim_products": Measures(
-        "created_at::date", "category_id::varchar",
-        _PRODUCT_IDS | {"active": _flag("is_active"), "name_lengths": "sum(length(name))"} | _sums("unit_price_usd"),
+        "created_at::date",
+        "category_id::varchar",
+        _PRODUCT_IDS
+        | {"active": _flag("is_active"), "name_lengths": "sum(length(name))"}
+        | _sums("unit_price_usd"),
     ),
     "dim_products_history": Measures(
-        "valid_from::date", "category_id::varchar",
-        _PRODUCT_IDS | {"current": _flag("is_current"), "active": _flag("is_active")} | _sums("unit_price_usd"),
+        "valid_from::date",
+        "category_id::varchar",
+        _PRODUCT_IDS
+        | {"current": _flag("is_current"), "active": _flag("is_active")}
+        | _sums("unit_price_usd"),
     ),
     "fct_orders": Measures(
-        "order_date", "currency || '/' || status",
-        _USER_IDS | _PRODUCT_IDS | {"coupons": "count(coupon_code)"} | _sums("quantity", "revenue", "discount_amount"),
+        "order_date",
+        "currency || '/' || status",
+        _USER_IDS
+        | _PRODUCT_IDS
+        | {"coupons": "count(coupon_code)"}
+        | _sums("quantity", "revenue", "discount_amount"),
     ),
     "fct_events": Measures(
-        "event_time::date", "event_type",
-        _USER_IDS | {"signed_in": "count(user_id)", "pages": "count(page)", "milliseconds": _milliseconds("event_time"),
-                     "partitions": "sum(kafka_partition)", "offsets": "sum(kafka_offset)", "sessions": "count(distinct session_id)"},
+        "event_time::date",
+        "event_type",
+        _USER_IDS
+        | {
+            "signed_in": "count(user_id)",
+            "pages": "count(page)",
+            "milliseconds": _milliseconds("event_time"),
+            "partitions": "sum(kafka_partition)",
+            "offsets": "sum(kafka_offset)",
+            "sessions": "count(distinct session_id)",
+        },
     ),
     "fct_payments": Measures(
-        "occurred_at::date", "currency || '/' || status",
-        _USER_IDS | {"orders": "count(order_id)", "disputed": _flag("is_disputed")}
+        "occurred_at::date",
+        "currency || '/' || status",
+        _USER_IDS
+        | {"orders": "count(order_id)", "disputed": _flag("is_disputed")}
         | _sums("amount_minor", "amount_refunded_minor", "fee_minor"),
     ),
     "fct_refunds": Measures(
-        "occurred_at::date", "currency || '/' || status", _USER_IDS | {"reasons": "count(reason)"} | _sums("amount_minor")
+        "occurred_at::date",
+        "currency || '/' || status",
+        _USER_IDS | {"reasons": "count(reason)"} | _sums("amount_minor"),
     ),
     "fct_emails": Measures(
-        "last_event_at::date", "status || '/' || subject",
+        "last_event_at::date",
+        "status || '/' || subject",
         _USER_IDS | {"known_users": "count(user_id)"} | _sums("opens", "clicks"),
     ),
     "fct_daily_active_users": Measures("date", of=_sums("daily_active_users")),
@@ -100,31 +137,70 @@ MEASURES: dict[str, Measures] = {
         "date", of=_sums("total_events", "active_users", "signed_in_events", "anonymous_events", "sessions")
     ),
     "mart_daily_revenue": Measures(
-        "date", "currency",
-        _sums("orders", "revenue", "cancelled_orders", "cancelled_revenue", "refunds", "refunded_amount", "net_revenue"),
+        "date",
+        "currency",
+        _sums(
+            "orders",
+            "revenue",
+            "cancelled_orders",
+            "cancelled_revenue",
+            "refunds",
+            "refunded_amount",
+            "net_revenue",
+        ),
     ),
     "mart_user_activity": Measures(
         "date",
-        of=_USER_IDS | _sums("events", "page_views", "clicks", "sessions", "session_seconds")
-        | {"first_milliseconds": _milliseconds("first_event_at"), "last_milliseconds": _milliseconds("last_event_at")},
+        of=_USER_IDS
+        | _sums("events", "page_views", "clicks", "sessions", "session_seconds")
+        | {
+            "first_milliseconds": _milliseconds("first_event_at"),
+            "last_milliseconds": _milliseconds("last_event_at"),
+        },
     ),
     "mart_revenue_reconciliation": Measures(
-        "date", "currency",
-        _sums("orders", "orders_revenue", "orders_without_charge", "stripe_payments", "stripe_amount", "difference",
-              "other_revenue", "cancelled_amount", "unmatched_payments", "unmatched_amount", "unexplained"),
+        "date",
+        "currency",
+        _sums(
+            "orders",
+            "orders_revenue",
+            "orders_without_charge",
+            "stripe_payments",
+            "stripe_amount",
+            "difference",
+            "other_revenue",
+            "cancelled_amount",
+            "unmatched_payments",
+            "unmatched_amount",
+            "unexplained",
+        ),
     ),
     "mart_email_engagement": Measures(
         "date",
-        of=_sums("requests", "sent", "delivered", "opens", "opened", "clicks", "clicked", "bounced", "blocked", "spam_reports",
-                 "unsubscribes"),
+        of=_sums(
+            "requests",
+            "sent",
+            "delivered",
+            "opens",
+            "opened",
+            "clicks",
+            "clicked",
+            "bounced",
+            "blocked",
+            "spam_reports",
+            "unsubscribes",
+        ),
     ),
     "user_event_counts": Measures(
         "window_start::date",
-        of=_USER_IDS | _sums("event_count")
-        | {"squares": "sum(event_count * event_count)",
-           "start_minutes": "sum(extract(epoch from window_start - date_trunc('day', window_start)) / 60)"},
+        of=_USER_IDS
+        | _sums("event_count")
+        | {
+            "squares": "sum(event_count * event_count)",
+            "start_minutes": "sum(extract(epoch from window_start - date_trunc('day', window_start)) / 60)",
+        },
     ),
-}  # fmt: skip
+}
 """Every published table of the star schema. dim_currencies is a constant of the models, not of the world."""
 
 
@@ -157,25 +233,41 @@ def differences(
         for key in sorted(want.keys() | have.keys(), key=str):
             if want.get(key) != have.get(key):
                 day, group, name = key
-                lines.append(f"{table} {day or ''} {group or ''} {name}: {have.get(key)}, not {want.get(key)}")
+                lines.append(
+                    f"{table} {day or ''} {group or ''} {name}: {have.get(key)}, not {want.get(key)}"
+                )
     return lines
 
 
-def row_differences(connection: Connection, truth: Path, table: str, key: str, schema: str = "analytics") -> pl.DataFrame:
-    """The rows of a table in which warehouse and truth differ, both sides, ordered by its key: column `side` says whose it is.
+def row_differences(
+    connection: Connection, truth: Path, table: str, key: str, schema: str = "analytics"
+) -> pl.DataFrame:
+    """The rows of a table in which warehouse and truth differ, both sides, ordered by its key: column `side`
+    says whose it is.
 
     Only for tables with a file in truth/rows. Columns are compared as text.
     """
     connection.execute("set timezone to 'UTC'")
     want = pl.read_parquet(truth / "rows" / f"{table}.parquet")
     relation = f"{schema}.{table}" if schema else table
-    names = [row[0] for row in connection.execute(
-        f"select column_name from information_schema.columns where table_name = '{table}'"
-    ).fetchall()]  # fmt: skip
+    names = [
+        row[0]
+        for row in connection.execute(
+            f"select column_name from information_schema.columns where table_name = '{table}'"
+        ).fetchall()
+    ]
     columns = [column for column in want.columns if column in set(names)]
     rows = connection.execute(f"select {', '.join(columns)} from {relation}").fetchall()
-    have = pl.DataFrame([[_text(value) for value in row] for row in rows], schema=dict.fromkeys(columns, pl.String), orient="row")
-    want = pl.DataFrame([[_text(v) for v in row] for row in want.select(columns).iter_rows()], schema=have.schema, orient="row")
+    have = pl.DataFrame(
+        [[_text(value) for value in row] for row in rows],
+        schema=dict.fromkeys(columns, pl.String),
+        orient="row",
+    )
+    want = pl.DataFrame(
+        [[_text(v) for v in row] for row in want.select(columns).iter_rows()],
+        schema=have.schema,
+        orient="row",
+    )
     sides = [
         left.join(right, on=columns, how="anti", nulls_equal=True).with_columns(side=pl.lit(side))
         for left, right, side in ((want, have, "truth"), (have, want, "warehouse"))
