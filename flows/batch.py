@@ -89,7 +89,6 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     begun = time.perf_counter()
     services = open_services()
     summary = Summary(run_id=str(flow_run.id or ""), flow=flow_name)
-    warm_up()
     with Progress(flow_name) as progress, services.lake:
         services.lake.begin_session()
         models = _selected(select)
@@ -169,6 +168,8 @@ def _build(services: Services, models: Sequence[Table], summary: Summary, progre
                 label = f"build {name} {_span(due[0].partition, due[-1].partition)}".rstrip()
                 named = task.with_options(task_run_name=label)
                 futures.append((name, named.submit(services, work, due, summary.run_id)))
+        if futures:
+            warm_up()  # beside the builds: what is published needs it, and a run with nothing to do does not
         progress.expect(len(futures))
         wait([future for _, future in futures])
         for name, future in futures:

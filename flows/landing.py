@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,18 +89,16 @@ class _Landing:
         self.batch_id = f"{self.token}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
     def run(self) -> Landing | None:
-        with self._duckdb() as comparing, self._duckdb() as counting:
-            extract = self._extract(comparing)
-            try:
-                files = list(self._write(extract, counting))
-                failpoint("landing.written")
-                windows = extract.windows
-                if windows is None:
-                    windows = self._windows(counting, files)
-            finally:
-                close = getattr(extract.batches, "close", None)
-                if close is not None:
-                    close()
+        with ExitStack() as opened:
+            extract = self._extract(opened)
+            close = getattr(extract.batches, "close", None)
+            if close is not None:
+                opened.callback(close)
+            files = list(self._write(extract))
+            failpoint("landing.written")
+            windows = extract.windows
+            if windows is None:
+                windows = self._windows(files)
         rows = sum(file.rows for file in files)
         letters = [
             letter if letter.batch_id or letter.topic else replace(letter, batch_id=None)
@@ -122,7 +121,7 @@ class _Landing:
 
     # --------------------------------------------------------------------------------------------- reading
 
-    def _extract(self, connection: DuckDBPyConnection) -> Extract:
+    def _extract(self, opened: ExitStack) -> Extract:
         entity, settings, before = self.entity, self.settings, dict(self.position.positions)
         before.pop(_CLOCK, None)
         if isinstance(entity.read, Kafka):
@@ -133,6 +132,7 @@ class _Landing:
         if isinstance(entity.read, Postgres):
             from flows.extract import postgres
 
+            connection = opened.enter_context(self._duckdb())
             return postgres.read(
                 entity,
                 settings.require("app_dsn"),
@@ -162,7 +162,7 @@ class _Landing:
 
     # --------------------------------------------------------------------------------------------- writing
 
-    def _write(self, extract: Extract, connection: DuckDBPyConnection) -> Iterator[LakeFile]:
+    def _write(self, extract: Extract) -> Iterator[LakeFile]:
         portions = _portions(extract, self.batch_id, self.landed_at, self.rows_per_file)
         for number, reader in enumerate(portions):
             if number == 0:
@@ -173,11 +173,11 @@ class _Landing:
                 LANDED_ON,
                 f"{self.landed_at:%Y-%m-%d}",
                 self.batch_id if number == 0 else f"{self.batch_id}-{number:05d}",
-                connection.from_arrow(reader),
+                reader,
                 measured="_landed_at",
             )
 
-    def _windows(self, connection: DuckDBPyConnection, files: list[LakeFile]) -> dict[str, int]:
+    def _windows(self, files: list[LakeFile]) -> dict[str, int]:
         """Rows per touched window; '' where it can't be told."""
         if not files:
             return {}
@@ -193,11 +193,12 @@ class _Landing:
         form = "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
         # The paths are our own, written a moment ago: nothing has to be verified yet.
         paths = [str(Path(self.lake.root, file.path)) for file in files]
-        rows = connection.execute(
-            f"select coalesce(strftime({moment}, '{form}'), ''), count(*) "
-            "from read_parquet(?, hive_partitioning = false) group by 1 order by 1",
-            [paths],
-        ).fetchall()
+        with self._duckdb() as connection:
+            rows = connection.execute(
+                f"select coalesce(strftime({moment}, '{form}'), ''), count(*) "
+                "from read_parquet(?, hive_partitioning = false) group by 1 order by 1",
+                [paths],
+            ).fetchall()
         length = len("2025-10-07" if partition.every == "day" else "2025-10")
         counts: Counter[str] = Counter()
         for window, count in rows:

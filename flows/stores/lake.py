@@ -219,7 +219,10 @@ class Lake:
         return self._connection
 
     def _relation(self, source: Source) -> DuckDBPyRelation:
-        return source if isinstance(source, DuckDBPyRelation) else self._duckdb().from_arrow(source)
+        if isinstance(source, DuckDBPyRelation):
+            return source
+        # A cursor of its own: threads write at the same time, and a connection does one thing at once.
+        return self._duckdb().cursor().from_arrow(source)
 
     def _folder(self, layer: str, table: str, column: str | None, partition: str) -> Path:
         folder = self.root / Layer(layer).value / check_name(table)
