@@ -6,9 +6,8 @@ entry are committed together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +18,14 @@ from psycopg.types.json import Jsonb
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores.lake import Lake
+from flows.stores.ledger_rows import (
+    LandedWindow,
+    PartitionState,
+    Position,
+    commit_of,
+    ledger_values,
+    state_of,
+)
 from flows.stores.manifest import Commit, LakeFile, fold
 
 _OVERTAKEN = "was changed by somebody else in the meantime; this work on it was given up. Run again."
@@ -27,46 +34,11 @@ READERS_GRACE = timedelta(hours=1)
 """How long replaced files stay for those who opened the old list."""
 
 
+__all__ = ["READERS_GRACE", "Conflict", "LandedWindow", "Ledger", "PartitionState", "Position"]
+
+
 class Conflict(FlowsError):
     """Somebody else moved this position or partition on since it was read: plan again and repeat."""
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far an entity was landed. `version` 0: never. Give `version` back with the next commit."""
-
-    positions: Mapping[str, Any] = field(default_factory=dict)
-    version: int = 0
-    token: str = ""
-
-
-@dataclass(frozen=True)
-class LandedWindow:
-    """One window of a raw table: who touched it last, and how many rows were landed for it in all."""
-
-    token: str
-    sequence: int
-    row_count: int
-
-
-@dataclass(frozen=True)
-class PartitionState:
-    """What a partition of a built table is now. `published_at` is None while PostgreSQL does not serve it.
-
-    `token` is the commit that changed its content last, `sequence` that commit's place in the ledger;
-    `based_on` and `version` are of the last commit, whether it changed the content or not.
-    """
-
-    table: str
-    partition: str
-    token: str = ""
-    sequence: int = 0
-    version: int = 0
-    based_on: Mapping[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    files: tuple[LakeFile, ...] = ()
-    row_count: int = 0
-    published_at: datetime | None = None
 
 
 class Ledger:
@@ -91,12 +63,12 @@ class Ledger:
             "coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) ORDER BY sequence",
             {"table": entity, "after": after},
         )
-        return [_commit(row) for row in rows]
+        return [commit_of(row) for row in rows]
 
     def files(self, entity: str) -> list[LakeFile]:
         """The files that are the content of a raw table now (landings, compactions folded in)."""
         rows = self._rows("SELECT * FROM ops.ledger WHERE table_name = %s ORDER BY sequence", entity)
-        return fold(_commit(row) for row in rows)
+        return fold(commit_of(row) for row in rows)
 
     def states(self, tables: Iterable[str] | None = None) -> dict[tuple[str, str], PartitionState]:
         """(table, partition) → its state, for some tables or for all."""
@@ -108,7 +80,7 @@ class Ledger:
             "ORDER BY s.table_name, s.partition",
             {"tables": wanted},
         )
-        return {(row["table_name"], row["partition"]): _state(row) for row in rows}
+        return {(row["table_name"], row["partition"]): state_of(row) for row in rows}
 
     def history(self, table: str, partition: str, after: str = "") -> list[Commit]:
         """The commits of one partition in their order; with `after`, those behind that token."""
@@ -118,7 +90,7 @@ class Ledger:
             "ORDER BY sequence",
             {"table": table, "partition": partition, "after": after},
         )
-        return [_commit(row) for row in rows]
+        return [commit_of(row) for row in rows]
 
     def sequence_of(self, token: str) -> int | None:
         """A commit's place in the ledger; None for a token it does not hold."""
@@ -183,7 +155,7 @@ class Ledger:
             VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (token) DO NOTHING RETURNING token
             """,
-            _ledger_values(commit),
+            ledger_values(commit),
         ).fetchone()
         if fresh is None:
             return False
@@ -231,7 +203,7 @@ class Ledger:
     def repair_manifest(self, lake: Lake) -> list[str]:
         """Write the manifest lines a crash left out; returns their tokens. Run it first in every run."""
         rows = self._rows("SELECT * FROM ops.ledger WHERE NOT in_manifest ORDER BY sequence")
-        commits = [_commit(row) for row in rows]
+        commits = [commit_of(row) for row in rows]
         if commits:
             self.finish(lake, commits)
         return [commit.token for commit in commits]
@@ -307,7 +279,7 @@ class Ledger:
             "WHERE (table_name, partition) = (%(table)s, %(partition)s) FOR UPDATE",
             {"table": commit.table, "partition": commit.partition},
         )
-        state = _state(rows[0]) if rows else PartitionState(commit.table, commit.partition)
+        state = state_of(rows[0]) if rows else PartitionState(commit.table, commit.partition)
         where = f"{commit.table} {commit.partition}".strip()
         files = {file.path: file for file in state.files}
         gone = [path for path in commit.remove if path not in files]
@@ -358,59 +330,3 @@ class Ledger:
         )
         if twice:
             raise Conflict(f"Files of {commit.table} were compacted by somebody else; this one was given up.")
-
-
-def _ledger_values(commit: Commit) -> tuple[Any, ...]:
-    return (
-        commit.token,
-        commit.kind,
-        commit.layer,
-        commit.table,
-        commit.partition,
-        commit.run_id,
-        Jsonb(dict(commit.positions)),
-        Jsonb(dict(commit.based_on)),
-        Jsonb(dict(commit.windows)),
-        Jsonb(dict(commit.control)),
-        Jsonb([file.as_json() for file in commit.add]),
-        Jsonb(list(commit.remove)),
-        commit.fingerprint,
-        commit.manifest_hash,
-        commit.row_count,
-        commit.landed_at,
-    )
-
-
-def _commit(row: Mapping[str, Any]) -> Commit:
-    return Commit(
-        token=row["token"],
-        kind=row["kind"],
-        layer=row["layer"],
-        table=row["table_name"],
-        partition=row["partition"],
-        run_id=row["run_id"],
-        add=tuple(LakeFile.from_json(file) for file in row["files"]),
-        remove=tuple(row["removed"]),
-        positions=row["positions"],
-        based_on=row["based_on"],
-        windows=row["windows"],
-        control=row["control"],
-        fingerprint=row["fingerprint"],
-        row_count=row["row_count"],
-        landed_at=row["landed_at"],
-    )
-
-
-def _state(row: Mapping[str, Any]) -> PartitionState:
-    return PartitionState(
-        table=row["table_name"],
-        partition=row["partition"],
-        token=row["token"],
-        sequence=row.get("sequence", 0),
-        version=row["version"],
-        based_on=row["based_on"],
-        fingerprint=row["fingerprint"],
-        files=tuple(LakeFile.from_json(file) for file in row["files"]),
-        row_count=row["row_count"],
-        published_at=row["published_at"],
-    )

@@ -15,7 +15,7 @@ import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from adbc_driver_postgresql import dbapi
 from duckdb import DuckDBPyRelation
-from psycopg import Connection, sql
+from psycopg import Connection
 
 from flows.errors import FlowsError
 
@@ -221,15 +221,11 @@ def scrub(text: str) -> str:
     line = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", line)
     line = re.sub(r"(?i)(://[^:/@\s]*):[^@\s]*@", r"\1:***@", line)
     line = re.sub(r"\(([^()]*)\)=\((.*)\)", r"(\1)=(***)", line)
+    line = re.sub(r"(?i)(with value )\S+", r"\1***", line)
     line = re.sub(
         r"(?i)((?:value|string|syntax for type [\w ]+|token):? )(\"[^\"]*\"|'[^']*')", r"\1***", line
     )
     return line.rstrip(".")
-
-
-def quoted(*names: str) -> sql.Composable:
-    """One identifier, with its schema before it where two are given."""
-    return sql.Identifier(*names)
 
 
 def _refused(at: str, state: str | None, message: str) -> str:

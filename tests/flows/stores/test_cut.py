@@ -1,0 +1,105 @@
+"""A connection cut after the server committed and before the answer came: looked up, never assumed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from flows.stores.lake import Lake
+from flows.stores.publish import publish
+from flows.stores.warehouse import Warehouse, WarehouseError
+from tests.flows.stores.world import DAY, EVENTS, built, create, rows, tidy, visits
+
+
+class Cutter:
+    """Forwards to the server; the answer to the n-th COMMIT is swallowed and its connection closed."""
+
+    def __init__(self, port: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.target = self.listener.getsockname()[1], port
+        self.commits = 0
+        self.cut_at: int | None = None
+        self.was_cut = False
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.create_connection(("127.0.0.1", self.target))
+                dying = threading.Event()
+                threading.Thread(target=self._up, args=(client, server, dying), daemon=True).start()
+                threading.Thread(target=self._down, args=(client, server, dying), daemon=True).start()
+
+    def _up(self, client: socket.socket, server: socket.socket, dying: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                if b"COMMIT\0" in data:
+                    with self._lock:
+                        if self.commits == self.cut_at:
+                            dying.set()
+                            self.was_cut = True
+                        self.commits += 1
+                server.sendall(data)
+            server.shutdown(socket.SHUT_WR)
+
+    def _down(self, client: socket.socket, server: socket.socket, dying: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                if dying.is_set():
+                    break
+                client.sendall(data)
+        for side in (client, server):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+            side.close()
+
+
+@pytest.fixture
+def cutter(dsn: str) -> Iterator[Cutter]:
+    cutter = Cutter(int(psycopg.conninfo.conninfo_to_dict(dsn)["port"]))
+    yield cutter
+    cutter.listener.close()
+
+
+def test_a_lost_answer_at_any_commit_changes_nothing(dsn: str, lake: Lake, cutter: Cutter) -> None:
+    create(dsn, EVENTS)
+    through = Warehouse(
+        psycopg.conninfo.make_conninfo(dsn, port=cutter.port, sslmode="disable", gssencmode="disable")
+    )
+    succeeded_though_cut = 0
+    for number in range(20):
+        changed = f"SELECT * REPLACE ({number}::DECIMAL(10,2) AS paid) FROM ({visits(DAY, 50 + number)})"
+        item = built(lake, EVENTS, DAY, changed, batch=f"b{number}", version=number)
+        cutter.commits, cutter.cut_at, cutter.was_cut = 0, number % 6, False
+        try:
+            publish(EVENTS, [item], warehouse=through, lake=lake)
+            succeeded_though_cut += cutter.was_cut
+        except WarehouseError as error:
+            assert "cut" in str(error)  # noqa: PT017
+        cutter.cut_at = None
+        publish(EVENTS, [item], warehouse=through, lake=lake)
+
+        found = rows(dsn, "fct_visits")
+        assert (len(found), {row[4] for row in found}) == (50 + number, {number})
+    assert succeeded_though_cut > 0
+    left = tidy(dsn, lake)
+    assert (left["left"], left["swept"]) == ([], [])
+    assert len(lake.manifest("facts", "fct_visits")) == 20
+
+
+def test_no_server_is_one_sentence_without_the_password(dsn: str) -> None:
+    away = Warehouse(psycopg.conninfo.make_conninfo(dsn, port=1, password="s3cret-word"))
+
+    with pytest.raises(WarehouseError) as caught, away.connect():
+        pass
+
+    assert "s3cret-word" not in str(caught.value)
+    assert "doctor" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,134 @@
+"""A model that changed changes its table, and nobody loses what they could read without saying yes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from flows.stores.lake import Lake
+from flows.stores.migrate import ConsentNeeded, InTheWay, migrate
+from flows.stores.publish import publish
+from flows.stores.upkeep import refresh, retire
+from flows.stores.warehouse import Warehouse
+from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, rows, tidy, visits
+from transforms.contract import Column, Table
+
+
+def _described(table: Table) -> Table:
+    return replace(
+        table, columns=tuple(replace(column, description="what it is") for column in table.columns)
+    )
+
+
+def _with(table: Table, *columns: Column) -> Table:
+    return replace(table, columns=(*table.columns, *columns))
+
+
+def test_a_new_column_is_added_in_place(any_dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(any_dsn)
+    migrate(warehouse, lake, EVENTS)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")], warehouse=warehouse, lake=lake)
+    wider = _with(EVENTS, Column("browser", "VARCHAR"))
+
+    done = migrate(warehouse, lake, wider)
+
+    assert (done.is_needed, done.rebuild) == (True, False)
+    query = f"SELECT *, 'x' AS browser FROM ({visits(DAY, 10)})"
+    publish(wider, [built(lake, wider, DAY, query, batch="b2")], warehouse=warehouse, lake=lake)
+    assert {row[-1] for row in rows(any_dsn, "fct_visits")} == {"x"}
+    assert not migrate(warehouse, lake, wider).is_needed
+
+
+@pytest.mark.parametrize("table", [EVENTS, USERS], ids=lambda table: table.name)
+def test_a_rebuild_keeps_the_rows_and_asks_before_it_takes_something_away(
+    any_dsn: str, lake: Lake, table: Table
+) -> None:
+    warehouse = Warehouse(any_dsn)
+    migrate(warehouse, lake, table)
+    query = (
+        visits(DAY, 50)
+        if table is EVENTS
+        else "SELECT i AS person_id, 'n' || i AS name, '{}'::JSON AS properties FROM range(50) t(i)"
+    )
+    partition = DAY if table is EVENTS else ""
+    publish(table, [built(lake, table, partition, query, batch="b1")], warehouse=warehouse, lake=lake)
+    before = rows(any_dsn, table.name)
+    smaller = replace(table, columns=tuple(c for c in table.columns if c.name != "properties"))
+
+    with pytest.raises(ConsentNeeded, match=r"properties.*--yes"):
+        migrate(warehouse, lake, smaller)
+    assert rows(any_dsn, table.name) == before
+    done = migrate(warehouse, lake, smaller, yes=True)
+
+    assert done.rebuild
+    assert rows(any_dsn, table.name) == [row[:-1] for row in before]
+    assert not migrate(warehouse, lake, smaller).is_needed
+    more = query.replace("50)", "60)").replace("2000)", "2000)")
+    item = built(lake, smaller, partition, f"SELECT * EXCLUDE (properties) FROM ({more})", batch="b2")
+    again = publish(smaller, [item], warehouse=warehouse, lake=lake)
+    assert (again.inserted, again.updated, again.deleted) == (10, 0, 0)
+    assert tidy(any_dsn, lake)["left"] == []
+
+
+def test_a_new_required_column_is_required_once_it_is_filled(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    migrate(warehouse, lake, USERS)
+    people = "SELECT i AS person_id, 'n' AS name, '{}'::JSON AS properties FROM range(5) t(i)"
+    publish(USERS, [built(lake, USERS, "", people, batch="b1")], warehouse=warehouse, lake=lake)
+    wider = _with(USERS, Column("plan", "VARCHAR", nullable=False))
+
+    migrate(warehouse, lake, wider)
+    filled = built(lake, wider, "", f"SELECT *, 'free' AS plan FROM ({people})", batch="b2")
+    publish(wider, [filled], warehouse=warehouse, lake=lake)
+    migrate(warehouse, lake, wider)
+
+    assert not migrate(warehouse, lake, wider).is_needed
+    assert {row[-1] for row in rows(dsn, "dim_people")} == {"free"}
+
+
+def test_somebody_elses_view_is_not_dropped(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    migrate(warehouse, lake, USERS)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE VIEW public.mine AS SELECT name FROM analytics.dim_people")
+    smaller = replace(USERS, columns=USERS.columns[:2])
+
+    with pytest.raises(InTheWay, match="mine"):
+        migrate(warehouse, lake, smaller, yes=True)
+
+    assert tidy(dsn, lake)["left"] == []
+
+
+def test_an_owed_refresh_is_made_once(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    create(dsn, EVENTS)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE MATERIALIZED VIEW analytics.mv_v AS SELECT count(*) AS n FROM analytics.fct_visits"
+        )
+        connection.execute("CREATE UNIQUE INDEX ON analytics.mv_v (n)")
+    item = built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")
+    publish(EVENTS, [item], warehouse=warehouse, lake=lake, views=["mv_v"])
+
+    assert [item.view for item in refresh(warehouse)] == ["mv_v"]
+    assert refresh(warehouse) == []
+    assert rows(dsn, "mv_v, generate_series(1, 1)") == [(10, 1)]
+
+
+def test_leaves_past_their_retention_are_dropped(any_dsn: str, lake: Lake) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    warehouse = Warehouse(any_dsn)
+    table = replace(EVENTS, retention=timedelta(days=1))
+    create(any_dsn, table)
+    items = [
+        built(lake, table, day, visits(day, 10), batch="b1") for day in ("2025-10-05", "2025-10-06", DAY)
+    ]
+    publish(table, items, warehouse=warehouse, lake=lake)
+
+    assert retire(warehouse, lake, table, datetime(2025, 10, 7, 12, tzinfo=UTC)) == ["2025-10-05"]
+    assert retire(warehouse, lake, table, datetime(2025, 10, 7, 12, tzinfo=UTC)) == []
+    assert len(rows(any_dsn, "fct_visits")) == 20
+    assert tidy(any_dsn, lake)["left"] == []

@@ -1,0 +1,130 @@
+"""What DuckDB holds is what PostgreSQL holds after COPY: exactly, or refused by name."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flows.stores.difference import duckdb_session
+from flows.stores.warehouse import Warehouse, WarehouseError
+
+TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
+    "i2": ("smallint", pa.int16(), st.integers(-(2**15), 2**15 - 1)),
+    "i4": ("integer", pa.int64(), st.integers(-(2**31), 2**31 - 1)),
+    "i8": ("bigint", pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "u8": ("bigint", pa.uint64(), st.integers(0, 2**63 - 1)),
+    "f4": ("double precision", pa.float32(), st.floats(width=32, allow_nan=False)),
+    "f8": ("double precision", pa.float64(), st.floats(allow_nan=False)),
+    "n38": (
+        "numeric(38,18)",
+        pa.decimal128(38, 18),
+        st.decimals(Decimal(-(10**20)) + 1, Decimal(10**20) - 1, places=18),
+    ),
+    "n10": ("numeric(10,2)", pa.decimal128(10, 2), st.decimals(-99999999, 99999999, places=2)),
+    "t": ("text", pa.string(), st.text(st.characters(exclude_characters="\0", codec="utf-8"))),
+    "v": (
+        "varchar(5)",
+        pa.string(),
+        st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=5),
+    ),
+    "b": ("bytea", pa.binary(), st.binary()),
+    "d": ("date", pa.date32(), st.dates(date(1, 1, 1), date(9999, 12, 31))),
+    "ts": (
+        "timestamptz",
+        pa.timestamp("us", "UTC"),
+        st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC)),
+    ),
+    "o": ("boolean", pa.bool_(), st.booleans()),
+    "u": ("uuid", pa.string(), st.uuids().map(str)),
+    "e": ("mood", pa.string(), st.sampled_from(["sad", "glad"])),
+    "l": (
+        "text[]",
+        pa.list_(pa.string()),
+        st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"))),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def typed(servers: Any) -> Warehouse:
+    dsn = servers[18].database()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE TYPE public.mood AS ENUM ('sad', 'glad')")
+        listed = ", ".join(f"{name} {type_}" for name, (type_, _, _) in TYPES.items())
+        connection.execute(f"CREATE TABLE unpublished.typed ({listed})".encode())
+        connection.execute("CREATE TABLE unpublished.narrow (n integer, m numeric(6,2), at timestamptz)")
+    return Warehouse(dsn)
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries({name: st.none() | values for name, (_, _, values) in TYPES.items()}),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS)
+def test_every_value_arrives_as_it_is(typed: Warehouse, rows: list[dict[str, Any]]) -> None:
+    schema = pa.schema([(name, type_) for name, (_, type_, _) in TYPES.items()])
+    with typed.connect() as connection, duckdb_session() as session:
+        connection.execute("TRUNCATE unpublished.typed")
+        columns = typed.columns(connection, "unpublished", "typed")
+        typed.copy("unpublished", "typed", columns, session.from_arrow(pa.Table.from_pylist(rows, schema)))
+        found = connection.execute("SELECT * FROM unpublished.typed").fetchall()
+    expected = [
+        tuple(uuid.UUID(row[name]) if name == "u" and row[name] else row[name] for name in TYPES)
+        for row in rows
+    ]
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "18446744073709551615::UBIGINT AS n",
+        "2147483648 AS n",
+        "12345.678::DECIMAL(10,3) AS m",
+        "'infinity'::TIMESTAMPTZ AS at",
+        "'5000-01-01 (BC) 00:00:00+00'::TIMESTAMPTZ AS at",
+        "'not a number' AS n",
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_loaded(typed: Warehouse, value: str) -> None:
+    with typed.connect() as connection, duckdb_session() as session:
+        columns = typed.columns(connection, "unpublished", "narrow")
+        with pytest.raises(WarehouseError) as caught:
+            typed.copy("unpublished", "narrow", columns, session.sql(f"SELECT {value}"))
+        assert connection.execute("SELECT count(*) FROM unpublished.narrow").fetchone() == (0,)
+    assert "not a number" not in str(caught.value)
+    assert "18446744073709551615" not in str(caught.value)
+
+
+def test_after_a_refused_copy_the_next_one_serves(typed: Warehouse) -> None:
+    with typed.connect() as connection, duckdb_session() as session:
+        columns = typed.columns(connection, "unpublished", "narrow")
+        with pytest.raises(WarehouseError):
+            typed.copy("unpublished", "narrow", columns, session.sql("SELECT 'x' AS n"))
+        assert typed.copy("unpublished", "narrow", columns, session.sql("SELECT 1 AS n")) == 1
+        connection.execute("TRUNCATE unpublished.narrow")
+
+
+def test_json_arrives_as_jsonb(typed: Warehouse) -> None:
+    with typed.connect() as connection, duckdb_session() as session:
+        connection.execute("CREATE TABLE unpublished.objects (j jsonb, at timestamptz)")
+        columns = typed.columns(connection, "unpublished", "objects")
+        typed.copy(
+            "unpublished", "objects", columns, session.sql("""SELECT '{"a": [1, null]}' AS j, now() AS at""")
+        )
+        found = connection.execute("SELECT j, at FROM unpublished.objects").fetchone()
+    assert found is not None
+    assert found[0] == {"a": [1, None]}
+    assert isinstance(found[1], datetime)
