@@ -192,6 +192,7 @@ def _answers_soon(part: Part, running: Running, context: Context) -> bool:
 
 def _bring_up_prefect(context: Context) -> None:
     _bring_up(Part.PREFECT, context)
+    prefect_server.make_pool(context.state())
     _bring_up(Part.PREFECT_WORKER, context)
     wanted = prefect_server.digest(context.root)
     if wanted is None or wanted == context.state().deployed:

@@ -132,6 +132,29 @@ def ready(port: int) -> Callable[[], bool]:
     return lambda: processes.healthy(f"http://127.0.0.1:{port}/api/health")
 
 
+def make_pool(state: State) -> None:
+    """Make the work pool if there is none. Before the worker starts: it ends when another makes it meanwhile.
+
+    Raises `FlowsError` when the server does not do it.
+    """
+    import httpx
+    import stamina
+
+    try:
+        for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0):
+            with attempt:
+                answer = httpx.post(
+                    f"{state.prefect_url}/work_pools/",
+                    json={"name": POOL, "type": "process"},
+                    timeout=30,
+                    trust_env=False,
+                )
+                if answer.status_code != httpx.codes.CONFLICT:
+                    answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise FlowsError(f"the work pool {POOL} cannot be made at {state.prefect_url}: {error}") from error
+
+
 def start_worker(state: State, root: Path) -> Process:
     """Start the worker of the process pool; the server must be up. Flow runs are its children."""
     words = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "sandbox"]
@@ -168,8 +191,7 @@ def deploy(state: State, root: Path) -> None:
     import stamina
 
     try:
-        with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30) as client:
-            client.post("work_pools/", json={"name": POOL, "type": "process"})
+        with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30, trust_env=False) as client:
             switched_on = {key for key, _, active in _schedules(client) if active}
             _deploy_all(state, root)
             for key, path, active in _schedules(client):
