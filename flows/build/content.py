@@ -112,15 +112,15 @@ def drop_known(
     ]
     wins = f"{order[0]} < {order[1]}" if table.tie_break else "false"
     connection.execute(
-        f"create temp table met as select fresh.rowid as at, standing.{KEY} as window, {wins} as wins, "
+        f"create temp table met as select fresh.rowid as newcomer, standing.{KEY} as stood_in, {wins} as wins, "
         f"{', '.join(f'standing.{quoted(n)} as {quoted(n)}' for n in table.key)} "
         f"from {FRESH} as fresh join ({' union all '.join(parts)}) as standing on {same}"
     )
     # A row is new only if it beats every standing copy; then each of those goes.
-    connection.execute(f"delete from {FRESH} where rowid in (select at from met where not wins)")
-    beaten = "select at from met group by at having bool_and(wins)"
-    connection.execute(f"create temp table superseded as select * from met where at in ({beaten})")
-    rows = connection.execute("select distinct window from superseded").fetchall()
+    connection.execute(f"delete from {FRESH} where rowid in (select newcomer from met where not wins)")
+    beaten = "select newcomer from met group by newcomer having bool_and(wins)"
+    connection.execute(f"create temp table superseded as select * from met where newcomer in ({beaten})")
+    rows = connection.execute("select distinct stood_in from superseded").fetchall()
     return {str(window) for (window,) in rows}
 
 
