@@ -6,6 +6,7 @@ Nothing heavy is imported here: `--help` must answer at once, so each verb impor
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import os
 import sys
@@ -117,5 +118,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return getattr(error, "exit_code", 2)
 
 
+def _end_with(code: int) -> None:
+    """End the process without tearing the interpreter down, once everything else was.
+
+    Prefect's threads outlive a flow and hold objects of DuckDB, whose bindings would report each of them on
+    the terminal as a leak.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    outcome = [1]
+    # The first to be registered is the last to be called.
+    atexit.register(lambda: _end_with(outcome[0]))
+    try:
+        outcome[0] = main()
+    except SystemExit as leaving:
+        outcome[0] = leaving.code if isinstance(leaving.code, int) else 1
+        raise
+    sys.exit(outcome[0])
