@@ -131,7 +131,8 @@ class _Read:
         recent = [(_must(since), _mark(high)) for since, high in before.get("recent", [])]
         needed = [(since, high) for since, high in recent if lower is None or _reaches(high, lower)]
         if needed:
-            changes.remember(self.landed.relation(min(since for since, _ in needed)))
+            overlap = self.landed.relation(min(since for since, _ in needed))
+            changes.remember(overlap, cursor, lower)
         column = sql.Identifier(cursor)
         where: sql.Composable = sql.SQL("true")
         if lower is not None:
@@ -197,19 +198,22 @@ class _Read:
     ) -> Iterator[pa.RecordBatch]:
         """Deletes, and rows that came to lie below the mark unseen (restored, or given an old time)."""
         before = self.landed.relation(None)
-        if before is None or lower is None:
+        if before is None:
             return
+        cursor = sql.Identifier(str(self.how.cursor))
+        below = (
+            sql.SQL("{} < {}").format(cursor, sql.Literal(lower)) if lower is not None else sql.SQL("false")
+        )
         wanted = [column for column in self.columns if column.name in self.entity.key]
-        query = sql.SQL("select {}, ({}) is null and {} < {} as is_below from {}").format(
+        query = sql.SQL("select {}, ({}) is null and {} as is_below from {}").format(
             sql.SQL(", ").join([_as(column.expression, column.name) for column in wanted]),
             self.problem,
-            sql.Identifier(str(self.how.cursor)),
-            sql.Literal(lower),
+            below,
             self.table,
         )
         changes.keep_keys(snapshot.stream(query))
         yield from changes.deleted(before)
-        for keys in changes.missed():
+        for keys in changes.missed(before):
             yield from self._rows(snapshot, self._is_one_of(keys))
 
     def _is_one_of(self, keys: Sequence[tuple[str, ...]]) -> sql.Composable:

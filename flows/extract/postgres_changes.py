@@ -35,20 +35,31 @@ class Changes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in ("landed_before", "source_keys", "live_keys", "spool"):
+        for name in ("again", "landed_before", "source_keys", "gone", "spool"):
             self._connection.execute(f"drop table if exists temp.{name}")
 
     # --------------------------------------------------------------------------------------- what was landed
 
-    def remember(self, before: DuckDBPyRelation | None) -> None:
-        """Keep key and row hash of the newest landed version of each key; `new` leaves these out."""
+    def remember(self, before: DuckDBPyRelation | None, cursor: str, lower: Any) -> None:
+        """Keep key and row hash of the newest landed version of each key; `new` leaves these out.
+
+        Only keys that were landed with a cursor of at least `lower` (None: all) can be read again.
+        """
         if before is None:
             return
-        newest = self._newest(before, f"{{'op': _op, 'row': {self._hash()}}}")
+        self._connection.register("raw_before", before)
+        again = "true"
+        if lower is not None:
+            self._connection.execute(
+                f"create or replace temp table again as select distinct {_list(self._keys)} from raw_before "
+                f'where "{cursor}" >= ?',
+                [lower],
+            )
+            again = f"({_list(self._keys)}) in (select ({_list(self._keys)}) from again)"
+        newest = self._newest(f"{{'op': _op, 'row': {self._hash()}}}", again)
         self._connection.execute(
-            f"create or replace temp table landed_before as select {_list(self._keys)}, newest.row as "
-            f"landed_row "
-            f"from ({newest}) where newest.op = 'r'"
+            "create or replace temp table landed_before as "
+            f"select {_list(self._keys)}, newest.row as landed_row from ({newest}) where newest.op = 'r'"
         )
         self._has_memory = True
 
@@ -77,23 +88,26 @@ class Changes:
 
         Filled are the key and the column of the window, so that the right partitions are rebuilt.
         """
+        self._connection.register("raw_before", before)
+        # Most keys are still there: versions are compared only of those that are not.
+        self._connection.execute(
+            f"create or replace temp table gone as select distinct {_list(self._keys)} from raw_before "
+            f"anti join source_keys on {_same('raw_before', 'source_keys', self._keys)}"
+        )
         window = self._window
-        kept = f"{{'op': _op, 'window': {window or 'null'}}}"
+        live = self._newest(
+            f"{{'op': _op, 'window': {window or 'null'}}}",
+            f"({_list(self._keys)}) in (select ({_list(self._keys)}) from gone)",
+        )
         values = ", ".join(
-            f"newest.window::{self._kinds[name]} as {name}"
-            if name == window and name not in self._keys
-            else (f'"{name}"' if name in self._keys else f'null::{self._kinds[name]} as "{name}"')
+            f'"{name}"'
+            if name in self._keys
+            else f'{"newest.window" if name == window else "null"}::{self._kinds[name]} as "{name}"'
             for name in self._schema.names
             if name != "_op"
         )
         yield from self._query(
-            f"select {values}, 'd' as _op from ({self._newest(before, kept)}) as live "
-            f"anti join source_keys on {_same('live', 'source_keys', self._keys)} "
-            f"where newest.op = 'r' order by {_list(self._keys)}"
-        )
-        self._connection.execute(
-            f"create or replace temp table live_keys as select {_list(self._keys)} "
-            f"from ({self._newest(before, kept)}) where newest.op = 'r'"
+            f"select {values}, 'd' as _op from ({live}) where newest.op = 'r' order by {_list(self._keys)}"
         )
 
     # ------------------------------------------------------------------------------------ what the source has
@@ -105,12 +119,18 @@ class Changes:
         keys = pa.RecordBatchReader.from_batches(wanted, (_convert_keys(batch, wanted) for batch in batches))
         self._store("source_keys", "select * from fresh", keys)
 
-    def missed(self) -> Iterator[Sequence[tuple[str, ...]]]:
-        """Keys that should have been landed and are not live (after `deleted`), some thousand at a time."""
+    def missed(self, before: DuckDBPyRelation) -> Iterator[Sequence[tuple[str, ...]]]:
+        """Keys at the source that should have been landed and are not live, some thousand at a time."""
+        self._connection.register("raw_before", before)
+        dead = self._newest(
+            "_op", f"({_list(self._keys)}) in (select ({_list(self._keys)}) from raw_before where _op = 'd')"
+        )
         texts = ", ".join(f'source_keys."{name}"::varchar' for name in self._keys)
         found = self._connection.execute(
-            f"select {texts} from source_keys "
-            f"anti join live_keys on {_same('source_keys', 'live_keys', self._keys)} where is_below"
+            f"select {texts} from source_keys anti join raw_before "
+            f"on {_same('source_keys', 'raw_before', self._keys)} where is_below union all "
+            f"select {texts} from source_keys semi join (from ({dead}) where newest = 'd') as dead "
+            f"on {_same('source_keys', 'dead', self._keys)} where is_below"
         )
         rows = found.fetchall()
         for start in range(0, len(rows), _KEYS):
@@ -137,12 +157,11 @@ class Changes:
 
     # ------------------------------------------------------------------------------------------------ inside
 
-    def _newest(self, before: DuckDBPyRelation, value: str) -> str:
-        """Query for the newest version of each key, as `newest`."""
-        self._connection.register("raw_before", before)
+    def _newest(self, value: str, where: str) -> str:
+        """Query over `raw_before` for `value` of the newest version of each key, as `newest`."""
         return (
             f"select {_list(self._keys)}, arg_max({value}, {{'at': _landed_at, 'seq': _seq}}) as newest "
-            f"from raw_before group by {_list(self._keys)}"
+            f"from raw_before where {where} group by {_list(self._keys)}"
         )
 
     def _hash(self, table: str = "") -> str:
