@@ -182,36 +182,35 @@ def _live(
     told = progress or (lambda _what, _done, _all: None)
     there = topics.positions(bootstrap)
     places = world.positions
-    sender = topics.Sender(bootstrap)
     known = log.read("users", world.periods)
-    for number, period in enumerate(range(world.periods, until)):
-        told(f"events of {moment(shape.period_start(period)):%Y-%m-%d}", number, steps)
-        new = people.users(shape, period)
-        known = pl.concat([known, new])
-        placed_orders = orders.orders(shape, period, known)
-        log.write("users", period, new)
-        log.write("changes", period, people.changes(shape, period))
-        log.write("orders", period, placed_orders)
-        log.write("mails", period, mail.mails(shape, period, known, placed_orders))
-        due = _due(shape, log, period, clickstream.messages(shape, period, known, placed_orders))
-        sent = topics.placed(due, places)
-        log.write("deliveries", period, sent.drop("value", "key", "attempt"))
-        sender.send(sent, there)
-        places = topics.following(places, sent)
-    before, now = shape.period_start(world.periods), shape.period_start(until)
-    told("application database", steps - 3, steps)
-    if world.periods == 0:
-        app.create(app_dsn, shape, log, until, now)
-    else:
-        app.advance(app_dsn, shape, log, until, before, now)
-    told("Stripe and SendGrid", steps - 2, steps)
-    _tell_apis(apis_db, log, until, before if world.periods else -1, now)
-    sender.finish(places)
+    with topics.Sender(bootstrap) as sender:
+        for number, period in enumerate(range(world.periods, until)):
+            told(f"events of {moment(shape.period_start(period)):%Y-%m-%d}", number, steps)
+            new = people.users(shape, period)
+            known = pl.concat([known, new])
+            placed_orders = orders.orders(shape, period, known)
+            log.write("users", period, new)
+            log.write("changes", period, people.changes(shape, period))
+            log.write("orders", period, placed_orders)
+            log.write("mails", period, mail.mails(shape, period, known, placed_orders))
+            due = _due(shape, log, period, clickstream.messages(shape, period, known, placed_orders))
+            sent = topics.placed(due, places)
+            log.write("deliveries", period, sent.drop("value", "key", "attempt"))
+            sender.send(sent, there)
+            places = topics.following(places, sent)
+        before, now = shape.period_start(world.periods), shape.period_start(until)
+        told("application database", steps - 3, steps)
+        if world.periods == 0:
+            app.create(app_dsn, shape, log, until, now)
+        else:
+            app.advance(app_dsn, shape, log, until, before, now)
+        told("Stripe and SendGrid", steps - 2, steps)
+        _tell_apis(apis_db, log, until, before if world.periods else -1, now)
+        sender.finish(places)
     told("the truth", steps - 1, steps)
     world = replace(
         world, periods=until, stops=(*world.stops, now), positions=places, pending=None, done=True
     )
-
     truth.write(world.folder / "truth", shape, log, until, world.stops)
     world.save()
     told("the world", steps, steps)

@@ -21,6 +21,7 @@ _SETTLING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._NOENT,
 }
 Positions = dict[str, list[int]]
 """For each topic the offset of the next message, by partition."""
@@ -132,8 +133,19 @@ class Sender:
                 "queue.buffering.max.kbytes": 262_144,
                 "on_delivery": self._delivered,
                 "delivery.report.only.error": True,
+                "log_level": 4,
             }
         )
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        # What was not sent must not go out later, behind the back of the next try.
+        if kind is not None:
+            self._producer.purge(in_flight=False)
+            self._producer.flush(10)
+        self._producer.close()
 
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
         if error is not None:

@@ -1,0 +1,462 @@
+"""The generated company, delivered to a real database and a real broker, and its truth recounted from what
+they hold.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psycopg
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from flows import sandbox
+from flows.sandbox.apis.store import Store
+from flows.sandbox.world import World, clickstream, exists, lives, orders, people
+from flows.sandbox.world.poison import REASONS
+from flows.sandbox.world.shape import BASE, DAY, DEFAULT_END, DEFAULT_SEED, Shape, micros
+from tests.flows.sandbox import truth
+
+SMALL: dict[str, Any] = {"days": 10, "events_per_day": 2_000, "users": 600, "orders": 2_400}
+SHAPE = Shape(DEFAULT_SEED, micros(DEFAULT_END) - 10 * DAY, 10, 2_000, 600, 2_400)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A record as a topic gives it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes
+    headers: list[tuple[str, bytes]]
+    value: bytes | None
+
+
+@dataclass
+class Company:
+    """A world and where it was delivered."""
+
+    state: sandbox.State
+    world: World
+    _read: list[Message] = field(default_factory=list, repr=False)
+
+    @property
+    def arguments(self) -> tuple[Path, str, str, Path]:
+        return arguments(self.state)
+
+    @property
+    def truth(self) -> Path:
+        return self.state.folder / "truth"
+
+    def query(self, sql: str) -> list[Any]:
+        with psycopg.connect(self.state.app_dsn or "") as connection:
+            connection.execute("set timezone to 'UTC'")
+            return connection.execute(sql.encode()).fetchall()
+
+    def messages(self) -> list[Message]:
+        """Every message of the three topics, in order of partition and offset; read once."""
+        if not self._read:
+            self._read = self._consume()
+        return self._read
+
+    def _consume(self) -> list[Message]:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.state.kafka_bootstrap,
+                "group.id": "recount",
+                "enable.auto.commit": False,
+            }
+        )
+        found = []
+        for topic in clickstream.TOPICS:
+            for partition in range(clickstream.PARTITIONS):
+                place = TopicPartition(topic, partition, 0)
+                consumer.assign([place])
+                wanted = consumer.get_watermark_offsets(place)[1]
+                read = 0
+                for _ in range(1000):
+                    if read == wanted:
+                        break
+                    for m in consumer.consume(min(5000, wanted - read), timeout=2):
+                        assert m.error() is None
+                        found.append(
+                            Message(
+                                topic,
+                                partition,
+                                m.offset(),
+                                m.timestamp()[1],
+                                m.key(),
+                                m.headers() or [],
+                                m.value(),
+                            )
+                        )
+                        read += 1
+                assert read == wanted
+        consumer.close()
+        return found
+
+
+def arguments(state: sandbox.State) -> tuple[Path, str, str, Path]:
+    assert state.app_dsn
+    assert state.kafka_bootstrap
+    return state.folder, state.app_dsn, state.kafka_bootstrap, state.apis_database
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.State]:
+    folder = tmp_path_factory.mktemp("company")
+    try:
+        yield sandbox.start(folder, frozenset({sandbox.Part.APP_POSTGRES, sandbox.Part.KAFKA}))
+    finally:
+        sandbox.reset(folder)
+
+
+@pytest.fixture(scope="module")
+def company(services: sandbox.State) -> Company:
+    """A small world as it was made."""
+    return Company(services, lives.create(*arguments(services), **SMALL))
+
+
+def event(message: Message) -> dict[str, Any] | None:
+    """What a strict reader makes of a message: event_time as an instant; None for one that is no event."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        fields = json.loads((message.value or b"").decode(), parse_constant=refuse)
+        json.dumps(fields, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
+        uuid.UUID(fields["event_id"])
+        at = datetime.fromisoformat(fields["event_time"])
+        if at.tzinfo is None or at.year > 2100 or not isinstance(fields["user_id"], int | None):
+            return None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return fields | {"event_time": at.astimezone(UTC)}
+
+
+def winners(messages: list[Message]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Of the copies of each event the one with the lowest partition, then offset."""
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
+    for message in sorted(messages, key=lambda m: (m.partition, m.offset)):
+        fields = event(message)
+        if fields is not None:
+            kept.setdefault((message.topic, fields["event_id"]), fields)
+    return kept
+
+
+def hold_to_the_truth(company: Company) -> None:
+    """Recount database and topics and compare with the truth."""
+    messages = company.messages()
+    days: Counter[tuple[date, str]] = Counter()
+    users: defaultdict[date, set[int]] = defaultdict(set)
+    names = {"page_views": "page_view", "clicks": "click"}
+    for (topic, _), fields in winners(messages).items():
+        day = fields["event_time"].date()
+        days[day, fields.get("event_type") or names[topic]] += 1
+        if fields["user_id"] is not None:
+            users[day].add(fields["user_id"])
+    expected = truth.expected(company.truth, "fct_events")
+    assert days == {(day, group): int(n) for (day, group, name), n in expected.items() if name == "rows"}
+    active = truth.expected(company.truth, "fct_daily_active_users")
+    assert {d: len(ids) for d, ids in users.items()} == {
+        day: int(n) for (day, _, name), n in active.items() if name == "daily_active_users" and n
+    }
+    bad = {(m.topic, m.partition, m.offset) for m in messages if event(m) is None}
+    letters = pl.read_parquet(company.truth / "rows" / "dead_letters.parquet")
+    assert bad == set(letters.drop("reason").iter_rows())
+
+    tables = [row[0] for row in company.query("select tablename from pg_tables where schemaname = 'public'")]
+    assert len(tables) == 15
+    for table in tables:
+        day = "occurred_at" if table == "order_events" else "updated_at"
+        amount = {
+            "orders": "total_amount",
+            "payments": "amount",
+            "refunds": "amount",
+            "product_prices": "amount",
+        }.get(table)
+        measured = truth.expected(company.truth, f"app.{table}")
+        sums = f", coalesce(sum({amount}), 0)" if amount else ""
+        for at, count, *total in company.query(f"select {day}::date, count(*){sums} from {table} group by 1"):
+            assert measured.pop((at, None, "rows")) == count, f"{table} {at}"
+            if amount:
+                assert measured.pop((at, None, amount)) == total[0], f"{table} {at}"
+        assert not measured, f"the truth of {table} has days that the table has not"
+    revenue = {
+        (at, group): (Decimal(count), total)
+        for at, group, count, total in company.query(
+            "select created_at::date, currency || '/' || status, count(*), sum(total_amount)"
+            " from orders group by 1, 2"
+        )
+    }
+    told = truth.expected(company.truth, "fct_orders")
+    assert revenue == {
+        (day, group): (n, told[day, group, "revenue"])
+        for (day, group, name), n in told.items()
+        if name == "rows"
+    }
+
+
+def test_the_same_seed_draws_the_same_world_and_another_seed_another() -> None:
+    def drawn(shape: Shape) -> tuple[pl.DataFrame, pl.DataFrame]:
+        known = pl.concat([people.users(shape, BASE), people.users(shape, 0)])
+        placed = orders.orders(shape, 0, known)
+        return placed, clickstream.messages(shape, 0, known, placed)
+
+    for first, again, other in zip(drawn(SHAPE), drawn(SHAPE), drawn(replace(SHAPE, seed=1)), strict=True):
+        assert first.equals(again)
+        assert not first.equals(other)
+
+
+def test_a_world_has_the_sizes_it_was_asked_for(company: Company) -> None:
+    count = company.query("select count(*) from orders")[0][0]
+    assert 2_400 - 30 <= count <= 2_400
+    assert 580 <= company.query("select count(*) from users")[0][0] <= 600
+    assert 10 * 2_000 <= len(company.messages()) <= 10 * 2_000 * 1.05
+    assert company.world.end == DEFAULT_END
+    assert exists(company.state.folder)
+
+
+def test_topics_keep_a_week_and_their_timestamps_are_send_times(company: Company) -> None:
+    admin = AdminClient({"bootstrap.servers": company.state.kafka_bootstrap})
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in clickstream.TOPICS]
+    for future in admin.describe_configs(resources).values():
+        assert int(future.result()["retention.ms"].value) >= 7 * 86_400_000
+    stamps = [message.timestamp for message in company.messages()]
+    assert min(stamps) > (DEFAULT_END + timedelta(days=1)).timestamp() * 1000
+    assert max(stamps) - min(stamps) < 3_600_000
+
+
+def test_events_are_late_repeated_out_of_order_anonymous_and_strange(company: Company) -> None:
+    messages = company.messages()
+    events = [(m, fields) for m in messages if (fields := event(m)) is not None]
+    copies: defaultdict[str, list[tuple[Message, dict[str, Any]]]] = defaultdict(list)
+    for m, fields in events:
+        copies[fields["event_id"]].append((m, fields))
+    repeated = [group for group in copies.values() if len(group) > 1]
+    assert len(repeated) > 0.01 * len(copies)
+    assert any(len({f["event_time"] for _, f in group}) > 1 for group in repeated), (
+        "copies with another event_time"
+    )
+    assert any(len({m.partition for m, _ in group}) > 1 for group in repeated), "copies in another partition"
+    assert any(m.headers for group in repeated for m, _ in group)
+    by_partition = [f["event_time"] for m, f in events if (m.topic, m.partition) == ("page_views", 0)]
+    behind = [max(by_partition[:i]) - at for i, at in enumerate(by_partition) if i]
+    assert max(behind) > timedelta(days=3), "events that are days late"
+    assert sum(b > timedelta(0) for b in behind) > 50, "events out of order"
+    assert {f["user_id"] is None for _, f in events} == {True, False}
+    kinds = {f["event_type"] for _, f in events if "event_type" in f}
+    assert {"signup", "order_placed", "cart.abandon_v2", "beta:実験"} <= kinds
+    values = [m.value or b"" for m, _ in events]
+    assert any(b"\\u0000" in v for v in values)
+    for offset in (b"+02:00", b"+01:00", b"-04:00", b"-05:00", b"+05:30", b"+11:00", b"Z"):
+        assert any(offset + b'"' in v for v in values), offset
+    assert any(b'"page":null' in v for v in values)
+    reasons = pl.read_parquet(company.truth / "rows" / "dead_letters.parquet")["reason"]
+    assert set(reasons) == set(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("what", "condition"),
+    [
+        ("soft deletions", "select * from users where deleted_at is not null"),
+        (
+            "hard deletions",
+            "select * from generate_series(1, 600) as id where id not in (select id from users)",
+        ),
+        ("orders before their user", "select * from orders where user_id not in (select id from users)"),
+        ("names with quotes", "select * from users where name like '%''%' or name like '%\"%'"),
+        ("names in Arabic", "select * from users where name ~ '[\u0600-\u06ff]'"),
+        ("names in Chinese", "select * from users where name ~ '[\u4e00-\u9fff]'"),
+        ("users without a name", "select * from users where name is null"),
+        ("updated users", "select * from users where updated_at > created_at"),
+        ("free orders", "select * from orders where total_amount = 0 and coupon_code is not null"),
+        ("yen", "select * from orders where currency = 'JPY' and total_amount = trunc(total_amount)"),
+        ("partial refunds", "select * from payments where status = 'partially_refunded'"),
+        ("two refunds of one payment", "select payment_id from refunds group by 1 having count(*) > 1"),
+        ("disputes", "select * from payments where status = 'disputed'"),
+        ("failed payments", "select * from payments where status = 'failed'"),
+        (
+            "payments by bank",
+            "select * from payments where method = 'bank_transfer' and stripe_charge_id is null",
+        ),
+        ("price changes", "select * from product_prices where valid_to is not null"),
+        ("tags to be quoted", "select * from products where 'a,b' = any(tags) or '{curly}' = any(tags)"),
+        ("images", "select * from products where length(image) > 3"),
+        ("eighteen decimals", "select * from products where scale(weight_kg) = 18"),
+        ("open ranges", "select * from coupons where upper_inf(valid_during)"),
+        (
+            "both families of addresses",
+            "select family(last_ip) from users group by 1 having family(last_ip) = 6",
+        ),
+    ],
+)
+def test_the_database_holds_what_real_ones_hold(company: Company, what: str, condition: str) -> None:
+    assert company.query(condition), what
+
+
+def test_no_order_breaks_the_rules_of_the_trade(company: Company) -> None:
+    assert not company.query(
+        "select * from orders where total_amount <> quantity * unit_price - discount_amount"
+    )
+    assert not company.query(
+        "select * from orders where total_amount < 0 or (total_amount = 0 and coupon_code is null)"
+    )
+    assert not company.query(
+        "select * from orders where currency in ('JPY', 'KRW') and total_amount <> trunc(total_amount)"
+    )
+    assert not company.query(
+        "select payment_id from refunds join payments on payments.id = payment_id"
+        " group by payment_id, payments.amount having sum(refunds.amount) > payments.amount"
+    )
+    assert not company.query(
+        "select order_id from order_events group by 1"
+        " having count(*) filter (where from_status is null) <> 1 or count(*) <> count(distinct to_status)"
+    )
+
+
+def test_the_apis_tell_the_same_story_as_the_database(company: Company) -> None:
+    store = Store(company.state.folder)
+    charges = {c["id"]: c for c in map(json.loads, store.page("charges", limit=100_000))}
+    paid = company.query(
+        "select stripe_charge_id, amount, currency, status from payments where stripe_charge_id is not null"
+    )
+    assert {row[0] for row in paid} == set(charges)
+    for charge, amount, currency, status in paid:
+        minor = int(amount) if currency in ("JPY", "KRW") else int(amount * 100)
+        assert (charges[charge]["amount"], charges[charge]["currency"]) == (minor, currency.lower())
+        assert charges[charge]["disputed"] == (status == "disputed")
+    refunds = [json.loads(body) for body in store.page("refunds", limit=100_000)]
+    assert Counter(r["id"] for r in refunds) == Counter(
+        row[0]
+        for row in company.query("select stripe_refund_id from refunds where stripe_refund_id is not null")
+    )
+    assert Counter(r["charge"] for r in refunds).keys() == {
+        i for i, c in charges.items() if c["amount_refunded"]
+    }
+    kinds = Counter(json.loads(body)["type"] for body in store.page("events", limit=100_000))
+    assert {
+        "charge.succeeded",
+        "charge.failed",
+        "charge.refunded",
+        "charge.dispute.created",
+        "customer.updated",
+    } <= set(kinds)
+    for kind in (
+        "customers",
+        "disputes",
+        "balance_transactions",
+        "payouts",
+        "messages",
+        "stats",
+        "bounces",
+        "blocks",
+    ):
+        assert store.count(kind) > 0, kind  # type: ignore[arg-type]
+    messages = [json.loads(body) for body in store.page("messages", limit=100_000)]
+    assert {m["status"] for m in messages} >= {"delivered", "not_delivered"}
+    days = [json.loads(body)["stats"][0]["metrics"] for body in store.page("stats", limit=1000)]
+    assert sum(day["requests"] for day in days) == len(messages)
+    assert sum(day["opens"] for day in days) == sum(m["opens_count"] for m in messages)
+    store.close()
+
+
+def test_the_truth_is_what_database_and_topics_hold(company: Company) -> None:
+    hold_to_the_truth(company)
+
+
+def test_one_planted_cent_is_told(company: Company, tmp_path: Path) -> None:
+    import duckdb
+
+    rows = company.truth / "rows" / "fct_orders.parquet"
+    for name, column in (
+        ("right", "revenue"),
+        ("wrong", "revenue + case when row_number() over () = 7 then 0.01 else 0 end"),
+    ):
+        with duckdb.connect(str(tmp_path / f"{name}.duckdb")) as warehouse:
+            warehouse.execute(
+                f"create table fct_orders as select * replace ({column} as revenue) from '{rows}'"
+            ).fetchall()
+            lines = truth.differences(warehouse, company.truth, schema="", tables=["fct_orders"])
+            assert len(lines) == (1 if name == "wrong" else 0), lines
+
+
+@pytest.fixture(scope="module")
+def older(company: Company) -> tuple[Company, dict[date, int], set[uuid.UUID]]:
+    """The same world three days later, the first advance having been interrupted on its way. Changes
+    `company`'s services.
+    """
+    before = Counter(fields["event_time"].date() for fields in winners(company.messages()).values())
+    shipped = {row[0] for row in company.query("select id from orders where status = 'shipped'")}
+
+    def trip(what: str, _done: int, _steps: int) -> None:
+        if what == "Stripe and SendGrid":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lives.advance(*company.arguments, days=1, progress=trip)
+    lives.advance(*company.arguments, days=5)  # finishes the one day it was about
+    return Company(company.state, lives.advance(*company.arguments, days=2)), dict(before), shipped
+
+
+def test_advance_brings_late_events_for_earlier_days_and_changes_what_was_there(
+    older: tuple[Company, dict[date, int], set[uuid.UUID]],
+) -> None:
+    company, before, shipped = older
+    assert company.world.end == DEFAULT_END + timedelta(days=3)
+    after = Counter(fields["event_time"].date() for fields in winners(company.messages()).values())
+    grown = [day for day, count in before.items() if after[day] > count]
+    assert DEFAULT_END.date() in grown
+    assert any(day <= DEFAULT_END.date() - timedelta(days=2) for day in grown), (
+        "a day that was long over gained events"
+    )
+    delivered = "select id from orders where status = 'delivered' and updated_at > '2025-11-03 12:00+00'"
+    assert shipped & {row[0] for row in company.query(delivered)}
+    assert company.query("select count(*) from orders where created_at > '2025-11-05 12:00+00'")[0][0] > 0
+
+
+def test_after_an_interrupted_advance_nothing_is_there_twice(
+    older: tuple[Company, dict[date, int], set[uuid.UUID]],
+) -> None:
+    hold_to_the_truth(older[0])
+
+
+@pytest.mark.usefixtures("older")
+def test_an_interrupted_creation_counts_as_none_and_is_made_anew(services: sandbox.State) -> None:
+    def trip(what: str, _done: int, _steps: int) -> None:
+        if what == "application database":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lives.create(*arguments(services), **SMALL | {"days": 2}, progress=trip)
+    assert not exists(services.folder)
+    with pytest.raises(lives.WorldError, match="sandbox start"):
+        lives.advance(*arguments(services))
+    hold_to_the_truth(
+        Company(services, lives.create(*arguments(services), **SMALL | {"days": 2, "orders": 400}))
+    )
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("older")
+def test_the_default_world_holds_its_truth(services: sandbox.State) -> None:
+    company = Company(services, lives.create(*arguments(services)))
+    assert 295_000 < sum(truth.expected(company.truth, "fct_events")[key] for key in _rows(company)) < 310_000
+    hold_to_the_truth(company)
+
+
+def _rows(company: Company) -> list[truth.Key]:
+    return [key for key in truth.expected(company.truth, "fct_events") if key[2] == "rows"]
