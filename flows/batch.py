@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import graphlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from prefect import flow, get_run_logger
-from prefect.futures import PrefectFuture, wait
+from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -17,7 +17,6 @@ from flows import finish, prepare
 from flows.build import Built, planner_states
 from flows.build.guard import gate_rules
 from flows.errors import FlowsError
-from flows.landing import Landing
 from flows.planner import batches, plan
 from flows.progress import Progress
 from flows.services import Services, open_services
@@ -119,74 +118,78 @@ def _land(services: Services, entities: Iterable[SourceEntity], summary: Summary
     task = land.with_options(
         retries=services.settings.retries, retry_delay_seconds=services.settings.retry_delay
     )
-    futures = [(entity, task.submit(services, entity, summary.run_id)) for entity in entities]
+    futures = {task.submit(services, entity, summary.run_id): entity for entity in entities}
     progress.expect(len(futures))
-    wait([future for _, future in futures])
-    for entity, future in futures:
+    for future in as_completed(list(futures)):
+        entity = futures[future]
         landing, failure = _outcome(future)
         if failure:
             summary.failures.append(f"{entity.table}: {failure}")
-            reached = registry.downstream(entity.table)
-            summary.skipped.append(f"{', '.join(reached)}: they need {entity.table}, which failed")
-        elif isinstance(landing, Landing) and landing.rows:
-            summary.landed[entity.table] = landing.rows
-            progress.say(entity.table, f"{landing.rows:,} rows landed")
-        if isinstance(landing, Landing):
+            reached = ", ".join(registry.downstream(entity.table))
+            summary.skipped.append(f"{reached}: they need {entity.table}, which failed")
+            get_run_logger().error(summary.failures[-1])
+        elif landing is not None:
             summary.warnings += [f"{entity.table}: {warning}" for warning in landing.warnings]
             summary.dead_letters += landing.dead_letters
+            if landing.rows:
+                summary.landed[entity.table] = landing.rows
+                progress.say(entity.table, f"{landing.rows:,} rows landed")
         progress.advance()
-    _log(summary.failures)
 
 
 def _build(services: Services, models: Sequence[Table], summary: Summary, progress: Progress) -> None:
     """Wave by wave: a table is planned when everything it reads or is checked against has been built."""
-    tables = registry.tables()
-    lost = {
-        name
-        for entity in registry.entities()
-        if _has_failed(entity.table, summary)
-        for name in (entity.table, *registry.downstream(entity.table))
-    }
-    sorter = graphlib.TopologicalSorter({table.name: _waits_for(table) for table in models})
+    lost = {name for failure in summary.failures for name in registry.downstream(failure.partition(":")[0])}
+    chosen = {table.name: table for table in models}
+    sorter = graphlib.TopologicalSorter({name: _waits_for(table) for name, table in chosen.items()})
     sorter.prepare()
-    chosen = {table.name for table in models}
-    task = build_partitions.with_options(
-        retries=services.settings.retries, retry_delay_seconds=services.settings.retry_delay
-    )
     while sorter.is_active():
         wave = sorter.get_ready()
-        futures: list[tuple[str, PrefectFuture[Built]]] = []
-        with services.ledger() as ledger:
-            states = planner_states(ledger)
-        for name in (name for name in wave if name in chosen):
-            if name in lost:
-                continue
-            work = plan(
-                tables[name], tables, states, catalog.fingerprint(tables[name]), services.settings.now()
-            )
-            for due in batches(work, ROWS_AT_ONCE):
-                label = f"build {name} {_span(due[0].partition, due[-1].partition)}".rstrip()
-                named = task.with_options(task_run_name=label)
-                futures.append((name, named.submit(services, work, due, summary.run_id)))
-        if futures:
-            warm_up()  # beside the builds: what is published needs it, and a run with nothing to do does not
+        futures = _submit(services, [chosen[name] for name in wave if name in chosen.keys() - lost], summary)
         progress.expect(len(futures))
-        wait([future for _, future in futures])
-        for name, future in futures:
+        for future in as_completed(list(futures)):
+            name = futures[future]
             built, failure = _outcome(future)
             if failure:
                 summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
-                reached = [
-                    below for below in registry.downstream(name) if below in chosen and below not in lost
-                ]
+                get_run_logger().error(summary.failures[-1])
+                reached = _reached(name, chosen) - lost
                 if reached:
-                    summary.skipped.append(f"{', '.join(reached)}: they need {name}, which failed")
+                    summary.skipped.append(f"{', '.join(sorted(reached))}: they need {name}, which failed")
                 lost |= {name, *reached}
-                _log([summary.failures[-1]])
             else:
                 _note(built, summary, progress)
             progress.advance()
         sorter.done(*wave)
+
+
+def _submit(services: Services, tables: Sequence[Table], summary: Summary) -> dict[PrefectFuture[Built], str]:
+    """Plan tables from what stands now, and submit a task for each batch of their due partitions."""
+    task = build_partitions.with_options(
+        retries=services.settings.retries, retry_delay_seconds=services.settings.retry_delay
+    )
+    futures: dict[PrefectFuture[Built], str] = {}
+    with services.ledger() as ledger:
+        states = planner_states(ledger)
+    for table in tables:
+        fingerprint = catalog.fingerprint(table)
+        work = plan(table, registry.tables(), states, fingerprint, services.settings.now())
+        for due in batches(work, ROWS_AT_ONCE):
+            label = f"build {table.name} {_span(due[0].partition, due[-1].partition)}".rstrip()
+            named = task.with_options(task_run_name=label)
+            futures[named.submit(services, work, due, summary.run_id)] = table.name
+    if futures:
+        warm_up()  # beside the builds: what is published needs it, and a run with nothing to do does not
+    return futures
+
+
+def _reached(name: str, chosen: Mapping[str, Table]) -> set[str]:
+    """What reads a table or is checked against it, however far down."""
+    found = {name}
+    for table in chosen.values():  # in build order: who waits for something comes behind it
+        if _waits_for(table) & found:
+            found.add(table.name)
+    return found - {name}
 
 
 def _waits_for(table: Table) -> set[str]:
@@ -224,14 +227,5 @@ def _outcome(future: PrefectFuture[Any]) -> tuple[Any, str]:
     return value, ""
 
 
-def _has_failed(name: str, summary: Summary) -> bool:
-    return any(failure.startswith(f"{name}:") for failure in summary.failures)
-
-
 def _span(first: str, last: str) -> str:
     return first if first == last else f"{first} … {last}"
-
-
-def _log(lines: Iterable[str]) -> None:
-    for line in lines:
-        get_run_logger().error(line)

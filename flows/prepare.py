@@ -38,8 +38,8 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> None:
         removed = services.lake.sweep(ledger.named_paths)
         dropped = sweep(ledger.connection)
         if removed or dropped:
-            left = f"{len(removed)} files and {len(dropped)} tables"
-            progress.say("lake", f"{left} of a run that did not end were removed")
+            left = f"{len(removed)} files and {len(dropped)} unpublished tables"
+            progress.say("lake", f"{left} removed: replaced long ago, or left by a run that did not end")
 
 
 def _migrate(services: Services, yes: bool, progress: Progress) -> None:

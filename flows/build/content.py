@@ -112,7 +112,8 @@ def drop_known(
     ]
     wins = f"{order[0]} < {order[1]}" if table.tie_break else "false"
     connection.execute(
-        f"create temp table met as select fresh.rowid as newcomer, standing.{KEY} as stood_in, {wins} as wins, "
+        f"create temp table met as "
+        f"select fresh.rowid as newcomer, standing.{KEY} as stood_in, {wins} as wins, "
         f"{', '.join(f'standing.{quoted(n)} as {quoted(n)}' for n in table.key)} "
         f"from {FRESH} as fresh join ({' union all '.join(parts)}) as standing on {same}"
     )

@@ -81,29 +81,34 @@ class Reader:
             files[name] = self._in_windows(name, wanted)
         return Inputs(files, frozenset(continued))
 
-    def appended(self, table: Table, due: Sequence[Due]) -> Inputs | None:
-        """What came upstream since each partition was built; None when something there was replaced too.
+    def can_continue(self, table: Table, item: Due) -> bool:
+        """Whether upstream only added to a partition since it was built; otherwise it is built anew."""
+        return item.mode == "append" and all(
+            self._added(table, name, item.partition) is not None for name in table.upstreams
+        )
 
-        Then the partition can't be continued and has to be built anew.
-        """
-        files: dict[str, list[LakeFile]] = {name: [] for name in table.upstreams}
-        for item in due:
-            standing = self.states(table.name).get(item.partition)
-            for name in table.upstreams:
-                since = standing.based_on.get(name, "") if standing is not None else ""
-                commits = [
-                    commit
-                    for commit in self._ledger.history(name, item.partition, after=since)
-                    if commit.kind not in _UNCHANGING_KINDS
-                ]
-                if any(commit.remove for commit in commits):
-                    return None
-                in_force = {file.path for file in self.in_force(name, [item.partition])}
-                added = [file for file in fold(commits) if file.path in in_force]
-                if len(added) != len(fold(commits)):
-                    return None
-                files[name].extend(added)
+    def appended(self, table: Table, due: Sequence[Due]) -> Inputs:
+        """What came upstream since each of these partitions was built; each of them `can_continue`."""
+        files = {
+            name: [file for item in due for file in self._added(table, name, item.partition) or ()]
+            for name in table.upstreams
+        }
         return Inputs(files, frozenset(table.upstreams))
+
+    def _added(self, table: Table, name: str, partition: str) -> list[LakeFile] | None:
+        """The files that joined a partition of an upstream since it was read; None when it also lost some."""
+        standing = self.states(table.name).get(partition)
+        since = str(standing.based_on.get(name, "")) if standing is not None else ""
+        commits = [
+            commit
+            for commit in self._ledger.history(name, partition, after=since)
+            if commit.kind not in _UNCHANGING_KINDS
+        ]
+        if any(commit.remove for commit in commits):
+            return None
+        in_force = {file.path for file in self.in_force(name, [partition])}
+        added = fold(commits)
+        return added if all(file.path in in_force for file in added) else None
 
     def _windows(self, name: str) -> list[str]:
         if self._catalog[name].layer is Layer.RAW:

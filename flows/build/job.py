@@ -136,17 +136,15 @@ class _Job:
 
     def _continue(self, due: Sequence[Due]) -> None:
         """Add what came upstream since each partition was built; build anew where something was replaced."""
-        appended = [item for item in due if item.mode == "append"]
-        inputs = self.reader.appended(self.table, appended) if appended else None
-        if inputs is None:
-            self._replace(due)
-            return
-        based_on = {item.partition: dict(item.based_on) for item in appended}
-        with self._connection() as connection:
-            content.compute(self.table, connection, self.lake, inputs)
-            content.keep_only(connection, list(based_on))
-            self._finish(connection, based_on, adds=True)
-        self._replace([item for item in due if item.mode != "append"])
+        continued = [item for item in due if self.reader.can_continue(self.table, item)]
+        if continued:
+            based_on = {item.partition: dict(item.based_on) for item in continued}
+            with self._connection() as connection:
+                inputs = self.reader.appended(self.table, continued)
+                content.compute(self.table, connection, self.lake, inputs)
+                content.keep_only(connection, list(based_on))
+                self._finish(connection, based_on, adds=True)
+        self._replace([item for item in due if item not in continued])
 
     def _replace(self, due: Sequence[Due]) -> None:
         """Compute the partitions from all they read and put them in the place of what stands."""
@@ -207,6 +205,7 @@ class _Job:
             file = content.write(self.table, connection, self.lake, window, self._batch_id(state, based_on))
             failpoint("build.written")
             if not is_added and state.version and content.is_same(connection, self.lake, state.files, file):
+                self.lake.discard(file)
                 commits.append(self._commit(state, based_on[window]))
             else:
                 changed.append((state, file, is_added))

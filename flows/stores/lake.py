@@ -102,6 +102,10 @@ class Lake:
         path = final.relative_to(self.root).as_posix()
         return LakeFile(table, layer, partition, path, rows, size, digest, low, high)
 
+    def discard(self, file: LakeFile) -> None:
+        """Remove a file that was written and will never be committed."""
+        self._inside(file).unlink(missing_ok=True)
+
     def compact(
         self, files: Sequence[LakeFile], partition_column: str | None, batch_id: str, *, measured: str | None
     ) -> LakeFile:

@@ -1,5 +1,5 @@
 /* ---
-grain:     one row per day of SendGrid's statistics
+grain:     one row per day of SendGrid's statistics, from the first on which an e-mail was requested
 key:       [date]
 write:     merge
 owner:     data-team
@@ -26,3 +26,5 @@ select
     (unique_opens / nullif(delivered, 0))::double as open_rate, -- opened / delivered; null when nothing was delivered
     (unique_clicks / nullif(delivered, 0))::double as click_rate -- clicked / delivered; null when nothing was delivered
 from stg_sendgrid__stats
+-- SendGrid fills the years before the account was used with days of zeros.
+where date >= (select min(first_used.date) from stg_sendgrid__stats as first_used where first_used.requests > 0)

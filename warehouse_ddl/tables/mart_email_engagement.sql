@@ -19,7 +19,7 @@ create table if not exists analytics.mart_email_engagement (
     click_rate double precision,
     constraint mart_email_engagement_pkey primary key (date)
 );
-comment on table analytics.mart_email_engagement is 'One row per day of SendGrid''s statistics.';
+comment on table analytics.mart_email_engagement is 'One row per day of SendGrid''s statistics, from the first on which an e-mail was requested.';
 comment on column analytics.mart_email_engagement.date is 'Day the statistics are about, in SendGrid''s time (UTC)';
 comment on column analytics.mart_email_engagement.requests is 'E-mails that were asked for';
 comment on column analytics.mart_email_engagement.sent is 'E-mails SendGrid took on';
