@@ -36,6 +36,8 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
     if exists(state.folder):
         world = World.load(state.folder)
         assert world is not None
+        if state.clock_offset_seconds == 0:  # the clock was not reached when the world was made
+            _set_clock(state, world, None)
         return world
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
@@ -50,7 +52,7 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
             orders=round(20_000 * scale * days / 14),
             progress=_lines(progress),
         )
-        set_clock_offset(state.folder, world.end.timestamp() - time.time())
+        _set_clock(state, world, None)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
 
@@ -66,9 +68,15 @@ def advance(state: State, *, days: int = 1, progress: Progress = _silent) -> Wor
         before = World.load(state.folder)
         world = lives.advance(state.folder, dsn, bootstrap, apis, days=days, progress=_lines(progress))
         gone = 0 if before is None else (world.periods - before.periods) * DAY // SECOND
-        set_clock_offset(state.folder, state.clock_offset_seconds + gone)
+        _set_clock(state, world, state.clock_offset_seconds + gone)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
+
+
+def _set_clock(state: State, world: World, offset: float | None) -> None:
+    """Set the clock to `offset`, but never before the world's end; None: right to it."""
+    end = world.end.timestamp() - time.time()
+    set_clock_offset(state.folder, end if offset is None or offset < end else offset)
 
 
 def _addresses(state: State) -> tuple[str, str, Path]:
