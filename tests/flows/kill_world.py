@@ -7,25 +7,25 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
+import flows.sandbox as sandbox
+from flows.sandbox import Part, State
 from flows.sandbox.world import lives
 from tests.flows import kill_child
-from tests.flows.extract.parts import fresh_database, kafka_broker, postgres_server
 from tests.flows.kill_child import Place
+from tests.house import Server
 
 ROOT = Path(__file__).parents[2]
 SOURCES = (
@@ -67,9 +67,8 @@ class Stage:
 class KillWorld:
     """Sources that stand still while warehouses and lakes are made, copied, killed and compared."""
 
-    server: str
-    kafka_bootstrap: str
-    apis_url: str
+    server: Server
+    state: State
     folder: Path
     app_dsn: str
     now: str = ""
@@ -83,7 +82,7 @@ class KillWorld:
     ) -> None:
         """The company's first days."""
         made = lives.create(
-            *(self.folder, self.app_dsn, self.kafka_bootstrap, self.folder / "apis.sqlite"),
+            *self._sources(),
             days=days,
             events_per_day=events_per_day,
             users=users,
@@ -93,10 +92,13 @@ class KillWorld:
 
     def advance(self) -> None:
         """One day more: new rows, changed and deleted ones, late ones."""
-        lived = lives.advance(
-            self.folder, self.app_dsn, self.kafka_bootstrap, self.folder / "apis.sqlite", days=1
-        )
+        lived = lives.advance(*self._sources(), days=1)
         self.now = lived.end.isoformat()
+
+    def _sources(self) -> tuple[Path, str, str, Path]:
+        bootstrap = self.state.kafka_bootstrap
+        assert bootstrap is not None
+        return self.state.folder, self.app_dsn, bootstrap, self.state.apis_database
 
     def place(self, **more: Any) -> Place:
         """A new, empty warehouse and lake."""
@@ -105,7 +107,12 @@ class KillWorld:
         given = {"sources": SOURCES, "models": MODELS, **more}
         lake = str(self.folder / f"lake-{number}")
         return Place(
-            *(self.app_dsn, fresh_database(self.server), self.kafka_bootstrap, self.apis_url, lake, self.now),
+            app_dsn=self.app_dsn,
+            warehouse_dsn=self.server.empty(),
+            kafka_bootstrap=str(self.state.kafka_bootstrap),
+            apis_url=str(self.state.stripe_url),
+            lake=lake,
+            now=self.now,
             **given,
         )
 
@@ -119,26 +126,18 @@ class KillWorld:
         """A place of its own with what the stage holds. Nobody may be connected to the stage's warehouse."""
         with self.lock:
             number = next(self.numbers)
-            name = f"copy_{os.getpid()}_{number}"
-            template = (
-                psycopg.conninfo.conninfo_to_dict(stage.database)["dbname"] if stage.database else "template1"
-            )
-            with psycopg.connect(f"{self.server} dbname=postgres", autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("create database {} template {}").format(
-                        sql.Identifier(name), sql.Identifier(str(template))
-                    )
-                )
+            template = conninfo_to_dict(stage.database)["dbname"] if stage.database else "template1"
+            dsn = self.server.empty(str(template))
         lake = self.folder / f"lake-{number}"
         if stage.lake is not None:
             shutil.copytree(stage.lake, lake)
-        return replace(stage.place, warehouse_dsn=f"{self.server} dbname={name}", lake=str(lake))
+        return replace(stage.place, warehouse_dsn=dsn, lake=str(lake))
 
     def remove(self, place: Place) -> None:
         """Free the disk."""
         shutil.rmtree(place.lake, ignore_errors=True)
-        name = psycopg.conninfo.conninfo_to_dict(place.warehouse_dsn)["dbname"]
-        with psycopg.connect(f"{self.server} dbname=postgres", autocommit=True) as connection:
+        name = conninfo_to_dict(place.warehouse_dsn)["dbname"]
+        with psycopg.connect(self.server.dsn("postgres"), autocommit=True) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(str(name))))
 
 
@@ -202,29 +201,13 @@ def _exit_code(target: Callable[..., None], *arguments: Any) -> int | None:
 
 
 @contextmanager
-def kill_world(folder: Path) -> Iterator[KillWorld]:
-    """PostgreSQL, Kafka and the simulated APIs, and an application without tables."""
-    with postgres_server(18) as server, kafka_broker() as bootstrap, _apis(folder) as url:
-        yield KillWorld(server, bootstrap, url, folder, fresh_database(server))
+def kill_world(server: Server, folder: Path) -> Iterator[KillWorld]:
+    """An application without tables on a server, topics and simulated APIs of its own beside it.
 
-
-@contextmanager
-def _apis(folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "flows.sandbox.apis", "--folder", str(folder), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT)
-    url = f"http://127.0.0.1:{port}"
+    The topics of the test run's broker are another world's, and these must stand still.
+    """
+    state = sandbox.start(folder / "sandbox", frozenset({Part.KAFKA, Part.APIS}))
     try:
-        for _ in range(600):
-            try:
-                httpx.get(f"{url}/healthz", trust_env=False)
-                break
-            except httpx.TransportError:
-                assert process.poll() is None, "the simulated APIs did not start"
-                time.sleep(0.05)
-        yield url
+        yield KillWorld(server, state, folder, server.empty())
     finally:
-        process.terminate()
-        process.wait(timeout=10)
+        sandbox.reset(state.folder)

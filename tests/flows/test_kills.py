@@ -31,6 +31,7 @@ from tests.flows.kill_world import (
     run,
     run_with,
 )
+from tests.house import Server
 
 QUICK = (
     "landing.written",
@@ -134,8 +135,8 @@ def older_models(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with kill_world(tmp_path_factory.mktemp("kills")) as world:
+def story(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    with kill_world(postgres18, tmp_path_factory.mktemp("kills")) as world:
         yield Story(world)
 
 
