@@ -15,8 +15,8 @@ import pytest
 from flows import failpoints
 from flows.stores.lake import Lake
 from tests.flows.stores.child import STORY, play
-from tests.flows.stores.conftest import Server
 from tests.flows.stores.world import EVENTS, USERS, create, rows, tidy
+from tests.house import Server
 
 ROOT = Path(__file__).parents[3]
 NAMES = [
@@ -71,18 +71,18 @@ def _seen(dsn: str, root: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def unharmed(servers: dict[int, Server], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def unharmed(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What stands after each step of the story when nothing is killed."""
-    dsn, root, seen = _prepared(servers[18]), tmp_path_factory.mktemp("unharmed") / "lake", {}
+    dsn, root, seen = _prepared(postgres18), tmp_path_factory.mktemp("unharmed") / "lake", {}
     for way in STORY:
         play(dsn, root, way)
         seen[way] = _seen(dsn, root)
     return seen
 
 
-def _killed(servers: dict[int, Server], root: Path, way: str, name: str, passes: int) -> tuple[bool, str]:
+def _killed(postgres18: Server, root: Path, way: str, name: str, passes: int) -> tuple[bool, str]:
     """Play the story up to `way`, that step in a child that dies at the failpoint."""
-    dsn = _prepared(servers[18])
+    dsn = _prepared(postgres18)
     for earlier in STORY[: STORY.index(way)]:
         play(dsn, root, earlier)
     done = subprocess.run(
@@ -98,9 +98,9 @@ def _killed(servers: dict[int, Server], root: Path, way: str, name: str, passes:
 
 
 def _equal_after_one_more_run(
-    servers: dict[int, Server], unharmed: dict[str, Any], root: Path, way: str, name: str, passes: int
+    postgres18: Server, unharmed: dict[str, Any], root: Path, way: str, name: str, passes: int
 ) -> bool:
-    was_killed, dsn = _killed(servers, root, way, name, passes)
+    was_killed, dsn = _killed(postgres18, root, way, name, passes)
     play(dsn, root, way)
     assert _seen(dsn, root) == unharmed[way], f"killed at {name}, pass {passes}, during {way}"
     return was_killed
@@ -108,20 +108,20 @@ def _equal_after_one_more_run(
 
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_a_kill_at_the_turning_points_loses_nothing(
-    servers: dict[int, Server], unharmed: dict[str, Any], tmp_path: Path, name: str
+    postgres18: Server, unharmed: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
     way = "swap" if name == "publish.before_commit" else "diff"
-    assert _equal_after_one_more_run(servers, unharmed, tmp_path / "lake", way, name, 0)
+    assert _equal_after_one_more_run(postgres18, unharmed, tmp_path / "lake", way, name, 0)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kill_at_any_failpoint_loses_nothing(
-    servers: dict[int, Server], unharmed: dict[str, Any], tmp_path: Path, name: str
+    postgres18: Server, unharmed: dict[str, Any], tmp_path: Path, name: str
 ) -> None:
     """In the first and the second pass of a day that changes, and where leaves come and go."""
     reached = [
-        _equal_after_one_more_run(servers, unharmed, tmp_path / f"{way}{passes}", way, name, passes)
+        _equal_after_one_more_run(postgres18, unharmed, tmp_path / f"{way}{passes}", way, name, passes)
         for way, passes in (("diff", 0), ("diff", 1), ("swap", 0))
     ]
     assert any(reached), f"nothing reaches {name}"

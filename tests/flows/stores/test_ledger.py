@@ -11,7 +11,7 @@ import pytest
 from flows.stores.lake import Commit, Lake, LakeFile
 from flows.stores.ledger import Conflict, Ledger
 from flows.stores.warehouse import Warehouse
-from tests.flows.stores.conftest import Server
+from tests.house import Server
 
 USERS = "raw_app__users"
 
@@ -124,8 +124,8 @@ def test_replaced_files_are_folded_and_kept_for_readers_who_still_have_the_old_l
         assert lake.sweep(ledger.named_paths) == []
 
 
-def test_an_empty_ledger_is_refilled_from_the_lake(servers: dict[int, Server], lake: Lake) -> None:
-    with Warehouse(servers[18].database()).connect() as connection:
+def test_an_empty_ledger_is_refilled_from_the_lake(postgres18: Server, lake: Lake) -> None:
+    with Warehouse(postgres18.database()).connect() as connection:
         ledger = Ledger(connection)
         ledger.record(lake, _landing(lake, "t1", 1), version=0)
         ledger.record(lake, _landing(lake, "t2", 2), version=1)
@@ -134,7 +134,7 @@ def test_an_empty_ledger_is_refilled_from_the_lake(servers: dict[int, Server], l
         ledger.record(lake, build, version=0)
         states, landed = ledger.states(), ledger.landed(USERS)
         windows = ledger.landed_windows()
-    with Warehouse(servers[18].database()).connect() as connection:
+    with Warehouse(postgres18.database()).connect() as connection:
         ledger = Ledger(connection)
 
         assert ledger.rebuild_from(lake) == 3

@@ -154,7 +154,7 @@ def test_a_swap_that_a_reader_blocks_stays_pending_and_names_the_reader(any_dsn:
             done = publish(EVENTS, [new], warehouse=warehouse, lake=lake, way="swap")
         assert done.is_pending
         assert "an analyst" in done.pending[0].blocked_by
-        assert f"session {analyst.info.backend_pid} of tester" in done.message()
+        assert f"session {analyst.info.backend_pid} of {analyst.info.user}" in done.message()
         assert analyst.execute("SELECT count(*) FROM analytics.fct_visits").fetchone() == before
         pending = analyst.execute("SELECT partition, blocked_by FROM ops.pending_publish").fetchall()
     assert set(seen) == {(300,)}
