@@ -33,7 +33,7 @@ class DeliveryError(FlowsError):
 
 def create(bootstrap: str) -> None:
     """The three topics, empty: those that are there already are deleted first."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
     there = [topic for topic in TOPICS if topic in admin.list_topics(timeout=20).topics]
     if there:
         for future in admin.delete_topics(there, operation_timeout=20).values():
@@ -69,7 +69,7 @@ def create(bootstrap: str) -> None:
 
 def positions(bootstrap: str) -> Positions:
     """The offset the next message of each partition will get."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
     for _ in range(200):
         try:
             return _positions(admin)
