@@ -100,10 +100,6 @@ class _Landing:
             if windows is None:
                 windows = self._windows(files)
         rows = sum(file.rows for file in files)
-        letters = [
-            letter if letter.batch_id or letter.topic else replace(letter, batch_id=None)
-            for letter in extract.dead_letters
-        ]
         landing = Landing(
             self.entity,
             token=self.token if rows else "",
@@ -114,7 +110,7 @@ class _Landing:
             windows=windows,
             warnings=tuple(extract.warnings),
         )
-        new_letters = self._commit(landing, extract, letters)
+        new_letters = self._commit(landing, extract)
         if rows == 0 and not new_letters and not extract.warnings:
             return None
         return replace(landing, dead_letters=new_letters)
@@ -208,18 +204,18 @@ class _Landing:
 
     # ------------------------------------------------------------------------------------------ committing
 
-    def _commit(self, landing: Landing, extract: Extract, letters: list[Any]) -> int:
+    def _commit(self, landing: Landing, extract: Extract) -> int:
         positions = {**extract.positions, _CLOCK: self.landed_at.isoformat()}
         entered = 0
 
         def within(connection: Connection[Any]) -> None:
             nonlocal entered
-            entered = deadletters.enter(connection, letters)
+            entered = deadletters.enter(connection, extract.dead_letters)
             self._enter_control(connection, extract)
 
         if landing.rows == 0:
             before = {name: value for name, value in self.position.positions.items() if name != _CLOCK}
-            if letters or before != extract.positions:
+            if extract.dead_letters or before != extract.positions:
                 with self.ledger.connection.transaction():
                     within(self.ledger.connection)
                     self._move_on(extract.positions)
@@ -278,7 +274,8 @@ class _Landing:
                 "arrow_lossless_conversion": True,
                 "memory_limit": self.settings.memory_limit,
                 "temp_directory": str(folder),
-                "preserve_insertion_order": True,
+                # Nothing here depends on it, and keeping it costs memory.
+                "preserve_insertion_order": False,
             }
         )
         connection.execute("set TimeZone = 'UTC'")

@@ -91,7 +91,7 @@ class _Read:
             self.problem = problem(self.columns, required)
             self._read_control(snapshot)
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)
-            with changes, snapshot.errors_told():
+            with snapshot.errors_told():
                 if self.how.mode == "snapshot":
                     yield from self._whole(snapshot, changes)
                 elif self.how.mode == "incremental":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +18,9 @@ _NUMBER = "_extract"
 
 
 class Changes:
-    """The comparison tables of one read, as a context manager that drops them.
+    """The comparison tables of one read.
 
-    `connection` must serve nothing else meanwhile: rows stream through it.
+    `connection` serves this read alone: rows stream through it, and its temporary tables end with it.
     """
 
     def __init__(self, entity: SourceEntity, schema: pa.Schema, connection: DuckDBPyConnection) -> None:
@@ -30,13 +30,6 @@ class Changes:
         self._kinds = {column.name: declared_type(column.type) for column in entity.columns}
         self._window = entity.partition.by if entity.partition else None
         self._has_memory = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in ("again", "landed_before", "source_keys", "gone", "spool"):
-            self._connection.execute(f"drop table if exists temp.{name}")
 
     # --------------------------------------------------------------------------------------- what was landed
 
@@ -126,13 +119,17 @@ class Changes:
             "_op", f"({_list(self._keys)}) in (select ({_list(self._keys)}) from raw_before where _op = 'd')"
         )
         texts = ", ".join(f'source_keys."{name}"::varchar' for name in self._keys)
-        found = self._connection.execute(
-            f"select {texts} from source_keys anti join raw_before "
-            f"on {_same('source_keys', 'raw_before', self._keys)} where is_below union all "
-            f"select {texts} from source_keys semi join (from ({dead}) where newest = 'd') as dead "
-            f"on {_same('source_keys', 'dead', self._keys)} where is_below"
-        )
-        rows = found.fetchall()
+        same = _same("source_keys", "other", self._keys)
+        rows: list[tuple[str, ...]] = []
+        for others in (
+            f"anti join raw_before as other on {same}",
+            f"semi join (from ({dead}) where newest = 'd') as other on "
+            f"{_same('source_keys', 'other', self._keys)}",
+        ):
+            # One after the other: each holds the keys of a whole table.
+            rows += self._connection.execute(
+                f"select {texts} from source_keys {others} where is_below"
+            ).fetchall()
         for start in range(0, len(rows), _KEYS):
             yield rows[start : start + _KEYS]
 
