@@ -133,7 +133,7 @@ class Sender:
                 "queue.buffering.max.kbytes": 262_144,
                 "on_delivery": self._delivered,
                 "delivery.report.only.error": True,
-                "log_level": 4,
+                "log_level": 3,  # "coordinator load in progress" just after a start is no news
             }
         )
 
