@@ -27,7 +27,7 @@ lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up t
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar --nofail transforms
+	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar transforms warehouse_ddl/views
 	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(RUN) -m warehouse_ddl --check
 

@@ -14,8 +14,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 import quality
 from flows import finish, prepare
-from flows.build import Built, planner_states
 from flows.build.guard import gate_rules
+from flows.build.job import Built
+from flows.build.states import planner_states
 from flows.errors import FlowsError
 from flows.planner import batches, plan
 from flows.progress import Progress

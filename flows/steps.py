@@ -11,8 +11,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import landing
-from flows.build import Built, build
 from flows.build.guard import CheckFailed
+from flows.build.job import Built, build
 from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services

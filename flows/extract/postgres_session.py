@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import psycopg
 import pyarrow as pa
-from adbc_driver_postgresql import dbapi as adbc
+from adbc_driver_manager import Error as AdbcError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -159,7 +159,9 @@ class Snapshot:
         """The rows of a query inside the snapshot; one that breaks off raises, so only the end is final."""
         text = self._text(query)
         with self.errors_told(), ExitStack() as stack:
-            connection = stack.enter_context(adbc.connect(self._dsn, autocommit=False))
+            from adbc_driver_postgresql import dbapi  # brings pandas: 1 s that only a read should cost
+
+            connection = stack.enter_context(dbapi.connect(self._dsn, autocommit=False))
             cursor = stack.enter_context(connection.cursor())
             cursor.execute("set transaction isolation level repeatable read, read only")
             cursor.execute(f"set transaction snapshot '{self._id}'")
@@ -188,7 +190,7 @@ class Snapshot:
                 "or its schema is closed to this role. Create it, or grant USAGE on its schema and SELECT "
                 "on it."
             ) from None
-        except (psycopg.Error, adbc.Error, OSError, pa.ArrowException) as error:
+        except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:
             raise SourceError(
                 f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
                 "Nothing was landed; when that is mended, run again."

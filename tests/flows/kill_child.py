@@ -21,7 +21,9 @@ from typing import Any
 
 import quality
 from flows import failpoints, lakeshell, landing, planner, prepare
-from flows.build import build, guard, planner_states
+from flows.build import guard
+from flows.build.job import build
+from flows.build.states import planner_states
 from flows.planner import ASKED_FOR, WHOLE
 from flows.progress import Progress
 from flows.services import Services
@@ -119,7 +121,7 @@ def play(place: Place, run_id: str = "run") -> None:
         for entity in registry.entities():
             if place.sources is None or entity.table in place.sources:
                 landing.land(offered, entity, run_id)
-        _build(offered, place, run_id)
+        build_all(offered, place, run_id)
         published = [table for table in models(place) if table.is_published]
         for table in published:
             if table.is_partitioned_in_postgres:
@@ -129,7 +131,8 @@ def play(place: Place, run_id: str = "run") -> None:
         lakeshell.write(offered.lake, registry.tables().values())
 
 
-def _build(offered: Services, place: Place, run_id: str) -> None:
+def build_all(offered: Services, place: Place, run_id: str) -> None:
+    """Build table by table what is due, each planned when everything before it has been built."""
     tables = registry.tables()
     for table in models(place):
         with offered.ledger() as ledger:
