@@ -1,14 +1,9 @@
-"""The simulated Stripe and SendGrid, one process per test run, emptied before each test."""
+"""The simulated Stripe and SendGrid, emptied before each test."""
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +12,8 @@ import pytest
 from flows.extract.http import RestConnection
 from flows.sandbox.apis import SENDGRID_KEY, STRIPE_KEY
 from flows.sandbox.apis.store import Store
+from tests.flows.company import Company, Place
+from tests.house import House
 
 
 @dataclass
@@ -48,38 +45,33 @@ class Apis:
         return int(self.control.get("/_control/requests").json().get(path, 0))
 
 
+@pytest.fixture
+def apis(house: House) -> Iterator[Apis]:
+    """The simulated services, empty and well-behaved."""
+    url, folder = house.apis, house.folder
+    house.apis_hold_the_world = False
+    store = Store(folder)
+    store.clear()
+    house.behave()
+    with httpx.Client(base_url=url, trust_env=False) as control:
+        yield Apis(url, store, control)
+    house.behave()
+    store.close()
+
+
 @pytest.fixture(scope="session")
-def _apis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    folder = tmp_path_factory.mktemp("apis")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "flows.sandbox.apis", "--folder", str(folder), "--port", str(port)]
-    process = subprocess.Popen(command)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                httpx.get(f"{url}/healthz", trust_env=False)
-                break
-            except httpx.TransportError:
-                assert process.poll() is None, "the simulated APIs did not start"
-                time.sleep(0.05)
-        yield url, folder
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+def company(house: House) -> Company:
+    """The generated company and what is built of it."""
+    return Company(house)
 
 
 @pytest.fixture
-def apis(_apis_process: tuple[str, Path]) -> Iterator[Apis]:
-    """The simulated services, empty and well-behaved."""
-    url, folder = _apis_process
-    store = Store(folder)
-    store.clear()
-    with httpx.Client(base_url=url, trust_env=False) as control:
-        control.delete("/_control/faults")
-        generous = {"requests": 100_000, "seconds": 1}
-        control.put("/_control/limits", json={"stripe": generous, "sendgrid": generous})
-        yield Apis(url, store, control)
-    store.close()
+def built(company: Company) -> Place:
+    """The warehouse and the lake after a whole batch. Only to be looked at."""
+    return company.built()
+
+
+@pytest.fixture
+def copy(company: Company) -> Place:
+    """A copy of them that a test may change and run on."""
+    return company.copy()

@@ -16,7 +16,8 @@ from flows import deadletters
 from flows.build.content import Unreadable
 from flows.errors import FlowsError
 from flows.extract import DeadLetter
-from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World, postgres_server
+from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
+from tests.house import Server
 from transforms.contract import Layer, Table
 
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
@@ -32,15 +33,9 @@ LETTER = DeadLetter(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres_server(18) as dsn:
-        yield dsn
-
-
 @pytest.fixture
-def world(server: str, tmp_path: Path) -> World:
-    return World.build(server, tmp_path)
+def world(postgres18: Server, tmp_path: Path) -> World:
+    return World.build(postgres18, tmp_path)
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,20 +14,15 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flows import failpoints, landing
-from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World, kafka_broker, postgres_server
+from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
+from tests.house import House
 from transforms.contract import Kafka, Partition, SourceEntity
 
 
-@pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[str, str]]:
-    with ExitStack() as stack:
-        yield stack.enter_context(postgres_server(18)), stack.enter_context(kafka_broker())
-
-
 @pytest.fixture
-def world(servers: tuple[str, str], tmp_path: Path) -> World:
-    world = World.build(servers[0], tmp_path)
-    world.kafka_bootstrap = servers[1]
+def world(house: House, tmp_path: Path) -> World:
+    world = World.build(house.server(), tmp_path)
+    world.kafka_bootstrap = house.kafka
     world.app(
         ORDERS_DDL,
         "insert into orders select i, i, 'EUR', '2025-10-07'::timestamptz + i * interval '1 hour' "

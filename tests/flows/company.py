@@ -1,0 +1,222 @@
+"""The generated company and a warehouse built of it: built once, copied for each test that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psycopg
+
+from flows.__main__ import main
+from flows.sandbox import Part, State, world
+from tests.flows.sandbox import truth
+from tests.house import House, Server
+
+ROOT = Path(__file__).parents[2]
+SCALE = 0.05
+"""15,000 events, 250 users, 1,000 orders in 14 days: every kind of thing happens, a run takes seconds."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Both streams."""
+        return self.out + self.err
+
+
+@dataclass
+class Place:
+    """A warehouse and a lake, and the services that feed them: what `python -m flows` is pointed at."""
+
+    warehouse_dsn: str
+    lake: Path
+    truth: Path
+    environment: dict[str, str]
+    """Variables beside those of the sandbox; tests may change it."""
+
+    def run(self, *words: str, **more: str) -> Done:
+        """`python -m flows WORDS` in this process: the same code, without the seconds that imports take."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.environment | more),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            contextlib.chdir(self.lake.parent),
+            _prefect(self.environment),
+        ):
+            try:
+                code = main(words)
+            except SystemExit as leaving:
+                code = leaving.code if isinstance(leaving.code, int) else 1
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def spawn(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        """`python -m flows WORDS` in a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows", *words],
+            cwd=self.lake.parent,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def command(self, *words: str, **more: str) -> Done:
+        """The same, waited for."""
+        process = self.spawn(*words, **more)
+        out, err = process.communicate(timeout=240)
+        return Done(process.returncode, out, err)
+
+    # ------------------------------------------------------------------------------------------ what stands
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Rows of the warehouse."""
+        with psycopg.connect(self.warehouse_dsn, autocommit=True) as connection:
+            connection.execute("set timezone to 'UTC'")
+            cursor = connection.execute(query.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, query: str, *parameters: Any) -> Any:
+        """The first column of the first row."""
+        return self.rows(query, *parameters)[0][0]
+
+    def summary(self) -> dict[str, Any]:
+        """What the last run says it did."""
+        state, summary = self.rows("select state, summary from ops.run order by started_at desc limit 1")[0]
+        return {"state": state, **summary}
+
+    def changed(self) -> dict[str, list[str]]:
+        """Published table → the partitions that the last run changed."""
+        tables = self.summary()["tables"]
+        return {name: sorted(table["windows"]) for name, table in tables.items() if table["windows"]}
+
+    def differences(self) -> list[str]:
+        """Where the warehouse is not as the truth says."""
+        with psycopg.connect(self.warehouse_dsn, autocommit=True) as connection:
+            return truth.differences(connection, self.truth)
+
+    def physical(self, *tables: str) -> dict[str, str]:
+        """Table → a digest of its rows with the transaction that wrote each and the place where it stands."""
+        names = tables or tuple(truth.MEASURES)
+        query = (
+            "select md5(string_agg(concat_ws(' ', t.tableoid, t.xmin, t.ctid, t.*::text), '|' "
+            "order by t.tableoid, t.ctid)) from analytics.{} t"
+        )
+        return {name: str(self.value(query.format(name))) for name in names}
+
+    def content(self, *tables: str) -> dict[str, str]:
+        """Table → a digest of its rows, wherever they stand."""
+        names = tables or tuple(truth.MEASURES)
+        query = "select md5(string_agg(t.*::text, '|' order by t.*::text)) from analytics.{} t"
+        return {name: str(self.value(query.format(name))) for name in names}
+
+    def files(self, below: str) -> list[Path]:
+        """The lake's Parquet files in a folder, the newest last."""
+        found = (self.lake / below).rglob("*.parquet")
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+@dataclass
+class Company:
+    """The sandbox's world. It only ever goes on; what is built of it follows before it is copied."""
+
+    house: House
+    _built: bool = field(default=False, repr=False)
+    first_run: Done = field(default=Done(-1, "", ""), repr=False)
+
+    def state(self) -> State:
+        """The sandbox with everything in it running, and its world."""
+        state = self.house.parts(*Part)
+        if not world.exists(state.folder):
+            world.ensure(state, scale=SCALE)
+            self.house.behave()
+            self.house.keep_apis()
+            state = self.house.parts()
+        self.house.restore_apis()
+        return state
+
+    def built(self) -> Place:
+        """The sandbox's own warehouse and lake, in step with the world. Only to be looked at."""
+        state = self.state()
+        assert state.warehouse_dsn is not None
+        place = Place(state.warehouse_dsn, state.lake, state.truth, {"ANALYTICS_SANDBOX": str(state.folder)})
+        if not self._built:
+            done = place.command()
+            assert done.code == 0, done.said
+            self.first_run = self.first_run if self.first_run.code == 0 else done
+            self._built = True
+        return place
+
+    def copy(self) -> Place:
+        """A copy of what is built, fed by the same sources."""
+        built = self.built()
+        return self._place(self.house.server().empty("warehouse"), built)
+
+    def empty(self, server: Server | None = None) -> Place:
+        """An empty warehouse and lake, fed by the same sources."""
+        self.state()
+        return self._place((server or self.house.server()).empty(), None)
+
+    def _place(self, dsn: str, source: Place | None) -> Place:
+        state = self.state()
+        folder = self.house.folder.parent / f"place-{psycopg.conninfo.conninfo_to_dict(dsn)['dbname']}"
+        folder.mkdir()
+        if source is not None:
+            shutil.copytree(source.lake, folder / "lake", copy_function=_link)
+        environment = {
+            "ANALYTICS_SANDBOX": str(state.folder),
+            "ANALYTICS_WAREHOUSE_DSN": dsn,
+            "ANALYTICS_LAKE": str(folder / "lake"),
+            "ANALYTICS_RETRIES": "0",
+        }
+        return Place(dsn, folder / "lake", state.truth, environment)
+
+    def advance(self, days: int = 1) -> None:
+        """Let the world live on."""
+        world.advance(self.state(), days=days)
+        self.changed()
+
+    def changed(self) -> None:
+        """Say that the sources have changed: what is built is brought into step before it is copied again."""
+        self.house.keep_apis()
+        self._built = False
+
+
+def _link(source: str, target: str) -> str:
+    """Parquet files never change, so copies share them; manifests grow."""
+    if source.endswith(".parquet"):
+        os.link(source, target)
+        return target
+    return str(shutil.copy2(source, target))
+
+
+@contextlib.contextmanager
+def _prefect(environment: Mapping[str, str]) -> Iterator[None]:
+    """Prefect read its settings when it was imported; a run uses the sandbox's server all the same."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    from flows.sandbox import read
+
+    state = read(Path(environment["ANALYTICS_SANDBOX"]))
+    if state is None or state.prefect_url is None:
+        yield
+        return
+    with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
+        yield

@@ -1,0 +1,206 @@
+"""The real parts that a test run stands on: started once, when first asked for, and ended with the run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import flows.sandbox as sandbox
+from flows.sandbox import Part, State, postgres, processes
+from warehouse_ddl.files import bootstrap
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+HAS_15 = (DEBIAN_15 / "postgres").exists()
+VERSIONS = [18, 15] if HAS_15 or os.environ.get("CI") else [18]
+"""Where continuous integration runs, 15 must be there: asking for it fails, it is not skipped."""
+
+# A test's data need not survive a power cut; the kill tests end processes, never the machine.
+FASTER = {"fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
+_POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
+
+
+@dataclass
+class Server:
+    """A running PostgreSQL and databases on it."""
+
+    version: int
+    address: str
+    """A DSN; which database it names does not matter."""
+    _has_template: bool = field(default=False, repr=False)
+
+    def dsn(self, database: str) -> str:
+        """The DSN of one of its databases."""
+        return make_conninfo(self.address, dbname=database)
+
+    def empty(self, template: str = "template1") -> str:
+        """The DSN of a new database, empty or a copy of `template`, from which everybody is sent away."""
+        name = f"t_{secrets.token_hex(5)}"
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (template,)
+            )
+            connection.execute(f'create database "{name}" template "{template}"'.encode())
+        return self.dsn(name)
+
+    def database(self) -> str:
+        """The DSN of a new database with the warehouse's schemas, roles and ops tables."""
+        if not self._has_template:
+            with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+                connection.execute(b"create database bootstrapped")
+            with psycopg.connect(self.dsn("bootstrapped"), autocommit=True) as connection:
+                for statement in bootstrap():
+                    connection.execute(statement.encode())
+            self._has_template = True
+        return self.empty("bootstrapped")
+
+
+class House:
+    """One sandbox for the whole test run, part by part; beside it the distribution's PostgreSQL 15."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.apis_hold_the_world = False
+        self._started: set[Part] = set()
+        self._servers: dict[int, Server] = {}
+        self._ends: list[Any] = []
+
+    def parts(self, *parts: Part) -> State:
+        """The sandbox's state with these parts running. The worker comes with the Prefect server."""
+        if missing := frozenset(parts) - self._started:
+            with _faster_postgres():
+                sandbox.start(self.folder, missing)
+            self._started |= missing
+        state = sandbox.read(self.folder)
+        assert state is not None
+        return state
+
+    def server(self, version: int = 18) -> Server:
+        """A PostgreSQL of this version, the same one for every test."""
+        if version not in self._servers:
+            if version == 18:
+                address = self.parts(*_POSTGRES).warehouse_dsn
+                assert address is not None
+                self._servers[18] = Server(18, address)
+            else:
+                self._servers[version] = self._start_15()
+        return self._servers[version]
+
+    @property
+    def kafka(self) -> str:
+        """The broker's address. The world has its topics; a test makes others, with names of theirs."""
+        bootstrap = self.parts(Part.KAFKA).kafka_bootstrap
+        assert bootstrap is not None
+        return bootstrap
+
+    @property
+    def apis(self) -> str:
+        """The simulated Stripe's and SendGrid's address."""
+        url = self.parts(Part.APIS).stripe_url
+        assert url is not None
+        return url
+
+    def behave(self) -> None:
+        """Take every fault and every rate limit off the simulated services."""
+        with httpx.Client(base_url=self.apis, trust_env=False) as control:
+            control.delete("/_control/faults").raise_for_status()
+            generous = {"requests": 100_000, "seconds": 1}
+            limits = {"stripe": generous, "sendgrid": generous}
+            control.put("/_control/limits", json=limits).raise_for_status()
+
+    def keep_apis(self) -> None:
+        """Remember what the services hold now, so that `restore_apis` can bring it back."""
+        with (
+            closing(sqlite3.connect(self._apis_database)) as live,
+            closing(sqlite3.connect(self._kept)) as kept,
+        ):
+            live.backup(kept)
+        self.apis_hold_the_world = True
+
+    def restore_apis(self) -> None:
+        """Bring back what `keep_apis` remembered, where another test has emptied the services."""
+        if self.apis_hold_the_world or not self._kept.exists():
+            return
+        with (
+            closing(sqlite3.connect(self._kept)) as kept,
+            closing(sqlite3.connect(self._apis_database)) as live,
+        ):
+            kept.backup(live)
+        self.apis_hold_the_world = True
+
+    @property
+    def _apis_database(self) -> Path:
+        return self.parts(Part.APIS).apis_database
+
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "apis-of-the-world.sqlite"
+
+    def _start_15(self) -> Server:
+        if not HAS_15:
+            pytest.fail(f"PostgreSQL 15 must be installed where CI is set: {DEBIAN_15} is not there")
+        folder = Path(tempfile.mkdtemp(prefix="postgres-15-"))
+        account = postgres._unprivileged() if os.geteuid() == 0 else None
+        user = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
+        data, port = folder / "data", processes.free_port()
+        if account:
+            os.chown(folder, account.uid, account.gid)
+        common = {"cwd": "/", "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **user}
+        initialize = [
+            DEBIAN_15 / "initdb",
+            "-D",
+            data,
+            "-U",
+            "tester",
+            "-A",
+            "trust",
+            "-EUTF8",
+            "--locale=C",
+            "-N",
+        ]
+        subprocess.run(initialize, check=True, **common)  # type: ignore[call-overload]
+        settings = {**postgres.COMMON, **FASTER, "port": port, "shared_buffers": "256MB"}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        process = subprocess.Popen([DEBIAN_15 / "postgres", "-D", data, *options], **common)  # type: ignore[call-overload]
+        self._ends.append((process, folder))
+        server = Server(15, f"host=127.0.0.1 port={port} user=tester")
+        for _ in range(400):
+            try:
+                psycopg.connect(server.dsn("postgres"), connect_timeout=2).close()
+                return server
+            except psycopg.OperationalError:
+                assert process.poll() is None, "PostgreSQL 15 ended while it was starting"
+                time.sleep(0.05)
+        raise AssertionError("PostgreSQL 15 did not start")
+
+    def end(self) -> None:
+        """End everything that was started, and remove it."""
+        for process, folder in self._ends:
+            process.send_signal(signal.SIGQUIT)
+            process.wait(timeout=30)
+            shutil.rmtree(folder, ignore_errors=True)
+        sandbox.reset(self.folder)
+
+
+@contextmanager
+def _faster_postgres() -> Iterator[None]:
+    """The sandbox's own settings are about keeping data; what a test run keeps is thrown away at its end."""
+    instances = [postgres.INSTANCES[part].settings for part in _POSTGRES]
+    with mock.patch.dict(instances[0], FASTER), mock.patch.dict(instances[1], FASTER):
+        yield
