@@ -192,12 +192,23 @@ class Ledger:
         return fresh
 
     def finish(self, lake: Lake, commits: Sequence[Commit]) -> None:
-        """After the commit: append the manifest lines and note that they are there."""
-        lake.append_manifest(commits)
+        """After the commit: append the manifest lines and note that they are there.
+
+        Lines of the same tables that a killed run left out come before, since what follows may replace files
+        of theirs: a manifest is in the order of the commits.
+        """
+        rows = self._rows(
+            "SELECT * FROM ops.ledger WHERE NOT in_manifest AND table_name = ANY(%s) ORDER BY sequence",
+            sorted({commit.table for commit in commits}),
+        )
+        missing = [commit_of(row) for row in rows]
+        if not missing:
+            return
+        lake.append_manifest(missing)
         with self.connection.transaction():
             self.connection.execute(
                 "UPDATE ops.ledger SET in_manifest = true WHERE token = ANY(%s)",
-                ([commit.token for commit in commits],),
+                ([commit.token for commit in missing],),
             )
 
     def repair_manifest(self, lake: Lake) -> list[str]:
