@@ -13,7 +13,10 @@ from flows.extract.http import RestConnection
 from flows.sandbox.apis import SENDGRID_KEY, STRIPE_KEY
 from flows.sandbox.apis.store import Store
 from tests.flows.company import Company, Place
+from tests.flows.kill_story import story
 from tests.house import House
+
+__all__ = ["story"]
 
 
 @dataclass

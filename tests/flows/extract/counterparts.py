@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / ".cache" / "counterparts"
 STRIPE_MOCK = "github.com/stripe/stripe-mock@v0.203.0"
+TOXIPROXY = "github.com/Shopify/toxiproxy/v2/cmd/server@v2.12.0"
 PRISM = "@stoplight/prism-cli@5"
 
 
@@ -31,6 +32,13 @@ def stripe_mock() -> Path:
     """Path of stripe-mock, built from source when it is not there yet (40 s); skips or fails without Go."""
     environment = {"GOBIN": str(CACHE), "GOPATH": str(CACHE / "gopath"), "GOFLAGS": "-modcacherw"}
     return _installed(CACHE / "stripe-mock", ["go", "install", STRIPE_MOCK], environment)
+
+
+def toxiproxy() -> Path:
+    """Path of Toxiproxy, built from source when it is not there yet (25 s); skips or fails without Go."""
+    folder = CACHE / "toxiproxy"
+    environment = {"GOBIN": str(folder), "GOPATH": str(CACHE / "gopath"), "GOFLAGS": "-modcacherw"}
+    return _installed(folder / "server", ["go", "install", TOXIPROXY], environment)
 
 
 def prism() -> Path:
