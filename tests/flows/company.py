@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +17,7 @@ from unittest import mock
 import psycopg
 
 from flows.__main__ import main
-from flows.sandbox import Part, State, world
+from flows.sandbox import Part, State, read, world
 from tests.flows.sandbox import truth
 from tests.house import House, Server
 
@@ -40,6 +40,23 @@ class Done:
         return self.out + self.err
 
 
+def run_here(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Done:
+    """`python -m flows WORDS` in this process: the same code, without the seconds that imports take."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        contextlib.chdir(folder),
+        _prefect(environment),
+    ):
+        try:
+            code = main(words)
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+    return Done(code, out.getvalue(), err.getvalue())
+
+
 @dataclass
 class Place:
     """A warehouse and a lake, and the services that feed them: what `python -m flows` is pointed at."""
@@ -51,36 +68,25 @@ class Place:
     """Variables beside those of the sandbox; tests may change it."""
 
     def run(self, *words: str, **more: str) -> Done:
-        """`python -m flows WORDS` in this process: the same code, without the seconds that imports take."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict(os.environ, self.environment | more),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            contextlib.chdir(self.lake.parent),
-            _prefect(self.environment),
-        ):
-            try:
-                code = main(words)
-            except SystemExit as leaving:
-                code = leaving.code if isinstance(leaving.code, int) else 1
-        return Done(code, out.getvalue(), err.getvalue())
+        """`python -m flows WORDS`, in this process."""
+        return run_here(words, self.lake.parent, self.environment | more)
 
-    def spawn(self, *words: str, **more: str) -> subprocess.Popen[str]:
-        """`python -m flows WORDS` in a process of its own."""
+    def spawn(self, *words: str, models: Path | None = None, **more: str) -> subprocess.Popen[str]:
+        """`python -m flows WORDS` in a process of its own; `models` holds another package `transforms`."""
+        path = os.pathsep.join(str(folder) for folder in (models, ROOT) if folder)
         return subprocess.Popen(
             [sys.executable, "-m", "flows", *words],
             cwd=self.lake.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **more},
+            env={**os.environ, "PYTHONPATH": path, **self.environment, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
         )
 
-    def command(self, *words: str, **more: str) -> Done:
+    def command(self, *words: str, models: Path | None = None, **more: str) -> Done:
         """The same, waited for."""
-        process = self.spawn(*words, **more)
+        process = self.spawn(*words, models=models, **more)
         out, err = process.communicate(timeout=240)
         return Done(process.returncode, out, err)
 
@@ -92,6 +98,10 @@ class Place:
             connection.execute("set timezone to 'UTC'")
             cursor = connection.execute(query.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    def application(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of the place's own application."""
+        return replace(self, warehouse_dsn=self.environment["ANALYTICS_APP_DSN"]).rows(query)
 
     def value(self, query: str, *parameters: Any) -> Any:
         """The first column of the first row."""
@@ -133,6 +143,18 @@ class Place:
         return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
+def with_models(folder: Path, changes: Mapping[str, tuple[str, str]]) -> Path:
+    """A copy of the package `transforms` in which some files read otherwise, for `spawn` and `command`."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "transforms", folder / "transforms", ignore=ignored, dirs_exist_ok=True)
+    for path, (old, new) in changes.items():
+        file = folder / "transforms" / path
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{path} has no single {old!r} any more: adapt this test"
+        file.write_text(text.replace(old, new), encoding="utf-8")
+    return folder
+
+
 @dataclass
 class Company:
     """The sandbox's world. It only ever goes on; what is built of it follows before it is copied."""
@@ -164,10 +186,15 @@ class Company:
             self._built = True
         return place
 
-    def copy(self) -> Place:
-        """A copy of what is built, fed by the same sources."""
+    def copy(self, *, own_application: bool = False) -> Place:
+        """A copy of what is built, fed by the same sources; or with a copy of the application's database."""
         built = self.built()
-        return self._place(self.house.server().empty("warehouse"), built)
+        place = self._place(self.house.server().empty("warehouse"), built)
+        if own_application:
+            state = self.state()
+            assert state.app_dsn is not None
+            place.environment["ANALYTICS_APP_DSN"] = Server(18, state.app_dsn).empty("app")
+        return place
 
     def empty(self, server: Server | None = None) -> Place:
         """An empty warehouse and lake, fed by the same sources."""
@@ -210,13 +237,11 @@ def _link(source: str, target: str) -> str:
 @contextlib.contextmanager
 def _prefect(environment: Mapping[str, str]) -> Iterator[None]:
     """Prefect read its settings when it was imported; a run uses the sandbox's server all the same."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-
-    from flows.sandbox import read
-
-    state = read(Path(environment["ANALYTICS_SANDBOX"]))
+    state = read(Path(environment["ANALYTICS_SANDBOX"])) if "ANALYTICS_SANDBOX" in environment else None
     if state is None or state.prefect_url is None:
         yield
         return
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
     with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
         yield
