@@ -13,7 +13,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ from flows.settings import Settings
 from flows.stores.upkeep import analyze, refresh, retire
 from quality import CheckResult
 from transforms import catalog, registry
-from transforms.contract import Table
+from transforms.contract import Kafka, SourceEntity, Table
 
 ROWS_AT_ONCE = 4_000_000
 
@@ -52,6 +52,8 @@ class Place:
     """Only these models are built; None: all."""
     backfill: tuple[str, str] | None = None
     """First day and the day after the last: partitions that are asked for before the run."""
+    topics: tuple[tuple[str, str], ...] = ()
+    """Entities of events that are read from another topic than the declared one."""
 
 
 class _WorldSettings(Settings):
@@ -120,7 +122,7 @@ def play(place: Place, run_id: str = "run") -> None:
             _ask_for(offered, *place.backfill)
         for entity in registry.entities():
             if place.sources is None or entity.table in place.sources:
-                landing.land(offered, entity, run_id)
+                landing.land(offered, _of_topic(entity, dict(place.topics)), run_id)
         build_all(offered, place, run_id)
         published = [table for table in models(place) if table.is_published]
         for table in published:
@@ -129,6 +131,12 @@ def play(place: Place, run_id: str = "run") -> None:
         analyze(offered.warehouse, published[:1])
         refresh(offered.warehouse)
         lakeshell.write(offered.lake, registry.tables().values())
+
+
+def _of_topic(entity: SourceEntity, topics: Mapping[str, str]) -> SourceEntity:
+    if not isinstance(entity.read, Kafka) or entity.name not in topics:
+        return entity
+    return replace(entity, read=replace(entity.read, topic=topics[entity.name]))
 
 
 def build_all(offered: Services, place: Place, run_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,19 +25,23 @@ class Story:
 
     world: KillWorld
 
-    def __post_init__(self) -> None:
+    _unharmed: dict[str, tuple[Seen, dict[str, int]]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _before(self) -> Place:
+        """What the first run made of the first days. From then on the sources stand still, a day further."""
         self.world.create()
-        self._before = self.world.place()
-        run(self._before)
-        # From here on the sources stand still: every later run reads the same.
+        place = self.world.place()
+        run(place)
         self.world.advance()
-        self._unharmed: dict[str, tuple[Seen, dict[str, int]]] = {}
+        return place
 
     def stage(self, name: str) -> Stage:
         """What stands before the run that is killed."""
+        before = self._before
         stages: dict[str, Callable[[], Stage]] = {
-            "first": lambda: Stage("first", replace(self._before, now=self.world.now)),
-            "second": lambda: self.world.stage("second", self._before),
+            "first": lambda: Stage("first", replace(before, now=self.world.now)),
+            "second": lambda: self.world.stage("second", before),
             "backfill": lambda: self.world.stage(
                 "backfill", self._after, backfill=("2025-11-01", "2025-11-03")
             ),

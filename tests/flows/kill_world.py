@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -95,6 +97,14 @@ class KillWorld:
         lived = lives.advance(*self._sources(), days=1)
         self.now = lived.end.isoformat()
 
+    def new_topic(self, name: str) -> str:
+        """Another topic of one partition that takes messages of 4 MB; its name."""
+        topic = f"{name}-{os.urandom(3).hex()}"
+        admin = AdminClient({"bootstrap.servers": str(self.state.kafka_bootstrap)})
+        options = {"max.message.bytes": "4000000"}
+        admin.create_topics([NewTopic(topic, num_partitions=1, config=options)])[topic].result(20)
+        return topic
+
     def _sources(self) -> tuple[Path, str, str, Path]:
         bootstrap = self.state.kafka_bootstrap
         assert bootstrap is not None
@@ -104,7 +114,7 @@ class KillWorld:
         """A new, empty warehouse and lake."""
         with self.lock:
             number = next(self.numbers)
-        given = {"sources": SOURCES, "models": MODELS, **more}
+        given = {"sources": SOURCES, "models": MODELS, "now": self.now, **more}
         lake = str(self.folder / f"lake-{number}")
         return Place(
             app_dsn=self.app_dsn,
@@ -112,7 +122,6 @@ class KillWorld:
             kafka_bootstrap=str(self.state.kafka_bootstrap),
             apis_url=str(self.state.stripe_url),
             lake=lake,
-            now=self.now,
             **given,
         )
 
@@ -149,6 +158,11 @@ def run(place: Place) -> None:
     assert _exit_code(kill_child.play, place, f"run-{os.urandom(3).hex()}") == 0, (
         f"the run at {place.lake} failed"
     )
+
+
+def try_run(place: Place) -> int | None:
+    """One ordinary run that may fail; its exit code."""
+    return _exit_code(kill_child.play, place, f"run-{os.urandom(3).hex()}")
 
 
 def count(place: Place) -> dict[str, int]:

@@ -1,0 +1,273 @@
+"""What a run meets besides being killed: cut connections, servers that stop, full disks, other runs.
+
+"Equal" is `differences(...) == []`: EXCEPT ALL in both directions on every published table, the same staging
+content and dead letters, nothing left over, manifest = ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+import flows.sandbox as sandbox
+from flows.sandbox import Part, processes
+from flows.stores.lake import Lake
+from flows.stores.publication import Way
+from flows.stores.publish import publish
+from flows.stores.warehouse import Warehouse, WarehouseError
+from tests.flows.extract.counterparts import free_port, running, toxiproxy
+from tests.flows.kill_child import Place
+from tests.flows.kill_compare import differences, seen
+from tests.flows.kill_story import Story
+from tests.flows.kill_world import run, try_run
+from tests.flows.stores.world import DAY, EVENTS, built, create, visits
+from warehouse_ddl.files import bootstrap
+
+SEED = 20251103
+
+
+# ------------------------------------------------------------------------------------- a connection is cut
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[str]:
+    """Toxiproxy's own address."""
+    program, port = toxiproxy(), free_port()
+    with running([str(program), "-host", "127.0.0.1", "-port", str(port)], port) as address:
+        yield address
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_a_connection_cut_anywhere_in_the_answers_changes_nothing(story: Story, proxy: str) -> None:
+    """Twenty runs, each with every connection to the warehouse cut after some number of bytes."""
+    unharmed = story.unharmed("second")[0]
+    chance = random.Random(SEED)
+    failed = 0
+    for number in range(20):
+        place = story.world.copy(story.stage("second"))
+        given = conninfo_to_dict(place.warehouse_dsn)
+        listen = free_port()
+        body = {
+            "name": f"cut{number}",
+            "listen": f"127.0.0.1:{listen}",
+            "upstream": f"127.0.0.1:{given['port']}",
+        }
+        httpx.post(f"{proxy}/proxies", json=body, trust_env=False).raise_for_status()
+        # ADBC reads the type catalog first, over 100 kB; psycopg's connections say less than that in all.
+        size = int(chance.choice([2_000, 20_000, 150_000, 400_000]) * (0.5 + chance.random()))
+        toxic = {"type": "limit_data", "stream": "downstream", "attributes": {"bytes": size}}
+        httpx.post(f"{proxy}/proxies/cut{number}/toxics", json=toxic, trust_env=False).raise_for_status()
+        through = make_conninfo(place.warehouse_dsn, port=listen, sslmode="disable", gssencmode="disable")
+        failed += try_run(replace(place, warehouse_dsn=through)) != 0
+        httpx.delete(f"{proxy}/proxies/cut{number}", trust_env=False).raise_for_status()
+        run(place)
+        assert differences(unharmed, seen(place)) == [], f"cut after {size} bytes"
+        story.world.remove(place)
+    assert failed >= 10
+
+
+# -------------------------------------------------------------------------------- PostgreSQL stops mid-COPY
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_postgresql_stopped_in_the_middle_of_a_copy_shows_no_row_of_it(tmp_path: Path) -> None:
+    """At ten points of a COPY of 200,000 rows: none is seen, and all of them after one more publish."""
+    folder = tmp_path / "sandbox"
+    try:
+        state = sandbox.start(folder, frozenset({Part.WAREHOUSE_POSTGRES}))
+        dsn = str(state.warehouse_dsn)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for statement in bootstrap():
+                connection.execute(statement.encode())
+        create(dsn, EVENTS)
+        hit = 0
+        with Lake(tmp_path / "lake") as lake:
+            for number in range(10):
+                rows = 200_000 + number
+                item = built(
+                    lake, EVENTS, DAY, _other_visits(number, rows), batch=f"b{number}", version=number
+                )
+                before = _count(dsn)
+                way: Way | None = "swap" if number else None
+                stop = threading.Thread(target=_stop_in_copy, args=(dsn, folder, 15_000 * (number + 1)))
+                stop.start()
+                try:
+                    publish(
+                        EVENTS, [item], warehouse=Warehouse(dsn), lake=lake, way="swap" if number else None
+                    )
+                except WarehouseError as error:
+                    hit += 1
+                    assert "doctor" in str(error)  # noqa: PT017
+                stop.join()
+                dsn = str(sandbox.start(folder, frozenset({Part.WAREHOUSE_POSTGRES})).warehouse_dsn)
+                assert _count(dsn) in (before, rows)
+                publish(EVENTS, [item], warehouse=Warehouse(dsn), lake=lake, way=way)
+                assert _count(dsn) == rows
+        assert hit >= 8
+    finally:
+        sandbox.reset(folder)
+
+
+def _other_visits(number: int, rows: int) -> str:
+    return visits(DAY, rows, mark=f"{number} ").replace("i * 40000)", "i * 200)")
+
+
+def _count(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("select count(*) from analytics.fct_visits").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _stop_in_copy(dsn: str, folder: Path, rows: int) -> None:
+    """Stop the server at once (SIGQUIT: no checkpoint) when a COPY has taken in so many rows."""
+    state = sandbox.read(folder)
+    assert state is not None
+    process = state.parts[Part.WAREHOUSE_POSTGRES].process
+    assert process is not None
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(dsn, autocommit=True) as connection:
+        for _ in range(20_000):
+            found = connection.execute(
+                "select 1 from pg_stat_progress_copy where tuples_processed >= %s", (rows,)
+            ).fetchone()
+            if found is not None:
+                break
+            time.sleep(0.001)
+    processes.end(process, [(signal.SIGQUIT, 20.0), (signal.SIGKILL, 5.0)])
+
+
+# ---------------------------------------------------------------------------------------- no space is left
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """A file system of this size; skips where nobody may mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0777", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a small file system, and not in every container")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _enlarge(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=600m", str(folder)], check=True)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("megabytes", [1, 2])
+def test_a_lake_without_space_commits_nothing_half_and_the_run_resumes_unaided(
+    story: Story, tmp_path: Path, megabytes: int
+) -> None:
+    disk = tmp_path / "disk"
+    with _small_disk(disk, megabytes):
+        place = replace(story.world.copy(story.stage("first")), lake=str(disk / "lake"))
+        assert try_run(place) != 0
+        with psycopg.connect(place.warehouse_dsn, autocommit=True) as connection:
+            named = {
+                str(path)
+                for (path,) in connection.execute(
+                    "select file ->> 'path' from ops.ledger, jsonb_array_elements(files) file"
+                ).fetchall()
+            }
+        with Lake(place.lake) as lake:
+            for layer, table in lake.manifests():
+                for commit in lake.manifest(layer, table):
+                    assert {file.path for file in commit.add} <= named
+                    lake.paths(commit.add)
+        _enlarge(disk)
+        run(place)
+        assert differences(story.unharmed("first")[0], seen(place)) == []
+
+
+@pytest.mark.full
+def test_a_warehouse_without_space_shows_nothing_half_and_the_run_resumes_unaided(
+    story: Story,
+) -> None:
+    disk = Path("/tmp") / f"space-{uuid.uuid4().hex[:8]}"
+    try:
+        with _small_disk(disk, 11):
+            space, name = f"small_{uuid.uuid4().hex[:8]}", f"t_{uuid.uuid4().hex[:10]}"
+            server = story.world.server
+            with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+                data = connection.execute("show data_directory").fetchone()
+                assert data is not None
+                folder = disk / "space"
+                folder.mkdir()
+                owner = Path(data[0]).stat()
+                os.chown(folder, owner.st_uid, owner.st_gid)
+                connection.execute(f"create tablespace {space} location '{folder}'".encode())
+                connection.execute(f"create database {name} tablespace {space}".encode())
+            try:
+                place = replace(story.world.copy(story.stage("first")), warehouse_dsn=server.dsn(name))
+                assert try_run(place) != 0
+                _enlarge(disk)
+                run(place)
+                assert differences(story.unharmed("first")[0], seen(place)) == []
+            finally:
+                with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+                    connection.execute(f"drop database if exists {name} with (force)".encode())
+                    connection.execute(f"drop tablespace {space}".encode())
+    finally:
+        shutil.rmtree(disk, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------- several runs at once
+
+
+def _at_once(place: Place, many: int) -> list[float]:
+    """So many runs of one place at the same time, each in its process; the seconds that each took."""
+
+    def one(number: int) -> float:
+        began = time.monotonic()
+        run(place)
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(many) as pool:
+        return list(pool.map(one, range(many)))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_eight_runs_of_one_table_at_once_equal_one_twenty_times(story: Story) -> None:
+    """One table and what hangs on it are due; eight processes build and publish them at once."""
+    unharmed = story.unharmed("second")[0]
+    stage = story.stage("second")
+    due = ("fct_events", "mart_daily_metrics", "mart_user_activity")
+    models = tuple(name for name in stage.place.models or () if name not in due)
+    before = story.world.copy(replace(stage, place=replace(stage.place, models=models)))
+    run(before)
+    ready = story.world.stage("ready", before, models=stage.place.models, sources=())
+    for number in range(20):
+        place = story.world.copy(ready)
+        seconds = _at_once(place, 8)
+        assert max(seconds) < 60
+        assert differences(unharmed, seen(place)) == [], f"round {number}"
+        story.world.remove(place)
+
+
+@pytest.mark.full
+def test_four_whole_runs_at_once_equal_one(story: Story) -> None:
+    place = story.world.copy(story.stage("second"))
+    _at_once(place, 4)
+    assert differences(story.unharmed("second")[0], seen(place)) == []
