@@ -30,8 +30,6 @@ from flows.extract import SourceError
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
-# stamina's own line names neither what failed nor why, and goes to stderr where no logging is set up.
-logging.getLogger("stamina").setLevel(logging.ERROR)
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
