@@ -83,8 +83,11 @@ class Workshop:
         name = self.load(stem, "load", rows, bounds)
         if partition is not None:
             self.index(name)
-        self.freeze(name)
-        self.read_back(name, rows)
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            frozen = pool.submit(self._freeze_beside, name)
+            self.read_back(name, rows)
+            frozen.result()
+        failpoint("publish.vacuumed")
         return name
 
     def index(self, name: str) -> None:
@@ -119,8 +122,12 @@ class Workshop:
 
     def freeze(self, name: str) -> None:
         """VACUUM (FREEZE, ANALYZE): visible to every snapshot, index-only scans need no heap, plans fit."""
-        self.connection.execute(sql.SQL("VACUUM (FREEZE, ANALYZE) {}").format(_unpublished(name)))
-        failpoint("publish.vacuumed")
+        self.connection.execute(_freeze(name))
+
+    def _freeze_beside(self, name: str) -> None:
+        """The same on a connection of its own: it is one process's work, and so is reading back."""
+        with self.warehouse.connect() as other:
+            other.execute(_freeze(name))
 
     def is_frozen(self, name: str) -> bool:
         """Whether every row is visible to snapshots of any age."""
@@ -215,6 +222,10 @@ def index_columns(columns: Sequence[str]) -> sql.Composable:
         name, _, order = column.partition(" ")
         parts.append(sql.Identifier(name) + (sql.SQL(" DESC") if order.strip() == "desc" else sql.SQL("")))
     return sql.SQL(", ").join(parts)
+
+
+def _freeze(name: str) -> sql.Composed:
+    return sql.SQL("VACUUM (FREEZE, ANALYZE) {}").format(_unpublished(name))
 
 
 def _listed(names: Sequence[str]) -> sql.Composable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -13,15 +14,17 @@ import duckdb
 import psycopg
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
-from adbc_driver_postgresql import dbapi
 from duckdb import DuckDBPyRelation
 from psycopg import Connection
 
 from flows.errors import FlowsError
+from flows.stores.batches import SharedBatches
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
 
+STREAMS = 2
+"""Connections that share one COPY."""
 _BATCH_ROWS = 122_880
 _EXACT = {
     "bool": "BOOLEAN",
@@ -155,18 +158,36 @@ class Warehouse:
         return exact
 
     def copy(self, schema: str, name: str, columns: list[PostgresColumn], relation: DuckDBPyRelation) -> int:
-        """COPY a relation into a plain table in a transaction of its own; returns the number of rows.
+        """COPY a relation into a table that nobody reads yet; returns the number of rows.
 
-        Streams: memory does not grow with the rows. `columns` are the table's own (see `columns`).
+        Each of STREAMS connections COPYs every other batch in a transaction of its own: after an error a part
+        of the rows may be there. Streams: memory does not grow with the rows. `columns` are the table's own
+        (see `columns`).
         """
         with readable_errors(f"{schema}.{name}"):
             reader = _with_plain_booleans(self.exact(columns, relation).to_arrow_reader(_BATCH_ROWS))
-            with self._copying() as connection, closing(connection.cursor()) as cursor:
-                return int(cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema))
+            shared = SharedBatches(reader)
+            # PostgreSQL needs longer for a batch than we to make one: two of its processes use both cores.
+            with ThreadPoolExecutor(STREAMS if shared.has_many else 1) as pool:
+                copies = [
+                    pool.submit(self._copy, schema, name, shared)
+                    for _ in range(STREAMS if shared.has_many else 1)
+                ]
+                try:
+                    return sum(copy.result() for copy in as_completed(copies))
+                except BaseException:
+                    shared.stop()
+                    raise
+
+    def _copy(self, schema: str, name: str, shared: SharedBatches) -> int:
+        with self._copying() as connection, closing(connection.cursor()) as cursor:
+            return int(cursor.adbc_ingest(name, shared.reader(), mode="append", db_schema_name=schema))
 
     @contextmanager
     def _copying(self) -> Iterator[Any]:
         """An ADBC connection in autocommit, where one COPY is one transaction; kept only if it served."""
+        from adbc_driver_postgresql import dbapi  # brings pandas: 1 s that only a COPY should cost
+
         connection = self._kept() or dbapi.connect(self._dsn, autocommit=True)
         try:
             yield connection
