@@ -1,0 +1,94 @@
+"""Fifty million events from raw files to published leaves and marts: memory stays, time is linear."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from flows.services import Services
+from flows.settings import Settings, load
+from quality.expectations import close as close_sessions
+from tests.benchmarks.measure import Result, stopwatch
+from tests.benchmarks.pipeline import days, downstream, land, whole_run
+from tests.benchmarks.server import Server, settle
+
+ROWS_A_DAY = 500_000
+DAYS = 100
+_PARTS = 4
+_FIRST = "2025-01-01"
+
+
+def run(server: Server, full: bool) -> Iterator[Result]:
+    """Landed in parts of 25 days; each part is run by a process of its own, as a daily schedule would after
+    an outage. The memory is the largest process's; time per part must not grow with what is there."""
+    if not full:
+        return
+    seconds: list[float] = []
+    peaks: list[float] = []
+    with server.services() as services:
+        every = days(_FIRST, DAYS)
+        size = DAYS // _PARTS
+        for part in range(_PARTS):
+            for day in every[part * size : (part + 1) * size]:
+                land(services, [day], ROWS_A_DAY)
+            settle(services.settings.require("warehouse_dsn"))
+            elapsed, peak = _in_child(services.settings, f"part-{part}")
+            seconds.append(elapsed)
+            peaks.append(peak)
+        with services.warehouse.connect() as connection:
+            found = connection.execute("select count(*) from analytics.fct_events").fetchone()
+        distinct = DAYS * (ROWS_A_DAY - ROWS_A_DAY // 40)
+        assert found == (distinct,), f"{found} events are published, {distinct} were sent"
+    details = {
+        "events": DAYS * ROWS_A_DAY,
+        "seconds": {"parts": [round(value, 1) for value in seconds]},
+        "peak_gb": [round(value, 2) for value in peaks],
+    }
+    yield Result(
+        "backfill of 50,000,000 events: peak memory", max(peaks), "GB", 2.0, "at most", None, details
+    )
+    yield Result(
+        "backfill of 50,000,000 events: last quarter ÷ first quarter (linear is 1)",
+        seconds[-1] / seconds[0],
+        "×",
+        1.25,
+        "at most",
+        None,
+        details,
+    )
+
+
+def _in_child(settings: Settings, run_id: str) -> tuple[float, float]:
+    """Seconds and peak memory (GB) of one run in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    fields = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in settings.model_dump().items()
+        if value is not None
+    }
+    child = context.Process(target=_child, args=(there, fields, run_id))
+    child.start()
+    there.close()
+    try:
+        elapsed, peak = here.recv()
+    except EOFError:
+        raise AssertionError(f"The run {run_id} died; see the error above.") from None
+    finally:
+        child.join()
+    return elapsed, peak
+
+
+def _child(answer: Connection, fields: dict[str, object], run_id: str) -> None:
+    services = Services(load(**{**fields, "lake": Path(str(fields["lake"]))}))
+    with services.lake, stopwatch() as elapsed:
+        whole_run(services, downstream(), run_id)
+    close_sessions()
+    unit = 1 << 30 if sys.platform == "darwin" else 1 << 20
+    answer.send((elapsed(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit))
