@@ -51,7 +51,7 @@ typed as (
         case
             when contains(text, ',}') or contains(text, ',]') or contains(text, ', ') or contains(text, chr(10)) or contains(text, chr(13)) or contains(text, chr(9))
                 or contains(lower(text), 'nan') or contains(lower(text), 'inf')
-                or contains(event.properties, '.') or regexp_matches(event.properties, '[0-9][eE]') or length(event.properties) > 256
+                or regexp_matches(event.properties, '[0-9]([.][0-9]|[eE])') or length(event.properties) > 256
                 then case
                     when length(event.properties) > 256 or regexp_matches(
                         text, '[.][0-9]{16}|[0-9]{16}[.eE]|[0-9][eE][-+]?[0-9]{3,}\s*[,\]}]|[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]'
