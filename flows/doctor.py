@@ -109,9 +109,8 @@ def _warehouse(settings: Settings) -> list[Finding]:
 
 
 def _application(settings: Settings) -> list[Finding]:
-    from transforms.sources.app import ENTITIES
-
     from transforms.contract import Postgres
+    from transforms.sources.app import ENTITIES
 
     connection, findings = _postgres("application database", settings.require("app_dsn"))
     names = [f"{read.schema}.{read.table}" for e in ENTITIES if isinstance(read := e.read, Postgres)]
@@ -133,9 +132,9 @@ def _application(settings: Settings) -> list[Finding]:
 def _kafka(settings: Settings) -> list[Finding]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
-    from transforms.sources.events import ENTITIES
 
     from transforms.contract import Kafka
+    from transforms.sources.events import ENTITIES
 
     bootstrap = settings.require("kafka_bootstrap")
     client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **settings.kafka_options})

@@ -31,6 +31,10 @@ class Reader:
         self._catalog = catalog
         self._states: dict[str, dict[str, PartitionState]] = {}
 
+    def forget(self) -> None:
+        """Look again: something was committed."""
+        self._states.clear()
+
     def states(self, name: str) -> dict[str, PartitionState]:
         """Partition → state of a built table."""
         if name not in self._states:
@@ -80,6 +84,22 @@ class Reader:
             }
             files[name] = self._in_windows(name, wanted)
         return Inputs(files, frozenset(continued))
+
+    def within_lookback(self, table: Table, touched: Sequence[str]) -> dict[str, list[LakeFile]]:
+        """Partition → files of what stands where a key of the touched partitions can be known already."""
+        partition = table.partition
+        if partition is None:
+            return {}
+        reached = [
+            (start - table.lookback, end + table.lookback) for start, end in map(partition.bounds, touched)
+        ]
+        near: dict[str, list[LakeFile]] = {}
+        for window, state in self.states(table.name).items():
+            if window != WHOLE:
+                first, last = partition.bounds(window)
+                if any(first < end and last > start for start, end in reached):
+                    near[window] = list(state.files)
+        return near
 
     def can_continue(self, table: Table, item: Due) -> bool:
         """Whether upstream only added to a partition since it was built; otherwise it is built anew."""

@@ -15,9 +15,9 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-import quality
-from flows.build import content, guard
-from flows.build.content import FRESH, Unreadable
+from flows.build import content
+from flows.build.checks import Checks
+from flows.build.content import Unreadable
 from flows.build.inputs import Inputs, Reader, is_fed_by_landings
 from flows.build.states import planner_states
 from flows.deadletters import enter_unreadable
@@ -73,6 +73,7 @@ def build(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Bu
         job = _Job(services, ledger, now, run_id)
         if still_due:
             job.run(still_due)
+    job.built.checks = job.checks.results
     job.built.seconds = time.perf_counter() - begun
     return job.built
 
@@ -90,7 +91,7 @@ class _Job:
         self.catalog = registry.tables()
         self.reader = Reader(ledger, self.catalog)
         self.built = Built(work.table.name)
-        self.unrecorded: list[CheckResult] = []
+        self.checks = Checks(services, ledger, work.table, self.reader, run_id)
 
     def run(self, due: Sequence[Due]) -> None:
         """Take the way that the table's `write` and the state of each partition ask for."""
@@ -116,7 +117,7 @@ class _Job:
             since = str(marker.based_on.get(name, "")) if marker is not None else ""
             for landings in _chunks(self.reader.landings_since(name, since)):
                 self._append(name, landings)
-                self.reader = Reader(self.ledger, self.catalog)
+                self.reader.forget()
 
     def _append(self, name: str, landings: Sequence[Commit]) -> None:
         files = [file for landing in landings for file in landing.add]
@@ -124,7 +125,7 @@ class _Job:
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
         with self._connection() as connection:
             unreadable = content.compute(self.table, connection, self.lake, Inputs({name: files}))
-            near = self._within_lookback(sorted(content.partitions(connection)))
+            near = self.reader.within_lookback(self.table, sorted(content.partitions(connection)))
             rewritten = content.drop_known(self.table, connection, self.lake, near)
             for window in sorted(rewritten):
                 content.take_back_standing(self.table, connection, self.lake, window, near[window])
@@ -171,7 +172,7 @@ class _Job:
             for state in self.reader.states(self.table.name).values()
         ]
         self._record(commits, ())
-        self.reader = Reader(self.ledger, self.catalog)
+        self.reader.forget()
 
     # ------------------------------------------------------------------------------------------ becoming true
 
@@ -192,7 +193,7 @@ class _Job:
         windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
         standing = self.reader.states(self.table.name)
         joined = [window for window in windows if adds and window not in rewritten and window in standing]
-        self._check(connection, windows, [file for window in joined for file in standing[window].files])
+        self.checks.gate(connection, windows, [file for window in joined for file in standing[window].files])
         given = content.partitions(connection)
         changed: list[tuple[PartitionState, LakeFile, bool]] = []
         commits: list[tuple[Commit, PartitionState]] = []
@@ -252,7 +253,7 @@ class _Job:
                 warehouse=self.services.warehouse,
                 lake=self.lake,
                 run_id=self.run_id,
-                audit=self._audit,
+                audit=self.checks.audit,
                 views=owed,
             )
         )
@@ -271,8 +272,7 @@ class _Job:
                 enter_unreadable(
                     connection, self.ledger, self.lake, self.table, unreadable, self.services.settings.now()
                 )
-            guard.record(connection, self.run_id, self.unrecorded, self.services.settings.now())
-            self.unrecorded = []
+            self.checks.record(connection)
             failpoint("build.before_commit")
         failpoint("build.committed")
         self.ledger.finish(self.lake, [commit for commit, _ in commits])
@@ -306,76 +306,6 @@ class _Job:
         inputs = [dict(based_on.get(state.partition, {})), dict(based_on.get(WHOLE, {}))]
         text = json.dumps([state.version, self.work.fingerprint, *inputs], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-    # ------------------------------------------------------------------------------------------ checks
-
-    def _check(
-        self, connection: DuckDBPyConnection, windows: Sequence[str], joined: Sequence[LakeFile]
-    ) -> None:
-        """The gate. Raises CheckFailed after it has put what failed into quarantine."""
-        standing = None
-        if joined:
-            standing = guard.reference_relation(self.lake.paths(joined), self.table)
-        columns = ", ".join(engine.quoted(column.name) for column in self.table.columns)
-        relation = f"(select {columns} from {FRESH})"
-        references = self._references()
-        results = guard.hold(
-            connection, self.table, relation, standing=standing, references=references, partitions=windows
-        )
-        self.built.checks += results
-        self.unrecorded += results
-        failed = quality.blocking(results)
-        if not failed:
-            return
-        now = self.services.settings.now()
-        batch_id = f"{now:%Y%m%dT%H%M%S}-{self.run_id[:8]}"
-        folder = guard.quarantine(
-            self.lake, connection, self.table, failed, relation, references, windows, batch_id
-        )
-        with self.ledger.connection.transaction():
-            guard.record(self.ledger.connection, self.run_id, results, now)
-        raise guard.refuse(self.table, failed, folder)
-
-    def _audit(self, schema: str, names: Mapping[str, str]) -> None:
-        """Great Expectations over the tables that are about to be attached. Raises CheckFailed."""
-        results = guard.audit(self.services, self.table, schema, names)
-        self.built.checks += results
-        self.unrecorded += results
-        failed = quality.blocking(results)
-        if failed:
-            with self.ledger.connection.transaction():
-                guard.record(self.ledger.connection, self.run_id, results, self.services.settings.now())
-            raise guard.refuse(self.table, failed, None)
-
-    def _references(self) -> dict[str, str]:
-        """What the rules read beside the content: other tables as they stand in the lake, the source's
-        totals.
-        """
-        found: dict[str, str] = {}
-        for name in quality.requires(guard.gate_rules(self.table), self.table.name):
-            if name == "control_total":
-                found[name] = guard.control_totals(self.ledger.connection)
-            elif name in self.catalog:
-                paths = self.lake.paths(self.reader.everything(name))
-                found[name] = guard.reference_relation(paths, self.catalog[name])
-        return found
-
-    def _within_lookback(self, touched: Sequence[str]) -> dict[str, list[LakeFile]]:
-        """Partition → files of the standing partitions in which a key of the touched ones can be known."""
-        partition = self.table.partition
-        if partition is None or not touched:
-            return {}
-        reached = [
-            (start - self.table.lookback, end + self.table.lookback)
-            for start, end in map(partition.bounds, touched)
-        ]
-        near: dict[str, list[LakeFile]] = {}
-        for window, state in self.reader.states(self.table.name).items():
-            if window != WHOLE:
-                first, last = partition.bounds(window)
-                if any(first < end and last > start for start, end in reached):
-                    near[window] = list(state.files)
-        return near
 
     @contextmanager
     def _connection(self) -> Iterator[DuckDBPyConnection]:

@@ -1,0 +1,89 @@
+"""The checks of one build: the gate over its content, Great Expectations over its tables, the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+from psycopg import Connection
+
+import quality
+from flows.build import guard
+from flows.build.content import FRESH
+from flows.build.inputs import Reader
+from flows.services import Services
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import LakeFile
+from quality import CheckResult
+from transforms import engine, registry
+from transforms.contract import Table
+
+
+class Checks:
+    """What one build was held to. `results` are all of them, in the order they were made."""
+
+    def __init__(self, services: Services, ledger: Ledger, table: Table, reader: Reader, run_id: str) -> None:
+        self.results: list[CheckResult] = []
+        self._unrecorded: list[CheckResult] = []
+        self._services = services
+        self._ledger = ledger
+        self._table = table
+        self._reader = reader
+        self._run_id = run_id
+
+    def gate(
+        self, connection: DuckDBPyConnection, windows: Sequence[str], joined: Sequence[LakeFile]
+    ) -> None:
+        """Every rule over `fresh`, and over the files it joins where a rule is of both.
+
+        Raises CheckFailed after what failed was put into quarantine.
+        """
+        lake, table = self._services.lake, self._table
+        standing = guard.reference_relation(lake.paths(joined), table) if joined else None
+        columns = ", ".join(engine.quoted(column.name) for column in table.columns)
+        relation = f"(select {columns} from {FRESH})"
+        references = self._references()
+        results = guard.hold(
+            connection, table, relation, standing=standing, references=references, partitions=windows
+        )
+        failed = self._note(results)
+        if not failed:
+            return
+        batch_id = f"{self._services.settings.now():%Y%m%dT%H%M%S}-{self._run_id[:8]}"
+        folder = guard.quarantine(lake, connection, table, failed, relation, references, windows, batch_id)
+        self._record_now()
+        raise guard.refuse(table, failed, folder)
+
+    def audit(self, schema: str, names: Mapping[str, str]) -> None:
+        """Great Expectations over the tables that are about to be seen. Raises CheckFailed."""
+        failed = self._note(guard.audit(self._services, self._table, schema, names))
+        if failed:
+            self._record_now()
+            raise guard.refuse(self._table, failed, None)
+
+    def record(self, connection: Connection[Any]) -> None:
+        """Write the results since the last time to ops.check_result, in the caller's transaction."""
+        guard.record(connection, self._run_id, self._unrecorded, self._services.settings.now())
+        self._unrecorded = []
+
+    def _note(self, results: Sequence[CheckResult]) -> list[CheckResult]:
+        self.results += results
+        self._unrecorded += results
+        return quality.blocking(results)
+
+    def _record_now(self) -> None:
+        with self._ledger.connection.transaction():
+            self.record(self._ledger.connection)
+
+    def _references(self) -> dict[str, str]:
+        """What the rules read beside the content: other tables as they stand, the totals of the source."""
+        found: dict[str, str] = {}
+        catalog = registry.tables()
+        for name in quality.requires(guard.gate_rules(self._table), self._table.name):
+            if name == "control_total":
+                found[name] = guard.control_totals(self._ledger.connection)
+            elif name in catalog:
+                paths = self._services.lake.paths(self._reader.everything(name))
+                found[name] = guard.reference_relation(paths, catalog[name])
+        return found
