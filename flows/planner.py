@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from transforms.contract import Layer, Partition, Table, Write
+from transforms.contract import Layer, Partition, Table, Write, moved
 
 WHOLE = ""
 """Partition key of what has no windows, or of rows whose window can't be told."""
@@ -79,7 +79,7 @@ def overlapping(
     if upstream is None:
         return sorted(windows)
     start, end = partition.bounds(key)
-    start, end = start - table.lookback, end + table.lookback
+    start, end = moved(start, -table.lookback), moved(end, table.lookback)
     return sorted(
         window
         for window in windows

@@ -73,6 +73,17 @@ class Column:
     max_length: int | None = None
 
 
+FIRST_INSTANT, LAST_INSTANT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+def moved(moment: datetime, by: timedelta) -> datetime:
+    """An instant moved in time, within the years 1 to 9999: messages claim any time."""
+    try:
+        return moment + by
+    except OverflowError:
+        return LAST_INSTANT if by > timedelta(0) else FIRST_INSTANT
+
+
 @dataclass(frozen=True)
 class Partition:
     """Half-open UTC windows over one column. The column never changes for a key."""
@@ -88,14 +99,18 @@ class Partition:
         return moment.isoformat()[: 10 if self.every == "day" else 7]
 
     def bounds(self, key: str) -> tuple[datetime, datetime]:
-        """The half-open range [start, end) of a window, in UTC. Raises ContractError for a malformed key."""
+        """The half-open range [start, end) of a window, in UTC. Raises ContractError for a malformed key.
+
+        The last window of the year 9999 ends with the last instant that can be told.
+        """
         try:
             if self.every == "day":
                 start = datetime.strptime(key, "%Y-%m-%d").replace(tzinfo=UTC)
-                return start, start + timedelta(days=1)
+                return start, moved(start, timedelta(days=1))
             start = datetime.strptime(key, "%Y-%m").replace(tzinfo=UTC)
-            return start, (start + timedelta(days=32)).replace(day=1)
-        except (ValueError, OverflowError) as error:
+            end = moved(start, timedelta(days=32))
+            return start, end if end == LAST_INSTANT else end.replace(day=1)
+        except ValueError as error:
             form = "2025-10-07" if self.every == "day" else "2025-10"
             raise ContractError(f"'{key}' is no {self.every} partition; write it like {form}.") from error
 

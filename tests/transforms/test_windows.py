@@ -9,7 +9,16 @@ import pytest
 from duckdb import DuckDBPyConnection
 
 from transforms import windows
-from transforms.contract import Column, ContractError, Layer, Partition, Table
+from transforms.contract import (
+    FIRST_INSTANT,
+    LAST_INSTANT,
+    Column,
+    ContractError,
+    Layer,
+    Partition,
+    Table,
+    moved,
+)
 
 TIMES = """
     select * from (values
@@ -125,9 +134,17 @@ def test_a_partition_key_and_its_bounds_agree(every: str, key: str) -> None:
     assert partition.key(end) != key
 
 
-@pytest.mark.parametrize(
-    "key", ["9999-12-31", "2025-02-30", "2025-10", "../2025-10-07", "2025-10-07\x00", ""]
-)
+@pytest.mark.parametrize(("every", "key"), [("day", "9999-12-31"), ("month", "9999-12")])
+def test_the_last_window_of_all_ends_with_the_last_instant(every: str, key: str) -> None:
+    partition = Partition("at", "day" if every == "day" else "month")
+    start, end = partition.bounds(key)
+    assert partition.key(start) == partition.key(end) == key
+    assert end == LAST_INSTANT
+    assert moved(end, timedelta(days=8)) == LAST_INSTANT
+    assert moved(FIRST_INSTANT, -timedelta(days=8)) == FIRST_INSTANT
+
+
+@pytest.mark.parametrize("key", ["2025-02-30", "2025-10", "../2025-10-07", "2025-10-07\x00", ""])
 def test_a_key_without_a_whole_day_is_refused(key: str) -> None:
     with pytest.raises(ContractError, match="is no day partition"):
         Partition("at", "day").bounds(key)
