@@ -7,6 +7,7 @@ import argparse
 import quality
 from flows.build import guard
 from flows.services import open_services
+from flows.stores.warehouse import readable_errors
 from quality.published import check_published
 from transforms import registry
 
@@ -17,9 +18,10 @@ def command(arguments: argparse.Namespace) -> int:
     names = registry.select(arguments.table) if arguments.table else None
     tables = [table for table in registry.build_order() if names is None or table.name in names]
     now = services.settings.now()
-    results = check_published(
-        services.settings.require("warehouse_dsn"), tables, now, all_history=arguments.all_history
-    )
+    with readable_errors():
+        results = check_published(
+            services.settings.require("warehouse_dsn"), tables, now, all_history=arguments.all_history
+        )
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
     print(quality.render(results))

@@ -254,13 +254,14 @@ class _Landing:
         """The newest totals take the place of the older ones, which describe rows that have changed since."""
         if extract.control is None:
             return
-        connection.execute("delete from ops.control_total where entity = %s", (self.entity.table,))
+        entity = f"{self.entity.source}.{self.entity.name}"
+        connection.execute("delete from ops.control_total where entity = %s", (entity,))
         with connection.cursor() as cursor:
             cursor.executemany(
                 "insert into ops.control_total (entity, day, group_value, row_count, amount, token) "
                 "values (%s, %s, %s, %s, %s, %s)",
                 [
-                    (self.entity.table, total.day, total.group, total.row_count, total.amount, self.token)
+                    (entity, total.day, total.group, total.row_count, total.amount, self.token)
                     for total in extract.control
                     if total.day is not None
                 ],

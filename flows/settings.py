@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableSetting
 
 from flows import failpoints
 from flows.errors import FlowsError
@@ -62,6 +63,21 @@ class Settings(BaseSettings):
     """What one DuckDB connection may use before it spills to the lake's temporary folder."""
     failpoint: str | None = None
     debug: bool = False
+
+    @field_validator("warehouse_dsn", "app_dsn")
+    @classmethod
+    def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            import psycopg
+            from psycopg.conninfo import conninfo_to_dict
+
+            try:
+                conninfo_to_dict(value.get_secret_value())
+            except psycopg.ProgrammingError:
+                raise ValueError(
+                    "it is not written like postgresql://user:password@host:5432/database"
+                ) from None
+        return value
 
     @cached_property
     def sandbox_state(self) -> State | None:
@@ -155,8 +171,15 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "ANALYTICS_" + "_".join(str(part) for part in first["loc"]).upper()
+        reason = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"{name} can't be used: {first['msg']}. Correct it in the environment or in .env."
+            f"{name} can't be used: {reason}. Correct it in the environment or in .env."
+        ) from None
+    except UnreadableSetting as error:
+        # What is no single value is read as JSON; the library names the field between quotes.
+        name = f"ANALYTICS_{str(error).split(chr(34))[1].upper()}"
+        raise SettingsError(
+            f"{name} can't be used: it is not valid JSON. Correct it in the environment or in .env."
         ) from None
     if settings.failpoint:
         failpoints.arm(settings.failpoint)

@@ -34,8 +34,14 @@ def waiting(
         rows = sum(kafka.lag(kafka_bootstrap, entity.read.topic, positions, options=kafka_options).values())
         return {_window(entity, now): rows} if rows else {}
     if isinstance(entity.read, Postgres) and entity.read.mode == "incremental":
-        return _changed_rows(entity, entity.read, positions.get("mark"), app_dsn)
+        return _changed_rows(entity, entity.read, _seen(positions), app_dsn)
     return {}
+
+
+def _seen(positions: Mapping[str, Any]) -> object:
+    """The highest cursor that was read: a number's mark follows one run behind, see postgres.py."""
+    pending = positions.get("pending")
+    return pending["high"] if pending else positions.get("mark")
 
 
 def _window(entity: SourceEntity, now: datetime) -> str:
