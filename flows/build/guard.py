@@ -19,7 +19,7 @@ from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.planner import WHOLE
 from flows.services import Services
-from flows.stores.lake import Lake, encode_value
+from flows.stores.lake import QUARANTINE, Lake, encode_value
 from flows.stores.manifest import fsync_folder
 from quality import CheckResult
 from quality.expectations import validate
@@ -97,7 +97,7 @@ def quarantine(
     It stands in `<lake>/quarantine/<table>/`, is no part of the lake's tables, and stays until somebody
     removes it.
     """
-    folder = lake.root / "quarantine" / table.name
+    folder = lake.root / QUARANTINE / table.name
     folder.mkdir(parents=True, exist_ok=True)
     windows = None if list(partitions) == [WHOLE] else list(partitions)
     rules = {rule.name: rule for rule in quality.all_rules(table)}

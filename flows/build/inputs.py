@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flows.planner import WHOLE, Due, overlapping, reads_raw
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.manifest import Commit, LakeFile, fold
-from transforms.contract import Layer, Partition, Table, Write
+from transforms.contract import Layer, Partition, Table, Write, moved
 
 _UNCHANGING_KINDS = {"compact"}
 
@@ -91,7 +91,8 @@ class Reader:
         if partition is None:
             return {}
         reached = [
-            (start - table.lookback, end + table.lookback) for start, end in map(partition.bounds, touched)
+            (moved(start, -table.lookback), moved(end, table.lookback))
+            for start, end in map(partition.bounds, touched)
         ]
         near: dict[str, list[LakeFile]] = {}
         for window, state in self.states(table.name).items():

@@ -26,6 +26,8 @@ from transforms.contract import Layer, Table, check_name
 
 __all__ = ["Commit", "DamagedFile", "Lake", "LakeError", "LakeFile", "encode_value", "partition_folder"]
 
+QUARANTINE = "quarantine"
+"""Folder of the content that failed a check; no layer."""
 _TEMPORARY = ".tmp"
 _MAX_COMPONENT_BYTES = 200
 _HASH_CHUNK_BYTES = 4 << 20
@@ -197,13 +199,15 @@ class Lake:
         limit = sessions.oldest(self.root)
         keep = known(datetime.fromtimestamp(limit, UTC))
         removed: list[str] = []
-        for layer in Layer:
-            for folder, folders, names in os.walk(self.root / layer.value, followlinks=False):
+        for place in (*(layer.value for layer in Layer), QUARANTINE):
+            for folder, folders, names in os.walk(self.root / place, followlinks=False):
                 folders.sort()
                 for name in sorted(names):
                     path = Path(folder, name)
                     relative = path.relative_to(self.root).as_posix()
-                    is_ours = name.endswith(".parquet") or name.startswith(_TEMPORARY)
+                    # What stands in quarantine under its final name stays there until somebody removes it.
+                    is_whole = name.endswith(".parquet") and place != QUARANTINE
+                    is_ours = is_whole or name.startswith(_TEMPORARY)
                     if not is_ours or relative in keep:
                         continue
                     with contextlib.suppress(FileNotFoundError):
