@@ -28,6 +28,8 @@ __all__ = ["Commit", "DamagedFile", "Lake", "LakeError", "LakeFile", "encode_val
 
 QUARANTINE = "quarantine"
 """Folder of the content that failed a check; no layer."""
+SPILL = ".spill"
+"""Folder of what a computation puts on disk for lack of memory; worthless once its process is gone."""
 _TEMPORARY = ".tmp"
 _MAX_COMPONENT_BYTES = 200
 _HASH_CHUNK_BYTES = 4 << 20
@@ -199,7 +201,7 @@ class Lake:
         limit = sessions.oldest(self.root)
         keep = known(datetime.fromtimestamp(limit, UTC))
         removed: list[str] = []
-        for place in (*(layer.value for layer in Layer), QUARANTINE):
+        for place in (*(layer.value for layer in Layer), QUARANTINE, SPILL):
             for folder, folders, names in os.walk(self.root / place, followlinks=False):
                 folders.sort()
                 for name in sorted(names):
@@ -207,7 +209,7 @@ class Lake:
                     relative = path.relative_to(self.root).as_posix()
                     # What stands in quarantine under its final name stays there until somebody removes it.
                     is_whole = name.endswith(".parquet") and place != QUARANTINE
-                    is_ours = is_whole or name.startswith(_TEMPORARY)
+                    is_ours = is_whole or name.startswith(_TEMPORARY) or place == SPILL
                     if not is_ours or relative in keep:
                         continue
                     with contextlib.suppress(FileNotFoundError):

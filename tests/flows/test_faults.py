@@ -232,6 +232,22 @@ def test_a_warehouse_without_space_shows_nothing_half_and_the_run_resumes_unaide
         shutil.rmtree(disk, ignore_errors=True)
 
 
+def test_what_a_killed_run_left_in_quarantine_and_spill_folders_is_swept(tmp_path: Path) -> None:
+    left = [tmp_path / ".spill" / "duckdb_temp_storage-0.tmp", tmp_path / "quarantine/fct_x/.tmp-1-a.parquet"]
+    kept = tmp_path / "quarantine/fct_x/a.parquet"
+    with Lake(tmp_path) as lake:
+        for path in (*left, kept):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, (0, 0))
+        lake.begin_session()
+        of_mine = tmp_path / ".spill" / "duckdb_temp_storage-1.tmp"
+        of_mine.touch()
+        assert sorted(lake.sweep(lambda _: ())) == sorted(str(path.relative_to(tmp_path)) for path in left)
+    assert kept.exists()
+    assert of_mine.exists()
+
+
 # ------------------------------------------------------------------------------------- several runs at once
 
 
