@@ -92,10 +92,10 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     with Progress(flow_name) as progress, services.lake:
         services.lake.begin_session()
         models = _selected(select)
-        prepare.warehouse(services, yes, progress)
+        models = _without(prepare.warehouse(services, yes, progress), models, summary)
         prepare.note_run(services, summary, "Running")
         try:
-            _land(services, entities, summary, progress)
+            models = _land(services, entities, models, summary, progress)
             _build(services, models, summary, progress)
             finish.run(services, models, summary, progress)
         except BaseException as error:
@@ -115,7 +115,31 @@ def _selected(select: Sequence[str] | None) -> list[Table]:
     return [table for table in registry.build_order() if names is None or table.name in names]
 
 
-def _land(services: Services, entities: Iterable[SourceEntity], summary: Summary, progress: Progress) -> None:
+def _without(held: Mapping[str, str], models: Sequence[Table], summary: Summary) -> list[Table]:
+    """The models that this run can build: not those whose table a reader's lock keeps from being changed."""
+    chosen = {table.name: table for table in models}
+    lost = set(held)
+    for name, holder in held.items():
+        summary.pending.append(
+            f"{name} stays as it was: {holder} holds a lock on it. "
+            "It is changed by the next run; end that session if it should not wait."
+        )
+        reached = _reached(name, chosen) - lost
+        if reached:
+            summary.skipped.append(f"{', '.join(sorted(reached))}: they need {name}, which waits")
+        lost |= reached
+    return [table for table in models if table.name not in lost]
+
+
+def _land(
+    services: Services,
+    entities: Iterable[SourceEntity],
+    models: Sequence[Table],
+    summary: Summary,
+    progress: Progress,
+) -> list[Table]:
+    """Land every entity; the models that need none of those that failed, however far up."""
+    chosen, lost = {table.name: table for table in models}, set[str]()
     task = land.with_options(
         retries=services.settings.retries, retry_delay_seconds=services.settings.retry_delay
     )
@@ -126,8 +150,9 @@ def _land(services: Services, entities: Iterable[SourceEntity], summary: Summary
         landing, failure = _outcome(future)
         if failure:
             summary.failures.append(f"{entity.table}: {failure}")
-            reached = ", ".join(registry.downstream(entity.table))
-            summary.skipped.append(f"{reached}: they need {entity.table}, which failed")
+            reached = _reached(entity.table, chosen)
+            summary.skipped.append(f"{', '.join(sorted(reached))}: they need {entity.table}, which failed")
+            lost |= reached
             get_run_logger().error(summary.failures[-1])
         elif landing is not None:
             summary.warnings += [f"{entity.table}: {warning}" for warning in landing.warnings]
@@ -136,12 +161,12 @@ def _land(services: Services, entities: Iterable[SourceEntity], summary: Summary
                 summary.landed[entity.table] = landing.rows
                 progress.say(entity.table, f"{landing.rows:,} rows landed")
         progress.advance()
+    return [table for table in models if table.name not in lost]
 
 
 def _build(services: Services, models: Sequence[Table], summary: Summary, progress: Progress) -> None:
     """Wave by wave: a table is planned when everything it reads or is checked against has been built."""
-    lost = {name for failure in summary.failures for name in registry.downstream(failure.partition(":")[0])}
-    chosen = {table.name: table for table in models}
+    chosen, lost = {table.name: table for table in models}, set[str]()
     sorter = graphlib.TopologicalSorter({name: _waits_for(table) for name, table in chosen.items()})
     sorter.prepare()
     while sorter.is_active():
@@ -188,7 +213,7 @@ def _reached(name: str, chosen: Mapping[str, Table]) -> set[str]:
     """What reads a table or is checked against it, however far down."""
     found = {name}
     for table in chosen.values():  # in build order: who waits for something comes behind it
-        if _waits_for(table) & found:
+        if {*table.upstreams, *_waits_for(table)} & found:
             found.add(table.name)
     return found - {name}
 

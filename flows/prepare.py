@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 
 from flows.progress import Progress
 from flows.services import Services
+from flows.stores.locks import Blocked
 from flows.stores.migrate import migrate
 from flows.stores.standalone import sweep
 from flows.summary import Summary
@@ -17,7 +18,7 @@ from warehouse_ddl.files import bootstrap, views
 _BOOTSTRAP = "bootstrap"
 
 
-def warehouse(services: Services, yes: bool, progress: Progress) -> None:
+def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, str]:
     """Make the warehouse fit the models and finish what a killed run began.
 
     1. bootstrap: schemas, roles, ops tables (each statement may be repeated);
@@ -25,13 +26,14 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> None:
     3. manifest lines that a crash left out are appended;
     4. lake files and unpublished tables that belong to nobody are removed.
 
-    Raises ConsentNeeded for a change that takes something from readers, without `yes`.
+    Returns the tables whose change somebody's lock held back, each with whose: they stay as they were until
+    the next run. Raises ConsentNeeded for a change that takes something from readers, without `yes`.
     """
     with services.ledger() as ledger:
         with ledger.locked(_BOOTSTRAP, "warehouse"):
             for statement in bootstrap():
                 ledger.connection.execute(statement.encode())
-            _migrate(services, yes, progress)
+            held = _migrate(services, yes, progress)
         repaired = ledger.repair_manifest(services.lake)
         if repaired:
             progress.say("lake", f"{len(repaired)} manifest lines completed that an earlier run left out")
@@ -40,18 +42,25 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> None:
         if removed or dropped:
             left = f"{len(removed)} files and {len(dropped)} unpublished tables"
             progress.say("lake", f"{left} removed: replaced long ago, or left by a run that did not end")
+    return held
 
 
-def _migrate(services: Services, yes: bool, progress: Progress) -> None:
+def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str]:
     """Tables first: views read them. A table that needs consent stops the run before anything was built."""
+    held: dict[str, str] = {}
     for table in registry.build_order():
-        if table.is_published:
+        if not table.is_published:
+            continue
+        try:
             for line in migrate(services.warehouse, services.lake, table, yes=yes).describe():
                 progress.say("warehouse", line)
+        except Blocked as blocked:
+            held[table.name] = blocked.by
     with services.warehouse.connect() as connection:
         for view in views():
             for statement in view.statements:
                 connection.execute(statement.encode())
+    return held
 
 
 def note_run(services: Services, summary: Summary, state: str) -> None:
