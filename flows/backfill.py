@@ -47,7 +47,7 @@ def mark(start: str, end: str, select: Sequence[str] | None) -> int:
     )
     with open_services().ledger() as ledger:
         wanted: list[tuple[str, str]] = []
-        for name, key in ledger.states(sorted(chosen)):
+        for name, key in ledger.states(sorted(chosen), with_files=False):
             partition = registry.table(name).partition
             if partition is None or key == WHOLE:
                 continue

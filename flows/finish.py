@@ -84,7 +84,7 @@ def note_checks(summary: Summary, results: Sequence[CheckResult]) -> None:
 def _count(services: Services, summary: Summary) -> None:
     with services.ledger() as ledger:
         rows: dict[str, int] = {}
-        for (name, _), state in ledger.states().items():
+        for (name, _), state in ledger.states(with_files=False).items():
             rows[name] = rows.get(name, 0) + state.row_count
     for table in registry.build_order():
         if table.is_published and table.name in rows:

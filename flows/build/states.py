@@ -16,7 +16,7 @@ def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> State
             key: PartitionState(token=window.token, sequence=window.sequence, rows=window.row_count)
             for key, window in windows.items()
         }
-    for (name, key), state in ledger.states(tables).items():
+    for (name, key), state in ledger.states(tables, with_files=False).items():
         found.setdefault(name, {})[key] = PartitionState(
             token=state.token,
             sequence=state.sequence,

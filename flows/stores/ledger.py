@@ -70,11 +70,18 @@ class Ledger:
         rows = self._rows("SELECT * FROM ops.ledger WHERE table_name = %s ORDER BY sequence", entity)
         return fold(commit_of(row) for row in rows)
 
-    def states(self, tables: Iterable[str] | None = None) -> dict[tuple[str, str], PartitionState]:
-        """(table, partition) → its state, for some tables or for all."""
+    def states(
+        self, tables: Iterable[str] | None = None, *, with_files: bool = True
+    ) -> dict[tuple[str, str], PartitionState]:
+        """(table, partition) → its state, for some tables or for all.
+
+        Without files it is what a plan compares: cheap for every partition there ever was.
+        """
         wanted = None if tables is None else list(tables)
+        files = "s.files" if with_files else "'[]'::jsonb AS files"
         rows = self._rows(
-            "SELECT s.*, coalesce(l.sequence, 0) AS sequence FROM ops.partition_state s "
+            "SELECT s.table_name, s.partition, s.token, s.version, s.based_on, s.fingerprint, s.row_count, "
+            f"s.published_at, {files}, coalesce(l.sequence, 0) AS sequence FROM ops.partition_state s "
             "LEFT JOIN ops.ledger l USING (token) "
             "WHERE %(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s) "
             "ORDER BY s.table_name, s.partition",

@@ -56,6 +56,24 @@ def _settled(days: list[str]) -> dict[str, dict[str, PartitionState]]:
     return states
 
 
+def test_what_a_table_has_consumed_makes_no_window_of_its_readers_due() -> None:
+    reader = _table("mart_clicks", Layer.MARTS, STAGING.name, partition=DAY)
+    catalog = CATALOG | {reader.name: reader}
+    days = ["2025-10-06", "2025-10-07"]
+    states = _settled(days)
+    states[STAGING.name][WHOLE] = PartitionState("consumed-1", 5, "v1", {RAW.name: "landing-1"}, rows=0)
+    first = plan(reader, catalog, states, "v1")
+    assert first.partitions == days
+    states[reader.name] = {
+        item.partition: PartitionState(item.partition, 6, "v1", item.based_on, 10) for item in first.due
+    }
+
+    states[STAGING.name][WHOLE] = PartitionState("consumed-2", 7, "v1", {RAW.name: "landing-2"}, rows=0)
+    states[STAGING.name]["2025-10-07"] = PartitionState("more", 7, "v1", {}, rows=11)
+
+    assert plan(reader, catalog, states, "v1").partitions == ["2025-10-07"]
+
+
 def test_nothing_is_due_when_everything_was_built_from_what_stands() -> None:
     states = _settled(["2025-10-06", "2025-10-07"])
     assert propagate(MODELS, CATALOG, states, PRINTS) == []
