@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta
 
 from flows.planner import WHOLE
 from flows.services import Services
@@ -57,9 +58,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
 
 def _fill(services: Services, names: list[str], length: int) -> None:
     """History that ends on the day before the first new one."""
-    first = {LONG: "2025-01-01", SHORT: "2026-01-26"}[length]
-    history = days(first, length)
-    assert days(history[-1], 2)[-1] == _NEW
+    history = days(f"{datetime.fromisoformat(_NEW) - timedelta(days=length):%Y-%m-%d}", length)
     for begin in range(0, length, _DAYS_AT_ONCE):
         land(services, history[begin : begin + _DAYS_AT_ONCE], ROWS_A_DAY)
     whole_run(services, names, "history")
