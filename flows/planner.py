@@ -277,11 +277,14 @@ def propagate(
         found.append(work)
         for item in work.due:
             if item.partition != WHOLE or (table.write is not Write.APPEND and not work.discover):
-                _bump(imagined, table.name, item.partition, 0)
+                _bump(imagined, table.name, item.partition, 0, if_new=item.rows)
                 continue
             touched = _windows_touched(table, catalog, imagined, states)
             for window in touched:
-                _bump(imagined, table.name, window, 0)
+                read = [
+                    imagined[name][window] for name in table.upstreams if window in imagined.get(name, {})
+                ]
+                _bump(imagined, table.name, window, 0, if_new=sum(state.rows for state in read))
     return found
 
 
@@ -303,8 +306,13 @@ def _windows_touched(
     return touched or set(states.get(table.name, {})) - {WHOLE}
 
 
-def _bump(imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int) -> None:
+def _bump(
+    imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int, if_new: int = 0
+) -> None:
+    """Let a window have changed by `rows`; one that is new has `if_new`, at least one: empty ones feed nobody."""
     there = imagined.setdefault(name, {})
+    if window not in there:
+        rows = max(rows, if_new, 1)
     state = there.get(window, PartitionState(token=""))
     highest = max((other.sequence for other in there.values()), default=0)
     there[window] = replace(state, token=state.token + "'", sequence=highest + 1, rows=state.rows + rows)

@@ -93,6 +93,15 @@ def test_a_late_row_makes_its_own_day_due_and_what_depends_on_it() -> None:
     }
 
 
+def test_the_first_row_of_a_day_makes_it_due_in_everything_that_reads_it() -> None:
+    states = _settled(["2025-10-06"])
+    work = {
+        w.table.name: w.partitions
+        for w in propagate(MODELS, CATALOG, states, PRINTS, {RAW.name: {"2025-10-07": 5}})
+    }
+    assert work[FACT.name] == work[MART.name] == ["2025-10-07"]
+
+
 def test_a_changed_model_is_rebuilt_from_the_start_and_says_so() -> None:
     states = _settled(["2025-10-06"])
     (due,) = plan(FACT, CATALOG, states, "v2").due

@@ -1,0 +1,62 @@
+"""The deployments of prefect.yaml on a real server, run by a real worker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.flows.company import Company
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture
+def server(company: Company) -> Any:
+    """A client of the Prefect server that stands beside the built world."""
+    company.built()
+    with httpx.Client(base_url=f"{company.state().prefect_url}/", trust_env=False, timeout=30) as client:
+        yield client
+
+
+def _trigger(server: httpx.Client, name: str, seconds: float = 200, **parameters: Any) -> dict[str, Any]:
+    found = server.get(f"deployments/name/{name}").raise_for_status().json()
+    asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    run = server.post(f"deployments/{found['id']}/create_flow_run", json=asked).raise_for_status().json()
+    deadline = time.monotonic() + seconds
+    while run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+        assert time.monotonic() < deadline, f"{name} is still {run['state_name']} after {seconds} s"
+        time.sleep(1)
+        run = server.get(f"flow_runs/{run['id']}").raise_for_status().json()
+    return dict(run)
+
+
+def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Client) -> None:
+    found = {item["name"]: item for item in server.post("deployments/filter", json={}).json()}
+    assert set(found) == {"daily", "hourly", "backfill"}
+    crons = {name: [s["schedule"]["cron"] for s in item["schedules"]] for name, item in found.items()}
+    assert crons == {"daily": ["0 2 * * *"], "hourly": ["10 * * * *"], "backfill": []}
+    assert not any(schedule["active"] for item in found.values() for schedule in item["schedules"])
+    assert {item["work_pool_name"] for item in found.values()} == {"analytics"}
+
+
+@pytest.mark.parametrize("name", ["analytics_pipeline/daily", "api_ingest/hourly"])
+def test_a_deployment_that_is_triggered_is_run_by_the_worker_and_completed(
+    server: httpx.Client, company: Company, name: str
+) -> None:
+    run = _trigger(server, name)
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    assert run["name"].startswith(name.split("/")[0])
+    place = company.built()
+    assert place.rows("select state from ops.run where run_id = %s", run["id"]) == [("Completed",)]
+    assert place.differences() == []
+
+
+def test_a_deployed_backfill_takes_its_range_as_parameters(server: httpx.Client, company: Company) -> None:
+    place = company.built()
+    day = place.value("select min(event_time::date) from analytics.fct_events")
+    run = _trigger(server, "backfill/backfill", start=str(day), end=str(day.replace(day=day.day + 1)))
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    assert place.differences() == []
