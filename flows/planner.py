@@ -309,7 +309,7 @@ def _windows_touched(
 def _bump(
     imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int, if_new: int = 0
 ) -> None:
-    """Let a window have changed by `rows`; one that is new has `if_new`, at least one: empty ones feed nobody."""
+    """Let a window have changed by `rows`; a new one has `if_new`, at least one: empty ones feed nobody."""
     there = imagined.setdefault(name, {})
     if window not in there:
         rows = max(rows, if_new, 1)
