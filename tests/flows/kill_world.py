@@ -52,7 +52,8 @@ MODELS = (
 """Every way of building and publishing, and one source of each protocol."""
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.flows.kill_child"])
+# Every child is forked from a process that has imported everything and read the models, but runs nothing.
+_context.set_forkserver_preload(["tests.flows.kill_preloaded"])
 
 
 @dataclass(frozen=True)

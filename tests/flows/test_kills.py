@@ -58,6 +58,7 @@ def test_a_kill_at_any_failpoint_loses_nothing(story: Story, scenario: str) -> N
     cases = [
         (scenario, name, at)
         for name, times in sorted(passed.items())
+        if scenario != "migration" or name.startswith(("migrate.", "publish."))
         for at in sorted({0, times - 1} if scenario == "second" else {chance.randrange(times)})
     ]
     _kill_all(story, cases)
