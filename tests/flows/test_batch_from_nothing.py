@@ -51,11 +51,11 @@ def test_one_command_makes_everything_and_the_same_one_again_only_what_is_new(tm
         assert "fct_events" in first
         assert _differences(folder) == []
 
-        assert "0 rows landed, 0 partitions published" in _flows(home)
+        assert "\n0 rows landed, 0 partitions published" in _flows(home)
 
         _flows(home, "sandbox", "advance", "--days", "1")
         third = _flows(home)
-        assert "0 rows landed" not in third
+        assert "\n0 rows landed" not in third
         assert _differences(folder) == []
 
         _flows(home, "sandbox", "stop")
