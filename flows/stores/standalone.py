@@ -18,6 +18,7 @@ from warehouse_ddl.statements import bounds
 
 _SUMMED = {"int2", "int4", "int8", "numeric"}
 _LOCK = "unpublished"
+_SMALL_ROWS = 50_000
 
 
 class Workshop:
@@ -35,6 +36,7 @@ class Workshop:
         """What the tables made here are like; a migration builds beside and names its own."""
         self.columns = warehouse.columns(connection, *self.parent)
         self.made: list[str] = []
+        self._rows: dict[str, int] = {}
 
     def name(self, stem: str, what: str) -> str:
         """A name for one unpublished table, cut so that the suffix always fits."""
@@ -73,7 +75,7 @@ class Workshop:
                 )
         self.made.append(name)
         failpoint("publish.created")
-        self.warehouse.copy(UNPUBLISHED, name, columns, relation)
+        self._rows[name] = self.warehouse.copy(UNPUBLISHED, name, columns, relation)
         failpoint("publish.copied")
         return name
 
@@ -83,15 +85,19 @@ class Workshop:
         name = self.load(stem, "load", rows, bounds)
         if partition is not None:
             self.index(name)
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            frozen = pool.submit(self._freeze_beside, name)
+        if self._is_small(name):
+            self.freeze(name)
             self.read_back(name, rows)
-            frozen.result()
+        else:
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                frozen = pool.submit(self._freeze_beside, name)
+                self.read_back(name, rows)
+                frozen.result()
         failpoint("publish.vacuumed")
         return name
 
     def index(self, name: str) -> None:
-        """Build the primary key and the declared indexes, two at a time."""
+        """Build the primary key and the declared indexes; two at a time where that pays."""
         key = self.name(name, "pkey")
         statements = [
             sql.SQL("CREATE UNIQUE INDEX {} ON {} ({})").format(
@@ -106,8 +112,12 @@ class Workshop:
                     index_columns(columns),
                 )
             )
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            list(pool.map(self._build, statements))
+        if self._is_small(name):
+            for statement in statements:
+                self.connection.execute(statement)
+        else:
+            with ThreadPoolExecutor(max_workers=2) as pool:
+                list(pool.map(self._build, statements))
         self.connection.execute(
             sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY USING INDEX {}").format(
                 _unpublished(name), sql.Identifier(key), sql.Identifier(key)
@@ -128,6 +138,10 @@ class Workshop:
         """The same on a connection of its own: it is one process's work, and so is reading back."""
         with self.warehouse.connect() as other:
             other.execute(_freeze(name))
+
+    def _is_small(self, name: str) -> bool:
+        """Whether opening further connections would take longer than what they would do."""
+        return self._rows.get(name, 0) < _SMALL_ROWS
 
     def is_frozen(self, name: str) -> bool:
         """Whether every row is visible to snapshots of any age."""
