@@ -52,7 +52,7 @@ def test_a_kill_at_the_turning_points_of_a_second_run_loses_nothing(story: Story
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_at_any_failpoint_loses_nothing(story: Story, scenario: str) -> None:
-    """Every failpoint once, in the first of the scenarios that reaches it, at one of the times it is passed."""
+    """Every failpoint once, in the first scenario that reaches it, at one of the times it is passed."""
     earlier = SCENARIOS[: SCENARIOS.index(scenario)]
     met = {name for other in earlier for name in story.unharmed(other)[1]}
     chance = random.Random(f"{SEED} {scenario}")
