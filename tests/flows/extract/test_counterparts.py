@@ -16,6 +16,7 @@ from flows.extract.rest import read
 from flows.sandbox.apis import STRIPE_KEY, sendgrid_objects, stripe_objects
 from flows.sandbox.apis.store import STRIPE_KINDS
 from tests.flows.extract import counterparts
+from tests.house import House
 from transforms.contract import Rest, SourceEntity
 from transforms.sources import sendgrid, stripe
 
@@ -112,12 +113,12 @@ def test_our_stripe_objects_hold_fields_of_stripe_mock_with_its_types(stripe_moc
 
 
 @pytest.fixture(scope="module")
-def prism(_apis_process: tuple[str, Any]) -> Iterator[dict[str, str]]:
+def prism(house: House) -> Iterator[dict[str, str]]:
     """Addresses of Prism in front of our simulator, by specification; a breach of it is an error answer."""
     if not SPECIFICATIONS.exists():
         pytest.skip("SendGrid's specifications are not beside the project")
     program = counterparts.prism()
-    upstream, _ = _apis_process
+    upstream = house.apis
     with ExitStack() as stack:
         addresses = {}
         for name in sorted(set(SPECIFICATION_OF.values())):
