@@ -14,7 +14,7 @@ from tests.benchmarks.measure import Result, alternate, stopwatch
 from tests.benchmarks.pipeline import land, rebuild
 from tests.benchmarks.server import Server, settle, state_of
 
-ROWS = 2_000_000
+ROWS = 1_000_000
 _CHUNK = 1 << 20
 _FACTS = "inside.fct_events"
 
@@ -103,7 +103,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
 
     times = alternate({"pipeline": ours, "SQL inside PostgreSQL": theirs}, rounds)
     yield Result(
-        "SQL inside PostgreSQL, incremental and tested ÷ raw JSON → checked, published facts (2,000,000)",
+        "SQL inside PostgreSQL, incremental and tested ÷ raw JSON → checked, published facts (1,000,000)",
         times.ratio("SQL inside PostgreSQL", "pipeline"),
         "×",
         3.0,
