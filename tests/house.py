@@ -195,6 +195,14 @@ class House:
             process.send_signal(signal.SIGQUIT)
             process.wait(timeout=30)
             shutil.rmtree(folder, ignore_errors=True)
+        state = sandbox.read(self.folder)
+        for part, running in state.parts.items() if state else ():
+            if running.process and part is Part.PREFECT_WORKER:
+                processes.end_group(running.process, 1)
+            elif running.process:
+                # Nothing has to be kept; PostgreSQL's way to end at once also frees its shared memory.
+                at_once = signal.SIGQUIT if part in _POSTGRES else signal.SIGKILL
+                processes.end(running.process, [(at_once, 20.0), (signal.SIGKILL, 5.0)])
         sandbox.reset(self.folder)
 
 
