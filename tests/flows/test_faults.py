@@ -55,7 +55,7 @@ def proxy() -> Iterator[str]:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_connection_cut_anywhere_in_the_answers_changes_nothing(story: Story, proxy: str) -> None:
     """Twenty runs, each with every connection to the warehouse cut after some number of bytes."""
     unharmed = story.unharmed("second")[0]
@@ -280,7 +280,7 @@ def _at_once(place: Place, many: int) -> list[float]:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_eight_runs_of_one_table_at_once_equal_one_twenty_times(story: Story) -> None:
     """One table and what hangs on it are due; eight processes build and publish them at once."""
     unharmed = story.unharmed("second")[0]
