@@ -258,10 +258,10 @@ class _Landing:
         connection.execute("delete from ops.control_total where entity = %s", (entity,))
         with connection.cursor() as cursor:
             cursor.executemany(
-                "insert into ops.control_total (entity, day, group_value, row_count, amount, token) "
-                "values (%s, %s, %s, %s, %s, %s)",
+                "insert into ops.control_total (entity, day, group_value, row_count, amount) "
+                "values (%s, %s, %s, %s, %s)",
                 [
-                    (entity, total.day, total.group, total.row_count, total.amount, self.token)
+                    (entity, total.day, total.group, total.row_count, total.amount)
                     for total in extract.control
                     if total.day is not None
                 ],

@@ -9,10 +9,10 @@ from __future__ import annotations
 from quality.gate import check, failing_rows
 from quality.results import CheckResult, QualityError, blocking, render
 from quality.rulebook import all_rules, describe, rules, scheduled_rules
-from quality.sql import CURRENT_CONTROL_TOTALS, arrivals, requires
+from quality.sql import CONTROL_TOTALS, arrivals, requires
 
 __all__ = [
-    "CURRENT_CONTROL_TOTALS",
+    "CONTROL_TOTALS",
     "CheckResult",
     "QualityError",
     "all_rules",

@@ -25,7 +25,7 @@ from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
 from quality.sql import (
     CONTENT,
-    CURRENT_CONTROL_TOTALS,
+    CONTROL_TOTALS,
     bind,
     broken_rows,
     duplicates,
@@ -204,7 +204,7 @@ def _batch_query(table: Table, relations: Sequence[str], partitions: Sequence[st
 def _bindings(
     table: Table, references: Mapping[str, str], partitions: Sequence[str] | None
 ) -> dict[str, str]:
-    bound = {"control_total": f"({CURRENT_CONTROL_TOTALS})", **references}
+    bound = {"control_total": f"({CONTROL_TOTALS})", **references}
     if partitions is not None and table.partition is not None:
         days = within("day", table, partitions, as_date=True)
         bound["control_total"] = f"(select * from {bound['control_total']} as totals where {days})"

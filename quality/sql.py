@@ -209,19 +209,8 @@ def within(column: str, table: Table, partitions: Sequence[str], as_date: bool =
     )
 
 
-CURRENT_CONTROL_TOTALS = """
-select entity, day, group_value, row_count, amount
-from (
-    select totals.*, ledger.sequence, max(ledger.sequence) over (partition by entity, day) as latest
-    from ops.control_total as totals
-    join ops.ledger on ledger.token = totals.token
-) as every_total
-where sequence = latest
-""".strip()
-"""The relation `control_total` in PostgreSQL: of each day, what the source counted when it was read last.
-
-Whole days are replaced, not groups: a currency whose last order was deleted has no row in the newer reading.
-"""
+CONTROL_TOTALS = "select entity, day, group_value, row_count, amount from ops.control_total"
+"""The relation `control_total` in PostgreSQL: what the source counted by day and group; of its last read."""
 
 
 def arrivals(rows: Iterable[tuple[str, str, datetime, datetime]]) -> str:

@@ -68,8 +68,8 @@ def hold(
 
 
 def control_totals(connection: Connection[Any]) -> str:
-    """The relation `control_total` as what follows FROM in DuckDB: the latest totals of each day."""
-    rows = connection.execute(quality.CURRENT_CONTROL_TOTALS.encode()).fetchall()
+    """The relation `control_total` as what follows FROM in DuckDB: what the source counted last."""
+    rows = connection.execute(quality.CONTROL_TOTALS.encode()).fetchall()
     shape = "::varchar as entity, {}::date as day, {}::varchar as group_value, {}::bigint as row_count, {}"
     shape = "{}" + shape + "::decimal(38, 2) as amount"
     if not rows:

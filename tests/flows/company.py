@@ -18,6 +18,7 @@ import psycopg
 
 from flows.__main__ import main
 from flows.sandbox import Part, State, read, world
+from flows.sandbox.world.truth import NEWCOMER
 from tests.flows.sandbox import truth
 from tests.house import House, Server
 
@@ -197,9 +198,10 @@ class Company:
         return place
 
     def empty(self, server: Server | None = None) -> Place:
-        """An empty warehouse and lake, fed by the same sources."""
-        self.state()
-        return self._place((server or self.house.server()).empty(), None)
+        """An empty warehouse and lake, fed by the same sources: its first run sees the world as it is now."""
+        newcomer = self.state().truth / NEWCOMER
+        place = self._place((server or self.house.server()).empty(), None)
+        return replace(place, truth=newcomer) if newcomer.exists() else place
 
     def _place(self, dsn: str, source: Place | None) -> Place:
         state = self.state()

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+import quality
 from flows import failpoints, landing
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from tests.house import House
@@ -167,6 +168,13 @@ def test_a_read_without_a_new_row_is_no_landing(world: World) -> None:
     before = world.warehouse("select count(*) from ops.ledger")
     assert world.land(ORDERS) is None
     assert world.warehouse("select count(*) from ops.ledger") == before
+
+
+def test_a_read_without_a_new_row_leaves_the_totals_that_the_rules_compare_with(world: World) -> None:
+    world.land(ORDERS)
+    before = world.warehouse(quality.CONTROL_TOTALS + " order by 1, 2, 3")
+    world.land(ORDERS)
+    assert world.warehouse(quality.CONTROL_TOTALS + " order by 1, 2, 3") == before != []
 
 
 def test_an_empty_table_lands_nothing_and_its_first_row_lands(world: World) -> None:

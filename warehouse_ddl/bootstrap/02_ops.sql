@@ -125,7 +125,6 @@ create table if not exists ops.control_total (
     group_value text not null default '',
     row_count bigint not null,
     amount numeric not null,
-    token text not null,
-    primary key (entity, day, group_value, token)
+    primary key (entity, day, group_value)
 );
-comment on table ops.control_total is 'What the source itself counts and sums, read in the same snapshot as the rows.';
+comment on table ops.control_total is 'What the source itself counts and sums, read in the same snapshot as the rows that were landed last.';
