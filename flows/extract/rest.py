@@ -37,6 +37,8 @@ _SECOND = timedelta(seconds=1)
 _REPEATS = 2
 _MOVES = 5
 _REMEMBERED = 10_000
+_AIM, _GROWTH = 0.7, 8
+"""How full a range's answer should be, and by how much the next range may be longer than the last."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class _Reading:
         if self._rest.event_time is None:
             return ""
         time = moment(record.value, self._rest.event_time) or moment(record.value, self._rest.recorded_at)
-        return "" if time is None else f"{time:%Y-%m-%d}"
+        return "" if time is None else time.date().isoformat()
 
     # ------------------------------------------------------------ one request
 
@@ -296,25 +298,29 @@ class _Reading:
             known = places
 
     def _by_window(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """No paging: a range whose answer is full is halved, down to a second, oldest first."""
-        waiting = [self._window]
-        while waiting:
-            window = waiting.pop()
-            if window.start >= window.end:
-                continue
+        """No paging: ranges, oldest first, each as long as should give most of a page.
+
+        A full answer may hide the rest: its range is halved, down to a second, and asked again.
+        """
+        start, end = self._window.start, self._window.end
+        length = end - start
+        while start < end:
+            window = Window(start, min(start + length, end))
+            length = window.end - start
             records = self._ask(http, window, {}).records
             if len(records) < self._rest.page_size:
                 yield window, records
+                start = window.end
+                fill = len(records) / (_AIM * self._rest.page_size)
+                length = max(int(length // _SECOND / max(fill, 1 / _GROWTH)), 1) * _SECOND
                 continue
-            seconds = int((window.end - window.start).total_seconds())
-            if seconds <= 1:
+            if length <= _SECOND:
                 raise RestError(
                     f"{self._name}: {len(records)} or more records in the one second from "
                     f"{window.start:%FT%TZ}, more than the service lists at once; nothing was landed. Ask "
                     "the vendor for an export of that second."
                 )
-            middle = window.start + seconds // 2 * _SECOND
-            waiting += [Window(middle, window.end), Window(window.start, middle)]
+            length = length // _SECOND // 2 * _SECOND
 
     def _repeated(self, where: str) -> RestError:
         return RestError(
@@ -332,7 +338,7 @@ def _anew(tables: str) -> str:
 
 
 def _batch(records: list[Record], window: Window) -> pa.RecordBatch:
-    objects = pa.array([record.text.decode() for record in records], pa.string())
+    objects = pa.array([record.text for record in records], pa.binary()).cast(pa.string())
     time = SCHEMA.field("window_start").type
     return pa.RecordBatch.from_arrays(
         [
