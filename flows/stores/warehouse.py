@@ -25,7 +25,7 @@ UNPUBLISHED = "unpublished"
 
 STREAMS = 2
 """Connections that share one COPY."""
-_BATCH_ROWS = 122_880
+_BATCH_ROWS = 30_720
 _EXACT = {
     "bool": "BOOLEAN",
     "int2": "SMALLINT",
