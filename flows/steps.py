@@ -11,12 +11,14 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from flows import landing
+from flows.build import guard
 from flows.build.guard import CheckFailed
 from flows.build.job import Built, build
 from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services
-from transforms.contract import ContractError, SourceEntity
+from quality import CheckResult
+from transforms.contract import ContractError, SourceEntity, Table
 from transforms.engine import ModelError
 
 _LASTING = (CheckFailed, ContractError, ModelError)
@@ -39,3 +41,11 @@ def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | Non
 def build_partitions(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
     """Build a window batch of one table and publish it; who submits it gives the run its name."""
     return build(services, work, due, run_id)
+
+
+@task(task_run_name="check {table.name}", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
+def check_published(
+    services: Services, table: Table, partitions: Sequence[str], run_id: str
+) -> list[CheckResult]:
+    """Hold what this run has published of a table to its rules, where people read it."""
+    return guard.check_published(services, table, partitions, run_id)

@@ -10,12 +10,17 @@ values.
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import re
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -52,16 +57,16 @@ _BIND = re.compile(r"(?<![:\w\\]):(?=\w)")
 
 @dataclass
 class _Session:
-    """One ephemeral context and one connection for each warehouse, kept while the process lives."""
+    """A data source with one connection. One thread at a time: it is given back for the next one."""
 
-    context: Any
     source: Any
     batch_query: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_sessions: dict[str, _Session] = {}
-_sessions_lock = threading.Lock()
+_idle: defaultdict[str, SimpleQueue[_Session]] = defaultdict(SimpleQueue)
+"""Sessions nobody uses, by warehouse: as many are opened as validations ever ran at once."""
+_opening = threading.Lock()
+_serial = itertools.count(1)
 
 
 def warm_up() -> threading.Thread:
@@ -73,10 +78,9 @@ def warm_up() -> threading.Thread:
 
 def close() -> None:
     """Give back the connections of every warehouse that was validated."""
-    with _sessions_lock:
-        for session in _sessions.values():
-            session.source.get_execution_engine().engine.dispose()
-        _sessions.clear()
+    for sessions in _idle.values():
+        while not sessions.empty():
+            sessions.get_nowait().source.get_execution_engine().engine.dispose()
 
 
 def validate(
@@ -97,11 +101,10 @@ def validate(
     `expected_rows` adds the rule row_count. The connection is read-only. Raises QualityError for a rule
     that can't be run, psycopg.OperationalError when the warehouse can't be reached.
     """
-    session = _session(dsn)
     query = _batch_query(table, relations, partitions if only_partitions else None)
     bound = _bindings(table, references, partitions)
     suite = _suite(table, rules, bound, expected_rows)
-    with session.lock:
+    with _session(dsn) as session:
         outcomes = _run(session, table, suite, query)
     by_name = {outcome.expectation_config.meta["rule"]: outcome for outcome in outcomes}
     judged = [*rules, *([ROW_COUNT] if expected_rows is not None else [])]
@@ -126,19 +129,27 @@ def _import() -> Any:
     return great_expectations
 
 
-def _session(dsn: str) -> _Session:
-    with _sessions_lock:
-        if dsn not in _sessions:
-            _sessions[dsn] = _open(dsn)
-        return _sessions[dsn]
+@contextmanager
+def _session(dsn: str) -> Iterator[_Session]:
+    """A session for this thread alone; one in which something was raised is not used again."""
+    try:
+        session = _idle[dsn].get_nowait()
+    except Empty:
+        session = _open(dsn)
+    try:
+        yield session
+    except BaseException:
+        session.source.get_execution_engine().engine.dispose()
+        raise
+    _idle[dsn].put(session)
 
 
-def _open(dsn: str) -> _Session:
+@cache
+def _context() -> Any:
+    """The one context of this process: Great Expectations takes the newest one for the current one."""
     great_expectations = _import()
-    from sqlalchemy import event
-
     base = importlib.import_module("great_expectations.data_context.types.base")
-    context = great_expectations.get_context(
+    return great_expectations.get_context(
         mode="ephemeral",
         project_config=base.DataContextConfig(
             store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
@@ -146,6 +157,11 @@ def _open(dsn: str) -> _Session:
             analytics_enabled=False,
         ),
     )
+
+
+def _open(dsn: str) -> _Session:
+    _import()
+    from sqlalchemy import event
 
     def connect() -> psycopg.Connection[Any]:
         # Read-only, with the schemas of the names that a rule uses bare. The address stays out of the
@@ -158,12 +174,13 @@ def _open(dsn: str) -> _Session:
         return connection
 
     connect().close()  # says in psycopg's own words that a server can't be reached
-    source = context.data_sources.add_postgres(
-        "warehouse",
-        connection_string="postgresql+psycopg://checks@given-by-creator/warehouse",
-        kwargs={"creator": connect, "pool_size": 1, "pool_pre_ping": True},
-    )
-    session = _Session(context, source)
+    with _opening:
+        source = _context().data_sources.add_postgres(
+            f"warehouse {next(_serial)}",
+            connection_string="postgresql+psycopg://checks@given-by-creator/warehouse",
+            kwargs={"creator": connect, "pool_size": 1, "pool_pre_ping": True},
+        )
+    session = _Session(source)
 
     def describe_only(
         _connection: Any, _cursor: Any, statement: str, parameters: Any, _details: Any, _many: bool

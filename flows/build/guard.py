@@ -21,8 +21,10 @@ from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.lake import QUARANTINE, Lake, encode_value
 from flows.stores.manifest import fsync_folder
+from flows.stores.upkeep import analyze
 from quality import CheckResult
 from quality.expectations import validate
+from quality.published import published_arrivals
 from transforms import engine
 from transforms.contract import Rule, RuleKind, Table
 from transforms.engine import quoted
@@ -159,6 +161,30 @@ def audit(services: Services, table: Table, schema: str, names: Mapping[str, str
         [f'{schema}."{name}"' for name in sorted(set(names.values()))],
         partitions=partitions,
     )
+
+
+def check_published(
+    services: Services, table: Table, partitions: Sequence[str], run_id: str
+) -> list[CheckResult]:
+    """Great Expectations over the partitions that a run has published, as readers see them; recorded.
+
+    The planner's statistics come first: what was filled a moment ago has none.
+    """
+    dsn, now = services.settings.require("warehouse_dsn"), services.settings.now()
+    analyze(services.warehouse, [table])
+    is_whole = table.partition is None
+    results = validate(
+        dsn,
+        table,
+        quality.rules(table),
+        [f"analytics.{table.name}"],
+        {"arrivals": f"({published_arrivals(now, [table])})"},
+        partitions=None if is_whole else sorted(set(partitions)),
+        only_partitions=not is_whole,
+    )
+    with services.warehouse.connect() as connection, connection.transaction():
+        record(connection, run_id, results, now)
+    return results
 
 
 def refuse(table: Table, failed: Sequence[CheckResult], folder: Path | None) -> CheckFailed:

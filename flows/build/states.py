@@ -9,9 +9,10 @@ from flows.stores.ledger import Ledger
 
 
 def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> States:
-    """Table → partition → state, of all built tables (or some) and of every landed window."""
+    """Table → partition → state, of all built and landed tables or of some."""
     found: dict[str, dict[str, PartitionState]] = {}
-    for name, windows in ledger.landed_windows().items():
+    tables = None if tables is None else list(tables)
+    for name, windows in ledger.landed_windows(tables).items():
         found[name] = {
             key: PartitionState(token=window.token, sequence=window.sequence, rows=window.row_count)
             for key, window in windows.items()

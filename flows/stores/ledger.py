@@ -104,10 +104,15 @@ class Ledger:
         rows = self._rows("SELECT sequence FROM ops.ledger WHERE token = %s", token)
         return int(rows[0]["sequence"]) if rows else None
 
-    def landed_windows(self) -> dict[str, dict[str, LandedWindow]]:
+    def landed_windows(self, tables: Iterable[str] | None = None) -> dict[str, dict[str, LandedWindow]]:
         """Raw table → window → the landing that touched it last, and the rows all landings brought it."""
         found: dict[str, dict[str, LandedWindow]] = {}
-        for row in self._rows("SELECT * FROM ops.landed_window ORDER BY table_name, landed_window"):
+        for row in self._rows(
+            "SELECT * FROM ops.landed_window "
+            "WHERE %(tables)s::text[] IS NULL OR table_name = ANY(%(tables)s) "
+            "ORDER BY table_name, landed_window",
+            {"tables": None if tables is None else list(tables)},
+        ):
             window = LandedWindow(row["token"], row["sequence"], row["row_count"])
             found.setdefault(row["table_name"], {})[row["landed_window"]] = window
         return found

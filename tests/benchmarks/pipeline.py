@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import quality
 from flows import finish, prepare
+from flows.build import guard
 from flows.build.job import Built, build
 from flows.build.states import planner_states
 from flows.landing import LANDED_ON
@@ -89,6 +91,7 @@ def whole_run(services: Services, names: Sequence[str], run_id: str) -> dict[str
         if registry.table(name).is_published and touched[name]:
             summary.table(name).windows += touched[name]
             summary.table(name).rows_written += sum(built.rows_written for built in builds)
+            results = guard.check_published(services, registry.table(name), touched[name], run_id)
+            assert not quality.blocking(results), results
     finish.run(services, [registry.table(name) for name in names], summary, progress)
-    assert not summary.failures, summary.failures
     return touched

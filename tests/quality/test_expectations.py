@@ -129,10 +129,10 @@ def test_threads_can_validate_at_once(content: Content) -> None:
 def test_the_batch_is_described_without_reading_it(content: Content) -> None:
     content.fill([row(1)])
     read: list[str] = []
-    session = expectations._session(content.dsn)
     from sqlalchemy import event
 
-    engine = session.source.get_execution_engine().engine
+    with expectations._session(content.dsn) as session:
+        engine = session.source.get_execution_engine().engine
 
     def note(*arguments: object) -> None:
         read.append(str(arguments[2]))

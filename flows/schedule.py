@@ -1,0 +1,268 @@
+"""The order of a run: every source is landed and every table built as soon as all it needs is there.
+
+Landings and builds share one graph: tables that read the application are built while an API still gives its
+pages, and what was published is checked meanwhile. What failed takes with it what needs it, nothing else.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.futures import PrefectFuture
+
+import quality
+from flows.build.guard import gate_rules
+from flows.build.job import Built
+from flows.build.states import planner_states
+from flows.errors import FlowsError
+from flows.landing import Landing
+from flows.planner import Work, batches, plan
+from flows.progress import Progress
+from flows.services import Services
+from flows.steps import build_partitions, check_published, land
+from flows.summary import Summary
+from quality import CheckResult
+from quality.expectations import warm_up
+from transforms import catalog, registry
+from transforms.contract import Kafka, Rest, SourceEntity, Table
+
+ROWS_AT_ONCE = 4_000_000
+"""Rows that the partitions of one task read together: bounds its memory."""
+
+Outcome = PrefectFuture[Any]
+
+
+class Lane(StrEnum):
+    """Where a task waits: each lane has `settings.workers` places, so that none waits for another's."""
+
+    API = "api"
+    """Pages come one by one from somebody else's machine."""
+    LAND = "land"
+    BUILD = "build"
+
+
+@dataclass
+class _Job:
+    """The tasks that are still to be started for one source entity, one table, or one check."""
+
+    name: str
+    lane: Lane
+    steps: deque[Callable[[], Outcome]]
+    size: int = 0
+    """Rows, roughly: the largest job of a lane goes first."""
+    is_check: bool = False
+
+
+class Schedule:
+    """One run's landings, builds and checks. `carry_out` returns when all that could be done is done."""
+
+    def __init__(
+        self,
+        services: Services,
+        entities: Iterable[SourceEntity],
+        models: Sequence[Table],
+        summary: Summary,
+        progress: Progress,
+    ) -> None:
+        self._services = services
+        self._summary = summary
+        self._progress = progress
+        self._entities = {entity.table: entity for entity in entities}
+        self._tables = {table.name: table for table in models}
+        nodes = self._entities.keys() | self._tables.keys()
+        self._sorter = graphlib.TopologicalSorter(
+            {
+                **dict.fromkeys(self._entities, ()),
+                **{name: tuple(needs(table) & nodes) for name, table in self._tables.items()},
+            }
+        )
+        self._waiting: list[_Job] = []
+        self._running: Counter[Lane] = Counter()
+        self._finished: SimpleQueue[tuple[_Job, Outcome]] = SimpleQueue()
+        self._lost: set[str] = set()
+        self._is_warm = False
+
+    def carry_out(self) -> None:
+        """Land, build and check; what happened is in the summary."""
+        self._sorter.prepare()
+        while self._sorter.is_active() or self._waiting or self._running.total():
+            while ready := self._sorter.get_ready():
+                self._admit(ready)
+            self._start()
+            if self._running.total():
+                self._settle(*self._finished.get())
+
+    # --------------------------------------------------------------------------------------------- starting
+
+    def _admit(self, names: Sequence[str]) -> None:
+        """Take what became ready: what has nothing to do is done at once, the rest waits for a place."""
+        works = self._plan([self._tables[name] for name in names if name in self._tables.keys() - self._lost])
+        for name in names:
+            if name in self._entities:
+                self._add(self._landing(self._entities[name]))
+            elif name in works:
+                self._add(self._building(works[name]))
+            else:
+                self._sorter.done(name)
+
+    def _add(self, job: _Job) -> None:
+        self._progress.expect(len(job.steps))
+        self._waiting.append(job)
+
+    def _plan(self, tables: Sequence[Table]) -> dict[str, Work]:
+        """What is due of these tables, from what stands now."""
+        if not tables:
+            return {}
+        names = {name for table in tables for name in (table.name, *table.upstreams)}
+        with self._services.ledger() as ledger:
+            states = planner_states(ledger, sorted(names))
+        now = self._services.settings.now()
+        works = [plan(table, registry.tables(), states, catalog.fingerprint(table), now) for table in tables]
+        return {work.table.name: work for work in works if work.due}
+
+    def _start(self) -> None:
+        """Fill the free places, the largest jobs first and checks last: nothing waits for a check."""
+        self._waiting.sort(key=lambda job: (job.is_check, -job.size))
+        for job in list(self._waiting):
+            if self._running[job.lane] < self._services.settings.workers:
+                self._waiting.remove(job)
+                self._begin(job)
+
+    def _begin(self, job: _Job) -> None:
+        """Start the next task of a job; the batches of one table follow each other."""
+        self._running[job.lane] += 1
+        if job.lane is Lane.BUILD and not self._is_warm:
+            warm_up()  # what is published needs it, and a run with nothing to do does not
+            self._is_warm = True
+        future = job.steps.popleft()()
+        future.add_done_callback(lambda done: self._finished.put((job, done)))
+
+    def _landing(self, entity: SourceEntity) -> _Job:
+        task = land.with_options(**self._retries())
+        lane = Lane.API if isinstance(entity.read, Rest) else Lane.LAND
+        step = partial(task.submit, self._services, entity, self._summary.run_id)
+        # Topics first: what hangs on them is the most.
+        return _Job(entity.table, lane, deque([step]), size=int(isinstance(entity.read, Kafka)))
+
+    def _building(self, work: Work) -> _Job:
+        steps: deque[Callable[[], Outcome]] = deque()
+        for due in batches(work, ROWS_AT_ONCE):
+            label = f"build {work.table.name} {span(due[0].partition, due[-1].partition)}".rstrip()
+            task = build_partitions.with_options(task_run_name=label, **self._retries())
+            steps.append(partial(task.submit, self._services, work, due, self._summary.run_id))
+        return _Job(work.table.name, Lane.BUILD, steps, size=sum(item.rows for item in work.due))
+
+    def _checking(self, table: Table) -> _Job:
+        task = check_published.with_options(**self._retries())
+        windows = self._summary.table(table.name).windows
+        step = partial(task.submit, self._services, table, windows, self._summary.run_id)
+        return _Job(table.name, Lane.BUILD, deque([step]), is_check=True)
+
+    def _retries(self) -> dict[str, Any]:
+        settings = self._services.settings
+        return {"retries": settings.retries, "retry_delay_seconds": settings.retry_delay}
+
+    # ---------------------------------------------------------------------------------------------- settling
+
+    def _settle(self, job: _Job, future: Outcome) -> None:
+        """Note how a task ended. A table is done with its last batch, whatever became of the others."""
+        self._running[job.lane] -= 1
+        self._progress.advance()
+        result, failure = _outcome(future)
+        if failure:
+            self._fail(job, failure)
+        elif job.is_check:
+            self._note_checks(result)
+            self._summary.failures += [failed.message for failed in quality.blocking(result)]
+        elif job.lane is Lane.BUILD:
+            self._note_build(result)
+        else:
+            self._note_landing(result)
+        if job.steps:
+            self._waiting.append(job)
+        elif not job.is_check:
+            self._sorter.done(job.name)
+            if job.lane is Lane.BUILD and self._summary.has_changed(job.name):
+                self._add(self._checking(self._tables[job.name]))
+
+    def _fail(self, job: _Job, failure: str) -> None:
+        """Say what failed; what needs it is given up, what was published of it stays."""
+        name = job.name
+        self._summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
+        get_run_logger().error(self._summary.failures[-1])
+        if job.is_check:
+            return
+        reached = reached_from(name, self._tables) - self._lost
+        if reached:
+            self._summary.skipped.append(f"{', '.join(sorted(reached))}: they need {name}, which failed")
+        self._lost |= {name, *reached}
+
+    def _note_landing(self, landing: Landing | None) -> None:
+        if landing is None:
+            return
+        table = landing.entity.table
+        self._summary.warnings += [f"{table}: {warning}" for warning in landing.warnings]
+        self._summary.dead_letters += landing.dead_letters
+        if landing.rows:
+            self._summary.landed[table] = landing.rows
+            self._progress.say(table, f"{landing.rows:,} rows landed")
+
+    def _note_build(self, built: Built) -> None:
+        self._note_checks(built.checks)
+        self._summary.dead_letters += built.dead_letters
+        for publication in built.publications:
+            if publication.is_pending:
+                self._summary.pending.append(publication.message())
+        if registry.table(built.table).is_published:
+            table = self._summary.table(built.table)
+            table.windows += built.partitions
+            table.rows_written += built.rows_written
+        if built.partitions:
+            reach = span(min(built.partitions), max(built.partitions))
+            letters = f", {built.dead_letters:,} dead letters" if built.dead_letters else ""
+            self._progress.say(built.table, f"{built.rows:,} rows  {reach}  {built.seconds:.1f} s{letters}")
+
+    def _note_checks(self, results: Sequence[CheckResult]) -> None:
+        """Count results; what failed without blocking becomes a warning."""
+        summary = self._summary
+        summary.checks += len(results)
+        summary.checks_passed += sum(result.passed for result in results)
+        summary.warnings += [result.message for result in results if not result.passed and not result.blocks]
+
+
+def needs(table: Table) -> set[str]:
+    """What has to be there before a table is built: what it reads, and what its rules compare it with."""
+    return {*table.upstreams, *quality.requires(gate_rules(table), table.name)} - {table.name}
+
+
+def reached_from(name: str, chosen: Mapping[str, Table]) -> set[str]:
+    """What reads a table or is checked against it, however far down; `chosen` is in build order."""
+    found = {name}
+    for table in chosen.values():
+        if needs(table) & found:
+            found.add(table.name)
+    return found - {name}
+
+
+def span(first: str, last: str) -> str:
+    """Partitions from the first to the last, for a person."""
+    return first if first == last else f"{first} … {last}"
+
+
+def _outcome(future: Outcome) -> tuple[Any, str]:
+    """What a task gave, or the one line that says why it failed."""
+    value = future.result(raise_on_failure=False)
+    if isinstance(value, BaseException):
+        if isinstance(value, KeyboardInterrupt):
+            raise value
+        text = str(value).strip() or type(value).__name__
+        return None, text if isinstance(value, FlowsError | ValueError) else f"{type(value).__name__}: {text}"
+    return value, ""
