@@ -24,7 +24,7 @@ from flows.build.job import Built
 from flows.build.states import planner_states
 from flows.errors import FlowsError
 from flows.landing import Landing
-from flows.planner import Work, batches, plan
+from flows.planner import States, Work, batches, plan
 from flows.progress import Progress
 from flows.services import Services
 from flows.steps import build_partitions, check_published, land
@@ -88,10 +88,15 @@ class Schedule:
         self._running: Counter[Lane] = Counter()
         self._finished: SimpleQueue[tuple[_Job, Outcome]] = SimpleQueue()
         self._lost: set[str] = set()
+        self._changed: set[str] = set()
+        """What this run has landed or built; the rest stands as it did when the run began."""
+        self._before: States = {}
         self._is_warm = False
 
     def carry_out(self) -> None:
         """Land, build and check; what happened is in the summary."""
+        with self._services.ledger() as ledger:
+            self._before = planner_states(ledger)
         self._sorter.prepare()
         while self._sorter.is_active() or self._waiting or self._running.total():
             while ready := self._sorter.get_ready():
@@ -119,11 +124,10 @@ class Schedule:
 
     def _plan(self, tables: Sequence[Table]) -> dict[str, Work]:
         """What is due of these tables, from what stands now."""
-        if not tables:
-            return {}
-        names = {name for table in tables for name in (table.name, *table.upstreams)}
-        with self._services.ledger() as ledger:
-            states = planner_states(ledger, sorted(names))
+        states = self._before
+        if reread := {name for table in tables for name in self._changed.intersection(table.upstreams)}:
+            with self._services.ledger() as ledger:
+                states = {**states, **planner_states(ledger, sorted(reread))}
         now = self._services.settings.now()
         works = [plan(table, registry.tables(), states, catalog.fingerprint(table), now) for table in tables]
         return {work.table.name: work for work in works if work.due}
@@ -212,6 +216,7 @@ class Schedule:
         self._summary.warnings += [f"{table}: {warning}" for warning in landing.warnings]
         self._summary.dead_letters += landing.dead_letters
         if landing.rows:
+            self._changed.add(table)
             self._summary.landed[table] = landing.rows
             self._progress.say(table, f"{landing.rows:,} rows landed")
 
@@ -225,6 +230,7 @@ class Schedule:
             table = self._summary.table(built.table)
             table.windows += built.partitions
             table.rows_written += built.rows_written
+        self._changed.add(built.table)
         if built.partitions:
             reach = span(min(built.partitions), max(built.partitions))
             letters = f", {built.dead_letters:,} dead letters" if built.dead_letters else ""
