@@ -20,7 +20,6 @@ import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
-from psycopg.types.json import Jsonb
 
 from flows import deadletters
 from flows.extract import Extract
@@ -29,7 +28,7 @@ from flows.failpoints import failpoint
 from flows.services import Services
 from flows.settings import Settings
 from flows.stores.lake import Lake
-from flows.stores.ledger import Conflict, Ledger, Position
+from flows.stores.ledger import Ledger, Position
 from flows.stores.manifest import Commit, LakeFile
 from transforms.contract import Kafka, Layer, Postgres, SourceEntity
 
@@ -218,7 +217,8 @@ class _Landing:
             if extract.dead_letters or before != extract.positions:
                 with self.ledger.connection.transaction():
                     within(self.ledger.connection)
-                    self._move_on(extract.positions)
+                    kept = {**extract.positions, _CLOCK: self.position.positions.get(_CLOCK)}
+                    self.ledger.move_on(self.entity.table, kept, self.position.version)
             return entered
         commit = Commit(
             token=self.token,
@@ -236,19 +236,6 @@ class _Landing:
         self.ledger.record(self.lake, commit, version=self.position.version, within=within)
         failpoint("landing.committed")
         return entered
-
-    def _move_on(self, positions: Mapping[str, Any]) -> None:
-        """Note a position that brought no row: no landing, so nothing downstream is due."""
-        if self.position.version == 0:
-            return
-        kept = {**positions, _CLOCK: self.position.positions.get(_CLOCK)}
-        moved = self.ledger.connection.execute(
-            "update ops.position set positions = %s, version = version + 1 where entity = %s and version = "
-            "%s",
-            (Jsonb(kept), self.entity.table, self.position.version),
-        ).rowcount
-        if moved != 1:
-            raise Conflict(f"{self.entity.table} was landed by somebody else in the meantime. Run again.")
 
     def _enter_control(self, connection: Connection[Any], extract: Extract) -> None:
         """The newest totals take the place of the older ones, which describe rows that have changed since."""

@@ -9,6 +9,7 @@ the rows in them.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -70,21 +71,28 @@ class Work:
         return sorted(item.partition for item in self.due)
 
 
-def overlapping(
-    partition: Partition, key: str, table: Table, windows: Iterable[str], upstream: Partition | None
-) -> list[str]:
-    """Windows of an upstream that the window `key` of `table` reads: those that overlap it, widened by its
-    lookback.
+class Windows:
+    """The windows of one upstream, in order: which of them another table's window reads, bisection finds.
+
+    A year of days, each compared with a year of days, would be what a run spends its time with.
     """
-    if upstream is None:
-        return sorted(windows)
-    start, end = partition.bounds(key)
-    start, end = moved(start, -table.lookback), moved(end, table.lookback)
-    return sorted(
-        window
-        for window in windows
-        if window == WHOLE or (upstream.bounds(window)[0] < end and upstream.bounds(window)[1] > start)
-    )
+
+    def __init__(self, keys: Iterable[str], partition: Partition | None) -> None:
+        everything = sorted(keys)
+        self._always = everything if partition is None else [key for key in everything if key == WHOLE]
+        windows = [] if partition is None else [key for key in everything if key != WHOLE]
+        known = sorted((partition.bounds(key), key) for key in windows) if partition is not None else []
+        self._starts = [start for (start, _), _ in known]
+        self._ends = [end for (_, end), _ in known]
+        self._keys = [key for _, key in known]
+
+    def read_by(self, table: Table, key: str) -> list[str]:
+        """Those that the window `key` of `table` reads: the ones it overlaps, widened by its lookback."""
+        assert table.partition is not None
+        start, end = table.partition.bounds(key)
+        first = bisect_right(self._ends, moved(start, -table.lookback))
+        last = bisect_left(self._starts, moved(end, table.lookback))
+        return [*self._always, *self._keys[first:last]]
 
 
 def digest(states: Mapping[str, PartitionState], windows: Iterable[str]) -> str:
@@ -166,13 +174,14 @@ def _by_window(
         for window in states.get(name, {}):
             if window != WHOLE:
                 keys.update(_keys_between(table.partition, *upstream.bounds(window)))
+    upstreams = {name: Windows(states.get(name, {}), catalog[name].partition) for name in table.upstreams}
     for key in sorted(keys):
         if horizon is not None and table.partition.bounds(key)[1] <= horizon:
             continue
         based_on, rows = {}, 0
         for name in table.upstreams:
             there = states.get(name, {})
-            windows = overlapping(table.partition, key, table, there, catalog[name].partition)
+            windows = upstreams[name].read_by(table, key)
             based_on[name] = digest(there, windows)
             if catalog[name].partition is not None:
                 rows += sum(there[window].rows for window in windows)

@@ -9,6 +9,7 @@ values.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import logging
@@ -118,6 +119,7 @@ def suite(
     return _suite(table, rules, references, None)
 
 
+@cache
 def _import() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,6 +128,8 @@ def _import() -> Any:
         import quality.breaking_rows  # noqa: F401 - registers the expectation
     # 1.24 sends nothing home any more; its loggers still narrate every metric.
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    # A million objects that stay as long as the process: no garbage collection need look at them again.
+    gc.freeze()
     return great_expectations
 
 

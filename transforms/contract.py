@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +85,21 @@ def moved(moment: datetime, by: timedelta) -> datetime:
         return LAST_INSTANT if by > timedelta(0) else FIRST_INSTANT
 
 
+@lru_cache(maxsize=1 << 16)
+def _bounds(every: str, key: str) -> tuple[datetime, datetime]:
+    """See Partition.bounds. Kept: a plan asks for the same few thousand windows again and again."""
+    try:
+        if every == "day":
+            start = datetime.strptime(key, "%Y-%m-%d").replace(tzinfo=UTC)
+            return start, moved(start, timedelta(days=1))
+        start = datetime.strptime(key, "%Y-%m").replace(tzinfo=UTC)
+        end = moved(start, timedelta(days=32))
+        return start, end if end == LAST_INSTANT else end.replace(day=1)
+    except ValueError as error:
+        form = "2025-10-07" if every == "day" else "2025-10"
+        raise ContractError(f"'{key}' is no {every} partition; write it like {form}.") from error
+
+
 @dataclass(frozen=True)
 class Partition:
     """Half-open UTC windows over one column. The column never changes for a key."""
@@ -103,16 +119,7 @@ class Partition:
 
         The last window of the year 9999 ends with the last instant that can be told.
         """
-        try:
-            if self.every == "day":
-                start = datetime.strptime(key, "%Y-%m-%d").replace(tzinfo=UTC)
-                return start, moved(start, timedelta(days=1))
-            start = datetime.strptime(key, "%Y-%m").replace(tzinfo=UTC)
-            end = moved(start, timedelta(days=32))
-            return start, end if end == LAST_INSTANT else end.replace(day=1)
-        except ValueError as error:
-            form = "2025-10-07" if self.every == "day" else "2025-10"
-            raise ContractError(f"'{key}' is no {self.every} partition; write it like {form}.") from error
+        return _bounds(self.every, key)
 
     def suffix(self, key: str) -> str:
         """What a leaf table's name ends with: `2025_10_07`."""

@@ -4,10 +4,10 @@ counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.planner import WHOLE, Due, overlapping, reads_raw
+from flows.planner import WHOLE, Due, Windows, reads_raw
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.manifest import Commit, LakeFile, fold
 from transforms.contract import Layer, Partition, Table, Write, moved
@@ -29,26 +29,34 @@ class Reader:
     def __init__(self, ledger: Ledger, catalog: Mapping[str, Table]) -> None:
         self._ledger = ledger
         self._catalog = catalog
+        self._overviews: dict[str, dict[str, PartitionState]] = {}
         self._states: dict[str, dict[str, PartitionState]] = {}
 
     def forget(self) -> None:
         """Look again: something was committed."""
+        self._overviews.clear()
         self._states.clear()
 
-    def states(self, name: str) -> dict[str, PartitionState]:
-        """Partition → state of a built table."""
-        if name not in self._states:
-            self._states[name] = {key[1]: state for key, state in self._ledger.states([name]).items()}
-        return self._states[name]
+    def overview(self, name: str) -> dict[str, PartitionState]:
+        """Partition → state of every partition of a built table, without its files."""
+        if name not in self._overviews:
+            found = self._ledger.states([name], with_files=False)
+            self._overviews[name] = {window: state for (_, window), state in found.items()}
+        return self._overviews[name]
 
-    def in_force(self, name: str, windows: Sequence[str] | None = None) -> list[LakeFile]:
+    def states(self, name: str, windows: Iterable[str]) -> dict[str, PartitionState]:
+        """Partition → state with its files, of those of these partitions that there are."""
+        known = self._states.setdefault(name, {})
+        wanted = {window for window in windows if window in self.overview(name)}
+        if missing := wanted - known.keys():
+            found = self._ledger.states([name], sorted(missing))
+            known.update({window: state for (_, window), state in found.items()})
+        return {window: known[window] for window in sorted(wanted)}
+
+    def in_force(self, name: str, windows: Iterable[str] | None = None) -> list[LakeFile]:
         """The files that are a built table's content, or that of some of its partitions."""
-        return [
-            file
-            for window, state in self.states(name).items()
-            if windows is None or window in windows
-            for file in state.files
-        ]
+        states = self.states(name, self.overview(name) if windows is None else windows)
+        return [file for state in states.values() for file in state.files]
 
     def everything(self, name: str) -> list[LakeFile]:
         """The whole content of any table, raw ones too."""
@@ -64,7 +72,7 @@ class Reader:
         """What a replaced or merged table reads to rebuild these partitions (`whole`: all it can have)."""
         files: dict[str, list[LakeFile]] = {}
         continued: set[str] = set()
-        standing = self.states(table.name).get(WHOLE)
+        standing = self.overview(table.name).get(WHOLE)
         for name in table.upstreams:
             upstream = self._catalog[name]
             if whole or table.partition is None or upstream.partition is None:
@@ -75,13 +83,8 @@ class Reader:
                 else:
                     files[name] = self.everything(name)
                 continue
-            wanted = {
-                window
-                for item in due
-                for window in overlapping(
-                    table.partition, item.partition, table, self._windows(name), upstream.partition
-                )
-            }
+            windows = Windows(self._windows(name), upstream.partition)
+            wanted = {window for item in due for window in windows.read_by(table, item.partition)}
             files[name] = self._in_windows(name, wanted)
         return Inputs(files, frozenset(continued))
 
@@ -94,13 +97,12 @@ class Reader:
             (moved(start, -table.lookback), moved(end, table.lookback))
             for start, end in map(partition.bounds, touched)
         ]
-        near: dict[str, list[LakeFile]] = {}
-        for window, state in self.states(table.name).items():
-            if window != WHOLE:
-                first, last = partition.bounds(window)
-                if any(first < end and last > start for start, end in reached):
-                    near[window] = list(state.files)
-        return near
+        near = []
+        for window in self.overview(table.name).keys() - {WHOLE}:
+            first, last = partition.bounds(window)
+            if any(first < end and last > start for start, end in reached):
+                near.append(window)
+        return {window: list(state.files) for window, state in self.states(table.name, near).items()}
 
     def can_continue(self, table: Table, item: Due) -> bool:
         """Whether upstream only added to a partition since it was built; otherwise it is built anew."""
@@ -118,7 +120,7 @@ class Reader:
 
     def _added(self, table: Table, name: str, partition: str) -> list[LakeFile] | None:
         """The files that joined a partition of an upstream since it was read; None when it also lost some."""
-        standing = self.states(table.name).get(partition)
+        standing = self.overview(table.name).get(partition)
         since = str(standing.based_on.get(name, "")) if standing is not None else ""
         commits = [
             commit
@@ -134,7 +136,7 @@ class Reader:
     def _windows(self, name: str) -> list[str]:
         if self._catalog[name].layer is Layer.RAW:
             return sorted({window for commit in self._ledger.landed(name) for window in commit.windows})
-        return sorted(self.states(name))
+        return sorted(self.overview(name))
 
     def _in_windows(self, name: str, windows: set[str]) -> list[LakeFile]:
         if self._catalog[name].layer is not Layer.RAW:
@@ -150,9 +152,8 @@ class Reader:
         sequence = self._ledger.sequence_of(since)
         if sequence is None:
             return self.everything(name)
-        return [
-            file for state in self.states(name).values() if state.sequence > sequence for file in state.files
-        ]
+        overview = self.overview(name)
+        return self.in_force(name, [key for key, state in overview.items() if state.sequence > sequence])
 
 
 def is_fed_by_landings(table: Table, catalog: Mapping[str, Table]) -> bool:

@@ -110,10 +110,10 @@ class _Job:
         """Feed an append table with the landings it has not seen, a bounded number of rows at a time."""
         if not due:
             return
-        if due[0].mode == "replace" and WHOLE in self.reader.states(self.table.name):
+        if due[0].mode == "replace" and WHOLE in self.reader.overview(self.table.name):
             self._empty()
         for name in self.table.upstreams:
-            marker = self.reader.states(self.table.name).get(WHOLE)
+            marker = self.reader.overview(self.table.name).get(WHOLE)
             since = str(marker.based_on.get(name, "")) if marker is not None else ""
             for landings in _chunks(self.reader.landings_since(name, since)):
                 self._append(name, landings)
@@ -121,7 +121,7 @@ class _Job:
 
     def _append(self, name: str, landings: Sequence[Commit]) -> None:
         files = [file for landing in landings for file in landing.add]
-        marker = self.reader.states(self.table.name).get(WHOLE)
+        marker = self.reader.overview(self.table.name).get(WHOLE)
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
         with self._connection() as connection:
             unreadable = content.compute(self.table, connection, self.lake, Inputs({name: files}))
@@ -153,11 +153,12 @@ class _Job:
             return
         inputs = self.reader.for_partitions(self.table, due, whole=self.work.discover)
         based_on = {item.partition: dict(item.based_on) for item in due}
-        standing = self.reader.states(self.table.name)
+        standing = self.reader.overview(self.table.name)
         with self._connection() as connection:
             unreadable = content.compute(self.table, connection, self.lake, inputs)
             if inputs.continued and WHOLE in standing:
-                content.keep_rows_not_given_again(self.table, connection, self.lake, standing[WHOLE].files)
+                whole = self.reader.in_force(self.table.name, [WHOLE])
+                content.keep_rows_not_given_again(self.table, connection, self.lake, whole)
             if self.work.discover:
                 windows = sorted({*content.partitions(connection), *standing} - {WHOLE})
                 based_on = {window: {} for window in windows} | based_on
@@ -169,7 +170,7 @@ class _Job:
         """Take every partition's files away, so that a changed model starts from the first landing again."""
         commits = [
             self._commit(state, {}, remove=state.files)
-            for state in self.reader.states(self.table.name).values()
+            for state in self.reader.states(self.table.name, self.reader.overview(self.table.name)).values()
         ]
         self._record(commits, ())
         self.reader.forget()
@@ -191,7 +192,7 @@ class _Job:
         entry of a partitioned table at '' holds no rows: it notes what was consumed.
         """
         windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
-        standing = self.reader.states(self.table.name)
+        standing = self.reader.states(self.table.name, based_on)
         joined = [window for window in windows if adds and window not in rewritten and window in standing]
         self.checks.gate(connection, windows, [file for window in joined for file in standing[window].files])
         given = content.partitions(connection)

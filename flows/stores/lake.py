@@ -15,12 +15,12 @@ from typing import Self, TypeAlias
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores import manifest, sessions
+from flows.stores.files import measure, sync_and_hash, take_name
 from flows.stores.manifest import Commit, LakeFile
 from transforms.contract import Layer, Table, check_name
 
@@ -32,7 +32,6 @@ SPILL = ".spill"
 """Folder of what a computation puts on disk for lack of memory; worthless once its process is gone."""
 _TEMPORARY = ".tmp"
 _MAX_COMPONENT_BYTES = 200
-_HASH_CHUNK_BYTES = 4 << 20
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
 Source: TypeAlias = DuckDBPyRelation | pa.RecordBatchReader | pa.Table
@@ -91,10 +90,10 @@ class Lake:
             self._make_folder(folder)
             self._relation(source).to_parquet(str(temporary), compression="zstd")
             failpoint("lake.temporary_written")
-            size, digest = _sync_and_hash(temporary)
+            size, digest = sync_and_hash(temporary)
             failpoint("lake.fsynced")
-            rows, low, high = _measure(temporary, measured)
-            final = _take_name(temporary, folder, name)
+            rows, low, high = measure(temporary, measured)
+            final = take_name(temporary, folder, name)
             failpoint("lake.renamed")
             manifest.fsync_folder(folder)
             failpoint("lake.folder_fsynced")
@@ -298,45 +297,6 @@ def encode_value(value: str) -> str:
     if len(text) > _MAX_COMPONENT_BYTES:
         text = f"{text[: _MAX_COMPONENT_BYTES - 33].rstrip('%')}-{hashlib.sha256(raw).hexdigest()[:32]}"
     return text or "%"
-
-
-def _sync_and_hash(path: Path) -> tuple[int, str]:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        # Writing back starts here and runs while the pages are hashed; the hash reads what the kernel holds.
-        os.fsync(handle.fileno())
-        size = 0
-        while chunk := handle.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
-
-
-def _measure(path: Path, measured: str | None) -> tuple[int, str | None, str | None]:
-    metadata = pq.read_metadata(path)
-    rows = int(metadata.num_rows)
-    if measured is None or rows == 0:
-        return rows, None, None
-    column = metadata.schema.names.index(measured)
-    lows, highs = [], []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(column).statistics
-        if statistics is not None and statistics.has_min_max:
-            lows.append(statistics.min)
-            highs.append(statistics.max)
-    return (rows, str(min(lows)), str(max(highs))) if lows else (rows, None, None)
-
-
-def _take_name(temporary: Path, folder: Path, name: str) -> Path:
-    """Give the file its final name without ever replacing one (a rename would)."""
-    final = folder / f"{name}.parquet"
-    try:
-        os.link(temporary, final)
-    except FileExistsError:
-        final = folder / f"{name}-{secrets.token_hex(4)}.parquet"
-        os.link(temporary, final)
-    temporary.unlink()
-    return final
 
 
 def _why_not_written(folder: Path, error: Exception) -> str:

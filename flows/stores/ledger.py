@@ -6,7 +6,7 @@ entry are committed together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -71,21 +71,29 @@ class Ledger:
         return fold(commit_of(row) for row in rows)
 
     def states(
-        self, tables: Iterable[str] | None = None, *, with_files: bool = True
+        self,
+        tables: Iterable[str] | None = None,
+        partitions: Iterable[str] | None = None,
+        *,
+        with_files: bool = True,
     ) -> dict[tuple[str, str], PartitionState]:
-        """(table, partition) → its state, for some tables or for all.
+        """(table, partition) → its state, for some tables and partitions or for all.
 
         Without files it is what a plan compares: cheap for every partition there ever was.
         """
-        wanted = None if tables is None else list(tables)
+        wanted = {
+            "tables": None if tables is None else list(tables),
+            "partitions": None if partitions is None else list(partitions),
+        }
         files = "s.files" if with_files else "'[]'::jsonb AS files"
         rows = self._rows(
             "SELECT s.table_name, s.partition, s.token, s.version, s.based_on, s.fingerprint, s.row_count, "
             f"s.published_at, {files}, coalesce(l.sequence, 0) AS sequence FROM ops.partition_state s "
             "LEFT JOIN ops.ledger l USING (token) "
-            "WHERE %(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s) "
+            "WHERE (%(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s)) "
+            "AND (%(partitions)s::text[] IS NULL OR s.partition = ANY(%(partitions)s)) "
             "ORDER BY s.table_name, s.partition",
-            {"tables": wanted},
+            wanted,
         )
         return {(row["table_name"], row["partition"]): state_of(row) for row in rows}
 
@@ -180,6 +188,21 @@ class Ledger:
             self._advance_state(commit, version, published)
         return True
 
+    def move_on(self, entity: str, positions: Mapping[str, Any], version: int) -> None:
+        """Note a position of `entity` that brought no row: no landing, so nothing downstream is due.
+
+        One that was never landed has none to move. Raises Conflict when somebody else moved it meanwhile.
+        """
+        if version == 0:
+            return
+        moved = self.connection.execute(
+            "UPDATE ops.position SET (positions, version) = (%s, version + 1) "
+            "WHERE entity = %s AND version = %s",
+            (Jsonb(dict(positions)), entity, version),
+        ).rowcount
+        if moved != 1:
+            raise Conflict(f"{entity} {_OVERTAKEN}")
+
     def record(
         self,
         lake: Lake,
@@ -230,27 +253,6 @@ class Ledger:
         if commits:
             self.finish(lake, commits)
         return [commit.token for commit in commits]
-
-    def rebuild_from(self, lake: Lake) -> int:
-        """Fill an empty ledger from the lake's manifests, in one transaction; returns the number of entries.
-
-        Partitions come back unpublished (`published_at` is None). Raises Conflict when the ledger is not
-        empty.
-        """
-        histories = [lake.manifest(layer, table) for layer, table in lake.manifests()]
-        with self.connection.transaction():
-            self.connection.execute("LOCK TABLE ops.ledger IN EXCLUSIVE MODE")
-            if self._rows("SELECT 1 FROM ops.ledger LIMIT 1"):
-                raise Conflict(
-                    "The ledger is not empty: it can't be filled from the lake. Nothing was changed."
-                )
-            versions: dict[tuple[str, str, str], int] = {}
-            for commit in (commit for history in histories for commit in history):
-                counter = (commit.kind if commit.kind == "land" else "state", commit.table, commit.partition)
-                self.commit(commit, version=versions.get(counter, 0))
-                versions[counter] = versions.get(counter, 0) + 1
-            self.connection.execute("UPDATE ops.ledger SET in_manifest = true")
-        return sum(len(history) for history in histories)
 
     # ------------------------------------------------------------------------------------------ locking
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from psycopg import Connection, errors
 
 from flows.errors import FlowsError
+from flows.stores.manifest import Commit
 from flows.stores.warehouse import Warehouse
 
 Result = TypeVar("Result")
@@ -51,6 +52,17 @@ def with_short_waits(
             holder = seen[-1] if seen else holder
             time.sleep(random.uniform(0.05, 0.15))
     raise Blocked(holder or "a session that could not be seen")
+
+
+def remember(connection: Connection[Any], commits: Sequence[Commit], blocked: Blocked) -> None:
+    """Note which publishes wait, and for whom: the next run completes them."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ops.pending_publish (table_name, partition, token, blocked_by) "
+            "VALUES (%s, %s, %s, %s) ON CONFLICT (table_name, partition) DO UPDATE "
+            "SET token = excluded.token, blocked_by = excluded.blocked_by",
+            [(commit.table, commit.partition, commit.token, blocked.by) for commit in commits],
+        )
 
 
 @contextmanager

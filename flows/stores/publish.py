@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import psycopg
 from duckdb import DuckDBPyConnection
-from psycopg import Connection
 
 from flows.failpoints import failpoint
 from flows.stores import apply
 from flows.stores.difference import adapted, content, count, difference, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
-from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
+from flows.stores.locks import BRIEF, PATIENT, Blocked, remember, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.publication import Audit, BuiltPartition, Pending, Publication, Way
 from flows.stores.standalone import Workshop, sweep, workshop
@@ -98,7 +96,11 @@ def publish(
                     _show(shop, steps, ledger, views, publication)
                 except Blocked as blocked:
                     if not _write_instead(shop, steps, session, lake, way):
-                        return _remember(connection, steps, blocked, publication)
+                        remember(connection, [step.commit for step in steps], blocked)
+                        publication.pending = tuple(
+                            Pending(step.built.partition, blocked.by) for step in steps
+                        )
+                        return publication
                     _show(shop, steps, ledger, views, publication)
                 failpoint("publish.committed")
                 ledger.finish(lake, _published(steps, publication))
@@ -117,7 +119,7 @@ def _steps(
     table: Table, built: Sequence[BuiltPartition], ledger: Ledger, run_id: str, publication: Publication
 ) -> list[_Step]:
     """What is not published yet, in the order of the partitions, each on the state it was planned on."""
-    states = ledger.states([table.name])
+    states = ledger.states([table.name], [item.partition for item in built])
     steps = []
     for item in sorted(built, key=lambda item: item.partition):
         state = states.get((table.name, item.partition), PartitionState(table.name, item.partition))
@@ -322,22 +324,6 @@ def _write_instead(
         step.way = "diff"
         _load_difference(shop, [step], session, lake, shop.table.leaf(step.built.partition), is_forced=True)
     return True
-
-
-def _remember(
-    connection: Connection[Any], steps: list[_Step], blocked: Blocked, publication: Publication
-) -> Publication:
-    """Nothing was changed: note what waits for whom."""
-    with connection.transaction():
-        for step in steps:
-            connection.execute(
-                "INSERT INTO ops.pending_publish (table_name, partition, token, blocked_by) "
-                "VALUES (%s, %s, %s, %s) ON CONFLICT (table_name, partition) DO UPDATE "
-                "SET token = excluded.token, blocked_by = excluded.blocked_by",
-                (step.commit.table, step.commit.partition, step.commit.token, blocked.by),
-            )
-    publication.pending = tuple(Pending(step.built.partition, blocked.by) for step in steps)
-    return publication
 
 
 def _published(steps: list[_Step], publication: Publication) -> list[Commit]:

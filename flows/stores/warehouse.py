@@ -11,11 +11,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import duckdb
+import orjson
 import psycopg
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from duckdb import DuckDBPyRelation
 from psycopg import Connection
+from psycopg.types.json import set_json_loads
 
 from flows.errors import FlowsError
 from flows.stores.batches import SharedBatches
@@ -106,6 +108,7 @@ class Warehouse:
             readable_errors(),
             closing(psycopg.connect(self._dsn, autocommit=True)) as connection,
         ):
+            set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
             connection.execute("SET TimeZone = 'UTC'")
             yield connection
 

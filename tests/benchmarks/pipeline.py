@@ -72,7 +72,7 @@ def rebuild(services: Services, names: Sequence[str], run_id: str) -> dict[str, 
     done: dict[str, list[Built]] = {}
     for name in names:
         with services.ledger() as ledger:
-            states = planner_states(ledger)
+            states = planner_states(ledger, [name, *tables[name].upstreams])
         work = plan(tables[name], tables, states, catalog.fingerprint(tables[name]), services.settings.now())
         done[name] = [build(services, work, due, run_id) for due in batches(work, ROWS_AT_ONCE)]
     return done

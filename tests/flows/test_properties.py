@@ -23,6 +23,7 @@ from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile, fold
+from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
 from tests.flows import kill_child
 from tests.flows.kill_child import Place
@@ -287,7 +288,7 @@ def test_manifest_and_ledger_tell_the_same_whatever_a_crash_left_out(
         )
         again = warehouses.place()
         with Warehouse(again.warehouse_dsn).connect() as empty:
-            Ledger(empty).rebuild_from(lake)
+            rebuild_ledger(Ledger(empty), lake)
             found = Ledger(empty).states()
         assert {key: sorted(file.path for file in state.files) for key, state in found.items()} == states
     for used in (place, again):

@@ -10,6 +10,7 @@ import pytest
 
 from flows.stores.lake import Commit, Lake, LakeFile
 from flows.stores.ledger import Conflict, Ledger
+from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
 from tests.house import Server
 
@@ -137,7 +138,7 @@ def test_an_empty_ledger_is_refilled_from_the_lake(postgres18: Server, lake: Lak
     with Warehouse(postgres18.database()).connect() as connection:
         ledger = Ledger(connection)
 
-        assert ledger.rebuild_from(lake) == 3
+        assert rebuild_ledger(ledger, lake) == 3
 
         assert ledger.landed(USERS) == landed
         assert ledger.positions(USERS).positions == {"mark": 2}
@@ -147,4 +148,4 @@ def test_an_empty_ledger_is_refilled_from_the_lake(postgres18: Server, lake: Lak
             ledger.landed_windows()[USERS]["2025-10-06"].row_count == windows[USERS]["2025-10-06"].row_count
         )
         with pytest.raises(Conflict, match="not empty"):
-            ledger.rebuild_from(lake)
+            rebuild_ledger(ledger, lake)
