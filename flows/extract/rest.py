@@ -1,5 +1,4 @@
-"""List endpoints over HTTPS, as `Rest` declares them, into the raw shape: id, object, window_start,
-window_end.
+"""List endpoints over HTTPS, as `Rest` declares them, into raw rows: id, object, window_start, window_end.
 
 A read covers the half-open window [last read's end - lookback, now), in whole seconds. What it lands once
 more in the overlap is only what has changed: the position carries a digest for every object of that
