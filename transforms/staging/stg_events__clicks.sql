@@ -62,7 +62,8 @@ typed as (
 
 judged as materialized (
     select
-        typed.*,
+        -- What the message was judged by is not carried along: that would cost as much as reading it.
+        typed.* exclude (topic, kafka_timestamp, key, headers, value, received, text, without_strings),
         case
             when value is null then 'it has no value'
             when octet_length(value) > 1048576 then 'it is larger than 1 MiB'
