@@ -184,7 +184,9 @@ class Lake:
             self._session.end()
             self._session = None
         if self._connection is not None:
-            self._connection.close()
+            # After a Ctrl-C a thread may still be at work with it; it goes with the process then.
+            with contextlib.suppress(duckdb.Error):
+                self._connection.close()
             self._connection = None
 
     def sweep(self, known: Callable[[datetime], Collection[str]]) -> list[str]:

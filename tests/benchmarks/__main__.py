@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [--full] [NAME …]`: measure, print the table, write results.json."""
+"""`python -m tests.benchmarks [--full] [NAME …]`: measure, print, write results.json and README's table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import backfill, command_line, daily, history, leaf, loads, raw_json
+from tests.benchmarks import backfill, command_line, daily, history, leaf, loads, raw_json, readme
 from tests.benchmarks.measure import Result, machine
 from tests.benchmarks.server import Server, warehouse_server
 
@@ -38,7 +38,7 @@ def main() -> int:
     unknown = set(arguments.names) - set(BENCHMARKS)
     if unknown:
         parser.error(f"there is no benchmark {sorted(unknown)[0]}; there are {', '.join(BENCHMARKS)}")
-    results = _known() if arguments.names else {}
+    results = _known()
     measured: list[Result] = []
     with warehouse_server() as server:
         about = machine(postgresql=server.version, dlt=loads.DLT)
@@ -49,15 +49,17 @@ def main() -> int:
             measured += found
             if found:
                 results[name] = {"machine": about, "results": [result.as_json() for result in found]}
+            results = {known: results[known] for known in BENCHMARKS if known in results}
             # After each: what was measured stays when a later one fails.
             RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             print(f"{name}: {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    readme.write(results)
     _show(measured, about)
     return 0 if all(result.holds for result in measured) else 1
 
 
 def _known() -> dict[str, Any]:
-    """What earlier runs measured: naming some benchmarks renews these alone."""
+    """What earlier runs measured: a run renews what it measures, and each entry names its machine."""
     if not RESULTS.exists():
         return {}
     known: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,21 @@ def test_two_runs_at_once_give_the_same_rows(company: Company) -> None:
     assert again.code == 0
     assert place.summary()["landed"] == {}
     assert place.changed() == {}
+
+
+def test_ctrl_c_ends_a_run_in_one_sentence_and_the_same_command_goes_on(company: Company) -> None:
+    place = company.empty()
+    process = place.spawn()
+    assert process.stderr is not None
+    assert any("rows landed" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "run the same command again" in err
+    assert "Traceback" not in out + err
+    done = place.run()
+    assert done.code == 0, done.said
+    assert place.differences() == []
 
 
 # ------------------------------------------------------------------------------------------ PostgreSQL 15
