@@ -65,7 +65,7 @@ def _whole(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answ
     try:
         document = orjson.loads(body)
         texts = _ELEMENTS.decode(body if records is None else _MEMBERS.decode(body)[records])
-    except (ValueError, KeyError, msgspec.MsgspecError):
+    except (ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return None
     values = document if records is None else document.pop(records)
     found = tuple(_judged(bytes(text), value, id_fields) for text, value in zip(texts, values, strict=True))
