@@ -41,9 +41,7 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
 
 def _count(services: Services, summary: Summary) -> None:
     with services.ledger() as ledger:
-        rows: dict[str, int] = {}
-        for (name, _), state in ledger.states(with_files=False).items():
-            rows[name] = rows.get(name, 0) + state.row_count
+        rows = ledger.row_counts()
     for table in registry.build_order():
         if table.is_published and table.name in rows:
             summary.table(table.name).rows = rows[table.name]

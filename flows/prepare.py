@@ -9,7 +9,7 @@ from psycopg.types.json import Jsonb
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.locks import Blocked
-from flows.stores.migrate import migrate
+from flows.stores.migrate import migrate, migrate_view
 from flows.stores.standalone import sweep
 from flows.summary import Summary
 from transforms import registry
@@ -56,10 +56,12 @@ def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str
                 progress.say("warehouse", line)
         except Blocked as blocked:
             held[table.name] = blocked.by
-    with services.warehouse.connect() as connection:
-        for view in views():
-            for statement in view.statements:
-                connection.execute(statement.encode())
+    for view in views():
+        try:
+            if migrate_view(services.warehouse, view):
+                progress.say("warehouse", f"{view.name} made anew: its definition changed")
+        except Blocked as blocked:
+            held[view.name] = blocked.by
     return held
 
 

@@ -17,12 +17,6 @@ def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> State
             key: PartitionState(token=window.token, sequence=window.sequence, rows=window.row_count)
             for key, window in windows.items()
         }
-    for (name, key), state in ledger.states(tables, with_files=False).items():
-        found.setdefault(name, {})[key] = PartitionState(
-            token=state.token,
-            sequence=state.sequence,
-            fingerprint=state.fingerprint,
-            based_on={upstream: str(value) for upstream, value in state.based_on.items()},
-            rows=state.row_count,
-        )
+    for name, key, *values in ledger.outlines(tables):
+        found.setdefault(name, {})[key] = PartitionState(*values)
     return found

@@ -205,15 +205,17 @@ class Lake:
         for place in (*(layer.value for layer in Layer), QUARANTINE, SPILL):
             for folder, folders, names in os.walk(self.root / place, followlinks=False):
                 folders.sort()
+                # As text: there is a folder for every day of history, and a Path of each would be felt.
+                below = folder[len(str(self.root)) + 1 :].replace(os.sep, "/")
                 for name in sorted(names):
-                    path = Path(folder, name)
-                    relative = path.relative_to(self.root).as_posix()
                     # What stands in quarantine under its final name stays there until somebody removes it.
                     is_whole = name.endswith(".parquet") and place != QUARANTINE
                     is_ours = is_whole or name.startswith(_TEMPORARY) or place == SPILL
+                    relative = f"{below}/{name}"
                     if not is_ours or relative in keep:
                         continue
                     with contextlib.suppress(FileNotFoundError):
+                        path = Path(folder, name)
                         if path.lstat().st_mtime < limit:
                             path.unlink()
                             removed.append(relative)

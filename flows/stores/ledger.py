@@ -6,18 +6,17 @@ entry are committed together or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores.lake import Lake
+from flows.stores.ledger_reader import READERS_GRACE, LedgerReader
 from flows.stores.ledger_rows import (
     LandedWindow,
     PartitionState,
@@ -26,13 +25,9 @@ from flows.stores.ledger_rows import (
     ledger_values,
     state_of,
 )
-from flows.stores.manifest import Commit, LakeFile, fold
+from flows.stores.manifest import Commit
 
 _OVERTAKEN = "was changed by somebody else in the meantime; this work on it was given up. Run again."
-
-READERS_GRACE = timedelta(hours=1)
-"""How long replaced files stay for those who opened the old list."""
-
 
 __all__ = ["READERS_GRACE", "Conflict", "LandedWindow", "Ledger", "PartitionState", "Position"]
 
@@ -41,123 +36,10 @@ class Conflict(FlowsError):
     """Somebody else moved this position or partition on since it was read: plan again and repeat."""
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """The ledger of one warehouse, seen through one psycopg connection (autocommit; transactions are
     blocks).
     """
-
-    def __init__(self, connection: Connection[Any]) -> None:
-        self.connection = connection
-
-    # ------------------------------------------------------------------------------------------ reading
-
-    def positions(self, entity: str) -> Position:
-        """How far `entity` (the raw table's name) was landed."""
-        rows = self._rows("SELECT positions, version, token FROM ops.position WHERE entity = %s", entity)
-        return Position(rows[0]["positions"], rows[0]["version"], rows[0]["token"]) if rows else Position()
-
-    def landed(self, entity: str, after: str = "") -> list[Commit]:
-        """The landings of `entity` in their order; with `after`, those behind that token."""
-        rows = self._rows(
-            "SELECT * FROM ops.ledger WHERE table_name = %(table)s AND kind = 'land' AND sequence > "
-            "coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) ORDER BY sequence",
-            {"table": entity, "after": after},
-        )
-        return [commit_of(row) for row in rows]
-
-    def files(self, entity: str) -> list[LakeFile]:
-        """The files that are the content of a raw table now (landings, compactions folded in)."""
-        rows = self._rows("SELECT * FROM ops.ledger WHERE table_name = %s ORDER BY sequence", entity)
-        return fold(commit_of(row) for row in rows)
-
-    def states(
-        self,
-        tables: Iterable[str] | None = None,
-        partitions: Iterable[str] | None = None,
-        *,
-        with_files: bool = True,
-    ) -> dict[tuple[str, str], PartitionState]:
-        """(table, partition) → its state, for some tables and partitions or for all.
-
-        Without files it is what a plan compares: cheap for every partition there ever was.
-        """
-        wanted = {
-            "tables": None if tables is None else list(tables),
-            "partitions": None if partitions is None else list(partitions),
-        }
-        files = "s.files" if with_files else "'[]'::jsonb AS files"
-        rows = self._rows(
-            "SELECT s.table_name, s.partition, s.token, s.version, s.based_on, s.fingerprint, s.row_count, "
-            f"s.published_at, {files}, coalesce(l.sequence, 0) AS sequence FROM ops.partition_state s "
-            "LEFT JOIN ops.ledger l USING (token) "
-            "WHERE (%(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s)) "
-            "AND (%(partitions)s::text[] IS NULL OR s.partition = ANY(%(partitions)s)) "
-            "ORDER BY s.table_name, s.partition",
-            wanted,
-        )
-        return {(row["table_name"], row["partition"]): state_of(row) for row in rows}
-
-    def history(self, table: str, partition: str, after: str = "") -> list[Commit]:
-        """The commits of one partition in their order; with `after`, those behind that token."""
-        rows = self._rows(
-            "SELECT * FROM ops.ledger WHERE (table_name, partition) = (%(table)s, %(partition)s) "
-            "AND sequence > coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) "
-            "ORDER BY sequence",
-            {"table": table, "partition": partition, "after": after},
-        )
-        return [commit_of(row) for row in rows]
-
-    def sequence_of(self, token: str) -> int | None:
-        """A commit's place in the ledger; None for a token it does not hold."""
-        rows = self._rows("SELECT sequence FROM ops.ledger WHERE token = %s", token)
-        return int(rows[0]["sequence"]) if rows else None
-
-    def landed_windows(self, tables: Iterable[str] | None = None) -> dict[str, dict[str, LandedWindow]]:
-        """Raw table → window → the landing that touched it last, and the rows all landings brought it."""
-        found: dict[str, dict[str, LandedWindow]] = {}
-        for row in self._rows(
-            "SELECT * FROM ops.landed_window "
-            "WHERE %(tables)s::text[] IS NULL OR table_name = ANY(%(tables)s) "
-            "ORDER BY table_name, landed_window",
-            {"tables": None if tables is None else list(tables)},
-        ):
-            window = LandedWindow(row["token"], row["sequence"], row["row_count"])
-            found.setdefault(row["table_name"], {})[row["landed_window"]] = window
-        return found
-
-    def is_there(self) -> bool:
-        """Whether this warehouse was ever prepared for a run."""
-        return bool(self._rows("SELECT 1 WHERE to_regclass('ops.ledger') IS NOT NULL"))
-
-    def mark(self, partitions: Iterable[tuple[str, str]], fingerprint: str) -> int:
-        """Give standing partitions (table, key) another fingerprint, so that the planner finds them due; how
-        many.
-        """
-        with self.connection.transaction(), self.connection.cursor() as cursor:
-            cursor.executemany(
-                "UPDATE ops.partition_state SET fingerprint = %s, version = version + 1 "
-                "WHERE (table_name, partition) = (%s, %s)",
-                [(fingerprint, table, partition) for table, partition in partitions],
-            )
-            return cursor.rowcount
-
-    def committed(self, tokens: Iterable[str]) -> set[str]:
-        """Which of these tokens the ledger holds: asked after an answer got lost, never assumed."""
-        rows = self._rows("SELECT token FROM ops.ledger WHERE token = ANY(%s)", list(tokens))
-        return {row["token"] for row in rows}
-
-    def named_paths(self, since: datetime, grace: timedelta = READERS_GRACE) -> Collection[str]:
-        """Lake paths that must stay: those in force, and those replaced after `since` or within the grace."""
-        rows = self._rows(
-            """
-            SELECT file ->> 'path' AS path FROM ops.ledger, jsonb_array_elements(files) AS file
-            EXCEPT
-            SELECT path FROM ops.ledger, jsonb_array_elements_text(removed) AS path
-            WHERE committed_at < least(%(since)s, clock_timestamp() - %(grace)s)
-            """,
-            {"since": since, "grace": grace},
-        )
-        return {row["path"] for row in rows}
 
     # ------------------------------------------------------------------------------------------ committing
 
@@ -187,6 +69,18 @@ class Ledger:
         else:
             self._advance_state(commit, version, published)
         return True
+
+    def mark(self, partitions: Iterable[tuple[str, str]], fingerprint: str) -> int:
+        """Give standing partitions (table, key) another fingerprint, so that the planner finds them due; how
+        many.
+        """
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE ops.partition_state SET fingerprint = %s, version = version + 1 "
+                "WHERE (table_name, partition) = (%s, %s)",
+                [(fingerprint, table, partition) for table, partition in partitions],
+            )
+            return cursor.rowcount
 
     def move_on(self, entity: str, positions: Mapping[str, Any], version: int) -> None:
         """Note a position of `entity` that brought no row: no landing, so nothing downstream is due.
@@ -268,12 +162,6 @@ class Ledger:
                 self.connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
 
     # ------------------------------------------------------------------------------------------ inside
-
-    def _rows(self, query: str, parameters: Any = None) -> list[dict[str, Any]]:
-        if parameters is not None and not isinstance(parameters, dict):
-            parameters = (parameters,)
-        with self.connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query.encode(), parameters).fetchall()
 
     def _advance_position(self, commit: Commit, version: int) -> None:
         values = (commit.table, Jsonb(dict(commit.positions)), commit.token)

@@ -17,10 +17,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import orjson
+
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 
 MANIFEST = "_manifest.jsonl"
+
+_HEAD = b'{"checksum":"'
+_BODY = b'","entry":'
+_BODY_BEGINS = len(_HEAD) + 16 + len(_BODY)
 
 Kind = Literal["land", "build", "publish", "compact"]
 
@@ -141,8 +147,7 @@ def append(path: Path, commits: Iterable[Commit]) -> int:
     with _locked(path) as descriptor:
         content = _content(descriptor)
         whole = content[: content.rfind(b"\n") + 1]
-        known = {entry.token for entry in _entries(path, whole)}
-        lines = [_line(commit) for commit in commits if commit.token not in known]
+        lines = [_line(commit) for commit in commits if not _holds(path, whole, commit.token)]
         if not lines:
             return 0
         os.ftruncate(descriptor, len(whole))
@@ -187,22 +192,35 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _line(commit: Commit) -> bytes:
-    body = json.dumps(commit.as_json(), ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-    return f'{{"checksum":"{_checksum(body)}","entry":{body}}}\n'.encode()
+    body = json.dumps(commit.as_json(), ensure_ascii=True, separators=(",", ":"), sort_keys=True).encode()
+    return b"%s%s%s%s}\n" % (_HEAD, _checksum(body), _BODY, body)
 
 
-def _checksum(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()[:16]
+def _checksum(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest()[:16].encode()
 
 
-def _entries(path: Path, content: bytes) -> Iterator[Commit]:
-    for number, line in enumerate(content.splitlines(), start=1):
+def _holds(path: Path, content: bytes, token: str) -> bool:
+    """Whether an entry has this token. Only lines that name it are taken apart: an append should not cost
+    more the longer the history is."""
+    name = json.dumps(token).encode()
+    found = content.find(name)
+    while found >= 0:
+        begin, end = content.rfind(b"\n", 0, found) + 1, content.index(b"\n", found)
+        number = content.count(b"\n", 0, begin) + 1
+        if any(entry.token == token for entry in _entries(path, content[begin:end], number)):
+            return True
+        found = content.find(name, end)
+    return False
+
+
+def _entries(path: Path, content: bytes, first: int = 1) -> Iterator[Commit]:
+    for number, line in enumerate(content.splitlines(), start=first):
         try:
-            value = json.loads(line)
-            body = json.dumps(value["entry"], ensure_ascii=True, separators=(",", ":"), sort_keys=True)
-            if _checksum(body) != value["checksum"]:
+            checksum, body = line[len(_HEAD) : _BODY_BEGINS - len(_BODY)], line[_BODY_BEGINS:-1]
+            if line != b"%s%s%s%s}" % (_HEAD, checksum, _BODY, body) or _checksum(body) != checksum:
                 raise ValueError("checksum")
-            yield Commit.from_json(value["entry"])
+            yield Commit.from_json(orjson.loads(body))
         except (ValueError, KeyError, TypeError) as error:
             raise ManifestDamaged(
                 f"Line {number} of {path} is damaged, so which files are the table's content is not certain; "

@@ -74,6 +74,38 @@ def migrate(
     return migration
 
 
+def migrate_view(warehouse: Warehouse, view: View) -> bool:
+    """Create a materialized view, or make it anew when its file says something else; whether that was needed.
+
+    Raises InTheWay when other people's views depend on it, Blocked when a lock stays in the way; nothing was
+    changed then.
+    """
+    with warehouse.connect() as connection:
+        there = connection.execute(
+            "SELECT d.fingerprint FROM pg_class c LEFT JOIN ops.view_definition d ON d.view_name = c.relname "
+            "WHERE c.oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+            (PUBLISHED, view.name),
+        ).fetchone()
+        if there == (view.fingerprint,):
+            return False
+
+        def work() -> None:
+            _refuse_others(connection, view.name, [])
+            connection.execute(
+                sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
+            )
+            for statement in view.statements:
+                connection.execute(statement.encode())
+            connection.execute(
+                "INSERT INTO ops.view_definition VALUES (%s, %s) "
+                "ON CONFLICT (view_name) DO UPDATE SET fingerprint = excluded.fingerprint",
+                (view.name, view.fingerprint),
+            )
+
+        with_short_waits(warehouse, connection, BRIEF, work)
+    return there is not None
+
+
 def _rebuild(
     warehouse: Warehouse,
     connection: Connection[Any],
@@ -122,7 +154,7 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
     """The one transaction: what hangs on the old table is taken off, and put on the new one."""
     connection, table = shop.connection, shop.table
     dependent = [view for view in views() if table.name in view.upstreams]
-    _refuse_others(connection, table, dependent)
+    _refuse_others(connection, table.name, [view.name for view in dependent])
     for view in dependent:
         connection.execute(
             sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
@@ -182,7 +214,7 @@ def _name_constraints(connection: Connection[Any], table: Table, beside: str) ->
         )
 
 
-def _refuse_others(connection: Connection[Any], table: Table, ours: list[View]) -> None:
+def _refuse_others(connection: Connection[Any], name: str, ours: list[str]) -> None:
     rows = connection.execute(
         """
         SELECT DISTINCT c.oid::regclass::text FROM pg_depend d
@@ -190,12 +222,12 @@ def _refuse_others(connection: Connection[Any], table: Table, ours: list[View]) 
         JOIN pg_class c ON c.oid = r.ev_class
         WHERE d.refobjid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND c.relname <> ALL(%s)
         """,
-        (PUBLISHED, table.name, [view.name for view in ours]),
+        (PUBLISHED, name, [name, *ours]),
     ).fetchall()
     if rows:
         names = ", ".join(row[0] for row in rows)
         raise InTheWay(
-            f"{PUBLISHED}.{table.name} has to be replaced, and {names} depends on it. Nothing was changed: "
+            f"{PUBLISHED}.{name} has to be replaced, and {names} depends on it. Nothing was changed: "
             "drop it or move it to another source, then run again."
         )
 

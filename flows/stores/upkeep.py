@@ -108,12 +108,14 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
     retired = []
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
-        states = ledger.states([table.name])
         there = apply.leaves(connection, table.name)
-        for (_, partition), state in states.items():
-            if partition == "" or table.leaf(partition) not in there:
-                continue
-            if table.partition.bounds(partition)[1] > horizon:
+        old = [
+            partition
+            for _, partition, *_ in ledger.outlines([table.name])
+            if partition and table.partition.bounds(partition)[1] <= horizon
+        ]
+        for (_, partition), state in ledger.states([table.name], old).items():
+            if table.leaf(partition) not in there:
                 continue
             commit = Commit(
                 token=f"retire-{table.name}-{partition}-{state.version}",

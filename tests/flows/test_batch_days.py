@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
@@ -18,6 +18,7 @@ EVENT_TABLES = {
     "fct_daily_active_users",
     "mart_daily_metrics",
     "mart_user_activity",
+    "mart_user_activity_monthly",
     "user_event_counts",
 }
 
@@ -61,9 +62,10 @@ def test_a_late_row_for_a_day_8_days_ago_rebuilds_that_day_and_what_depends_on_i
     assert summary["landed"] == {"raw_events__user_events": 1}
     changed = place.changed()
     assert {name: changed[name] for name in changed if name in EVENT_TABLES} == {
-        name: [day.isoformat()] for name in EVENT_TABLES & set(changed)
+        name: [_window(name, day)] for name in EVENT_TABLES & set(changed)
     }
-    assert {"fct_events", "mart_daily_metrics", "mart_user_activity"} <= set(changed) <= EVENT_TABLES
+    by_user = {"mart_user_activity", "mart_user_activity_monthly"}
+    assert {"fct_events", "mart_daily_metrics", *by_user} <= set(changed) <= EVENT_TABLES
     # Only rows that differ are written: the event, its day's totals, its user's day and window.
     written = {name: table["rows_written"] for name, table in summary["tables"].items() if table["windows"]}
     assert all(rows <= 2 for rows in written.values()), written
@@ -98,6 +100,11 @@ def test_a_row_that_changed_at_the_application_writes_only_that_row(company: Com
 
 def _hangs_on(name: str, *sources: str) -> bool:
     return any(above.startswith(sources) for above in registry.upstream(name))
+
+
+def _window(name: str, day: date) -> str:
+    partition = registry.table(name).partition
+    return day.isoformat()[:7] if partition is not None and partition.every == "month" else day.isoformat()
 
 
 def _leaves(place: Place) -> dict[str, str]:

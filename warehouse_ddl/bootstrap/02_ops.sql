@@ -109,6 +109,12 @@ create table if not exists ops.refresh_owed (
 );
 comment on table ops.refresh_owed is 'Refreshes of materialized views that a publish owes; written in its transaction, removed by the refresh.';
 
+create table if not exists ops.view_definition (
+    view_name text primary key,
+    fingerprint text not null
+);
+comment on table ops.view_definition is 'What each materialized view was made from: one whose file says something else is made anew.';
+
 create table if not exists ops.pending_publish (
     table_name text not null,
     partition text not null,

@@ -13,6 +13,7 @@ from flows.sandbox.world.shape import DAY, LATEST, MINUTE, SECOND, Shape, day_of
 
 PAUSE = 30 * MINUTE
 """A longer pause between two events of a user ends a session; midnight (UTC) does too."""
+_MONTH = day_of("first").dt.truncate("1mo")
 _TOPIC_NAMES = dict(enumerate(TOPICS))
 
 
@@ -48,6 +49,7 @@ def measures(shape: Shape, log: Log, periods: int) -> list[Measured]:
     )
     result: list[Measured] = []
     users: set[int] = set()
+    month = pl.DataFrame()
     first, last = shape.start // DAY - 1, shape.period_start(periods) // DAY
     for day in range(first, last + 1):
         events = _events_of(shape, log, periods, day, winners)
@@ -55,6 +57,14 @@ def measures(shape: Shape, log: Log, periods: int) -> list[Measured]:
             continue
         users.update(events["user_id"].drop_nulls().unique().to_list())
         result += _day(events)
+        if (active := _active_users(events)).height:
+            result.append(_activity("mart_user_activity", active, day_of("first")))
+            if month.height and _month(month) != _month(active):
+                result.append(_activity("mart_user_activity_monthly", month, _MONTH))
+                month = pl.DataFrame()
+            month = _added_up(pl.concat([month, active])) if month.height else active
+    if month.height:
+        result.append(_activity("mart_user_activity_monthly", month, _MONTH))
     sent = log.scan("deliveries", 0, periods).group_by("topic", pl.col("reason").alias("why")).len().collect()
     sent = sent.select(_topic(), "why", "len")
     number = pl.col("len").sum()
@@ -110,7 +120,6 @@ def _events_of(shape: Shape, log: Log, periods: int, day: int, winners: pl.DataF
 def _day(events: pl.DataFrame) -> list[Measured]:
     day = day_of("event_time")
     user = pl.col("user_id")
-    signed_in = events.filter(user.is_not_null())
     result = [
         measure(
             "fct_events",
@@ -150,30 +159,48 @@ def _day(events: pl.DataFrame) -> list[Measured]:
     result += [
         measure(table, ones, day=pl.col("day")) for table in ("mart_daily_metrics", "fct_daily_active_users")
     ]
-    if signed_in.height:
-        result += [_activity(signed_in), *_windows(signed_in)]
-    return result
+    return result + _windows(events.filter(user.is_not_null()))
 
 
-def _activity(events: pl.DataFrame) -> Measured:
-    sorted_events = events.sort("user_id", "event_time").with_columns(
-        pause=(pl.col("event_time") - pl.col("event_time").shift(1).over("user_id")).fill_null(0)
+def _active_users(events: pl.DataFrame) -> pl.DataFrame:
+    """What each signed-in user did on the one day that these events are of."""
+    sorted_events = (
+        events.filter(pl.col("user_id").is_not_null())
+        .sort("user_id", "event_time")
+        .with_columns(
+            pause=(pl.col("event_time") - pl.col("event_time").shift(1).over("user_id")).fill_null(0)
+        )
     )
-    users = sorted_events.group_by("user_id").agg(
-        events=pl.len(),
-        page_views=(pl.col("topic") == 1).sum(),
-        clicks=(pl.col("topic") == 2).sum(),
-        sessions=1 + (pl.col("pause") > PAUSE).sum(),
+    return sorted_events.group_by("user_id").agg(
+        days=pl.lit(1, pl.Int64),
+        events=pl.len().cast(pl.Int64),
+        page_views=(pl.col("topic") == 1).sum().cast(pl.Int64),
+        clicks=(pl.col("topic") == 2).sum().cast(pl.Int64),
+        sessions=1 + (pl.col("pause") > PAUSE).sum().cast(pl.Int64),
         seconds=pl.col("pause").filter(pl.col("pause") <= PAUSE).sum() // SECOND,
         first=pl.col("event_time").min(),
         last=pl.col("event_time").max(),
     )
+
+
+def _added_up(users: pl.DataFrame) -> pl.DataFrame:
+    """Days of a user, together."""
+    numbers = ("days", "events", "page_views", "clicks", "sessions", "seconds")
+    return users.group_by("user_id").agg(pl.col(*numbers).sum(), pl.col("first").min(), pl.col("last").max())
+
+
+def _month(users: pl.DataFrame) -> object:
+    return users.select(_MONTH.min()).item()
+
+
+def _activity(table: str, users: pl.DataFrame, day: pl.Expr) -> Measured:
     return measure(
-        "mart_user_activity",
+        table,
         users,
-        day=day_of("first"),
+        day=day,
         counts={
             "user_ids": pl.col("user_id").sum(),
+            "active_days": pl.col("days").sum(),
             "events": pl.col("events").sum(),
             "page_views": pl.col("page_views").sum(),
             "clicks": pl.col("clicks").sum(),

@@ -55,6 +55,10 @@ def _milliseconds(column: str) -> str:
 
 _USER_IDS = {"user_ids": "sum(user_id)"}
 _PRODUCT_IDS = {"product_ids": "sum(product_id)"}
+_ACTIVITY = _sums("events", "page_views", "clicks", "sessions", "session_seconds") | {
+    "first_milliseconds": _milliseconds("first_event_at"),
+    "last_milliseconds": _milliseconds("last_event_at"),
+}
 _PLAN_AND_COUNTRY = "coalesce(plan, '-') || '/' || coalesce(country, '-')"
 
 MEASURES: dict[str, Measures] = {
@@ -149,15 +153,8 @@ MEASURES: dict[str, Measures] = {
             "net_revenue",
         ),
     ),
-    "mart_user_activity": Measures(
-        "date",
-        of=_USER_IDS
-        | _sums("events", "page_views", "clicks", "sessions", "session_seconds")
-        | {
-            "first_milliseconds": _milliseconds("first_event_at"),
-            "last_milliseconds": _milliseconds("last_event_at"),
-        },
-    ),
+    "mart_user_activity": Measures("date", of=_USER_IDS | {"active_days": "count(*)"} | _ACTIVITY),
+    "mart_user_activity_monthly": Measures("month", of=_USER_IDS | _sums("active_days") | _ACTIVITY),
     "mart_revenue_reconciliation": Measures(
         "date",
         "currency",

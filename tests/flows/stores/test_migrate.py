@@ -8,12 +8,13 @@ import psycopg
 import pytest
 
 from flows.stores.lake import Lake
-from flows.stores.migrate import ConsentNeeded, InTheWay, migrate
+from flows.stores.migrate import ConsentNeeded, InTheWay, migrate, migrate_view
 from flows.stores.publish import publish
 from flows.stores.upkeep import refresh, retire
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, rows, tidy, visits
 from transforms.contract import Column, Table
+from warehouse_ddl.files import View
 
 
 def _described(table: Table) -> Table:
@@ -99,6 +100,44 @@ def test_somebody_elses_view_is_not_dropped(dsn: str, lake: Lake) -> None:
         migrate(warehouse, lake, smaller, yes=True)
 
     assert tidy(dsn, lake)["left"] == []
+
+
+def _view(expression: str) -> View:
+    return View(
+        "mv_v",
+        ("fct_visits",),
+        (
+            f"create materialized view if not exists analytics.mv_v as select {expression} as n, 1 as one "
+            "from analytics.fct_visits",
+            "create unique index if not exists idx_mv_v on analytics.mv_v (n)",
+        ),
+    )
+
+
+def test_a_view_whose_definition_changed_is_made_anew(any_dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(any_dsn)
+    migrate(warehouse, lake, EVENTS)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")], warehouse=warehouse, lake=lake)
+
+    assert not migrate_view(warehouse, _view("count(*)"))  # it was not there: nothing was made anew
+    assert not migrate_view(warehouse, _view("count(*)"))
+    assert rows(any_dsn, "mv_v") == [(10, 1)]
+    assert migrate_view(warehouse, _view("-count(*)"))
+    assert rows(any_dsn, "mv_v") == [(-10, 1)]
+    assert not migrate_view(warehouse, _view("-count(*)"))
+
+
+def test_a_view_that_somebody_elses_hangs_on_stays_as_it_was(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    migrate(warehouse, lake, EVENTS)
+    migrate_view(warehouse, _view("count(*)"))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE VIEW public.mine AS SELECT n FROM analytics.mv_v")
+
+    with pytest.raises(InTheWay, match=r"mv_v has to be replaced.*mine"):
+        migrate_view(warehouse, _view("-count(*)"))
+
+    assert rows(dsn, "mv_v") == [(0, 1)]
 
 
 def test_an_owed_refresh_is_made_once(dsn: str, lake: Lake) -> None:
