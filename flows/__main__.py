@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     _selection(backfill)
     backfill.set_defaults(command=_verb("flows.commands:backfill"))
 
+    stream = verbs.add_parser("stream", help="take the event topics in as they come, until it is stopped")
+    stream.add_argument("--until-idle", action="store_true", help="end when all that is there is taken in")
+    stream.add_argument("--for", dest="seconds", metavar="TIME", help="end after 45s, 10m or 2h")
+    stream.set_defaults(command=_verb("flows.stream:command"))
+
     check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
     check.add_argument("--all-history", action="store_true", help="the scheduled rules too")

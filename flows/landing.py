@@ -30,6 +30,8 @@ from flows.settings import Settings
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, Position
 from flows.stores.manifest import Commit, LakeFile
+from flows.streaming import rollup
+from flows.streaming.journal import Journal
 from transforms.contract import Kafka, Layer, Postgres, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
@@ -66,9 +68,25 @@ def land(
 
     A crash before 5 leaves orphans that the next run sweeps; the same position gives the same token, so
     nothing is landed twice. Raises SourceError when the source can't be read; nothing is committed then.
+
+    Of a topic, what the stream took in is landed first; while a stream reads it, nobody else does.
     """
     with services.ledger() as ledger, ledger.locked("land", entity.table):
-        return _Landing(services, entity, run_id, ledger, rows_per_file).run()
+        if not isinstance(entity.read, Kafka):
+            return _Landing(services, entity, run_id, ledger, rows_per_file).run()
+        journal = Journal(ledger.connection)
+        streamed = land_journal(services, ledger, entity, run_id)
+        with journal.alone(entity.table) as is_alone:
+            own = _Landing(services, entity, run_id, ledger, rows_per_file).run() if is_alone else None
+    if streamed == 0:
+        return own
+    return replace(own or Landing(entity), rows=streamed + (own.rows if own else 0))
+
+
+def land_journal(services: Services, ledger: Ledger, entity: SourceEntity, run_id: str) -> int:
+    """Land what the stream took in of a topic, under the entity's landing lock; returns the rows."""
+    landed_at = _after(services.settings.now(), ledger.positions(entity.table))
+    return rollup.land_journal(services.lake, ledger, entity, LANDED_ON, _CLOCK, landed_at, run_id)
 
 
 class _Landing:
@@ -211,6 +229,8 @@ class _Landing:
             nonlocal entered
             entered = deadletters.enter(connection, extract.dead_letters)
             self._enter_control(connection, extract)
+            if isinstance(self.entity.read, Kafka):
+                Journal(connection).fence(self.entity.table, extract.positions.get("offsets", {}))
 
         if landing.rows == 0:
             before = {name: value for name, value in self.position.positions.items() if name != _CLOCK}

@@ -73,7 +73,7 @@ def read(
     if not isinstance(entity.read, Kafka):
         raise TypeError(f"{entity.table} is not read from Kafka")
     extract = Extract(SCHEMA, iter(()), dict(positions))
-    topic = _Topic(entity.read.topic, bootstrap, options or {}, request_seconds)
+    topic = Topic(entity.read.topic, bootstrap, options or {}, request_seconds)
     extract.batches = _batches(topic, extract, stall_seconds)
     return extract
 
@@ -90,11 +90,11 @@ def lag(
 
     Raises SourceError like `read`.
     """
-    spans = _Topic(topic, bootstrap, options or {}, request_seconds).spans(positions)
+    spans = Topic(topic, bootstrap, options or {}, request_seconds).spans(positions)
     return {partition: end - start for partition, (start, end) in spans.items()}
 
 
-class _Topic:
+class Topic:
     """Questions about one topic; every one ends within `request_seconds`."""
 
     def __init__(self, name: str, bootstrap: str, options: Mapping[str, str], request_seconds: float) -> None:
@@ -197,7 +197,7 @@ class _Topic:
         )
 
 
-def _batches(topic: _Topic, extract: Extract, stall_seconds: float) -> Iterator[pa.RecordBatch]:
+def _batches(topic: Topic, extract: Extract, stall_seconds: float) -> Iterator[pa.RecordBatch]:
     spans = topic.spans(extract.positions)
     ends = {partition: end for partition, (start, end) in spans.items() if start < end}
     if ends:
@@ -228,7 +228,7 @@ def _batches(topic: _Topic, extract: Extract, stall_seconds: float) -> Iterator[
 
 
 def _until(
-    consumer: Consumer, topic: _Topic, ends: dict[int, int], stall_seconds: float
+    consumer: Consumer, topic: Topic, ends: dict[int, int], stall_seconds: float
 ) -> Iterator[pa.RecordBatch]:
     """Batches until every partition's position is at its end."""
     deadline = time.monotonic() + stall_seconds
@@ -252,7 +252,7 @@ def _until(
                 del ends[partition]
                 consumer.incremental_unassign([TopicPartition(topic.name, partition)])
         if records:
-            batch = _batch(records)
+            batch = record_batch(records)
             # A record can be large: what one call fetches is bounded in bytes, not in records alone.
             wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * len(records) // max(1, batch.nbytes)))
             yield batch
@@ -267,7 +267,8 @@ def _until(
             )
 
 
-def _batch(messages: Sequence[Message]) -> pa.RecordBatch:
+def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
+    """Messages as they are landed, in SCHEMA."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
     kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
     headers: Sequence[Any] = list(map(Message.headers, messages))

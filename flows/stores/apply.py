@@ -52,6 +52,14 @@ def leaves(connection: Connection[Any], parent: str) -> set[str]:
     return {row[0] for row in rows}
 
 
+def hot_partitions(connection: Connection[Any], name: str) -> set[str]:
+    """The partitions of a table into which the stream has written."""
+    rows = connection.execute(
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (name,)
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
 def lock_for_swap(connection: Connection[Any], parent: str) -> None:
     """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap."""
     connection.execute(
@@ -103,11 +111,14 @@ def write(
     target: str,
     columns: Sequence[PostgresColumn],
     changes: Changes,
+    *,
+    is_hot: bool = False,
 ) -> Written:
     """Delete, update and insert exactly these rows.
 
     Raises WarehouseError when the target holds other rows than the lake says were published; the transaction
-    must be given up then.
+    must be given up then. Into a hot partition the stream may have written the same rows before: there only
+    what is missing is inserted, and what is gone already is no surprise.
     """
     names = [column.name for column in columns]
     others = [name for name in names if name not in table.key]
@@ -132,10 +143,16 @@ def write(
         ).rowcount
     if changes.new:
         inserted = connection.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
-                into, listed, listed, _source(changes.new)
+            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}").format(
+                into,
+                listed,
+                listed,
+                _source(changes.new),
+                sql.SQL(" ON CONFLICT DO NOTHING" if is_hot else ""),
             )
         ).rowcount
+    if is_hot:
+        return Written(inserted, updated, deleted)
     if (deleted, updated, inserted) != (changes.gone_rows, changes.changed_rows, changes.new_rows):
         raise WarehouseError(
             f"{PUBLISHED}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "

@@ -127,6 +127,8 @@ class LedgerReader:
         """Lake paths that must stay: those in force, and those replaced after `since` or within the grace."""
         rows = self._rows(
             """
+            SELECT file ->> 'path' AS path FROM ops.stream_batch
+            UNION ALL
             SELECT file ->> 'path' AS path FROM ops.ledger, jsonb_array_elements(files) AS file
             EXCEPT
             SELECT path FROM ops.ledger, jsonb_array_elements_text(removed) AS path

@@ -15,7 +15,7 @@ from flows.stores.difference import adapted, content, count, difference, duckdb_
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.locks import BRIEF, PATIENT, Blocked, remember, with_short_waits
-from flows.stores.manifest import Commit
+from flows.stores.manifest import Commit, LakeFile
 from flows.stores.publication import Audit, BuiltPartition, Pending, Publication, Way
 from flows.stores.standalone import Workshop, sweep, workshop
 from flows.stores.warehouse import UNPUBLISHED, Warehouse
@@ -38,6 +38,8 @@ class _Step:
     state: PartitionState
     commit: Commit
     way: Way = "none"
+    is_hot: bool = False
+    """Whether the stream has written into the leaf: it may hold what is to be written already."""
     load: str = ""
     changes: apply.Changes = field(default_factory=apply.Changes)
 
@@ -62,6 +64,7 @@ def publish(
     2. The lake's files are verified (size, SHA-256) and the cheapest right way is chosen: **attach** a new
        leaf, **diff** a leaf that is there, **swap** it when most of it differs; **merge** a table without
        leaves by key, or **load** it whole when what it holds is not known. `way='swap'` builds leaves anew.
+       A leaf that the stream writes into is always diffed: what stands in it already is left alone.
     3. Tables of this publication alone are made in schema `unpublished` and filled by COPY, each in its own
        transaction; a leaf's bounds are a CHECK from the start.
     4. A new leaf gets its primary key and indexes.
@@ -149,11 +152,16 @@ def _choose(
         _load_difference(shop, known, session, lake, table.name)
         return
     leaves = apply.leaves(shop.connection, table.name)
+    hot = apply.hot_partitions(shop.connection, table.name)
     for step in steps:
         if step.built.partition == "":
             continue  # a marker of the planner: what was consumed so far; it has no rows
         leaf = table.leaf(step.built.partition)
-        if leaf not in leaves:
+        step.is_hot = step.built.partition in hot and leaf in leaves
+        if step.is_hot and wanted != "swap":
+            step.way = "diff"
+            _load_difference(shop, [step], session, lake, leaf, is_forced=True)
+        elif leaf not in leaves:
             step.way = "attach" if step.built.files else "none"
         elif wanted == "swap" or step.state.published_at is None:
             step.way = "swap"
@@ -184,7 +192,10 @@ def _load_difference(
         first.changes.new = shop.load(stem, "new", new)
         return True
     pairs = [
-        (adapted(session, lake, table, step.state.files), content(session, lake, table, step.built.files))
+        (
+            adapted(session, lake, table, _published_files(step)),
+            content(session, lake, table, step.built.files),
+        )
         for step in steps
     ]
     found = difference(session, table, pairs)
@@ -201,8 +212,13 @@ def _load_difference(
     return True
 
 
+def _published_files(step: _Step) -> tuple[LakeFile, ...]:
+    return step.state.files if step.state.published_at is not None else ()
+
+
 def _only_added(step: _Step) -> bool:
-    return step.built.mode == "append" and step.built.added is not None and not step.commit.remove
+    is_appended = step.built.mode == "append" and step.built.added is not None
+    return is_appended and step.state.published_at is not None and not step.commit.remove
 
 
 def _prepare(shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake) -> None:
@@ -266,6 +282,7 @@ def _transaction(
         )
     if any(step.way == "swap" for step in fresh):
         apply.lock_for_swap(connection, table.name)
+    _refuse_over_stream(shop, fresh)
     done = [(step, _apply(shop, step, fresh)) for step in fresh]
     failpoint("publish.applied")
     if any(written.rows or step.way in ("attach", "swap") for step, written in done):
@@ -280,6 +297,17 @@ def _transaction(
     )
     failpoint("publish.before_commit")
     return done
+
+
+def _refuse_over_stream(shop: Workshop, steps: list[_Step]) -> None:
+    """A leaf that the stream has begun to write into since the way was chosen must not be taken away."""
+    hot = apply.hot_partitions(shop.connection, shop.table.name)
+    for step in steps:
+        if step.built.partition in hot and step.way in ("attach", "swap"):
+            raise Conflict(
+                f"The stream has begun to write into {shop.table.leaf(step.built.partition)} in the "
+                "meantime; this work on it was given up. Run again."
+            )
 
 
 def _apply(shop: Workshop, step: _Step, fresh: list[_Step]) -> apply.Written:
@@ -299,7 +327,7 @@ def _apply(shop: Workshop, step: _Step, fresh: list[_Step]) -> apply.Written:
         windows = [other.built.partition for other in loads]
         return apply.make_equal(connection, table, shop.columns, step.load, windows)
     target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
-    return apply.write(connection, table, target, shop.columns, step.changes)
+    return apply.write(connection, table, target, shop.columns, step.changes, is_hot=step.is_hot)
 
 
 def _wait_until_frozen(shop: Workshop, name: str) -> None:

@@ -182,6 +182,17 @@ class Warehouse:
                     shared.stop()
                     raise
 
+    @contextmanager
+    def reading(self, query: str) -> Iterator[pa.RecordBatchReader]:
+        """The rows of a query as Arrow batches, while the block lasts; nothing is final before the last."""
+        with (
+            readable_errors(),
+            self._copying() as connection,
+            closing(connection.cursor()) as cursor,
+        ):
+            cursor.execute(query)
+            yield cursor.fetch_record_batch()
+
     def _copy(self, schema: str, name: str, shared: SharedBatches) -> int:
         with self._copying() as connection, closing(connection.cursor()) as cursor:
             return int(cursor.adbc_ingest(name, shared.reader(), mode="append", db_schema_name=schema))

@@ -1,0 +1,182 @@
+"""The stream's side of the broker: a member of a consumer group whose offsets are the journal's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from flows.extract.kafka import Topic, record_batch
+from flows.streaming.journal import Claim, Journal
+from flows.streaming.route import Route
+
+GROUP = "analytics-stream"
+MOST_MESSAGES = 100_000
+FEWEST_MESSAGES = 1_000
+BATCH_BYTES = 64 << 20
+"""What one micro-batch may hold: messages can be large, so what is asked for follows their size."""
+
+_REQUEST_SECONDS = 15.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Records:
+    """What was read at once: record batches by raw table, and the offsets [first, next) by partition."""
+
+    batches: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
+    spans: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+    oldest: float = 0.0
+    """When the broker got the oldest of them, seconds since 1970."""
+
+    def __bool__(self) -> bool:
+        return bool(self.batches)
+
+
+class StreamConsumer:
+    """Reads the topics of a route. Partitions come and go by the group's rules; each is claimed in the
+    journal when it comes, and read from where the journal says.
+
+    For one thread: the group's callbacks run inside `read`, on the journal's connection.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        journal: Journal,
+        bootstrap: str,
+        options: Mapping[str, str],
+        owner: str,
+        group: str = GROUP,
+    ) -> None:
+        self.claims: dict[str, dict[int, Claim]] = {name: {} for name in route.entities}
+        self.topic_ids: dict[str, str] = {}
+        self._entities = route.topics
+        self._journal = journal
+        self._owner = owner
+        self._wanted = FEWEST_MESSAGES
+        self._failure: BaseException | None = None
+        self._at_end: set[tuple[str, int]] = set()
+        self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "client.id": owner,
+                "fetch.wait.max.ms": 10,
+                "queued.max.messages.kbytes": BATCH_BYTES >> 10,
+                "session.timeout.ms": 6_000,
+                "heartbeat.interval.ms": 1_000,
+                **options,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "check.crcs": True,
+            },
+            logger=_log,
+        )
+        self._consumer.subscribe(
+            list(self._entities), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    def close(self) -> None:
+        """Leave the group, so that others need not wait for a timeout."""
+        self._consumer.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every partition of ours has been read to its present end."""
+        ours = {(name, partition) for name, claims in self.claims.items() for partition in claims}
+        return bool(ours) and ours <= self._at_end
+
+    def read(self, seconds: float) -> Records:
+        """What has come, at the latest after so many seconds; at once when much is waiting.
+
+        Raises SourceError when the topics can't be read, or no longer hold what was not read yet.
+        """
+        messages = self._consumer.consume(self._wanted, timeout=seconds)
+        if self._failure is not None:
+            raise self._failure
+        found: dict[str, list[Message]] = {}
+        for message in messages:
+            topic, partition, error = message.topic(), message.partition(), message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if error.fatal() or not error.retriable():
+                    raise self._topics[topic or next(iter(self._topics))].told(error)
+                continue
+            assert topic is not None
+            assert partition is not None
+            name = self._entities[topic].table
+            if error is not None:
+                self._at_end.add((name, partition))
+            elif partition in self.claims[name]:
+                self._at_end.discard((name, partition))
+                found.setdefault(name, []).append(message)
+        records = self._records(found)
+        self._adapt(len(messages), records)
+        return records
+
+    def taken(self, records: Records) -> None:
+        """After the commit: go on behind these records, and tell the broker, as a courtesy."""
+        offsets = []
+        topics = {entity.table: topic for topic, entity in self._entities.items()}
+        for name, spans in records.spans.items():
+            for partition, (_, after) in spans.items():
+                claim = self.claims[name].get(partition)
+                if claim is not None:
+                    self.claims[name][partition] = Claim(claim.generation, after)
+                    offsets.append(TopicPartition(topics[name], partition, after))
+        if offsets:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    # ---------------------------------------------------------------------------------------------- inside
+
+    def _records(self, found: Mapping[str, Sequence[Message]]) -> Records:
+        batches, spans, oldest = {}, {}, []
+        for name, messages in found.items():
+            after: dict[int, int] = {}
+            for message in messages:
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                after[partition] = offset + 1
+            batches[name] = record_batch(messages)
+            spans[name] = {
+                partition: (self.claims[name][partition].next_offset, end) for partition, end in after.items()
+            }
+            oldest.append(min(message.timestamp()[1] for message in messages) / 1000)
+        return Records(batches, spans, min(oldest, default=0.0))
+
+    def _adapt(self, came: int, records: Records) -> None:
+        """Little at once for latency, much when behind, and never more bytes than one batch may hold."""
+        size = sum(batch.nbytes for batch in records.batches.values())
+        wanted = self._wanted * 4 if came >= self._wanted else max(FEWEST_MESSAGES, self._wanted // 2)
+        fitting = BATCH_BYTES * came // size if size else MOST_MESSAGES
+        self._wanted = max(1, min(wanted, MOST_MESSAGES, fitting))
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            by_topic: dict[str, list[int]] = {}
+            for partition in partitions:
+                by_topic.setdefault(partition.topic, []).append(partition.partition)
+            starts = []
+            for name, wanted in by_topic.items():
+                entity = self._entities[name].table
+                spans = self._topics[name].spans(self._journal.positions(entity))
+                self.topic_ids[entity] = self._topics[name].id
+                claims = self._journal.take(entity, {part: spans[part][0] for part in wanted}, self._owner)
+                self.claims[entity].update(claims)
+                starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
+            consumer.assign(starts)
+        except Exception as error:  # noqa: BLE001 the client swallows what a callback raises
+            self._failure = error
+
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            entity = self._entities[partition.topic].table
+            self.claims[entity].pop(partition.partition, None)
+            self._at_end.discard((entity, partition.partition))

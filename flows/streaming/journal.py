@@ -1,0 +1,197 @@
+"""The stream's journal: how far each partition was taken in, by whom, and the raw files still to be landed.
+
+Offsets live here, in the warehouse, and move in the transaction that makes their rows visible. The broker's
+copy is a courtesy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import LakeFile
+
+
+class Fenced(FlowsError):
+    """Somebody else has taken a partition over: what was read of it here is theirs to take in."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to take in a partition from `next_offset` on, for as long as nobody claims it later."""
+
+    generation: int
+    next_offset: int
+
+
+@dataclass(frozen=True)
+class Journaled:
+    """One topic's part of one micro-batch: its raw file, and the offsets [first, next) it covers."""
+
+    batch_id: str
+    entity: str
+    topic_id: str
+    offsets: Mapping[int, tuple[int, int]]
+    windows: Mapping[str, int]
+    file: LakeFile
+    sequence: int = 0
+
+
+class Journal:
+    """The journal of one warehouse over one psycopg connection in autocommit."""
+
+    def __init__(self, connection: Connection[Any]) -> None:
+        self.connection = connection
+
+    # --------------------------------------------------------------------------------------------- who reads
+
+    def join(self, entities: Sequence[str]) -> None:
+        """Say that a stream takes these topics in, for as long as this session lives; waits while a batch
+        reads one of them.
+        """
+        for entity in sorted(entities):
+            self.connection.execute("SELECT pg_advisory_lock_shared(%s)", (_lock(entity),))
+
+    @contextmanager
+    def alone(self, entity: str) -> Iterator[bool]:
+        """Whether no stream takes this topic in; if so none begins to within the block."""
+        row = self.connection.execute("SELECT pg_try_advisory_lock(%s)", (_lock(entity),)).fetchone()
+        is_alone = bool(row and row[0])
+        try:
+            yield is_alone
+        finally:
+            if is_alone and not self.connection.broken and not self.connection.closed:
+                self.connection.execute("SELECT pg_advisory_unlock(%s)", (_lock(entity),))
+
+    def positions(self, entity: str) -> dict[str, Any]:
+        """Where reading a topic goes on: what was landed, and what the stream took in since then."""
+        landed = Ledger(self.connection).positions(entity).positions
+        offsets = {int(partition): int(offset) for partition, offset in landed.get("offsets", {}).items()}
+        rows = self.connection.execute(
+            "SELECT kafka_partition, next_offset FROM ops.stream_partition WHERE entity = %s", (entity,)
+        ).fetchall()
+        for partition, offset in rows:
+            offsets[partition] = max(offset, offsets.get(partition, 0))
+        topic = landed.get("topic_id") or self._topic_id(entity)
+        known = {"topic_id": topic} if topic else {}
+        return {**known, "offsets": {str(partition): offset for partition, offset in offsets.items()}}
+
+    def take(self, entity: str, starts: Mapping[int, int], owner: str) -> dict[int, Claim]:
+        """Claim partitions, to be read from `starts`, or from where their last owner came to if further."""
+        claims = {}
+        with self.connection.transaction():
+            for partition, start in sorted(starts.items()):
+                row = self.connection.execute(
+                    """
+                    INSERT INTO ops.stream_partition AS there
+                    (entity, kafka_partition, generation, next_offset, owner) VALUES (%s, %s, 1, %s, %s)
+                    ON CONFLICT (entity, kafka_partition) DO UPDATE SET generation = there.generation + 1,
+                    next_offset = greatest(there.next_offset, excluded.next_offset), owner = excluded.owner,
+                    taken_at = clock_timestamp() RETURNING generation, next_offset
+                    """,
+                    (entity, partition, start, owner),
+                ).fetchone()
+                assert row is not None
+                claims[partition] = Claim(*row)
+        return claims
+
+    def fence(self, entity: str, offsets: Mapping[str, int]) -> None:
+        """A batch has read a topic itself, up to these offsets: no older claim may commit any more."""
+        self.connection.execute(
+            "UPDATE ops.stream_partition SET generation = generation + 1, "
+            "next_offset = greatest(next_offset, coalesce((%s::jsonb ->> kafka_partition::text)::bigint, 0)) "
+            "WHERE entity = %s",
+            (Jsonb(dict(offsets)), entity),
+        )
+
+    # ------------------------------------------------------------------------------------------ micro-batches
+
+    def enter(self, batch: Journaled, claims: Mapping[int, Claim]) -> None:
+        """Move the offsets of a topic and note its raw file, in the caller's transaction.
+
+        Raises Fenced when a partition is no longer ours, or not where we left it.
+        """
+        for partition, (first, after) in sorted(batch.offsets.items()):
+            moved = self.connection.execute(
+                "UPDATE ops.stream_partition SET next_offset = %s "
+                "WHERE (entity, kafka_partition, generation, next_offset) = (%s, %s, %s, %s)",
+                (after, batch.entity, partition, claims[partition].generation, first),
+            ).rowcount
+            if moved != 1:
+                raise Fenced(
+                    f"{batch.entity}, partition {partition}: another process has taken it over; "
+                    "what was read of it here is left to that one."
+                )
+        self.connection.execute(
+            "INSERT INTO ops.stream_batch (batch_id, entity, topic_id, offsets, windows, file, row_count) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            (
+                batch.batch_id,
+                batch.entity,
+                batch.topic_id,
+                Jsonb({str(partition): list(span) for partition, span in batch.offsets.items()}),
+                Jsonb(dict(batch.windows)),
+                Jsonb(batch.file.as_json()),
+                batch.file.rows,
+            ),
+        )
+        failpoint("stream.journaled")
+
+    def holds(self, batch_id: str) -> bool:
+        """Whether a micro-batch was committed: asked after an answer got lost, before anything landed it."""
+        row = self.connection.execute(
+            "SELECT 1 FROM ops.stream_batch WHERE batch_id = %s LIMIT 1", (batch_id,)
+        ).fetchone()
+        return row is not None
+
+    def unlanded(self, entity: str, rows_at_once: int) -> list[Journaled]:
+        """The oldest micro-batches of a topic that no landing names, together about so many rows."""
+        rows = self.connection.execute(
+            """
+            SELECT sequence, batch_id, topic_id, offsets, windows, file FROM (
+                SELECT *, sum(row_count) OVER (ORDER BY sequence) - row_count AS before
+                FROM ops.stream_batch WHERE entity = %s
+            ) AS waiting WHERE before < %s ORDER BY sequence
+            """,
+            (entity, rows_at_once),
+        ).fetchall()
+        return [
+            Journaled(
+                batch_id,
+                entity,
+                topic_id,
+                {int(partition): (span[0], span[1]) for partition, span in offsets.items()},
+                windows,
+                LakeFile.from_json(file),
+                sequence,
+            )
+            for sequence, batch_id, topic_id, offsets, windows, file in rows
+        ]
+
+    def forget(self, batches: Sequence[Journaled]) -> None:
+        """Remove what a landing names now, in the transaction of that landing."""
+        self.connection.execute(
+            "DELETE FROM ops.stream_batch WHERE sequence = ANY(%s)", ([batch.sequence for batch in batches],)
+        )
+
+    def _topic_id(self, entity: str) -> str | None:
+        row = self.connection.execute(
+            "SELECT topic_id FROM ops.stream_batch WHERE entity = %s ORDER BY sequence DESC LIMIT 1",
+            (entity,),
+        ).fetchone()
+        return str(row[0]) if row else None
+
+
+def _lock(entity: str) -> int:
+    """The advisory lock that streams of a topic share, and a batch that reads it holds alone."""
+    digest = hashlib.sha256(f"stream:{entity}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

@@ -1,0 +1,60 @@
+"""What a topic flows through: its staging model, and the published facts that are made of topics alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flows.errors import FlowsError
+from transforms import registry
+from transforms.contract import Kafka, SourceEntity, Table, Write
+
+
+@dataclass(frozen=True)
+class Route:
+    """`staging` is by raw table. `identity` are the columns that tell two copies of one record."""
+
+    entities: Mapping[str, SourceEntity]
+    staging: Mapping[str, Table]
+    facts: tuple[Table, ...]
+    identity: tuple[str, ...]
+
+    @property
+    def topics(self) -> dict[str, SourceEntity]:
+        """Topic → its entity."""
+        found = {}
+        for entity in self.entities.values():
+            assert isinstance(entity.read, Kafka)
+            found[entity.read.topic] = entity
+        return found
+
+
+def route(entities: Sequence[SourceEntity]) -> Route:
+    """The way of these topics. Raises FlowsError when no published table is made of topics alone."""
+    tables = registry.tables()
+    everything = {entity.table for entity in registry.entities() if isinstance(entity.read, Kafka)}
+    staged = {
+        table.name: table
+        for table in tables.values()
+        if table.upstreams and set(table.upstreams) <= everything
+    }
+    facts = tuple(
+        table
+        for table in registry.build_order()
+        if table.is_published and table.write is Write.APPEND and set(table.upstreams) <= staged.keys()
+    )
+    staging = {table.upstreams[0]: table for table in staged.values()}
+    chosen = {entity.table: entity for entity in entities if isinstance(entity.read, Kafka)}
+    if not chosen or not facts:
+        raise FlowsError(
+            "There is nothing to stream: no topic is declared in transforms/sources that a published table "
+            "with `write: append` is made of."
+        )
+    identities = {staging[name].key for name in chosen}
+    if len(identities) != 1:
+        raise FlowsError(
+            "The staging models of the topics have different keys "
+            f"({', '.join(map(str, sorted(identities)))}), so copies of one record can't be told across "
+            "topics. Give them the same key."
+        )
+    return Route(chosen, {name: staging[name] for name in chosen}, facts, identities.pop())

@@ -1,0 +1,192 @@
+"""The stream: what is sent is there, once, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from flows import failpoints, stream
+from flows.landing import land
+from flows.stores.manifest import LakeFile
+from flows.streaming.journal import Fenced, Journal, Journaled
+from tests.flows.streaming.topics import Topics, without_copies
+from tests.house import House
+
+TURNING_POINTS = {"stream.raw_written", "stream.before_commit", "stream.committed", "stream.landed"}
+EVERYWHERE = {
+    *failpoints.names(Path(stream.__file__).parent / "streaming"),
+    *("lake.temporary_written", "lake.renamed", "publish.created", "publish.copied"),
+    *("ledger.entered", "ledger.before_commit", "ledger.committed", "lake.manifest_appended"),
+}
+"""What a micro-batch, the leaf it makes and the landing after it pass."""
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+def test_messages_become_rows_and_their_raw_records_are_landed(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(500))
+    topics.send([topics.event(500)], partition=2)
+
+    tally = topics.stream()
+
+    assert (tally.messages, tally.rows, tally.copies, tally.dead_letters) == (501, 501, 0, 0)
+    assert topics.numbers() == [*((number, 0, number) for number in range(500)), (500, 2, 0)]
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == 501
+    assert topics.rows("select count(*) from ops.stream_batch") == [(0,)]
+    again = topics.stream()
+    assert (again.messages, again.rows) == (0, 0)
+
+
+def test_what_is_no_event_is_a_dead_letter_with_its_bytes_and_the_rest_goes_on(topics: Topics) -> None:
+    bad = [b"\xff\xfe", b"{", b"[1]", b'{"event_id": 1}', b'{"a": NaN}', b"[" * 100_000]
+    topics.send([topics.event(1), *bad, topics.event(2)])
+
+    tally = topics.stream()
+
+    assert tally.dead_letters == len(bad)
+    assert [number for number, _, _ in topics.numbers()] == [1, 2]
+    letters = topics.rows("select kafka_offset, payload from ops.dead_letter order by 1")
+    assert [(offset, bytes(payload)) for offset, payload in letters] == list(enumerate(bad, start=1))
+    topics.batch()
+    assert topics.rows("select count(*) from ops.dead_letter") == [(len(bad),)]
+
+
+def test_of_two_copies_the_lower_partition_counts_whichever_comes_first(topics: Topics) -> None:
+    topics.send([topics.event(1, partition=1), topics.event(2), topics.event(2)], partition=1)
+    topics.stream()
+    assert topics.numbers() == [(1, 1, 0), (2, 1, 1)]
+
+    topics.send([topics.event(2, minutes=3000)], partition=2)  # another time, and behind: left out
+    topics.send([topics.event(1, minutes=3000)], partition=0)  # another day, and before: it takes the place
+    topics.stream()
+
+    assert topics.numbers() == [(1, 0, 0), (2, 1, 1)]
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+
+
+def test_a_batch_agrees_with_the_stream_and_writes_nothing(topics: Topics) -> None:
+    topics.send(topics.event(number, minutes=number) for number in range(3000))
+    topics.stream()
+    before = topics.rows("select *, ctid, tableoid from analytics.fct_events order by event_id")
+
+    done = topics.batch()
+
+    assert sum(built.rows for built in done["fct_events"]) == 3000
+    assert sum(built.rows_written for built in done["fct_events"]) == 0
+    after = topics.rows("select *, ctid, tableoid from analytics.fct_events order by event_id")
+    assert after == before
+
+
+def test_a_batch_before_and_after_and_the_stream_in_between_give_one_warehouse(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(100))
+    topics.batch()
+    topics.send((topics.event(number) for number in range(50, 150)), partition=1)
+    topics.stream()
+    topics.send((topics.event(number) for number in range(120, 200)), partition=2)
+    topics.batch()
+
+    sent = [
+        *((number, 0, number) for number in range(100)),
+        *((number, 1, number - 50) for number in range(50, 150)),
+        *((number, 2, number - 120) for number in range(120, 200)),
+    ]
+    assert topics.numbers() == list(without_copies(sent))
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == len(sent)
+
+
+def test_while_a_stream_lives_a_batch_lands_only_what_it_took_in(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(10))
+    stop = threading.Event()
+    services = topics.world.services()
+    with services.lake, ThreadPoolExecutor(1) as pool:
+        living = pool.submit(stream.run, services, topics.entities, stop=stop, seconds=60, group=topics.group)
+        try:
+            _until(lambda: len(topics.numbers()) == 10)
+            (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
+            landing = land(services, entity, "batch")
+            assert landing is not None
+            assert landing.rows == 10
+            topics.send(topics.event(number) for number in range(10, 20))
+            _until(lambda: len(topics.numbers()) == 20)
+        finally:
+            stop.set()
+        assert living.result(30).messages == 20
+    assert [offset for _, _, offset in topics.raw_places()] == list(range(20))
+
+
+def test_two_streams_share_the_partitions_and_take_each_message_in_once(topics: Topics) -> None:
+    for partition in range(3):
+        first = partition * 1000
+        topics.send((topics.event(number) for number in range(first, first + 1000)), partition)
+    with ThreadPoolExecutor(2) as pool:
+        services = [topics.world.services() for _ in range(2)]
+        tallies = list(pool.map(topics.stream, services))
+
+    assert sum(tally.messages for tally in tallies) == 3000
+    assert len(topics.numbers()) == 3000
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
+
+
+def test_an_older_claim_can_commit_nothing(topics: Topics) -> None:
+    (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
+    with topics.world.services().warehouse.connect() as connection:
+        journal = Journal(connection)
+        old = journal.take(entity.table, {0: 5}, "zombie")
+        new = journal.take(entity.table, {0: 5}, "successor")
+        file = LakeFile(entity.table, "raw", "", "raw/x.parquet", 3, 1, "")
+        batch = Journaled("b", entity.table, "id", {0: (5, 8)}, {}, file)
+        with pytest.raises(Fenced, match="taken it over"), connection.transaction():
+            journal.enter(batch, old)
+        with connection.transaction():
+            journal.enter(batch, new)
+        assert journal.positions(entity.table)["offsets"] == {"0": 8}
+
+
+@pytest.mark.parametrize("name", sorted(TURNING_POINTS))
+def test_a_kill_at_the_turning_points_loses_nothing_and_doubles_nothing(topics: Topics, name: str) -> None:
+    _killed_once(topics, name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted(EVERYWHERE - TURNING_POINTS))
+def test_a_kill_at_any_failpoint_loses_nothing_and_doubles_nothing(topics: Topics, name: str) -> None:
+    _killed_once(topics, name)
+
+
+def _killed_once(topics: Topics, name: str) -> None:
+    topics.send((topics.event(number) for number in range(200)), partition=1)
+    topics.send((topics.event(number, minutes=1500) for number in range(150, 300)), partition=0)
+    topics.send([b"no event"], partition=2)
+
+    assert topics.stream_and_die(name) == -signal.SIGKILL
+    topics.stream()
+
+    sent = [
+        *((number, 1, number) for number in range(200)),
+        *((number, 0, number - 150) for number in range(150, 300)),
+    ]
+    assert topics.numbers() == list(without_copies(sent))
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == 351
+    assert topics.rows("select count(*) from ops.dead_letter") == [(1,)]
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+    assert topics.left_over() == []
+
+
+def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
