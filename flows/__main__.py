@@ -87,6 +87,9 @@ def parser() -> argparse.ArgumentParser:
     parts.add_parser("reset", help="stop, and delete the sandbox's folder")
     advance = parts.add_parser("advance", help="let the world live on")
     advance.add_argument("--days", type=int, default=1)
+    advance.add_argument("--live", action="store_true", help="send the days' messages as they would come")
+    advance.add_argument("--rate", type=float, default=1_000.0, help="messages a second, with --live")
+    advance.add_argument("--for", dest="seconds", default="60s", metavar="TIME", help="how long, with --live")
     for name, action in parts.choices.items():
         action.set_defaults(command=_verb(f"flows.sandbox.commands:{name}"))
     return top

@@ -98,11 +98,16 @@ class Settings(BaseSettings):
         """Whether at least one service is the sandbox's."""
         return bool(self.unset_services)
 
-    @cached_property
+    @property
     def clock_offset(self) -> timedelta:
-        """How far the world's time is from the machine's: the sandbox has a time of its own."""
-        state = self.sandbox_state
-        return timedelta(seconds=state.clock_offset_seconds if state else 0.0)
+        """How far the world's time is from the machine's: the sandbox has a time of its own, and can be moved
+        on while we run.
+        """
+        if self.sandbox_state is None:
+            return timedelta(0)
+        from flows.sandbox.state import clock_offset
+
+        return timedelta(seconds=clock_offset(self.sandbox))
 
     def now(self) -> datetime:
         """The world's time, UTC. Nothing else asks a clock."""

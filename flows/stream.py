@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.durations import length_of_time
 from flows.landing import land
 from flows.progress import Progress
 from flows.services import Services
@@ -218,20 +219,8 @@ def command(arguments: argparse.Namespace) -> int:
             entities,
             stop=stop,
             until_idle=arguments.until_idle,
-            seconds=_seconds(arguments.seconds) if arguments.seconds else None,
+            seconds=length_of_time(arguments.seconds) if arguments.seconds else None,
             progress=progress,
         )
         progress.say("stream", tally.line(time.monotonic() - begun, 0))
     return 0
-
-
-def _seconds(text: str) -> float:
-    """A length of time as it is typed: 45s, 10m, 2h or seconds."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        return float(number) * units[unit]
-    except ValueError:
-        from flows.errors import FlowsError
-
-        raise FlowsError(f"'{text}' is no length of time; write it like 45s, 10m or 2h.") from None

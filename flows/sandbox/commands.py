@@ -11,6 +11,7 @@ from pathlib import Path
 
 import flows.sandbox as sandbox
 from flows import settings
+from flows.durations import length_of_time
 from flows.errors import FlowsError
 
 _print_lock = threading.Lock()
@@ -106,7 +107,15 @@ def advance(arguments: argparse.Namespace) -> int:
         raise FlowsError(f"The sandbox in {folder} does not run: start it with python -m flows sandbox start")
     from flows.sandbox import world
 
-    world.advance(found.state, days=arguments.days, progress=show)
+    if not arguments.live:
+        world.advance(found.state, days=arguments.days, progress=show)
+        return 0
+    # Whole days, so that the truth knows them: the last one ends after the time is over.
+    end = time.monotonic() + length_of_time(arguments.seconds)
+    while time.monotonic() < end:
+        state = sandbox.read(folder)
+        assert state is not None
+        world.advance(state, days=1, rate=arguments.rate, progress=show)
     return 0
 
 

@@ -80,6 +80,8 @@ def start(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = folder.resolve()
+    if (running := _running_already(folder, parts)) is not None:
+        return running
     with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
         state = _known_or_new(folder)
         home = None
@@ -99,6 +101,19 @@ def start(
     known = states.read(folder)
     assert known is not None
     return known
+
+
+def _running_already(folder: Path, parts: frozenset[Part]) -> State | None:
+    """The sandbox when nothing of `parts` has to be started: whoever lets its world live on keeps others from
+    starting and stopping parts, not from using them.
+    """
+    found = status(folder)
+    if found is None:
+        return None
+    prefect = {Part.PREFECT, Part.PREFECT_WORKER}
+    wanted = parts | prefect if parts & prefect else parts
+    is_there = all(found.health.get(part) is Health.RUNNING for part in wanted)
+    return found.state if is_there and (found.deployments_registered or not parts & prefect) else None
 
 
 def _known_or_new(folder: Path) -> State:

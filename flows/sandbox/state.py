@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,20 @@ def update(folder: Path, change: Callable[[State], State]) -> State:
 def set_clock_offset(folder: Path, seconds: float) -> State:
     """Let the sandbox's world be `seconds` ahead of the real clock (negative: behind)."""
     return update(folder, lambda state: replace(state, clock_offset_seconds=seconds))
+
+
+def clock_offset(folder: Path) -> float:
+    """How many seconds the sandbox's world is ahead now. Asked often, read when the file changed."""
+    try:
+        return _clock_offset(folder, (folder / "state.json").stat().st_mtime_ns)
+    except OSError:
+        return 0.0
+
+
+@lru_cache(maxsize=8)
+def _clock_offset(folder: Path, _changed_at: int) -> float:
+    state = read(folder)
+    return state.clock_offset_seconds if state is not None else 0.0
 
 
 def set_part(folder: Path, part: Part, running: Running) -> State:

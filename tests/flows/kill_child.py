@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ class _WorldSettings(Settings):
     def now(self) -> datetime:
         return self.standing_at
 
-    @cached_property
+    @property
     def clock_offset(self) -> timedelta:
         return timedelta(0)
 

@@ -57,16 +57,18 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
     return world
 
 
-def advance(state: State, *, days: int = 1, progress: Progress = _silent) -> World:
-    """Let the world and the clock of a sandbox go on by `days` days; an interrupted advance is finished
-    first, instead.
+def advance(state: State, *, days: int = 1, rate: float | None = None, progress: Progress = _silent) -> World:
+    """Let the world and the clock of a sandbox go on by `days` days, its messages coming at `rate` a second;
+    an interrupted advance is finished first, instead.
 
     Raises WorldError when there is no world, FlowsError when database, broker or APIs were never started.
     """
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
         before = World.load(state.folder)
-        world = lives.advance(state.folder, dsn, bootstrap, apis, days=days, progress=_lines(progress))
+        world = lives.advance(
+            state.folder, dsn, bootstrap, apis, days=days, rate=rate, progress=_lines(progress)
+        )
         gone = 0 if before is None else (world.periods - before.periods) * DAY // SECOND
         _set_clock(state, world, state.clock_offset_seconds + gone)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")

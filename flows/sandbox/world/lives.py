@@ -149,9 +149,11 @@ def advance(
     apis_db: Path,
     *,
     days: int = 1,
+    rate: float | None = None,
     progress: Progress | None = None,
 ) -> World:
-    """Let the world of a sandbox live on for `days` days: new rows, updates, deletions, late arrivals.
+    """Let the world of a sandbox live on for `days` days: new rows, updates, deletions, late arrivals; at
+    most `rate` messages a second.
 
     An advance that was interrupted is finished by the next one, which then goes no further. Raises
     WorldError without a world.
@@ -163,11 +165,17 @@ def advance(
         world = replace(world, pending=world.periods + days, positions=topics.positions(kafka_bootstrap))
         world.save()
     assert world.pending is not None
-    return _live(world, world.pending, app_dsn, kafka_bootstrap, apis_db, progress)
+    return _live(world, world.pending, app_dsn, kafka_bootstrap, apis_db, progress, rate)
 
 
 def _live(
-    world: World, until: int, app_dsn: str, bootstrap: str, apis_db: Path, progress: Progress | None
+    world: World,
+    until: int,
+    app_dsn: str,
+    bootstrap: str,
+    apis_db: Path,
+    progress: Progress | None,
+    rate: float | None = None,
 ) -> World:
     """Deliver the periods [world.periods, until).
 
@@ -196,7 +204,7 @@ def _live(
             due = _due(shape, log, period, clickstream.messages(shape, period, known, placed_orders))
             sent = topics.placed(due, places)
             log.write("deliveries", period, sent.drop("value", "key", "attempt"))
-            sender.send(sent, there)
+            sender.send(sent, there, rate)
             places = topics.following(places, sent)
         before, now = shape.period_start(world.periods), shape.period_start(until)
         told("application database", steps - 3, steps)

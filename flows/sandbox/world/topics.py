@@ -17,6 +17,8 @@ from flows.sandbox.world.clickstream import PARTITIONS, TOPICS
 _AGAIN: list[tuple[str, str | bytes | None]] = [("attempt", b"2")]
 RETENTION_MS = 30 * 86_400_000
 """Time a topic keeps a message: its readers may count on 7 days, the sandbox gives 30."""
+_AT_ONCE = 50
+"""Messages that go out together where a rate is asked for."""
 _SETTLING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -151,8 +153,10 @@ class Sender:
         if error is not None:
             self._failed.append(error.str())
 
-    def send(self, messages: pl.DataFrame, there: Mapping[str, list[int]]) -> None:
-        """Send what `placed` gave, but not what the topics hold already (offsets below `there`)."""
+    def send(self, messages: pl.DataFrame, there: Mapping[str, list[int]], rate: float | None = None) -> None:
+        """Send what `placed` gave, but not what the topics hold already (offsets below `there`); at most
+        `rate` messages a second.
+        """
         held = pl.DataFrame(
             {
                 "topic": [t for t in range(len(TOPICS)) for _ in range(PARTITIONS)],
@@ -166,7 +170,11 @@ class Sender:
         )
         columns = rest.select("topic", "key", "partition", "value", "attempt").rows()
         produce = self._producer.produce
-        for topic, key, partition, value, attempt in columns:
+        begun = time.monotonic()
+        for number, (topic, key, partition, value, attempt) in enumerate(columns):
+            if rate is not None and number % _AT_ONCE == 0:
+                self._producer.poll(0)
+                time.sleep(max(0.0, number / rate - (time.monotonic() - begun)))
             headers = _AGAIN if attempt > 1 else None
             while True:
                 try:
