@@ -23,8 +23,9 @@ from flows.stores.standalone import workshop
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.consumer import GROUP, StreamConsumer
 from flows.streaming.journal import Fenced, Journal
-from flows.streaming.microbatch import MicroBatches, Taken
+from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.route import Route, route
+from flows.streaming.visible import Visible
 from transforms import registry
 from transforms.contract import Kafka, SourceEntity
 
@@ -51,13 +52,13 @@ class Tally:
     """Seconds from the broker's timestamp of the oldest message of a micro-batch to its commit, of the latest
     10,000."""
 
-    def add(self, taken: Taken, latency: float) -> None:
+    def add(self, batch: MicroBatch, latency: float) -> None:
         """Count one micro-batch."""
         self.batches += 1
-        self.messages += taken.messages
-        self.rows += taken.rows
-        self.copies += taken.copies
-        self.dead_letters += taken.dead_letters
+        self.messages += batch.messages
+        self.rows += sum(content.rows for content in batch.contents)
+        self.copies += sum(content.copies for content in batch.contents)
+        self.dead_letters += len(batch.letters)
         self.latencies = [*self.latencies[-9_999:], latency]
 
     def line(self, seconds: float, before: int) -> str:
@@ -125,12 +126,14 @@ class _Session:
         self._tally = tally
         self._progress = progress
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._consumer: StreamConsumer
+        self._showing: tuple[MicroBatch, Future[None]] | None = None
         self._landing: Future[Any] | None = None
         self._landed_at = time.monotonic()
         self._unlanded = 0
 
     def run(self, is_over: Callable[[bool], bool]) -> None:
-        """Take in until `is_over(idle)`."""
+        """Take in until `is_over(idle)`: one micro-batch is made ready while the last becomes visible."""
         settings = self._services.settings
         with ExitStack() as opened:
             connection = opened.enter_context(self._services.warehouse.connect())
@@ -140,39 +143,47 @@ class _Session:
                 opened.enter_context(workshop(self._services.warehouse, connection, table))
                 for table in self._route.facts
             ]
-            batches = opened.enter_context(
-                closing(MicroBatches(self._services, self._route, connection, shops))
+            visible = Visible(self._services.warehouse, connection, shops)
+            batches = MicroBatches(self._services, self._route, visible.leaves)
+            opened.enter_context(closing(batches))
+            consumer = self._consumer = StreamConsumer(
+                self._route,
+                journal,
+                settings.require("kafka_bootstrap"),
+                settings.kafka_options,
+                self._owner,
+                self._group,
+                self._settle,
             )
-            pool = opened.enter_context(ThreadPoolExecutor(max_workers=1))
-            consumer = opened.enter_context(
-                closing(
-                    StreamConsumer(
-                        self._route,
-                        journal,
-                        settings.require("kafka_bootstrap"),
-                        settings.kafka_options,
-                        self._owner,
-                        self._group,
-                    )
-                )
-            )
+            opened.enter_context(closing(consumer))
+            pool = opened.enter_context(ThreadPoolExecutor(max_workers=2))
             shown, messages = time.monotonic(), self._tally.messages
-            while not is_over(consumer.is_idle):
+            while not is_over(consumer.is_idle and self._showing is None):
                 if records := consumer.read(_WAIT_SECONDS):
-                    batch_id = f"stream-{secrets.token_hex(10)}"
-                    taken = batches.take_in(
-                        batch_id, records.batches, records.spans, consumer.claims, consumer.topic_ids
-                    )
-                    consumer.taken(records)
-                    self._tally.add(taken, self._machine_time() - records.oldest)
-                    self._unlanded += 1
+                    batch = batches.ready(records)
+                    self._settle()
+                    self._showing = batch, pool.submit(visible.show, batch)
+                else:
+                    self._settle()
                 if self._land_when_due(pool):
                     batches.tidy()
                 if (since := time.monotonic() - shown) >= _SHOW_EVERY_SECONDS:
                     self._progress.say("stream", self._tally.line(since, messages))
                     shown, messages = time.monotonic(), self._tally.messages
+            self._settle()
             if self._landing is not None:
                 self._landing.result()
+
+    def _settle(self) -> None:
+        """Wait until the micro-batch before is visible. Raises what kept it from that."""
+        if self._showing is None:
+            return
+        (batch, shown), self._showing = self._showing, None
+        shown.result()
+        self._consumer.tell_broker(batch.records)
+        since_then = time.perf_counter() - batch.stepped_at
+        self._tally.add(batch, self._machine_time() - since_then - batch.records.oldest)
+        self._unlanded += 1
 
     def _land_when_due(self, pool: ThreadPoolExecutor) -> bool:
         """Land beside the micro-batches, and say whether that began; what fails in it ends the session."""

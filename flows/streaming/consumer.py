@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -29,6 +29,9 @@ class Records:
 
     batches: Mapping[str, pa.RecordBatch] = field(default_factory=dict)
     spans: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+    claims: Mapping[str, Mapping[int, Claim]] = field(default_factory=dict)
+    """Raw table → partition → the claim it was read under."""
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
     oldest: float = 0.0
     """When the broker got the oldest of them, seconds since 1970."""
 
@@ -40,7 +43,8 @@ class StreamConsumer:
     """Reads the topics of a route. Partitions come and go by the group's rules; each is claimed in the
     journal when it comes, and read from where the journal says.
 
-    For one thread: the group's callbacks run inside `read`, on the journal's connection.
+    For one thread: the group's callbacks run inside `read`, on the journal's connection. `settle` is called
+    before they use it: what was read so far must be committed, or given up, before partitions change hands.
     """
 
     def __init__(
@@ -50,10 +54,12 @@ class StreamConsumer:
         bootstrap: str,
         options: Mapping[str, str],
         owner: str,
-        group: str = GROUP,
+        group: str,
+        settle: Callable[[], None],
     ) -> None:
-        self.claims: dict[str, dict[int, Claim]] = {name: {} for name in route.entities}
-        self.topic_ids: dict[str, str] = {}
+        self._claims: dict[str, dict[int, Claim]] = {name: {} for name in route.entities}
+        self._topic_ids: dict[str, str] = {}
+        self._settle = settle
         self._entities = route.topics
         self._journal = journal
         self._owner = owner
@@ -90,7 +96,7 @@ class StreamConsumer:
     @property
     def is_idle(self) -> bool:
         """Whether every partition of ours has been read to its present end."""
-        ours = {(name, partition) for name, claims in self.claims.items() for partition in claims}
+        ours = {(name, partition) for name, claims in self._claims.items() for partition in claims}
         return bool(ours) and ours <= self._at_end
 
     def read(self, seconds: float) -> Records:
@@ -113,30 +119,29 @@ class StreamConsumer:
             name = self._entities[topic].table
             if error is not None:
                 self._at_end.add((name, partition))
-            elif partition in self.claims[name]:
+            elif partition in self._claims[name]:
                 self._at_end.discard((name, partition))
                 found.setdefault(name, []).append(message)
         records = self._records(found)
         self._adapt(len(messages), records)
         return records
 
-    def taken(self, records: Records) -> None:
-        """After the commit: go on behind these records, and tell the broker, as a courtesy."""
-        offsets = []
+    def tell_broker(self, records: Records) -> None:
+        """After the commit: a courtesy to those who watch the group's offsets."""
         topics = {entity.table: topic for topic, entity in self._entities.items()}
-        for name, spans in records.spans.items():
-            for partition, (_, after) in spans.items():
-                claim = self.claims[name].get(partition)
-                if claim is not None:
-                    self.claims[name][partition] = Claim(claim.generation, after)
-                    offsets.append(TopicPartition(topics[name], partition, after))
+        offsets = [
+            TopicPartition(topics[name], partition, after)
+            for name, spans in records.spans.items()
+            for partition, (_, after) in spans.items()
+            if partition in self._claims[name]
+        ]
         if offsets:
             self._consumer.commit(offsets=offsets, asynchronous=True)
 
     # ---------------------------------------------------------------------------------------------- inside
 
     def _records(self, found: Mapping[str, Sequence[Message]]) -> Records:
-        batches, spans, oldest = {}, {}, []
+        batches, spans, claims, oldest = {}, {}, {}, []
         for name, messages in found.items():
             after: dict[int, int] = {}
             for message in messages:
@@ -145,11 +150,14 @@ class StreamConsumer:
                 assert offset is not None
                 after[partition] = offset + 1
             batches[name] = record_batch(messages)
+            claims[name] = {partition: self._claims[name][partition] for partition in after}
             spans[name] = {
-                partition: (self.claims[name][partition].next_offset, end) for partition, end in after.items()
+                partition: (claims[name][partition].next_offset, end) for partition, end in after.items()
             }
+            for partition, end in after.items():
+                self._claims[name][partition] = Claim(claims[name][partition].generation, end)
             oldest.append(min(message.timestamp()[1] for message in messages) / 1000)
-        return Records(batches, spans, min(oldest, default=0.0))
+        return Records(batches, spans, claims, dict(self._topic_ids), min(oldest, default=0.0))
 
     def _adapt(self, came: int, records: Records) -> None:
         """Little at once for latency, much when behind, and never more bytes than one batch may hold."""
@@ -160,6 +168,7 @@ class StreamConsumer:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
+            self._settle()
             by_topic: dict[str, list[int]] = {}
             for partition in partitions:
                 by_topic.setdefault(partition.topic, []).append(partition.partition)
@@ -167,16 +176,20 @@ class StreamConsumer:
             for name, wanted in by_topic.items():
                 entity = self._entities[name].table
                 spans = self._topics[name].spans(self._journal.positions(entity))
-                self.topic_ids[entity] = self._topics[name].id
+                self._topic_ids[entity] = self._topics[name].id
                 claims = self._journal.take(entity, {part: spans[part][0] for part in wanted}, self._owner)
-                self.claims[entity].update(claims)
+                self._claims[entity].update(claims)
                 starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
             consumer.assign(starts)
         except Exception as error:  # noqa: BLE001 the client swallows what a callback raises
             self._failure = error
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            self._settle()
+        except Exception as error:  # noqa: BLE001
+            self._failure = error
         for partition in partitions:
             entity = self._entities[partition.topic].table
-            self.claims[entity].pop(partition.partition, None)
+            self._claims[entity].pop(partition.partition, None)
             self._at_end.discard((entity, partition.partition))
