@@ -35,9 +35,14 @@ def _trigger(server: httpx.Client, name: str, seconds: float = 200, **parameters
 
 def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Client) -> None:
     found = {item["name"]: item for item in server.post("deployments/filter", json={}).json()}
-    assert set(found) == {"daily", "hourly", "backfill"}
+    assert set(found) == {"daily", "hourly", "stream", "backfill"}
     crons = {name: [s["schedule"]["cron"] for s in item["schedules"]] for name, item in found.items()}
-    assert crons == {"daily": ["0 2 * * *"], "hourly": ["10 * * * *"], "backfill": []}
+    assert crons == {
+        "daily": ["0 2 * * *"],
+        "hourly": ["10 * * * *"],
+        "stream": ["0 * * * *"],
+        "backfill": [],
+    }
     assert not any(schedule["active"] for item in found.values() for schedule in item["schedules"])
     assert {item["work_pool_name"] for item in found.values()} == {"analytics"}
 
@@ -52,6 +57,14 @@ def test_a_deployment_that_is_triggered_is_run_by_the_worker_and_completed(
     place = company.built()
     assert place.rows("select state from ops.run where run_id = %s", run["id"]) == [("Completed",)]
     assert place.differences() == []
+
+
+def test_a_shift_of_the_stream_takes_in_what_is_there_and_ends_completed(
+    server: httpx.Client, company: Company
+) -> None:
+    run = _trigger(server, "event_stream/stream", minutes=0.4)
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    assert company.built().differences() == []
 
 
 def test_a_deployed_backfill_takes_its_range_as_parameters(server: httpx.Client, company: Company) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -10,13 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from flows import failpoints, stream
+from flows.extract import SourceError
 from flows.landing import land
 from flows.stores.manifest import LakeFile
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.streaming.topics import Topics, without_copies
 from tests.house import House
+from transforms.contract import Kafka
 
 TURNING_POINTS = {"stream.raw_written", "stream.before_commit", "stream.committed", "stream.landed"}
 EVERYWHERE = {
@@ -136,6 +141,71 @@ def test_two_streams_share_the_partitions_and_take_each_message_in_once(topics: 
     assert sum(tally.messages for tally in tallies) == 3000
     assert len(topics.numbers()) == 3000
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
+
+
+def test_what_a_producer_took_back_is_never_seen(topics: Topics) -> None:
+    (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
+    assert isinstance(entity.read, Kafka)
+    producer = Producer(
+        {"bootstrap.servers": topics.world.kafka_bootstrap, "transactional.id": entity.read.topic}
+    )
+    producer.init_transactions(30)
+    for number in range(6):
+        producer.begin_transaction()
+        producer.produce(entity.read.topic, json.dumps(topics.event(number)).encode(), partition=0)
+        if number % 2:
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+
+    topics.stream()
+
+    assert [number for number, _, _ in topics.numbers()] == [0, 2, 4]
+
+
+def test_records_that_the_broker_deleted_unread_stop_the_stream_loudly(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(10))
+    topics.stream()
+    topics.send(topics.event(number) for number in range(10, 30))
+    (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
+    assert isinstance(entity.read, Kafka)
+    admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
+    gone = TopicPartition(entity.read.topic, 0, 20)
+    admin.delete_records([gone])[gone].result(20)
+
+    with pytest.raises(SourceError, match=r"offsets 10 to 19 were deleted"):
+        topics.stream()
+
+    assert len(topics.numbers()) == 10
+
+
+@pytest.mark.full
+def test_sessions_that_are_cut_again_and_again_lose_nothing_and_double_nothing(topics: Topics) -> None:
+    stop = threading.Event()
+    services = topics.world.services()
+    with services.lake, ThreadPoolExecutor(1) as pool:
+        living = pool.submit(
+            stream.run, services, topics.entities, stop=stop, seconds=120, group=topics.group
+        )
+        try:
+            for number in range(60):
+                first = number * 50
+                topics.send((topics.event(n) for n in range(first, first + 50)), partition=number % 3)
+                if number % 6 == 0:
+                    topics.rows(
+                        "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                        "where datname = current_database() and pid <> pg_backend_pid()"
+                    )
+            _until(lambda: len(topics.numbers()) == 3000, 90)
+        finally:
+            stop.set()
+        tally = living.result(60)
+    assert tally.interruptions > 0
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+    assert topics.left_over() == []
 
 
 def test_an_older_claim_can_commit_nothing(topics: Topics) -> None:

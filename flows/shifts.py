@@ -1,0 +1,74 @@
+"""The stream in shifts: a deployment that keeps it alive, and hands over to the next shift."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from prefect import flow, get_run_logger
+
+from flows.batch import run_name
+from flows.errors import FlowsError
+
+_STREAM = (sys.executable, "-m", "flows", "stream", "--for")
+_RESTART_SECONDS = 1.0
+_QUICK_DEATHS = 5
+_QUICK_SECONDS = 30.0
+
+
+class StreamDied(FlowsError):
+    """The stream ends again and again as soon as it was started; its own message says why."""
+
+    exit_code = 1
+
+
+@flow(name="event_stream", flow_run_name=run_name, result_serializer="json")
+def event_stream(minutes: float = 61) -> dict[str, int]:
+    """Take the event topics in for `minutes`. A shift that is longer than its schedule's interval overlaps
+    with the next: both share the partitions until it ends, so there is no gap.
+
+    The stream is a process of its own. When it dies it is started again within two seconds; what it was at is
+    read again, nothing comes twice. Returns how often that happened. Raises StreamDied when five starts in a
+    row end within 30 seconds.
+    """
+    logger = get_run_logger()
+    return {"restarts": keep_alive(60 * minutes, lambda left: [*_STREAM, f"{left:.0f}s"], logger.warning)}
+
+
+def keep_alive(
+    seconds: float, command: Callable[[float], Sequence[str]], tell: Callable[[str], object]
+) -> int:
+    """Run a command that ends by itself after the seconds it is given, and start it again whenever it dies
+    before; returns how often that was.
+    """
+    end = time.monotonic() + seconds
+    restarts = quick = 0
+    while (left := end - time.monotonic()) > 0:
+        begun = time.monotonic()
+        with subprocess.Popen(
+            command(left), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                said = _last_line(process)
+            finally:
+                process.terminate()  # the shift was cancelled: end it cleanly, and wait for it
+        if process.returncode == 0:
+            break
+        quick = quick + 1 if time.monotonic() - begun < _QUICK_SECONDS else 0
+        if quick >= _QUICK_DEATHS:
+            raise StreamDied(f"The stream ended {quick} times in a row, the last time with: {said}")
+        tell(f"The stream ended with code {process.returncode}, having said: {said}. It is started again.")
+        restarts += 1
+        time.sleep(_RESTART_SECONDS)
+    return restarts
+
+
+def _last_line(process: subprocess.Popen[str]) -> str:
+    """Follow what the stream says until it ends; its last line is why, if it did not mean to."""
+    assert process.stderr is not None
+    last = ""
+    for line in process.stderr:
+        last = line.strip() or last
+    return last
