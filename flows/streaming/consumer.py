@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from flows.extract.kafka import Topic, record_batch
@@ -107,22 +108,11 @@ class StreamConsumer:
         messages = self._consumer.consume(self._wanted, timeout=seconds)
         if self._failure is not None:
             raise self._failure
-        found: dict[str, list[Message]] = {}
-        for message in messages:
-            topic, partition, error = message.topic(), message.partition(), message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                if error.fatal() or not error.retriable():
-                    raise self._topics[topic or next(iter(self._topics))].told(error)
-                continue
-            assert topic is not None
-            assert partition is not None
-            name = self._entities[topic].table
-            if error is not None:
-                self._at_end.add((name, partition))
-            elif partition in self._claims[name]:
-                self._at_end.discard((name, partition))
-                found.setdefault(name, []).append(message)
-        records = self._records(found)
+        told = [message for message in messages if message.error() is not None]
+        if told:
+            messages = [message for message in messages if message.error() is None]
+        records = self._records(record_batch(messages)) if messages else Records()
+        self._note(told)
         self._adapt(len(messages), records)
         return records
 
@@ -140,24 +130,47 @@ class StreamConsumer:
 
     # ---------------------------------------------------------------------------------------------- inside
 
-    def _records(self, found: Mapping[str, Sequence[Message]]) -> Records:
-        batches, spans, claims, oldest = {}, {}, {}, []
-        for name, messages in found.items():
-            after: dict[int, int] = {}
-            for message in messages:
-                partition, offset = message.partition(), message.offset()
-                assert partition is not None
-                assert offset is not None
-                after[partition] = offset + 1
-            batches[name] = record_batch(messages)
-            claims[name] = {partition: self._claims[name][partition] for partition in after}
-            spans[name] = {
-                partition: (claims[name][partition].next_offset, end) for partition, end in after.items()
+    def _note(self, told: Iterable[Message]) -> None:
+        """Ends of partitions that were reached; errors that do not pass are raised."""
+        for message in told:
+            topic, partition, error = message.topic(), message.partition(), message.error()
+            assert error is not None
+            if error.code() == KafkaError._PARTITION_EOF and topic is not None and partition is not None:
+                name = self._entities[topic].table
+                claim, end = self._claims[name].get(partition), message.offset()
+                if claim is not None and end is not None and claim.next_offset <= end:
+                    self._at_end.add((name, partition))
+            elif error.fatal() or not error.retriable():
+                raise self._topics[topic or next(iter(self._topics))].told(error)
+
+    def _records(self, rows: pa.RecordBatch) -> Records:
+        """By topic; column by column, because a loop over messages would cost more than all that follows."""
+        places = pa.table([rows["topic"], rows["kafka_partition"], rows["kafka_offset"]], ["t", "p", "o"])
+        last = places.group_by(["t", "p"]).aggregate([("o", "max")]).to_pydict()
+        batches, spans, claims = {}, {}, {}
+        for topic in set(last["t"]):
+            name = self._entities[topic].table
+            after = {
+                partition: offset + 1
+                for there, partition, offset in zip(last["t"], last["p"], last["o_max"], strict=True)
+                if there == topic and partition in self._claims[name]
             }
+            mine = pc.and_(
+                pc.equal(rows["topic"], topic),
+                pc.is_in(rows["kafka_partition"], pa.array([*after], pa.int32())),
+            )
+            if not after:
+                continue
+            batches[name] = rows.filter(mine)
+            claims[name] = {partition: self._claims[name][partition] for partition in after}
+            spans[name] = {part: (claims[name][part].next_offset, end) for part, end in after.items()}
             for partition, end in after.items():
+                self._at_end.discard((name, partition))
                 self._claims[name][partition] = Claim(claims[name][partition].generation, end)
-            oldest.append(min(message.timestamp()[1] for message in messages) / 1000)
-        return Records(batches, spans, claims, dict(self._topic_ids), min(oldest, default=0.0))
+        oldest = pc.min(rows["kafka_timestamp"]).as_py()
+        return Records(
+            batches, spans, claims, dict(self._topic_ids), oldest.timestamp() if oldest is not None else 0.0
+        )
 
     def _adapt(self, came: int, records: Records) -> None:
         """Little at once for latency, much when behind, and never more bytes than one batch may hold."""
