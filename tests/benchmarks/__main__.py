@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import backfill, command_line, daily, history, leaf, loads, raw_json, readme
+from tests.benchmarks import backfill, command_line, daily, history, leaf, loads, raw_json, readme, stream
 from tests.benchmarks.measure import Result, machine
 from tests.benchmarks.server import Server, warehouse_server
 
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "raw-json": raw_json.run,
     "history": history.run,
     "daily": daily.run,
+    "stream": stream.run,
     "backfill": backfill.run,
 }
 RESULTS = Path(__file__).with_name("results.json")

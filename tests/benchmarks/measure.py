@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Unit = Literal["×", "s", "GB"]
+Unit = Literal["×", "s", "ms", "/s", "GB"]
 
 _LIBRARIES = (
     "adbc-driver-postgresql",

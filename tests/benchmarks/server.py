@@ -24,6 +24,9 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "benchmarks"
 """Git-ignored: the rivals' environment stays here between runs, everything else is removed."""
 
 
+_NOBODY = "127.0.0.1:9"
+
+
 @dataclass(frozen=True)
 class Server:
     """The warehouse server, configured as the sandbox's own."""
@@ -31,21 +34,20 @@ class Server:
     dsn: str
 
     @contextmanager
-    def services(self) -> Iterator[Services]:
+    def services(self, kafka_bootstrap: str = _NOBODY) -> Iterator[Services]:
         """A fresh database with every table of the models, and an empty lake; both are removed at the end."""
         name = f"bench_{secrets.token_hex(4)}"
         dsn = psycopg.conninfo.make_conninfo(self.dsn, dbname=name)
         lake = CACHE / name
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(f"create database {name}".encode())
-        nobody = "127.0.0.1:9"
         settings = load(
             warehouse_dsn=dsn,
             app_dsn=dsn,
-            kafka_bootstrap=nobody,
-            stripe_url=f"http://{nobody}",
+            kafka_bootstrap=kafka_bootstrap,
+            stripe_url=f"http://{_NOBODY}",
             stripe_key="-",
-            sendgrid_url=f"http://{nobody}",
+            sendgrid_url=f"http://{_NOBODY}",
             sendgrid_key="-",
             lake=lake,
         )
