@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
     check.add_argument("--all-history", action="store_true", help="the scheduled rules too")
+    check.add_argument("--stream", action="store_true", help="what the stream wrote, against the batch")
     check.set_defaults(command=_verb("flows.check:command"))
 
     doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")

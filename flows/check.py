@@ -6,8 +6,10 @@ import argparse
 
 import quality
 from flows.build import guard
-from flows.services import open_services
+from flows.services import Services, open_services
 from flows.stores.warehouse import readable_errors
+from flows.streaming.reconcile import lines, reconcile
+from flows.streaming.route import route
 from quality.published import check_published
 from transforms import registry
 
@@ -15,6 +17,8 @@ from transforms import registry
 def command(arguments: argparse.Namespace) -> int:
     """Check, record in ops.check_result, print."""
     services = open_services()
+    if arguments.stream:
+        return _stream(services)
     names = registry.select(arguments.table) if arguments.table else None
     tables = [table for table in registry.build_order() if names is None or table.name in names]
     now = services.settings.now()
@@ -25,4 +29,18 @@ def command(arguments: argparse.Namespace) -> int:
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
     print(quality.render(results))
+    return 1 if any(result.is_failure for result in results) else 0
+
+
+def _stream(services: Services) -> int:
+    """`python -m flows check --stream`: what the stream wrote against what the batch computed from raw."""
+    now = services.settings.now()
+    with services.lake:
+        results = reconcile(services, route(registry.entities()))
+    with services.warehouse.connect() as connection, connection.transaction():
+        guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
+        waiting = connection.execute("select count(*) from ops.hot_partition").fetchone()
+    print("\n".join(lines(results)) or "Nothing that the stream wrote is to be compared.")
+    if waiting and waiting[0]:
+        print(f"{waiting[0]} partitions wait for the batch, which computes them: python -m flows")
     return 1 if any(result.is_failure for result in results) else 0

@@ -8,9 +8,12 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows import lakeshell
+from flows.build.guard import record
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.upkeep import refresh, retire
+from flows.streaming.reconcile import reconcile
+from flows.streaming.route import route
 from flows.summary import Summary
 from transforms import registry
 from transforms.contract import Table
@@ -21,7 +24,9 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
 
     1. Partitions that their declared retention has passed are dropped.
     2. Views that are owed a refresh (also by a run that died) get it.
-    3. `lake.sql` names the files that count now.
+    3. Partitions that the stream wrote and the batch has computed are compared, corrected, and are the
+       batch's from then on.
+    4. `lake.sql` names the files that count now.
     """
     now = services.settings.now()
     for table in models:
@@ -35,8 +40,18 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
             )
         else:
             progress.say(view.view, "refreshed")
+    _agree(services, summary)
     _count(services, summary)
     lakeshell.write(services.lake, registry.tables().values())
+
+
+def _agree(services: Services, summary: Summary) -> None:
+    results = reconcile(services, route(registry.entities()))
+    with services.warehouse.connect() as connection, connection.transaction():
+        record(connection, summary.run_id, results, services.settings.now())
+    summary.checks += len(results)
+    summary.checks_passed += sum(result.passed for result in results)
+    summary.warnings += [result.message for result in results if not result.passed]
 
 
 def _count(services: Services, summary: Summary) -> None:

@@ -85,10 +85,11 @@ class Visible:
             failpoint("stream.before_commit")
 
     def _mark_hot(self, table: Table, windows: Sequence[str]) -> None:
+        """The update changes nothing but locks the row: sealing a partition waits for our commit."""
         with self._connection.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO ops.hot_partition (table_name, partition) VALUES (%s, %s) "
-                "ON CONFLICT DO NOTHING",
+                "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition) VALUES (%s, %s) "
+                "ON CONFLICT (table_name, partition) DO UPDATE SET since = hot_partition.since",
                 [(table.name, window) for window in windows],
             )
 

@@ -23,9 +23,10 @@ from tests.flows.streaming.topics import Topics, without_copies
 from tests.house import House
 from transforms.contract import Kafka
 
+STREAMING = Path(stream.__file__).parent / "streaming"
 TURNING_POINTS = {"stream.raw_written", "stream.before_commit", "stream.committed", "stream.landed"}
 EVERYWHERE = {
-    *failpoints.names(Path(stream.__file__).parent / "streaming"),
+    *(name for name in failpoints.names(STREAMING) if name.startswith("stream.")),
     *("lake.temporary_written", "lake.renamed", "publish.created", "publish.copied"),
     *("ledger.entered", "ledger.before_commit", "ledger.committed", "lake.manifest_appended"),
 }
@@ -239,7 +240,7 @@ def _killed_once(topics: Topics, name: str) -> None:
     topics.send((topics.event(number, minutes=1500) for number in range(150, 300)), partition=0)
     topics.send([b"no event"], partition=2)
 
-    assert topics.stream_and_die(name) == -signal.SIGKILL
+    assert topics.die("stream", name) == -signal.SIGKILL
     topics.stream()
 
     sent = [

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -26,6 +26,9 @@ from flows.progress import Progress
 from flows.services import Services
 from flows.stores.standalone import sweep
 from flows.stream import Tally
+from flows.streaming.reconcile import reconcile
+from flows.streaming.route import route
+from quality import CheckResult
 from tests.flows.extract.parts import World
 from tests.house import House
 from transforms import catalog, registry
@@ -105,10 +108,10 @@ class Topics:
                 **options,
             )
 
-    def stream_and_die(self, failpoint: str, passes: int = 0) -> int | None:
-        """Take in, in a process of its own that is killed at a failpoint; its exit code."""
+    def die(self, doing: Literal["stream", "reconcile"], failpoint: str) -> int | None:
+        """Take in, or compare, in a process of its own that is killed at a failpoint; its exit code."""
         context = multiprocessing.get_context("spawn")
-        child = context.Process(target=_stream_and_die, args=(self, failpoint, passes))
+        child = context.Process(target=_do_and_die, args=(self, doing, failpoint))
         child.start()
         child.join(90)
         assert not child.is_alive(), f"still running, {failpoint} was not reached"
@@ -130,6 +133,12 @@ class Topics:
                 )
                 done[name] = [build(services, work, due, "batch") for due in batches(work, 4_000_000)]
         return done
+
+    def reconcile(self) -> list[CheckResult]:
+        """Compare what the stream wrote with what the batch computed."""
+        services = self.world.services()
+        with services.lake:
+            return reconcile(services, route(self.entities))
 
     def rows(
         self, query: str = "select * from analytics.fct_events order by event_id"
@@ -175,6 +184,6 @@ def without_copies(
         yield number, *best[number]
 
 
-def _stream_and_die(topics: Topics, failpoint: str, passes: int) -> None:
-    failpoints.arm(failpoint, passes)
-    topics.stream()
+def _do_and_die(topics: Topics, doing: str, failpoint: str) -> None:
+    failpoints.arm(failpoint)
+    getattr(topics, doing)()

@@ -1,0 +1,95 @@
+"""Stream and batch agree; where they do not, it is found, told, and made right."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    topics = Topics.build(house, tmp_path)
+    topics.send(topics.event(number, minutes=number) for number in range(2000))
+    topics.stream()
+    return topics
+
+
+def _hot(topics: Topics) -> int:
+    ((count,),) = topics.rows("select count(*) from ops.hot_partition")
+    return int(count)
+
+
+def _tamper(topics: Topics) -> None:
+    """Take a row away, and put one in that nobody sent."""
+    with psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as connection:
+        connection.execute("delete from analytics.fct_events where kafka_offset = 7")
+        connection.execute(
+            "insert into analytics.fct_events "
+            "(event_id, event_type, event_time, kafka_partition, kafka_offset) "
+            "select gen_random_uuid(), 'login', event_time, 2, 99 "
+            "from analytics.fct_events where kafka_offset = 8"
+        )
+
+
+def test_before_the_batch_has_computed_it_nothing_is_compared(topics: Topics) -> None:
+    hot = _hot(topics)
+    assert hot > 0
+    assert topics.reconcile() == []
+    assert _hot(topics) == hot
+
+
+def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topics: Topics) -> None:
+    topics.batch()
+    hot = _hot(topics)
+
+    results = topics.reconcile()
+
+    assert len(results) == hot
+    assert all(result.passed for result in results)
+    assert _hot(topics) == 0
+    assert topics.reconcile() == []
+
+    topics.send([topics.event(5000, minutes=10)], partition=1)
+    topics.batch()  # the batch alone, and strictly
+    topics.send([topics.event(5001, minutes=10)], partition=2)
+    topics.stream()
+    assert _hot(topics) == 1
+    topics.batch()
+    assert [result.passed for result in topics.reconcile()] == [True]
+    assert len(topics.numbers()) == 2002
+
+
+def test_a_row_that_is_missing_and_one_too_many_are_found_told_and_made_right(topics: Topics) -> None:
+    topics.batch()
+    before = topics.rows()
+    _tamper(topics)
+
+    (failed,) = (result for result in topics.reconcile() if not result.passed)
+
+    assert (failed.failing_rows, failed.observed["only_in_the_stream"]) == (2, 1)
+    assert failed.observed["places"] == [[2, 99], [0, 7]]
+    assert "1 rows that the batch did not compute, and lacked 1" in failed.message
+    assert topics.rows() == before
+    assert topics.left_over() == []
+    assert _hot(topics) == 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["publish.copied", "reconcile.corrected", "reconcile.before_commit"])
+def test_a_kill_while_it_is_made_right_is_made_good_by_the_next_time(topics: Topics, name: str) -> None:
+    topics.batch()
+    before = topics.rows()
+    _tamper(topics)
+
+    assert topics.die("reconcile", name) == -signal.SIGKILL
+    topics.reconcile()
+
+    assert topics.rows() == before
+    assert _hot(topics) == 0
+    assert topics.left_over() == []
