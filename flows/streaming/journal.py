@@ -146,13 +146,6 @@ class Journal:
         )
         failpoint("stream.journaled")
 
-    def holds(self, batch_id: str) -> bool:
-        """Whether a micro-batch was committed: asked after an answer got lost, before anything landed it."""
-        row = self.connection.execute(
-            "SELECT 1 FROM ops.stream_batch WHERE batch_id = %s LIMIT 1", (batch_id,)
-        ).fetchone()
-        return row is not None
-
     def unlanded(self, entity: str, rows_at_once: int) -> list[Journaled]:
         """The oldest micro-batches of a topic that no landing names, together about so many rows."""
         rows = self.connection.execute(

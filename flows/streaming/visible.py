@@ -36,8 +36,10 @@ class Visible:
             _create(shop)
 
     def show(self, batch: MicroBatch) -> None:
-        """Steps 4 to 6 of `MicroBatches`. Raises Fenced when a partition is somebody else's now (nothing
-        happened then), WarehouseError when PostgreSQL is not there (the journal knows whether 6 happened).
+        """Steps 4 to 6 of `MicroBatches`.
+
+        Raises Fenced when a partition is somebody else's now (nothing happened then), WarehouseError when
+        PostgreSQL is not there (the offsets in the journal say whether 6 happened).
         """
         for content in batch.contents:
             if content.rows:

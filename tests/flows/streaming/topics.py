@@ -46,7 +46,6 @@ class Topics:
     entities: tuple[SourceEntity, ...]
     group: str
     began: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-    sent: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def build(cls, house: House, folder: Path) -> Topics:
