@@ -10,7 +10,7 @@ expect:
   - not_null: [created_at]
 --- */
 with versions as (
-    select id, object, null as event_type, _landed_at as known_at, _landed_at as landed_at, _seq as landed_seq
+    select id, object, null as event_type, _landed_at - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
     from raw_stripe__customers
     union all
     select object_id, object, event_type, occurred_at, landed_at, landed_seq
@@ -18,7 +18,9 @@ with versions as (
     where object_type = 'customer'
 ),
 
--- What a list showed is as of its landing, what an event holds as of the event. Stripe lists the newest first: of two in one second the one that came first is newer.
+-- What an event holds is as of the event, what a list showed as of an hour before its landing: Stripe's clock and ours are not one, and an event that
+-- were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
         event_type, from_json(object, '{
