@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.durations import length_of_time
+from flows.extract import SourceAway
 from flows.landing import land
 from flows.progress import Progress
 from flows.services import Services
@@ -104,7 +105,7 @@ def run(
                 )
             )
             break
-        except (WarehouseError, Fenced) as error:
+        except (WarehouseError, SourceAway, Fenced) as error:
             tally.interruptions += 1
             pause = 0.5 if tally.batches > before else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             if progress is not None:

@@ -22,6 +22,10 @@ class SourceError(FlowsError):
     """A source can't be read: that entity stops, the others go on. Its message holds no secret, no row."""
 
 
+class SourceAway(SourceError):
+    """A source does not answer: it may be there again at the next try."""
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """A record that can't be read: its bytes, where it came from, why. One record has one letter_id.

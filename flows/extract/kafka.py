@@ -28,7 +28,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from flows.extract import Extract, SourceError
+from flows.extract import Extract, SourceAway, SourceError
 from transforms.contract import Kafka, SourceEntity
 
 REQUEST_SECONDS = 15.0
@@ -189,7 +189,7 @@ class Topic:
                 f"read. Nothing was "
                 "landed; lengthen the topic's retention and run again."
             )
-        return SourceError(
+        return SourceAway(
             f"Topic {self.name} can't be read from {self.bootstrap}: {error.str()}. Nothing was landed; "
             f"check that the "
             "broker is up and ANALYTICS_KAFKA_BOOTSTRAP and ANALYTICS_KAFKA_OPTIONS are right, then run "

@@ -21,6 +21,14 @@ BATCH_BYTES = 64 << 20
 """What one micro-batch may hold: messages can be large, so what is asked for follows their size."""
 
 _REQUEST_SECONDS = 15.0
+_PASSING = {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TRANSPORT,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._MAX_POLL_EXCEEDED,
+}
+"""What the client only tells: it goes on by itself when the broker is there again."""
 _log = logging.getLogger(__name__)
 
 
@@ -140,7 +148,7 @@ class StreamConsumer:
                 claim, end = self._claims[name].get(partition), message.offset()
                 if claim is not None and end is not None and claim.next_offset <= end:
                     self._at_end.add((name, partition))
-            elif error.fatal() or not error.retriable():
+            elif error.fatal() or not (error.retriable() or error.code() in _PASSING):
                 raise self._topics[topic or next(iter(self._topics))].told(error)
 
     def _records(self, rows: pa.RecordBatch) -> Records:

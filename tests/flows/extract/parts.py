@@ -104,23 +104,42 @@ def postgres_server(version: int) -> Iterator[str]:
             shutil.rmtree(place.data.parent if place.data.name == "data" else place.data, ignore_errors=True)
 
 
+class Broker:
+    """A real broker of one test, to be killed and started again with its data."""
+
+    def __init__(self) -> None:
+        self._state = State(Path(tempfile.mkdtemp(prefix="extract-kafka-")), secret="test")
+        self._port = processes.free_port()
+        self.bootstrap = f"127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = kafka.start(self._state, CACHE, self._port, lambda _: None)
+        is_ready = kafka.ready(self._port)
+        deadline = time.monotonic() + 90
+        while not is_ready():
+            assert time.monotonic() < deadline, kafka.log(self._state).read_text()[-2000:]
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        processes.end(self._process, [(signal.SIGKILL, 10.0)])
+
+    def end(self) -> None:
+        """Kill it, and remove its data."""
+        self.kill()
+        shutil.rmtree(self._state.folder, ignore_errors=True)
+
+
 @contextmanager
 def kafka_broker() -> Iterator[str]:
     """One real broker; gives its address."""
-    folder = Path(tempfile.mkdtemp(prefix="extract-kafka-"))
-    state = State(folder, secret="test")
-    port = processes.free_port()
-    process = kafka.start(state, CACHE, port, lambda _: None)
+    broker = Broker()
     try:
-        is_ready = kafka.ready(port)
-        deadline = time.monotonic() + 90
-        while not is_ready():
-            assert time.monotonic() < deadline, kafka.log(state).read_text()[-2000:]
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
+        yield broker.bootstrap
     finally:
-        processes.end(process, [(signal.SIGKILL, 10.0)])
-        shutil.rmtree(folder, ignore_errors=True)
+        broker.end()
 
 
 def fresh_database(server: str) -> str:

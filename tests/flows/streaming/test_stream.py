@@ -19,6 +19,7 @@ from flows.extract import SourceError
 from flows.landing import land
 from flows.stores.manifest import LakeFile
 from flows.streaming.journal import Fenced, Journal, Journaled
+from tests.flows.extract.parts import Broker
 from tests.flows.streaming.topics import Topics, without_copies
 from tests.house import House
 from transforms.contract import Kafka
@@ -207,6 +208,37 @@ def test_sessions_that_are_cut_again_and_again_lose_nothing_and_double_nothing(t
     topics.batch()
     assert topics.rows() == before
     assert topics.left_over() == []
+
+
+@pytest.mark.full
+def test_a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing(
+    house: House, tmp_path: Path
+) -> None:
+    broker = Broker()
+    try:
+        topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
+        stop = threading.Event()
+        services = topics.world.services()
+        with services.lake, ThreadPoolExecutor(1) as pool:
+            living = pool.submit(
+                stream.run, services, topics.entities, stop=stop, seconds=240, group=topics.group
+            )
+            try:
+                for number in range(3):
+                    first = number * 1000
+                    topics.send((topics.event(n) for n in range(first, first + 1000)), partition=number)
+                    if number == 1:
+                        _until(lambda: len(topics.numbers()) > 0, 60)
+                    broker.kill()
+                    time.sleep(2)
+                    broker.start()
+                _until(lambda: len(topics.numbers()) == 3000, 120)
+            finally:
+                stop.set()
+            living.result(60)
+        assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
+    finally:
+        broker.end()
 
 
 def test_an_older_claim_can_commit_nothing(topics: Topics) -> None:

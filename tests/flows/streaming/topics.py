@@ -48,17 +48,17 @@ class Topics:
     began: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
     @classmethod
-    def build(cls, house: House, folder: Path) -> Topics:
-        """Empty topics; the warehouse has every table of the models."""
+    def build(cls, house: House, folder: Path, bootstrap: str | None = None) -> Topics:
+        """Empty topics; the warehouse has every table of the models. `bootstrap`: on another broker."""
         world = World.build(house.server(), folder)
-        world.kafka_bootstrap = house.kafka
+        world.kafka_bootstrap = bootstrap or house.kafka
         suffix = os.urandom(4).hex()
         entities = tuple(
             replace(entity, read=Kafka(f"{entity.name}-{suffix}"))
             for entity in registry.entities()
             if isinstance(entity.read, Kafka)
         )
-        admin = AdminClient({"bootstrap.servers": house.kafka})
+        admin = AdminClient({"bootstrap.servers": world.kafka_bootstrap})
         names = [f"{entity.name}-{suffix}" for entity in entities]
         made = admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
         for name in names:
