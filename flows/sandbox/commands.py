@@ -112,10 +112,12 @@ def advance(arguments: argparse.Namespace) -> int:
         return 0
     # Whole days, so that the truth knows them: the last one ends after the time is over.
     end = time.monotonic() + length_of_time(arguments.seconds)
+    goes_on = False
     while time.monotonic() < end:
         state = sandbox.read(folder)
         assert state is not None
-        world.advance(state, days=1, rate=arguments.rate, progress=show)
+        world.advance(state, days=1, rate=arguments.rate, goes_on=goes_on, progress=show)
+        goes_on = True
     return 0
 
 

@@ -57,9 +57,16 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
     return world
 
 
-def advance(state: State, *, days: int = 1, rate: float | None = None, progress: Progress = _silent) -> World:
+def advance(
+    state: State,
+    *,
+    days: int = 1,
+    rate: float | None = None,
+    goes_on: bool = False,
+    progress: Progress = _silent,
+) -> World:
     """Let the world and the clock of a sandbox go on by `days` days, its messages coming at `rate` a second;
-    an interrupted advance is finished first, instead.
+    an interrupted advance is finished first, instead. `goes_on`: see `lives.advance`.
 
     Raises WorldError when there is no world, FlowsError when database, broker or APIs were never started.
     """
@@ -67,7 +74,14 @@ def advance(state: State, *, days: int = 1, rate: float | None = None, progress:
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
         before = World.load(state.folder)
         world = lives.advance(
-            state.folder, dsn, bootstrap, apis, days=days, rate=rate, progress=_lines(progress)
+            state.folder,
+            dsn,
+            bootstrap,
+            apis,
+            days=days,
+            rate=rate,
+            goes_on=goes_on,
+            progress=_lines(progress),
         )
         gone = 0 if before is None else (world.periods - before.periods) * DAY // SECOND
         _set_clock(state, world, state.clock_offset_seconds + gone)

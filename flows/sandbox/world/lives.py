@@ -150,10 +150,12 @@ def advance(
     *,
     days: int = 1,
     rate: float | None = None,
+    goes_on: bool = False,
     progress: Progress | None = None,
 ) -> World:
     """Let the world of a sandbox live on for `days` days: new rows, updates, deletions, late arrivals; at
-    most `rate` messages a second.
+    most `rate` messages a second. `goes_on`: nobody read the application since the last advance, so that what
+    was between is in no history.
 
     An advance that was interrupted is finished by the next one, which then goes no further. Raises
     WorldError without a world.
@@ -164,6 +166,8 @@ def advance(
     if world.pending is None:
         world = replace(world, pending=world.periods + days, positions=topics.positions(kafka_bootstrap))
         world.save()
+    if goes_on:
+        world = replace(world, stops=world.stops[:-1])
     assert world.pending is not None
     return _live(world, world.pending, app_dsn, kafka_bootstrap, apis_db, progress, rate)
 
