@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import psycopg
 from duckdb import DuckDBPyConnection
 
 from flows.failpoints import failpoint
 from flows.stores import apply
-from flows.stores.difference import adapted, content, count, difference, duckdb_session
+from flows.stores.difference import content, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.locks import BRIEF, PATIENT, Blocked, remember, with_short_waits
-from flows.stores.manifest import Commit, LakeFile
+from flows.stores.manifest import Commit
 from flows.stores.publication import Audit, BuiltPartition, Pending, Publication, Way
 from flows.stores.standalone import Workshop, sweep, workshop
 from flows.stores.warehouse import UNPUBLISHED, Warehouse
+from flows.stores.ways import Step, choose, load_difference
 from transforms.contract import Table
 
 __all__ = ["BuiltPartition", "Pending", "Publication", "publish"]
 
-SWAP_SHARE = 0.5
-"""From this share of differing rows on, building a leaf anew is cheaper than changing it…"""
-SWAP_ROWS = 100_000
-"""…and worth a lock on it, from this number of rows on."""
 _FREEZE_TRIES = 10
-
-
-@dataclass
-class _Step:
-    """One partition on its way: its ledger entry and what has to be done in PostgreSQL for it."""
-
-    built: BuiltPartition
-    state: PartitionState
-    commit: Commit
-    way: Way = "none"
-    is_hot: bool = False
-    """Whether the stream has written into the leaf: it may hold what is to be written already."""
-    load: str = ""
-    changes: apply.Changes = field(default_factory=apply.Changes)
 
 
 def publish(
@@ -92,7 +74,7 @@ def publish(
             return publication
         try:
             with workshop(warehouse, connection, table) as shop:
-                _choose(shop, steps, session, lake, way)
+                choose(shop, steps, session, lake, way)
                 _prepare(shop, steps, session, lake)
                 _audit(steps, audit)
                 try:
@@ -120,14 +102,14 @@ def publish(
 
 def _steps(
     table: Table, built: Sequence[BuiltPartition], ledger: Ledger, run_id: str, publication: Publication
-) -> list[_Step]:
+) -> list[Step]:
     """What is not published yet, in the order of the partitions, each on the state it was planned on."""
     states = ledger.states([table.name], [item.partition for item in built])
     steps = []
     for item in sorted(built, key=lambda item: item.partition):
         state = states.get((table.name, item.partition), PartitionState(table.name, item.partition))
         version = state.version if item.version is None else item.version
-        steps.append(_Step(item, state, item.commit(table, version, state.files, run_id)))
+        steps.append(Step(item, state, item.commit(table, version, state.files, run_id)))
     there = ledger.committed([step.commit.token for step in steps])
     for step in steps:
         if step.commit.token in there:
@@ -140,88 +122,7 @@ def _steps(
     return [step for step in steps if step.commit.token not in there]
 
 
-def _choose(
-    shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
-) -> None:
-    """Step 2: find the way of every partition, and load what differs where only that is written."""
-    table = shop.table
-    if not table.is_partitioned_in_postgres:
-        known = [step for step in steps if step.state.published_at is not None]
-        for step in steps:
-            step.way = "merge" if step in known else "load"
-        _load_difference(shop, known, session, lake, table.name)
-        return
-    leaves = apply.leaves(shop.connection, table.name)
-    hot = apply.hot_partitions(shop.connection, table.name)
-    for step in steps:
-        if step.built.partition == "":
-            continue  # a marker of the planner: what was consumed so far; it has no rows
-        leaf = table.leaf(step.built.partition)
-        step.is_hot = step.built.partition in hot and leaf in leaves
-        if step.is_hot and wanted != "swap":
-            step.way = "diff"
-            _load_difference(shop, [step], session, lake, leaf, is_forced=True)
-        elif leaf not in leaves:
-            step.way = "attach" if step.built.files else "none"
-        elif wanted == "swap" or step.state.published_at is None:
-            step.way = "swap"
-        elif step.commit.add or step.commit.remove:
-            step.way = "diff"
-            if not _load_difference(shop, [step], session, lake, leaf):
-                step.way = "swap"
-
-
-def _load_difference(
-    shop: Workshop,
-    steps: list[_Step],
-    session: DuckDBPyConnection,
-    lake: Lake,
-    stem: str,
-    *,
-    is_forced: bool = False,
-) -> bool:
-    """Load the differing rows of these partitions into tables of their own; False when a swap is cheaper."""
-    steps = [step for step in steps if step.commit.add or step.commit.remove]
-    if not steps:
-        return True
-    table = shop.table
-    first = steps[0]
-    if all(_only_added(step) for step in steps):
-        new = content(session, lake, table, [file for step in steps for file in step.commit.add])
-        first.changes = apply.Changes(new_rows=count(new))
-        first.changes.new = shop.load(stem, "new", new)
-        return True
-    pairs = [
-        (
-            adapted(session, lake, table, _published_files(step)),
-            content(session, lake, table, step.built.files),
-        )
-        for step in steps
-    ]
-    found = difference(session, table, pairs)
-    rows = sum(step.commit.row_count for step in steps)
-    if table.is_partitioned_in_postgres and not is_forced and found.rows > max(SWAP_ROWS, SWAP_SHARE * rows):
-        return False
-    first.changes = changes = apply.Changes(found.new_rows, found.changed_rows, found.gone_rows)
-    if found.new_rows:
-        changes.new = shop.load(stem, "new", found.new)
-    if found.changed_rows:
-        changes.changed = shop.load(stem, "changed", found.changed)
-    if found.gone_rows:
-        changes.gone = shop.load(stem, "gone", found.gone)
-    return True
-
-
-def _published_files(step: _Step) -> tuple[LakeFile, ...]:
-    return step.state.files if step.state.published_at is not None else ()
-
-
-def _only_added(step: _Step) -> bool:
-    is_appended = step.built.mode == "append" and step.built.added is not None
-    return is_appended and step.state.published_at is not None and not step.commit.remove
-
-
-def _prepare(shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake) -> None:
+def _prepare(shop: Workshop, steps: list[Step], session: DuckDBPyConnection, lake: Lake) -> None:
     """Steps 3 to 6 for whole leaves and whole tables."""
     table = shop.table
     loads = [step for step in steps if step.way == "load"]
@@ -236,7 +137,7 @@ def _prepare(shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, la
             step.load = shop.stand_up(table.leaf(step.built.partition), rows, step.built.partition)
 
 
-def _audit(steps: list[_Step], audit: Audit | None) -> None:
+def _audit(steps: list[Step], audit: Audit | None) -> None:
     """Step 7."""
     standing = {step.built.partition: step.load for step in steps if step.load}
     if audit is not None and standing:
@@ -245,7 +146,7 @@ def _audit(steps: list[_Step], audit: Audit | None) -> None:
 
 
 def _show(
-    shop: Workshop, steps: list[_Step], ledger: Ledger, views: Sequence[str], publication: Publication
+    shop: Workshop, steps: list[Step], ledger: Ledger, views: Sequence[str], publication: Publication
 ) -> None:
     """Step 8."""
     swaps = [step for step in steps if step.way == "swap"]
@@ -268,8 +169,8 @@ def _show(
 
 
 def _transaction(
-    shop: Workshop, steps: list[_Step], ledger: Ledger, views: Sequence[str]
-) -> list[tuple[_Step, apply.Written]]:
+    shop: Workshop, steps: list[Step], ledger: Ledger, views: Sequence[str]
+) -> list[tuple[Step, apply.Written]]:
     """The one transaction; what another run committed under the same token meanwhile is left out."""
     connection, table = shop.connection, shop.table
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
@@ -299,7 +200,7 @@ def _transaction(
     return done
 
 
-def _refuse_over_stream(shop: Workshop, steps: list[_Step]) -> None:
+def _refuse_over_stream(shop: Workshop, steps: list[Step]) -> None:
     """A leaf that the stream has begun to write into since the way was chosen must not be taken away."""
     hot = apply.hot_partitions(shop.connection, shop.table.name)
     for step in steps:
@@ -310,7 +211,7 @@ def _refuse_over_stream(shop: Workshop, steps: list[_Step]) -> None:
             )
 
 
-def _apply(shop: Workshop, step: _Step, fresh: list[_Step]) -> apply.Written:
+def _apply(shop: Workshop, step: Step, fresh: list[Step]) -> apply.Written:
     """The rows or the leaf of one partition; what several windows of one table share comes with the first."""
     connection, table, partition = shop.connection, shop.table, step.built.partition
     if step.way == "swap":
@@ -342,7 +243,7 @@ def _wait_until_frozen(shop: Workshop, name: str) -> None:
 
 
 def _write_instead(
-    shop: Workshop, steps: list[_Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
+    shop: Workshop, steps: list[Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
 ) -> bool:
     """Where readers block a swap that was only the cheaper way, write the difference: it blocks nobody."""
     swaps = [step for step in steps if step.way == "swap"]
@@ -350,15 +251,15 @@ def _write_instead(
         return False
     for step in swaps:
         step.way = "diff"
-        _load_difference(shop, [step], session, lake, shop.table.leaf(step.built.partition), is_forced=True)
+        load_difference(shop, [step], session, lake, shop.table.leaf(step.built.partition), is_forced=True)
     return True
 
 
-def _published(steps: list[_Step], publication: Publication) -> list[Commit]:
+def _published(steps: list[Step], publication: Publication) -> list[Commit]:
     return [step.commit for step in steps if step.built.partition in publication.ways]
 
 
-def _was_committed(warehouse: Warehouse, lake: Lake, pid: int, steps: list[_Step]) -> bool:
+def _was_committed(warehouse: Warehouse, lake: Lake, pid: int, steps: list[Step]) -> bool:
     """After a lost answer: what the ledger says once that session is gone; the rest of the effects, if so."""
     with warehouse.connect() as connection:
         apply.wait_until_gone(connection, pid)

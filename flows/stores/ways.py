@@ -1,0 +1,117 @@
+"""The way of every partition into PostgreSQL: the cheapest that is right, found before anything is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from duckdb import DuckDBPyConnection
+
+from flows.stores import apply
+from flows.stores.difference import adapted, content, count, difference
+from flows.stores.lake import Lake
+from flows.stores.ledger import PartitionState
+from flows.stores.manifest import Commit, LakeFile
+from flows.stores.publication import BuiltPartition, Way
+from flows.stores.standalone import Workshop
+
+SWAP_SHARE = 0.5
+"""From this share of differing rows on, building a leaf anew is cheaper than changing it…"""
+SWAP_ROWS = 100_000
+"""…and worth a lock on it, from this number of rows on."""
+
+
+@dataclass
+class Step:
+    """One partition on its way: its ledger entry and what has to be done in PostgreSQL for it."""
+
+    built: BuiltPartition
+    state: PartitionState
+    commit: Commit
+    way: Way = "none"
+    is_hot: bool = False
+    """Whether the stream has written into the leaf: it may hold what is to be written already."""
+    load: str = ""
+    changes: apply.Changes = field(default_factory=apply.Changes)
+
+
+def choose(
+    shop: Workshop, steps: list[Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
+) -> None:
+    """Step 2 of `publish`: find the way of every partition, and load what differs where only that is
+    written.
+    """
+    table = shop.table
+    if not table.is_partitioned_in_postgres:
+        known = [step for step in steps if step.state.published_at is not None]
+        for step in steps:
+            step.way = "merge" if step in known else "load"
+        load_difference(shop, known, session, lake, table.name)
+        return
+    leaves = apply.leaves(shop.connection, table.name)
+    hot = apply.hot_partitions(shop.connection, table.name)
+    for step in steps:
+        if step.built.partition == "":
+            continue  # a marker of the planner: what was consumed so far; it has no rows
+        leaf = table.leaf(step.built.partition)
+        step.is_hot = step.built.partition in hot and leaf in leaves
+        if step.is_hot and wanted != "swap":
+            step.way = "diff"
+            load_difference(shop, [step], session, lake, leaf, is_forced=True)
+        elif leaf not in leaves:
+            step.way = "attach" if step.built.files else "none"
+        elif wanted == "swap" or step.state.published_at is None:
+            step.way = "swap"
+        elif step.commit.add or step.commit.remove:
+            step.way = "diff"
+            if not load_difference(shop, [step], session, lake, leaf):
+                step.way = "swap"
+
+
+def load_difference(
+    shop: Workshop,
+    steps: list[Step],
+    session: DuckDBPyConnection,
+    lake: Lake,
+    stem: str,
+    *,
+    is_forced: bool = False,
+) -> bool:
+    """Load the differing rows of these partitions into tables of their own; False when a swap is cheaper."""
+    steps = [step for step in steps if step.commit.add or step.commit.remove]
+    if not steps:
+        return True
+    table = shop.table
+    first = steps[0]
+    if all(_only_added(step) for step in steps):
+        new = content(session, lake, table, [file for step in steps for file in step.commit.add])
+        first.changes = apply.Changes(new_rows=count(new))
+        first.changes.new = shop.load(stem, "new", new)
+        return True
+    pairs = [
+        (
+            adapted(session, lake, table, _published_files(step)),
+            content(session, lake, table, step.built.files),
+        )
+        for step in steps
+    ]
+    found = difference(session, table, pairs)
+    rows = sum(step.commit.row_count for step in steps)
+    if table.is_partitioned_in_postgres and not is_forced and found.rows > max(SWAP_ROWS, SWAP_SHARE * rows):
+        return False
+    first.changes = changes = apply.Changes(found.new_rows, found.changed_rows, found.gone_rows)
+    if found.new_rows:
+        changes.new = shop.load(stem, "new", found.new)
+    if found.changed_rows:
+        changes.changed = shop.load(stem, "changed", found.changed)
+    if found.gone_rows:
+        changes.gone = shop.load(stem, "gone", found.gone)
+    return True
+
+
+def _published_files(step: Step) -> tuple[LakeFile, ...]:
+    return step.state.files if step.state.published_at is not None else ()
+
+
+def _only_added(step: Step) -> bool:
+    is_appended = step.built.mode == "append" and step.built.added is not None
+    return is_appended and step.state.published_at is not None and not step.commit.remove
