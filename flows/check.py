@@ -9,7 +9,6 @@ from flows.build import guard
 from flows.services import Services, open_services
 from flows.stores.warehouse import readable_errors
 from flows.streaming.reconcile import lines, reconcile
-from flows.streaming.route import route
 from quality.published import check_published
 from transforms import registry
 
@@ -36,7 +35,7 @@ def _stream(services: Services) -> int:
     """`python -m flows check --stream`: what the stream wrote against what the batch computed from raw."""
     now = services.settings.now()
     with services.lake:
-        results = reconcile(services, route(registry.entities()))
+        results = reconcile(services, registry.entities())
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
         waiting = connection.execute("select count(*) from ops.hot_partition").fetchone()

@@ -13,7 +13,6 @@ from flows.progress import Progress
 from flows.services import Services
 from flows.stores.upkeep import refresh, retire
 from flows.streaming.reconcile import reconcile
-from flows.streaming.route import route
 from flows.summary import Summary
 from transforms import registry
 from transforms.contract import Table
@@ -46,7 +45,7 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
 
 
 def _agree(services: Services, summary: Summary) -> None:
-    results = reconcile(services, route(registry.entities()))
+    results = reconcile(services, registry.entities())
     with services.warehouse.connect() as connection, connection.transaction():
         record(connection, summary.run_id, results, services.settings.now())
     summary.checks += len(results)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,17 @@ from flows import deadletters
 from flows.extract import Extract
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
+from flows.landed import CLOCK, LANDED_ON, landing_time
 from flows.services import Services
 from flows.settings import Settings
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, Position
 from flows.stores.manifest import Commit, LakeFile
-from flows.streaming import rollup
 from flows.streaming.journal import Journal
+from flows.streaming.rollup import land_journal
 from transforms.contract import Kafka, Layer, Postgres, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
-LANDED_ON = "landed_on"
-_CLOCK = "landed_at"
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,12 @@ def land(
         if not isinstance(entity.read, Kafka):
             return _Landing(services, entity, run_id, ledger, rows_per_file).run()
         journal = Journal(ledger.connection)
-        streamed = land_journal(services, ledger, entity, run_id)
+        streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
         with journal.alone(entity.table) as is_alone:
             own = _Landing(services, entity, run_id, ledger, rows_per_file).run() if is_alone else None
     if streamed == 0:
         return own
     return replace(own or Landing(entity), rows=streamed + (own.rows if own else 0))
-
-
-def land_journal(services: Services, ledger: Ledger, entity: SourceEntity, run_id: str) -> int:
-    """Land what the stream took in of a topic, under the entity's landing lock; returns the rows."""
-    landed_at = _after(services.settings.now(), ledger.positions(entity.table))
-    return rollup.land_journal(services.lake, ledger, entity, LANDED_ON, _CLOCK, landed_at, run_id)
 
 
 class _Landing:
@@ -100,7 +93,7 @@ class _Landing:
         self.run_id = run_id
         self.rows_per_file = rows_per_file
         self.position = ledger.positions(entity.table)
-        self.landed_at = _after(self.settings.now(), self.position)
+        self.landed_at = landing_time(self.settings.now(), self.position)
         self.token = _token(entity, self.position)
         # The name is the run's own: whoever has lost its lock must not write over a file of its successor.
         self.batch_id = f"{self.token}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
@@ -136,7 +129,7 @@ class _Landing:
 
     def _extract(self, opened: ExitStack) -> Extract:
         entity, settings, before = self.entity, self.settings, dict(self.position.positions)
-        before.pop(_CLOCK, None)
+        before.pop(CLOCK, None)
         if isinstance(entity.read, Kafka):
             from flows.extract import kafka
 
@@ -222,7 +215,7 @@ class _Landing:
     # ------------------------------------------------------------------------------------------ committing
 
     def _commit(self, landing: Landing, extract: Extract) -> int:
-        positions = {**extract.positions, _CLOCK: self.landed_at.isoformat()}
+        positions = {**extract.positions, CLOCK: self.landed_at.isoformat()}
         entered = 0
 
         def within(connection: Connection[Any]) -> None:
@@ -233,11 +226,11 @@ class _Landing:
                 Journal(connection).fence(self.entity.table, extract.positions.get("offsets", {}))
 
         if landing.rows == 0:
-            before = {name: value for name, value in self.position.positions.items() if name != _CLOCK}
+            before = {name: value for name, value in self.position.positions.items() if name != CLOCK}
             if extract.dead_letters or before != extract.positions:
                 with self.ledger.connection.transaction():
                     within(self.ledger.connection)
-                    kept = {**extract.positions, _CLOCK: self.position.positions.get(_CLOCK)}
+                    kept = {**extract.positions, CLOCK: self.position.positions.get(CLOCK)}
                     self.ledger.move_on(self.entity.table, kept, self.position.version)
             return entered
         commit = Commit(
@@ -327,14 +320,6 @@ def _portions(
 
     while waiting is not None:
         yield pa.RecordBatchReader.from_batches(schema, portion())
-
-
-def _after(now: datetime, position: Position) -> datetime:
-    """The landing's time: never the same or an earlier one for one entity, whatever the clock does."""
-    last = position.positions.get(_CLOCK)
-    if last is None:
-        return now.astimezone(UTC)
-    return max(now.astimezone(UTC), datetime.fromisoformat(last) + timedelta(microseconds=1))
 
 
 def _token(entity: SourceEntity, position: Position) -> str:

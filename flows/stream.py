@@ -9,10 +9,12 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from flows.durations import length_of_time
@@ -49,7 +51,7 @@ class Tally:
     copies: int = 0
     dead_letters: int = 0
     interruptions: int = 0
-    latencies: list[float] = field(default_factory=list)
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     """Seconds from the broker's timestamp of the oldest message of a micro-batch to its commit, of the latest
     10,000."""
 
@@ -60,11 +62,11 @@ class Tally:
         self.rows += sum(content.rows for content in batch.contents)
         self.copies += sum(content.copies for content in batch.contents)
         self.dead_letters += len(batch.letters)
-        self.latencies = [*self.latencies[-9_999:], latency]
+        self.latencies.append(latency)
 
     def line(self, seconds: float, before: int) -> str:
         """One line for people; `before` is the number of messages `seconds` ago."""
-        waited = sorted(self.latencies[-200:])
+        waited = sorted(islice(reversed(self.latencies), 200))
         median = waited[len(waited) // 2] if waited else 0.0
         worst = waited[int(len(waited) * 0.99)] if waited else 0.0
         return (
@@ -88,21 +90,21 @@ def run(
 
     Where the warehouse or the broker is away it waits for them and goes on by itself: offsets are read back
     from the journal each time, so nothing is lost and nothing comes twice. Raises SourceError when a topic no
-    longer holds what was not read yet.
+    longer holds what was not read yet, WarehouseError when the warehouse is away at the end.
     """
     way = route(entities)
     tally = Tally()
     deadline = time.monotonic() + seconds if seconds is not None else None
     pause = 0.5
-    while True:
+
+    def is_over() -> bool:
+        return stop.is_set() or (deadline is not None and time.monotonic() >= deadline)
+
+    while not is_over():
         before = tally.batches
         try:
             _Session(services, way, group, tally, progress or Progress("stream")).run(
-                lambda idle: (
-                    stop.is_set()
-                    or (deadline is not None and time.monotonic() >= deadline)
-                    or (until_idle and idle)
-                )
+                lambda idle: is_over() or (until_idle and idle)
             )
             break
         except (WarehouseError, SourceAway, Fenced) as error:
@@ -110,8 +112,7 @@ def run(
             pause = 0.5 if tally.batches > before else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             if progress is not None:
                 progress.say("stream", f"{error} Going on in {pause:.1f} s.")
-            if stop.wait(pause):
-                break
+            stop.wait(pause)
     for entity in way.entities.values():
         land(services, entity, "stream")
     return tally

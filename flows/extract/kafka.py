@@ -36,6 +36,15 @@ REQUEST_SECONDS = 15.0
 STALL_SECONDS = 60.0
 """How long reading may go on without getting anywhere."""
 
+OWN_OFFSETS: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "isolation.level": "read_committed",
+    "auto.offset.reset": "error",
+    "check.crcs": True,
+}
+"""Settings of a consumer whose offsets are kept by us and never jump; nothing overrides them."""
+
 _BATCH_BYTES = 32 << 20
 _MAX_RECORDS = 20_000
 _log = logging.getLogger(__name__)
@@ -206,12 +215,8 @@ def _batches(topic: Topic, extract: Extract, stall_seconds: float) -> Iterator[p
                 "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": _BATCH_BYTES >> 10,
                 **topic.settings,
+                **OWN_OFFSETS,
                 "group.id": "analytics-extract",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "check.crcs": True,
             },
             logger=_log,
         )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from flows.extract.kafka import Topic, record_batch
+from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
 
@@ -73,7 +73,6 @@ class StreamConsumer:
         self._journal = journal
         self._owner = owner
         self._wanted = FEWEST_MESSAGES
-        self._failure: BaseException | None = None
         self._at_end: set[tuple[str, int]] = set()
         self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
         self._consumer = Consumer(
@@ -85,12 +84,8 @@ class StreamConsumer:
                 "session.timeout.ms": 6_000,
                 "heartbeat.interval.ms": 1_000,
                 **options,
+                **OWN_OFFSETS,
                 "group.id": group,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "error",
-                "check.crcs": True,
             },
             logger=_log,
         )
@@ -114,8 +109,6 @@ class StreamConsumer:
         Raises SourceError when the topics can't be read, or no longer hold what was not read yet.
         """
         messages = self._consumer.consume(self._wanted, timeout=seconds)
-        if self._failure is not None:
-            raise self._failure
         told = [message for message in messages if message.error() is not None]
         if told:
             messages = [message for message in messages if message.error() is None]
@@ -187,29 +180,25 @@ class StreamConsumer:
         fitting = BATCH_BYTES * came // size if size else MOST_MESSAGES
         self._wanted = max(1, min(wanted, MOST_MESSAGES, fitting))
 
+    # What these raise comes out of `read`, or of `close`.
+
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            self._settle()
-            by_topic: dict[str, list[int]] = {}
-            for partition in partitions:
-                by_topic.setdefault(partition.topic, []).append(partition.partition)
-            starts = []
-            for name, wanted in by_topic.items():
-                entity = self._entities[name].table
-                spans = self._topics[name].spans(self._journal.positions(entity))
-                self._topic_ids[entity] = self._topics[name].id
-                claims = self._journal.take(entity, {part: spans[part][0] for part in wanted}, self._owner)
-                self._claims[entity].update(claims)
-                starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
-            consumer.assign(starts)
-        except Exception as error:  # noqa: BLE001 the client swallows what a callback raises
-            self._failure = error
+        self._settle()
+        by_topic: dict[str, list[int]] = {}
+        for partition in partitions:
+            by_topic.setdefault(partition.topic, []).append(partition.partition)
+        starts = []
+        for name, wanted in by_topic.items():
+            entity = self._entities[name].table
+            spans = self._topics[name].spans(self._journal.positions(entity))
+            self._topic_ids[entity] = self._topics[name].id
+            claims = self._journal.take(entity, {part: spans[part][0] for part in wanted}, self._owner)
+            self._claims[entity].update(claims)
+            starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
+        consumer.assign(starts)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        try:
-            self._settle()
-        except Exception as error:  # noqa: BLE001
-            self._failure = error
+        self._settle()
         for partition in partitions:
             entity = self._entities[partition.topic].table
             self._claims[entity].pop(partition.partition, None)

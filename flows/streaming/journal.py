@@ -6,7 +6,6 @@ copy is a courtesy.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import LakeFile
+
+_LOCK = "hashtextextended('stream:' || %s::text, 0)"
+"""The advisory lock that streams of a topic share, and a batch that reads it holds alone."""
 
 
 class Fenced(FlowsError):
@@ -59,18 +61,18 @@ class Journal:
         reads one of them.
         """
         for entity in sorted(entities):
-            self.connection.execute("SELECT pg_advisory_lock_shared(%s)", (_lock(entity),))
+            self.connection.execute(f"SELECT pg_advisory_lock_shared({_LOCK})".encode(), (entity,))
 
     @contextmanager
     def alone(self, entity: str) -> Iterator[bool]:
         """Whether no stream takes this topic in; if so none begins to within the block."""
-        row = self.connection.execute("SELECT pg_try_advisory_lock(%s)", (_lock(entity),)).fetchone()
+        row = self.connection.execute(f"SELECT pg_try_advisory_lock({_LOCK})".encode(), (entity,)).fetchone()
         is_alone = bool(row and row[0])
         try:
             yield is_alone
         finally:
             if is_alone and not self.connection.broken and not self.connection.closed:
-                self.connection.execute("SELECT pg_advisory_unlock(%s)", (_lock(entity),))
+                self.connection.execute(f"SELECT pg_advisory_unlock({_LOCK})".encode(), (entity,))
 
     def positions(self, entity: str) -> dict[str, Any]:
         """Where reading a topic goes on: what was landed, and what the stream took in since then."""
@@ -182,9 +184,3 @@ class Journal:
             (entity,),
         ).fetchone()
         return str(row[0]) if row else None
-
-
-def _lock(entity: str) -> int:
-    """The advisory lock that streams of a topic share, and a batch that reads it holds alone."""
-    digest = hashlib.sha256(f"stream:{entity}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)

@@ -15,7 +15,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from flows.build.inputs import partition_expression
 from flows.extract import DeadLetter
 from flows.failpoints import failpoint
-from flows.landing import LANDED_ON
+from flows.landed import LANDED_ON
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.manifest import LakeFile

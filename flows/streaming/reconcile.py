@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.csv as pa_csv
-from duckdb import DuckDBPyConnection
 from psycopg import Connection, IsolationLevel, sql
 
 from flows.build.states import planner_states
@@ -21,14 +20,14 @@ from flows.failpoints import failpoint
 from flows.planner import States, plan
 from flows.services import Services
 from flows.stores import apply
-from flows.stores.difference import duckdb_session
+from flows.stores.difference import content, duckdb_session
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.standalone import workshop
-from flows.stores.warehouse import PUBLISHED
-from flows.streaming.route import Route
+from flows.stores.warehouse import PUBLISHED, UNPUBLISHED
+from flows.streaming.route import Route, route
 from quality import CheckResult
 from transforms import catalog, registry
-from transforms.contract import RuleKind, Table
+from transforms.contract import RuleKind, SourceEntity, Table
 from transforms.engine import quoted
 
 RULE = "stream_agrees"
@@ -43,8 +42,8 @@ class _Snapshot:
     sequence: int
 
 
-def reconcile(services: Services, way: Route) -> list[CheckResult]:
-    """Compare every hot partition that waits for nothing; one result for each.
+def reconcile(services: Services, entities: Sequence[SourceEntity]) -> list[CheckResult]:
+    """Compare every hot partition that waits for nothing; one result for each. None where nothing is hot.
 
     1. In one snapshot: which partitions are hot, and of which nothing is journaled or landed that the batch
        has not built yet.
@@ -54,7 +53,11 @@ def reconcile(services: Services, way: Route) -> list[CheckResult]:
 
     A crash after any of them is made good by the next time.
     """
+    with services.warehouse.connect() as connection:
+        if connection.execute("SELECT 1 FROM ops.hot_partition LIMIT 1").fetchone() is None:
+            return []
     results = []
+    way = route(entities)
     for table in way.facts:
         with services.warehouse.connect() as connection:
             ledger = Ledger(connection)
@@ -74,16 +77,20 @@ def _settled(services: Services, connection: Connection[Any], way: Route, table:
             ledger = Ledger(connection)
             staging = [way.staging[name] for name in way.entities]
             hot = apply.hot_partitions(connection, table.name)
-            if not hot:
-                return _Snapshot({}, 0)
             raw = [*way.entities]
             waiting = _journaled(connection, raw)
             known = planner_states(ledger, [table.name, *(one.name for one in staging), *raw])
             if any(_due(services, one, known) for one in staging):
                 return _Snapshot({}, 0)  # what was landed is not staged yet: the batch comes first
             waiting |= set(_due(services, table, known))
-            states = ledger.states([table.name], sorted(hot - waiting))
-            return _Snapshot({window: state for (_, window), state in states.items()}, _end(connection, raw))
+            judged = sorted(hot - waiting)
+            states = ledger.states([table.name], judged)
+            # One that the batch has no row for has no state: what stands there is then too much.
+            found = {
+                window: states.get((table.name, window), PartitionState(table.name, window))
+                for window in judged
+            }
+            return _Snapshot(found, _end(connection, raw))
     finally:
         connection.isolation_level = None
 
@@ -99,14 +106,11 @@ def _reconcile(
     """Steps 2 and 3 for one partition."""
     with duckdb_session() as session:
         session.register("published", _published(connection, table, window))
-        lake = services.lake.read(session, state.files) if state.files else None
+        content(session, services.lake, table, state.files).create_view("lake")
         listed = ", ".join(f"{_in_lake(table, name)} as {quoted(name)}" for name in _compared(table))
-        source = "(select * from published where false)" if lake is None else "lake"
-        if lake is not None:
-            lake.create_view("lake")
-        session.execute(f"create temp table computed as select {listed} from {source}")
-        surplus = _rows(session, "from published except all from computed")
-        missing = _rows(session, "from computed except all from published")
+        session.execute(f"create temp table computed as select {listed} from lake")
+        surplus = session.execute("from published except all from computed").fetchall()
+        missing = session.execute("from computed except all from published").fetchall()
         if surplus or missing:
             _correct(services, connection, table, window, state, surplus)
     failpoint("reconcile.corrected")
@@ -149,19 +153,17 @@ def _correct(
         sql.SQL("{} = %s").format(sql.SQL(_in_postgres(table, name))) for name in names
     )
     with workshop(services.warehouse, connection, table) as shop, duckdb_session() as session:
-        loaded = ""
-        if state.files:
-            loaded = shop.load(table.leaf(window), "agreed", services.lake.read(session, state.files))
+        rows = content(session, services.lake, table, state.files)
+        loaded = shop.load(table.leaf(window), "agreed", rows)
         with connection.transaction():
             with connection.cursor() as cursor:
                 cursor.executemany(sql.SQL("DELETE FROM {} WHERE {}").format(leaf, same), surplus)
-            if loaded:
-                columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in shop.columns)
-                connection.execute(
-                    sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT DO NOTHING").format(
-                        leaf, columns, columns, sql.Identifier("unpublished", loaded)
-                    )
+            columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in shop.columns)
+            connection.execute(
+                sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT DO NOTHING").format(
+                    leaf, columns, columns, sql.Identifier(UNPUBLISHED, loaded)
                 )
+            )
 
 
 def _seal(connection: Connection[Any], way: Route, table: Table, window: str, snapshot: _Snapshot) -> bool:
@@ -230,10 +232,6 @@ def _in_lake(table: Table, name: str) -> str:
         return f"{quoted(name)}::varchar"
     is_time = table.column(name).type.upper().startswith("TIMESTAMP")
     return f"epoch_us({quoted(name)})::bigint" if is_time else f"{quoted(name)}::bigint"
-
-
-def _rows(session: DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
-    return session.execute(query).fetchall()
 
 
 def lines(results: Sequence[CheckResult]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from psycopg import Connection
 
 from flows.failpoints import failpoint
+from flows.landed import CLOCK, LANDED_ON, landing_time
 from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -21,15 +22,7 @@ from transforms.contract import Layer, SourceEntity
 ROWS_AT_ONCE = 1_000_000
 
 
-def land_journal(
-    lake: Lake,
-    ledger: Ledger,
-    entity: SourceEntity,
-    folder_column: str,
-    clock: str,
-    now: datetime,
-    run_id: str,
-) -> int:
+def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime, run_id: str) -> int:
     """Land the micro-batches of a topic that no landing names yet; returns their rows.
 
     To be called under the entity's landing lock. In one transaction a landing with all their rows comes and
@@ -39,6 +32,7 @@ def land_journal(
     rows = 0
     while batches := journal.unlanded(entity.table, ROWS_AT_ONCE):
         position = ledger.positions(entity.table)
+        landed_at = landing_time(now, position)
         offsets = {**position.positions.get("offsets", {})}
         windows: Counter[str] = Counter()
         for batch in batches:
@@ -49,8 +43,8 @@ def land_journal(
             file = lake.write(
                 Layer.RAW.value,
                 entity.table,
-                folder_column,
-                f"{now:%Y-%m-%d}",
+                LANDED_ON,
+                f"{landed_at:%Y-%m-%d}",
                 token,
                 lake.read(session, [batch.file for batch in batches]),
                 measured="_landed_at",
@@ -63,11 +57,11 @@ def land_journal(
             table=entity.table,
             run_id=run_id,
             add=(file,),
-            positions={"topic_id": batches[-1].topic_id, "offsets": offsets, clock: now.isoformat()},
+            positions={"topic_id": batches[-1].topic_id, "offsets": offsets, CLOCK: landed_at.isoformat()},
             windows=dict(windows),
             control={"by": "stream"},
             row_count=file.rows,
-            landed_at=now,
+            landed_at=landed_at,
         )
         ledger.record(lake, commit, version=position.version, within=partial(_forget, journal, batches))
         failpoint("stream.landed")

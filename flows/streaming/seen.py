@@ -63,7 +63,7 @@ class Seen:
         return cursor.execute(f"select {listed} from met where newcomer in ({beaten})").fetchall()
 
     def remember(self, cursor: DuckDBPyConnection, gone: Sequence[tuple[Any, ...]]) -> None:
-        """After the commit: what was written is seen, what was taken back is not."""
+        """What is about to be written counts as seen, what is about to be taken back no longer does."""
         if gone:
             same = " and ".join(f"{quoted(name)} = ?" for name in self._table.key)
             cursor.executemany(f"delete from {self._name} where {same}", [list(key) for key in gone])

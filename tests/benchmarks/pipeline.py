@@ -10,7 +10,7 @@ from flows import finish, prepare
 from flows.build import guard
 from flows.build.job import Built, build
 from flows.build.states import planner_states
-from flows.landing import LANDED_ON
+from flows.landed import LANDED_ON
 from flows.planner import batches, plan
 from flows.progress import Progress
 from flows.services import Services

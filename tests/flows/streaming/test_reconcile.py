@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from flows.streaming.reconcile import reconcile
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 
@@ -77,6 +78,25 @@ def test_a_row_that_is_missing_and_one_too_many_are_found_told_and_made_right(to
     assert "1 rows that the batch did not compute, and lacked 1" in failed.message
     assert topics.rows() == before
     assert topics.left_over() == []
+    assert _hot(topics) == 0
+
+
+def test_a_warehouse_without_a_stream_needs_no_topic(topics: Topics) -> None:
+    topics.batch()
+    topics.reconcile()
+
+    assert reconcile(topics.world.services(), []) == []
+
+
+def test_a_day_that_the_batch_has_no_row_for_is_compared_too(topics: Topics) -> None:
+    topics.send([topics.event(7000, minutes=20_000)], partition=1)
+    topics.stream()
+    topics.send([topics.event(7000, minutes=20_000 - 3000)], partition=0)  # another day: it takes the place
+    topics.stream()
+    topics.batch()
+
+    assert all(result.passed for result in topics.reconcile())
+
     assert _hot(topics) == 0
 
 

@@ -18,11 +18,11 @@ from flows import failpoints, stream
 from flows.extract import SourceError
 from flows.landing import land
 from flows.stores.manifest import LakeFile
+from flows.stores.warehouse import WarehouseError
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
 from tests.flows.streaming.topics import Topics, without_copies
 from tests.house import House
-from transforms.contract import Kafka
 
 STREAMING = Path(stream.__file__).parent / "streaming"
 TURNING_POINTS = {"stream.raw_written", "stream.before_commit", "stream.committed", "stream.landed"}
@@ -114,21 +114,15 @@ def test_a_batch_before_and_after_and_the_stream_in_between_give_one_warehouse(t
 
 def test_while_a_stream_lives_a_batch_lands_only_what_it_took_in(topics: Topics) -> None:
     topics.send(topics.event(number) for number in range(10))
-    stop = threading.Event()
     services = topics.world.services()
-    with services.lake, ThreadPoolExecutor(1) as pool:
-        living = pool.submit(stream.run, services, topics.entities, stop=stop, seconds=60, group=topics.group)
-        try:
-            _until(lambda: len(topics.numbers()) == 10)
-            (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
-            landing = land(services, entity, "batch")
-            assert landing is not None
-            assert landing.rows == 10
-            topics.send(topics.event(number) for number in range(10, 20))
-            _until(lambda: len(topics.numbers()) == 20)
-        finally:
-            stop.set()
-        assert living.result(30).messages == 20
+    with services.lake, topics.living() as living:
+        _until(lambda: len(topics.numbers()) == 10)
+        landing = land(services, topics.entity(), "batch")
+        assert landing is not None
+        assert landing.rows == 10
+        topics.send(topics.event(number) for number in range(10, 20))
+        _until(lambda: len(topics.numbers()) == 20)
+    assert living.result().messages == 20
     assert [offset for _, _, offset in topics.raw_places()] == list(range(20))
 
 
@@ -146,15 +140,13 @@ def test_two_streams_share_the_partitions_and_take_each_message_in_once(topics: 
 
 
 def test_what_a_producer_took_back_is_never_seen(topics: Topics) -> None:
-    (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
-    assert isinstance(entity.read, Kafka)
     producer = Producer(
-        {"bootstrap.servers": topics.world.kafka_bootstrap, "transactional.id": entity.read.topic}
+        {"bootstrap.servers": topics.world.kafka_bootstrap, "transactional.id": topics.topic()}
     )
     producer.init_transactions(30)
     for number in range(6):
         producer.begin_transaction()
-        producer.produce(entity.read.topic, json.dumps(topics.event(number)).encode(), partition=0)
+        producer.produce(topics.topic(), json.dumps(topics.event(number)).encode(), partition=0)
         if number % 2:
             producer.abort_transaction(30)
         else:
@@ -169,10 +161,8 @@ def test_records_that_the_broker_deleted_unread_stop_the_stream_loudly(topics: T
     topics.send(topics.event(number) for number in range(10))
     topics.stream()
     topics.send(topics.event(number) for number in range(10, 30))
-    (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
-    assert isinstance(entity.read, Kafka)
     admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
-    gone = TopicPartition(entity.read.topic, 0, 20)
+    gone = TopicPartition(topics.topic(), 0, 20)
     admin.delete_records([gone])[gone].result(20)
 
     with pytest.raises(SourceError, match=r"offsets 10 to 19 were deleted"):
@@ -183,26 +173,17 @@ def test_records_that_the_broker_deleted_unread_stop_the_stream_loudly(topics: T
 
 @pytest.mark.full
 def test_sessions_that_are_cut_again_and_again_lose_nothing_and_double_nothing(topics: Topics) -> None:
-    stop = threading.Event()
-    services = topics.world.services()
-    with services.lake, ThreadPoolExecutor(1) as pool:
-        living = pool.submit(
-            stream.run, services, topics.entities, stop=stop, seconds=120, group=topics.group
-        )
-        try:
-            for number in range(60):
-                first = number * 50
-                topics.send((topics.event(n) for n in range(first, first + 50)), partition=number % 3)
-                if number % 6 == 0:
-                    topics.rows(
-                        "select count(pg_terminate_backend(pid)) from pg_stat_activity "
-                        "where datname = current_database() and pid <> pg_backend_pid()"
-                    )
-            _until(lambda: len(topics.numbers()) == 3000, 90)
-        finally:
-            stop.set()
-        tally = living.result(60)
-    assert tally.interruptions > 0
+    with topics.living() as living:
+        for number in range(60):
+            first = number * 50
+            topics.send((topics.event(n) for n in range(first, first + 50)), partition=number % 3)
+            if number % 6 == 0:
+                topics.rows(
+                    "select count(pg_terminate_backend(pid)) from pg_stat_activity "
+                    "where datname = current_database() and pid <> pg_backend_pid()"
+                )
+        _until(lambda: len(topics.numbers()) == 3000, 90)
+    assert living.result().interruptions > 0
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
     before = topics.rows()
     topics.batch()
@@ -217,32 +198,33 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothin
     broker = Broker()
     try:
         topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
-        stop = threading.Event()
-        services = topics.world.services()
-        with services.lake, ThreadPoolExecutor(1) as pool:
-            living = pool.submit(
-                stream.run, services, topics.entities, stop=stop, seconds=240, group=topics.group
-            )
-            try:
-                for number in range(3):
-                    first = number * 1000
-                    topics.send((topics.event(n) for n in range(first, first + 1000)), partition=number)
-                    if number == 1:
-                        _until(lambda: len(topics.numbers()) > 0, 60)
-                    broker.kill()
-                    time.sleep(2)
-                    broker.start()
-                _until(lambda: len(topics.numbers()) == 3000, 120)
-            finally:
-                stop.set()
-            living.result(60)
+        with topics.living():
+            for number in range(3):
+                first = number * 1000
+                topics.send((topics.event(n) for n in range(first, first + 1000)), partition=number)
+                if number == 1:
+                    _until(lambda: len(topics.numbers()) > 0, 60)
+                broker.kill()
+                time.sleep(2)
+                broker.start()
+            _until(lambda: len(topics.numbers()) == 3000, 120)
         assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
     finally:
         broker.end()
 
 
+def test_a_warehouse_that_stays_away_does_not_keep_a_stream_beyond_its_time(topics: Topics) -> None:
+    topics.world.warehouse_dsn = "host=127.0.0.1 port=9 dbname=nobody"
+    begun = time.monotonic()
+    with pytest.raises(WarehouseError, match="connection to the warehouse failed"):
+        stream.run(
+            topics.world.services(), topics.entities, stop=threading.Event(), seconds=2, group=topics.group
+        )
+    assert time.monotonic() - begun < 30
+
+
 def test_an_older_claim_can_commit_nothing(topics: Topics) -> None:
-    (entity,) = (entity for entity in topics.entities if entity.name == "user_events")
+    entity = topics.entity()
     with topics.world.services().warehouse.connect() as connection:
         journal = Journal(connection)
         old = journal.take(entity.table, {0: 5}, "zombie")

@@ -9,6 +9,8 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +29,6 @@ from flows.services import Services
 from flows.stores.standalone import sweep
 from flows.stream import Tally
 from flows.streaming.reconcile import reconcile
-from flows.streaming.route import route
 from quality import CheckResult
 from tests.flows.extract.parts import World
 from tests.house import House
@@ -81,12 +82,22 @@ class Topics:
             **changes,
         }
 
+    def entity(self, name: str = "user_events") -> SourceEntity:
+        """The declaration of one topic."""
+        return next(entity for entity in self.entities if entity.name == name)
+
+    def topic(self, name: str = "user_events") -> str:
+        """What this test's topic is called at the broker."""
+        read = self.entity(name).read
+        assert isinstance(read, Kafka)
+        return read.topic
+
     def send(
         self, messages: Iterable[Mapping[str, Any] | bytes], partition: int = 0, topic: str = "user_events"
     ) -> None:
         """Produce messages to one partition, in their order."""
         producer = Producer({"bootstrap.servers": self.world.kafka_bootstrap, "linger.ms": 5})
-        name = next(entity.read.topic for entity in self.entities if entity.name == topic)  # type: ignore[union-attr]
+        name = self.topic(topic)
         for message in messages:
             value = message if isinstance(message, bytes) else json.dumps(message).encode()
             producer.produce(name, value, partition=partition)
@@ -106,6 +117,21 @@ class Topics:
                 group=self.group,
                 **options,
             )
+
+    @contextmanager
+    def living(self) -> Iterator[Future[Tally]]:
+        """A stream that lives while the block lasts, and has ended after it."""
+        stop = threading.Event()
+        services = self.world.services()
+        with services.lake, ThreadPoolExecutor(1) as pool:
+            living = pool.submit(
+                stream.run, services, self.entities, stop=stop, seconds=240, group=self.group
+            )
+            try:
+                yield living
+            finally:
+                stop.set()
+            living.result(60)
 
     def die(self, doing: Literal["stream", "reconcile"], failpoint: str) -> int | None:
         """Take in, or compare, in a process of its own that is killed at a failpoint; its exit code."""
@@ -137,7 +163,7 @@ class Topics:
         """Compare what the stream wrote with what the batch computed."""
         services = self.world.services()
         with services.lake:
-            return reconcile(services, route(self.entities))
+            return reconcile(services, self.entities)
 
     def rows(
         self, query: str = "select * from analytics.fct_events order by event_id"
