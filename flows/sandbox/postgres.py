@@ -32,7 +32,7 @@ COMMON = {
     "log_timezone": "UTC",
     "jit": "off",
     "wal_level": "replica",
-    "max_connections": "100",
+    "max_connections": "200",
     # A parent with hundreds of daily leaves and their indexes takes a lock for each.
     "max_locks_per_transaction": "512",
     "log_min_error_statement": "panic",  # statements hold people's data

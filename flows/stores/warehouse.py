@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import duckdb
 import orjson
 import psycopg
 import pyarrow as pa
+import stamina
 from adbc_driver_manager import Error as AdbcError
 from duckdb import DuckDBPyRelation
 from psycopg import Connection
@@ -28,6 +29,8 @@ UNPUBLISHED = "unpublished"
 STREAMS = 2
 """Connections that share one COPY."""
 _BATCH_ROWS = 30_720
+_PLACE_SECONDS = 60.0
+"""How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _EXACT = {
     "bool": "BOOLEAN",
     "int2": "SMALLINT",
@@ -106,7 +109,7 @@ class Warehouse:
         """
         with (
             readable_errors(),
-            closing(psycopg.connect(self._dsn, autocommit=True)) as connection,
+            closing(_opened(lambda: psycopg.connect(self._dsn, autocommit=True))) as connection,
         ):
             set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
             connection.execute("SET TimeZone = 'UTC'")
@@ -202,7 +205,7 @@ class Warehouse:
         """An ADBC connection in autocommit, where one COPY is one transaction; kept only if it served."""
         from adbc_driver_postgresql import dbapi  # brings pandas: 1 s that only a COPY should cost
 
-        connection = self._kept() or dbapi.connect(self._dsn, autocommit=True)
+        connection = self._kept() or _opened(lambda: dbapi.connect(self._dsn, autocommit=True))
         try:
             yield connection
         except BaseException:
@@ -224,6 +227,23 @@ class Warehouse:
                 return connection
             except (AdbcError, OSError):
                 connection.close()
+
+
+def _opened(connect: Callable[[], Any]) -> Any:
+    """A new session; waits for one while the server has as many as it takes."""
+    for attempt in stamina.retry_context(
+        on=_has_no_place, attempts=None, timeout=_PLACE_SECONDS, wait_initial=0.1, wait_max=2.0
+    ):
+        with attempt:
+            return connect()
+    raise AssertionError("a retry ends with a result or an error")
+
+
+def _has_no_place(error: Exception) -> bool:
+    """libpq gives no SQLSTATE (it would be 53300) for a session that never began."""
+    return isinstance(error, (psycopg.OperationalError, AdbcError, OSError)) and bool(
+        re.search(r"too many (clients|connections)|connection slots are reserved", str(error))
+    )
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -103,3 +106,29 @@ def test_no_server_is_one_sentence_without_the_password(dsn: str) -> None:
     assert "s3cret-word" not in str(caught.value)
     assert "doctor" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_has_no_place_for_another_session_is_waited_for(dsn: str) -> None:
+    name = f"guest_{secrets.token_hex(4)}"
+    with psycopg.connect(dsn, autocommit=True) as owner:
+        owner.execute(f"create role {name} login password 'guest' connection limit 1".encode())
+    guest = Warehouse(psycopg.conninfo.make_conninfo(dsn, user=name, password="guest"))
+    for question in (_ask, _copy_out):
+        with guest.connect() as only, ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(question, guest)
+            time.sleep(0.3)
+            assert not waiting.done()
+            only.close()
+            assert waiting.result(30) == 1
+
+
+def _ask(warehouse: Warehouse) -> int:
+    with warehouse.connect() as connection:
+        row = connection.execute("select 1").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _copy_out(warehouse: Warehouse) -> int:
+    with warehouse.reading("select 1 as n") as reader:
+        return int(reader.read_all()["n"][0].as_py())
