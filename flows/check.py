@@ -8,6 +8,7 @@ import quality
 from flows.build import guard
 from flows.services import Services, open_services
 from flows.stores.warehouse import readable_errors
+from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import lines, reconcile
 from quality.published import check_published
 from transforms import registry
@@ -35,10 +36,14 @@ def _stream(services: Services) -> int:
     """`python -m flows check --stream`: what the stream wrote against what the batch computed from raw."""
     now = services.settings.now()
     with services.lake:
-        results = reconcile(services, registry.entities())
+        results = reconcile(services)
+        if away := keep_once(services):
+            print(away)
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
-        waiting = connection.execute("select count(*) from ops.hot_partition").fetchone()
+        waiting = connection.execute(
+            "select count(*) from ops.hot_partition where sealed_at is null"
+        ).fetchone()
     print("\n".join(lines(results)) or "Nothing that the stream wrote is to be compared.")
     if waiting and waiting[0]:
         print(f"{waiting[0]} partitions wait for the batch, which computes them: python -m flows")

@@ -12,6 +12,7 @@ from flows.build.guard import record
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.upkeep import refresh, retire
+from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
 from flows.summary import Summary
 from transforms import registry
@@ -24,7 +25,7 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
     1. Partitions that their declared retention has passed are dropped.
     2. Views that are owed a refresh (also by a run that died) get it.
     3. Partitions that the stream wrote and the batch has computed are compared, corrected, and are the
-       batch's from then on.
+       batch's from then on. What that changes in windowed counts goes to their topic.
     4. `lake.sql` names the files that count now.
     """
     now = services.settings.now()
@@ -45,7 +46,9 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
 
 
 def _agree(services: Services, summary: Summary) -> None:
-    results = reconcile(services, registry.entities())
+    results = reconcile(services)
+    if away := keep_once(services):
+        summary.warnings.append(away)
     with services.warehouse.connect() as connection, connection.transaction():
         record(connection, summary.run_id, results, services.settings.now())
     summary.checks += len(results)

@@ -126,6 +126,32 @@ class Partition:
         return key.replace("-", "_")
 
 
+REVISION = "revision"
+"""Column of a windowed table: how often its count has been published."""
+IS_FINAL = "is_final"
+"""Column of a windowed table: whether the stream has closed the window."""
+
+
+@dataclass(frozen=True)
+class Windowed:
+    """Counts by windows of event time that a stream keeps up to date by adding to them.
+
+    The partition column of such a table is the start of its windows. `adds` is added up, `end` is a window's
+    end. Once the watermark has passed the end by `lateness` the window is final: what comes later is put
+    right by the batch. Each revision goes to `topic`, keyed by the table's first key column.
+    """
+
+    adds: str
+    end: str
+    lateness: timedelta
+    topic: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it speaks of or needs."""
+        return (self.adds, self.end, REVISION, IS_FINAL)
+
+
 @dataclass(frozen=True)
 class Rule:
     """One claim about a table.
@@ -171,6 +197,7 @@ class Table:
     changed: tuple[str, ...] = ()
     lookback: timedelta = timedelta(0)
     tie_break: tuple[str, ...] = ()
+    windowed: Windowed | None = None
     indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Index name → its columns; a column may end in ' desc'."""
     foreign_keys: Mapping[str, str] = field(default_factory=dict)
@@ -191,6 +218,11 @@ class Table:
         if self.columns and self.partition and not is_inside and self.partition.by not in names:
             raise ContractError(
                 f"{self.name}: it is partitioned by {self.partition.by}, which it does not select."
+            )
+        if self.windowed and not (self.partition and self.partition.by in self.key):
+            raise ContractError(
+                f"{self.name}: it is windowed, so the start of its windows is part of its key and what it is "
+                "partitioned by."
             )
 
     @property

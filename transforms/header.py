@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from transforms.contract import ContractError, Partition, Rule, Write
+from transforms.contract import ContractError, Partition, Rule, Windowed, Write
 from transforms.expectations import read_expectations
 
 LineOf = Callable[[str], int | None]
@@ -30,6 +30,7 @@ _WORDS = {
     "changed": "changed: [stg_app__orders]",
     "lookback": "lookback: 8 days",
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
+    "windowed": "windowed: {adds: event_count, end: window_end, lateness: 1 hour, topic: user_event_counts}",
 }
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
@@ -54,6 +55,7 @@ class Header:
     changed: tuple[str, ...]
     lookback: timedelta
     tie_break: tuple[str, ...]
+    windowed: Windowed | None
 
     @property
     def required(self) -> frozenset[str]:
@@ -77,6 +79,7 @@ class Header:
             *(("lengths", name) for name in self.lengths),
             *(("foreign_keys", name) for name in self.foreign_keys),
             *(("tie_break", name) for name in self.tie_break),
+            *(("windowed", name) for name in (self.windowed.columns if self.windowed else ())),
             *(("indexes", name.split()[0]) for columns in self.index_columns() for name in columns),
             *(("expect", name) for rule in self.expect for name in rule_columns(rule)),
         ]
@@ -149,12 +152,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
 
     def duration(word: str) -> timedelta | None:
         value = words.get(word)
-        if value is None or isinstance(value, timedelta):
-            return value
-        match = re.fullmatch(r"(\d+)\s*(second|minute|hour|day|week)s?", str(value).strip())
-        if match is None:
-            raise fail(word, f"{word} '{value}' is no duration.")
-        return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+        return None if value is None else _duration(value, word, fail)
 
     lengths = mapping("lengths")
     if not all(isinstance(length, int) and length > 0 for length in lengths.values()):
@@ -180,6 +178,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         changed=names("changed"),
         lookback=duration("lookback") or timedelta(0),
         tie_break=names("tie_break"),
+        windowed=_windowed(words.get("windowed"), fail),
     )
     if header.write is Write.APPEND and not header.tie_break:
         raise fail("tie_break", "write: append must say which of two copies of a key wins.")
@@ -190,6 +189,28 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
             "foreign_keys", "only a table with write: merge may have foreign keys (others check references)."
         )
     return header
+
+
+def _duration(value: Any, word: str, fail: Callable[[str, str], ContractError]) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"(\d+)\s*(second|minute|hour|day|week)s?", str(value).strip())
+    if match is None:
+        raise fail(word, f"{word} '{value}' is no duration.")
+    return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+
+
+def _windowed(value: Any, fail: Callable[[str, str], ContractError]) -> Windowed | None:
+    if value is None or isinstance(value, Windowed):
+        return value
+    if not isinstance(value, Mapping) or set(value) != {"adds", "end", "lateness", "topic"}:
+        raise fail("windowed", "windowed names what is added up, a window's end, the lateness and a topic.")
+    return Windowed(
+        str(value["adds"]),
+        str(value["end"]),
+        _duration(value["lateness"], "windowed", fail),
+        str(value["topic"]),
+    )
 
 
 def _partition(value: Any, fail: Callable[[str, str], ContractError]) -> Partition | None:

@@ -53,11 +53,29 @@ def leaves(connection: Connection[Any], parent: str) -> set[str]:
 
 
 def hot_partitions(connection: Connection[Any], name: str) -> set[str]:
-    """The partitions of a table into which the stream has written."""
+    """The partitions of a table into which the stream has written since they were sealed."""
     rows = connection.execute(
-        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (name,)
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s AND sealed_at IS NULL", (name,)
     ).fetchall()
     return {row[0] for row in rows}
+
+
+def counted_partitions(connection: Connection[Any], table: Table) -> set[str]:
+    """The partitions of a windowed table that the stream ever counted: only its keeper writes into them."""
+    if table.windowed is None:
+        return set()
+    rows = connection.execute(
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (table.name,)
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def reopen(connection: Connection[Any], table: Table, partition: str) -> None:
+    """The lake's content of a counted partition is another now: it is to be compared, and corrected."""
+    connection.execute(
+        "UPDATE ops.hot_partition SET sealed_at = NULL WHERE (table_name, partition) = (%s, %s)",
+        (table.name, partition),
+    )
 
 
 def lock_for_swap(connection: Connection[Any], parent: str) -> None:

@@ -46,7 +46,8 @@ def publish(
     2. The lake's files are verified (size, SHA-256) and the cheapest right way is chosen: **attach** a new
        leaf, **diff** a leaf that is there, **swap** it when most of it differs; **merge** a table without
        leaves by key, or **load** it whole when what it holds is not known. `way='swap'` builds leaves anew.
-       A leaf that the stream writes into is always diffed: what stands in it already is left alone.
+       A leaf that the stream writes into is always diffed: what stands in it already is left alone. One
+       that it counts in is not written at all: it is opened for `reconcile`, which hands over what differs.
     3. Tables of this publication alone are made in schema `unpublished` and filled by COPY, each in its own
        transaction; a leaf's bounds are a CHECK from the start.
     4. A new leaf gets its primary key and indexes.
@@ -201,19 +202,31 @@ def _transaction(
 
 
 def _refuse_over_stream(shop: Workshop, steps: list[Step]) -> None:
-    """A leaf that the stream has begun to write into since the way was chosen must not be taken away."""
-    hot = apply.hot_partitions(shop.connection, shop.table.name)
+    """A leaf that the stream has begun to write into since the way was chosen must not be taken away, nor
+    written if the stream counts in it.
+    """
+    table = shop.table
+    hot = apply.hot_partitions(shop.connection, table.name)
+    counted = apply.counted_partitions(shop.connection, table)
+    leaves = apply.leaves(shop.connection, table.name) if hot or counted else set()
     for step in steps:
-        if step.built.partition in hot and step.way in ("attach", "swap"):
+        partition = step.built.partition
+        is_taken = (partition in hot and step.way in ("attach", "swap")) or (
+            partition in counted and not step.is_counted
+        )
+        if is_taken and table.leaf(partition) in leaves:
             raise Conflict(
-                f"The stream has begun to write into {shop.table.leaf(step.built.partition)} in the "
-                "meantime; this work on it was given up. Run again."
+                f"The stream has begun to write into {table.leaf(partition)} in the meantime; "
+                "this work on it was given up. Run again."
             )
 
 
 def _apply(shop: Workshop, step: Step, fresh: list[Step]) -> apply.Written:
     """The rows or the leaf of one partition; what several windows of one table share comes with the first."""
     connection, table, partition = shop.connection, shop.table, step.built.partition
+    if step.is_counted:
+        apply.reopen(connection, table, partition)
+        return apply.Written()
     if step.way == "swap":
         away = shop.name(table.leaf(partition), "old")
         apply.detach(connection, table, partition, away)

@@ -30,6 +30,8 @@ class Step:
     way: Way = "none"
     is_hot: bool = False
     """Whether the stream has written into the leaf: it may hold what is to be written already."""
+    is_counted: bool = False
+    """Whether the stream counts in it: nobody else writes, what differs is corrected by `reconcile`."""
     load: str = ""
     changes: apply.Changes = field(default_factory=apply.Changes)
 
@@ -49,10 +51,14 @@ def choose(
         return
     leaves = apply.leaves(shop.connection, table.name)
     hot = apply.hot_partitions(shop.connection, table.name)
+    counted = apply.counted_partitions(shop.connection, table)
     for step in steps:
         if step.built.partition == "":
             continue  # a marker of the planner: what was consumed so far; it has no rows
         leaf = table.leaf(step.built.partition)
+        if step.built.partition in counted and leaf in leaves:
+            step.is_counted = True
+            continue
         step.is_hot = step.built.partition in hot and leaf in leaves
         if step.is_hot and wanted != "swap":
             step.way = "diff"

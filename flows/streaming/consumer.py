@@ -14,7 +14,6 @@ from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
 
-GROUP = "analytics-stream"
 MOST_MESSAGES = 100_000
 FEWEST_MESSAGES = 1_000
 BATCH_BYTES = 64 << 20
@@ -63,7 +62,6 @@ class StreamConsumer:
         bootstrap: str,
         options: Mapping[str, str],
         owner: str,
-        group: str,
         settle: Callable[[], None],
     ) -> None:
         self._claims: dict[str, dict[int, Claim]] = {name: {} for name in route.entities}
@@ -85,7 +83,7 @@ class StreamConsumer:
                 "heartbeat.interval.ms": 1_000,
                 **options,
                 **OWN_OFFSETS,
-                "group.id": group,
+                "group.id": route.group,
             },
             logger=_log,
         )
@@ -102,6 +100,16 @@ class StreamConsumer:
         """Whether every partition of ours has been read to its present end."""
         ours = {(name, partition) for name, claims in self._claims.items() for partition in claims}
         return bool(ours) and ours <= self._at_end
+
+    @property
+    def lag(self) -> int:
+        """Messages that wait in our partitions, as far as the broker has told."""
+        waiting = 0
+        for topic, entity in self._entities.items():
+            for partition, claim in self._claims[entity.table].items():
+                _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                waiting += max(0, end - claim.next_offset)
+        return waiting
 
     def read(self, seconds: float) -> Records:
         """What has come, at the latest after so many seconds; at once when much is waiting.

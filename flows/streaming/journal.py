@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -46,6 +47,8 @@ class Journaled:
     windows: Mapping[str, int]
     file: LakeFile
     sequence: int = 0
+    latest: Mapping[int, datetime] = field(default_factory=dict)
+    """Partition → the latest event time in it; nothing for what can't be read."""
 
 
 class Journal:
@@ -124,9 +127,17 @@ class Journal:
         """
         for partition, (first, after) in sorted(batch.offsets.items()):
             moved = self.connection.execute(
-                "UPDATE ops.stream_partition SET next_offset = %s "
+                "UPDATE ops.stream_partition SET next_offset = %s, moved_at = clock_timestamp(), "
+                "watermark = greatest(watermark, %s) "
                 "WHERE (entity, kafka_partition, generation, next_offset) = (%s, %s, %s, %s)",
-                (after, batch.entity, partition, claims[partition].generation, first),
+                (
+                    after,
+                    batch.latest.get(partition),
+                    batch.entity,
+                    partition,
+                    claims[partition].generation,
+                    first,
+                ),
             ).rowcount
             if moved != 1:
                 raise Fenced(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -19,13 +20,15 @@ from flows.landed import LANDED_ON
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.manifest import LakeFile
+from flows.streaming import counts
 from flows.streaming.consumer import Records
+from flows.streaming.counts import Counts
 from flows.streaming.journal import Journaled
 from flows.streaming.route import Route
 from flows.streaming.seen import Seen
 from transforms import engine
 from transforms.contract import Layer, Table
-from transforms.engine import DEAD_LETTER_REASON
+from transforms.engine import DEAD_LETTER_REASON, quoted
 
 _LANDED = (
     pa.field("_batch_id", pa.string()),
@@ -42,6 +45,8 @@ class _Staged:
     rows: DuckDBPyRelation
     windows: Mapping[str, int]
     letters: Sequence[DeadLetter]
+    latest: Mapping[int, datetime]
+    """Kafka partition → the latest event time in it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class MicroBatch:
     records: Records
     cursor: DuckDBPyConnection
     contents: Sequence[Content] = ()
+    counts: Sequence[Counts] = ()
     letters: Sequence[DeadLetter] = ()
     journaled: Sequence[Journaled] = ()
     seconds: dict[str, float] = field(default_factory=dict)
@@ -98,12 +104,15 @@ class MicroBatches:
     1. A raw file a topic in the lake, final and trusted by nobody yet.
     2. The staging models of the topics and the facts made of them run over exactly these records.
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
-       tie-break counts, as in the batch. What is left is remembered.
+       tie-break counts, as in the batch. What is left is remembered, and counted by the windowed tables.
     4. COPY of it into an unlogged table of this process.
     5. Leaves that are missing are made and attached, empty.
     6. One transaction: offsets compared and moved, raw files journaled, dead letters, copies that no longer
-       count out, rows in, partitions marked as hot. Its commit is the moment everybody sees it.
+       count out, rows in, what they add to windows, partitions marked as hot. Its commit is the moment
+       everybody sees it.
     7. The broker is told the offsets, as a courtesy.
+    8. The keeper of the windows, within a second and beside the next: merges what was added, a revision and a
+       message of the outbox for each count that changed; then the messages, once, to their topic.
 
     `ready` does 1 to 3, `Visible.show` 4 to 6 of the one before meanwhile. When 4 to 6 fail, everything that
     was made ready is given up with this object.
@@ -140,10 +149,17 @@ class MicroBatches:
         batch.contents = [self._content(cursor, table, staged) for table in self._route.facts]
         batch.journaled = [
             Journaled(
-                batch.batch_id, name, records.topic_ids[name], records.spans[name], staged[name].windows, file
+                batch.batch_id,
+                name,
+                records.topic_ids[name],
+                records.spans[name],
+                staged[name].windows,
+                file,
+                latest=staged[name].latest,
             )
             for name, file in sorted(files.items())
         ]
+        batch.counts = list(self._counts(cursor, staged, batch.contents))
         for content in batch.contents:
             self._seen[content.table.name].remember(cursor, content.gone)
         step("models")
@@ -199,7 +215,7 @@ class MicroBatches:
                         seq=row["_seq"],
                     )
                 )
-        return _Staged(table, computed.rows, windows, letters)
+        return _Staged(table, computed.rows, windows, letters, counts.latest(computed.rows, table))
 
     def _content(self, cursor: DuckDBPyConnection, table: Table, staged: Mapping[str, _Staged]) -> Content:
         """Steps 2 and 3 for one published table: its rows stay in a temporary table of the cursor."""
@@ -214,6 +230,25 @@ class MicroBatches:
         rows = sum(left.values())
         copies = sum(given.values()) - rows + len(gone)
         return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh))
+
+    def _counts(
+        self, cursor: DuckDBPyConnection, staged: Mapping[str, _Staged], contents: Sequence[Content]
+    ) -> Iterator[Counts]:
+        """What is left of a topic, as the windowed tables count it."""
+        for table in self._route.windows:
+            one = staged.get(self._route.counted(table).table)
+            content = next((c for c in contents if one and one.table.name in c.table.upstreams), None)
+            if one is None or content is None:
+                continue
+            identity, fact = self._route.identity, content.table
+            rows = counts.surviving(one.rows, self._seen[fact.name].fresh, (*identity, *fact.tie_break))
+            added = counts.count(cursor, table, one.table, rows)
+            beaten: set[Any] = set()
+            if content.gone:
+                listed = ", ".join(map(quoted, identity))
+                beaten = {tuple(map(str, row)) for row in rows.project(listed).fetchall()}
+            windows = counts.touched(cursor, table, added)
+            yield Counts(table, one.table, fact, added, windows, beaten)
 
     def _windows(self, cursor: DuckDBPyConnection, table: Table) -> dict[str, int]:
         """Window → rows of the micro-batch."""

@@ -1,77 +1,104 @@
 """Whether the stream and the batch agree: what the stream wrote, against what the batch computed from raw.
 
 A partition that the stream writes into is hot. Once the batch has computed it from everything that was landed
-for it, both must hold the same rows. What differs is a finding, is corrected, and the partition belongs to
-the batch from then on: it is hot no more, until the stream reaches it again.
+for it, both must hold the same rows, and the same counts in every window. What differs is a finding, is
+corrected, and the partition is sealed: it belongs to the batch until the stream reaches it again.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.csv as pa_csv
-from psycopg import Connection, IsolationLevel, sql
+import pyarrow as pa
+from psycopg import Connection, IsolationLevel
 
 from flows.build.states import planner_states
 from flows.failpoints import failpoint
 from flows.planner import States, plan
 from flows.services import Services
 from flows.stores import apply
-from flows.stores.difference import content, duckdb_session
 from flows.stores.ledger import Ledger, PartitionState
-from flows.stores.standalone import workshop
-from flows.stores.warehouse import PUBLISHED, UNPUBLISHED
+from flows.streaming import agreement, windows
+from flows.streaming.agreement import Rows
 from flows.streaming.route import Route, route
 from quality import CheckResult
 from transforms import catalog, registry
-from transforms.contract import RuleKind, SourceEntity, Table
-from transforms.engine import quoted
+from transforms.contract import RuleKind, Table
 
 RULE = "stream_agrees"
-_SHOWN_KEYS = 20
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
-class _Snapshot:
-    """One table's hot partitions at one moment: those that can be judged, and the ledger's end."""
+class _Judged:
+    """What was found of one table's hot partitions in one snapshot, and the ledger's end in it."""
 
     states: Mapping[str, PartitionState]
+    found: Mapping[str, Rows | pa.Table]
     sequence: int
 
 
-def reconcile(services: Services, entities: Sequence[SourceEntity]) -> list[CheckResult]:
+def reconcile(services: Services, way: Route | None = None) -> list[CheckResult]:
     """Compare every hot partition that waits for nothing; one result for each. None where nothing is hot.
 
-    1. In one snapshot: which partitions are hot, and of which nothing is journaled or landed that the batch
-       has not built yet.
-    2. Keys and tie-breaks of the published leaf and of the lake's content are compared both ways.
-    3. What is too much is deleted, what is missing inserted, in one transaction.
-    4. In one transaction, if nothing was taken in or landed meanwhile: the partition is hot no more.
+    `way` is that of the declared topics if none is given.
 
-    A crash after any of them is made good by the next time.
+    1. In one snapshot: which partitions are hot; of which nothing is journaled or landed that the batch has
+       not built yet; how these differ from the lake's content, by key and tie-break, or by count.
+    2. Rows that are too much are deleted, missing ones inserted, in one transaction. What a count lacks, or
+       has too much, is handed to the keeper of the windows, and so is what came too late for its window.
+    3. In one transaction, if nothing was taken in or landed meanwhile: the partition is sealed.
+
+    A crash after any of them is made good by the next time. The stream may live meanwhile.
     """
     with services.warehouse.connect() as connection:
-        if connection.execute("SELECT 1 FROM ops.hot_partition LIMIT 1").fetchone() is None:
+        if (
+            connection.execute("SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL LIMIT 1").fetchone()
+            is None
+        ):
             return []
-    results = []
-    way = route(entities)
-    for table in way.facts:
+    way = way or route(registry.entities())
+    results: list[CheckResult] = []
+    for table in (*way.facts, *way.windows):
         with services.warehouse.connect() as connection:
-            ledger = Ledger(connection)
-            with ledger.locked("publish", table.name):
-                snapshot = _settled(services, connection, way, table)
-                for window, state in snapshot.states.items():
-                    results.append(_reconcile(services, connection, table, window, state))
-                    _seal(connection, way, table, window, snapshot)
+            if table.windowed:
+                windows.prepare(connection, table)
+                results += _reconcile(services, connection, way, table)
+            else:
+                with Ledger(connection).locked("publish", table.name):
+                    results += _reconcile(services, connection, way, table)
     return results
 
 
-def _settled(services: Services, connection: Connection[Any], way: Route, table: Table) -> _Snapshot:
+def lines(results: Sequence[CheckResult]) -> Iterator[str]:
+    """A line for each partition that was compared, for people."""
+    for result in results:
+        yield result.message or f"{result.table} {result.partition}: stream and batch agree."
+
+
+def _reconcile(
+    services: Services, connection: Connection[Any], way: Route, table: Table
+) -> Iterator[CheckResult]:
+    judged = _judge(services, connection, way, table)
+    for window, found in judged.found.items():
+        if isinstance(found, Rows):
+            if found.surplus or found.missing:
+                agreement.correct_rows(services, connection, table, window, judged.states[window], found)
+            result = _rows_result(table, window, found)
+        else:
+            result = _counts_result(table, window, found, _landed_by_batch(connection, way, table, window))
+            agreement.correct_counts(connection, table, window, found)
+        failpoint("reconcile.corrected")
+        yield result
+        _seal(connection, way, table, window, judged)
+
+
+def _judge(services: Services, connection: Connection[Any], way: Route, table: Table) -> _Judged:
     """Step 1."""
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    compare = agreement.compare_counts if table.windowed else agreement.compare_rows
     try:
         with connection.transaction():
             ledger = Ledger(connection)
@@ -81,16 +108,22 @@ def _settled(services: Services, connection: Connection[Any], way: Route, table:
             waiting = _journaled(connection, raw)
             known = planner_states(ledger, [table.name, *(one.name for one in staging), *raw])
             if any(_due(services, one, known) for one in staging):
-                return _Snapshot({}, 0)  # what was landed is not staged yet: the batch comes first
+                return _Judged({}, {}, 0)  # what was landed is not staged yet: the batch comes first
             waiting |= set(_due(services, table, known))
-            judged = sorted(hot - waiting)
-            states = ledger.states([table.name], judged)
+            windows = sorted(hot - waiting)
+            there = ledger.states([table.name], windows)
             # One that the batch has no row for has no state: what stands there is then too much.
-            found = {
-                window: states.get((table.name, window), PartitionState(table.name, window))
-                for window in judged
+            states = {
+                window: there.get((table.name, window), PartitionState(table.name, window))
+                for window in windows
             }
-            return _Snapshot(found, _end(connection, raw))
+            leaves = apply.leaves(connection, table.name)
+            found = {
+                window: compare(services, connection, table, window, state)
+                for window, state in states.items()
+                if table.leaf(window) in leaves
+            }
+            return _Judged(states, found, _end(connection, raw))
     finally:
         connection.isolation_level = None
 
@@ -100,21 +133,54 @@ def _due(services: Services, table: Table, known: States) -> list[str]:
     return work.partitions
 
 
-def _reconcile(
-    services: Services, connection: Connection[Any], table: Table, window: str, state: PartitionState
+def _rows_result(table: Table, window: str, found: Rows) -> CheckResult:
+    surplus, missing = len(found.surplus), len(found.missing)
+    return _result(
+        table,
+        window,
+        passed=not (surplus or missing),
+        failing_rows=surplus + missing,
+        observed={
+            "only_in_the_stream": surplus,
+            "only_in_the_batch": missing,
+            "places": [
+                list(row[-len(table.tie_break) :]) for row in (*found.surplus, *found.missing)[:_SHOWN]
+            ],
+        },
+        message=(
+            f"{table.name} {window}: the stream had {surplus:,} rows that the batch did not compute, and "
+            f"lacked {missing:,} that it did. They were corrected; their places are in ops.check_result."
+        ),
+    )
+
+
+def _counts_result(table: Table, window: str, added: pa.Table, by_batch: bool) -> CheckResult:
+    """What the batch landed by itself the stream can't have counted: that is no finding."""
+    assert table.windowed is not None
+    return _result(
+        table,
+        window,
+        passed=by_batch or not added.num_rows,
+        failing_rows=0 if by_batch else added.num_rows,
+        observed={
+            "corrected_windows": added.num_rows,
+            "landed_by_the_batch_too": by_batch,
+            "windows": [
+                [str(row[name]) for name in (*table.key, table.windowed.adds)]
+                for row in added.slice(0, _SHOWN).to_pylist()
+            ],
+        },
+        message=(
+            f"{table.name} {window}: the stream counted {added.num_rows:,} windows differently from the "
+            "batch. They are corrected, each by a new revision; which and by how much is in "
+            "ops.check_result."
+        ),
+    )
+
+
+def _result(
+    table: Table, window: str, *, passed: bool, failing_rows: int, observed: dict[str, Any], message: str
 ) -> CheckResult:
-    """Steps 2 and 3 for one partition."""
-    with duckdb_session() as session:
-        session.register("published", _published(connection, table, window))
-        content(session, services.lake, table, state.files).create_view("lake")
-        listed = ", ".join(f"{_in_lake(table, name)} as {quoted(name)}" for name in _compared(table))
-        session.execute(f"create temp table computed as select {listed} from lake")
-        surplus = session.execute("from published except all from computed").fetchall()
-        missing = session.execute("from computed except all from published").fetchall()
-        if surplus or missing:
-            _correct(services, connection, table, window, state, surplus)
-    failpoint("reconcile.corrected")
-    ours, theirs = (len(rows) for rows in (surplus, missing))
     return CheckResult(
         table=table.name,
         partition=window,
@@ -122,62 +188,44 @@ def _reconcile(
         kind=RuleKind.ACCURACY,
         severity="critical",
         engine="duckdb",
-        passed=not (ours or theirs),
-        failing_rows=ours + theirs,
-        observed={
-            "only_in_the_stream": ours,
-            "only_in_the_batch": theirs,
-            "places": [list(row[-len(table.tie_break) :]) for row in (*surplus, *missing)[:_SHOWN_KEYS]],
-        },
-        message=(
-            f"{table.name} {window}: the stream had {ours:,} rows that the batch did not compute, and lacked "
-            f"{theirs:,} that it did. They were corrected; their places are in ops.check_result."
-            if ours or theirs
-            else ""
-        ),
+        passed=passed,
+        failing_rows=failing_rows,
+        observed=observed,
+        message="" if passed else message,
     )
 
 
-def _correct(
-    services: Services,
-    connection: Connection[Any],
-    table: Table,
-    window: str,
-    state: PartitionState,
-    surplus: Sequence[tuple[Any, ...]],
-) -> None:
-    """Step 3: make the leaf what the lake says, row by row where they differ."""
-    leaf = sql.Identifier(PUBLISHED, table.leaf(window))
-    names = _compared(table)
-    same = sql.SQL(" AND ").join(
-        sql.SQL("{} = %s").format(sql.SQL(_in_postgres(table, name))) for name in names
-    )
-    with workshop(services.warehouse, connection, table) as shop, duckdb_session() as session:
-        rows = content(session, services.lake, table, state.files)
-        loaded = shop.load(table.leaf(window), "agreed", rows)
-        with connection.transaction():
-            with connection.cursor() as cursor:
-                cursor.executemany(sql.SQL("DELETE FROM {} WHERE {}").format(leaf, same), surplus)
-            columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in shop.columns)
-            connection.execute(
-                sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT DO NOTHING").format(
-                    leaf, columns, columns, sql.Identifier(UNPUBLISHED, loaded)
-                )
-            )
+def _landed_by_batch(connection: Connection[Any], way: Route, table: Table, window: str) -> bool:
+    """Whether a batch has read records of the window itself, or of any since the stream wrote into it."""
+    row = connection.execute(
+        """
+        SELECT EXISTS (
+            SELECT FROM ops.ledger AS landing
+            JOIN ops.hot_partition AS hot ON (hot.table_name, hot.partition) = (%s, %s)
+            WHERE landing.table_name = %s AND landing.kind = 'land'
+                AND landing.control ->> 'by' IS DISTINCT FROM 'stream'
+                AND (landing.windows ? %s OR landing.committed_at > hot.since)
+        )
+        """,
+        (table.name, window, way.counted(table).table, window),
+    ).fetchone()
+    return bool(row and row[0])
 
 
-def _seal(connection: Connection[Any], way: Route, table: Table, window: str, snapshot: _Snapshot) -> bool:
-    """Step 4. The row's lock keeps the stream from writing into the partition meanwhile."""
+def _seal(connection: Connection[Any], way: Route, table: Table, window: str, judged: _Judged) -> bool:
+    """Step 3. The row's lock keeps the stream from writing into the partition meanwhile."""
     with connection.transaction():
         connection.execute(
             "SELECT 1 FROM ops.hot_partition WHERE (table_name, partition) = (%s, %s) FOR UPDATE",
             (table.name, window),
         )
         raw = [*way.entities]
-        if window in _journaled(connection, raw) or _end(connection, raw) != snapshot.sequence:
+        if window in _journaled(connection, raw) or _end(connection, raw) != judged.sequence:
             return False
         connection.execute(
-            "DELETE FROM ops.hot_partition WHERE (table_name, partition) = (%s, %s)", (table.name, window)
+            "UPDATE ops.hot_partition SET sealed_at = clock_timestamp() "
+            "WHERE (table_name, partition) = (%s, %s)",
+            (table.name, window),
         )
         failpoint("reconcile.before_commit")
     return True
@@ -197,44 +245,3 @@ def _end(connection: Connection[Any], raw: Sequence[str]) -> int:
         "SELECT coalesce(max(sequence), 0) FROM ops.ledger WHERE table_name = ANY(%s)", (raw,)
     ).fetchone()
     return int(row[0]) if row else 0
-
-
-def _published(connection: Connection[Any], table: Table, window: str) -> Any:
-    """What is compared of a leaf, as Arrow: by COPY, whose rows need no object each."""
-    listed = ", ".join(f"{_in_postgres(table, name)} as {quoted(name)}" for name in _compared(table))
-    query = f'COPY (SELECT {listed} FROM {PUBLISHED}."{table.leaf(window)}") TO STDOUT (FORMAT csv, HEADER)'
-    content = io.BytesIO()
-    with connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
-        for block in copy:
-            content.write(block)
-    content.seek(0)
-    types = {name: "string" if _is_text(table, name) else "int64" for name in _compared(table)}
-    return pa_csv.read_csv(content, convert_options=pa_csv.ConvertOptions(column_types=types))
-
-
-def _compared(table: Table) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*table.key, *table.tie_break)))
-
-
-def _is_text(table: Table, name: str) -> bool:
-    return table.column(name).type.upper() in {"UUID", "VARCHAR"}
-
-
-def _in_postgres(table: Table, name: str) -> str:
-    if _is_text(table, name):
-        return f"{quoted(name)}::text"
-    is_time = table.column(name).type.upper().startswith("TIMESTAMP")
-    return f"(extract(epoch from {quoted(name)}) * 1000000)::bigint" if is_time else f"{quoted(name)}::bigint"
-
-
-def _in_lake(table: Table, name: str) -> str:
-    if _is_text(table, name):
-        return f"{quoted(name)}::varchar"
-    is_time = table.column(name).type.upper().startswith("TIMESTAMP")
-    return f"epoch_us({quoted(name)})::bigint" if is_time else f"{quoted(name)}::bigint"
-
-
-def lines(results: Sequence[CheckResult]) -> Iterator[str]:
-    """A line for each partition that was compared, for people."""
-    for result in results:
-        yield result.message or f"{result.table} {result.partition}: stream and batch agree."

@@ -1,4 +1,4 @@
-"""What a topic flows through: its staging model, and the published facts that are made of topics alone."""
+"""What a topic flows through: its staging model, and the published tables that are made of topics alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from flows.errors import FlowsError
 from transforms import registry
 from transforms.contract import Kafka, SourceEntity, Table, Write
 
+GROUP = "analytics-stream"
+
 
 @dataclass(frozen=True)
 class Route:
-    """`staging` is by raw table. `identity` are the columns that tell two copies of one record."""
+    """`staging` is by raw table. `identity` are the columns that tell two copies of one record, `windows` the
+    windowed tables that count one of the topics, `group` is the consumer group of the stream.
+    """
 
     entities: Mapping[str, SourceEntity]
     staging: Mapping[str, Table]
     facts: tuple[Table, ...]
     identity: tuple[str, ...]
+    windows: tuple[Table, ...] = ()
+    group: str = GROUP
 
     @property
     def topics(self) -> dict[str, SourceEntity]:
@@ -27,6 +33,11 @@ class Route:
             assert isinstance(entity.read, Kafka)
             found[entity.read.topic] = entity
         return found
+
+    def counted(self, table: Table) -> SourceEntity:
+        """The topic whose records a windowed table counts."""
+        (upstream,) = table.upstreams
+        return next(self.entities[raw] for raw, staged in self.staging.items() if staged.name == upstream)
 
 
 def route(entities: Sequence[SourceEntity]) -> Route:
@@ -57,4 +68,9 @@ def route(entities: Sequence[SourceEntity]) -> Route:
             f"({', '.join(map(str, sorted(identities)))}), so copies of one record can't be told across "
             "topics. Give them the same key."
         )
-    return Route(chosen, {name: staging[name] for name in chosen}, facts, identities.pop())
+    used = {name: staging[name] for name in chosen}
+    counted = {(table.name,) for table in used.values()}
+    windows = tuple(
+        table for table in registry.build_order() if table.windowed and table.upstreams in counted
+    )
+    return Route(chosen, used, facts, identities.pop(), windows)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from psycopg import Connection, sql
+from psycopg.rows import dict_row
 
 from flows import deadletters
 from flows.failpoints import failpoint
@@ -14,8 +15,10 @@ from flows.stores.difference import duckdb_session
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import Workshop
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
+from flows.streaming import counts
 from flows.streaming.journal import Journal
 from flows.streaming.microbatch import Content, MicroBatch
+from flows.streaming.route import Route
 from transforms import engine
 from transforms.contract import Table
 
@@ -25,15 +28,19 @@ class Visible:
     into. For one thread at a time.
     """
 
-    def __init__(self, warehouse: Warehouse, connection: Connection[Any], shops: Sequence[Workshop]) -> None:
+    def __init__(
+        self, warehouse: Warehouse, connection: Connection[Any], way: Route, shops: Sequence[Workshop]
+    ) -> None:
         self._warehouse = warehouse
         self._connection = connection
+        self._identity = way.identity
         self._journal = Journal(connection)
         self._shops = {shop.table.name: shop for shop in shops}
         self.leaves = {name: apply.leaves(connection, name) for name in self._shops}
         """Published table → its leaves, as far as this stream knows."""
         for shop in shops:
-            _create(shop)
+            if shop.table in way.facts:
+                _create(shop)
 
     def show(self, batch: MicroBatch) -> None:
         """Steps 4 to 6 of `MicroBatches`.
@@ -48,18 +55,19 @@ class Visible:
         failpoint("stream.copied")
         batch.step("copy")
         for content in batch.contents:
-            self._attach_missing(content)
+            self._attach_missing(content.table, content.windows)
+        for counted in batch.counts:
+            self._attach_missing(counted.table, counted.windows)
         failpoint("stream.attached")
         self._commit(batch)
         failpoint("stream.committed")
         batch.step("commit")
         batch.close()
 
-    def _attach_missing(self, content: Content) -> None:
+    def _attach_missing(self, table: Table, windows: Sequence[str]) -> None:
         """Step 5. Somebody else may attach the same leaf at the same moment: then it is there."""
-        table, leaves = content.table, self.leaves[content.table.name]
-        shop = self._shops[table.name]
-        for window in content.windows:
+        leaves, shop = self.leaves[table.name], self._shops[table.name]
+        for window in windows:
             if table.leaf(window) in leaves:
                 continue
             with Ledger(self._connection).locked("publish", table.name):
@@ -80,23 +88,27 @@ class Visible:
                 self._journal.enter(journaled, batch.records.claims[journaled.entity])
             deadletters.enter(self._connection, batch.letters)
             for content in batch.contents:
-                self._take_back(content)
+                self._take_back(batch, content)
                 if content.rows:
                     self._mark_hot(content.table, content.windows)
                     self._insert(content)
+            for one in batch.counts:
+                self._mark_hot(one.table, one.windows)
+                counts.enter(self._connection, one.table, one.added)
             failpoint("stream.before_commit")
 
     def _mark_hot(self, table: Table, windows: Sequence[str]) -> None:
-        """The update changes nothing but locks the row: sealing a partition waits for our commit."""
+        """The update locks the row: sealing a partition waits for our commit."""
         with self._connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition) VALUES (%s, %s) "
-                "ON CONFLICT (table_name, partition) DO UPDATE SET since = hot_partition.since",
+                "ON CONFLICT (table_name, partition) DO UPDATE SET sealed_at = NULL, since = "
+                "CASE WHEN hot_partition.sealed_at IS NULL THEN hot_partition.since ELSE excluded.since END",
                 [(table.name, window) for window in windows],
             )
 
-    def _take_back(self, content: Content) -> None:
-        """Copies that were visible and lost against one that came later."""
+    def _take_back(self, batch: MicroBatch, content: Content) -> None:
+        """Copies that were visible and lost against one that came later; windows count them no more."""
         if not content.gone:
             return
         table = content.table
@@ -106,12 +118,29 @@ class Visible:
         same = sql.SQL(" AND ").join(
             sql.SQL("t.{n} = gone.{n}").format(n=sql.Identifier(name)) for name in table.key
         )
-        self._connection.execute(
-            sql.SQL("DELETE FROM {} t USING unnest({}) AS gone({}) WHERE {}").format(
-                sql.Identifier(PUBLISHED, table.name), arrays, names, same
-            ),
-            [list(values) for values in zip(*content.gone, strict=True)],
-        )
+        affected = [one for one in batch.counts if one.fact is table]
+        identity = [sql.SQL("t.{}::text").format(sql.Identifier(name)) for name in self._identity]
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(
+                sql.SQL("DELETE FROM {} t USING unnest({}) AS gone({}) WHERE {} RETURNING {}").format(
+                    sql.Identifier(PUBLISHED, table.name),
+                    arrays,
+                    names,
+                    same,
+                    sql.SQL(", ").join(
+                        [sql.SQL("ARRAY[{}] AS _identity").format(sql.SQL(", ").join(identity))]
+                        + [sql.SQL("t.{}").format(name) for name in counts.returned(affected)]
+                    ),
+                ),
+                [list(values) for values in zip(*content.gone, strict=True)],
+            )
+            gone = cursor.fetchall()
+        for one in affected:
+            beaten = [row for row in gone if tuple(row["_identity"]) in one.beaten]
+            if beaten:
+                off = counts.taken_off(batch.cursor, one, beaten)
+                self._mark_hot(one.table, counts.touched(batch.cursor, one.table, off))
+                counts.enter(self._connection, one.table, off)
 
     def _insert(self, content: Content) -> None:
         shop = self._shops[content.table.name]

@@ -21,6 +21,8 @@ from flows import stream
 from flows.sandbox import Part
 from flows.services import Services
 from flows.stores.difference import duckdb_session
+from flows.streaming.route import route
+from flows.streaming.tally import Tally
 from tests.benchmarks.events import messages
 from tests.benchmarks.measure import Result, stopwatch
 from tests.benchmarks.server import CACHE, Server, settle
@@ -126,9 +128,11 @@ def _produce(
 
 def _take_in(
     services: Services, entity: SourceEntity, stop: threading.Event, *, until_idle: bool = False
-) -> stream.Tally:
+) -> Tally:
     group = f"bench-{secrets.token_hex(4)}"
-    return stream.run(services, [entity], stop=stop, until_idle=until_idle, seconds=900, group=group)
+    return stream.run(
+        services, replace(route([entity]), group=group), stop=stop, until_idle=until_idle, seconds=900
+    )
 
 
 def _prove(services: Services, entity: SourceEntity, sent: int) -> None:

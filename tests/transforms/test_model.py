@@ -170,6 +170,27 @@ def test_upstreams_are_the_tables_a_query_reads(
             "a partition can't be every week",
         ),
         (
+            HEADER.replace("key", "windowed: {adds: n}\nkey")
+            + "select id::bigint as user_id from raw_app__users",
+            "windowed names what is added up, a window's end, the lateness and a topic. Write e.g.",
+        ),
+        (
+            HEADER.replace("key", "windowed: {adds: n, end: user_id, lateness: soon, topic: t}\nkey")
+            + "select id::bigint as user_id from raw_app__users",
+            "windowed 'soon' is no duration",
+        ),
+        (
+            HEADER.replace("key", "windowed: {adds: n, end: user_id, lateness: 1 hour, topic: t}\nkey")
+            + "select id::bigint as user_id from raw_app__users",
+            "windowed speaks of column n, which the final select does not give",
+        ),
+        (
+            HEADER.replace("key", "windowed: {adds: n, end: t, lateness: 1 hour, topic: t}\nkey")
+            + "select id::bigint as user_id, 1::bigint as n, now()::timestamptz as t, 1::bigint as revision, "
+            "true::boolean as is_final from raw_app__users",
+            "it is windowed, so the start of its windows is part of its key",
+        ),
+        (
             HEADER.replace("key", "retention: a while\nkey")
             + "select id::bigint as user_id from raw_app__users",
             "retention 'a while' is no duration. Write e.g. `retention: 400 days`",

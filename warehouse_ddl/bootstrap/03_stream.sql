@@ -9,6 +9,9 @@ create table if not exists ops.stream_partition (
     taken_at timestamptz not null default clock_timestamp(),
     primary key (entity, kafka_partition)
 );
+alter table ops.stream_partition add column if not exists watermark timestamptz;
+alter table ops.stream_partition add column if not exists moved_at timestamptz not null default clock_timestamp();
+comment on column ops.stream_partition.watermark is 'The latest event time that was taken in of it.';
 comment on table ops.stream_partition is 'Who reads a partition of a topic and how far they are; whoever holds an older generation can commit nothing.';
 
 create table if not exists ops.stream_batch (
@@ -31,4 +34,34 @@ create table if not exists ops.hot_partition (
     since timestamptz not null default clock_timestamp(),
     primary key (table_name, partition)
 );
-comment on table ops.hot_partition is 'Partitions into which the stream has written rows that the lake''s content need not hold yet.';
+alter table ops.hot_partition add column if not exists sealed_at timestamptz;
+comment on table ops.hot_partition is 'Partitions into which the stream has written; until one is sealed it may hold rows that the lake''s content does not hold yet.';
+
+create table if not exists ops.stream_window (
+    table_name text primary key,
+    watermark timestamptz not null
+);
+comment on table ops.stream_window is 'How far the event time of each windowed table has come; it never goes back.';
+
+create table if not exists ops.outbox (
+    sequence bigint generated always as identity primary key,
+    topic text not null,
+    key text not null,
+    value text not null
+);
+comment on table ops.outbox is 'Messages that a committed transaction owes to a topic, in their order; gone once the topic has them.';
+
+create table if not exists ops.stream_progress (
+    owner text primary key,
+    reported_at timestamptz not null,
+    messages_per_second double precision not null,
+    lag bigint not null,
+    median_seconds double precision not null,
+    worst_seconds double precision not null,
+    messages bigint not null,
+    row_count bigint not null,
+    copies bigint not null,
+    dead_letters bigint not null,
+    open_windows bigint not null
+);
+comment on table ops.stream_progress is 'One row per stream process: what it said of itself last. Latency is from the broker''s timestamp to the commit; worst is the 99th percentile.';

@@ -217,9 +217,7 @@ def test_a_warehouse_that_stays_away_does_not_keep_a_stream_beyond_its_time(topi
     topics.world.warehouse_dsn = "host=127.0.0.1 port=9 dbname=nobody"
     begun = time.monotonic()
     with pytest.raises(WarehouseError, match="connection to the warehouse failed"):
-        stream.run(
-            topics.world.services(), topics.entities, stop=threading.Event(), seconds=2, group=topics.group
-        )
+        stream.run(topics.world.services(), topics.way, stop=threading.Event(), seconds=2)
     assert time.monotonic() - begun < 30
 
 

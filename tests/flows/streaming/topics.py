@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flows import failpoints, prepare, stream
@@ -27,8 +28,10 @@ from flows.planner import batches, plan
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.standalone import sweep
-from flows.stream import Tally
+from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
+from flows.streaming.route import Route, route
+from flows.streaming.tally import Tally
 from quality import CheckResult
 from tests.flows.extract.parts import World
 from tests.house import House
@@ -36,7 +39,11 @@ from transforms import catalog, registry
 from transforms.contract import Kafka, SourceEntity
 
 PARTITIONS = 3
-FACTS = ("stg_events__user_events", "stg_events__page_views", "stg_events__clicks", "dim_users", "fct_events")
+MODELS = (
+    *("stg_events__user_events", "stg_events__page_views", "stg_events__clicks", "dim_users"),
+    *("fct_events", "user_event_counts"),
+)
+"""Every table that is made of the topics alone, and the users that they speak of; in build order."""
 
 
 @dataclass
@@ -82,6 +89,17 @@ class Topics:
             **changes,
         }
 
+    @property
+    def way(self) -> Route:
+        """What these topics flow through; the counts' own topic is this test's too."""
+        way = route(self.entities)
+        windows = tuple(
+            replace(table, windowed=replace(table.windowed, topic=f"{table.windowed.topic}-{self.group}"))
+            for table in way.windows
+            if table.windowed is not None
+        )
+        return replace(way, windows=windows, group=self.group)
+
     def entity(self, name: str = "user_events") -> SourceEntity:
         """The declaration of one topic."""
         return next(entity for entity in self.entities if entity.name == name)
@@ -110,11 +128,10 @@ class Topics:
         with services.lake:
             return stream.run(
                 services,
-                self.entities,
+                self.way,
                 stop=threading.Event(),
                 until_idle=True,
                 seconds=60,
-                group=self.group,
                 **options,
             )
 
@@ -124,9 +141,7 @@ class Topics:
         stop = threading.Event()
         services = self.world.services()
         with services.lake, ThreadPoolExecutor(1) as pool:
-            living = pool.submit(
-                stream.run, services, self.entities, stop=stop, seconds=240, group=self.group
-            )
+            living = pool.submit(stream.run, services, self.way, stop=stop, seconds=240)
             try:
                 yield living
             finally:
@@ -149,7 +164,7 @@ class Topics:
         with services.lake:
             for entity in self.entities:
                 land(services, entity, "batch")
-            for name in FACTS:
+            for name in MODELS:
                 table = registry.table(name)
                 with services.ledger() as ledger:
                     states = planner_states(ledger, [name, *table.upstreams])
@@ -163,13 +178,67 @@ class Topics:
         """Compare what the stream wrote with what the batch computed."""
         services = self.world.services()
         with services.lake:
-            return reconcile(services, self.entities)
+            results = reconcile(services, self.way)
+            assert keep_once(services, self.way) == ""
+        return results
 
     def rows(
         self, query: str = "select * from analytics.fct_events order by event_id"
     ) -> list[tuple[Any, ...]]:
         """Ask the warehouse."""
         return self.world.warehouse(query)
+
+    def counts(self) -> dict[tuple[int, datetime], tuple[int, int, bool | None]]:
+        """(user, window) → count, revision, is_final, as published."""
+        rows = self.rows(
+            "select user_id, window_start, event_count, revision, is_final from analytics.user_event_counts"
+        )
+        return {(row[0], row[1]): (row[2], row[3], row[4]) for row in rows}
+
+    def told(self) -> dict[tuple[int, datetime], list[tuple[int, int, bool]]]:
+        """(user, window) → each count, revision, is_final that a read-committed reader of the topic sees."""
+        (counts,) = self.way.windows
+        assert counts.windowed is not None
+        found: dict[tuple[int, datetime], list[tuple[int, int, bool]]] = {}
+        for message in self._messages(counts.windowed.topic):
+            value = json.loads(message.value() or b"")
+            start = datetime.fromisoformat(value["window_start"])
+            assert datetime.fromisoformat(value["window_end"]) == start + timedelta(minutes=5)
+            assert (message.key() or b"").decode() == str(value["user_id"])
+            found.setdefault((value["user_id"], start), []).append(
+                (value["count"], value["revision"], value["is_final"])
+            )
+        return found
+
+    def _messages(self, topic: str) -> Iterator[Message]:
+        """What a read-committed reader of a topic sees, from the beginning to its present end."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.world.kafka_bootstrap,
+                "group.id": f"reader-{os.urandom(4).hex()}",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        partitions = consumer.list_topics(topic, 20).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+        ends = set(partitions)
+        until = time.monotonic() + 30
+        try:
+            while ends:
+                assert time.monotonic() < until, f"no end of {topic} within 30 s"
+                message = consumer.poll(1.0)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    yield message
+                else:
+                    assert error.code() == KafkaError._PARTITION_EOF
+                    ends.discard(message.partition() or 0)
+        finally:
+            consumer.close()
 
     def numbers(self) -> list[tuple[int, int, int]]:
         """(number of the event, partition, offset) of each published row, in order."""

@@ -1,0 +1,114 @@
+"""What a micro-batch adds to counts by windows: the table's own model, run over exactly its rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection, sql
+
+from flows.build.inputs import partition_expression
+from flows.streaming.windows import STREAMED, Names
+from transforms import engine
+from transforms.contract import Table
+from transforms.engine import quoted
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one micro-batch adds to one windowed table."""
+
+    table: Table
+    upstream: Table
+    """The staging table of the one topic it counts."""
+    fact: Table
+    """The published table whose copies it counts once."""
+    added: pa.Table
+    """Key, end, what is added."""
+    windows: Sequence[str]
+    """Partitions of the table that this touches."""
+    beaten: Collection[Any]
+    """Identities of rows that were published and whose newcomers are counted here: the copies that they beat
+    have to be taken off."""
+
+
+def count(
+    cursor: DuckDBPyConnection, table: Table, upstream: Table, rows: DuckDBPyRelation | None
+) -> pa.Table:
+    """What these rows of the upstream table add."""
+    columns = ", ".join(map(quoted, Names(table).added_columns))
+    return engine.compute(table, cursor, {upstream.name: rows}).rows.project(columns).to_arrow_table()
+
+
+def touched(cursor: DuckDBPyConnection, table: Table, added: pa.Table) -> list[str]:
+    """The partitions of a windowed table that additions are in."""
+    if not added.num_rows or table.partition is None:
+        return []
+    key = partition_expression(table.partition)
+    rows = cursor.from_arrow(added).aggregate(key, key).fetchall()
+    return sorted(row[0] for row in rows)
+
+
+def surviving(rows: DuckDBPyRelation, fresh: str, columns: Sequence[str]) -> DuckDBPyRelation:
+    """Rows of a staging table that are among those that count; `columns` tell two copies of a record."""
+    same = " and ".join(f"staged.{quoted(name)} = counting.{quoted(name)}" for name in columns)
+    left = rows.query("staged", f"select staged.* from staged semi join {fresh} as counting on {same}")
+    assert left is not None
+    return left
+
+
+def taken_off(cursor: DuckDBPyConnection, counts: Counts, gone: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """What published rows that no longer count had added, below zero. `gone` are rows of the fact."""
+    names = [name for name in _shared(counts) if gone and name in gone[0]]
+    columns = {name: [row[name] for row in gone] for name in names}
+    added = count(cursor, counts.table, counts.upstream, cursor.from_arrow(pa.table(columns)))
+    name = Names(counts.table).windowed.adds
+    negative = pa.array([-value for value in added[name].to_pylist()], added.schema.field(name).type)
+    return added.set_column(added.schema.get_field_index(name), name, negative)
+
+
+def returned(counts: Sequence[Counts]) -> list[sql.Composable]:
+    """The columns of the fact's deleted rows that `taken_off` is to be given."""
+    found: dict[str, sql.Composable] = {}
+    for one in counts:
+        for name in _shared(one):
+            exact = one.fact.column(name).type in {"UUID", "JSON"}
+            column = sql.Identifier(name)
+            found[name] = sql.SQL("{}::text AS {}").format(column, column) if exact else column
+    return list(found.values())
+
+
+def enter(connection: Connection[Any], table: Table, added: pa.Table, kind: str = STREAMED) -> None:
+    """Append additions, in the caller's transaction."""
+    if not added.num_rows:
+        return
+    names = Names(table)
+    content = io.BytesIO()
+    rows = added.select(list(names.added_columns)).append_column(
+        "kind", pa.repeat(pa.scalar(kind), added.num_rows)
+    )
+    pa_csv.write_csv(rows, content, pa_csv.WriteOptions(include_header=False))
+    listed = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+    query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(names.additions, listed)
+    with connection.cursor() as cursor, cursor.copy(query) as copy:
+        copy.write(content.getbuffer())
+
+
+def latest(rows: DuckDBPyRelation, table: Table) -> dict[int, datetime]:
+    """Kafka partition → the latest event time among these staged rows."""
+    if table.partition is None:
+        return {}
+    place = quoted(table.tie_break[0])
+    found = rows.aggregate(f"{place}, max({quoted(table.partition.by)})", place).fetchall()
+    return {int(partition): moment for partition, moment in found}
+
+
+def _shared(counts: Counts) -> list[str]:
+    there = {column.name for column in counts.upstream.columns}
+    return [column.name for column in counts.fact.columns if column.name in there]

@@ -1,0 +1,140 @@
+"""The outbox's way to its topic: every message once and in order, whatever crashes between two systems."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from psycopg import Connection
+
+from flows.extract import SourceAway
+from flows.extract.kafka import OWN_OFFSETS
+from flows.failpoints import failpoint
+
+MOST_AT_ONCE = 50_000
+_SECONDS = 30.0
+_log = logging.getLogger(__name__)
+
+
+class Emitter:
+    """One topic's transactional producer.
+
+    The sequence of the last message is committed inside the same Kafka transaction, as the offset of a group
+    that reads nothing, and read back before anything is sent. A second emitter of the same group fences the
+    first. `read_committed` readers see every message once; those of one key in their order.
+    """
+
+    def __init__(self, bootstrap: str, options: Mapping[str, str], group: str, topic: str) -> None:
+        self._topic = topic
+        self._place = f"Topic {topic} at {bootstrap}"
+        name = f"{group}-{topic}"
+        common: dict[str, Any] = {"bootstrap.servers": bootstrap, **options}
+        with self._readable():
+            self._consumer = Consumer(
+                {**common, **OWN_OFFSETS, "group.id": name, "isolation.level": "read_committed"}, logger=_log
+            )
+            _create(AdminClient(common), topic)
+            self._producer = Producer(
+                {**common, "transactional.id": name, "linger.ms": 5, "compression.type": "lz4"}, logger=_log
+            )
+            self._producer.init_transactions(_SECONDS)
+            (committed,) = self._consumer.committed([TopicPartition(topic, 0)], timeout=_SECONDS)
+        self.sent = max(committed.offset, 0)
+        """The sequence of the last message that the topic holds."""
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+    def emit(self, connection: Connection[Any]) -> int:
+        """Send what the outbox holds for the topic, and forget what was sent; returns the messages.
+
+        A crash before Kafka's commit leaves nothing that a reader sees; one after it is noticed by the
+        sequence that was committed with it. Raises SourceAway when the broker can't be reached.
+        """
+        self._catch_up(connection)
+        total = 0
+        while rows := connection.execute(
+            "SELECT sequence, key, value FROM ops.outbox WHERE topic = %s AND sequence > %s "
+            "ORDER BY sequence LIMIT %s",
+            (self._topic, self.sent, MOST_AT_ONCE),
+        ).fetchall():
+            self._send(rows)
+            failpoint("outbox.sent")
+            self._forget(connection)
+            total += len(rows)
+        return total
+
+    def _send(self, rows: Sequence[tuple[int, str, str]]) -> None:
+        with self._readable():
+            self._producer.begin_transaction()
+            for _, key, value in rows:
+                self._produce(key, value)
+            failpoint("outbox.produced")
+            last = rows[-1][0]
+            self._producer.send_offsets_to_transaction(
+                [TopicPartition(self._topic, 0, last)], self._consumer.consumer_group_metadata(), _SECONDS
+            )
+            self._producer.commit_transaction(_SECONDS)
+        self.sent = last
+
+    def _produce(self, key: str, value: str) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic, value.encode(), key.encode())
+            except BufferError:  # its queue is full: wait until some of it is sent
+                self._producer.poll(0.1)
+            else:
+                return
+
+    def _forget(self, connection: Connection[Any]) -> None:
+        connection.execute(
+            "DELETE FROM ops.outbox WHERE topic = %s AND sequence <= %s", (self._topic, self.sent)
+        )
+
+    def _catch_up(self, connection: Connection[Any]) -> None:
+        """After a crash: forget what was sent. A warehouse made anew begins to count behind the topic's end:
+        its messages are numbered on from there, or they would be taken for sent ones.
+        """
+        with connection.transaction():
+            row = connection.execute(
+                "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('ops.outbox', 'sequence')), 0)"
+            ).fetchone()
+            if row is not None and row[0] >= self.sent:
+                self._forget(connection)
+                return
+            connection.execute("LOCK TABLE ops.outbox IN EXCLUSIVE MODE")
+            connection.execute(
+                "SELECT setval(pg_get_serial_sequence('ops.outbox', 'sequence'), %s)", (self.sent,)
+            )
+            connection.execute(
+                "WITH waiting AS (DELETE FROM ops.outbox RETURNING *) "
+                "INSERT INTO ops.outbox (topic, key, value) "
+                "SELECT topic, key, value FROM waiting ORDER BY sequence"
+            )
+
+    @contextlib.contextmanager
+    def _readable(self) -> Any:
+        """Kafka's errors as one sentence; what was begun is given up with this emitter."""
+        try:
+            yield
+        except KafkaException as failed:
+            error: KafkaError = failed.args[0]
+            raise SourceAway(
+                f"{self._place}: {error.str()}. What waits for it stays in ops.outbox and is sent once the "
+                "broker answers. Check it with `python -m flows doctor`."
+            ) from None
+
+
+def _create(admin: AdminClient, topic: str) -> None:
+    """Where the topic is missing, make it as the broker makes topics."""
+    try:
+        admin.create_topics([NewTopic(topic, -1, -1)], request_timeout=_SECONDS)[topic].result(_SECONDS)
+    except KafkaException as failed:
+        if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise

@@ -1,0 +1,105 @@
+"""What a stream says of itself: a line for people, the same numbers in `ops.stream_progress`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from psycopg import Connection
+
+from flows.progress import Progress
+from flows.streaming import windows
+from flows.streaming.consumer import StreamConsumer
+from flows.streaming.microbatch import MicroBatch
+from flows.streaming.route import Route
+
+_SHOW_EVERY_SECONDS = 5.0
+
+
+@dataclass
+class Tally:
+    """What a stream did since it began."""
+
+    batches: int = 0
+    messages: int = 0
+    rows: int = 0
+    copies: int = 0
+    dead_letters: int = 0
+    interruptions: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    """Seconds from the broker's timestamp of the oldest message of a micro-batch to its commit, of the latest
+    10,000."""
+
+    def add(self, batch: MicroBatch, latency: float) -> None:
+        """Count one micro-batch."""
+        self.batches += 1
+        self.messages += batch.messages
+        self.rows += sum(content.rows for content in batch.contents)
+        self.copies += sum(content.copies for content in batch.contents)
+        self.dead_letters += len(batch.letters)
+        self.latencies.append(latency)
+
+    def latency(self) -> tuple[float, float]:
+        """Median and 99th percentile of the latest 200 micro-batches, seconds."""
+        waited = sorted(islice(reversed(self.latencies), 200))
+        if not waited:
+            return 0.0, 0.0
+        return waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
+
+    def line(self, rate: float) -> str:
+        """One line for people; `rate` is in messages per second."""
+        median, worst = self.latency()
+        return (
+            f"{rate:,.0f} messages/s, queryable after {median * 1000:,.0f} ms (p99 {worst * 1000:,.0f} ms); "
+            f"{self.messages:,} messages, {self.rows:,} rows, {self.copies:,} copies left out, "
+            f"{self.dead_letters:,} dead letters"
+        )
+
+
+class Report:
+    """Tells every few seconds how a stream is doing."""
+
+    def __init__(
+        self, connection: Connection[Any], route: Route, owner: str, tally: Tally, progress: Progress
+    ) -> None:
+        self._connection = connection
+        self._route = route
+        self._owner = owner
+        self._tally = tally
+        self._progress = progress
+        self._told = time.monotonic()
+        self._messages = tally.messages
+
+    def when_due(self, consumer: StreamConsumer) -> None:
+        """Tell, if it is time; uses the session of PostgreSQL."""
+        since = time.monotonic() - self._told
+        if since < _SHOW_EVERY_SECONDS:
+            return
+        rate, lag = (self._tally.messages - self._messages) / since, consumer.lag
+        still_open = sum(windows.open_windows(self._connection, table) for table in self._route.windows)
+        self._told, self._messages = time.monotonic(), self._tally.messages
+        self._progress.say(
+            "stream", f"{self._tally.line(rate)}; {lag:,} messages wait, {still_open:,} windows are open"
+        )
+        self._write(rate, lag, still_open)
+
+    def _write(self, rate: float, lag: int, still_open: int) -> None:
+        tally, (median, worst) = self._tally, self._tally.latency()
+        values = (
+            *(self._owner, rate, lag, median, worst, tally.messages, tally.rows, tally.copies),
+            *(tally.dead_letters, still_open),
+        )
+        with self._connection.transaction():
+            self._connection.execute(
+                "DELETE FROM ops.stream_progress WHERE owner = %s OR reported_at < now() - interval '7 days'",
+                (self._owner,),
+            )
+            self._connection.execute(
+                "INSERT INTO ops.stream_progress (owner, reported_at, messages_per_second, lag, "
+                "median_seconds, worst_seconds, messages, row_count, copies, dead_letters, open_windows) "
+                "VALUES (%s, now(), %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                values,
+            )

@@ -1,0 +1,276 @@
+"""Counts by windows of event time, kept up to date by adding: what every micro-batch adds is merged here.
+
+Micro-batches only append what they add (`flows.streaming.counts`), in the transaction of their rows. One
+process at a time, the keeper, merges that into the published table: each change gives a count a higher
+revision, and each revision a message in `ops.outbox`, all in one transaction. What is added commutes, so
+nothing here need know who else adds: other streams, and the batch's corrections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+
+from flows.failpoints import failpoint
+from flows.stores.ledger import Ledger
+from flows.stores.warehouse import PUBLISHED
+from flows.streaming.watermark import Progress, watermark
+from transforms.contract import IS_FINAL, REVISION, Table, Windowed
+
+STREAMED, LATE, CORRECTED = "streamed", "late", "corrected"
+"""What an addition is: of a micro-batch; of one, for a window that is final (the batch will count it); of the
+batch, which is right whenever it comes."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """A windowed table's identifiers: itself, its additions, and counts that fell to zero."""
+
+    table: Table
+
+    @property
+    def windowed(self) -> Windowed:
+        """Its declaration; AssertionError for a table that has none."""
+        assert self.table.windowed is not None
+        return self.table.windowed
+
+    @property
+    def additions(self) -> sql.Identifier:
+        """`ops.<table>_added`: key, end, what is added, which kind of addition it is."""
+        return sql.Identifier("ops", f"{self.table.name}_added")
+
+    @property
+    def vanished(self) -> sql.Identifier:
+        """`ops.<table>_vanished`: the last revision of counts that fell to zero, should they come back."""
+        return sql.Identifier("ops", f"{self.table.name}_vanished")
+
+    @property
+    def added_columns(self) -> tuple[str, ...]:
+        """The columns of an addition, as `COPY` takes them."""
+        return (*self.table.key, self.windowed.end, self.windowed.adds)
+
+    def parts(self) -> dict[str, sql.Composable]:
+        """What the statements of this file are put together from."""
+        table, windowed = self.table, self.windowed
+        assert table.partition is not None
+        keys = [sql.Identifier(name) for name in table.key]
+        same = sql.SQL(" AND ").join(sql.SQL("v.{k} = s.{k}").format(k=key) for key in keys)
+        shown = (*table.key, windowed.end)
+        fields = sql.SQL(", ").join(
+            sql.SQL("{}, {}").format(sql.Literal(name), _shown(table, name)) for name in shown
+        )
+        return {
+            "table": sql.Identifier(PUBLISHED, table.name),
+            "additions": self.additions,
+            "vanished": self.vanished,
+            "keys": sql.SQL(", ").join(keys),
+            "same": same,
+            "start": sql.Identifier(table.partition.by),
+            "end": sql.Identifier(windowed.end),
+            "adds": sql.Identifier(windowed.adds),
+            "topic": sql.Literal(windowed.topic),
+            "message": sql.SQL("{}::text, json_build_object({}, 'count', {}, {}, {}, {}, {})::text").format(
+                keys[0],
+                fields,
+                sql.Identifier(windowed.adds),
+                sql.Literal(REVISION),
+                sql.Identifier(REVISION),
+                sql.Literal(IS_FINAL),
+                sql.Identifier(IS_FINAL),
+            ),
+        }
+
+
+def prepare(connection: Connection[Any], table: Table) -> Names:
+    """Make what belongs to a windowed table beside itself, where it is not there yet."""
+    names = Names(table)
+    with Ledger(connection).locked("windows", table.name):
+        for target, kind in ((names.additions, "added"), (names.vanished, "vanished")):
+            columns = [
+                *table.key,
+                *((names.windowed.end, names.windowed.adds) if kind == "added" else (REVISION,)),
+            ]
+            connection.execute(
+                sql.SQL("CREATE TABLE IF NOT EXISTS {} AS SELECT {} FROM {} LIMIT 0").format(
+                    target,
+                    sql.SQL(", ").join(map(sql.Identifier, columns)),
+                    sql.Identifier(PUBLISHED, table.name),
+                )
+            )
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS kind text NOT NULL DEFAULT {}").format(
+                names.additions, sql.Literal(STREAMED)
+            )
+        )
+    return names
+
+
+def merge(connection: Connection[Any], table: Table, entity: str, now: datetime) -> int:
+    """Put what was added into the published counts; returns the number of revisions.
+
+    To be called by the keeper alone. In one transaction, which publishes of the table wait for:
+
+    1. The watermark goes on.
+    2. What micro-batches added to windows that are final is put aside: the batch counts it.
+    3. The rest is added up by window and merged. A count that falls to zero goes; its revision is kept.
+    4. Windows that the watermark has passed by the lateness become final, if a stream ever added to them.
+    5. Each row of 3 and 4 is a revision, and a message in the outbox.
+    """
+    parts = Names(table).parts()
+    with connection.transaction():
+        connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"publish:{table.name}",)
+        )
+        passed = _advance(connection, table, entity, now)
+        revisions = _add(connection, table, parts, passed)
+        failpoint("windows.added")
+        revisions += _close(connection, table, parts, passed)
+        failpoint("windows.before_commit")
+    failpoint("windows.committed")
+    return revisions
+
+
+def open_windows(connection: Connection[Any], table: Table) -> int:
+    """How many windows of the stream's partitions are not final yet."""
+    since = _first_hot(connection, table)
+    if since is None:
+        return 0
+    row = connection.execute(
+        sql.SQL("SELECT count(DISTINCT {start}) FROM {table} WHERE {start} >= %s AND NOT is_final").format(
+            **Names(table).parts()
+        ),
+        (since,),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _advance(connection: Connection[Any], table: Table, entity: str, now: datetime) -> datetime | None:
+    """Step 1; returns the time up to which windows are final."""
+    assert table.windowed is not None
+    rows = connection.execute(
+        "SELECT watermark, clock_timestamp() - greatest(moved_at, taken_at) FROM ops.stream_partition "
+        "WHERE entity = %s",
+        (entity,),
+    ).fetchall()
+    row = connection.execute(
+        "SELECT watermark FROM ops.stream_window WHERE table_name = %s", (table.name,)
+    ).fetchone()
+    before = row[0] if row else None
+    found = watermark([Progress(*row) for row in rows], now, before) if rows else before
+    if found is None:
+        return None
+    if found != before:
+        connection.execute(
+            "INSERT INTO ops.stream_window (table_name, watermark) VALUES (%s, %s) "
+            "ON CONFLICT (table_name) DO UPDATE SET watermark = excluded.watermark",
+            (table.name, found),
+        )
+    passed: datetime = found - table.windowed.lateness
+    return passed
+
+
+def _add(
+    connection: Connection[Any], table: Table, parts: dict[str, sql.Composable], passed: datetime | None
+) -> int:
+    """Steps 2 and 3."""
+    if passed is not None:
+        connection.execute(
+            sql.SQL("UPDATE {additions} SET kind = %s WHERE kind = %s AND {end} <= %s").format(**parts),
+            (LATE, STREAMED, passed),
+        )
+    fallen = connection.execute(
+        sql.SQL("SELECT DISTINCT {keys} FROM {additions} WHERE kind <> %s AND {adds} < 0").format(**parts),
+        (LATE,),
+    ).fetchall()
+    merged = connection.execute(
+        sql.SQL(
+            """
+            WITH taken AS (
+                DELETE FROM {additions} WHERE kind <> %(late)s RETURNING {keys}, {end}, {adds}
+            ),
+            s AS (
+                SELECT {keys}, {end}, sum({adds})::bigint AS {adds} FROM taken GROUP BY {keys}, {end}
+                HAVING sum({adds}) <> 0
+            ),
+            back AS (DELETE FROM {vanished} v USING s WHERE {same} RETURNING v.*),
+            merged AS (
+                INSERT INTO {table} AS t ({keys}, {end}, {adds}, revision, is_final)
+                SELECT {keys}, {end}, {adds}, coalesce(back.revision, 0) + 1,
+                    coalesce({end} <= %(passed)s, false)
+                FROM s LEFT JOIN back USING ({keys})
+                ON CONFLICT ({keys}) DO UPDATE
+                SET {adds} = t.{adds} + excluded.{adds}, revision = t.revision + 1,
+                    is_final = coalesce(t.is_final, excluded.is_final)
+                RETURNING t.*
+            )
+            INSERT INTO ops.outbox (topic, key, value) SELECT {topic}, {message} FROM merged
+            """
+        ).format(**parts),
+        {"late": LATE, "passed": passed},
+    ).rowcount
+    if fallen:
+        _let_vanish(connection, table, parts, fallen)
+    return merged
+
+
+def _let_vanish(
+    connection: Connection[Any],
+    table: Table,
+    parts: dict[str, sql.Composable],
+    keys: Sequence[tuple[Any, ...]],
+) -> None:
+    condition = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in table.key)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL(
+                "WITH gone AS (DELETE FROM {table} WHERE {condition} AND {adds} <= 0 RETURNING *) "
+                "INSERT INTO {vanished} ({keys}, revision) SELECT {keys}, revision FROM gone"
+            ).format(condition=condition, **parts),
+            keys,
+        )
+
+
+def _close(
+    connection: Connection[Any], table: Table, parts: dict[str, sql.Composable], passed: datetime | None
+) -> int:
+    """Step 4."""
+    since = _first_hot(connection, table)
+    if passed is None or since is None:
+        return 0
+    return connection.execute(
+        sql.SQL(
+            """
+            WITH final AS (
+                UPDATE {table} SET is_final = true, revision = revision + 1
+                WHERE {start} >= %s AND {start} < %s AND {end} <= %s AND NOT is_final
+                RETURNING *
+            )
+            INSERT INTO ops.outbox (topic, key, value) SELECT {topic}, {message} FROM final
+            """
+        ).format(**parts),
+        (since, passed, passed),
+    ).rowcount
+
+
+def _first_hot(connection: Connection[Any], table: Table) -> datetime | None:
+    """Where the stream's unsealed partitions begin: before that every window is final, or the batch's."""
+    row = connection.execute(
+        "SELECT min(partition) FROM ops.hot_partition WHERE table_name = %s AND sealed_at IS NULL",
+        (table.name,),
+    ).fetchone()
+    if row is None or row[0] is None or table.partition is None:
+        return None
+    return table.partition.bounds(row[0])[0]
+
+
+def _shown(table: Table, name: str) -> sql.Composable:
+    """A column as a message shows it: times in ISO 8601, UTC."""
+    column = sql.Identifier(name)
+    if not table.column(name).type.startswith("TIMESTAMP"):
+        return column
+    form = sql.Literal('YYYY-MM-DD"T"HH24:MI:SS"Z"')
+    return sql.SQL("to_char({} AT TIME ZONE 'UTC', {})").format(column, form)

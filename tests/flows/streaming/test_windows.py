@@ -1,0 +1,256 @@
+"""Counts by five-minute windows: right, told once, and equal to the batch's, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows import failpoints, stream
+from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+
+STREAMING = Path(stream.__file__).parent / "streaming"
+STEPS = {name for name in failpoints.names(STREAMING) if name.startswith(("windows.", "outbox."))}
+TURNING_POINTS = {"windows.committed", "outbox.sent"}
+FIVE = timedelta(minutes=5)
+Window = tuple[int, datetime]
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+def _start(moment: datetime) -> datetime:
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return moment - since % FIVE
+
+
+def _counted(events: Iterable[Mapping[str, Any]]) -> Counter[Window]:
+    """The model in a line: events per user and five minutes."""
+    return Counter((e["user_id"], _start(datetime.fromisoformat(e["event_time"]))) for e in events)
+
+
+def _published(topics: Topics) -> Counter[Window]:
+    return Counter({window: count for window, (count, _, _) in topics.counts().items()})
+
+
+def _assert_told_once(topics: Topics) -> None:
+    """The topic holds every revision of every window, from the first to the published one, in order."""
+    told, published = topics.told(), topics.counts()
+    for window, revisions in told.items():
+        assert [revision for _, revision, _ in revisions] == list(range(1, len(revisions) + 1)), window
+        last = revisions[-1]
+        assert published.get(window, (0, last[1], last[2])) == last, window
+    assert published.keys() <= told.keys()
+
+
+def test_events_are_counted_in_their_window_and_each_revision_is_told_once(topics: Topics) -> None:
+    events = [topics.event(number, minutes=number / 10, user_id=1 + number % 3) for number in range(300)]
+    topics.send([*events, *events[:20], topics.event(900), topics.event(901, event_type="page_view")])
+    topics.stream()
+    later = [topics.event(number, minutes=number - 1000, user_id=2) for number in range(1000, 1010)]
+    topics.send(later, partition=1)
+    topics.stream()
+
+    assert _published(topics) == _counted([*events, *later])
+    _assert_told_once(topics)
+    assert topics.rows("select count(*) from ops.outbox") == [(0,)]
+
+
+def test_page_views_and_clicks_and_visitors_are_not_counted(topics: Topics) -> None:
+    view = {"path": "/", "referrer": None, "title": "t", "duration_ms": 5}
+    topics.send([topics.event(1, user_id=7) | view], topic="page_views")
+    topics.send([topics.event(2, user_id=7) | {"element": "a", "x": 1, "y": 2}], topic="clicks")
+    topics.send([topics.event(3)])
+
+    assert topics.stream().rows == 3
+
+    assert topics.counts() == {}
+    assert topics.told() == {}
+
+
+def test_a_copy_that_takes_an_events_place_moves_its_count_to_another_window(topics: Topics) -> None:
+    behind, before = topics.event(1, minutes=40, user_id=5), topics.event(1, minutes=10, user_id=5)
+    topics.send([behind], partition=1)
+    topics.stream()
+    topics.send([before], partition=0)
+    topics.stream()
+
+    assert _published(topics) == _counted([before])
+    again = topics.event(2, minutes=40, user_id=5)
+    topics.send([again], partition=2)
+    topics.stream()
+    assert _published(topics) == _counted([before, again])
+    assert [count for count, _, _ in topics.told()[(5, _start(_time(again)))]] == [1, 0, 1]
+    _assert_told_once(topics)
+
+
+def test_a_window_is_final_once_the_watermark_has_passed_it_by_the_lateness(topics: Topics) -> None:
+    old = [topics.event(number, minutes=180, user_id=number) for number in range(3)]
+    new = [topics.event(10 + number, minutes=1, user_id=number) for number in range(3)]
+    for partition in range(3):
+        topics.send([old[partition]], partition)
+    topics.stream()
+    assert {final for _, _, final in topics.counts().values()} == {False}
+    for partition in range(3):
+        topics.send([new[partition]], partition)
+    topics.stream()
+    topics.stream()
+
+    assert {(start, final) for (_, start), (_, _, final) in topics.counts().items()} == {
+        (_start(_time(old[0])), True),
+        (_start(_time(new[0])), False),
+    }
+    _assert_told_once(topics)
+
+
+def test_what_comes_too_late_for_its_window_is_counted_by_the_batch_with_a_higher_revision(
+    topics: Topics,
+) -> None:
+    old = topics.event(1, minutes=200, user_id=5)
+    for partition in range(3):
+        topics.send([topics.event(10 + partition, minutes=1, user_id=5)], partition)
+    topics.send([old])
+    topics.stream()
+    late = [topics.event(number, minutes=200, user_id=5) for number in (2, 3)]
+    topics.send(late, partition=1)
+    topics.stream()
+    window = (5, _start(_time(old)))
+    before = topics.counts().get(window, (0, 0, True))[0]
+    assert before < 3
+    assert len(topics.numbers()) == 6
+
+    topics.batch()
+    assert all(result.passed for result in topics.reconcile())
+
+    assert topics.counts()[window][0] == 3
+    assert topics.counts()[window][2] is True
+    _assert_told_once(topics)
+
+
+def test_stream_and_batch_in_turns_count_alike_and_nothing_is_found(topics: Topics) -> None:
+    sent: list[dict[str, Any]] = []
+    for turn, take_in in enumerate((topics.batch, topics.stream, topics.batch, topics.stream)):
+        events = [
+            topics.event(100 * turn + number, minutes=7 * number, user_id=number % 5) for number in range(50)
+        ]
+        topics.send(events, partition=turn % 3)
+        sent += events
+        take_in()
+    topics.batch()
+
+    results = topics.reconcile()
+
+    assert results
+    assert all(result.passed for result in results)
+    assert _published(topics) == _counted(sent)
+    assert topics.reconcile() == []
+
+
+def test_a_count_that_is_wrong_is_found_told_and_made_right(topics: Topics) -> None:
+    events = [topics.event(number, minutes=number, user_id=3) for number in range(60)]
+    topics.send(events)
+    topics.stream()
+    with psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as connection:
+        connection.execute(
+            "update analytics.user_event_counts set event_count = event_count + 2 "
+            "where window_start = (select max(window_start) from analytics.user_event_counts)"
+        )
+    topics.batch()
+
+    (failed,) = (result for result in topics.reconcile() if not result.passed)
+
+    assert (failed.table, failed.failing_rows) == ("user_event_counts", 1)
+    assert "counted 1 windows differently" in failed.message
+    assert _published(topics) == _counted(events)
+    _assert_told_once(topics)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in TURNING_POINTS else pytest.param(name, marks=pytest.mark.full)
+        for name in sorted(STEPS)
+    ],
+)
+def test_a_kill_between_counting_and_telling_tells_every_revision_once(topics: Topics, name: str) -> None:
+    events = [topics.event(number, minutes=number % 30, user_id=number % 4) for number in range(200)]
+    topics.send(events[:100], partition=1)
+    topics.stream()
+    topics.send(events[100:], partition=2)
+
+    assert topics.die("stream", name) == -signal.SIGKILL
+    topics.stream()
+
+    assert _published(topics) == _counted(events)
+    _assert_told_once(topics)
+    topics.batch()
+    assert all(result.passed for result in topics.reconcile())
+    assert _published(topics) == _counted(events)
+    assert topics.left_over() == []
+
+
+def test_a_warehouse_made_anew_tells_a_topic_that_has_more_than_it_wrote(topics: Topics) -> None:
+    topics.send([topics.event(number, user_id=number) for number in range(5)])
+    topics.stream()
+    with psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as connection:
+        connection.execute("alter table ops.outbox alter column sequence restart with 1")
+    more = [topics.event(10 + number, user_id=10 + number) for number in range(3)]
+    topics.send(more)
+    topics.stream()
+
+    assert len(topics.told()) == 8
+    _assert_told_once(topics)
+
+
+# ------------------------------------------------------------------------------------------------ arithmetic
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MOMENTS = st.integers(-100_000, 300).map(lambda seconds: NOW + timedelta(seconds=seconds))
+PARTITIONS = st.lists(
+    st.builds(Progress, st.none() | MOMENTS, st.integers(0, 1200).map(lambda s: timedelta(seconds=s))),
+    max_size=6,
+)
+
+
+@given(PARTITIONS, st.none() | MOMENTS)
+def test_the_watermark_is_the_slowest_partition_that_is_not_idle(
+    partitions: list[Progress], before: datetime | None
+) -> None:
+    found = watermark(partitions, NOW, before)
+
+    awake = [p.latest for p in partitions if p.idle < IDLE_AFTER]
+    if None in awake:
+        expected = before
+    else:
+        slowest = min([latest for latest in awake if latest] or [NOW - IDLE_AFTER])
+        expected = max(slowest, before or slowest)
+    assert found == expected
+
+
+@given(PARTITIONS, MOMENTS, MOMENTS)
+def test_the_watermark_never_goes_back_and_more_events_never_hold_it_back(
+    partitions: list[Progress], before: datetime, event: datetime
+) -> None:
+    found = watermark(partitions, NOW, before)
+    assert found is not None
+    assert found >= before
+    moved = [Progress(max(p.latest, event) if p.latest else p.latest, p.idle) for p in partitions]
+    after = watermark(moved, NOW, before)
+    assert after is not None
+    assert after >= found
+
+
+def _time(event: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["event_time"])
