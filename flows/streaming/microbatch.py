@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.build.inputs import partition_expression
@@ -20,15 +21,15 @@ from flows.landed import LANDED_ON
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.manifest import LakeFile
-from flows.streaming import counts
+from flows.streaming import counts, rules
 from flows.streaming.consumer import Records
 from flows.streaming.counts import Counts
 from flows.streaming.journal import Journaled
 from flows.streaming.route import Route
 from flows.streaming.seen import Seen
 from transforms import engine
-from transforms.contract import Layer, Table
-from transforms.engine import DEAD_LETTER_REASON, quoted
+from transforms.contract import Layer, SourceEntity, Table
+from transforms.engine import DEAD_LETTER_REASON, quoted, text_literal
 
 _LANDED = (
     pa.field("_batch_id", pa.string()),
@@ -47,6 +48,9 @@ class _Staged:
     letters: Sequence[DeadLetter]
     latest: Mapping[int, datetime]
     """Kafka partition → the latest event time in it."""
+    entity: SourceEntity
+    landed: pa.Table
+    """The raw records, each at the place that `_seq` says."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ class MicroBatches:
     same offsets are read again; a crash after it leaves nothing to be done:
 
     1. A raw file a topic in the lake, final and trusted by nobody yet.
-    2. The staging models of the topics and the facts made of them run over exactly these records.
+    2. The staging models of the topics and the facts made of them run over exactly these records. What a
+       model can't read, and what breaks a rule that judges a row by itself, becomes a dead letter.
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
        tie-break counts, as in the batch. What is left is remembered, and counted by the windowed tables.
     4. COPY of it into an unlogged table of this process.
@@ -124,6 +129,7 @@ class MicroBatches:
         self._leaves = leaves
         spill = services.lake.root / ".spill"
         self._duckdb = engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill)
+        self._rules = {table.name: rules.row_rules(table) for table in route.facts}
         self._seen = {table.name: Seen(self._duckdb, table, route.identity) for table in route.facts}
 
     def close(self) -> None:
@@ -145,8 +151,9 @@ class MicroBatches:
         failpoint("stream.raw_written")
         step("raw")
         staged = {name: self._stage(cursor, name, rows) for name, rows in landed.items()}
-        batch.letters = [letter for one in staged.values() for letter in one.letters]
-        batch.contents = [self._content(cursor, table, staged) for table in self._route.facts]
+        letters = [letter for one in staged.values() for letter in one.letters]
+        batch.contents = [self._content(cursor, table, staged, letters) for table in self._route.facts]
+        batch.letters = letters
         batch.journaled = [
             Journaled(
                 batch.batch_id,
@@ -199,30 +206,26 @@ class MicroBatches:
             windows[WHOLE] += rest  # what can't be read belongs to no window that anybody knows
         letters = []
         if computed.dead_letters is not None:
-            for seq, reason in computed.dead_letters.project(f"_seq, {DEAD_LETTER_REASON}").fetchall():
-                (row,) = rows.slice(int(seq), 1).to_pylist()
-                letters.append(
-                    DeadLetter(
-                        source=entity.source,
-                        entity=entity.name,
-                        reason=str(reason),
-                        payload=row["value"] or b"",
-                        received_at=row["_landed_at"],
-                        topic=row["topic"],
-                        kafka_partition=row["kafka_partition"],
-                        kafka_offset=row["kafka_offset"],
-                        batch_id=row["_batch_id"],
-                        seq=row["_seq"],
-                    )
-                )
-        return _Staged(table, computed.rows, windows, letters, counts.latest(computed.rows, table))
+            refused = computed.dead_letters.project(f"_seq, {DEAD_LETTER_REASON}").fetchall()
+            letters = [_letter(entity, rows, int(seq), str(reason)) for seq, reason in refused]
+        latest = counts.latest(computed.rows, table)
+        return _Staged(table, computed.rows, windows, letters, latest, entity, rows)
 
-    def _content(self, cursor: DuckDBPyConnection, table: Table, staged: Mapping[str, _Staged]) -> Content:
+    def _content(
+        self,
+        cursor: DuckDBPyConnection,
+        table: Table,
+        staged: Mapping[str, _Staged],
+        letters: list[DeadLetter],
+    ) -> Content:
         """Steps 2 and 3 for one published table: its rows stay in a temporary table of the cursor."""
         seen = self._seen[table.name]
         rows_of: dict[str, Any] = {one.table.name: one.rows for one in staged.values()}
         computed = engine.compute(table, cursor, {name: rows_of.get(name) for name in table.upstreams})
         cursor.execute(f"create or replace temp table {seen.fresh} as {computed.rows.sql_query()}")
+        place = (*self._route.identity, *table.tie_break)
+        for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
+            letters += self._broken(staged.values(), dict(zip(place, key, strict=True)), reason)
         given = self._windows(cursor, table)
         seen.cover(self._services.warehouse, given, self._leaves[table.name])
         gone = seen.settle(cursor)
@@ -230,6 +233,20 @@ class MicroBatches:
         rows = sum(left.values())
         copies = sum(given.values()) - rows + len(gone)
         return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh))
+
+    def _broken(
+        self, staged: Iterable[_Staged], place: Mapping[str, Any], reason: str
+    ) -> Iterator[DeadLetter]:
+        """The record of a row that broke a rule: of the topic whose staged rows hold it."""
+        same = " and ".join(f"{quoted(name)} = {text_literal(str(value))}" for name, value in place.items())
+        for one in staged:
+            if one.rows.filter(same).limit(1).fetchall():
+                of_record = pc.and_(
+                    *(pc.equal(one.landed[name], place[name]) for name in ("kafka_partition", "kafka_offset"))
+                )
+                (seq,) = one.landed.filter(of_record)["_seq"].to_pylist()
+                yield _letter(one.entity, one.landed, seq, reason)
+                return
 
     def _counts(
         self, cursor: DuckDBPyConnection, staged: Mapping[str, _Staged], contents: Sequence[Content]
@@ -255,3 +272,19 @@ class MicroBatches:
         key = partition_expression(table.partition) if table.partition else "''"
         rows = cursor.table(self._seen[table.name].fresh).aggregate(f"{key}, count(*)", key).fetchall()
         return dict(rows)
+
+
+def _letter(entity: SourceEntity, landed: pa.Table, seq: int, reason: str) -> DeadLetter:
+    (row,) = landed.slice(seq, 1).to_pylist()
+    return DeadLetter(
+        source=entity.source,
+        entity=entity.name,
+        reason=reason,
+        payload=row["value"] or b"",
+        received_at=row["_landed_at"],
+        topic=row["topic"],
+        kafka_partition=row["kafka_partition"],
+        kafka_offset=row["kafka_offset"],
+        batch_id=row["_batch_id"],
+        seq=row["_seq"],
+    )

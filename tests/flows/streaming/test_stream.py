@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
 from tests.flows.streaming.topics import Topics, without_copies
 from tests.house import House
+from transforms.contract import Rule, RuleKind
 
 STREAMING = Path(stream.__file__).parent / "streaming"
 TURNING_POINTS = {"stream.raw_written", "stream.before_commit", "stream.committed", "stream.landed"}
@@ -65,6 +67,29 @@ def test_what_is_no_event_is_a_dead_letter_with_its_bytes_and_the_rest_goes_on(t
     assert [(offset, bytes(payload)) for offset, payload in letters] == list(enumerate(bad, start=1))
     topics.batch()
     assert topics.rows("select count(*) from ops.dead_letter") == [(len(bad),)]
+
+
+def test_a_row_that_breaks_a_rule_of_its_own_is_never_seen_but_a_dead_letter(topics: Topics) -> None:
+    way = topics.way
+    (fact,) = way.facts
+    known = Rule(
+        "known_event_type",
+        "accepted_values",
+        RuleKind.ACCURACY,
+        {"column": "event_type", "values": ["login"]},
+    )
+    strict = replace(way, facts=(replace(fact, expect=(*fact.expect, known)),))
+    topics.send([topics.event(1, user_id=1), topics.event(2, user_id=1, event_type="logout")])
+
+    tally = topics.stream(way=strict)
+
+    assert (tally.rows, tally.dead_letters) == (1, 1)
+    assert topics.numbers() == [(1, 0, 0)]
+    assert [count for count, _, _ in topics.counts().values()] == [1]
+    ((offset, payload, reason),) = topics.rows("select kafka_offset, payload, reason from ops.dead_letter")
+    assert (offset, json.loads(bytes(payload))["event_type"]) == (1, "logout")
+    assert reason.startswith("it breaks the rule known_event_type of fct_events")
+    assert len(topics.raw_places()) == 2
 
 
 def test_of_two_copies_the_lower_partition_counts_whichever_comes_first(topics: Topics) -> None:

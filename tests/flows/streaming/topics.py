@@ -122,13 +122,13 @@ class Topics:
             producer.poll(0)
         assert producer.flush(30) == 0
 
-    def stream(self, services: Services | None = None, **options: Any) -> Tally:
+    def stream(self, services: Services | None = None, *, way: Route | None = None, **options: Any) -> Tally:
         """Take in all that is there."""
         services = services or self.world.services()
         with services.lake:
             return stream.run(
                 services,
-                self.way,
+                way or self.way,
                 stop=threading.Event(),
                 until_idle=True,
                 seconds=60,
