@@ -34,7 +34,8 @@ LAND_EVERY_SECONDS = 60.0
 LAND_AFTER_BATCHES = 300
 """Micro-batches whose raw files are landed as one at the latest then: small files stay few."""
 KEEP_EVERY_SECONDS = 0.5
-"""How soon a windowed count shows what was added to it."""
+KEEP_BEHIND_SECONDS = 5.0
+"""How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
 _WAIT_SECONDS = 0.05
 """How long a micro-batch gathers messages when few come."""
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -90,11 +91,13 @@ class _Chore:
         self._begun = time.monotonic()
         self._doing: Future[object] | None = None
 
-    def when_due(self, *, is_urgent: bool = False) -> bool:
-        """Begin it if it is time and it is not being done; says whether it began."""
+    def when_due(self, *, is_urgent: bool = False, every: float | None = None) -> bool:
+        """Begin it if it is time (`every` so many seconds for now) and it is not being done; says whether it
+        began.
+        """
         if self._doing is not None and self._doing.done():
             self.finish()
-        is_due = is_urgent or time.monotonic() - self._begun >= self._every
+        is_due = is_urgent or time.monotonic() - self._begun >= (every or self._every)
         if not is_due or self._doing is not None:
             return False
         self._begun = time.monotonic()
@@ -160,7 +163,7 @@ class _Session:
                 if self._unlanded and landing.when_due(is_urgent=self._unlanded >= LAND_AFTER_BATCHES):
                     self._unlanded = 0
                     batches.tidy()
-                keeping.when_due()
+                keeping.when_due(every=KEEP_BEHIND_SECONDS if consumer.is_behind else None)
             self._settle()
             landing.finish()
             keeping.finish()

@@ -17,7 +17,7 @@ from flows.stores.ledger import PartitionState
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED
 from flows.streaming import counts
-from flows.streaming.windows import CORRECTED, LATE, Names
+from flows.streaming.windows import Names
 from transforms.contract import Table
 from transforms.engine import quoted
 from warehouse_ddl.statements import bounds
@@ -99,8 +99,8 @@ def compare_counts(
     parts = names.parts()
     low, high = map(sql.Literal, bounds(table, window))
     query = sql.SQL(
-        "SELECT {shown} FROM (SELECT {listed} FROM {leaf} UNION ALL "
-        "SELECT {listed} FROM {additions} WHERE {start} >= {low} AND {start} < {high}) AS added"
+        "SELECT {shown} FROM (SELECT {listed} FROM {leaf} UNION ALL (SELECT {listed} FROM {additions} "
+        "UNION ALL SELECT {listed} FROM {late}) ) AS added WHERE {start} >= {low} AND {start} < {high}"
     ).format(
         shown=sql.SQL(", ").join(_in_postgres(table, name) for name in columns),
         listed=sql.SQL(", ").join(map(sql.Identifier, columns)),
@@ -126,14 +126,15 @@ def compare_counts(
 def correct_counts(connection: Connection[Any], table: Table, window: str, added: pa.Table) -> None:
     """Hand to the keeper what has to be added, and what came too late for its window: the lake counts it."""
     low, high = map(sql.Literal, bounds(table, window))
+    listed = sql.SQL(", ").join(map(sql.Identifier, Names(table).added_columns))
     with connection.transaction():
         connection.execute(
             sql.SQL(
-                "UPDATE {additions} SET kind = %s WHERE kind = %s AND {start} >= {low} AND {start} < {high}"
-            ).format(low=low, high=high, **Names(table).parts()),
-            (CORRECTED, LATE),
+                "WITH late AS (DELETE FROM {late} WHERE {start} >= {low} AND {start} < {high} RETURNING *) "
+                "INSERT INTO {additions} ({listed}, is_correction) SELECT {listed}, true FROM late"
+            ).format(low=low, high=high, listed=listed, **Names(table).parts())
         )
-        counts.enter(connection, table, added, kind=CORRECTED)
+        counts.enter(connection, table, added, is_correction=True)
 
 
 def compared(table: Table) -> tuple[str, ...]:

@@ -102,6 +102,11 @@ class StreamConsumer:
         return bool(ours) and ours <= self._at_end
 
     @property
+    def is_behind(self) -> bool:
+        """Whether so much is waiting that whole micro-batches come at once."""
+        return self._wanted >= MOST_MESSAGES // 4
+
+    @property
     def lag(self) -> int:
         """Messages that wait in our partitions, as far as the broker has told."""
         waiting = 0

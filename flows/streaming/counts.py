@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection, sql
 
 from flows.build.inputs import partition_expression
-from flows.streaming.windows import STREAMED, Names
+from flows.streaming.windows import Names
 from transforms import engine
 from transforms.contract import Table
 from transforms.engine import quoted
@@ -84,14 +84,16 @@ def returned(counts: Sequence[Counts]) -> list[sql.Composable]:
     return list(found.values())
 
 
-def enter(connection: Connection[Any], table: Table, added: pa.Table, kind: str = STREAMED) -> None:
-    """Append additions, in the caller's transaction."""
+def enter(connection: Connection[Any], table: Table, added: pa.Table, *, is_correction: bool = False) -> None:
+    """Append additions, in the caller's transaction. A correction is right whenever it comes; other additions
+    can be too late for their window.
+    """
     if not added.num_rows:
         return
     names = Names(table)
     content = io.BytesIO()
     rows = added.select(list(names.added_columns)).append_column(
-        "kind", pa.repeat(pa.scalar(kind), added.num_rows)
+        "is_correction", pa.repeat(pa.scalar(is_correction), added.num_rows)
     )
     pa_csv.write_csv(rows, content, pa_csv.WriteOptions(include_header=False))
     listed = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))

@@ -29,6 +29,7 @@ class Keeper:
         self._connection: Connection[Any] = self._opened.enter_context(services.warehouse.connect())
         self._kept: set[str] = set()
         self._emitters: dict[str, Emitter] = {}
+        self._merged = 0
         for table in route.windows:
             windows.prepare(self._connection, table)
 
@@ -51,6 +52,10 @@ class Keeper:
         settings = self._services.settings
         entity = self._route.counted(table).table
         revisions = windows.merge(self._connection, table, entity, settings.now())
+        self._merged += revisions
+        if self._merged >= windows.VACUUM_AFTER:
+            windows.vacuum(self._connection, table)
+            self._merged = 0
         topic = table.windowed.topic
         if topic not in self._emitters:
             self._emitters[topic] = Emitter(

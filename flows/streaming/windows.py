@@ -21,9 +21,8 @@ from flows.stores.warehouse import PUBLISHED
 from flows.streaming.watermark import Progress, watermark
 from transforms.contract import IS_FINAL, REVISION, Table, Windowed
 
-STREAMED, LATE, CORRECTED = "streamed", "late", "corrected"
-"""What an addition is: of a micro-batch; of one, for a window that is final (the batch will count it); of the
-batch, which is right whenever it comes."""
+VACUUM_AFTER = 100_000
+"""Merged additions after which their table is vacuumed: it is read whole by every merge."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,13 @@ class Names:
 
     @property
     def additions(self) -> sql.Identifier:
-        """`ops.<table>_added`: key, end, what is added, which kind of addition it is."""
+        """`ops.<table>_added`: key, end, what is added, and whether that is a correction of the batch."""
         return sql.Identifier("ops", f"{self.table.name}_added")
+
+    @property
+    def late(self) -> sql.Identifier:
+        """`ops.<table>_late`: what came too late for its window; the batch will count it."""
+        return sql.Identifier("ops", f"{self.table.name}_late")
 
     @property
     def vanished(self) -> sql.Identifier:
@@ -66,6 +70,7 @@ class Names:
         return {
             "table": sql.Identifier(PUBLISHED, table.name),
             "additions": self.additions,
+            "late": self.late,
             "vanished": self.vanished,
             "keys": sql.SQL(", ").join(keys),
             "same": same,
@@ -88,12 +93,13 @@ class Names:
 def prepare(connection: Connection[Any], table: Table) -> Names:
     """Make what belongs to a windowed table beside itself, where it is not there yet."""
     names = Names(table)
+    beside = (
+        (names.additions, names.added_columns),
+        (names.late, names.added_columns),
+        (names.vanished, (*table.key, REVISION)),
+    )
     with Ledger(connection).locked("windows", table.name):
-        for target, kind in ((names.additions, "added"), (names.vanished, "vanished")):
-            columns = [
-                *table.key,
-                *((names.windowed.end, names.windowed.adds) if kind == "added" else (REVISION,)),
-            ]
+        for target, columns in beside:
             connection.execute(
                 sql.SQL("CREATE TABLE IF NOT EXISTS {} AS SELECT {} FROM {} LIMIT 0").format(
                     target,
@@ -102,8 +108,8 @@ def prepare(connection: Connection[Any], table: Table) -> Names:
                 )
             )
         connection.execute(
-            sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS kind text NOT NULL DEFAULT {}").format(
-                names.additions, sql.Literal(STREAMED)
+            sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS is_correction boolean NOT NULL").format(
+                names.additions
             )
         )
     return names
@@ -115,7 +121,7 @@ def merge(connection: Connection[Any], table: Table, entity: str, now: datetime)
     To be called by the keeper alone. In one transaction, which publishes of the table wait for:
 
     1. The watermark goes on.
-    2. What micro-batches added to windows that are final is put aside: the batch counts it.
+    2. What micro-batches added to windows that are final is put aside: the batch counts it, and corrects.
     3. The rest is added up by window and merged. A count that falls to zero goes; its revision is kept.
     4. Windows that the watermark has passed by the lateness become final, if a stream ever added to them.
     5. Each row of 3 and 4 is a revision, and a message in the outbox.
@@ -132,6 +138,12 @@ def merge(connection: Connection[Any], table: Table, entity: str, now: datetime)
         failpoint("windows.before_commit")
     failpoint("windows.committed")
     return revisions
+
+
+def vacuum(connection: Connection[Any], table: Table) -> None:
+    """Let merged additions and sent messages make room: their tables would be read through them."""
+    for target in (Names(table).additions, sql.Identifier("ops", "outbox")):
+        connection.execute(sql.SQL("VACUUM {}").format(target))
 
 
 def open_windows(connection: Connection[Any], table: Table) -> int:
@@ -177,24 +189,23 @@ def _add(
     connection: Connection[Any], table: Table, parts: dict[str, sql.Composable], passed: datetime | None
 ) -> int:
     """Steps 2 and 3."""
-    if passed is not None:
-        connection.execute(
-            sql.SQL("UPDATE {additions} SET kind = %s WHERE kind = %s AND {end} <= %s").format(**parts),
-            (LATE, STREAMED, passed),
-        )
     fallen = connection.execute(
-        sql.SQL("SELECT DISTINCT {keys} FROM {additions} WHERE kind <> %s AND {adds} < 0").format(**parts),
-        (LATE,),
+        sql.SQL("SELECT DISTINCT {keys} FROM {additions} WHERE {adds} < 0").format(**parts)
     ).fetchall()
     merged = connection.execute(
         sql.SQL(
             """
-            WITH taken AS (
-                DELETE FROM {additions} WHERE kind <> %(late)s RETURNING {keys}, {end}, {adds}
+            WITH taken AS (DELETE FROM {additions} RETURNING {keys}, {end}, {adds}, is_correction),
+            judged AS (
+                SELECT *, NOT is_correction AND coalesce({end} <= %(passed)s, false) AS is_late FROM taken
+            ),
+            aside AS (
+                INSERT INTO {late} ({keys}, {end}, {adds}) SELECT {keys}, {end}, {adds} FROM judged
+                WHERE is_late
             ),
             s AS (
-                SELECT {keys}, {end}, sum({adds})::bigint AS {adds} FROM taken GROUP BY {keys}, {end}
-                HAVING sum({adds}) <> 0
+                SELECT {keys}, {end}, sum({adds})::bigint AS {adds} FROM judged WHERE NOT is_late
+                GROUP BY {keys}, {end} HAVING sum({adds}) <> 0
             ),
             back AS (DELETE FROM {vanished} v USING s WHERE {same} RETURNING v.*),
             merged AS (
@@ -210,7 +221,7 @@ def _add(
             INSERT INTO ops.outbox (topic, key, value) SELECT {topic}, {message} FROM merged
             """
         ).format(**parts),
-        {"late": LATE, "passed": passed},
+        {"passed": passed},
     ).rowcount
     if fallen:
         _let_vanish(connection, table, parts, fallen)
