@@ -5,19 +5,24 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import failpoints, stream
+from flows.streaming import counts
+from flows.streaming.keeper import Keeper
 from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
 from tests.flows.streaming.topics import Topics
 from tests.house import House
+from transforms import engine, registry
 
 STREAMING = Path(stream.__file__).parent / "streaming"
 STEPS = {name for name in failpoints.names(STREAMING) if name.startswith(("windows.", "outbox."))}
@@ -201,6 +206,23 @@ def test_a_kill_between_counting_and_telling_tells_every_revision_once(topics: T
     assert topics.left_over() == []
 
 
+def test_a_keeper_that_is_gone_is_followed_by_another_stream(topics: Topics) -> None:
+    services = topics.world.services()
+    with services.lake, closing(Keeper(services, topics.way)) as keeper:
+        topics.send([topics.event(1, user_id=1)])
+        topics.stream()
+        assert keeper.keep() == 0  # the stream kept, and left
+        topics.send([topics.event(2, user_id=1)])
+        topics.stream()
+        assert topics.told()[(1, _start(topics.began))] == [(1, 1, False)]  # this one is the keeper now
+        assert keeper.keep() == 1
+    topics.send([topics.event(3, user_id=1)])
+    topics.stream()
+
+    assert [count for count, _, _ in topics.told()[(1, _start(topics.began))]] == [1, 2, 3]
+    _assert_told_once(topics)
+
+
 def test_a_warehouse_made_anew_tells_a_topic_that_has_more_than_it_wrote(topics: Topics) -> None:
     topics.send([topics.event(number, user_id=number) for number in range(5)])
     topics.stream()
@@ -250,6 +272,33 @@ def test_the_watermark_never_goes_back_and_more_events_never_hold_it_back(
     after = watermark(moved, NOW, before)
     assert after is not None
     assert after >= found
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.none() | st.integers(1, 3), MOMENTS), max_size=30),
+    st.integers(1, 30),
+)
+def test_however_events_are_cut_into_micro_batches_they_add_up_to_the_same_counts(
+    events: list[tuple[int | None, datetime]], size: int
+) -> None:
+    table = registry.table("user_event_counts")
+    upstream = registry.table("stg_events__user_events")
+    added: Counter[Window] = Counter()
+    with closing(engine.connect()) as connection:
+        for first in range(0, len(events), size):
+            users, moments = zip(*events[first : first + size], strict=True)
+            rows = pa.table(
+                {
+                    "user_id": pa.array(users, pa.int64()),
+                    "event_time": pa.array(moments, pa.timestamp("us", tz="UTC")),
+                }
+            )
+            for row in counts.count(connection, table, upstream, connection.from_arrow(rows)).to_pylist():
+                assert row["window_end"] == row["window_start"] + FIVE
+                added[row["user_id"], row["window_start"]] += row["event_count"]
+
+    assert added == Counter((user, _start(moment)) for user, moment in events if user is not None)
 
 
 def _time(event: Mapping[str, Any]) -> datetime:
