@@ -72,7 +72,7 @@ judged as materialized (
             when event_id is null then 'event_id is missing or no UUID'
             when event_time is null then 'event_time is missing or no ISO 8601 time with an offset'
             when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
-            when event_time > _landed_at + interval 1 day then 'event_time is more than a day after its arrival'
+            when event_time > _landed_at + interval 5 minutes then 'event_time is more than 5 minutes after its arrival'
             when event.user_id is not null and user_id is null then 'user_id is no integer of 64 bits'
             when event.duration_ms is not null and duration_ms is null then 'duration_ms is no integer'
             when without_strings is null then null
