@@ -81,11 +81,12 @@ judged as materialized (
     from typed
 ),
 
--- Only keys that come twice are compared: a window over every row would cost twice as much.
+-- Only keys that come twice are compared: a window over every row would cost twice as much. A record that was replayed is twice at its place:
+-- of those copies the one that was landed first counts.
 repeated as (
     select
         event_id,
-        min({'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset}) as first_copy
+        min({'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset, 'landed_at': _landed_at}) as first_copy
     from judged
     where dead_letter_reason is null
     group by event_id
@@ -111,4 +112,4 @@ from judged
 left join repeated on judged.event_id = repeated.event_id and judged.dead_letter_reason is null
 where
     repeated.event_id is null
-    or {'kafka_partition': judged.kafka_partition, 'kafka_offset': judged.kafka_offset} = repeated.first_copy
+    or {'kafka_partition': judged.kafka_partition, 'kafka_offset': judged.kafka_offset, 'landed_at': judged._landed_at} = repeated.first_copy
