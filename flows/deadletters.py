@@ -26,6 +26,8 @@ from flows.stores.manifest import LakeFile
 from transforms import registry
 from transforms.contract import Table
 
+STREAMED = "stream-"
+"""What the names of micro-batches begin with."""
 _COLUMNS = (
     "letter_id, source, entity, topic, kafka_partition, kafka_offset, batch_id, seq, reason, payload, "
     "received_at, status, replayed_at, replayed_as, replayed_sha256"
@@ -206,6 +208,15 @@ def waiting(connection: Connection[Any], entity: str | None = None) -> list[str]
     return [letter for (letter,) in rows]
 
 
+def known_times(letters: Iterable[Stored]) -> dict[str, datetime]:
+    """The time that all rows of a micro-batch carry, by batch: its letters have it too."""
+    return {
+        letter.batch_id: letter.received_at
+        for letter in letters
+        if letter.batch_id is not None and letter.batch_id.startswith(STREAMED)
+    }
+
+
 def load(connection: Connection[Any], letters: Sequence[str]) -> list[Stored]:
     """These letters as they are now, with their bytes."""
     with connection.cursor(row_factory=class_row(Stored)) as cursor:
@@ -229,23 +240,47 @@ def mark_replayed(
 
 
 def landed_rows(
-    connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile], wanted: Iterable[tuple[str, int]]
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    files: Sequence[LakeFile],
+    wanted: Iterable[tuple[str, int]],
+    received: Mapping[str, datetime] | None = None,
 ) -> DuckDBPyRelation | None:
-    """The raw rows at these places (batch, row); None when there is no file they could be in."""
+    """The raw rows at these places (batch, row); None when there is no file they could be in.
+
+    `received`: of batches whose rows all carry one known time, that time: it spares reading all history.
+    """
     places = sorted(wanted)
-    batches = {batch for batch, _ in places}
-    # A file is named after its batch; only a compaction hides where a batch went.
-    named = [file for file in files if any(batch in file.path for batch in batches)] or list(files)
+    named = {
+        file.path: file
+        for batch in {batch for batch, _ in places}
+        for file in _files_of(batch, files, (received or {}).get(batch))
+    }
     if not named:
         return None
     connection.execute("create or replace temp table wanted (batch varchar, seq bigint)")
     connection.execute(
         "insert into wanted select unnest(?), unnest(?)", [[b for b, _ in places], [s for _, s in places]]
     )
-    connection.register("landed", lake.read(connection, named))
+    connection.register("landed", lake.read(connection, named.values()))
     return connection.sql(
         "select raw.* from landed as raw semi join wanted on _batch_id = batch and _seq = seq"
     )
+
+
+def _files_of(batch: str, files: Sequence[LakeFile], received_at: datetime | None) -> Sequence[LakeFile]:
+    """A file is named after its batch; only a roll-up and a compaction hide where a batch went."""
+    if named := [file for file in files if batch in file.path]:
+        return named
+    if received_at is None:
+        return files
+    return [
+        file
+        for file in files
+        if file.min is None
+        or file.max is None
+        or datetime.fromisoformat(file.min) <= received_at <= datetime.fromisoformat(file.max)
+    ]
 
 
 def _as_letters(

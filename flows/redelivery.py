@@ -184,7 +184,8 @@ class _Redelivery:
         if not isinstance(self._entity.read, Kafka) or not places:
             return {}
         with engine.connect(memory_limit=self._services.settings.memory_limit) as connection:
-            rows = deadletters.landed_rows(connection, self._services.lake, self._raw_files(), places)
+            times = deadletters.known_times(letters)
+            rows = deadletters.landed_rows(connection, self._services.lake, self._raw_files(), places, times)
             if rows is None:
                 return {}
             table = rows.to_arrow_table()

@@ -25,6 +25,7 @@ from flows.services import Services
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.consumer import GROUP, StreamConsumer
+from flows.streaming.dead_topics import DeadTopics
 from flows.streaming.journal import Fenced, Journal
 from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.route import Route, route
@@ -129,6 +130,7 @@ class _Session:
         self._progress = progress
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._consumer: StreamConsumer
+        self._dead_topics: DeadTopics
         self._showing: tuple[MicroBatch, Future[None]] | None = None
         self._landing: Future[Any] | None = None
         self._landed_at = time.monotonic()
@@ -148,6 +150,7 @@ class _Session:
             visible = Visible(self._services.warehouse, connection, shops)
             batches = MicroBatches(self._services, self._route, visible.leaves)
             opened.enter_context(closing(batches))
+            self._dead_topics = opened.enter_context(DeadTopics(self._services, self._route, self._progress))
             consumer = self._consumer = StreamConsumer(
                 self._route,
                 journal,
@@ -183,6 +186,7 @@ class _Session:
         (batch, shown), self._showing = self._showing, None
         shown.result()
         self._consumer.tell_broker(batch.records)
+        self._dead_topics.tell(batch.letters)
         since_then = time.perf_counter() - batch.stepped_at
         self._tally.add(batch, self._machine_time() - since_then - batch.records.oldest)
         self._unlanded += 1

@@ -69,7 +69,7 @@ def test_a_store_of_an_older_version_gets_what_it_lacks_and_keeps_its_letters(
     deadletters.enter(connection, [LETTER])
     connection.execute(
         "alter table ops.dead_letter drop column replayed_at, drop column replayed_as, "
-        "drop column replayed_sha256"
+        "drop column replayed_sha256, drop column forwarded_at"
     )
     for statement in bootstrap():
         connection.execute(statement.encode())
