@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -68,10 +69,18 @@ def parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", help="the dead letters, newest first, and how many for which reason")
     listing.add_argument("--entity", help="only this entity, e.g. events.clicks")
     listing.add_argument("--limit", type=int, default=20)
-    listing.set_defaults(command=_verb("flows.deadletters:list_command"))
+    listing.add_argument("--all", action="store_true", help="those that were replayed too")
+    listing.set_defaults(command=_verb("flows.dlq:list_command"))
     show = actions.add_parser("show", help="one dead letter with its bytes")
     show.add_argument("letter", help="its id, or the beginning of it")
-    show.set_defaults(command=_verb("flows.deadletters:show_command"))
+    show.set_defaults(command=_verb("flows.dlq:show_command"))
+    replay = actions.add_parser("replay", help="land dead letters again that can be read now")
+    replay.add_argument("letter", nargs="*", metavar="ID", help="only these; without one: all that wait")
+    replay.add_argument("--entity", help="only letters of this entity, e.g. events.clicks")
+    given = "the repaired bytes of the one letter"
+    replay.add_argument("--with", dest="with_file", type=Path, metavar="FILE", help=given)
+    replay.add_argument("--dry-run", action="store_true", help="say what would be read; change nothing")
+    replay.set_defaults(command=_verb("flows.dlq:replay_command"))
 
     lake = verbs.add_parser("lake", help="ask the lake with DuckDB")
     lake.add_argument("sql", nargs="?", help="a query; without one: a prompt")

@@ -2,18 +2,19 @@
 
 A letter's id comes from the record's place in its source, so the same record is entered once, however often
 it is met. The store is `ops.dead_letter`; who enters letters does it in the transaction that commits the
-rest.
+rest. A letter waits until its record was replayed (flows/redelivery.py); it waits again when a model rejects
+what was replayed.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import duckdb
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 from psycopg.rows import class_row
 
@@ -25,7 +26,13 @@ from flows.stores.manifest import LakeFile
 from transforms import registry
 from transforms.contract import Table
 
-_SHOWN_BYTES = 64 << 10
+STREAMED = "stream-"
+"""What the names of micro-batches begin with."""
+_COLUMNS = (
+    "letter_id, source, entity, topic, kafka_partition, kafka_offset, batch_id, seq, reason, payload, "
+    "received_at, status, replayed_at, replayed_as, replayed_sha256"
+)
+_OF_ENTITY = "(%(entity)s::text is null or %(entity)s in (entity, source || '.' || entity))"
 
 
 class Unreadable(Protocol):
@@ -57,6 +64,11 @@ class Stored:
     payload: bytes | None
     received_at: datetime
     status: str
+    replayed_at: datetime | None = None
+    replayed_as: str | None = None
+    """Batch that landed the record again."""
+    replayed_sha256: str | None = None
+    """Of the bytes that were landed then."""
 
     @property
     def place(self) -> str:
@@ -69,7 +81,11 @@ class Stored:
 
 
 def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
-    """Enter letters in the caller's transaction; returns how many were not there yet."""
+    """Enter letters in the caller's transaction; returns how many were not there yet.
+
+    A replayed letter stays replayed, however often its first bytes are met again. Only when the very row that
+    was landed for it is rejected it waits anew, with that row's bytes: the first ones are still in raw.
+    """
     rows = [
         (
             letter.letter_id,
@@ -90,10 +106,12 @@ def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
         return 0
     with connection.cursor() as cursor:
         cursor.executemany(
-            "insert into ops.dead_letter (letter_id, source, entity, topic, kafka_partition, kafka_offset, "
-            "batch_id, "
-            "seq, reason, payload, received_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-            "on conflict (letter_id) do nothing",
+            "insert into ops.dead_letter as known (letter_id, source, entity, topic, kafka_partition, "
+            "kafka_offset, batch_id, seq, reason, payload, received_at) "
+            "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict (letter_id) do update "
+            "set (batch_id, seq, reason, payload, status) = "
+            "(excluded.batch_id, excluded.seq, excluded.reason, excluded.payload, 'waiting') "
+            "where known.status = 'replayed' and known.replayed_as = excluded.batch_id",
             rows,
         )
         return max(0, cursor.rowcount)
@@ -119,7 +137,7 @@ def enter_unreadable(
         entity = declared.get(name)
         if entity is None or not reasons:
             continue
-        for place, row in _landed_rows(lake, ledger.files(name), set(reasons)):
+        for place, row in _as_letters(lake, ledger.files(name), set(reasons)):
             letters.append(
                 DeadLetter(
                     source=entity.source,
@@ -141,25 +159,29 @@ def enter_unreadable(
     return enter(connection, letters)
 
 
-def listed(connection: Connection[Any], entity: str | None = None, limit: int = 20) -> list[Stored]:
-    """The newest letters without their bytes; `entity` as `events.clicks`, or its second half."""
+def listed(
+    connection: Connection[Any], entity: str | None = None, limit: int = 20, *, replayed: bool = False
+) -> list[Stored]:
+    """The newest letters without their bytes; `entity` as `events.clicks`, or its second half. With
+    `replayed` those too that are done.
+    """
+    columns = _COLUMNS.replace(" payload,", " null::bytea as payload,")
     with connection.cursor(row_factory=class_row(Stored)) as cursor:
         return cursor.execute(
-            "select letter_id, source, entity, topic, kafka_partition, kafka_offset, batch_id, seq, reason, "
-            "null::bytea as payload, received_at, status from ops.dead_letter "
-            "where %(entity)s::text is null or %(entity)s in (entity, source || '.' || entity) "
-            "order by received_at desc, letter_id limit %(limit)s",
-            {"entity": entity, "limit": limit},
+            f"select {columns} from ops.dead_letter where {_OF_ENTITY} "
+            "and (%(replayed)s or status <> 'replayed') order by received_at desc, letter_id limit %(limit)s",
+            {"entity": entity, "limit": limit, "replayed": replayed},
         ).fetchall()
 
 
-def counted(connection: Connection[Any], entity: str | None = None) -> list[tuple[str, str, str, int]]:
+def counted(
+    connection: Connection[Any], entity: str | None = None, *, replayed: bool = False
+) -> list[tuple[str, str, str, int]]:
     """(entity, status, reason, letters), the most frequent first."""
     return connection.execute(
-        "select source || '.' || entity, status, reason, count(*) from ops.dead_letter "
-        "where %(entity)s::text is null or %(entity)s in (entity, source || '.' || entity) "
-        "group by 1, 2, 3 order by 4 desc, 1, 2, 3",
-        {"entity": entity},
+        f"select source || '.' || entity, status, reason, count(*) from ops.dead_letter where {_OF_ENTITY} "
+        "and (%(replayed)s or status <> 'replayed') group by 1, 2, 3 order by 4 desc, 1, 2, 3",
+        {"entity": entity, "replayed": replayed},
     ).fetchall()
 
 
@@ -167,10 +189,7 @@ def find(connection: Connection[Any], letter: str) -> Stored:
     """The letter whose id begins with `letter`. Raises FlowsError when there is none or more than one."""
     with connection.cursor(row_factory=class_row(Stored)) as cursor:
         found = cursor.execute(
-            "select letter_id, source, entity, topic, kafka_partition, kafka_offset, batch_id, seq, "
-            "reason, payload, "
-            "received_at, status from ops.dead_letter where starts_with(letter_id, %s) limit 2",
-            (letter,),
+            f"select {_COLUMNS} from ops.dead_letter where starts_with(letter_id, %s) limit 2", (letter,)
         ).fetchall()
     if not found:
         raise FlowsError(f"There is no dead letter {letter}. See the ids with: python -m flows dlq list")
@@ -179,81 +198,106 @@ def find(connection: Connection[Any], letter: str) -> Stored:
     return found[0]
 
 
-def list_command(arguments: argparse.Namespace) -> int:
-    """`python -m flows dlq list`."""
-    from flows.services import open_services
-
-    with open_services().warehouse.connect() as connection:
-        counts = counted(connection, arguments.entity)
-        letters = listed(connection, arguments.entity, arguments.limit)
-    if not counts:
-        print("No dead letters.")
-        return 0
-    for entity, status, reason, number in counts:
-        print(f"{number:>8,}  {entity:<24} {status:<10} {reason}")
-    print()
-    for letter in letters:
-        received = f"{letter.received_at:%Y-%m-%d %H:%M}"
-        print(f"{letter.letter_id[:12]}  {received}  {letter.place}: {letter.reason}")
-    print("\nOne of them with its bytes: python -m flows dlq show ID")
-    return 0
+def waiting(connection: Connection[Any], entity: str | None = None) -> list[str]:
+    """The ids of the letters that wait, the oldest first."""
+    rows = connection.execute(
+        f"select letter_id from ops.dead_letter where {_OF_ENTITY} and status = 'waiting' "
+        "order by received_at, kafka_partition, kafka_offset, letter_id",
+        {"entity": entity},
+    ).fetchall()
+    return [letter for (letter,) in rows]
 
 
-def show_command(arguments: argparse.Namespace) -> int:
-    """`python -m flows dlq show ID`."""
-    from flows.services import open_services
-
-    with open_services().warehouse.connect() as connection:
-        letter = find(connection, arguments.letter)
-    payload = letter.payload or b""
-    print(f"id:       {letter.letter_id}")
-    print(f"from:     {letter.source}.{letter.entity}, {letter.place}")
-    print(f"received: {letter.received_at:%Y-%m-%d %H:%M:%S} UTC")
-    print(f"status:   {letter.status}")
-    print(f"reason:   {letter.reason}")
-    is_cut = len(payload) > _SHOWN_BYTES
-    print(f"bytes:    {len(payload):,}" + (f", the first {_SHOWN_BYTES:,}:" if is_cut else ":"))
-    print(_readable(payload[:_SHOWN_BYTES]))
-    return 0
+def known_times(letters: Iterable[Stored]) -> dict[str, datetime]:
+    """The time that all rows of a micro-batch carry, by batch: its letters have it too."""
+    return {
+        letter.batch_id: letter.received_at
+        for letter in letters
+        if letter.batch_id is not None and letter.batch_id.startswith(STREAMED)
+    }
 
 
-def _readable(payload: bytes) -> str:
-    """Bytes as text that can't command a terminal: what is not printable is escaped."""
-    text = payload.decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
+def load(connection: Connection[Any], letters: Sequence[str]) -> list[Stored]:
+    """These letters as they are now, with their bytes."""
+    with connection.cursor(row_factory=class_row(Stored)) as cursor:
+        return cursor.execute(
+            f"select {_COLUMNS} from ops.dead_letter where letter_id = any(%s) "
+            "order by received_at, kafka_partition, kafka_offset, letter_id",
+            (list(letters),),
+        ).fetchall()
+
+
+def mark_replayed(
+    connection: Connection[Any], hashes: Mapping[str, str], batch_id: str, replayed_at: datetime
+) -> None:
+    """Note, in the transaction of their landing, letters (id → SHA-256 of the bytes) as replayed."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "update ops.dead_letter set (status, replayed_at, replayed_as, replayed_sha256) = "
+            "('replayed', %s, %s, %s) where letter_id = %s",
+            [(replayed_at, batch_id, sha256, letter) for letter, sha256 in hashes.items()],
+        )
+
+
+def landed_rows(
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    files: Sequence[LakeFile],
+    wanted: Iterable[tuple[str, int]],
+    received: Mapping[str, datetime] | None = None,
+) -> DuckDBPyRelation | None:
+    """The raw rows at these places (batch, row); None when there is no file they could be in.
+
+    `received`: of batches whose rows all carry one known time, that time: it spares reading all history.
+    """
+    places = sorted(wanted)
+    named = {
+        file.path: file
+        for batch in {batch for batch, _ in places}
+        for file in _files_of(batch, files, (received or {}).get(batch))
+    }
+    if not named:
+        return None
+    connection.execute("create or replace temp table wanted (batch varchar, seq bigint)")
+    connection.execute(
+        "insert into wanted select unnest(?), unnest(?)", [[b for b, _ in places], [s for _, s in places]]
+    )
+    connection.register("landed", lake.read(connection, named.values()))
+    return connection.sql(
+        "select raw.* from landed as raw semi join wanted on _batch_id = batch and _seq = seq"
     )
 
 
-def _landed_rows(
-    lake: Lake, files: Sequence[LakeFile], wanted: set[tuple[str, int]]
+def _files_of(batch: str, files: Sequence[LakeFile], received_at: datetime | None) -> Sequence[LakeFile]:
+    """A file is named after its batch; only a roll-up and a compaction hide where a batch went."""
+    if named := [file for file in files if batch in file.path]:
+        return named
+    if received_at is None:
+        return files
+    return [
+        file
+        for file in files
+        if file.min is None
+        or file.max is None
+        or datetime.fromisoformat(file.min) <= received_at <= datetime.fromisoformat(file.max)
+    ]
+
+
+def _as_letters(
+    lake: Lake, files: Sequence[LakeFile], wanted: Iterable[tuple[str, int]]
 ) -> Iterable[tuple[tuple[str, int], dict[str, Any]]]:
     """The raw rows at these places, as arguments of a DeadLetter."""
-    batches = sorted({batch for batch, _ in wanted})
-    # A file is named after its batch; only a compaction hides where a batch went.
-    named = [file for file in files if any(batch in file.path for batch in batches)] or list(files)
-    if not named:
-        return
     with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
         connection.execute("set TimeZone = 'UTC'")
-        raw = lake.read(connection, named)
-        columns = set(raw.columns)
-        if "kafka_offset" in columns:
+        raw = landed_rows(connection, lake, files, wanted)
+        if raw is None:
+            return
+        if "kafka_offset" in raw.columns:
             shown = "topic, kafka_partition, kafka_offset, coalesce(value, ''::blob)"
         else:
-            content = "object" if "object" in columns else "to_json(raw)"
+            content = "object" if "object" in raw.columns else "to_json(raw)"
             shown = f"null, null, null, encode({content}::varchar)"
-        connection.execute("create temp table wanted (batch varchar, seq bigint)")
-        places = sorted(wanted)
-        connection.execute(
-            "insert into wanted select unnest(?), unnest(?)", [[b for b, _ in places], [s for _, s in places]]
-        )
-        connection.register("landed", raw)
-        found = connection.execute(
-            f"select _batch_id, _seq, {shown} from landed as raw semi join wanted on _batch_id = batch and "
-            f"_seq = seq"
-        ).fetchall()
+        found = raw.set_alias("raw").project(f"_batch_id, _seq, {shown}").fetchall()
     for batch, seq, topic, partition, offset, payload in found:
         yield (
             (str(batch), int(seq)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
+
 from flows.stores.ledger_rows import Position
 
 LANDED_ON = "landed_on"
@@ -20,3 +22,24 @@ def landing_time(now: datetime, position: Position) -> datetime:
     if last is None:
         return now.astimezone(UTC)
     return max(now.astimezone(UTC), datetime.fromisoformat(last) + timedelta(microseconds=1))
+
+
+def landed_schema(rows: pa.Schema) -> pa.Schema:
+    """The columns of landed rows: their own, and those that say where they stand in raw."""
+    place = [
+        pa.field("_batch_id", pa.string()),
+        pa.field("_landed_at", pa.timestamp("us", tz="UTC")),
+        pa.field("_seq", pa.int64()),
+    ]
+    return pa.schema([*rows, *place])
+
+
+def with_place(batch: pa.RecordBatch, batch_id: str, landed_at: datetime, first: int = 0) -> pa.RecordBatch:
+    """Rows with their place: their batch, its time, and their number in it from `first` on."""
+    count, schema = batch.num_rows, landed_schema(batch.schema)
+    places = [
+        pa.repeat(pa.scalar(batch_id), count),
+        pa.repeat(pa.scalar(landed_at, schema.field("_landed_at").type), count),
+        pa.array(range(first, first + count), pa.int64()),
+    ]
+    return pa.record_batch([*batch.columns, *places], schema=schema)

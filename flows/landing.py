@@ -25,7 +25,7 @@ from flows import deadletters
 from flows.extract import Extract
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
-from flows.landed import CLOCK, LANDED_ON, landing_time
+from flows.landed import CLOCK, LANDED_ON, landed_schema, landing_time, with_place
 from flows.services import Services
 from flows.settings import Settings
 from flows.stores.lake import Lake
@@ -287,14 +287,6 @@ def _portions(
     extract: Extract, batch_id: str, landed_at: datetime, rows_per_file: int
 ) -> Iterator[pa.RecordBatchReader]:
     """Readers of at most `rows_per_file` rows each, each row with its place. Read them in turn."""
-    schema = pa.schema(
-        [
-            *extract.schema,
-            pa.field("_batch_id", pa.string()),
-            pa.field("_landed_at", pa.timestamp("us", tz="UTC")),
-            pa.field("_seq", pa.int64()),
-        ]
-    )
     batches = (batch for batch in extract.batches if batch.num_rows)
     waiting = next(batches, None)
     seq = 0
@@ -305,21 +297,13 @@ def _portions(
         while waiting is not None and room:
             part, rest = waiting.slice(0, room), waiting.slice(room)
             count = part.num_rows
-            yield pa.record_batch(
-                [
-                    *part.columns,
-                    pa.repeat(pa.scalar(batch_id), count),
-                    pa.repeat(pa.scalar(landed_at, pa.timestamp("us", tz="UTC")), count),
-                    pa.array(range(seq, seq + count), pa.int64()),
-                ],
-                schema=schema,
-            )
+            yield with_place(part, batch_id, landed_at, seq)
             seq += count
             room -= count
             waiting = rest if rest.num_rows else next(batches, None)
 
     while waiting is not None:
-        yield pa.RecordBatchReader.from_batches(schema, portion())
+        yield pa.RecordBatchReader.from_batches(landed_schema(extract.schema), portion())
 
 
 def _token(entity: SourceEntity, position: Position) -> str:

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Tables that are built at the same time."""
     memory_limit: str = "1GB"
     """What one DuckDB connection may use before it spills to the lake's temporary folder."""
+    dead_topics: bool = False
+    """Whether the stream produces its dead letters to `<topic>.dead` too."""
     failpoint: str | None = None
     debug: bool = False
 

@@ -21,6 +21,7 @@ from flows.services import Services
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.consumer import StreamConsumer
+from flows.streaming.dead_topics import DeadTopics
 from flows.streaming.journal import Fenced, Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.microbatch import MicroBatch, MicroBatches
@@ -122,6 +123,7 @@ class _Session:
         self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._consumer: StreamConsumer
         self._report: Report
+        self._dead_topics: DeadTopics
         self._showing: tuple[MicroBatch, Future[None]] | None = None
         self._unlanded = 0
 
@@ -140,6 +142,7 @@ class _Session:
             batches = MicroBatches(self._services, self._route, visible.leaves)
             opened.enter_context(closing(batches))
             keeper = opened.enter_context(closing(Keeper(self._services, self._route)))
+            self._dead_topics = opened.enter_context(DeadTopics(self._services, self._route, self._progress))
             consumer = self._consumer = StreamConsumer(
                 self._route,
                 journal,
@@ -179,6 +182,7 @@ class _Session:
         (batch, shown), self._showing = self._showing, None
         shown.result()
         self._consumer.tell_broker(batch.records)
+        self._dead_topics.tell(batch.letters)
         since_then = time.perf_counter() - batch.stepped_at
         self._tally.add(batch, self._machine_time() - since_then - batch.records.oldest)
         self._unlanded += 1

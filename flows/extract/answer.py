@@ -60,6 +60,11 @@ def parse(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answe
     return _whole(body, records, id_fields) or _piece_by_piece(body, records, id_fields)
 
 
+def record(text: bytes, id_fields: tuple[str, ...]) -> Record:
+    """One record that stands alone."""
+    return _record(text.strip().decode("utf-8", "surrogateescape"), id_fields)
+
+
 def _whole(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answer | None:
     """The answer if every byte of it is valid JSON of the declared shape."""
     try:

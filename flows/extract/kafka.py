@@ -42,6 +42,8 @@ OWN_OFFSETS: dict[str, Any] = {
     "isolation.level": "read_committed",
     "auto.offset.reset": "error",
     "check.crcs": True,
+    # A broker sends the next message whole, however large: who refuses it asks for it for ever.
+    "receive.message.max.bytes": 2_147_483_647,
 }
 """Settings of a consumer whose offsets are kept by us and never jump; nothing overrides them."""
 

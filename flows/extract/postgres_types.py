@@ -55,11 +55,12 @@ _ARROW: dict[str, pa.DataType] = {
     "BLOB": pa.binary(),
     "VARCHAR": pa.string(),
 }
-_FIRST_AND_END = {
+FIRST_AND_END = {
     "DATE": ("date '0001-01-01'", "date '10000-01-01'"),
     "TIMESTAMP": ("timestamp '0001-01-01'", "timestamp '10000-01-01'"),
     "TIMESTAMP WITH TIME ZONE": ("timestamptz '0001-01-01 00:00+00'", "timestamptz '10000-01-01 00:00+00'"),
 }
+"""The half-open range, as SQL, of the times that can be held."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class SourceColumn:
     def problem(self) -> sql.Composable | None:
         """An SQL text that is null unless the row's value can't be held; None where every value can."""
         kind, name = self.duckdb_type, sql.Identifier(self.name)
-        if kind in _FIRST_AND_END:
-            first, end = (sql.SQL(bound) for bound in _FIRST_AND_END[kind])
+        if kind in FIRST_AND_END:
+            first, end = (sql.SQL(bound) for bound in FIRST_AND_END[kind])
             found = sql.SQL("{0} < {1} or {0} >= {2}").format(name, first, end)
             why = "is outside the years 1 to 9999"
         elif kind.startswith("DECIMAL"):

@@ -12,13 +12,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows import deadletters
+from flows import deadletters, dlq
 from flows.build.content import Unreadable
 from flows.errors import FlowsError
 from flows.extract import DeadLetter
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from tests.house import Server
 from transforms.contract import Layer, Table
+from warehouse_ddl.files import bootstrap
 
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 LETTER = DeadLetter(
@@ -62,6 +63,20 @@ def test_the_bytes_are_kept_as_they_were(connection: psycopg.Connection) -> None
     assert deadletters.listed(connection, "events.orders") == []
 
 
+def test_a_store_of_an_older_version_gets_what_it_lacks_and_keeps_its_letters(
+    connection: psycopg.Connection,
+) -> None:
+    deadletters.enter(connection, [LETTER])
+    connection.execute(
+        "alter table ops.dead_letter drop column replayed_at, drop column replayed_as, "
+        "drop column replayed_sha256, drop column forwarded_at"
+    )
+    for statement in bootstrap():
+        connection.execute(statement.encode())
+    stored = deadletters.find(connection, LETTER.letter_id)
+    assert (stored.payload, stored.status, stored.replayed_at) == (LETTER.payload, "waiting", None)
+
+
 def test_an_unknown_letter_says_how_to_find_one(connection: psycopg.Connection) -> None:
     with pytest.raises(FlowsError, match="dlq list"):
         deadletters.find(connection, "zz")
@@ -76,12 +91,12 @@ def test_the_commands_show_letters_without_commanding_the_terminal(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flows.services.open_services", world.services)
-    assert deadletters.list_command(argparse.Namespace(entity=None, limit=5)) == 0
+    monkeypatch.setattr("flows.dlq.open_services", world.services)
+    assert dlq.list_command(argparse.Namespace(entity=None, limit=5, all=False)) == 0
     assert "No dead letters" in capsys.readouterr().out
     deadletters.enter(connection, [LETTER])
-    deadletters.list_command(argparse.Namespace(entity=None, limit=5))
-    deadletters.show_command(argparse.Namespace(letter=LETTER.letter_id))
+    dlq.list_command(argparse.Namespace(entity=None, limit=5, all=False))
+    dlq.show_command(argparse.Namespace(letter=LETTER.letter_id))
     shown = capsys.readouterr().out
     assert "it is not valid JSON" in shown
     assert "{bad" in shown

@@ -75,7 +75,7 @@ judged as materialized (
             when event_id is null then 'event_id is missing or no UUID'
             when event_time is null then 'event_time is missing or no ISO 8601 time with an offset'
             when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
-            when event_time > _landed_at + interval 1 day then 'event_time is more than a day after its arrival'
+            when event_time > _landed_at + interval 5 minutes then 'event_time is more than 5 minutes after its arrival'
             when event.user_id is not null and user_id is null then 'user_id is no integer of 64 bits'
             when coalesce(event.event_type, '') = '' then 'event_type is missing'
             when length(event.event_type) > 50 then 'event_type is longer than 50 characters'
@@ -100,11 +100,12 @@ judged as materialized (
     from typed
 ),
 
--- Only keys that come twice are compared: a window over every row would cost twice as much.
+-- Only keys that come twice are compared: a window over every row would cost twice as much. A record that was replayed is twice at its place:
+-- of those copies the one that was landed first counts.
 repeated as (
     select
         event_id,
-        min({'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset}) as first_copy
+        min({'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset, 'landed_at': _landed_at}) as first_copy
     from judged
     where dead_letter_reason is null
     group by event_id
@@ -129,4 +130,4 @@ from judged
 left join repeated on judged.event_id = repeated.event_id and judged.dead_letter_reason is null
 where
     repeated.event_id is null
-    or {'kafka_partition': judged.kafka_partition, 'kafka_offset': judged.kafka_offset} = repeated.first_copy
+    or {'kafka_partition': judged.kafka_partition, 'kafka_offset': judged.kafka_offset, 'landed_at': judged._landed_at} = repeated.first_copy

@@ -70,9 +70,25 @@ create table if not exists ops.dead_letter (
     reason text not null,
     payload bytea,
     received_at timestamptz not null,
-    status text not null default 'waiting' check (status in ('waiting', 'replayed', 'discarded'))
+    status text not null default 'waiting' check (status in ('waiting', 'replayed', 'discarded')),
+    replayed_at timestamptz,
+    replayed_as text,
+    replayed_sha256 text,
+    forwarded_at timestamptz
 );
+do $$
+begin
+    -- Asked first: an alter that has nothing to add would wait for every reader of the table all the same.
+    if not exists (
+        select from pg_attribute where attrelid = 'ops.dead_letter'::regclass and attname = 'forwarded_at'
+    ) then
+        alter table ops.dead_letter add column replayed_at timestamptz, add column replayed_as text,
+            add column replayed_sha256 text, add column forwarded_at timestamptz;
+    end if;
+end
+$$;
 create index if not exists idx_dead_letter_entity on ops.dead_letter (entity, status);
+create index if not exists idx_dead_letter_forward on ops.dead_letter (received_at) where forwarded_at is null;
 comment on table ops.dead_letter is 'One row per record that could not be read: where from, why, and its bytes.';
 
 create table if not exists ops.check_result (

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from flows.errors import FlowsError
 from flows.sandbox.state import State, exclusive, set_clock_offset
 from flows.sandbox.world import lives
 from flows.sandbox.world.lives import World, WorldError, exists
-from flows.sandbox.world.shape import DAY, SECOND
 
 __all__ = ["World", "WorldError", "advance", "ensure", "exists"]
 
@@ -37,7 +37,7 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
         world = World.load(state.folder)
         assert world is not None
         if state.clock_offset_seconds == 0:  # the clock was not reached when the world was made
-            _set_clock(state, world, None)
+            _set_clock(state, world.end, None)
         return world
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
@@ -52,7 +52,7 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
             orders=round(20_000 * scale * days / 14),
             progress=_lines(progress),
         )
-        _set_clock(state, world, None)
+        _set_clock(state, world.end, None)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
 
@@ -66,13 +66,21 @@ def advance(
     progress: Progress = _silent,
 ) -> World:
     """Let the world and the clock of a sandbox go on by `days` days, its messages coming at `rate` a second;
-    an interrupted advance is finished first, instead. `goes_on`: see `lives.advance`.
+    an interrupted advance is finished first, instead. `goes_on`: see `lives.advance`. The clock moves before
+    the messages come: to a reader none is ahead of it.
 
     Raises WorldError when there is no world, FlowsError when database, broker or APIs were never started.
     """
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
         before = World.load(state.folder)
+        is_resumed = before is not None and before.pending is not None
+
+        def clock(end: datetime) -> None:
+            # An interrupted advance may have moved it already: then it only must not stand before the end.
+            gone = 0.0 if before is None or is_resumed else (end - before.end).total_seconds()
+            _set_clock(state, end, state.clock_offset_seconds + gone)
+
         world = lives.advance(
             state.folder,
             dsn,
@@ -82,17 +90,16 @@ def advance(
             rate=rate,
             goes_on=goes_on,
             progress=_lines(progress),
+            clock=clock,
         )
-        gone = 0 if before is None else (world.periods - before.periods) * DAY // SECOND
-        _set_clock(state, world, state.clock_offset_seconds + gone)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
 
 
-def _set_clock(state: State, world: World, offset: float | None) -> None:
+def _set_clock(state: State, end: datetime, offset: float | None) -> None:
     """Set the clock to `offset`, but never before the world's end; None: right to it."""
-    end = world.end.timestamp() - time.time()
-    set_clock_offset(state.folder, end if offset is None or offset < end else offset)
+    least = end.timestamp() - time.time()
+    set_clock_offset(state.folder, least if offset is None or offset < least else offset)
 
 
 def _addresses(state: State) -> tuple[str, str, Path]:

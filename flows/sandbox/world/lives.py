@@ -35,6 +35,9 @@ from flows.sandbox.world.state import people as people_at
 FORMAT = 1
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done and how many there are."""
+Clock = Callable[[datetime], None]
+"""Called with the new end once database and APIs are there and before the first message is sent: whoever
+reads the topics meanwhile must not find events that are ahead of its clock."""
 
 
 class WorldError(FlowsError):
@@ -152,10 +155,11 @@ def advance(
     rate: float | None = None,
     goes_on: bool = False,
     progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> World:
     """Let the world of a sandbox live on for `days` days: new rows, updates, deletions, late arrivals; at
     most `rate` messages a second. `goes_on`: nobody read the application since the last advance, so that what
-    was between is in no history.
+    was between is in no history. `clock` is told the new end before the first message of it is sent.
 
     An advance that was interrupted is finished by the next one, which then goes no further. Raises
     WorldError without a world.
@@ -169,7 +173,7 @@ def advance(
     if goes_on:
         world = replace(world, stops=world.stops[:-1])
     assert world.pending is not None
-    return _live(world, world.pending, app_dsn, kafka_bootstrap, apis_db, progress, rate)
+    return _live(world, world.pending, app_dsn, kafka_bootstrap, apis_db, progress, rate, clock)
 
 
 def _live(
@@ -180,44 +184,52 @@ def _live(
     apis_db: Path,
     progress: Progress | None,
     rate: float | None = None,
+    clock: Clock | None = None,
 ) -> World:
     """Deliver the periods [world.periods, until).
 
-    1. each period is drawn, logged and sent to the topics;
+    1. each period's people, orders and mails are drawn and logged;
     2. the application's tables are brought to the new end, in one transaction;
-    3. the APIs' objects, in one transaction;
-    4. the truth is counted from the log;
-    5. world.json says so.
-    A crash before 5 is made good by doing it all again: 1 sends only what the topics do not hold yet.
+    3. the APIs' objects, in one transaction; from now on the clock may show the new end;
+    4. each period's messages are drawn, logged and sent to the topics;
+    5. the truth is counted from the log;
+    6. world.json says so.
+    A crash before 6 is made good by doing it all again: 4 sends only what the topics do not hold yet.
     """
     shape, log, steps = world.shape, world.log, until - world.periods + 3
     told = progress or (lambda _what, _done, _all: None)
     there = topics.positions(bootstrap)
     places = world.positions
+    periods = range(world.periods, until)
+    drawn = []
     known = log.read("users", world.periods)
+    for period in periods:
+        new = people.users(shape, period)
+        known = pl.concat([known, new])
+        placed_orders = orders.orders(shape, period, known)
+        log.write("users", period, new)
+        log.write("changes", period, people.changes(shape, period))
+        log.write("orders", period, placed_orders)
+        log.write("mails", period, mail.mails(shape, period, known, placed_orders))
+        drawn.append((known, placed_orders))
+    before, now = shape.period_start(world.periods), shape.period_start(until)
+    told("application database", 0, steps)
+    if world.periods == 0:
+        app.create(app_dsn, shape, log, until, now)
+    else:
+        app.advance(app_dsn, shape, log, until, before, now)
+    told("Stripe and SendGrid", 1, steps)
+    _tell_apis(apis_db, log, until, before if world.periods else -1, now)
+    if clock is not None:
+        clock(moment(now))
     with topics.Sender(bootstrap) as sender:
-        for number, period in enumerate(range(world.periods, until)):
-            told(f"events of {moment(shape.period_start(period)):%Y-%m-%d}", number, steps)
-            new = people.users(shape, period)
-            known = pl.concat([known, new])
-            placed_orders = orders.orders(shape, period, known)
-            log.write("users", period, new)
-            log.write("changes", period, people.changes(shape, period))
-            log.write("orders", period, placed_orders)
-            log.write("mails", period, mail.mails(shape, period, known, placed_orders))
-            due = _due(shape, log, period, clickstream.messages(shape, period, known, placed_orders))
+        for number, (period, (users, placed_orders)) in enumerate(zip(periods, drawn, strict=True)):
+            told(f"events of {moment(shape.period_start(period)):%Y-%m-%d}", number + 2, steps)
+            due = _due(shape, log, period, clickstream.messages(shape, period, users, placed_orders))
             sent = topics.placed(due, places)
             log.write("deliveries", period, sent.drop("value", "key", "attempt"))
             sender.send(sent, there, rate)
             places = topics.following(places, sent)
-        before, now = shape.period_start(world.periods), shape.period_start(until)
-        told("application database", steps - 3, steps)
-        if world.periods == 0:
-            app.create(app_dsn, shape, log, until, now)
-        else:
-            app.advance(app_dsn, shape, log, until, before, now)
-        told("Stripe and SendGrid", steps - 2, steps)
-        _tell_apis(apis_db, log, until, before if world.periods else -1, now)
         sender.finish(places)
     told("the truth", steps - 1, steps)
     world = replace(

@@ -9,7 +9,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from flows import sandbox
 from flows.sandbox.apis.store import Store
-from flows.sandbox.world import clickstream, exists, lives, orders, people
+from flows.sandbox.world import clickstream, exists, lives, orders, people, topics
 from flows.sandbox.world.poison import REASONS
 from flows.sandbox.world.shape import BASE, DAY, DEFAULT_END, DEFAULT_SEED, Shape, micros
 from tests.flows.sandbox import truth
@@ -101,6 +101,12 @@ def test_events_are_late_repeated_out_of_order_anonymous_and_strange(company: Co
     assert any(b'"page":null' in v for v in values)
     reasons = pl.read_parquet(company.truth / "rows" / "dead_letters.parquet")["reason"]
     assert set(reasons) == set(REASONS)
+
+
+def test_an_event_is_sent_after_it_happened(company: Company) -> None:
+    log, periods = company.world.log, company.world.periods
+    ahead = pl.col("event_time") - pl.col("sent_at")
+    assert log.scan("deliveries", 0, periods).select(ahead.max()).collect().item() < 0
 
 
 @pytest.mark.parametrize(
@@ -237,7 +243,7 @@ def older(company: Company) -> tuple[Company, dict[date, int], set[uuid.UUID]]:
     shipped = {row[0] for row in company.query("select id from orders where status = 'shipped'")}
 
     def trip(what: str, _done: int, _steps: int) -> None:
-        if what == "Stripe and SendGrid":
+        if what == "the truth":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -266,6 +272,23 @@ def test_after_an_interrupted_advance_nothing_is_there_twice(
     older: tuple[Company, dict[date, int], set[uuid.UUID]],
 ) -> None:
     hold_to_the_truth(older[0])
+
+
+@pytest.mark.usefixtures("older")
+def test_the_clock_is_told_the_new_end_before_the_first_message_of_it(services: sandbox.State) -> None:
+    before = topics.positions(arguments(services)[2])
+    told: list[datetime] = []
+
+    def clock(end: datetime) -> None:
+        told.append(end)
+        assert topics.positions(arguments(services)[2]) == before
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lives.advance(*arguments(services), days=1, clock=clock)
+    world = lives.advance(*arguments(services), days=1, clock=told.append)
+    assert told == [world.end, world.end]
+    assert topics.positions(arguments(services)[2]) == world.positions != before
 
 
 @pytest.mark.usefixtures("older")

@@ -20,12 +20,13 @@ from typing import Any, Literal
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from flows import failpoints, prepare, stream
+from flows import deadletters, failpoints, prepare, stream
 from flows.build.job import Built, build
 from flows.build.states import planner_states
 from flows.landing import land
 from flows.planner import batches, plan
 from flows.progress import Progress
+from flows.redelivery import Outcome, redeliver
 from flows.services import Services
 from flows.stores.standalone import sweep
 from flows.streaming.keeper import keep_once
@@ -148,10 +149,18 @@ class Topics:
                 stop.set()
             living.result(60)
 
-    def die(self, doing: Literal["stream", "reconcile"], failpoint: str) -> int | None:
-        """Take in, or compare, in a process of its own that is killed at a failpoint; its exit code."""
+    def replay(self, letters: Sequence[str] = (), **options: Any) -> list[Outcome]:
+        """Replay these dead letters, or all that wait."""
+        services = self.world.services()
+        with services.lake, services.warehouse.connect() as connection:
+            return redeliver(services, letters or deadletters.waiting(connection), "replay", **options)
+
+    def die(
+        self, doing: Literal["stream", "reconcile", "replay"], failpoint: str, **options: Any
+    ) -> int | None:
+        """Do this in a process of its own that is killed at a failpoint; its exit code."""
         context = multiprocessing.get_context("spawn")
-        child = context.Process(target=_do_and_die, args=(self, doing, failpoint))
+        child = context.Process(target=_do_and_die, args=(self, doing, failpoint, options))
         child.start()
         child.join(90)
         assert not child.is_alive(), f"still running, {failpoint} was not reached"
@@ -278,6 +287,6 @@ def without_copies(
         yield number, *best[number]
 
 
-def _do_and_die(topics: Topics, doing: str, failpoint: str) -> None:
+def _do_and_die(topics: Topics, doing: str, failpoint: str, options: Mapping[str, Any]) -> None:
     failpoints.arm(failpoint)
-    getattr(topics, doing)()
+    getattr(topics, doing)(**options)

@@ -1,0 +1,88 @@
+"""Poison in the stream: each message in the one store, with bytes, place and reason; the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+
+from tests.flows.extract.parts import Broker
+from tests.flows.poison import event, poison
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+
+HUNDRED_MEGABYTES = 100_000_000
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+@pytest.fixture
+def large(house: House, tmp_path: Path) -> Iterator[Topics]:
+    """On a broker of its own, whose topic takes messages of 100 MB."""
+    broker = Broker()
+    try:
+        topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
+        entry = ConfigEntry(
+            "max.message.bytes", str(104_000_000), incremental_operation=AlterConfigOpType.SET
+        )
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topics.topic(), incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        admin.incremental_alter_configs([resource])[resource].result(20)
+        yield topics
+    finally:
+        broker.end()
+
+
+def test_every_poison_is_a_letter_and_the_good_rows_of_its_micro_batch_go_on(topics: Topics) -> None:
+    bad = list(poison(topics.began).values())
+    producer = Producer({"bootstrap.servers": topics.world.kafka_bootstrap, "message.max.bytes": 4_000_000})
+    for number, one in enumerate(bad):
+        producer.produce(topics.topic(), event(1000 + number, topics.began), partition=0)
+        producer.produce(topics.topic(), one.value, partition=0)
+        producer.poll(0)
+    assert producer.flush(60) == 0
+
+    tally = topics.stream()
+
+    assert (tally.rows, tally.dead_letters, tally.interruptions) == (len(bad), len(bad), 0)
+    assert topics.numbers() == [(1000 + number, 0, 2 * number) for number in range(len(bad))]
+    letters = topics.rows(
+        "select topic, kafka_partition, kafka_offset, payload, reason from ops.dead_letter order by 3"
+    )
+    for number, (letter, one) in enumerate(zip(letters, bad, strict=True)):
+        assert (*letter[:3], bytes(letter[3])) == (topics.topic(), 0, 2 * number + 1, one.value or b"")
+        assert one.word in letter[4], one.value
+    before = topics.rows(), letters
+    topics.batch()
+    again = topics.rows(
+        "select topic, kafka_partition, kafka_offset, payload, reason from ops.dead_letter order by 3"
+    )
+    assert (topics.rows(), again) == before
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("taken_in_by", ["stream", "batch"])
+def test_a_message_of_100_megabytes_is_a_letter_and_the_good_rows_go_on(
+    large: Topics, taken_in_by: str
+) -> None:
+    huge = b'{"event_id": "' + b"x" * (HUNDRED_MEGABYTES - 16) + b'"}'
+    assert len(huge) == HUNDRED_MEGABYTES
+    producer = Producer({"bootstrap.servers": large.world.kafka_bootstrap, "message.max.bytes": 104_000_000})
+    at = large.began - timedelta(minutes=1)
+    for value in (event(1, at), huge, event(2, at)):
+        producer.produce(large.topic(), value, partition=0)
+        assert producer.flush(120) == 0
+
+    getattr(large, taken_in_by)()
+
+    assert large.numbers() == [(1, 0, 0), (2, 0, 2)]
+    (letter,) = large.rows("select kafka_offset, reason, payload from ops.dead_letter")
+    assert letter[:2] == (1, "it is larger than 1 MiB")
+    assert bytes(letter[2]) == huge
