@@ -78,12 +78,13 @@ def replay_command(arguments: argparse.Namespace) -> int:
     _print(read, lambda one: f"{verb}: {one.table}{f', {one.window}' if one.window else ''}")
     _print([one for one in outcomes if one.was_done], lambda _: "was replayed before; nothing to do")
     _print(unread, lambda one: f"can't be read: {one.reason}")
-    print()
+    if read or unread:
+        print()
     share = f"{len(read):,} of {len(outcomes):,}"
     if arguments.dry_run:
         print(f"{share} would be read. Nothing was changed; without --dry-run they are landed.")
     elif read:
-        print(f"{share} were landed. Build the days they belong to: python -m flows")
+        print(f"{share} landed. Build the days they belong to: python -m flows")
     if unread:
         print(
             f"{len(unread):,} can't be read and stay dead letters. Their bytes: python -m flows dlq show ID; "

@@ -253,7 +253,7 @@ def test_the_command_says_what_happened_and_what_comes_next(
     assert "Nothing was changed" in said
     code, said = replay(letter[:12], with_file=file)
     assert code == 0
-    assert "1 of 1 were landed. Build the days they belong to: python -m flows\n" in said
+    assert "1 of 1 landed. Build the days they belong to: python -m flows\n" in said
     code, said = replay()
     assert code == 1
     assert (
