@@ -22,7 +22,12 @@ def test_one_message_in_a_hundred_is_poison_and_the_rest_arrives(story: Story) -
     world = story.world
     topic = world.new_topic("user_events")
     producer = Producer(
-        {"bootstrap.servers": world.state.kafka_bootstrap, "message.max.bytes": 4_000_000, "linger.ms": 50}
+        {
+            "bootstrap.servers": world.state.kafka_bootstrap,
+            "message.max.bytes": 4_000_000,
+            "linger.ms": 50,
+            "enable.idempotence": True,  # a send that is tried again must not change places with the next
+        }
     )
     for number in range(good):
         producer.produce(topic, event(1000 + number, AT), partition=0)
