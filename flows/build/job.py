@@ -217,7 +217,7 @@ class _Job:
                 and content.is_same(connection, self.lake, state.files, file, is_suspect=is_suspect)
             ):
                 self.lake.discard(file)
-                if is_suspect and self.table.is_published:
+                if is_suspect and state.published_at is not None:
                     restored.append(state)
                 else:
                     commits.append(self._commit(state, based_on[window]))
