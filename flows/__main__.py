@@ -50,6 +50,19 @@ def parser() -> argparse.ArgumentParser:
     _selection(backfill)
     backfill.set_defaults(command=_verb("flows.commands:backfill"))
 
+    replay = verbs.add_parser("replay", help="rebuild what records of a topic touch, from raw or the broker")
+    replay.add_argument("--topic", required=True)
+    bound = "an offset, or when the broker got the record, as 2025-10-07T12:00"
+    replay.add_argument("--from", dest="start", required=True, metavar="OFFSET|TIME", help=bound)
+    replay.add_argument(
+        "--to", dest="end", metavar="OFFSET|TIME", help="exclusive; default: all that was taken in"
+    )
+    replay.add_argument(
+        "--partition", type=int, action="append", metavar="P", help="only this one; may be repeated"
+    )
+    replay.add_argument("--dry-run", action="store_true", help="only say what it would do")
+    replay.set_defaults(command=_verb("flows.commands:replay"))
+
     stream = verbs.add_parser("stream", help="take the event topics in as they come, until it is stopped")
     stream.add_argument("--until-idle", action="store_true", help="end when all that is there is taken in")
     stream.add_argument("--for", dest="seconds", metavar="TIME", help="end after 45s, 10m or 2h")

@@ -11,8 +11,9 @@ from typing import Any
 from prefect import flow
 
 from flows.batch import run, run_name, runner
+from flows.durations import parse_bound
 from flows.errors import FlowsError
-from flows.planner import ASKED_FOR, WHOLE, parse_bound
+from flows.planner import ASKED_FOR, WHOLE
 from flows.services import open_services
 from transforms import registry
 

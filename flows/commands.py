@@ -1,5 +1,5 @@
-"""The batch and the backfill from a command line: start what is missing of the sandbox, run, say where to
-look.
+"""The batch, the backfill and the replay from a command line: start what is missing of the sandbox, run, say
+where to look.
 
 Prefect reads the environment when it is imported, so the flows are imported only after their services are
 there.
@@ -59,6 +59,28 @@ def backfill(arguments: argparse.Namespace) -> int:
     from flows.backfill import backfill as flow
 
     return _run(lambda: flow(start=arguments.start, end=arguments.end, select=arguments.select))
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """`python -m flows replay`."""
+    from flows.streaming.replays import Asked, ask, entity_of
+
+    asked = Asked.parse(arguments.start, arguments.end, arguments.partition)
+    entity = entity_of(arguments.topic)
+    if arguments.dry_run:
+        from flows.progress import Progress
+        from flows.services import open_services
+
+        services = open_services()
+        with services.lake, Progress("replay") as progress:
+            found = ask(services, entity, asked, progress, dry_run=True)
+        print("\n".join([*found.found(), *found.done(), "Nothing was changed."]))
+        return 0
+    ensure_services()
+    from flows.replay import replay as flow
+
+    topic, start, end = arguments.topic, arguments.start, arguments.end
+    return _run(lambda: flow(topic=topic, start=start, end=end, partitions=arguments.partition))
 
 
 def _run(flow: Callable[[], dict[str, Any]]) -> int:

@@ -1,6 +1,8 @@
-"""Lengths of time as people type them."""
+"""Times and lengths of time as people type them."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from flows.errors import FlowsError
 
@@ -17,3 +19,9 @@ def length_of_time(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise FlowsError(f"'{text}' is no length of time; write it like 45s, 10m or 2h.")
     return seconds
+
+
+def parse_bound(text: str) -> datetime:
+    """A day or instant given on the command line, UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,17 +1,31 @@
-"""What every landing has, whoever makes it: its folder, and a time that never goes back."""
+"""What every landing has, whoever makes it: its folder, its rows' places and windows, a time that never goes
+back.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+from duckdb import DuckDBPyConnection
 
+from flows.extract import Extract
 from flows.stores.ledger_rows import Position
+from transforms.contract import Kafka, SourceEntity
 
 LANDED_ON = "landed_on"
 """Folder column of raw files: the day they were landed."""
 CLOCK = "landed_at"
 """Key under which a position keeps the time of its landing."""
+NOTHING_IN = "nothing_in"
+"""Key under which a topic's position keeps what was read behind its last landing and held no record, as
+under OFFSETS."""
+OFFSETS = "offsets"
+"""Key under which a landing of a topic says, in its ledger entry, what was read: partition → spans
+[first, after). A gap between records within a span is no loss: transaction markers, compaction."""
 
 
 def landing_time(now: datetime, position: Position) -> datetime:
@@ -43,3 +57,74 @@ def with_place(batch: pa.RecordBatch, batch_id: str, landed_at: datetime, first:
         pa.array(range(first, first + count), pa.int64()),
     ]
     return pa.record_batch([*batch.columns, *places], schema=schema)
+
+
+def spans_without_records(position: Position) -> dict[str, list[list[int]]]:
+    """What was read of a topic since its last landing; no landing tells of it yet."""
+    return {
+        partition: [list(span) for span in spans]
+        for partition, spans in position.positions.get(NOTHING_IN, {}).items()
+    }
+
+
+def add_span(spans: dict[str, list[list[int]]], partition: int, span: tuple[int, int]) -> None:
+    """Add what was read of a partition; what goes on where the last span ended is one with it."""
+    there = spans.setdefault(str(partition), [])
+    if there and there[-1][1] == span[0]:
+        there[-1][1] = span[1]
+    else:
+        there.append(list(span))
+
+
+def portions_of(
+    extract: Extract, batch_id: str, landed_at: datetime, rows_per_file: int
+) -> Iterator[pa.RecordBatchReader]:
+    """Readers of at most `rows_per_file` rows each, each row with its place. Read them in turn."""
+    batches = (batch for batch in extract.batches if batch.num_rows)
+    waiting = next(batches, None)
+    seq = 0
+
+    def portion() -> Iterator[pa.RecordBatch]:
+        nonlocal waiting, seq
+        room = rows_per_file
+        while waiting is not None and room:
+            part, rest = waiting.slice(0, room), waiting.slice(room)
+            count = part.num_rows
+            yield with_place(part, batch_id, landed_at, seq)
+            seq += count
+            room -= count
+            waiting = rest if rest.num_rows else next(batches, None)
+
+    while waiting is not None:
+        yield pa.RecordBatchReader.from_batches(landed_schema(extract.schema), portion())
+
+
+def rows_by_window(
+    connection: DuckDBPyConnection, entity: SourceEntity, paths: Sequence[str], among: str = "true"
+) -> dict[str, int]:
+    """Rows of raw files per window they touch; '' where it can't be told. `among`: a condition on the rows.
+
+    The connection's time zone is UTC.
+    """
+    if not paths:
+        return {}
+    partition = entity.partition
+    if partition is None:
+        moment, form = "null::timestamptz", "%Y"
+    else:
+        moment, form = f'"{partition.by}"', "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
+    if partition is not None and isinstance(entity.read, Kafka):
+        path = json.dumps({entity.read.event_time: "VARCHAR"}).replace("'", "''")
+        field = f'"{entity.read.event_time}"'
+        moment = f"try_cast(try(from_json(decode(value), '{path}')).{field} as timestamptz)"
+    rows = connection.execute(
+        f"select coalesce(strftime({moment}, '{form}'), ''), count(*) "
+        f"from read_parquet(?, hive_partitioning = false) where {among} group by 1 order by 1",
+        [list(paths)],
+    ).fetchall()
+    length = len("2025-10-07" if partition is not None and partition.every == "day" else "2025-10")
+    counts: Counter[str] = Counter()
+    for window, count in rows:
+        # A year of five digits or before Christ is no window.
+        counts[window if len(window) == length else ""] += count
+    return dict(counts)

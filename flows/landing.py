@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
@@ -25,7 +23,17 @@ from flows import deadletters
 from flows.extract import Extract
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
-from flows.landed import CLOCK, LANDED_ON, landed_schema, landing_time, with_place
+from flows.landed import (
+    CLOCK,
+    LANDED_ON,
+    NOTHING_IN,
+    OFFSETS,
+    add_span,
+    landing_time,
+    portions_of,
+    rows_by_window,
+    spans_without_records,
+)
 from flows.services import Services
 from flows.settings import Settings
 from flows.stores.lake import Lake
@@ -130,6 +138,7 @@ class _Landing:
     def _extract(self, opened: ExitStack) -> Extract:
         entity, settings, before = self.entity, self.settings, dict(self.position.positions)
         before.pop(CLOCK, None)
+        before.pop(NOTHING_IN, None)
         if isinstance(entity.read, Kafka):
             from flows.extract import kafka
 
@@ -169,7 +178,7 @@ class _Landing:
     # --------------------------------------------------------------------------------------------- writing
 
     def _write(self, extract: Extract) -> Iterator[LakeFile]:
-        portions = _portions(extract, self.batch_id, self.landed_at, self.rows_per_file)
+        portions = portions_of(extract, self.batch_id, self.landed_at, self.rows_per_file)
         for number, reader in enumerate(portions):
             if number == 0:
                 failpoint("landing.extracted")
@@ -184,33 +193,10 @@ class _Landing:
             )
 
     def _windows(self, files: list[LakeFile]) -> dict[str, int]:
-        """Rows per touched window; '' where it can't be told."""
-        if not files:
-            return {}
-        partition = self.entity.partition
-        if partition is None:
-            return {"": sum(file.rows for file in files)}
-        if isinstance(self.entity.read, Kafka):
-            path = json.dumps({self.entity.read.event_time: "VARCHAR"}).replace("'", "''")
-            field = f'"{self.entity.read.event_time}"'
-            moment = f"try_cast(try(from_json(decode(value), '{path}')).{field} as timestamptz)"
-        else:
-            moment = f'"{partition.by}"'
-        form = "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
         # The paths are our own, written a moment ago: nothing has to be verified yet.
         paths = [str(Path(self.lake.root, file.path)) for file in files]
         with self._duckdb() as connection:
-            rows = connection.execute(
-                f"select coalesce(strftime({moment}, '{form}'), ''), count(*) "
-                "from read_parquet(?, hive_partitioning = false) group by 1 order by 1",
-                [paths],
-            ).fetchall()
-        length = len("2025-10-07" if partition.every == "day" else "2025-10")
-        counts: Counter[str] = Counter()
-        for window, count in rows:
-            # A year of five digits or before Christ is no window.
-            counts[window if len(window) == length else ""] += count
-        return dict(counts)
+            return rows_by_window(connection, self.entity, paths)
 
     # ------------------------------------------------------------------------------------------ committing
 
@@ -226,11 +212,17 @@ class _Landing:
                 Journal(connection).fence(self.entity.table, extract.positions.get("offsets", {}))
 
         if landing.rows == 0:
-            before = {name: value for name, value in self.position.positions.items() if name != CLOCK}
+            before = {
+                name: value
+                for name, value in self.position.positions.items()
+                if name not in (CLOCK, NOTHING_IN)
+            }
             if extract.dead_letters or before != extract.positions:
                 with self.ledger.connection.transaction():
                     within(self.ledger.connection)
                     kept = {**extract.positions, CLOCK: self.position.positions.get(CLOCK)}
+                    if extract.offsets:
+                        kept[NOTHING_IN] = self._spans(extract.offsets)
                     self.ledger.move_on(self.entity.table, kept, self.position.version)
             return entered
         commit = Commit(
@@ -242,7 +234,7 @@ class _Landing:
             add=landing.files,
             positions=positions,
             windows=landing.windows or {},
-            control=_control(extract),
+            control=self._control(extract),
             row_count=landing.rows,
             landed_at=self.landed_at,
         )
@@ -267,6 +259,30 @@ class _Landing:
                 ],
             )
 
+    def _control(self, extract: Extract) -> dict[str, Any]:
+        if extract.offsets:
+            return {OFFSETS: self._spans(extract.offsets)}
+        if extract.control is None:
+            return {}
+        return {
+            "totals": [
+                [
+                    total.day.isoformat() if total.day else None,
+                    total.group,
+                    total.row_count,
+                    str(total.amount),
+                ]
+                for total in extract.control
+            ]
+        }
+
+    def _spans(self, offsets: Mapping[int, tuple[int, int]]) -> dict[str, list[list[int]]]:
+        """What was read, with what reads since the last landing found nothing in."""
+        spans = spans_without_records(self.position)
+        for partition, span in offsets.items():
+            add_span(spans, partition, span)
+        return spans
+
     def _duckdb(self) -> DuckDBPyConnection:
         folder = self.lake.root / ".spill"
         connection = duckdb.connect(
@@ -283,40 +299,6 @@ class _Landing:
         return connection
 
 
-def _portions(
-    extract: Extract, batch_id: str, landed_at: datetime, rows_per_file: int
-) -> Iterator[pa.RecordBatchReader]:
-    """Readers of at most `rows_per_file` rows each, each row with its place. Read them in turn."""
-    batches = (batch for batch in extract.batches if batch.num_rows)
-    waiting = next(batches, None)
-    seq = 0
-
-    def portion() -> Iterator[pa.RecordBatch]:
-        nonlocal waiting, seq
-        room = rows_per_file
-        while waiting is not None and room:
-            part, rest = waiting.slice(0, room), waiting.slice(room)
-            count = part.num_rows
-            yield with_place(part, batch_id, landed_at, seq)
-            seq += count
-            room -= count
-            waiting = rest if rest.num_rows else next(batches, None)
-
-    while waiting is not None:
-        yield pa.RecordBatchReader.from_batches(landed_schema(extract.schema), portion())
-
-
 def _token(entity: SourceEntity, position: Position) -> str:
     text = json.dumps([entity.table, position.version, dict(position.positions)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _control(extract: Extract) -> dict[str, Any]:
-    if extract.control is None:
-        return {}
-    return {
-        "totals": [
-            [total.day.isoformat() if total.day else None, total.group, total.row_count, str(total.amount)]
-            for total in extract.control
-        ]
-    }

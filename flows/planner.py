@@ -12,7 +12,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from transforms.contract import Layer, Partition, Table, Write, moved
 
@@ -21,6 +21,11 @@ WHOLE = ""
 
 ASKED_FOR = "backfill"
 """Fingerprint of a partition that somebody wants rebuilt: no model has it, so it is due until it was."""
+
+REPLAYED = "replay"
+"""The same for one of which nothing that stands is believed: neither its files nor PostgreSQL's rows."""
+
+_ASKED = {ASKED_FOR: "asked for by a backfill", REPLAYED: "asked for by a replay"}
 
 
 @dataclass(frozen=True)
@@ -202,8 +207,8 @@ def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator
     continues = standing is not None and standing.fingerprint == fingerprint
     if continues:
         for key, state in sorted(states.get(table.name, {}).items()):
-            if key != WHOLE and state.fingerprint == ASKED_FOR:
-                yield Due(key, "replace", "asked for by a backfill", {}, state.rows)
+            if key != WHOLE and state.fingerprint in _ASKED:
+                yield Due(key, "replace", _ASKED[state.fingerprint], {}, state.rows)
     reason = _reason(standing, based_on, fingerprint)
     if reason:
         since = standing.sequence if standing is not None and continues else -1
@@ -240,8 +245,8 @@ def latest_token(states: States, name: str) -> str:
 def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerprint: str) -> str | None:
     if state is None:
         return "new"
-    if state.fingerprint == ASKED_FOR:
-        return "asked for by a backfill"
+    if state.fingerprint in _ASKED:
+        return _ASKED[state.fingerprint]
     if state.fingerprint != fingerprint:
         return "its model changed"
     changed = sorted(name for name in based_on if state.based_on.get(name) != based_on[name])
@@ -341,9 +346,3 @@ def batches(work: Work, rows_at_once: int) -> list[tuple[Due, ...]]:
         current.append(item)
         rows += item.rows
     return [*found, tuple(current)] if current else found
-
-
-def parse_bound(text: str) -> datetime:
-    """A day or instant given on the command line, UTC. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

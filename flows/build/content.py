@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 from flows.build.inputs import Inputs, partition_expression
 from flows.errors import FlowsError
 from flows.planner import WHOLE
-from flows.stores.lake import Lake, partition_folder
+from flows.stores.lake import DamagedFile, Lake, partition_folder
 from flows.stores.manifest import LakeFile
 from transforms import engine
 from transforms.contract import Table
@@ -154,8 +154,23 @@ def write(table: Table, connection: DuckDBPyConnection, lake: Lake, window: str,
     return lake.write(table.layer, table.name, folder, window, batch_id, relation, measured=by)
 
 
-def is_same(connection: DuckDBPyConnection, lake: Lake, standing: Sequence[LakeFile], new: LakeFile) -> bool:
-    """Whether a rebuilt partition holds exactly the rows that stand: then nothing depends on it anew."""
+def is_same(
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    standing: Sequence[LakeFile],
+    new: LakeFile,
+    *,
+    is_suspect: bool = False,
+) -> bool:
+    """Whether a rebuilt partition holds exactly the rows that stand: then nothing depends on it anew.
+
+    `is_suspect`: what stands may be damaged; then it is not the same.
+    """
+    if is_suspect:
+        try:
+            lake.paths(standing)
+        except DamagedFile:
+            return False
     if sum(file.rows for file in standing) != new.rows:
         return False
     if len(standing) == 1 and standing[0].sha256 == new.sha256:

@@ -4,8 +4,8 @@ counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from flows.planner import WHOLE, Due, Windows, reads_raw
 from flows.stores.ledger import Ledger, PartitionState
@@ -65,8 +65,16 @@ class Reader:
         return self.in_force(name)
 
     def landings_since(self, name: str, token: str) -> list[Commit]:
-        """The landings of a raw table behind a token, oldest first."""
-        return self._ledger.landed(name, after=token)
+        """The landings of a raw table behind a token, oldest first, with those of their files that count.
+
+        A file that was lost is replaced by the landing that brings its records again.
+        """
+        landings = self._ledger.landed(name, after=token)
+        gone = {path for landing in landings for path in landing.remove}
+        return [
+            replace(landing, add=tuple(file for file in landing.add if file.path not in gone))
+            for landing in landings
+        ]
 
     def for_partitions(self, table: Table, due: Sequence[Due], *, whole: bool) -> Inputs:
         """What a replaced or merged table reads to rebuild these partitions (`whole`: all it can have)."""
@@ -85,7 +93,7 @@ class Reader:
                 continue
             windows = Windows(self._windows(name), upstream.partition)
             wanted = {window for item in due for window in windows.read_by(table, item.partition)}
-            files[name] = self._in_windows(name, wanted)
+            files[name] = self._in_windows(name, wanted, self._consumed(table, name))
         return Inputs(files, frozenset(continued))
 
     def within_lookback(self, table: Table, touched: Sequence[str]) -> dict[str, list[LakeFile]]:
@@ -138,10 +146,24 @@ class Reader:
             return sorted({window for commit in self._ledger.landed(name) for window in commit.windows})
         return sorted(self.overview(name))
 
-    def _in_windows(self, name: str, windows: set[str]) -> list[LakeFile]:
+    def _consumed(self, table: Table, name: str) -> str | None:
+        """The landing up to which a table that is fed by landings has read an upstream; None for others."""
+        if not is_fed_by_landings(table, self._catalog):
+            return None
+        marker = self.overview(table.name).get(WHOLE)
+        return str(marker.based_on.get(name, "")) if marker is not None else ""
+
+    def _in_windows(self, name: str, windows: set[str], until: str | None) -> list[LakeFile]:
+        """`until`: only landings up to this token. A later one is consumed in its turn: there its copies in
+        other windows are looked for, which a window that had it already would hide.
+        """
         if self._catalog[name].layer is not Layer.RAW:
             return self.in_force(name, sorted(windows))
-        touched = [commit for commit in self._ledger.landed(name) if windows & commit.windows.keys()]
+        landed = self._ledger.landed(name)
+        if until is not None:
+            tokens = [commit.token for commit in landed]
+            landed = landed[: tokens.index(until) + 1] if until in tokens else landed
+        touched = [commit for commit in landed if windows & commit.windows.keys()]
         in_force = {file.path for file in self._ledger.files(name)}
         return [file for commit in touched for file in commit.add if file.path in in_force]
 
@@ -165,3 +187,17 @@ def partition_expression(partition: Partition) -> str:
     """DuckDB SQL that gives a row's partition key; the connection's time zone is UTC."""
     form = "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
     return f"strftime(\"{partition.by}\", '{form}')"
+
+
+def chunks(landings: Sequence[Commit], rows_at_once: int) -> Iterator[list[Commit]]:
+    """Landings in order, cut so that one chunk has about so many rows; at least one landing each."""
+    chunk: list[Commit] = []
+    rows = 0
+    for landing in landings:
+        if chunk and rows + landing.row_count > rows_at_once:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(landing)
+        rows += landing.row_count
+    if chunk:
+        yield chunk

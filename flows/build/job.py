@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -18,16 +19,17 @@ from duckdb import DuckDBPyConnection
 from flows.build import content
 from flows.build.checks import Checks
 from flows.build.content import Unreadable
-from flows.build.inputs import Inputs, Reader, is_fed_by_landings
+from flows.build.inputs import Inputs, Reader, chunks, is_fed_by_landings
 from flows.build.states import planner_states
 from flows.deadletters import enter_unreadable
 from flows.failpoints import failpoint
-from flows.planner import WHOLE, Due, Work, plan
+from flows.planner import REPLAYED, WHOLE, Due, Work, plan
 from flows.services import Services
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.publication import BuiltPartition, Publication
 from flows.stores.publish import publish
+from flows.streaming.beside import not_built_yet
 from quality import CheckResult
 from transforms import engine, registry
 from transforms.contract import Write
@@ -97,6 +99,7 @@ class _Job:
         """Take the way that the table's `write` and the state of each partition ask for."""
         if is_fed_by_landings(self.table, self.catalog):
             self._replace([item for item in due if item.partition != WHOLE])
+            self.reader.forget()
             self._consume([item for item in due if item.partition == WHOLE])
         elif self.table.write is Write.APPEND:
             self._continue(due)
@@ -115,7 +118,7 @@ class _Job:
         for name in self.table.upstreams:
             marker = self.reader.overview(self.table.name).get(WHOLE)
             since = str(marker.based_on.get(name, "")) if marker is not None else ""
-            for landings in _chunks(self.reader.landings_since(name, since)):
+            for landings in chunks(self.reader.landings_since(name, since), ROWS_AT_ONCE):
                 self._append(name, landings)
                 self.reader.forget()
 
@@ -197,6 +200,7 @@ class _Job:
         self.checks.gate(connection, windows, [file for window in joined for file in standing[window].files])
         given = content.partitions(connection)
         changed: list[tuple[PartitionState, LakeFile, bool]] = []
+        restored: list[PartitionState] = []
         commits: list[tuple[Commit, PartitionState]] = []
         for window in windows:
             state = standing.get(window, PartitionState(self.table.name, window))
@@ -206,9 +210,17 @@ class _Job:
                 continue
             file = content.write(self.table, connection, self.lake, window, self._batch_id(state, based_on))
             failpoint("build.written")
-            if not is_added and state.version and content.is_same(connection, self.lake, state.files, file):
+            is_suspect = state.fingerprint == REPLAYED
+            if (
+                not is_added
+                and state.version
+                and content.is_same(connection, self.lake, state.files, file, is_suspect=is_suspect)
+            ):
                 self.lake.discard(file)
-                commits.append(self._commit(state, based_on[window]))
+                if is_suspect and state.published_at is not None:
+                    restored.append(state)
+                else:
+                    commits.append(self._commit(state, based_on[window]))
             else:
                 changed.append((state, file, is_added))
         self.built.partitions += [state.partition for state, _, _ in changed]
@@ -219,7 +231,7 @@ class _Job:
             marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
             commits.append(self._commit(marker, based_on[WHOLE]))
         if self.table.is_published:
-            self._publish(changed, based_on)
+            self._publish(changed, restored, based_on)
         else:
             for state, file, is_added in changed:
                 gone = () if is_added else state.files
@@ -229,35 +241,44 @@ class _Job:
     def _publish(
         self,
         changed: Sequence[tuple[PartitionState, LakeFile, bool]],
+        restored: Sequence[PartitionState],
         based_on: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        if not changed:
+        """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
+        contents: list[tuple[PartitionState, tuple[LakeFile, ...], LakeFile | None]] = [
+            (state, (*state.files, file), file) if is_added else (state, (file,), None)
+            for state, file, is_added in changed
+        ]
+        contents += [(state, state.files, None) for state in restored]
+        if not contents:
             return
         built = [
             BuiltPartition(
                 table=self.table.name,
                 partition=state.partition,
-                files=(*state.files, file) if is_added else (file,),
-                added=file if is_added else None,
+                files=files,
+                added=added,
                 based_on=dict(based_on[state.partition]),
                 fingerprint=self.work.fingerprint,
-                mode="append" if is_added else "replace",
+                mode="append" if added else "replace",
                 version=state.version,
+                in_full=state.fingerprint == REPLAYED,
             )
-            for state, file, is_added in changed
+            for state, files, added in contents
         ]
         owed = [view.name for view in views() if self.table.name in view.upstreams]
-        self.built.publications.append(
-            publish(
-                self.table,
-                built,
-                warehouse=self.services.warehouse,
-                lake=self.lake,
-                run_id=self.run_id,
-                audit=self.checks.audit,
-                views=owed,
-            )
+        publication = publish(
+            self.table,
+            built,
+            warehouse=self.services.warehouse,
+            lake=self.lake,
+            run_id=self.run_id,
+            audit=self.checks.audit,
+            views=owed,
+            streamed=partial(not_built_yet, self.services, self.table),
         )
+        self.built.publications.append(publication)
+        self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))
 
     def _record(
         self, commits: Sequence[tuple[Commit, PartitionState]], unreadable: Sequence[Unreadable]
@@ -318,17 +339,3 @@ class _Job:
             yield connection
         finally:
             connection.close()
-
-
-def _chunks(landings: Sequence[Commit]) -> Iterator[list[Commit]]:
-    """Landings in order, cut so that one chunk has about ROWS_AT_ONCE rows; at least one landing each."""
-    chunk: list[Commit] = []
-    rows = 0
-    for landing in landings:
-        if chunk and rows + landing.row_count > ROWS_AT_ONCE:
-            yield chunk
-            chunk, rows = [], 0
-        chunk.append(landing)
-        rows += landing.row_count
-    if chunk:
-        yield chunk

@@ -81,6 +81,8 @@ class Extract:
     control: list[ControlTotal] | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of a topic: partition → offsets [first, after) that were read."""
     windows: dict[str, int] | None = None
     """Rows per touched window ('' the whole entity) where the protocol knows them; None: the landing
     counts.

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -170,6 +170,19 @@ class Topic:
                 )
         return {part: (offsets.get(part, first[part]), end[part]) for part in partitions}
 
+    def first_at(self, moment: datetime) -> dict[int, int]:
+        """Partition → the first offset whose record the broker got then or later; none where there is none.
+
+        Raises SourceError when the broker does not answer.
+        """
+        spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
+        with self.errors_told():
+            admin = AdminClient(self.settings, logger=_log)
+            found = admin.describe_topics(TopicCollection([self.name]), request_timeout=self.seconds)
+            described = found[self.name].result(timeout=self.seconds + 5)
+            asked = self._offsets(admin, [part.id for part in described.partitions], spec)
+        return {partition: offset for partition, offset in asked.items() if offset >= 0}
+
     def _offsets(self, admin: AdminClient, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
         asked = admin.list_offsets(
             {TopicPartition(self.name, partition): spec for partition in partitions},
@@ -212,26 +225,40 @@ def _batches(topic: Topic, extract: Extract, stall_seconds: float) -> Iterator[p
     spans = topic.spans(extract.positions)
     ends = {partition: end for partition, (start, end) in spans.items() if start < end}
     if ends:
-        consumer = Consumer(
-            {
-                "fetch.wait.max.ms": 50,
-                "queued.max.messages.kbytes": _BATCH_BYTES >> 10,
-                **topic.settings,
-                **OWN_OFFSETS,
-                "group.id": "analytics-extract",
-            },
-            logger=_log,
-        )
-        try:
-            with topic.errors_told():
-                consumer.assign([TopicPartition(topic.name, part, spans[part][0]) for part in ends])
-                yield from _until(consumer, topic, ends, stall_seconds)
-        finally:
-            consumer.close()
+        yield from reread(topic, {part: [spans[part]] for part in ends}, stall_seconds)
+    extract.offsets = {part: span for part, span in spans.items() if span[0] < span[1]}
     extract.positions = {
         "topic_id": topic.id,
         "offsets": {str(partition): end for partition, (_, end) in spans.items()},
     }
+
+
+def reread(
+    topic: Topic, spans: Mapping[int, Sequence[tuple[int, int]]], stall_seconds: float = STALL_SECONDS
+) -> Iterator[pa.RecordBatch]:
+    """What the broker has at these offsets, partition → spans [first, after) in their order.
+
+    They have to lie between the topic's ends. Raises SourceError like `read`.
+    """
+    consumer = Consumer(
+        {
+            "fetch.wait.max.ms": 50,
+            "queued.max.messages.kbytes": _BATCH_BYTES >> 10,
+            **topic.settings,
+            **OWN_OFFSETS,
+            "group.id": "analytics-extract",
+        },
+        logger=_log,
+    )
+    try:
+        with topic.errors_told():
+            for number in range(max(map(len, spans.values()), default=0)):
+                turn = {part: there[number] for part, there in spans.items() if number < len(there)}
+                consumer.assign([TopicPartition(topic.name, part, turn[part][0]) for part in turn])
+                ends = {part: after for part, (_, after) in turn.items()}
+                yield from _until(consumer, topic, ends, stall_seconds)
+    finally:
+        consumer.close()
 
 
 def _until(

@@ -9,11 +9,13 @@ from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
+from flows.stores.publication import Streamed
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, PostgresColumn, WarehouseError
 from transforms.contract import Table
 from warehouse_ddl.statements import bounds
 
 _GONE_SECONDS = 30.0
+_NOTHING = Streamed()
 
 
 @dataclass
@@ -186,21 +188,27 @@ def make_equal(
     columns: Sequence[PostgresColumn],
     standing: str,
     windows: Sequence[str],
+    *,
+    target: str = "",
+    spared: Streamed = _NOTHING,
 ) -> Written:
     """Make a published table equal to an unpublished one whatever it holds, writing only rows that differ.
 
-    `windows` limits this to rows of these windows; '' among them means all rows.
+    `windows` limits this to rows of these windows; '' among them means all rows. `target` is the leaf that
+    holds them, where there is one. What is `spared` is neither written nor removed.
     """
     names = [column.name for column in columns]
-    into, source = sql.Identifier(PUBLISHED, table.name), _source(standing)
+    into, source = sql.Identifier(PUBLISHED, target or table.name), _source(standing)
+    spare = _Spare(spared, columns)
     same_key = _joined(
         " AND ", (sql.SQL("t.{n} = u.{n}").format(n=sql.Identifier(name)) for name in table.key)
     )
     listed = _joined(", ", map(sql.Identifier, names))
     deleted = connection.execute(
-        sql.SQL("DELETE FROM {} t WHERE {} AND NOT EXISTS (SELECT FROM {} u WHERE {})").format(
-            into, _scope(table, windows), source, same_key
-        )
+        sql.SQL("DELETE FROM {} t WHERE {} AND NOT EXISTS (SELECT FROM {} u WHERE {}){}").format(
+            into, _scope(table, windows), source, same_key, spare.but_not("t")
+        ),
+        spare.values,
     ).rowcount
     others = [name for name in names if name not in table.key]
     updated = 0
@@ -208,21 +216,49 @@ def make_equal(
         ours = _joined(", ", (sql.SQL("t.{}").format(sql.Identifier(name)) for name in others))
         theirs = _joined(", ", (sql.SQL("u.{}").format(sql.Identifier(name)) for name in others))
         updated = connection.execute(
-            sql.SQL("UPDATE {} t SET {} FROM {} u WHERE {} AND ROW({}) IS DISTINCT FROM ROW({})").format(
+            sql.SQL("UPDATE {} t SET {} FROM {} u WHERE {} AND ROW({}) IS DISTINCT FROM ROW({}){}").format(
                 into,
                 _joined(", ", (sql.SQL("{n} = u.{n}").format(n=sql.Identifier(name)) for name in others)),
                 source,
                 same_key,
                 ours,
                 theirs,
-            )
+                spare.but_not("t"),
+            ),
+            spare.values,
         ).rowcount
     inserted = connection.execute(
         sql.SQL(
-            "INSERT INTO {} ({}) SELECT {} FROM {} u WHERE NOT EXISTS (SELECT FROM {} t WHERE {})"
-        ).format(into, listed, listed, source, into, same_key)
+            "INSERT INTO {} ({}) SELECT {} FROM {} u WHERE NOT EXISTS (SELECT FROM {} t WHERE {}){}"
+        ).format(into, listed, listed, source, into, same_key, spare.but_not("u")),
+        spare.values,
     ).rowcount
     return Written(inserted, updated, deleted)
+
+
+class _Spare:
+    """Records that are left alone, as a condition of a statement and its parameters."""
+
+    def __init__(self, spared: Streamed, columns: Sequence[PostgresColumn]) -> None:
+        types = {column.name: column.type for column in columns}
+        self._names = spared.identity if spared.values else ()
+        self._types = [types[name] for name in self._names]
+        self.values = [list(column) for column in zip(*spared.values, strict=True)] or None
+
+    def but_not(self, alias: str) -> sql.Composable:
+        if not self._names:
+            return sql.SQL("")
+        arrays = _joined(", ", (sql.SQL("%s::{}[]").format(sql.Identifier(name)) for name in self._types))
+        names = _joined(", ", map(sql.Identifier, self._names))
+        same = _joined(
+            " AND ",
+            (
+                sql.SQL("s.{n} = {a}.{n}").format(n=sql.Identifier(name), a=sql.Identifier(alias))
+                for name in self._names
+            ),
+        )
+        form = sql.SQL(" AND NOT EXISTS (SELECT FROM unnest({}) AS s({}) WHERE {})")
+        return form.format(arrays, names, same)
 
 
 def wait_until_gone(connection: Connection[Any], pid: int) -> None:

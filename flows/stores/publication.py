@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from psycopg import Connection
 
 from flows.stores.manifest import Commit, LakeFile
 from transforms.contract import Table
 
-Way = Literal["attach", "diff", "swap", "merge", "load", "none"]
+Way = Literal["attach", "diff", "swap", "merge", "load", "equal", "none"]
 """attach: a new leaf. diff: only differing rows of a leaf. swap: a leaf built anew beside the old one.
 merge: only differing rows of an unpartitioned table. load: an unpartitioned table made equal to the lake,
-whatever it holds. none: PostgreSQL holds this content already, only the ledger moves."""
+whatever it holds. equal: the same for one leaf. none: PostgreSQL holds this content already, only the
+ledger moves."""
 
 Audit = Callable[[str, Mapping[str, str]], None]
 """Called with a schema and partition → table name of what is to be published; raises to forbid it."""
@@ -39,6 +42,8 @@ class BuiltPartition:
     version: int | None = None
     windows: Mapping[str, int] = field(default_factory=dict)
     control: Mapping[str, Any] = field(default_factory=dict)
+    in_full: bool = False
+    """What PostgreSQL holds is not believed: it is made equal, whatever that is."""
 
     def token(self, version: int) -> str:
         """The same inputs on the same state give the same token: whoever comes second finds it there."""
@@ -71,6 +76,20 @@ class BuiltPartition:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """Records that the stream has shown, or taken back, and that no built content can know yet."""
+
+    identity: tuple[str, ...] = ()
+    """The columns that tell one record from another."""
+    values: Sequence[tuple[Any, ...]] = ()
+
+
+AskStreamed = Callable[[Connection[Any], Sequence[BuiltPartition]], Streamed]
+"""Called first in a publishing transaction for leaves that are made equal. Until that ends nothing more is
+streamed. Raises Conflict when what was built is not the newest."""
+
+
+@dataclass(frozen=True)
 class Pending:
     """A partition that is built and checked and could not be shown, and whose lock is in the way."""
 
@@ -89,6 +108,8 @@ class Publication:
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    repaired: list[str] = field(default_factory=list)
+    """Partitions of which PostgreSQL held something else than the lake said."""
     pending: tuple[Pending, ...] = ()
     seconds: float = 0.0
 

@@ -15,7 +15,15 @@ from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.locks import BRIEF, PATIENT, Blocked, remember, with_short_waits
 from flows.stores.manifest import Commit
-from flows.stores.publication import Audit, BuiltPartition, Pending, Publication, Way
+from flows.stores.publication import (
+    AskStreamed,
+    Audit,
+    BuiltPartition,
+    Pending,
+    Publication,
+    Streamed,
+    Way,
+)
 from flows.stores.standalone import Workshop, sweep, workshop
 from flows.stores.warehouse import UNPUBLISHED, Warehouse
 from flows.stores.ways import Step, choose, load_difference
@@ -36,6 +44,7 @@ def publish(
     audit: Audit | None = None,
     views: Sequence[str] = (),
     way: Way | None = None,
+    streamed: AskStreamed | None = None,
 ) -> Publication:
     """Make PostgreSQL show exactly these partitions of `table`, all of them at the same moment or none.
 
@@ -48,6 +57,7 @@ def publish(
        leaves by key, or **load** it whole when what it holds is not known. `way='swap'` builds leaves anew.
        A leaf that the stream writes into is always diffed: what stands in it already is left alone. One
        that it counts in is not written at all: it is opened for `reconcile`, which hands over what differs.
+       What is published `in_full` is not compared with the lake but made **equal** to it.
     3. Tables of this publication alone are made in schema `unpublished` and filled by COPY, each in its own
        transaction; a leaf's bounds are a CHECK from the start.
     4. A new leaf gets its primary key and indexes.
@@ -57,7 +67,8 @@ def publish(
        there, and the caller's gate over the whole content was before this). It raises to forbid.
     8. One transaction, under the table's advisory lock and with short lock waits: ledger rows and the
        compare-and-swap of the partition states; the rows or leaves; `ops.refresh_owed` for `views`;
-       `ops.pending_publish` cleared. Its commit is the moment everybody sees the new content.
+       `ops.pending_publish` cleared. Its commit is the moment everybody sees the new content. Where a leaf
+       is made equal, `streamed` says first which records are the stream's alone: they are left as they are.
     9. The manifest lines.
     10. The tables of step 3 that were not published are dropped.
 
@@ -79,7 +90,7 @@ def publish(
                 _prepare(shop, steps, session, lake)
                 _audit(steps, audit)
                 try:
-                    _show(shop, steps, ledger, views, publication)
+                    _show(shop, steps, ledger, views, publication, streamed)
                 except Blocked as blocked:
                     if not _write_instead(shop, steps, session, lake, way):
                         remember(connection, [step.commit for step in steps], blocked)
@@ -87,7 +98,7 @@ def publish(
                             Pending(step.built.partition, blocked.by) for step in steps
                         )
                         return publication
-                    _show(shop, steps, ledger, views, publication)
+                    _show(shop, steps, ledger, views, publication, streamed)
                 failpoint("publish.committed")
                 ledger.finish(lake, _published(steps, publication))
                 failpoint("publish.manifest")
@@ -136,6 +147,9 @@ def _prepare(shop: Workshop, steps: list[Step], session: DuckDBPyConnection, lak
         if step.way in ("attach", "swap"):
             rows = content(session, lake, table, step.built.files)
             step.load = shop.stand_up(table.leaf(step.built.partition), rows, step.built.partition)
+        elif step.way == "equal":
+            rows = content(session, lake, table, step.built.files)
+            step.load = shop.load(table.leaf(step.built.partition), "equal", rows)
 
 
 def _audit(steps: list[Step], audit: Audit | None) -> None:
@@ -147,7 +161,12 @@ def _audit(steps: list[Step], audit: Audit | None) -> None:
 
 
 def _show(
-    shop: Workshop, steps: list[Step], ledger: Ledger, views: Sequence[str], publication: Publication
+    shop: Workshop,
+    steps: list[Step],
+    ledger: Ledger,
+    views: Sequence[str],
+    publication: Publication,
+    streamed: AskStreamed | None,
 ) -> None:
     """Step 8."""
     swaps = [step for step in steps if step.way == "swap"]
@@ -158,23 +177,31 @@ def _show(
             shop.warehouse,
             shop.connection,
             BRIEF if swaps else PATIENT,
-            lambda: _transaction(shop, steps, ledger, views),
+            lambda: _transaction(shop, steps, ledger, views, streamed),
         )
     for step, written in done:
         publication.ways[step.built.partition] = step.way
         publication.inserted += written.inserted
         publication.updated += written.updated
         publication.deleted += written.deleted
+        if step.built.in_full and written.rows:
+            publication.repaired.append(step.built.partition)
     names = [step.built.partition for step in steps]
     publication.skipped.extend(name for name in names if name not in publication.ways)
 
 
 def _transaction(
-    shop: Workshop, steps: list[Step], ledger: Ledger, views: Sequence[str]
+    shop: Workshop,
+    steps: list[Step],
+    ledger: Ledger,
+    views: Sequence[str],
+    streamed: AskStreamed | None,
 ) -> list[tuple[Step, apply.Written]]:
     """The one transaction; what another run committed under the same token meanwhile is left out."""
     connection, table = shop.connection, shop.table
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
+    equal = [step.built for step in steps if step.way == "equal"]
+    spared = streamed(connection, equal) if streamed is not None and equal else Streamed()
     fresh = [step for step in steps if ledger.commit(step.commit, version=step.state.version, published=True)]
     failpoint("publish.entered")
     if not table.is_partitioned_in_postgres and 0 < len(fresh) < len(steps):
@@ -185,7 +212,7 @@ def _transaction(
     if any(step.way == "swap" for step in fresh):
         apply.lock_for_swap(connection, table.name)
     _refuse_over_stream(shop, fresh)
-    done = [(step, _apply(shop, step, fresh)) for step in fresh]
+    done = [(step, _apply(shop, step, fresh, spared)) for step in fresh]
     failpoint("publish.applied")
     if any(written.rows or step.way in ("attach", "swap") for step, written in done):
         for view in views:
@@ -221,7 +248,7 @@ def _refuse_over_stream(shop: Workshop, steps: list[Step]) -> None:
             )
 
 
-def _apply(shop: Workshop, step: Step, fresh: list[Step]) -> apply.Written:
+def _apply(shop: Workshop, step: Step, fresh: list[Step], spared: Streamed) -> apply.Written:
     """The rows or the leaf of one partition; what several windows of one table share comes with the first."""
     connection, table, partition = shop.connection, shop.table, step.built.partition
     if step.is_counted:
@@ -240,6 +267,11 @@ def _apply(shop: Workshop, step: Step, fresh: list[Step]) -> apply.Written:
             return apply.Written()
         windows = [other.built.partition for other in loads]
         return apply.make_equal(connection, table, shop.columns, step.load, windows)
+    if step.way == "equal":
+        leaf = table.leaf(partition)
+        return apply.make_equal(
+            connection, table, shop.columns, step.load, [partition], target=leaf, spared=spared
+        )
     target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
     return apply.write(connection, table, target, shop.columns, step.changes, is_hot=step.is_hot)
 

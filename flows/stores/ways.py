@@ -44,7 +44,7 @@ def choose(
     """
     table = shop.table
     if not table.is_partitioned_in_postgres:
-        known = [step for step in steps if step.state.published_at is not None]
+        known = [step for step in steps if step.state.published_at is not None and not step.built.in_full]
         for step in steps:
             step.way = "merge" if step in known else "load"
         load_difference(shop, known, session, lake, table.name)
@@ -60,7 +60,9 @@ def choose(
             step.is_counted = True
             continue
         step.is_hot = step.built.partition in hot and leaf in leaves
-        if step.is_hot and wanted != "swap":
+        if step.built.in_full and leaf in leaves and wanted != "swap":
+            step.way = "equal"
+        elif step.is_hot and wanted != "swap":
             step.way = "diff"
             load_difference(shop, [step], session, lake, leaf, is_forced=True)
         elif leaf not in leaves:

@@ -11,7 +11,7 @@ from typing import Any
 from psycopg import Connection
 
 from flows.failpoints import failpoint
-from flows.landed import CLOCK, LANDED_ON, landing_time
+from flows.landed import CLOCK, LANDED_ON, OFFSETS, add_span, landing_time, spans_without_records
 from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -35,9 +35,12 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
         landed_at = landing_time(now, position)
         offsets = {**position.positions.get("offsets", {})}
         windows: Counter[str] = Counter()
+        spans = spans_without_records(position)
         for batch in batches:
             offsets.update({str(partition): after for partition, (_, after) in batch.offsets.items()})
             windows.update(batch.windows)
+            for partition, span in batch.offsets.items():
+                add_span(spans, partition, span)
         token = f"stream-{entity.table}-{batches[0].sequence}-{batches[-1].sequence}"
         with duckdb_session() as session:
             file = lake.write(
@@ -59,7 +62,7 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
             add=(file,),
             positions={"topic_id": batches[-1].topic_id, "offsets": offsets, CLOCK: landed_at.isoformat()},
             windows=dict(windows),
-            control={"by": "stream"},
+            control={"by": "stream", OFFSETS: spans},
             row_count=file.rows,
             landed_at=landed_at,
         )

@@ -23,6 +23,7 @@ from flows import failpoints, lakeshell, landing, planner, prepare
 from flows.build import guard
 from flows.build.job import build
 from flows.build.states import planner_states
+from flows.durations import parse_bound
 from flows.planner import ASKED_FOR, WHOLE
 from flows.progress import Progress
 from flows.services import Services
@@ -151,7 +152,7 @@ def build_all(offered: Services, place: Place, run_id: str) -> None:
 
 def _ask_for(offered: Services, start: str, end: str) -> None:
     """What `flows.backfill.mark` does; that file imports Prefect."""
-    first, last = planner.parse_bound(start), planner.parse_bound(end)
+    first, last = parse_bound(start), parse_bound(end)
     with offered.ledger() as ledger:
         wanted = []
         for name, key in ledger.states():

@@ -39,13 +39,14 @@ def _trigger(server: httpx.Client, name: str, seconds: float = 200, **parameters
 
 def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Client) -> None:
     found = {item["name"]: item for item in server.post("deployments/filter", json={}).json()}
-    assert set(found) == {"daily", "hourly", "stream", "backfill"}
+    assert set(found) == {"daily", "hourly", "stream", "backfill", "replay"}
     crons = {name: [s["schedule"]["cron"] for s in item["schedules"]] for name, item in found.items()}
     assert crons == {
         "daily": ["0 2 * * *"],
         "hourly": ["10 * * * *"],
         "stream": ["0 * * * *"],
         "backfill": [],
+        "replay": [],
     }
     assert not any(schedule["active"] for item in found.values() for schedule in item["schedules"])
     assert {item["work_pool_name"] for item in found.values()} == {"analytics"}
@@ -77,3 +78,11 @@ def test_a_deployed_backfill_takes_its_range_as_parameters(server: httpx.Client,
     run = _trigger(server, "backfill/backfill", start=str(day), end=str(day.replace(day=day.day + 1)))
     assert run["state_name"] == "Completed", run["state"]["message"]
     assert place.differences() == []
+
+
+def test_a_deployed_replay_takes_its_range_as_parameters(server: httpx.Client, company: Company) -> None:
+    place = company.built()
+    before = place.physical()
+    run = _trigger(server, "replay/replay", topic="clicks", start="0", end="20", partitions=[0])
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    assert place.physical() == before

@@ -31,6 +31,7 @@ from flows.services import Services
 from flows.stores.standalone import sweep
 from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
+from flows.streaming.replays import Asked, Replay, ask
 from flows.streaming.route import Route, route
 from flows.streaming.tally import Tally
 from quality import CheckResult
@@ -112,14 +113,19 @@ class Topics:
         return read.topic
 
     def send(
-        self, messages: Iterable[Mapping[str, Any] | bytes], partition: int = 0, topic: str = "user_events"
+        self,
+        messages: Iterable[Mapping[str, Any] | bytes],
+        partition: int = 0,
+        topic: str = "user_events",
+        at: datetime | None = None,
     ) -> None:
-        """Produce messages to one partition, in their order."""
+        """Produce messages to one partition, in their order; `at` is the timestamp they get."""
+        stamp = {"timestamp": int(at.timestamp() * 1000)} if at is not None else {}
         producer = Producer({"bootstrap.servers": self.world.kafka_bootstrap, "linger.ms": 5})
         name = self.topic(topic)
         for message in messages:
             value = message if isinstance(message, bytes) else json.dumps(message).encode()
-            producer.produce(name, value, partition=partition)
+            producer.produce(name, value, partition=partition, **stamp)
             producer.poll(0)
         assert producer.flush(30) == 0
 
@@ -155,8 +161,18 @@ class Topics:
         with services.lake, services.warehouse.connect() as connection:
             return redeliver(services, letters or deadletters.waiting(connection), "replay", **options)
 
+    def ask(
+        self, start: str = "0", end: str | None = None, *partitions: int, dry_run: bool = False
+    ) -> Replay:
+        """What `replay` does with the user events before it runs the batch."""
+        services = self.world.services()
+        asked = Asked.parse(start, end, partitions)
+        progress = Progress("test", io.StringIO())
+        with services.lake:
+            return ask(services, self.entity(), asked, progress, dry_run=dry_run)
+
     def die(
-        self, doing: Literal["stream", "reconcile", "replay"], failpoint: str, **options: Any
+        self, doing: Literal["stream", "reconcile", "replay", "ask"], failpoint: str, **options: Any
     ) -> int | None:
         """Do this in a process of its own that is killed at a failpoint; its exit code."""
         context = multiprocessing.get_context("spawn")

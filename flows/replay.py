@@ -1,0 +1,28 @@
+"""Replay records of a topic: `python -m flows replay --topic TOPIC --from OFFSET|TIME`, or the deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.batch import run, run_name, runner
+from flows.progress import Progress
+from flows.services import open_services
+from flows.streaming.replays import Asked, ask, entity_of
+
+
+@flow(name="replay", flow_run_name=run_name, task_runner=runner, result_serializer="json")
+def replay(
+    topic: str, start: str, end: str | None = None, partitions: list[int] | None = None
+) -> dict[str, Any]:
+    """Rebuild what the records of a topic in [start, end) touch, from raw or from the broker.
+
+    A bound is an offset, or a time at which the broker got a record. The days are first marked, then built by
+    the ordinary run: what a killed replay has not built stays marked and is built by the next run of either.
+    """
+    entity, asked = entity_of(topic), Asked.parse(start, end, partitions)
+    services = open_services()
+    with services.lake, Progress("replay") as progress:
+        ask(services, entity, asked, progress)
+    return run("replay", (), [f"{entity.table}+"], yes=False).as_json()
