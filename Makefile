@@ -38,7 +38,7 @@ format: environment-dev ## bring the sources into the form that lint wants
 bench: environment-dev ## speed, as ratios (tests/benchmarks)
 	@$(RUN) -m tests.benchmarks
 
-bench-full: environment-dev ## the long measurements too (50,000,000 events)
+bench-full: environment-dev ## the long measurements too (50,000,000 events; half an hour of the stream)
 	@$(RUN) -m tests.benchmarks --full
 
 # uv finds the versions; the locks name no index, so that they serve behind any mirror.

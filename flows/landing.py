@@ -62,7 +62,12 @@ class Landing:
 
 
 def land(
-    services: Services, entity: SourceEntity, run_id: str, *, rows_per_file: int = ROWS_PER_FILE
+    services: Services,
+    entity: SourceEntity,
+    run_id: str,
+    *,
+    rows_per_file: int = ROWS_PER_FILE,
+    streamed_only: bool = False,
 ) -> Landing | None:
     """Land what is new of one entity; None when there is nothing to tell.
 
@@ -76,7 +81,8 @@ def land(
     A crash before 5 leaves orphans that the next run sweeps; the same position gives the same token, so
     nothing is landed twice. Raises SourceError when the source can't be read; nothing is committed then.
 
-    Of a topic, what the stream took in is landed first; while a stream reads it, nobody else does.
+    Of a topic, what the stream took in is landed first; while a stream reads it, nobody else does. With
+    `streamed_only` nothing else is landed: what nobody has read yet is left to the next stream, or batch.
     """
     with services.ledger() as ledger, ledger.locked("land", entity.table):
         if not isinstance(entity.read, Kafka):
@@ -84,7 +90,8 @@ def land(
         journal = Journal(ledger.connection)
         streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
         with journal.alone(entity.table) as is_alone:
-            own = _Landing(services, entity, run_id, ledger, rows_per_file).run() if is_alone else None
+            reads = is_alone and not streamed_only
+            own = _Landing(services, entity, run_id, ledger, rows_per_file).run() if reads else None
     if streamed == 0:
         return own
     return replace(own or Landing(entity), rows=streamed + (own.rows if own else 0))

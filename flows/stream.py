@@ -78,7 +78,7 @@ def run(
                 progress.say("stream", f"{error} Going on in {pause:.1f} s.")
             stop.wait(pause)
     for entity in way.entities.values():
-        land(services, entity, "stream")
+        land(services, entity, "stream", streamed_only=True)
     return tally
 
 

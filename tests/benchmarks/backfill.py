@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
-from pathlib import Path
-
-from pydantic import SecretStr
 
 from flows.services import Services
-from flows.settings import Settings, load
-from quality.expectations import close as close_sessions
-from tests.benchmarks.measure import Result, stopwatch
+from tests.benchmarks.measure import Result
 from tests.benchmarks.pipeline import days, downstream, land, whole_run
+from tests.benchmarks.processes import in_child
 from tests.benchmarks.server import Server, settle
 
 ROWS_A_DAY = 500_000
@@ -38,9 +30,9 @@ def run(server: Server, full: bool) -> Iterator[Result]:
             for day in every[part * size : (part + 1) * size]:
                 land(services, [day], ROWS_A_DAY)
             settle(services.settings.require("warehouse_dsn"))
-            elapsed, peak = _in_child(services.settings, f"part-{part}")
-            seconds.append(elapsed)
-            peaks.append(peak)
+            done = in_child(services.settings, _run, f"part-{part}")
+            seconds.append(done.seconds)
+            peaks.append(done.peak_gb)
         with services.warehouse.connect() as connection:
             found = connection.execute("select count(*) from analytics.fct_events").fetchone()
         distinct = DAYS * (ROWS_A_DAY - ROWS_A_DAY // 40)
@@ -64,31 +56,5 @@ def run(server: Server, full: bool) -> Iterator[Result]:
     )
 
 
-def _in_child(settings: Settings, run_id: str) -> tuple[float, float]:
-    """Seconds and peak memory (GB) of one run in a fresh process."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    fields = {
-        name: value.get_secret_value() if isinstance(value, SecretStr) else value
-        for name, value in settings.model_dump().items()
-        if value is not None
-    }
-    child = context.Process(target=_child, args=(there, fields, run_id))
-    child.start()
-    there.close()
-    try:
-        elapsed, peak = here.recv()
-    except EOFError:
-        raise AssertionError(f"The run {run_id} died; see the error above.") from None
-    finally:
-        child.join()
-    return elapsed, peak
-
-
-def _child(answer: Connection, fields: dict[str, object], run_id: str) -> None:
-    services = Services(load(**{**fields, "lake": Path(str(fields["lake"]))}))
-    with services.lake, stopwatch() as elapsed:
-        whole_run(services, downstream(), run_id)
-    close_sessions()
-    unit = 1 << 30 if sys.platform == "darwin" else 1 << 20
-    answer.send((elapsed(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit))
+def _run(services: Services, run_id: str) -> None:
+    whole_run(services, downstream(), run_id)

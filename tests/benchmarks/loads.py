@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +14,15 @@ from flows.stores.difference import duckdb_session
 from flows.stores.manifest import LakeFile
 from flows.stores.publication import BuiltPartition
 from flows.stores.publish import publish
+from tests.benchmarks.environments import interpreter, seconds_of
 from tests.benchmarks.events import DAY, LEAF, day_file, path_of
 from tests.benchmarks.measure import Result, alternate, stopwatch
-from tests.benchmarks.server import CACHE, Server, forget, settle, state_of
+from tests.benchmarks.server import Server, forget, settle, state_of
 from transforms import registry
 
 ROWS = 500_000
 DLT = "1.31"
 RIVALS = (f"dlt[postgres,parquet]=={DLT}.*", "adbc-driver-postgresql", "psycopg2-binary")
-_SCRIPTS = Path(__file__).parent / "rivals"
 _CHANGED = "i % 100 = 0"
 _INDEXES = (
     "alter table {0} add primary key (event_id, event_time); "
@@ -46,7 +44,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
         "adbc_driver_postgresql.dbapi"
     )  # brings pandas; nor are the rivals' imports counted
     with server.services() as services:
-        sides = _Sides(services, rival_python())
+        sides = _Sides(services, interpreter("rivals", DLT, RIVALS))
         times = alternate(
             {
                 "attach": sides.attach,
@@ -86,27 +84,6 @@ def run(server: Server, full: bool) -> Iterator[Result]:
         "dlt merge of a present day, 1 % changed, indexes in place ÷ publishing the difference",
         10,
     )
-
-
-def rival_python() -> Path:
-    """The interpreter of the rivals' environment, made once: their pins conflict with ours."""
-    python = CACHE / "rivals" / "bin" / "python"
-    complete = CACHE / "rivals" / f"complete-{DLT}"
-    if complete.exists():
-        return python
-    CACHE.mkdir(parents=True, exist_ok=True)
-    print(f"making the rivals' environment ({', '.join(RIVALS)})", file=sys.stderr, flush=True)
-    uv = [sys.executable, "-m", "uv"]
-    if subprocess.run([*uv, "--version"], capture_output=True, check=False).returncode == 0:
-        make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(CACHE / "rivals")]
-        install = [*uv, "pip", "install", "--quiet", "--python", str(python), *RIVALS]
-    else:
-        make = [sys.executable, "-m", "venv", "--clear", str(CACHE / "rivals")]
-        install = [str(python), "-m", "pip", "install", "--quiet", *RIVALS]
-    for command in (make, install):
-        subprocess.run(command, check=True)
-    complete.touch()
-    return python
 
 
 class _Sides:
@@ -154,7 +131,7 @@ class _Sides:
             self._fill("upserted", self.first)
         self._execute(_INDEXES.format(table))
         settle(self.dsn)
-        seconds = self._rival("upsert.py", self.dsn, table, str(self.plain[version]))
+        seconds = seconds_of(self.python, "upsert.py", self.dsn, table, str(self.plain[version]))
         self._execute(f"analyze {table}")
         self._prove("second" if version else "first", table)
         self._execute(f"drop table {table}")
@@ -181,7 +158,8 @@ class _Sides:
     def _dlt(self, disposition: str, version: int) -> float:
         table = "rival.events"
         settle(self.dsn)
-        seconds = self._rival(
+        seconds = seconds_of(
+            self.python,
             "dlt_load.py",
             _address(self.dsn),
             *table.split("."),
@@ -200,16 +178,6 @@ class _Sides:
             done = publish(table, [built], warehouse=self.services.warehouse, lake=self.services.lake)
         assert done.ways == {DAY: way}, done
         return elapsed()
-
-    def _rival(self, script: str, *arguments: str) -> float:
-        done = subprocess.run(
-            [str(self.python), str(_SCRIPTS / script), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return float(done.stdout.split()[-1])
 
     def _prove(self, content: str, table: str) -> None:
         """The rows, the indexes and the statistics are those that every side ends with."""

@@ -7,13 +7,13 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Unit = Literal["×", "s", "ms", "/s", "GB"]
+Unit = Literal["×", "s", "ms", "/s", "GB", "MB/h"]
 
 _LIBRARIES = (
     "adbc-driver-postgresql",
@@ -87,6 +87,12 @@ def alternate(sides: Mapping[str, Callable[[int], float]], rounds: int) -> Round
         for name in order:
             seconds[name].append(sides[name](number))
     return Rounds(seconds)
+
+
+def slope(samples: Iterable[tuple[float, float]], after: float) -> float:
+    """How fast the second of each pair grows with the first, by least squares, over what comes `after`."""
+    points = [point for point in samples if point[0] > after]
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
 
 
 @contextmanager

@@ -1,19 +1,23 @@
-"""The stream on a real broker: how much it takes in when it is behind, how soon an event can be queried when
-it is not. Broker, database and stream share the machine."""
+"""The stream on a real broker: how much it takes in when it is behind and in how much memory, beside
+quixstreams; how soon an event can be queried when it is not behind. Broker, database and stream share the
+machine.
+"""
 
 from __future__ import annotations
 
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
 
 import psycopg
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import flows.sandbox as sandbox
@@ -23,60 +27,119 @@ from flows.services import Services
 from flows.stores.difference import duckdb_session
 from flows.streaming.route import route
 from flows.streaming.tally import Tally
+from tests.benchmarks.environments import interpreter, seconds_of
 from tests.benchmarks.events import messages
-from tests.benchmarks.measure import Result, stopwatch
+from tests.benchmarks.measure import Result, slope
+from tests.benchmarks.processes import Done, in_child
 from tests.benchmarks.server import CACHE, Server, settle
 from transforms import registry
 from transforms.contract import Kafka, SourceEntity
 
 WAITING, WAITING_FULL = 1_500_000, 3_000_000
 RATE = 5_000
+QUIX = "3.28"
+_QUIX_MESSAGES = 60_000
 _PARTITIONS = 4
 _REPEATED = 40
 _WARM_SECONDS = 10
+_CHUNK = 10_000
+_LONGEST_SECONDS = 3 * 3600.0
 
 
 def run(server: Server, full: bool) -> Iterator[Result]:
     """user_events alone, 2.5 % of them sent twice. What is taken in is counted in PostgreSQL and in the lake:
-    each event once. No 5-minute counts and no sealing of leaves yet: the numbers are without them.
+    each event once. quixstreams reads the beginning of the same topic afterwards, alone on the machine too.
     """
-    state = sandbox.start(CACHE / "sandbox", parts=frozenset({Part.KAFKA}))
-    assert state.kafka_bootstrap is not None
+    bootstrap = _broker()
     number = WAITING_FULL if full else WAITING
-    with server.services(kafka_bootstrap=state.kafka_bootstrap) as services:
-        with _topic(state.kafka_bootstrap) as entity:
-            _produce(state.kafka_bootstrap, entity, _values(number))
-            settle(services.settings.require("warehouse_dsn"))
-            with stopwatch() as elapsed:
-                tally = _take_in(services, entity, threading.Event(), until_idle=True)
-            _prove(services, entity, number)
-        yield Result(
-            f"events taken in a second, {number:,} waiting, exactly once into lake and PostgreSQL",
-            number / elapsed(),
-            "/s",
-            80_000,
-            "at least",
-            None,
-            {"seconds": round(elapsed(), 1), "micro_batches": tally.batches, "copies": tally.copies},
-        )
-    with (
-        server.services(kafka_bootstrap=state.kafka_bootstrap) as services,
-        _topic(state.kafka_bootstrap) as entity,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        number = RATE * (300 if full else 60)
-        stop = threading.Event()
-        living = pool.submit(_take_in, services, entity, stop)
-        time.sleep(_WARM_SECONDS)
-        _produce(state.kafka_bootstrap, entity, _values(number), RATE)
-        time.sleep(2)
-        stop.set()
-        waited = sorted(living.result().latencies)
+    python = interpreter("quix", QUIX, (f"quixstreams=={QUIX}.*",))
+    with server.services(kafka_bootstrap=bootstrap) as services, _topic(bootstrap) as entity:
+        _produce(bootstrap, entity, _sent(number))
+        settle(services.settings.require("warehouse_dsn"))
+        done = in_child(services.settings, _take_in, entity, None)
         _prove(services, entity, number)
+        theirs = _quix_seconds(python, bootstrap, entity, services.lake.root / "quix")
+    tally = done.result
+    details = {"seconds": round(done.seconds, 1), "micro_batches": tally.batches, "copies": tally.copies}
+    yield Result(
+        f"events taken in a second, {number:,} waiting, exactly once into lake and PostgreSQL",
+        number / done.seconds,
+        "/s",
+        80_000,
+        "at least",
+        None,
+        details,
+    )
+    yield Result(
+        "quixstreams counting them by key and 5 minutes, exactly once ÷ taking them in, time an event",
+        (theirs / _QUIX_MESSAGES) / (done.seconds / number),
+        "×",
+        20,
+        "at least",
+        None,
+        {"quixstreams": QUIX, "seconds": {"quixstreams": round(theirs, 1)}, "messages": _QUIX_MESSAGES},
+    )
+    yield Result(
+        f"peak memory of the stream, {number:,} waiting", done.peak_gb, "GB", 1.0, "at most", None, details
+    )
+    number = RATE * (300 if full else 60)
+    waited = sorted(at_rate(server, list(_sent(number)), number).result.latencies)
     details = {"events": number, "micro_batches": len(waited), "worst": round(waited[-1] * 1000)}
     claim = f"ms from the broker to queryable, oldest of a micro-batch, at {RATE:,} events/s"
     yield Result(f"{claim}: p50", waited[len(waited) // 2] * 1000, "ms", 200, "at most", None, details)
     yield Result(f"{claim}: p99", waited[int(len(waited) * 0.99)] * 1000, "ms", 500, "at most", None, details)
+
+
+def run_steadily(server: Server, full: bool) -> Iterator[Result]:
+    """Half an hour of RATE: how fast the stream's memory grows once it is warm. What it has to know, the
+    identities of the events within the lookback, grows with them.
+    """
+    if not full:
+        return
+    seconds, warm = 1800, 300
+    number = RATE * seconds
+    done = at_rate(server, _sent(number), number)
+    details = {
+        "events": number,
+        "peak_gb": round(done.peak_gb, 2),
+        "gb_every_five_minutes": [round(resident, 2) for _, resident in done.samples[::300]],
+    }
+    yield Result(
+        f"growth of the stream's memory, {RATE:,} events/s for 30 minutes, the first five left out",
+        slope(done.samples, after=_WARM_SECONDS + warm) * 1024 * 3600,
+        "MB/h",
+        100,
+        "at most",
+        None,
+        details,
+    )
+
+
+def at_rate(server: Server, pairs: Iterable[tuple[bytes, bytes]], number: int) -> Done[stream.Tally]:
+    """A stream that lives while these `number` messages are sent, RATE a second."""
+    bootstrap = _broker()
+    stop = get_context("spawn").Event()
+    with (
+        server.services(kafka_bootstrap=bootstrap) as services,
+        _topic(bootstrap) as entity,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        living = pool.submit(in_child, services.settings, _take_in, entity, stop)
+        try:
+            time.sleep(_WARM_SECONDS)
+            _produce(bootstrap, entity, pairs, RATE)
+            time.sleep(2)
+        finally:
+            stop.set()
+        done = living.result()
+        _prove(services, entity, number)
+    return done
+
+
+def _broker() -> str:
+    state = sandbox.start(CACHE / "sandbox", parts=frozenset({Part.KAFKA}))
+    assert state.kafka_bootstrap is not None
+    return state.kafka_bootstrap
 
 
 @contextmanager
@@ -91,15 +154,20 @@ def _topic(bootstrap: str) -> Iterator[SourceEntity]:
         admin.delete_topics([name])[name].result(20)
 
 
-def _values(number: int) -> Sequence[bytes]:
+def _sent(number: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values, made while they are sent: nobody has to hold nine million of them."""
     day = datetime.now(UTC) - timedelta(days=1)
     with duckdb_session() as session:
-        rows = session.execute(f"select value from ({messages(f'{day:%Y-%m-%d}', number)})").fetchall()
-    return [value for (value,) in rows]
+        cursor = session.execute(f"select key, value from ({messages(f'{day:%Y-%m-%d}', number)})")
+        while rows := cursor.fetchmany(_CHUNK):
+            yield from rows
 
 
 def _produce(
-    bootstrap: str, entity: SourceEntity, values: Sequence[bytes], rate: float | None = None
+    bootstrap: str,
+    entity: SourceEntity,
+    pairs: Iterable[tuple[bytes, bytes]],
+    rate: float | None = None,
 ) -> None:
     """Send all, at most `rate` a second."""
     assert isinstance(entity.read, Kafka)
@@ -112,10 +180,10 @@ def _produce(
         }
     )
     begun = time.perf_counter()
-    for number, value in enumerate(values):
+    for number, (key, value) in enumerate(pairs):
         while True:
             try:
-                producer.produce(entity.read.topic, value, partition=number % _PARTITIONS)
+                producer.produce(entity.read.topic, value, key, partition=number % _PARTITIONS)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -126,13 +194,28 @@ def _produce(
     assert producer.flush(120) == 0
 
 
-def _take_in(
-    services: Services, entity: SourceEntity, stop: threading.Event, *, until_idle: bool = False
-) -> Tally:
-    group = f"bench-{secrets.token_hex(4)}"
+def _take_in(services: Services, entity: SourceEntity, stop: threading.Event | None) -> Tally:
+    """Until `stop` is set, or, without one, all that is there."""
     return stream.run(
-        services, replace(route([entity]), group=group), stop=stop, until_idle=until_idle, seconds=900
+        services,
+        replace(route([entity]), group=f"bench-{secrets.token_hex(4)}"),
+        stop=stop or threading.Event(),
+        until_idle=stop is None,
+        seconds=_LONGEST_SECONDS,
     )
+
+
+def _quix_seconds(python: Path, bootstrap: str, entity: SourceEntity, folder: Path) -> float:
+    """Seconds that quixstreams needs for so many messages of the topic, which have then been committed."""
+    assert isinstance(entity.read, Kafka)
+    topic, group = entity.read.topic, f"quix-{secrets.token_hex(4)}"
+    known = (bootstrap, topic, str(_PARTITIONS), group, str(_QUIX_MESSAGES), str(folder))
+    seconds = seconds_of(python, "quix_counts.py", *known)
+    with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": group})) as consumer:
+        places = [TopicPartition(topic, partition) for partition in range(_PARTITIONS)]
+        committed = sum(max(place.offset, 0) for place in consumer.committed(places, timeout=20))
+    assert committed == _QUIX_MESSAGES, committed
+    return seconds
 
 
 def _prove(services: Services, entity: SourceEntity, sent: int) -> None:

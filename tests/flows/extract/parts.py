@@ -126,6 +126,10 @@ class Broker:
         """SIGKILL."""
         processes.end(self._process, [(signal.SIGKILL, 10.0)])
 
+    def stop(self) -> None:
+        """SIGTERM: it says goodbye and closes its log."""
+        processes.end(self._process, [(signal.SIGTERM, 30.0)])
+
     def end(self) -> None:
         """Kill it, and remove its data."""
         self.kill()

@@ -36,7 +36,7 @@ from flows.streaming.route import Route, route
 from flows.streaming.tally import Tally
 from quality import CheckResult
 from tests.flows.extract.parts import World
-from tests.house import House
+from tests.house import House, Server
 from transforms import catalog, registry
 from transforms.contract import Kafka, SourceEntity
 
@@ -58,9 +58,18 @@ class Topics:
     began: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
     @classmethod
-    def build(cls, house: House, folder: Path, bootstrap: str | None = None) -> Topics:
-        """Empty topics; the warehouse has every table of the models. `bootstrap`: on another broker."""
-        world = World.build(house.server(), folder)
+    def build(
+        cls,
+        house: House,
+        folder: Path,
+        bootstrap: str | None = None,
+        server: Server | None = None,
+        **settings: Any,
+    ) -> Topics:
+        """Empty topics; the warehouse has every table of the models. `bootstrap`: on another broker;
+        `server`: on another PostgreSQL.
+        """
+        world = World.build(server or house.server(), folder, **settings)
         world.kafka_bootstrap = bootstrap or house.kafka
         suffix = os.urandom(4).hex()
         entities = tuple(

@@ -1,0 +1,86 @@
+"""Streams and brokers that come and go while messages are sent: each is taken in, once, in its order."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from flows import stream
+from tests.flows.extract.parts import Broker
+from tests.flows.streaming.topics import Topics
+from tests.flows.streaming.workers import Sender, Worker, prove, taken_in, until
+from tests.house import House
+
+
+def test_a_stream_that_ends_leaves_what_it_did_not_take_in_to_the_next_one(
+    house: House, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    topics.send(topics.event(number) for number in range(100))
+    services, stop = topics.world.services(), threading.Event()
+    stop.set()
+    with services.lake:
+        stream.run(services, topics.way, stop=stop)
+    assert topics.raw_places() == []
+
+    assert topics.stream().rows == 100
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_hundred_thousand_messages_outlive_bounces_of_broker_and_stream(
+    house: House, tmp_path: Path
+) -> None:
+    """Three hard and three clean ones of each."""
+    broker = Broker()
+    try:
+        topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
+        with Worker(topics) as worker:
+            with Sender(topics, rate=900, at_least=100_000) as sender:
+                for number in range(6):
+                    is_hard = number % 2 == 0
+                    _goes_on(topics)
+                    broker.kill() if is_hard else broker.stop()
+                    broker.start()
+                    if is_hard:
+                        _goes_on(topics)
+                    worker.bounce(signal.SIGKILL if is_hard else signal.SIGTERM)
+            until(lambda: taken_in(topics) == sender.count, 120)
+            worker.end(signal.SIGTERM)
+        prove(topics, sender.count)
+    finally:
+        broker.end()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_stream_that_joins_and_leaves_under_load_loses_nothing_and_doubles_nothing(
+    house: House, tmp_path: Path
+) -> None:
+    """It leaves by saying so, and by being killed."""
+    topics = Topics.build(house, tmp_path)
+    with Worker(topics) as first:
+        with Sender(topics, rate=1_000) as sender:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                _goes_on(topics)
+                with Worker(topics) as second:
+                    until(lambda: len(_owners(topics)) == 2, 60)
+                    _goes_on(topics)
+                    second.end(number)
+                until(lambda: len(_owners(topics)) == 1, 60)
+        until(lambda: taken_in(topics) == sender.count, 60)
+        first.end(signal.SIGTERM)
+    prove(topics, sender.count)
+
+
+def _goes_on(topics: Topics) -> None:
+    """Wait until more is taken in than was."""
+    before = taken_in(topics)
+    until(lambda: taken_in(topics) > before, 90)
+
+
+def _owners(topics: Topics) -> set[str]:
+    return {owner for (owner,) in topics.rows("select distinct owner from ops.stream_partition")}

@@ -1,0 +1,71 @@
+"""Copies, late and out of order: what is published is what the rule says, whatever came first."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.streaming.topics import PARTITIONS, Topics, without_copies
+from tests.house import House
+
+SEED = 20251103
+EVENTS = 5_000
+ROUNDS = 4
+LATE_MINUTES = (0, 60, 25 * 60, 8 * 24 * 60)
+"""An event is sent so long after it happened. The last is the lookback: further apart nothing is a copy."""
+
+
+@pytest.mark.full
+def test_copies_in_one_window_and_across_days_late_and_out_of_order_leave_what_the_rule_says(
+    house: House, tmp_path: Path
+) -> None:
+    """One event in ten is sent two to five times: half of those with one time (a producer that tried again),
+    half with another time each (one that stamps when it sends), into any partition."""
+    topics = Topics.build(house, tmp_path)
+    chance = random.Random(SEED)
+    messages = [*_messages(chance)]
+    chance.shuffle(messages)
+    sent: list[tuple[int, int, int]] = []
+    minutes: dict[tuple[int, int], float] = {}
+    size = -(-len(messages) // ROUNDS)
+    for first in range(0, len(messages), size):
+        now: dict[int, list[tuple[int, float]]] = {partition: [] for partition in range(PARTITIONS)}
+        for number, late in messages[first : first + size]:
+            now[chance.randrange(PARTITIONS)].append((number, late))
+        for partition, ones in now.items():
+            for offset, (number, late) in enumerate(ones, start=sum(place[1] == partition for place in sent)):
+                sent.append((number, partition, offset))
+                minutes[partition, offset] = late
+            topics.send((topics.event(number, minutes=late) for number, late in ones), partition)
+        topics.stream()
+
+    expected = [*without_copies(sent)]
+    assert topics.numbers() == expected
+    times = topics.rows(
+        "select kafka_partition, kafka_offset, extract(epoch from event_time)::bigint "
+        "from analytics.fct_events"
+    )
+    assert {(partition, offset): time for partition, offset, time in times} == {
+        (partition, offset): int(topics.began.timestamp() - 60 * minutes[partition, offset])
+        for _, partition, offset in expected
+    }
+    before = topics.rows()
+    built = topics.batch()["fct_events"]
+    assert sum(one.rows for one in built) == EVENTS
+    assert sum(one.rows_written for one in built) == 0
+    assert topics.rows() == before
+    assert all(result.passed for result in topics.reconcile())
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == len(sent)
+
+
+def _messages(chance: random.Random) -> Iterator[tuple[int, float]]:
+    """(number of the event, minutes that it is late) of each message."""
+    for number in range(EVENTS):
+        late = chance.choice(LATE_MINUTES)
+        copies = chance.randint(2, 5) if number % 10 == 0 else 1
+        is_stamped_anew = chance.random() < 0.5
+        for copy in range(copies):
+            yield number, chance.choice(LATE_MINUTES) if copy and is_stamped_anew else late

@@ -1,0 +1,162 @@
+"""Streams that run for themselves, as `python -m flows stream` does, and producers that send meanwhile."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+
+from confluent_kafka import Producer
+
+from flows import stream
+from tests.flows.streaming.topics import PARTITIONS, Topics
+
+KEYS = 97
+
+
+class Worker:
+    """A stream in a process of its own: SIGTERM ends it cleanly, SIGKILL at once. Killed with its block."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._process: BaseProcess
+
+    def __enter__(self) -> Worker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.join(10)
+
+    def start(self) -> None:
+        """Begin to take in."""
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_take_in, args=(self._topics,))
+        self._process.start()
+
+    def end(self, number: signal.Signals) -> None:
+        """End it by SIGTERM or SIGKILL; asserts that it ended of that, not by itself before."""
+        assert self._process.is_alive(), f"the stream ended by itself: {self._process.exitcode}"
+        assert self._process.pid is not None
+        if number is signal.SIGKILL:
+            self._process.kill()
+        else:
+            self._process.terminate()
+        self._process.join(60)
+        assert self._process.exitcode == (-signal.SIGKILL if number is signal.SIGKILL else 0)
+
+    def bounce(self, number: signal.Signals) -> None:
+        """End it, and start another."""
+        self.end(number)
+        self.start()
+
+    def resident(self, name: str = "VmRSS") -> float:
+        """MB of memory that it uses (or, by VmHWM, used at most); Linux alone tells."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith(f"{name}:"))
+        return int(line.split()[1]) / 1024
+
+
+class Sender:
+    """Sends events 0, 1, … to user_events, so many a second, while its block runs, and then what is missing
+    to `at_least`. Each key keeps to its partition. What the broker was not there for is sent again, once.
+    """
+
+    def __init__(self, topics: Topics, rate: float, at_least: int = 0) -> None:
+        self.count = 0
+        self._topics = topics
+        self._rate = rate
+        self._at_least = at_least
+        self._is_over = threading.Event()
+        self._failed: list[object] = []
+        self._thread = threading.Thread(target=self._send, daemon=True)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        if kind is None:
+            self._thread.join()
+            assert self._failed == []
+
+    def _send(self) -> None:
+        producer = Producer(
+            {
+                "bootstrap.servers": self._topics.world.kafka_bootstrap,
+                "enable.idempotence": True,
+                "queue.buffering.max.messages": 1_000_000,
+                "linger.ms": 5,
+            }
+        )
+        begun = time.monotonic()
+        while not self._is_over.is_set() or self.count < self._at_least:
+            key = self.count % KEYS
+            value = json.dumps(self._topics.event(self.count)).encode()
+            partition = key % PARTITIONS
+            producer.produce(self._topics.topic(), value, str(key), partition, on_delivery=self._told)
+            self.count += 1
+            if self.count % 50 == 0:
+                producer.poll(0)
+                self._is_over.wait(max(0.0, self.count / self._rate - (time.monotonic() - begun)))
+        if producer.flush(120):
+            self._failed.append("not everything was delivered")
+
+    def _told(self, error: object, _: object) -> None:
+        if error is not None:
+            self._failed.append(error)
+
+
+def taken_in(topics: Topics) -> int:
+    """Rows that are published."""
+    ((count,),) = topics.rows("select count(*) from analytics.fct_events")
+    return int(count)
+
+
+def prove(topics: Topics, count: int) -> None:
+    """Of the events 0, 1, … each once in the warehouse and once in the lake, in the order in which each key
+    was sent; and a batch that computes them from the lake finds nothing to change.
+    """
+    assert [number for number, _, _ in topics.numbers()] == list(range(count))
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == count
+    swapped = topics.world.raw(
+        topics.entity(),
+        "select count(*) from (select n, lag(n) over (partition by key order by kafka_offset) as before "
+        "from (select key, kafka_offset, (decode(value) ->> '$.properties.n')::bigint as n from raw)) "
+        "where n <= before",
+    )
+    assert swapped == [(0,)]
+    before = topics.rows()
+    built = topics.batch()["fct_events"]
+    assert sum(one.rows for one in built) == count
+    assert topics.rows() == before
+    assert all(result.passed for result in topics.reconcile())
+    assert topics.left_over() == []
+
+
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for something to come about; fail when it does not."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def _take_in(topics: Topics) -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    services = topics.world.services()
+    with services.lake:
+        stream.run(services, topics.way, stop=stop)
