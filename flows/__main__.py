@@ -50,6 +50,10 @@ def parser() -> argparse.ArgumentParser:
     _selection(backfill)
     backfill.set_defaults(command=_verb("flows.commands:backfill"))
 
+    rebuild = verbs.add_parser("rebuild", help="make tables right again whatever stands in them, from raw")
+    rebuild.add_argument("table", nargs="+", help="this table; TABLE+ with what depends on it")
+    rebuild.set_defaults(command=_verb("flows.commands:rebuild"))
+
     replay = verbs.add_parser("replay", help="rebuild what records of a topic touch, from raw or the broker")
     replay.add_argument("--topic", required=True)
     bound = "an offset, or when the broker got the record, as 2025-10-07T12:00"

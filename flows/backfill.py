@@ -1,5 +1,5 @@
-"""Rebuild a range of days: `python -m flows backfill --from DAY --to DAY [--select NAME+]`, or the
-deployment.
+"""Rebuild a range of days, or whole tables that can't be trusted: `python -m flows backfill --from DAY --to
+DAY [--select NAME+]`, `python -m flows rebuild NAME …`, or the deployment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from prefect import flow
 from flows.batch import run, run_name, runner
 from flows.durations import parse_bound
 from flows.errors import FlowsError
-from flows.planner import ASKED_FOR, WHOLE
+from flows.planner import ASKED_FOR, REPLAYED, WHOLE
 from flows.services import open_services
 from transforms import registry
 
@@ -36,6 +36,16 @@ def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str,
     return run("backfill", (), select, yes=False).as_json()
 
 
+@flow(name="rebuild", flow_run_name=run_name, task_runner=runner, result_serializer="json")
+def rebuild(select: list[str]) -> dict[str, Any]:
+    """Rebuild every partition of these tables from raw, believing neither their files nor what PostgreSQL
+    holds: rows that differ from the outcome are made right. As resumable as a backfill.
+    """
+    if not _mark(select, REPLAYED):
+        raise BadRange(f"No partition of {', '.join(select)} stands yet: `python -m flows` builds it.")
+    return run("rebuild", (), select, yes=False).as_json()
+
+
 def mark(start: str, end: str, select: Sequence[str] | None) -> int:
     """Mark the standing partitions of a range as due; returns how many. Raises BadRange."""
     first, last = _bound(start), _bound(end)
@@ -43,6 +53,13 @@ def mark(start: str, end: str, select: Sequence[str] | None) -> int:
         raise BadRange(
             f"--from {start} is not before --to {end}: the range ends before the day that --to names."
         )
+    return _mark(select, ASKED_FOR, (first, last))
+
+
+def _mark(
+    select: Sequence[str] | None, fingerprint: str, days: tuple[datetime, datetime] | None = None
+) -> int:
+    """Mark standing partitions, those of `days` or all; a table without partitions is no day's."""
     chosen = (
         set(registry.select(list(select))) if select else {table.name for table in registry.build_order()}
     )
@@ -50,12 +67,17 @@ def mark(start: str, end: str, select: Sequence[str] | None) -> int:
         wanted: list[tuple[str, str]] = []
         for name, key in ledger.states(sorted(chosen), with_files=False):
             partition = registry.table(name).partition
-            if partition is None or key == WHOLE:
+            if key == WHOLE:
+                # Of a partitioned table this only notes what was consumed.
+                if partition is None and days is None:
+                    wanted.append((name, key))
                 continue
-            low, high = partition.bounds(key)
-            if low < last and high > first:
-                wanted.append((name, key))
-        return ledger.mark(wanted, ASKED_FOR)
+            if days is not None and partition is not None:
+                low, high = partition.bounds(key)
+                if low >= days[1] or high <= days[0]:
+                    continue
+            wanted.append((name, key))
+        return ledger.mark(wanted, fingerprint)
 
 
 def _bound(text: str) -> datetime:

@@ -83,6 +83,14 @@ def replay(arguments: argparse.Namespace) -> int:
     return _run(lambda: flow(topic=topic, start=start, end=end, partitions=arguments.partition))
 
 
+def rebuild(arguments: argparse.Namespace) -> int:
+    """`python -m flows rebuild`."""
+    ensure_services()
+    from flows.backfill import rebuild as flow
+
+    return _run(lambda: flow(select=arguments.table))
+
+
 def _run(flow: Callable[[], dict[str, Any]]) -> int:
     """Run a flow and tell what it did; exit code 1 when something in it failed."""
     from flows.batch import RunFailed

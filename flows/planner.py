@@ -25,7 +25,7 @@ ASKED_FOR = "backfill"
 REPLAYED = "replay"
 """The same for one of which nothing that stands is believed: neither its files nor PostgreSQL's rows."""
 
-_ASKED = {ASKED_FOR: "asked for by a backfill", REPLAYED: "asked for by a replay"}
+_ASKED = {ASKED_FOR: "asked for by a backfill", REPLAYED: "asked for by a replay or a rebuild"}
 
 
 @dataclass(frozen=True)

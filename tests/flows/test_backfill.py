@@ -1,4 +1,4 @@
-"""`python -m flows backfill`: a range rebuilt from raw, the same rows, and resumable."""
+"""`python -m flows backfill` and `rebuild`: days or tables from raw, the same rows, and resumable."""
 
 from __future__ import annotations
 
@@ -56,3 +56,21 @@ def test_a_backfill_that_was_killed_is_finished_by_the_next_run(company: Company
     assert place.run("plan").out == "Nothing is new: a run would rebuild nothing.\n"
     assert place.content() == before
     assert place.differences() == []
+
+
+@pytest.mark.full
+def test_a_rebuild_makes_a_table_right_whatever_somebody_did_to_it(company: Company) -> None:
+    place = company.copy()
+    before = place.content()
+    place.rows("update analytics.fct_orders set revenue = revenue + 0.01 where quantity = 2 returning 1")
+    place.rows("delete from analytics.fct_orders where quantity = 3 returning 1")
+    place.rows("update analytics.mart_daily_metrics set total_events = 0 returning 1")
+    place.rows("delete from analytics.fct_events where event_type = 'click' returning 1")
+    assert place.content() != before
+
+    done = place.run("rebuild", "fct_orders", "fct_events", "mart_daily_metrics")
+
+    assert done.code == 0, done.said
+    assert place.content() == before
+    assert place.differences() == []
+    assert place.run("plan").out == "Nothing is new: a run would rebuild nothing.\n"

@@ -43,6 +43,7 @@ def _kill_all(story: Story, cases: list[tuple[str, str, int]]) -> None:
     assert not failures, "\n".join(failures)
 
 
+@pytest.mark.full
 def test_a_kill_at_the_turning_points_of_a_second_run_loses_nothing(story: Story) -> None:
     passed = story.unharmed("second")[1]
     _kill_all(story, [("second", name, passed[name] // 2) for name in QUICK])

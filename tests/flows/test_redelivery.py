@@ -188,6 +188,7 @@ def test_a_message_without_a_value_stays_one(topics: Topics) -> None:
     assert rows[0][:2] == rows[1][:2] == (b"k", [{"name": "h", "value": b"1"}])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["lake.renamed", "ledger.before_commit", "ledger.committed"])
 def test_a_replay_that_is_killed_is_finished_by_the_next_and_lands_once(topics: Topics, name: str) -> None:
     topics.send([topics.event(1), BROKEN])

@@ -51,12 +51,14 @@ def test_only_the_days_of_the_records_are_rebuilt_and_nothing_is_written_where_a
     topics.batch()
 
     assert replay.windows == {day(topics, 1): 10}
-    assert built_since(topics, place) == {(STAGING, day(topics, 1)), (FACT, day(topics, 1))}
+    assert built_since(topics, place) == {
+        (name, day(topics, 1)) for name in (STAGING, FACT, "user_event_counts")
+    }
     assert state(topics)["rows"] == before["rows"]
     everything_once(topics, 150)
 
 
-@pytest.mark.parametrize("by", ["batch", "stream"])
+@pytest.mark.parametrize("by", [pytest.param("batch", marks=pytest.mark.full), "stream"])
 def test_rows_that_were_deleted_falsified_or_made_up_are_made_right_in_the_days_asked_for(
     topics: Topics, by: str
 ) -> None:
@@ -79,6 +81,7 @@ def test_rows_that_were_deleted_falsified_or_made_up_are_made_right_in_the_days_
     everything_once(topics, 150)
 
 
+@pytest.mark.full
 def test_files_of_the_models_that_were_damaged_are_written_anew(topics: Topics) -> None:
     days(topics)
     topics.batch()
@@ -100,6 +103,7 @@ def test_files_of_the_models_that_were_damaged_are_written_anew(topics: Topics) 
     everything_once(topics, 151)
 
 
+@pytest.mark.full
 def test_a_landing_that_waits_for_the_same_day_is_built_beside_the_replay(topics: Topics) -> None:
     topics.send([topics.event(0), topics.event(1)], partition=1)
     topics.batch()
@@ -151,6 +155,7 @@ def test_a_replay_while_a_stream_lives_loses_nothing_and_doubles_nothing(topics:
 # -------------------------------------------------------------------------------------------------- the range
 
 
+@pytest.mark.full
 def test_times_are_those_the_broker_got_the_records_at(topics: Topics) -> None:
     noon = datetime(2025, 10, 7, 12, tzinfo=UTC)
     let_producers_say_the_time(topics)
@@ -180,7 +185,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(topics: Topics) -> N
     assert state(topics) == before
     assert f"topic {topics.topic()}, partition 0: offsets 10 to 29" in replay.found()
     assert "not in the lake: partition 0, offsets 20 to 29; the broker is asked" in replay.found()
-    assert "2 partitions of 2 tables are to be made right" in replay.done()
+    assert "3 partitions of 3 tables are to be made right" in replay.done()
 
 
 def test_what_was_never_taken_in_can_not_be_replayed(topics: Topics) -> None:
@@ -195,6 +200,7 @@ def test_what_was_never_taken_in_can_not_be_replayed(topics: Topics) -> None:
         topics.ask("0", None, 9)
 
 
+@pytest.mark.full
 def test_twice_is_once(topics: Topics) -> None:
     landings(topics)
     forget_landing(topics, 1)
@@ -213,6 +219,7 @@ def test_twice_is_once(topics: Topics) -> None:
     everything_once(topics, 60)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["replay.written", "replay.landed", "replay.marked"])
 def test_a_kill_is_made_good_by_whoever_comes_next(topics: Topics, name: str) -> None:
     landings(topics)
@@ -247,6 +254,7 @@ def test_bad_arguments_get_one_sentence_before_anything_is_started(
     _one_sentence(flows(tmp_path, "replay", *words), part)
 
 
+@pytest.mark.full
 def test_the_command_makes_a_day_right_with_all_that_depends_on_it(copy: Place) -> None:
     before, physical = copy.content(), copy.physical()
     last = copy.value("select max(event_time::date) - 1 from analytics.fct_events")

@@ -50,7 +50,13 @@ def _remove_the_first_landing(topics: Topics) -> None:
 
 
 @pytest.mark.parametrize(
-    "lose", [_remove_the_file, _damage_the_file, _remove_the_landing, _remove_the_first_landing]
+    "lose",
+    [
+        _remove_the_file,
+        pytest.param(_damage_the_file, marks=pytest.mark.full),
+        _remove_the_landing,
+        pytest.param(_remove_the_first_landing, marks=pytest.mark.full),
+    ],
 )
 def test_what_raw_lost_comes_back_from_the_broker_once(
     topics: Topics, lose: Callable[[Topics], None]
@@ -72,6 +78,7 @@ def test_what_raw_lost_comes_back_from_the_broker_once(
     everything_once(topics, 60)
 
 
+@pytest.mark.full
 def test_a_range_that_was_skipped_is_landed_when_it_is_replayed(topics: Topics) -> None:
     landings(topics, 1)
     topics.send(topics.event(number, minutes=DAY) for number in range(20, 40))
@@ -89,6 +96,7 @@ def test_a_range_that_was_skipped_is_landed_when_it_is_replayed(topics: Topics) 
     everything_once(topics, 40)
 
 
+@pytest.mark.full
 def test_a_lost_copy_that_counts_takes_the_place_of_the_one_that_stood_in_for_it(topics: Topics) -> None:
     topics.send([topics.event(1), topics.event(2)])
     topics.batch()
@@ -122,6 +130,7 @@ def test_what_neither_the_lake_nor_the_broker_has_stops_it_before_anything_is_ch
     assert topics.ask("15").recovered == 5
 
 
+@pytest.mark.full
 def test_a_damaged_file_whose_records_the_broker_deleted_stops_it_too(topics: Topics) -> None:
     landings(topics)
     _damage_the_file(topics)
@@ -136,6 +145,7 @@ def test_a_damaged_file_whose_records_the_broker_deleted_stops_it_too(topics: To
     topics.ask("40")
 
 
+@pytest.mark.full
 def test_gaps_between_offsets_are_no_loss_even_when_the_broker_has_deleted_them(topics: Topics) -> None:
     producer = Producer(
         {"bootstrap.servers": topics.world.kafka_bootstrap, "transactional.id": topics.topic()}
@@ -161,6 +171,7 @@ def test_gaps_between_offsets_are_no_loss_even_when_the_broker_has_deleted_them(
     assert [number for number, _, _ in topics.numbers()] == [0, 2, 4, 6]
 
 
+@pytest.mark.full
 def test_landings_that_do_not_say_what_they_read_are_believed_as_far_as_their_files_go(
     topics: Topics,
 ) -> None:
@@ -173,6 +184,7 @@ def test_landings_that_do_not_say_what_they_read_are_believed_as_far_as_their_fi
     everything_once(topics, 60)
 
 
+@pytest.mark.full
 def test_a_topic_that_was_made_anew_is_not_read_for_what_the_old_one_had(topics: Topics) -> None:
     landings(topics)
     forget_landing(topics, 1)

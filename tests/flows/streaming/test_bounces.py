@@ -15,6 +15,7 @@ from tests.flows.streaming.workers import Sender, Worker, prove, taken_in, until
 from tests.house import House
 
 
+@pytest.mark.full
 def test_a_stream_that_ends_leaves_what_it_did_not_take_in_to_the_next_one(
     house: House, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_each_letter_of_the_stream_is_told_with_its_bytes_and_its_place(topics: 
     _told(topics, 2)
 
 
+@pytest.mark.full
 def test_what_a_crash_left_untold_is_told_by_the_next_stream_also_when_it_is_landed(topics: Topics) -> None:
     topics.send([b"1"])
     topics.stream()  # landed at its end, and told to nobody: as if it had died before
@@ -85,6 +86,7 @@ def test_what_a_crash_left_untold_is_told_by_the_next_stream_also_when_it_is_lan
     assert again[0] == again[1]
 
 
+@pytest.mark.full
 def test_letters_of_a_batch_are_told_to_nobody(topics: Topics) -> None:
     topics.send([b"1"])
     topics.batch()

@@ -27,7 +27,7 @@ from tests.house import House
 from transforms.contract import Rule, RuleKind
 
 STREAMING = Path(stream.__file__).parent / "streaming"
-TURNING_POINTS = {"stream.raw_written", "stream.before_commit", "stream.committed", "stream.landed"}
+TURNING_POINTS = {"stream.before_commit", "stream.committed"}
 EVERYWHERE = {
     *(name for name in failpoints.names(STREAMING) if name.startswith("stream.")),
     *("lake.temporary_written", "lake.renamed", "publish.created", "publish.copied"),

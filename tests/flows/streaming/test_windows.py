@@ -26,7 +26,7 @@ from transforms import engine, registry
 
 STREAMING = Path(stream.__file__).parent / "streaming"
 STEPS = {name for name in failpoints.names(STREAMING) if name.startswith(("windows.", "outbox."))}
-TURNING_POINTS = {"windows.committed", "outbox.sent"}
+TURNING_POINTS = {"outbox.sent"}
 FIVE = timedelta(minutes=5)
 Window = tuple[int, datetime]
 
