@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection, sql
 
-from flows.build.inputs import partition_expression
 from flows.streaming.windows import Names
 from transforms import engine
 from transforms.contract import Table
@@ -46,13 +45,11 @@ def count(
     return engine.compute(table, cursor, {upstream.name: rows}).rows.project(columns).to_arrow_table()
 
 
-def touched(cursor: DuckDBPyConnection, table: Table, added: pa.Table) -> list[str]:
+def touched(table: Table, added: pa.Table) -> list[str]:
     """The partitions of a windowed table that additions are in."""
-    if not added.num_rows or table.partition is None:
-        return []
-    key = partition_expression(table.partition)
-    rows = cursor.from_arrow(added).aggregate(key, key).fetchall()
-    return sorted(row[0] for row in rows)
+    assert table.partition is not None
+    starts = pc.unique(added[table.partition.by]).to_pylist()
+    return sorted({table.partition.key(start) for start in starts})
 
 
 def surviving(rows: DuckDBPyRelation, fresh: str, columns: Sequence[str]) -> DuckDBPyRelation:
@@ -100,15 +97,6 @@ def enter(connection: Connection[Any], table: Table, added: pa.Table, *, is_corr
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(names.additions, listed)
     with connection.cursor() as cursor, cursor.copy(query) as copy:
         copy.write(content.getbuffer())
-
-
-def latest(rows: DuckDBPyRelation, table: Table) -> dict[int, datetime]:
-    """Kafka partition → the latest event time among these staged rows."""
-    if table.partition is None:
-        return {}
-    place = quoted(table.tie_break[0])
-    found = rows.aggregate(f"{place}, max({quoted(table.partition.by)})", place).fetchall()
-    return {int(partition): moment for partition, moment in found}
 
 
 def _shared(counts: Counts) -> list[str]:

@@ -93,8 +93,16 @@ class MicroBatch:
         now = time.perf_counter()
         self.seconds[name], self.stepped_at = now - self.stepped_at, now
 
+    def open(self) -> None:
+        """Give its cursor a schema of its own: views that the models make of its records go with it."""
+        self.cursor.execute("set TimeZone = 'UTC'")
+        self.cursor.execute(f'create schema "{self.batch_id}"')
+        self.cursor.execute(f"set search_path = '\"{self.batch_id}\",main'")
+
     def close(self) -> None:
-        """Free its temporary tables."""
+        """Free its records and temporary tables."""
+        self.cursor.execute("set search_path = 'main'")
+        self.cursor.execute(f'drop schema "{self.batch_id}" cascade')
         self.cursor.close()
 
 
@@ -144,8 +152,8 @@ class MicroBatches:
     def ready(self, records: Records) -> MicroBatch:
         """Steps 1 to 3 for what was read. To be called in the order of reading."""
         batch = MicroBatch(f"stream-{secrets.token_hex(10)}", records, self._duckdb.cursor())
+        batch.open()
         cursor, step = batch.cursor, batch.step
-        cursor.execute("set TimeZone = 'UTC'")
         landed = {name: self._with_place(batch.batch_id, rows) for name, rows in records.batches.items()}
         files = {name: self._write_raw(cursor, batch.batch_id, name, rows) for name, rows in landed.items()}
         failpoint("stream.raw_written")
@@ -200,15 +208,13 @@ class MicroBatches:
         """Step 2 for one topic."""
         table, entity = self._route.staging[raw], self._route.entities[raw]
         computed = engine.compute(table, cursor, {raw: cursor.from_arrow(rows)})
-        key = partition_expression(table.partition) if table.partition else "''"
-        windows: Counter[str] = Counter(dict(computed.rows.aggregate(f"{key}, count(*)", key).fetchall()))
+        windows, latest = _places(computed.rows, table)
         if rest := rows.num_rows - windows.total():
             windows[WHOLE] += rest  # what can't be read belongs to no window that anybody knows
         letters = []
         if computed.dead_letters is not None:
             refused = computed.dead_letters.project(f"_seq, {DEAD_LETTER_REASON}").fetchall()
             letters = [_letter(entity, rows, int(seq), str(reason)) for seq, reason in refused]
-        latest = counts.latest(computed.rows, table)
         return _Staged(table, computed.rows, windows, letters, latest, entity, rows)
 
     def _content(
@@ -264,7 +270,7 @@ class MicroBatches:
             if content.gone:
                 listed = ", ".join(map(quoted, identity))
                 beaten = {tuple(map(str, row)) for row in rows.project(listed).fetchall()}
-            windows = counts.touched(cursor, table, added)
+            windows = counts.touched(table, added)
             yield Counts(table, one.table, fact, added, windows, beaten)
 
     def _windows(self, cursor: DuckDBPyConnection, table: Table) -> dict[str, int]:
@@ -272,6 +278,22 @@ class MicroBatches:
         key = partition_expression(table.partition) if table.partition else "''"
         rows = cursor.table(self._seen[table.name].fresh).aggregate(f"{key}, count(*)", key).fetchall()
         return dict(rows)
+
+
+def _places(rows: DuckDBPyRelation, table: Table) -> tuple[Counter[str], dict[int, datetime]]:
+    """Of staged rows: how many stand in which window; Kafka partition → the latest event time."""
+    windows: Counter[str] = Counter()
+    latest: dict[int, datetime] = {}
+    by = quoted(table.partition.by) if table.partition else "null::timestamptz"
+    key = partition_expression(table.partition) if table.partition else "''"
+    place = quoted(table.tie_break[0])
+    for window, partition, moment, count in rows.aggregate(
+        f"{key}, {place}, max({by}), count(*)", f"{key}, {place}"
+    ).fetchall():
+        windows[window] += count
+        if moment is not None:
+            latest[partition] = max(moment, latest.get(partition, moment))
+    return windows, latest
 
 
 def _letter(entity: SourceEntity, landed: pa.Table, seq: int, reason: str) -> DeadLetter:

@@ -19,7 +19,8 @@ from flows.stores.manifest import Commit
 from flows.streaming.journal import Journal, Journaled
 from transforms.contract import Layer, SourceEntity
 
-ROWS_AT_ONCE = 1_000_000
+ROWS_AT_ONCE = 300_000
+"""Rows of one landed file: it is written beside the micro-batches, in their memory."""
 
 
 def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime, run_id: str) -> int:

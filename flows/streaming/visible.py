@@ -139,7 +139,7 @@ class Visible:
             beaten = [row for row in gone if tuple(row["_identity"]) in one.beaten]
             if beaten:
                 off = counts.taken_off(batch.cursor, one, beaten)
-                self._mark_hot(one.table, counts.touched(batch.cursor, one.table, off))
+                self._mark_hot(one.table, counts.touched(one.table, off))
                 counts.enter(self._connection, one.table, off)
 
     def _insert(self, content: Content) -> None:
