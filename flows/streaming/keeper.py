@@ -56,13 +56,21 @@ class Keeper:
         if self._merged >= windows.VACUUM_AFTER:
             windows.vacuum(self._connection, table)
             self._merged = 0
-        topic = table.windowed.topic
-        if topic not in self._emitters:
-            self._emitters[topic] = Emitter(
-                settings.require("kafka_bootstrap"), settings.kafka_options, self._route.group, topic
-            )
-        self._emitters[topic].emit(self._connection)
+        self._emit(table.windowed.topic)
         return revisions
+
+    def _emit(self, topic: str) -> None:
+        """An emitter is made when there first is something to send: that takes the broker some time."""
+        if topic not in self._emitters:
+            row = self._connection.execute(
+                "SELECT EXISTS (SELECT FROM ops.outbox WHERE topic = %s)", (topic,)
+            ).fetchone()
+            if not (row and row[0]):
+                return
+            settings = self._services.settings
+            bootstrap = settings.require("kafka_bootstrap")
+            self._emitters[topic] = Emitter(bootstrap, settings.kafka_options, self._route.group, topic)
+        self._emitters[topic].emit(self._connection)
 
     def _is_kept(self, table: Table) -> bool:
         if table.name not in self._kept:

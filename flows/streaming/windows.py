@@ -124,7 +124,8 @@ def merge(connection: Connection[Any], table: Table, entity: str, now: datetime)
     2. What micro-batches added to windows that are final is put aside: the batch counts it, and corrects.
     3. The rest is added up by window and merged. A count that falls to zero goes; its revision is kept.
     4. Windows that the watermark has passed by the lateness become final, if a stream ever added to them.
-    5. Each row of 3 and 4 is a revision, and a message in the outbox.
+    5. Each row of 3 and 4 is a revision, and a message in the outbox. (One that a model without revisions
+       wrote has none yet.)
     """
     parts = Names(table).parts()
     with connection.transaction():
@@ -214,7 +215,7 @@ def _add(
                     coalesce({end} <= %(passed)s, false)
                 FROM s LEFT JOIN back USING ({keys})
                 ON CONFLICT ({keys}) DO UPDATE
-                SET {adds} = t.{adds} + excluded.{adds}, revision = t.revision + 1,
+                SET {adds} = t.{adds} + excluded.{adds}, revision = coalesce(t.revision, 0) + 1,
                     is_final = coalesce(t.is_final, excluded.is_final)
                 RETURNING t.*
             )
@@ -256,7 +257,7 @@ def _close(
         sql.SQL(
             """
             WITH final AS (
-                UPDATE {table} SET is_final = true, revision = revision + 1
+                UPDATE {table} SET is_final = true, revision = coalesce(revision, 0) + 1
                 WHERE {start} >= %s AND {start} < %s AND {end} <= %s AND NOT is_final
                 RETURNING *
             )

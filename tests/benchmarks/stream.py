@@ -219,12 +219,21 @@ def _quix_seconds(python: Path, bootstrap: str, entity: SourceEntity, folder: Pa
 
 
 def _prove(services: Services, entity: SourceEntity, sent: int) -> None:
-    """Each event once in PostgreSQL, each message once in the lake."""
+    """Each event once in PostgreSQL and in its count (or beside it: too late for it), each message once in
+    the lake.
+    """
     with psycopg.connect(services.settings.require("warehouse_dsn")) as connection:
         rows = connection.execute(
             "select count(*), count(distinct event_id) from analytics.fct_events"
         ).fetchone()
+        counted = connection.execute(
+            "select (select coalesce(sum(event_count), 0) from analytics.user_event_counts) "
+            "+ (select coalesce(sum(event_count), 0) from ops.user_event_counts_late), "
+            "(select count(user_id) from analytics.fct_events)"
+        ).fetchone()
     assert rows == (sent - sent // _REPEATED, sent - sent // _REPEATED), rows
+    assert counted is not None
+    assert counted[0] == counted[1], counted
     with services.ledger() as ledger, duckdb_session() as session:
         raw = services.lake.read(session, ledger.files(entity.table))
         landed = raw.aggregate("count(*), count(distinct (kafka_partition, kafka_offset))").fetchall()
