@@ -20,14 +20,13 @@ from psycopg.rows import class_row
 
 from flows.errors import FlowsError
 from flows.extract import DeadLetter
+from flows.landed import STREAMED
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import LakeFile
 from transforms import registry
 from transforms.contract import Table
 
-STREAMED = "stream-"
-"""What the names of micro-batches begin with."""
 _COLUMNS = (
     "letter_id, source, entity, topic, kafka_partition, kafka_offset, batch_id, seq, reason, payload, "
     "received_at, status, replayed_at, replayed_as, replayed_sha256"

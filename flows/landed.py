@@ -16,6 +16,12 @@ from flows.extract import Extract
 from flows.stores.ledger_rows import Position
 from transforms.contract import Kafka, SourceEntity
 
+ROWS_PER_FILE = 1_000_000
+STREAMED = "stream-"
+"""What the names of micro-batches begin with."""
+BY, BY_STREAM, BY_REPLAY = "by", "stream", "replay"
+"""Key under which a landing says who made it if no batch did: the stream, or a replay of records or letters,
+whose offsets are no unbroken run."""
 LANDED_ON = "landed_on"
 """Folder column of raw files: the day they were landed."""
 CLOCK = "landed_at"

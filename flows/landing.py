@@ -28,6 +28,7 @@ from flows.landed import (
     LANDED_ON,
     NOTHING_IN,
     OFFSETS,
+    ROWS_PER_FILE,
     add_span,
     landing_time,
     portions_of,
@@ -42,8 +43,6 @@ from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from flows.streaming.rollup import land_journal
 from transforms.contract import Kafka, Layer, Postgres, SourceEntity
-
-ROWS_PER_FILE = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from flows.build.inputs import partition_expression
 from flows.deadletters import Stored
 from flows.extract import repaired
 from flows.extract.repaired import Unusable
-from flows.landed import CLOCK, LANDED_ON, landing_time, with_place
+from flows.landed import BY, BY_REPLAY, CLOCK, LANDED_ON, landing_time, with_place
 from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
@@ -141,7 +141,7 @@ class _Redelivery:
                     for record in records
                 )
             ),
-            control={"by": "replay"},
+            control={BY: BY_REPLAY},
             row_count=file.rows,
             landed_at=landed_at,
         )
@@ -198,7 +198,7 @@ class _Redelivery:
 
     def _raw_files(self) -> list[LakeFile]:
         """What is landed, and what the stream took in and no landing names yet."""
-        waiting = Journal(self._ledger.connection).unlanded(self._entity.table, 1 << 62)
+        waiting = Journal(self._ledger.connection).unlanded(self._entity.table)
         return [*self._ledger.files(self._entity.table), *(batch.file for batch in waiting)]
 
     def _record(self, letter: Stored, landed: pa.Table | None, given: bytes | None) -> _Record:

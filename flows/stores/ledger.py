@@ -161,6 +161,13 @@ class Ledger(LedgerReader):
             if not self.connection.broken and not self.connection.closed:
                 self.connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
 
+    def is_ours(self, purpose: str, name: str) -> bool:
+        """Take the same kind of lock if it is free, until the session ends; whether this session has it."""
+        row = self.connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"{purpose}:{name}",)
+        ).fetchone()
+        return bool(row and row[0])
+
     # ------------------------------------------------------------------------------------------ inside
 
     def _advance_position(self, commit: Commit, version: int) -> None:

@@ -20,8 +20,6 @@ from transforms import engine, registry
 from transforms.contract import Table
 from transforms.engine import quoted
 
-_ALL_ROWS = 2**62
-
 
 def not_built_yet(
     services: Services, table: Table, connection: Connection[Any], built: Sequence[BuiltPartition]
@@ -48,7 +46,7 @@ def not_built_yet(
         marker = staged.get((stage.name, WHOLE))
         since = str(marker.based_on.get(raw, "")) if marker is not None else ""
         landings = Reader(ledger, registry.tables()).landings_since(raw, since)
-        files = [batch.file for batch in Journal(connection).unlanded(raw, _ALL_ROWS)]
+        files = [batch.file for batch in Journal(connection).unlanded(raw)]
         waiting[raw] = [*files, *(file for landing in landings for file in landing.add)]
     return Streamed(way.identity, _identities(services, way, waiting))
 

@@ -23,9 +23,10 @@ from confluent_kafka.cimpl import NewTopic
 from psycopg import Connection
 
 from flows import deadletters
-from flows.deadletters import STREAMED, Stored
+from flows.deadletters import Stored
 from flows.errors import FlowsError
 from flows.extract import DeadLetter
+from flows.landed import STREAMED
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.ledger import Ledger
@@ -140,7 +141,7 @@ class DeadTopics:
             }
             if not places:
                 continue
-            waiting = Journal(connection).unlanded(entity.table, 1 << 62)
+            waiting = Journal(connection).unlanded(entity.table)
             files = [*Ledger(connection).files(entity.table), *(batch.file for batch in waiting)]
             with engine.connect(memory_limit=self._services.settings.memory_limit) as duck:
                 times = deadletters.known_times(letters)

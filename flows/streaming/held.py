@@ -16,7 +16,7 @@ from typing import TypeAlias
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from flows.landed import OFFSETS, rows_by_window, spans_without_records
+from flows.landed import BY, BY_REPLAY, OFFSETS, rows_by_window, spans_without_records
 from flows.services import Services
 from flows.stores.lake import DamagedFile
 from flows.stores.ledger import Ledger
@@ -30,9 +30,6 @@ Span: TypeAlias = tuple[int, int]
 Spans: TypeAlias = Mapping[int, Sequence[Span]]
 """Partition → spans in their order, apart from each other."""
 
-BY_REPLAY = "replay"
-"""What a landing of lost records has under `by` in its ledger entry: its offsets are no unbroken run."""
-_ALL_ROWS = 2**62
 _AHEAD = timedelta(days=1)
 
 
@@ -147,7 +144,7 @@ class RawTopic:
         landed = {file.path for landing in landings for file in landing.add}
         if compacted := [file for path, file in in_force.items() if path not in landed]:
             entries.append(_Entry(compacted, is_whole=False, is_one_run=False))
-        for batch in Journal(self._ledger.connection).unlanded(self._entity.table, _ALL_ROWS):
+        for batch in Journal(self._ledger.connection).unlanded(self._entity.table):
             entries.append(_Entry([batch.file], {part: [span] for part, span in batch.offsets.items()}))
         nothing = spans_without_records(self._ledger.positions(self._entity.table))
         return [*entries, _Entry([], _spans(nothing))]
@@ -160,7 +157,7 @@ class RawTopic:
             spans,
             # Files that a compaction took stand in another one; those that a replay replaced were lost.
             counts and bool(spans) and not any(file.path in replaced for file in landing.add),
-            landing.control.get("by") != BY_REPLAY,
+            landing.control.get(BY) != BY_REPLAY,
         )
 
     def _of(self, entries: Sequence[_Entry]) -> Held:

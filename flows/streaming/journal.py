@@ -159,14 +159,14 @@ class Journal:
         )
         failpoint("stream.journaled")
 
-    def unlanded(self, entity: str, rows_at_once: int) -> list[Journaled]:
-        """The oldest micro-batches of a topic that no landing names, together about so many rows."""
+    def unlanded(self, entity: str, rows_at_once: int | None = None) -> list[Journaled]:
+        """The oldest micro-batches of a topic that no landing names: about so many rows of them, or all."""
         rows = self.connection.execute(
             """
             SELECT sequence, batch_id, topic_id, offsets, windows, file FROM (
                 SELECT *, sum(row_count) OVER (ORDER BY sequence) - row_count AS before
                 FROM ops.stream_batch WHERE entity = %s
-            ) AS waiting WHERE before < %s ORDER BY sequence
+            ) AS waiting WHERE coalesce(before < %s, true) ORDER BY sequence
             """,
             (entity, rows_at_once),
         ).fetchall()

@@ -9,6 +9,7 @@ from psycopg import Connection
 
 from flows.extract import SourceAway
 from flows.services import Services
+from flows.stores.ledger import Ledger
 from flows.streaming import windows
 from flows.streaming.outbox import Emitter
 from flows.streaming.route import Route, route
@@ -73,12 +74,8 @@ class Keeper:
         self._emitters[topic].emit(self._connection)
 
     def _is_kept(self, table: Table) -> bool:
-        if table.name not in self._kept:
-            row = self._connection.execute(
-                "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"windows:{table.name}:keeper",)
-            ).fetchone()
-            if row and row[0]:
-                self._kept.add(table.name)
+        if table.name not in self._kept and Ledger(self._connection).is_ours("keep", table.name):
+            self._kept.add(table.name)
         return table.name in self._kept
 
 

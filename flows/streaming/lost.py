@@ -15,15 +15,23 @@ from psycopg import Connection
 from flows.extract import Extract
 from flows.extract.kafka import REQUEST_SECONDS, SCHEMA, Topic, reread
 from flows.failpoints import failpoint
-from flows.landed import CLOCK, LANDED_ON, OFFSETS, landing_time, portions_of, rows_by_window
+from flows.landed import (
+    BY,
+    BY_REPLAY,
+    CLOCK,
+    LANDED_ON,
+    OFFSETS,
+    ROWS_PER_FILE,
+    landing_time,
+    portions_of,
+    rows_by_window,
+)
 from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
-from flows.streaming.held import BY_REPLAY, Spans
+from flows.streaming.held import Spans
 from transforms import engine
 from transforms.contract import Kafka, Layer, SourceEntity
-
-ROWS_PER_FILE = 1_000_000
 
 
 @dataclass
@@ -134,7 +142,7 @@ def fetch(
         remove=tuple(gone),
         positions={**position.positions, CLOCK: landed_at.isoformat()},
         windows=windows,
-        control={"by": BY_REPLAY, OFFSETS: read},
+        control={BY: BY_REPLAY, OFFSETS: read},
         row_count=sum(file.rows for file in files),
         landed_at=landed_at,
     )

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from flows.build.inputs import partition_expression
 from flows.extract import DeadLetter
 from flows.failpoints import failpoint
-from flows.landed import LANDED_ON
+from flows.landed import LANDED_ON, STREAMED, with_place
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.manifest import LakeFile
@@ -30,12 +30,6 @@ from flows.streaming.seen import Seen
 from transforms import engine
 from transforms.contract import Layer, SourceEntity, Table
 from transforms.engine import DEAD_LETTER_REASON, quoted, text_literal
-
-_LANDED = (
-    pa.field("_batch_id", pa.string()),
-    pa.field("_landed_at", pa.timestamp("us", tz="UTC")),
-    pa.field("_seq", pa.int64()),
-)
 
 
 @dataclass(frozen=True)
@@ -151,10 +145,14 @@ class MicroBatches:
 
     def ready(self, records: Records) -> MicroBatch:
         """Steps 1 to 3 for what was read. To be called in the order of reading."""
-        batch = MicroBatch(f"stream-{secrets.token_hex(10)}", records, self._duckdb.cursor())
+        batch = MicroBatch(f"{STREAMED}{secrets.token_hex(10)}", records, self._duckdb.cursor())
         batch.open()
         cursor, step = batch.cursor, batch.step
-        landed = {name: self._with_place(batch.batch_id, rows) for name, rows in records.batches.items()}
+        now = self._services.settings.now()
+        landed = {
+            name: pa.Table.from_batches([with_place(rows, batch.batch_id, now)])
+            for name, rows in records.batches.items()
+        }
         files = {name: self._write_raw(cursor, batch.batch_id, name, rows) for name, rows in landed.items()}
         failpoint("stream.raw_written")
         step("raw")
@@ -181,15 +179,6 @@ class MicroBatches:
         return batch
 
     # --------------------------------------------------------------------------------------------- the steps
-
-    def _with_place(self, batch_id: str, batch: pa.RecordBatch) -> pa.Table:
-        count = batch.num_rows
-        places = [
-            pa.repeat(pa.scalar(batch_id), count),
-            pa.repeat(pa.scalar(self._services.settings.now(), _LANDED[1].type), count),
-            pa.array(range(count), pa.int64()),
-        ]
-        return pa.table([*batch.columns, *places], schema=pa.schema([*batch.schema, *_LANDED]))
 
     def _write_raw(self, cursor: DuckDBPyConnection, batch_id: str, name: str, rows: pa.Table) -> LakeFile:
         """Step 1."""

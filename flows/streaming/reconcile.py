@@ -16,6 +16,7 @@ from psycopg import Connection, IsolationLevel
 
 from flows.build.states import planner_states
 from flows.failpoints import failpoint
+from flows.landed import BY, BY_STREAM
 from flows.planner import States, plan
 from flows.services import Services
 from flows.stores import apply
@@ -203,11 +204,11 @@ def _landed_by_batch(connection: Connection[Any], way: Route, table: Table, wind
             SELECT FROM ops.ledger AS landing
             JOIN ops.hot_partition AS hot ON (hot.table_name, hot.partition) = (%s, %s)
             WHERE landing.table_name = %s AND landing.kind = 'land'
-                AND landing.control ->> 'by' IS DISTINCT FROM 'stream'
+                AND landing.control ->> %s::text IS DISTINCT FROM %s
                 AND (landing.windows ? %s OR landing.committed_at > hot.since)
         )
         """,
-        (table.name, window, way.counted(table).table, window),
+        (table.name, window, way.counted(table).table, BY, BY_STREAM, window),
     ).fetchone()
     return bool(row and row[0])
 

@@ -11,7 +11,16 @@ from typing import Any
 from psycopg import Connection
 
 from flows.failpoints import failpoint
-from flows.landed import CLOCK, LANDED_ON, OFFSETS, add_span, landing_time, spans_without_records
+from flows.landed import (
+    BY,
+    BY_STREAM,
+    CLOCK,
+    LANDED_ON,
+    OFFSETS,
+    add_span,
+    landing_time,
+    spans_without_records,
+)
 from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -63,7 +72,7 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
             add=(file,),
             positions={"topic_id": batches[-1].topic_id, "offsets": offsets, CLOCK: landed_at.isoformat()},
             windows=dict(windows),
-            control={"by": "stream", OFFSETS: spans},
+            control={BY: BY_STREAM, OFFSETS: spans},
             row_count=file.rows,
             landed_at=landed_at,
         )

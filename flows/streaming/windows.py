@@ -128,10 +128,7 @@ def merge(connection: Connection[Any], table: Table, entity: str, now: datetime)
        wrote has none yet.)
     """
     parts = Names(table).parts()
-    with connection.transaction():
-        connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"publish:{table.name}",)
-        )
+    with Ledger(connection).locked("publish", table.name), connection.transaction():
         passed = _advance(connection, table, entity, now)
         revisions = _add(connection, table, parts, passed)
         failpoint("windows.added")
