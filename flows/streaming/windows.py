@@ -91,27 +91,24 @@ class Names:
 
 
 def prepare(connection: Connection[Any], table: Table) -> Names:
-    """Make what belongs to a windowed table beside itself, where it is not there yet."""
+    """Make what belongs to a windowed table beside itself, where it is not there yet. Takes no lock that
+    whoever adds would wait for.
+    """
     names = Names(table)
+    added = sql.SQL(", ").join(map(sql.Identifier, names.added_columns))
+    revised = sql.SQL(", ").join(map(sql.Identifier, (*table.key, REVISION)))
     beside = (
-        (names.additions, names.added_columns),
-        (names.late, names.added_columns),
-        (names.vanished, (*table.key, REVISION)),
+        (names.additions, sql.SQL("{}, false AS is_correction").format(added)),
+        (names.late, added),
+        (names.vanished, revised),
     )
     with Ledger(connection).locked("windows", table.name):
         for target, columns in beside:
             connection.execute(
                 sql.SQL("CREATE TABLE IF NOT EXISTS {} AS SELECT {} FROM {} LIMIT 0").format(
-                    target,
-                    sql.SQL(", ").join(map(sql.Identifier, columns)),
-                    sql.Identifier(PUBLISHED, table.name),
+                    target, columns, sql.Identifier(PUBLISHED, table.name)
                 )
             )
-        connection.execute(
-            sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS is_correction boolean NOT NULL").format(
-                names.additions
-            )
-        )
     return names
 
 

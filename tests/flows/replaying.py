@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tests.flows.streaming.topics import Topics
@@ -96,13 +93,6 @@ def file_of_landing(topics: Topics, number: int) -> Path:
     return Path(topics.world.lake, rows[0][0])
 
 
-def delete_at_broker(topics: Topics, before: int) -> None:
-    """Let the broker have deleted what is before an offset of partition 0."""
-    admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
-    gone = TopicPartition(topics.topic(), 0, before)
-    admin.delete_records([gone])[gone].result(20)
-
-
 def let_producers_say_the_time(topics: Topics) -> None:
     """The topic of the user events keeps the timestamps that its producers give."""
     admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
@@ -118,11 +108,3 @@ def everything_once(topics: Topics, count: int) -> None:
     assert topics.numbers() == [(number, 0, number) for number in range(count)]
     assert topics.rows("select count(*) from ops.partition_state where fingerprint = 'replay'") == [(0,)]
     assert topics.left_over() == []
-
-
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from flows import deadletters, dlq
 from flows.errors import FlowsError
 from flows.extract import DeadLetter
 from flows.settings import Settings
-from tests.flows.streaming.topics import Topics
+from tests.flows.streaming.topics import Topics, until
 from tests.house import House
 
 BROKEN = b'{"event_id": "no uuid"}'
@@ -85,14 +84,14 @@ def test_a_repaired_record_is_published_once_at_its_place(topics: Topics, taken_
 def test_what_is_replayed_while_a_stream_lives_is_built_by_the_batch_and_both_agree(topics: Topics) -> None:
     with topics.living():
         topics.send([topics.event(1), BROKEN])
-        _until(lambda: bool(_letters(topics) and topics.numbers()))
+        until(lambda: bool(_letters(topics) and topics.numbers()))
         ((letter, _),) = _letters(topics)
         (outcome,) = topics.replay([letter], given=_repaired(topics))
         assert not outcome.reason
         topics.batch()
         assert topics.numbers() == [(1, 0, 0), (2, 0, 1)]
         topics.send([topics.event(2), topics.event(3)], partition=1)  # of two copies the lower place counts
-        _until(lambda: len(topics.numbers()) == 3)
+        until(lambda: len(topics.numbers()) == 3)
     topics.batch()
     assert topics.numbers() == [(1, 0, 0), (2, 0, 1), (3, 1, 1)]
     for one in topics.reconcile():
@@ -280,10 +279,3 @@ def test_the_command_says_what_happened_and_what_comes_next(
     connection.execute("alter table ops.dead_letter drop column replayed_sha256")
     with pytest.raises(FlowsError, match="Prepare it with a run"):
         replay(letter)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)

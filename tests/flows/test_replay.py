@@ -28,9 +28,8 @@ from tests.flows.replaying import (
     sequence,
     state,
     tamper,
-    until,
 )
-from tests.flows.streaming.topics import Topics
+from tests.flows.streaming.topics import Topics, until
 from tests.flows.test_commands import _one_sentence, flows
 from tests.house import House
 

@@ -13,7 +13,6 @@ from flows.extract import SourceError
 from flows.streaming.replays import Missing
 from tests.flows.replaying import (
     DAY,
-    delete_at_broker,
     everything_once,
     execute,
     file_of_landing,
@@ -116,7 +115,7 @@ def test_a_lost_copy_that_counts_takes_the_place_of_the_one_that_stood_in_for_it
 def test_what_neither_the_lake_nor_the_broker_has_stops_it_before_anything_is_changed(topics: Topics) -> None:
     landings(topics)
     forget_landing(topics, 0)
-    delete_at_broker(topics, 15)
+    topics.delete_before(15)
     before = state(topics)
 
     with pytest.raises(Missing) as stopped:
@@ -134,7 +133,7 @@ def test_what_neither_the_lake_nor_the_broker_has_stops_it_before_anything_is_ch
 def test_a_damaged_file_whose_records_the_broker_deleted_stops_it_too(topics: Topics) -> None:
     landings(topics)
     _damage_the_file(topics)
-    delete_at_broker(topics, 25)
+    topics.delete_before(25)
     before = state(topics)
 
     with pytest.raises(Missing, match=r"of the 20 records .* has 15 left. Nothing was changed. Restore"):
@@ -162,7 +161,7 @@ def test_gaps_between_offsets_are_no_loss_even_when_the_broker_has_deleted_them(
         topics.batch()
     topics.send([topics.event(6)])
     topics.batch()
-    delete_at_broker(topics, 12)
+    topics.delete_before(12)
 
     replay = topics.ask("0")
 

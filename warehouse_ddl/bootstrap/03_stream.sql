@@ -7,10 +7,10 @@ create table if not exists ops.stream_partition (
     next_offset bigint not null,
     owner text not null,
     taken_at timestamptz not null default clock_timestamp(),
+    watermark timestamptz,
+    moved_at timestamptz not null default clock_timestamp(),
     primary key (entity, kafka_partition)
 );
-alter table ops.stream_partition add column if not exists watermark timestamptz;
-alter table ops.stream_partition add column if not exists moved_at timestamptz not null default clock_timestamp();
 comment on column ops.stream_partition.watermark is 'The latest event time that was taken in of it.';
 comment on table ops.stream_partition is 'Who reads a partition of a topic and how far they are; whoever holds an older generation can commit nothing.';
 
@@ -32,9 +32,9 @@ create table if not exists ops.hot_partition (
     table_name text not null,
     partition text not null,
     since timestamptz not null default clock_timestamp(),
+    sealed_at timestamptz,
     primary key (table_name, partition)
 );
-alter table ops.hot_partition add column if not exists sealed_at timestamptz;
 comment on table ops.hot_partition is 'Partitions into which the stream has written; until one is sealed it may hold rows that the lake''s content does not hold yet.';
 
 create table if not exists ops.stream_window (

@@ -10,8 +10,8 @@ import pytest
 
 from flows import stream
 from tests.flows.extract.parts import Broker
-from tests.flows.streaming.topics import Topics
-from tests.flows.streaming.workers import Sender, Worker, prove, taken_in, until
+from tests.flows.streaming.topics import Topics, until
+from tests.flows.streaming.workers import Sender, Worker, prove, taken_in
 from tests.house import House
 
 

@@ -6,14 +6,12 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
 
 from flows import failpoints, stream
 from flows.extract import SourceError
@@ -22,7 +20,7 @@ from flows.stores.manifest import LakeFile
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
-from tests.flows.streaming.topics import Topics, without_copies
+from tests.flows.streaming.topics import Topics, until, without_copies
 from tests.house import House
 from transforms.contract import Rule, RuleKind
 
@@ -141,12 +139,12 @@ def test_while_a_stream_lives_a_batch_lands_only_what_it_took_in(topics: Topics)
     topics.send(topics.event(number) for number in range(10))
     services = topics.world.services()
     with services.lake, topics.living() as living:
-        _until(lambda: len(topics.numbers()) == 10)
+        until(lambda: len(topics.numbers()) == 10)
         landing = land(services, topics.entity(), "batch")
         assert landing is not None
         assert landing.rows == 10
         topics.send(topics.event(number) for number in range(10, 20))
-        _until(lambda: len(topics.numbers()) == 20)
+        until(lambda: len(topics.numbers()) == 20)
     assert living.result().messages == 20
     assert [offset for _, _, offset in topics.raw_places()] == list(range(20))
 
@@ -186,9 +184,7 @@ def test_records_that_the_broker_deleted_unread_stop_the_stream_loudly(topics: T
     topics.send(topics.event(number) for number in range(10))
     topics.stream()
     topics.send(topics.event(number) for number in range(10, 30))
-    admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
-    gone = TopicPartition(topics.topic(), 0, 20)
-    admin.delete_records([gone])[gone].result(20)
+    topics.delete_before(20)
 
     with pytest.raises(SourceError, match=r"offsets 10 to 19 were deleted"):
         topics.stream()
@@ -207,7 +203,7 @@ def test_sessions_that_are_cut_again_and_again_lose_nothing_and_double_nothing(t
                     "select count(pg_terminate_backend(pid)) from pg_stat_activity "
                     "where datname = current_database() and pid <> pg_backend_pid()"
                 )
-        _until(lambda: len(topics.numbers()) == 3000, 90)
+        until(lambda: len(topics.numbers()) == 3000, 90)
     assert living.result().interruptions > 0
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
     before = topics.rows()
@@ -228,11 +224,11 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothin
                 first = number * 1000
                 topics.send((topics.event(n) for n in range(first, first + 1000)), partition=number)
                 if number == 1:
-                    _until(lambda: len(topics.numbers()) > 0, 60)
+                    until(lambda: len(topics.numbers()) > 0, 60)
                 broker.kill()
                 time.sleep(2)
                 broker.start()
-            _until(lambda: len(topics.numbers()) == 3000, 120)
+            until(lambda: len(topics.numbers()) == 3000, 120)
         assert len(topics.raw_places()) == len(set(topics.raw_places())) == 3000
     finally:
         broker.end()
@@ -291,10 +287,3 @@ def _killed_once(topics: Topics, name: str) -> None:
     topics.batch()
     assert topics.rows() == before
     assert topics.left_over() == []
-
-
-def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)

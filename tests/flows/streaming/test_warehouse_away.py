@@ -17,8 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import flows.sandbox as sandbox
 from flows.sandbox import Part, processes
 from tests.flows.extract.counterparts import free_port, running, toxiproxy
-from tests.flows.streaming.topics import Topics
-from tests.flows.streaming.workers import Sender, Worker, prove, taken_in, until
+from tests.flows.streaming.topics import Topics, until
+from tests.flows.streaming.workers import Sender, Worker, prove, taken_in
 from tests.house import House, Server
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -110,6 +110,12 @@ class Topics:
             if table.windowed is not None
         )
         return replace(way, windows=windows, group=self.group)
+
+    def delete_before(self, offset: int) -> None:
+        """Let the broker delete what is before an offset of partition 0."""
+        admin = AdminClient({"bootstrap.servers": self.world.kafka_bootstrap})
+        gone = TopicPartition(self.topic(), 0, offset)
+        admin.delete_records([gone])[gone].result(20)
 
     def entity(self, name: str = "user_events") -> SourceEntity:
         """The declaration of one topic."""
@@ -299,6 +305,14 @@ class Topics:
             named = set(ledger.named_paths(datetime.now(UTC)))
         files = {path.relative_to(self.world.lake).as_posix() for path in self.world.lake.rglob("*.parquet")}
         return sorted({row[0] for row in rows} | (files - named))
+
+
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something has come about."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.05)
 
 
 def without_copies(

@@ -7,7 +7,6 @@ import multiprocessing
 import signal
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
@@ -144,14 +143,6 @@ def prove(topics: Topics, count: int) -> None:
     assert topics.rows() == before
     assert all(result.passed for result in topics.reconcile())
     assert topics.left_over() == []
-
-
-def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for something to come about; fail when it does not."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come about in time"
-        time.sleep(0.05)
 
 
 def _take_in(topics: Topics) -> None:
