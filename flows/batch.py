@@ -19,7 +19,8 @@ from flows.services import open_services
 from flows.settings import load
 from flows.summary import Summary
 from transforms import registry
-from transforms.contract import SourceEntity, Table
+from transforms.contract import Table
+from transforms.entities import SourceEntity
 
 runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=len(Lane) * load().workers))
 

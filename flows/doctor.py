@@ -109,7 +109,7 @@ def _warehouse(settings: Settings) -> list[Finding]:
 
 
 def _application(settings: Settings) -> list[Finding]:
-    from transforms.contract import Postgres
+    from transforms.entities import Postgres
     from transforms.sources.app import ENTITIES
 
     connection, findings = _postgres("application database", settings.require("app_dsn"))
@@ -133,7 +133,7 @@ def _kafka(settings: Settings) -> list[Finding]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    from transforms.contract import Kafka
+    from transforms.entities import Kafka
     from transforms.sources.events import ENTITIES
 
     bootstrap = settings.require("kafka_bootstrap")

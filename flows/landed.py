@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 
 from flows.extract import Extract
 from flows.stores.ledger_rows import Position
-from transforms.contract import Kafka, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
 STREAMED = "stream-"

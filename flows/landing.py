@@ -42,7 +42,8 @@ from flows.stores.ledger import Ledger, Position
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from flows.streaming.rollup import land_journal
-from transforms.contract import Kafka, Layer, Postgres, SourceEntity
+from transforms.contract import Layer
+from transforms.entities import Kafka, Postgres, SourceEntity
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from flows.planner import WHOLE, Work, propagate
 from flows.services import Services, open_services
 from flows.stores.ledger import Ledger
 from transforms import catalog, registry
-from transforms.contract import SourceEntity
+from transforms.entities import SourceEntity
 
 _ROWS_A_SECOND = 150_000
 _SECONDS_A_TABLE = 0.3

@@ -29,8 +29,9 @@ from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from transforms import engine, registry
-from transforms.contract import Kafka, Layer, Postgres, SourceEntity, Table
+from transforms.contract import Layer, Table
 from transforms.engine import DEAD_LETTER_REASON, ModelError
+from transforms.entities import Kafka, Postgres, SourceEntity
 
 _LETTERS_AT_ONCE = 500
 _BYTES_AT_ONCE = 64 << 20

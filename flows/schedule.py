@@ -32,7 +32,8 @@ from flows.summary import Summary
 from quality import CheckResult
 from quality.expectations import warm_up
 from transforms import catalog, registry
-from transforms.contract import Kafka, Rest, SourceEntity, Table
+from transforms.contract import Table
+from transforms.entities import Kafka, Rest, SourceEntity
 
 ROWS_AT_ONCE = 4_000_000
 """Rows that the partitions of one task read together: bounds its memory."""

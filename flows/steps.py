@@ -18,8 +18,9 @@ from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services
 from quality import CheckResult
-from transforms.contract import ContractError, SourceEntity, Table
+from transforms.contract import ContractError, Table
 from transforms.engine import ModelError
+from transforms.entities import SourceEntity
 
 _LASTING = (CheckFailed, ContractError, ModelError)
 """Errors that the same data and code would only give again."""

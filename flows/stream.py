@@ -29,7 +29,7 @@ from flows.streaming.route import Route, route
 from flows.streaming.tally import Report, Tally
 from flows.streaming.visible import Visible
 from transforms import registry
-from transforms.contract import Kafka
+from transforms.entities import Kafka
 
 LAND_EVERY_SECONDS = 60.0
 LAND_AFTER_BATCHES = 300

@@ -1,8 +1,7 @@
 """What a table is: the words every other file speaks.
 
 A `Table` is a model (one file in staging, dimensions, facts or marts) or the raw landing place of a source
-entity. A `SourceEntity` is the declaration of one entity that some protocol reads. Nothing here reads a file,
-opens a connection or knows a vendor.
+entity. Nothing here reads a file or opens a connection.
 """
 
 from __future__ import annotations
@@ -260,104 +259,3 @@ def check_name(name: str) -> str:
             f"'{name}' is longer than {MAX_IDENTIFIER_BYTES} bytes; PostgreSQL would cut it silently."
         )
     return name
-
-
-# ------------------------------------------------------------------------------------------- source entities
-
-
-@dataclass(frozen=True)
-class Control:
-    """Totals the source itself gives, read in the same snapshot as the rows: the accuracy rule compares
-    with them."""
-
-    by: str
-    """Timestamp column whose UTC day the totals are grouped by."""
-    amount: str
-    group: str | None = None
-
-
-@dataclass(frozen=True)
-class Postgres:
-    """How a table of a PostgreSQL database is read.
-
-    `incremental` reads half-open ranges of `cursor` with a lookback and finds hard deletes by comparing
-    keys every `deletes_every`; `snapshot` reads everything and lands it only when its content differs;
-    `cdc` takes Debezium's events.
-    """
-
-    table: str
-    mode: Literal["incremental", "snapshot", "cdc"] = "snapshot"
-    cursor: str | None = None
-    lookback: timedelta = timedelta(minutes=10)
-    deletes_every: timedelta | None = timedelta(0)
-    """timedelta(0): with every read; None: the application never deletes here."""
-    schema: str = "public"
-
-
-@dataclass(frozen=True)
-class Kafka:
-    """A topic, read from the ledger's offsets to the end offsets taken at the start."""
-
-    topic: str
-    event_time: str = "event_time"
-    """JSON field whose UTC day says which windows a batch touches."""
-
-
-@dataclass(frozen=True)
-class Rest:
-    """A list endpoint.
-
-    `paging` is one of the protocol's ways: `cursor` (starting_after / has_more), `offset` (offset / limit)
-    or `window` (no paging: the range is split until an answer is not full). `since`/`until` name the query
-    parameters of the range, written as `time_format` says.
-    """
-
-    path: str
-    records: str | None
-    """Key of the list in the answer; None: the answer is the list."""
-    paging: Literal["cursor", "offset", "window"]
-    since: str | None = None
-    until: str | None = None
-    time_format: Literal["unix", "iso", "date"] = "unix"
-    page_size: int = 100
-    lookback: timedelta = timedelta(hours=1)
-    id_fields: tuple[str, ...] = ("id",)
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""
-    until_is_inclusive: bool = False
-    """Whether the API counts the upper end in; ranges here are half-open, so it is then given a step
-    earlier."""
-    recorded_at: str = "created"
-    """Field of a record that the range is about; dots go deeper."""
-    event_time: str | None = None
-    """Field of a record whose UTC day says which windows a batch touches; None: the whole entity is one."""
-    history: timedelta | None = None
-    """How far back the first read goes; None: to the beginning."""
-    keeps: timedelta | None = None
-    """How long the API keeps its records; an older position has lost some, which stops the entity."""
-
-
-@dataclass(frozen=True)
-class SourceEntity:
-    """One landed entity: where it comes from, what identifies it, how its windows are found."""
-
-    source: Literal["app", "events", "stripe", "sendgrid"]
-    name: str
-    read: Postgres | Kafka | Rest
-    key: tuple[str, ...]
-    grain: str
-    columns: tuple[Column, ...] = ()
-    """The columns as the source has them; protocols with a fixed record shape leave this empty."""
-    partition: Partition | None = None
-    """The windows a landing touches: a column that never changes for a key. None: one window, the whole
-    entity."""
-    control: Control | None = None
-    retention: timedelta | None = None
-    """How long raw is kept; None: for ever."""
-    owner: str = "data-team"
-    description: str = ""
-
-    @property
-    def table(self) -> str:
-        """Name of the raw table, `raw_<source>__<name>`."""
-        return check_name(f"raw_{self.source}__{self.name}")

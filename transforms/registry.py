@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from transforms.contract import Column, ContractError, Kafka, Layer, Rest, SourceEntity, Table, check_name
+from transforms.contract import Column, ContractError, Layer, Table, check_name
+from transforms.entities import Kafka, Rest, SourceEntity
 from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
 
 _PACKAGE = Path(__file__).parent

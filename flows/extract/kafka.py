@@ -29,7 +29,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from flows.extract import Extract, SourceAway, SourceError
-from transforms.contract import Kafka, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 
 REQUEST_SECONDS = 15.0
 """How long one question to the broker may take."""

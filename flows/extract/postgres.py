@@ -20,7 +20,7 @@ from flows.extract import ControlTotal, DeadLetter, Extract, SourceError
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import PAYLOAD, PROBLEM, check, convert, problem, schema
-from transforms.contract import Postgres, SourceEntity
+from transforms.entities import Postgres, SourceEntity
 
 Mark = datetime | int
 

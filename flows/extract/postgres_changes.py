@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.extract.postgres_types import declared_type
-from transforms.contract import SourceEntity
+from transforms.entities import SourceEntity
 
 _ROWS = 100_000
 _KEYS = 5_000

@@ -16,7 +16,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from flows.extract import SourceError
-from transforms.contract import SourceEntity
+from transforms.entities import SourceEntity
 
 PROBLEM = "_problem"
 PAYLOAD = "_payload"

@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from flows.extract import answer, kafka, postgres_types, rest
 from flows.extract.answer import moment
-from transforms.contract import Column, Postgres, Rest, SourceEntity
+from transforms.contract import Column
+from transforms.entities import Postgres, Rest, SourceEntity
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

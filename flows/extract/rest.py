@@ -19,7 +19,7 @@ from flows.extract import DeadLetter, Extract
 from flows.extract.answer import Answer, Record, moment, parse
 from flows.extract.http import AnswerError, Http, RestConnection, RestError
 from flows.failpoints import failpoint
-from transforms.contract import Rest, SourceEntity
+from transforms.entities import Rest, SourceEntity
 
 SCHEMA = pa.schema(
     [

@@ -10,7 +10,8 @@ import psycopg
 from psycopg import sql
 
 from flows.extract import SourceError, kafka
-from transforms.contract import Kafka, Partition, Postgres, SourceEntity
+from transforms.contract import Partition
+from transforms.entities import Kafka, Postgres, SourceEntity
 
 _ANSWER_MILLISECONDS = 1000
 

@@ -23,7 +23,7 @@ from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from transforms import engine
-from transforms.contract import SourceEntity
+from transforms.entities import SourceEntity
 
 Span: TypeAlias = tuple[int, int]
 """Offsets [first, after)."""

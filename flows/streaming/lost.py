@@ -31,7 +31,8 @@ from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.held import Spans
 from transforms import engine
-from transforms.contract import Kafka, Layer, SourceEntity
+from transforms.contract import Layer
+from transforms.entities import Kafka, SourceEntity
 
 
 @dataclass

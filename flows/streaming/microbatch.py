@@ -28,8 +28,9 @@ from flows.streaming.journal import Journaled
 from flows.streaming.route import Route
 from flows.streaming.seen import Seen
 from transforms import engine
-from transforms.contract import Layer, SourceEntity, Table
+from transforms.contract import Layer, Table
 from transforms.engine import DEAD_LETTER_REASON, quoted, text_literal
+from transforms.entities import SourceEntity
 
 
 @dataclass(frozen=True)

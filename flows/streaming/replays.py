@@ -21,7 +21,7 @@ from flows.streaming.journal import Journal
 from flows.streaming.lost import Lost
 from flows.streaming.rollup import land_journal
 from transforms import registry
-from transforms.contract import Kafka, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 
 Bound = int | datetime
 """An offset, or the time at which the broker got a record."""

@@ -26,7 +26,8 @@ from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit
 from flows.streaming.journal import Journal, Journaled
-from transforms.contract import Layer, SourceEntity
+from transforms.contract import Layer
+from transforms.entities import SourceEntity
 
 ROWS_AT_ONCE = 300_000
 """Rows of one landed file: it is written beside the micro-batches, in their memory."""

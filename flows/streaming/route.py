@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from flows.errors import FlowsError
 from transforms import registry
-from transforms.contract import Kafka, SourceEntity, Table, Write
+from transforms.contract import Table, Write
+from transforms.entities import Kafka, SourceEntity
 
 GROUP = "analytics-stream"
 

@@ -33,7 +33,7 @@ from tests.benchmarks.measure import Result, slope
 from tests.benchmarks.processes import Done, in_child
 from tests.benchmarks.server import CACHE, Server, settle
 from transforms import registry
-from transforms.contract import Kafka, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 
 WAITING, WAITING_FULL = 1_500_000, 3_000_000
 RATE = 5_000

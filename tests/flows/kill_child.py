@@ -31,7 +31,8 @@ from flows.settings import Settings
 from flows.stores.upkeep import analyze, refresh, retire
 from quality import CheckResult
 from transforms import catalog, registry
-from transforms.contract import Kafka, SourceEntity, Table
+from transforms.contract import Table
+from transforms.entities import Kafka, SourceEntity
 
 ROWS_AT_ONCE = 4_000_000
 

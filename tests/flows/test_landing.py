@@ -17,7 +17,8 @@ import quality
 from flows import failpoints, landing
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from tests.house import House
-from transforms.contract import Kafka, Partition, SourceEntity
+from transforms.contract import Partition
+from transforms.entities import Kafka, SourceEntity
 
 
 @pytest.fixture

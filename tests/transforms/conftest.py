@@ -10,7 +10,8 @@ import pytest
 from duckdb import DuckDBPyConnection
 
 from transforms import engine, registry
-from transforms.contract import Column, Kafka, Postgres, SourceEntity
+from transforms.contract import Column
+from transforms.entities import Kafka, Postgres, SourceEntity
 from transforms.registry import Registry
 
 USERS = SourceEntity(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Literal
 
-from transforms.contract import Column, Control, Partition, Postgres, SourceEntity
+from transforms.contract import Column, Partition
+from transforms.entities import Control, Postgres, SourceEntity
 
 _PERSONAL = frozenset({"email", "last_ip", "line1", "postal_code", "contact_email"})
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from transforms.contract import Kafka, Partition, SourceEntity
+from transforms.contract import Partition
+from transforms.entities import Kafka, SourceEntity
 
 _DAYS = Partition("event_time", "day")
 

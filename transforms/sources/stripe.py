@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from transforms.contract import Partition, Rest, SourceEntity
+from transforms.contract import Partition
+from transforms.entities import Rest, SourceEntity
 
 
 def _list(

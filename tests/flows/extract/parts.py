@@ -27,7 +27,8 @@ from flows.sandbox.state import State
 from flows.services import Services
 from flows.settings import Settings
 from tests.house import DEBIAN_15, Server
-from transforms.contract import Column, Control, Partition, Postgres, SourceEntity
+from transforms.contract import Column, Partition
+from transforms.entities import Control, Postgres, SourceEntity
 
 ORDERS = SourceEntity(
     source="app",

@@ -17,7 +17,7 @@ from flows.sandbox.apis import STRIPE_KEY, sendgrid_objects, stripe_objects
 from flows.sandbox.apis.store import STRIPE_KINDS
 from tests.flows.extract import counterparts
 from tests.house import House
-from transforms.contract import Rest, SourceEntity
+from transforms.entities import Rest, SourceEntity
 from transforms.sources import sendgrid, stripe
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]

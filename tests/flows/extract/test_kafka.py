@@ -14,7 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from flows.extract import Extract, SourceError, kafka
-from transforms.contract import Kafka, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 
 
 @dataclass

@@ -10,7 +10,8 @@ import pytest
 
 from flows.extract import SourceError
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
-from transforms.contract import Column, Postgres, SourceEntity
+from transforms.contract import Column
+from transforms.entities import Postgres, SourceEntity
 
 COLUMNS = ["id", "amount", "currency"]
 

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 
 from tests.flows.extract.parts import World
-from transforms.contract import Column, Postgres, SourceEntity
+from transforms.contract import Column
+from transforms.entities import Postgres, SourceEntity
 
 MOMENT = datetime(2025, 10, 26, 0, 59, 59, 999999, UTC)
 

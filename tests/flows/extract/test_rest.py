@@ -15,7 +15,7 @@ from flows.extract.http import RestError
 from flows.extract.rest import SCHEMA, read
 from flows.sandbox.apis import sendgrid_objects, stripe_objects
 from flows.sandbox.apis.actions import create_charge, refund_charge
-from transforms.contract import Rest, SourceEntity
+from transforms.entities import Rest, SourceEntity
 from transforms.sources import sendgrid, stripe
 
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)

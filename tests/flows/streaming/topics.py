@@ -38,7 +38,7 @@ from quality import CheckResult
 from tests.flows.extract.parts import World
 from tests.house import House, Server
 from transforms import catalog, registry
-from transforms.contract import Kafka, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 
 PARTITIONS = 3
 MODELS = (
