@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,10 @@ from tests.flows.kill_child import Place
 from tests.house import Server
 
 ROOT = Path(__file__).parents[2]
+_SESSIONS = (
+    "select 1 from pg_stat_activity "
+    "where datname = current_database() and application_name = 'user-analytics'"
+)
 SOURCES = (
     "raw_app__users",
     "raw_app__orders",
@@ -159,6 +164,7 @@ def run(place: Place) -> None:
     assert _exit_code(kill_child.play, place, f"run-{os.urandom(3).hex()}") == 0, (
         f"the run at {place.lake} failed"
     )
+    _await_its_sessions(place)
 
 
 def try_run(place: Place) -> int | None:
@@ -178,6 +184,7 @@ def kill(place: Place, name: str, passes: int) -> bool:
     """One run that is to die at a failpoint; whether it did."""
     code = _exit_code(kill_child.play_and_die, place, name, passes)
     assert code in (0, -signal.SIGKILL), f"the run to be killed at {name} ended with {code}"
+    _await_its_sessions(place)
     return code == -signal.SIGKILL
 
 
@@ -210,6 +217,18 @@ def _exit_code(target: Callable[..., None], *arguments: Any) -> int | None:
         child.join()
         raise AssertionError(f"{target.__name__}{arguments[1:]} did not end within 240 s")
     return child.exitcode
+
+
+def _await_its_sessions(place: Place) -> None:
+    """A server meets its client's death a moment later, and a session keeps its locks until then.
+
+    A run that follows at once may leave what such a lock holds back to the next one, as it should.
+    """
+    with psycopg.connect(place.warehouse_dsn, autocommit=True) as connection:
+        for _ in range(100):
+            if not connection.execute(_SESSIONS).fetchall():
+                return
+            time.sleep(0.1)
 
 
 # --------------------------------------------------------------------------------------------- the parts
