@@ -46,7 +46,13 @@ def table_file(table: Table, registry: Registry | None = None) -> str:
     """The text of one generated file."""
     source = f"transforms/{table.layer.value}/{table.path.name if table.path else table.name}"
     head = f"-- Generated from {source} by `python -m warehouse_ddl`. Change that file, then run it again.\n"
-    return head + "\n" + "".join(f"{statement};\n" for statement in ddl(table, registry))
+    leaves = ""
+    if table.is_partitioned_in_postgres and table.indexes:
+        listed = [f"--   {index} ({', '.join(columns)})\n" for index, columns in table.indexes.items()]
+        leaves = "".join(
+            ["-- Each leaf has these indexes, one that the stream writes into once it is sealed:\n", *listed]
+        )
+    return head + leaves + "\n" + "".join(f"{statement};\n" for statement in ddl(table, registry))
 
 
 def write(registry: Registry | None = None, folder: Path = HERE / "tables") -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from transforms.contract import Table
@@ -30,6 +30,8 @@ class ActualTable:
     partitioned_by: str | None = None
     leaves: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
+    bare_leaves: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Leaf → declared indexes that it should have and has not."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Migration:
-    """How to get there: `statements` in place, or a rebuild beside and a swap when `rebuild`."""
+    """How to get there: `statements` in place, or a rebuild beside and a swap when `rebuild`. The indexes of
+    leaves are built one leaf after the other, not by these statements.
+    """
 
     table: str
     changes: tuple[Change, ...] = ()
@@ -105,11 +109,14 @@ def plan(actual: ActualTable | Sequence[ActualColumn], table: Table) -> Migratio
         if name not in declared:
             changes.append(Change(f"column {name} is gone", "rebuild", destructive=True))
     changes.extend(_shape(actual, table))
-    if isinstance(actual, ActualTable) and actual.indexes:
+    if actual.partitioned_by is None and actual.indexes:
         for index, statement in zip(table.indexes, index_ddl(table), strict=True):
             if index not in actual.indexes:
                 changes.append(Change(f"index {index} is new", "in place"))
                 statements.append(statement)
+    for index in table.indexes:
+        if leaves := [leaf for leaf, indexes in actual.bare_leaves.items() if index in indexes]:
+            changes.append(Change(f"index {index} is new on {len(leaves)} of its leaves", "in place"))
     rebuild = any(change.way == "rebuild" for change in changes)
     return Migration(table.name, tuple(changes), () if rebuild else tuple(statements))
 

@@ -47,10 +47,13 @@ def literal(text: str) -> str:
 
 
 def ddl(table: Table, registry: Registry | None = None) -> list[str]:
-    """Everything that makes a published table where there is none: table, indexes, foreign keys, comments."""
+    """Everything that makes a published table where there is none: table, indexes, foreign keys, comments.
+
+    The leaves of a partitioned table have their own indexes: on the parent there is only the key.
+    """
     return [
         *table_ddl(table),
-        *index_ddl(table),
+        *([] if table.is_partitioned_in_postgres else index_ddl(table)),
         *foreign_key_ddl(table, registry),
         *comment_ddl(table, registry),
     ]

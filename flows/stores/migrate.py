@@ -8,7 +8,7 @@ from psycopg import Connection, sql
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
-from flows.stores import apply
+from flows.stores import apply, leaf_indexes
 from flows.stores.difference import adapted, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
@@ -70,6 +70,7 @@ def migrate(
                         connection.execute(statement.encode())
 
                 with_short_waits(warehouse, connection, BRIEF, work)
+                leaf_indexes.complete(connection, table, _sealed_leaves(connection, table))
             failpoint("migrate.committed")
     return migration
 
@@ -183,7 +184,7 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
     for partition, standing in leaves:
         apply.attach(connection, table, partition, standing)
     for statement in (
-        *index_ddl(table),
+        *([] if table.is_partitioned_in_postgres else index_ddl(table)),
         *foreign_key_ddl(table, registry),
         *comment_ddl(table, registry),
     ):
@@ -276,4 +277,11 @@ def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
         partitioned_by=by[0] if by else None,
         leaves=tuple(sorted(apply.leaves(connection, table.name))),
         indexes=tuple(row[0] for row in indexes),
+        bare_leaves=leaf_indexes.missing(connection, table, _sealed_leaves(connection, table)) if by else {},
     )
+
+
+def _sealed_leaves(connection: Connection[Any], table: Table) -> set[str]:
+    """The leaves that have all indexes: those the stream does not write into."""
+    hot = {table.leaf(partition) for partition in apply.hot_partitions(connection, table.name)}
+    return apply.leaves(connection, table.name) - hot if table.is_partitioned_in_postgres else set()

@@ -12,6 +12,7 @@ from duckdb import DuckDBPyRelation
 from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
+from flows.stores import leaf_indexes
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, PostgresColumn, Warehouse, WarehouseError
 from transforms.contract import MAX_IDENTIFIER_BYTES, Table
 from warehouse_ddl.statements import bounds
@@ -79,12 +80,16 @@ class Workshop:
         failpoint("publish.copied")
         return name
 
-    def stand_up(self, stem: str, rows: DuckDBPyRelation, partition: str | None) -> str:
-        """Load rows, freeze them and read them back; a leaf (`partition`) gets its bounds and indexes."""
+    def stand_up(
+        self, stem: str, rows: DuckDBPyRelation, partition: str | None, *, key_only: bool = False
+    ) -> str:
+        """Load rows, freeze them and read them back; a leaf (`partition`) gets its bounds and indexes, or of
+        these its key alone.
+        """
         bounds = bounds_check(self.table, partition) if partition is not None else None
         name = self.load(stem, "load", rows, bounds)
         if partition is not None:
-            self.index(name)
+            self.index(name, key_only=key_only)
         if self._is_small(name):
             self.freeze(name)
             self.read_back(name, rows)
@@ -96,22 +101,18 @@ class Workshop:
         failpoint("publish.vacuumed")
         return name
 
-    def index(self, name: str) -> None:
-        """Build the primary key and the declared indexes; two at a time where that pays."""
+    def index(self, name: str, *, key_only: bool) -> None:
+        """Build the primary key and, if it is not `key_only`, the declared indexes; two at a time where that
+        pays.
+        """
         key = self.name(name, "pkey")
         statements = [
             sql.SQL("CREATE UNIQUE INDEX {} ON {} ({})").format(
                 sql.Identifier(key), _unpublished(name), _listed(self.table.key)
             )
         ]
-        for number, columns in enumerate(self.table.indexes.values()):
-            statements.append(
-                sql.SQL("CREATE INDEX {} ON {} ({})").format(
-                    sql.Identifier(self.name(name, f"idx{number}")),
-                    _unpublished(name),
-                    index_columns(columns),
-                )
-            )
+        if not key_only:
+            statements += leaf_indexes.build_statements(self.table, UNPUBLISHED, name)
         if self._is_small(name):
             for statement in statements:
                 self.connection.execute(statement)
@@ -227,15 +228,6 @@ def bounds_check(table: Table, partition: str) -> sql.Composable | None:
     low, high = map(sql.Literal, bounds(table, partition))
     by = sql.Identifier(table.partition.by)
     return sql.SQL("{by} IS NOT NULL AND {by} >= {low} AND {by} < {high}").format(by=by, low=low, high=high)
-
-
-def index_columns(columns: Sequence[str]) -> sql.Composable:
-    """The columns of an index, each with its ` desc` where it is declared so."""
-    parts: list[sql.Composable] = []
-    for column in columns:
-        name, _, order = column.partition(" ")
-        parts.append(sql.Identifier(name) + (sql.SQL(" DESC") if order.strip() == "desc" else sql.SQL("")))
-    return sql.SQL(", ").join(parts)
 
 
 def _freeze(name: str) -> sql.Composed:

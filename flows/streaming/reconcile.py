@@ -19,7 +19,7 @@ from flows.failpoints import failpoint
 from flows.landed import BY, BY_STREAM
 from flows.planner import States, plan
 from flows.services import Services
-from flows.stores import apply
+from flows.stores import apply, leaf_indexes
 from flows.stores.ledger import Ledger, PartitionState
 from flows.streaming import agreement, windows
 from flows.streaming.agreement import Rows
@@ -50,7 +50,8 @@ def reconcile(services: Services, way: Route | None = None) -> list[CheckResult]
        not built yet; how these differ from the lake's content, by key and tie-break, or by count.
     2. Rows that are too much are deleted, missing ones inserted, in one transaction. What a count lacks, or
        has too much, is handed to the keeper of the windows, and so is what came too late for its window.
-    3. In one transaction, if nothing was taken in or landed meanwhile: the partition is sealed.
+    3. The leaf gets the indexes that the stream did without.
+    4. In one transaction, if nothing was taken in or landed meanwhile: the partition is sealed.
 
     A crash after any of them is made good by the next time. The stream may live meanwhile.
     """
@@ -93,6 +94,8 @@ def _reconcile(
             agreement.correct_counts(connection, table, window, found)
         failpoint("reconcile.corrected")
         yield result
+        leaf_indexes.complete(connection, table, [table.leaf(window)])
+        failpoint("reconcile.indexed")
         _seal(connection, way, table, window, judged)
 
 
@@ -214,7 +217,7 @@ def _landed_by_batch(connection: Connection[Any], way: Route, table: Table, wind
 
 
 def _seal(connection: Connection[Any], way: Route, table: Table, window: str, judged: _Judged) -> bool:
-    """Step 3. The row's lock keeps the stream from writing into the partition meanwhile."""
+    """Step 4. The row's lock keeps the stream from writing into the partition meanwhile."""
     with connection.transaction():
         connection.execute(
             "SELECT 1 FROM ops.hot_partition WHERE (table_name, partition) = (%s, %s) FOR UPDATE",

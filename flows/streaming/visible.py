@@ -65,7 +65,9 @@ class Visible:
         batch.close()
 
     def _attach_missing(self, table: Table, windows: Sequence[str]) -> None:
-        """Step 5. Somebody else may attach the same leaf at the same moment: then it is there."""
+        """Step 5, with its key alone: its other indexes are built when it is sealed. Somebody else may attach
+        the same leaf at the same moment: then it is there.
+        """
         leaves, shop = self.leaves[table.name], self._shops[table.name]
         for window in windows:
             if table.leaf(window) in leaves:
@@ -75,7 +77,7 @@ class Visible:
                 if table.leaf(window) not in leaves:
                     with duckdb_session() as session:
                         nothing = engine.empty(table.columns, session)
-                        standing = shop.stand_up(table.leaf(window), nothing, window)
+                        standing = shop.stand_up(table.leaf(window), nothing, window, key_only=True)
                     with self._connection.transaction():
                         apply.attach(self._connection, table, window, standing)
                         self._mark_hot(table, [window])

@@ -1,4 +1,7 @@
 -- Generated from transforms/facts/fct_events.sql by `python -m warehouse_ddl`. Change that file, then run it again.
+-- Each leaf has these indexes, one that the stream writes into once it is sealed:
+--   idx_events_user_time (user_id, event_time desc)
+--   idx_events_type_time (event_type, event_time desc)
 
 create table if not exists analytics.fct_events (
     event_id uuid not null,
@@ -13,8 +16,6 @@ create table if not exists analytics.fct_events (
     kafka_offset bigint,
     constraint fct_events_pkey primary key (event_id, event_time)
 ) partition by range (event_time);
-create index if not exists idx_events_user_time on analytics.fct_events (user_id, event_time desc);
-create index if not exists idx_events_type_time on analytics.fct_events (event_type, event_time desc);
 comment on table analytics.fct_events is 'One row per event of the product, be it sent as a user event, a page view or a click.';
 comment on column analytics.fct_events.event_id is 'Identifies the event; given by the producer';
 comment on column analytics.fct_events.user_id is 'Signed-in user; null for a visitor';

@@ -1,4 +1,7 @@
 -- Generated from transforms/facts/fct_payments.sql by `python -m warehouse_ddl`. Change that file, then run it again.
+-- Each leaf has these indexes, one that the stream writes into once it is sealed:
+--   idx_payments_order (order_id)
+--   idx_payments_user (user_id)
 
 create table if not exists analytics.fct_payments (
     payment_id text not null,
@@ -15,8 +18,6 @@ create table if not exists analytics.fct_payments (
     fee_currency text,
     occurred_at timestamp with time zone not null
 ) partition by range (occurred_at);
-create index if not exists idx_payments_order on analytics.fct_payments (order_id);
-create index if not exists idx_payments_user on analytics.fct_payments (user_id);
 comment on table analytics.fct_payments is 'One row per Stripe charge, as it last was.';
 comment on column analytics.fct_payments.payment_id is 'Stripe charge (ch_…)';
 comment on column analytics.fct_payments.order_id is 'Order that is paid, as the application told Stripe; null when it did not';

@@ -1,4 +1,6 @@
 -- Generated from transforms/facts/fct_refunds.sql by `python -m warehouse_ddl`. Change that file, then run it again.
+-- Each leaf has these indexes, one that the stream writes into once it is sealed:
+--   idx_refunds_payment (payment_id)
 
 create table if not exists analytics.fct_refunds (
     refund_id text not null,
@@ -11,7 +13,6 @@ create table if not exists analytics.fct_refunds (
     status text not null,
     occurred_at timestamp with time zone not null
 ) partition by range (occurred_at);
-create index if not exists idx_refunds_payment on analytics.fct_refunds (payment_id);
 comment on table analytics.fct_refunds is 'One row per Stripe refund, as it last was.';
 comment on column analytics.fct_refunds.refund_id is 'Stripe refund (re_…)';
 comment on column analytics.fct_refunds.payment_id is 'Stripe charge that is given back';

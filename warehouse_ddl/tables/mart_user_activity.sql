@@ -1,4 +1,6 @@
 -- Generated from transforms/marts/mart_user_activity.py by `python -m warehouse_ddl`. Change that file, then run it again.
+-- Each leaf has these indexes, one that the stream writes into once it is sealed:
+--   idx_user_activity_user (user_id, date desc)
 
 create table if not exists analytics.mart_user_activity (
     date date not null,
@@ -12,7 +14,6 @@ create table if not exists analytics.mart_user_activity (
     last_event_at timestamp with time zone not null,
     constraint mart_user_activity_pkey primary key (date, user_id)
 ) partition by range (date);
-create index if not exists idx_user_activity_user on analytics.mart_user_activity (user_id, date desc);
 comment on table analytics.mart_user_activity is 'Sessions are counted within the day: midnight (UTC) ends one. One row per signed-in user and day with at least one event.';
 comment on column analytics.mart_user_activity.date is 'Day (UTC)';
 comment on column analytics.mart_user_activity.user_id is 'Signed-in user';

@@ -1,4 +1,6 @@
 -- Generated from transforms/marts/user_event_counts.sql by `python -m warehouse_ddl`. Change that file, then run it again.
+-- Each leaf has these indexes, one that the stream writes into once it is sealed:
+--   idx_user_event_counts_window (window_start)
 
 create table if not exists analytics.user_event_counts (
     user_id bigint not null,
@@ -9,7 +11,6 @@ create table if not exists analytics.user_event_counts (
     is_final boolean,
     constraint user_event_counts_pkey primary key (user_id, window_start)
 ) partition by range (window_start);
-create index if not exists idx_user_event_counts_window on analytics.user_event_counts (window_start);
 comment on table analytics.user_event_counts is 'One row per signed-in user and five minutes in which the product sent a user event about them.';
 comment on column analytics.user_event_counts.user_id is 'Signed-in user; null for a visitor';
 comment on column analytics.user_event_counts.window_start is 'Start of the five minutes, a multiple of five past the hour (UTC)';

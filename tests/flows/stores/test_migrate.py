@@ -89,6 +89,31 @@ def test_a_new_required_column_is_required_once_it_is_filled(dsn: str, lake: Lak
     assert {row[-1] for row in rows(dsn, "dim_people")} == {"free"}
 
 
+def test_a_new_index_is_built_on_every_leaf_the_stream_does_not_write_into(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    migrate(warehouse, lake, EVENTS)
+    days = ("2025-10-07", "2025-10-08")
+    for day in days:
+        publish(
+            EVENTS, [built(lake, EVENTS, day, visits(day, 10), batch=day)], warehouse=warehouse, lake=lake
+        )
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "insert into ops.hot_partition (table_name, partition) values (%s, %s)", (EVENTS.name, days[1])
+        )
+    more = replace(EVENTS, indexes={**EVENTS.indexes, "idx_visits_page": ("page",)})
+
+    done = migrate(warehouse, lake, more)
+
+    assert done.describe() == ["fct_visits: index idx_visits_page is new on 1 of its leaves (in place)"]
+    assert not migrate(warehouse, lake, more).is_needed
+    with psycopg.connect(dsn) as connection:
+        built_on = connection.execute(
+            "select tablename from pg_indexes where indexname like 'idx_visits_page%'"
+        ).fetchall()
+    assert built_on == [("fct_visits_2025_10_07",)]
+
+
 def test_somebody_elses_view_is_not_dropped(dsn: str, lake: Lake) -> None:
     warehouse = Warehouse(dsn)
     migrate(warehouse, lake, USERS)

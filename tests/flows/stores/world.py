@@ -13,7 +13,7 @@ from flows.stores.ledger import Ledger
 from flows.stores.publication import BuiltPartition
 from flows.stores.warehouse import Warehouse
 from transforms.contract import Column, Layer, Partition, Table, Write
-from warehouse_ddl.statements import table_ddl
+from warehouse_ddl.statements import index_ddl, table_ddl
 
 EVENTS = Table(
     name="fct_visits",
@@ -64,12 +64,9 @@ def create(dsn: str, *tables: Table) -> None:
     """Make the published tables."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         for table in tables:
-            for statement in table_ddl(table):
+            indexes = [] if table.is_partitioned_in_postgres else index_ddl(table)
+            for statement in (*table_ddl(table), *indexes):
                 connection.execute(statement.encode())
-            for name, columns in table.indexes.items():
-                connection.execute(
-                    f"CREATE INDEX {name} ON analytics.{table.name} ({', '.join(columns)})".encode()
-                )
 
 
 def visits(day: str, rows: int, *, mark: str = "", first: int = 0) -> str:

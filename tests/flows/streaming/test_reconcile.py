@@ -46,6 +46,19 @@ def test_before_the_batch_has_computed_it_nothing_is_compared(topics: Topics) ->
     assert _hot(topics) == hot
 
 
+def test_a_leaf_has_its_key_alone_until_it_is_sealed(topics: Topics) -> None:
+    """Each further index would have to be kept with every row that the stream writes."""
+    indexes = (
+        "select c.relname, array_agg(pg_get_indexdef(i.indexrelid) like '%%(event_id, event_time)%%') "
+        "from pg_index i join pg_class c on c.oid = i.indrelid "
+        "where c.relname like 'fct_events_2%%' group by 1"
+    )
+    assert {tuple(keys) for _, keys in topics.rows(indexes)} == {(True,)}
+    topics.batch()
+    topics.reconcile()
+    assert {len(keys) for _, keys in topics.rows(indexes)} == {3}
+
+
 def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topics: Topics) -> None:
     topics.batch()
     hot = _hot(topics)
