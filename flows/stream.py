@@ -20,6 +20,7 @@ from flows.progress import Progress
 from flows.services import Services
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import WarehouseError
+from flows.streaming import rollup
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
 from flows.streaming.journal import Fenced, Journal
@@ -31,9 +32,11 @@ from flows.streaming.visible import Visible
 from transforms import registry
 from transforms.entities import Kafka
 
-LAND_EVERY_SECONDS = 60.0
-LAND_AFTER_BATCHES = 300
-"""Micro-batches whose raw files are landed as one at the latest then: small files stay few."""
+ROLL_UP_EVERY_SECONDS = 60.0
+ROLL_UP_AFTER_BATCHES = 300
+"""How long, and how many, micro-batches have raw files of their own: small files stay few."""
+LAND_EVERY_SECONDS = 600.0
+"""How often what was rolled up is landed: 144 times a day, sooner where much comes."""
 KEEP_EVERY_SECONDS = 0.5
 KEEP_BEHIND_SECONDS = 5.0
 """How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
@@ -125,7 +128,8 @@ class _Session:
         self._report: Report
         self._dead_topics: DeadTopics
         self._showing: tuple[MicroBatch, Future[None]] | None = None
-        self._unlanded = 0
+        self._small_files = 0
+        self._landed_at = time.monotonic()
 
     def run(self, is_over: Callable[[bool], bool]) -> None:
         """Take in until `is_over(idle)`: one micro-batch is made ready while the last becomes visible."""
@@ -153,7 +157,7 @@ class _Session:
             )
             opened.enter_context(closing(consumer))
             pool = opened.enter_context(ThreadPoolExecutor(max_workers=3))
-            landing = _Chore(pool, self._land, LAND_EVERY_SECONDS)
+            rolling_up = _Chore(pool, self._roll_up, ROLL_UP_EVERY_SECONDS)
             keeping = _Chore(pool, keeper.keep, KEEP_EVERY_SECONDS)
             self._report = Report(connection, self._route, self._owner, self._tally, self._progress)
             while not is_over(consumer.is_idle and self._showing is None):
@@ -163,12 +167,13 @@ class _Session:
                     self._showing = batch, pool.submit(visible.show, batch)
                 else:
                     self._settle()
-                if self._unlanded and landing.when_due(is_urgent=self._unlanded >= LAND_AFTER_BATCHES):
-                    self._unlanded = 0
+                is_urgent = self._small_files >= ROLL_UP_AFTER_BATCHES
+                if self._small_files and rolling_up.when_due(is_urgent=is_urgent):
+                    self._small_files = 0
                     batches.tidy()
                 keeping.when_due(every=KEEP_BEHIND_SECONDS if consumer.is_behind else None)
             self._settle()
-            landing.finish()
+            rolling_up.finish()
             keeping.finish()
             keeper.keep()
 
@@ -185,12 +190,18 @@ class _Session:
         self._dead_topics.tell(batch.letters)
         since_then = time.perf_counter() - batch.stepped_at
         self._tally.add(batch, self._machine_time() - since_then - batch.records.oldest)
-        self._unlanded += 1
+        self._small_files += 1
         self._report.when_due(self._consumer)
 
-    def _land(self) -> None:
+    def _roll_up(self) -> None:
+        is_due = time.monotonic() - self._landed_at >= LAND_EVERY_SECONDS
         for entity in self._route.entities.values():
-            land(self._services, entity, "stream")
+            with self._services.ledger() as ledger, ledger.locked("land", entity.table):
+                waiting = rollup.roll_up(self._services.lake, ledger, entity)
+            if is_due or waiting >= rollup.ROWS_AT_ONCE:
+                land(self._services, entity, "stream", streamed_only=True)
+        if is_due:
+            self._landed_at = time.monotonic()
 
     def _machine_time(self) -> float:
         """Broker timestamps are the machine's time, not the world's."""

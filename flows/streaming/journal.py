@@ -6,6 +6,7 @@ copy is a courtesy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -182,6 +183,22 @@ class Journal:
             )
             for sequence, batch_id, topic_id, offsets, windows, file in rows
         ]
+
+    def merge(self, run: Sequence[Journaled], file: LakeFile) -> None:
+        """Let the last of these micro-batches stand for all of them; `file` has their rows."""
+        offsets: dict[str, list[int]] = {}
+        windows: Counter[str] = Counter()
+        for batch in run:
+            windows.update(batch.windows)
+            for partition, (first, after) in batch.offsets.items():
+                offsets[str(partition)] = [offsets.get(str(partition), [first])[0], after]
+        with self.connection.transaction():
+            self.forget(run[:-1])
+            self.connection.execute(
+                "UPDATE ops.stream_batch SET offsets = %s, windows = %s, file = %s, row_count = %s "
+                "WHERE sequence = %s",
+                (Jsonb(offsets), Jsonb(windows), Jsonb(file.as_json()), file.rows, run[-1].sequence),
+            )
 
     def forget(self, batches: Sequence[Journaled]) -> None:
         """Remove what a landing names now, in the transaction of that landing."""

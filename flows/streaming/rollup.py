@@ -1,9 +1,12 @@
-"""Landing what the stream took in: many small raw files become one, and an entry of the ledger names it."""
+"""Raw files of the stream: small ones become one in the journal, and from time to time an entry of the ledger
+names what is there.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,13 +27,33 @@ from flows.landed import (
 from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
-from flows.stores.manifest import Commit
+from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal, Journaled
 from transforms.contract import Layer
 from transforms.entities import SourceEntity
 
 ROWS_AT_ONCE = 300_000
-"""Rows of one landed file: it is written beside the micro-batches, in their memory."""
+"""Rows of one landing: its files are written beside the micro-batches, in their memory."""
+FULL_ROWS = 50_000
+"""A raw file of so many rows stays as it is."""
+
+
+def roll_up(lake: Lake, ledger: Ledger, entity: SourceEntity) -> int:
+    """Make one raw file of the small ones that the journal names, run by run; returns the rows that wait.
+
+    To be called under the entity's landing lock. The last micro-batch of a run stands for all of it: offsets,
+    windows and file move over in one transaction, the files go after it.
+    """
+    journal = Journal(ledger.connection)
+    waiting = journal.unlanded(entity.table)
+    for run in _runs(waiting):
+        file = _merged(lake, run[-1].batch_id, [batch.file for batch in run])
+        failpoint("rollup.written")
+        journal.merge(run, file)
+        failpoint("rollup.journaled")
+        for batch in run:
+            lake.discard(batch.file)
+    return sum(batch.file.rows for batch in waiting)
 
 
 def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime, run_id: str) -> int:
@@ -53,36 +76,58 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
             for partition, span in batch.offsets.items():
                 add_span(spans, partition, span)
         token = f"stream-{entity.table}-{batches[0].sequence}-{batches[-1].sequence}"
-        with duckdb_session() as session:
-            file = lake.write(
-                Layer.RAW.value,
-                entity.table,
-                LANDED_ON,
-                f"{landed_at:%Y-%m-%d}",
-                token,
-                lake.read(session, [batch.file for batch in batches]),
-                measured="_landed_at",
-            )
-        failpoint("stream.rolled_up")
+        small = [batch.file for batch in batches if batch.file.rows < FULL_ROWS]
+        replaced = small if len(small) > 1 else []
+        files = [batch.file for batch in batches if batch.file not in replaced]
+        if replaced:
+            files.append(_merged(lake, token, replaced))
+        failpoint("stream.gathered")
         commit = Commit(
             token=token,
             kind="land",
             layer=Layer.RAW.value,
             table=entity.table,
             run_id=run_id,
-            add=(file,),
+            add=tuple(files),
             positions={"topic_id": batches[-1].topic_id, "offsets": offsets, CLOCK: landed_at.isoformat()},
             windows=dict(windows),
             control={BY: BY_STREAM, OFFSETS: spans},
-            row_count=file.rows,
+            row_count=sum(file.rows for file in files),
             landed_at=landed_at,
         )
         ledger.record(lake, commit, version=position.version, within=partial(_forget, journal, batches))
         failpoint("stream.landed")
-        for batch in batches:
-            lake.discard(batch.file)
-        rows += file.rows
+        for file in replaced:
+            lake.discard(file)
+        rows += commit.row_count
     return rows
+
+
+def _runs(waiting: Sequence[Journaled]) -> Iterator[list[Journaled]]:
+    """Small micro-batches in a row, at least two, whose offsets go on where those of the one before end."""
+    run: list[Journaled] = []
+    ends: dict[int, int] = {}
+    for batch in waiting:
+        goes_on = all(ends.get(part, first) == first for part, (first, _) in batch.offsets.items())
+        is_small = batch.file.rows < FULL_ROWS
+        if run and not (is_small and goes_on and batch.file.partition == run[0].file.partition):
+            yield from [run] if len(run) > 1 else []
+            run, ends = [], {}
+        if is_small:
+            run.append(batch)
+            ends.update({part: after for part, (_, after) in batch.offsets.items()})
+    yield from [run] if len(run) > 1 else []
+
+
+def _merged(lake: Lake, name: str, files: Sequence[LakeFile]) -> LakeFile:
+    """One new file with the rows of all, in the folder of the last."""
+    last = files[-1]
+    with duckdb_session() as session:
+        rows = lake.read(session, files)
+        batch_id = f"{name}-{secrets.token_hex(4)}"
+        return lake.write(
+            last.layer, last.table, LANDED_ON, last.partition, batch_id, rows, measured="_landed_at"
+        )
 
 
 def _forget(journal: Journal, batches: Sequence[Journaled], _: Connection[Any]) -> None:

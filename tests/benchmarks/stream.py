@@ -24,6 +24,7 @@ import flows.sandbox as sandbox
 from flows import stream
 from flows.sandbox import Part
 from flows.services import Services
+from flows.stores import apply, leaf_indexes
 from flows.stores.difference import duckdb_session
 from flows.streaming.route import route
 from flows.streaming.tally import Tally
@@ -35,7 +36,7 @@ from tests.benchmarks.server import CACHE, Server, settle
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
 
-WAITING, WAITING_FULL = 1_500_000, 3_000_000
+WAITING = 3_000_000
 RATE = 5_000
 QUIX = "3.28"
 _QUIX_MESSAGES = 60_000
@@ -51,7 +52,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
     each event once. quixstreams reads the beginning of the same topic afterwards, alone on the machine too.
     """
     bootstrap = _broker()
-    number = WAITING_FULL if full else WAITING
+    number = WAITING
     python = interpreter("quix", QUIX, (f"quixstreams=={QUIX}.*",))
     with server.services(kafka_bootstrap=bootstrap) as services, _topic(bootstrap) as entity:
         _produce(bootstrap, entity, _sent(number))
@@ -62,7 +63,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
     tally = done.result
     details = {"seconds": round(done.seconds, 1), "micro_batches": tally.batches, "copies": tally.copies}
     yield Result(
-        f"events taken in a second, {number:,} waiting, exactly once into lake and PostgreSQL",
+        f"events taken in a second, {number:,} waiting, exactly once into lake and PostgreSQL, indexed",
         number / done.seconds,
         "/s",
         80_000,
@@ -195,14 +196,20 @@ def _produce(
 
 
 def _take_in(services: Services, entity: SourceEntity, stop: threading.Event | None) -> Tally:
-    """Until `stop` is set, or, without one, all that is there."""
-    return stream.run(
+    """Until `stop` is set, or, without one, all that is there, and the leaves indexed as sealing does it."""
+    way = replace(route([entity]), group=f"bench-{secrets.token_hex(4)}")
+    tally = stream.run(
         services,
-        replace(route([entity]), group=f"bench-{secrets.token_hex(4)}"),
+        way,
         stop=stop or threading.Event(),
         until_idle=stop is None,
         seconds=_LONGEST_SECONDS,
     )
+    if stop is None:
+        with services.warehouse.connect() as connection:
+            for table in (*way.facts, *way.windows):
+                leaf_indexes.complete(connection, table, apply.leaves(connection, table.name))
+    return tally
 
 
 def _quix_seconds(python: Path, bootstrap: str, entity: SourceEntity, folder: Path) -> float:

@@ -116,7 +116,9 @@ def test_a_day_that_the_batch_has_no_row_for_is_compared_too(topics: Topics) -> 
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["publish.copied", "reconcile.corrected", "reconcile.before_commit"])
+@pytest.mark.parametrize(
+    "name", ["publish.copied", "reconcile.corrected", "reconcile.indexed", "reconcile.before_commit"]
+)
 def test_a_kill_while_it_is_made_right_is_made_good_by_the_next_time(topics: Topics, name: str) -> None:
     topics.batch()
     before = topics.rows()

@@ -32,6 +32,7 @@ from flows.stores.standalone import sweep
 from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
 from flows.streaming.replays import Asked, Replay, ask
+from flows.streaming.rollup import roll_up
 from flows.streaming.route import Route, route
 from flows.streaming.tally import Tally
 from quality import CheckResult
@@ -187,7 +188,10 @@ class Topics:
             return ask(services, self.entity(), asked, progress, dry_run=dry_run)
 
     def die(
-        self, doing: Literal["stream", "reconcile", "replay", "ask"], failpoint: str, **options: Any
+        self,
+        doing: Literal["stream", "reconcile", "replay", "ask", "roll_up"],
+        failpoint: str,
+        **options: Any,
     ) -> int | None:
         """Do this in a process of its own that is killed at a failpoint; its exit code."""
         context = multiprocessing.get_context("spawn")
@@ -196,6 +200,12 @@ class Topics:
         child.join(90)
         assert not child.is_alive(), f"still running, {failpoint} was not reached"
         return child.exitcode
+
+    def roll_up(self) -> int:
+        """Make one raw file of the small ones of the user events; the rows that wait to be landed."""
+        services, entity = self.world.services(), self.entity()
+        with services.lake, services.ledger() as ledger, ledger.locked("land", entity.table):
+            return roll_up(services.lake, ledger, entity)
 
     def batch(self) -> dict[str, list[Built]]:
         """Land, and build and publish what that touches of the events, as a batch does."""

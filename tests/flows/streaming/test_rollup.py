@@ -1,0 +1,80 @@
+"""Small raw files of the stream become one, and nobody who reads them sees a difference."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from flows import stream
+from flows.streaming import rollup
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+
+BATCHES, EVENTS = 4, 50
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Topics:
+    """What four micro-batches took in, not landed yet."""
+    topics = Topics.build(house, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "land", lambda *_, **__: None)
+        for number in range(BATCHES):
+            events = (topics.event(EVENTS * number + i, minutes=number * 600) for i in range(EVENTS))
+            topics.send(events, partition=number % 2)
+            topics.stream()
+    return topics
+
+
+def _journal(topics: Topics) -> list[tuple[object, ...]]:
+    return topics.rows(
+        "select offsets, (select sum(value::int) from jsonb_each_text(windows)), row_count "
+        "from ops.stream_batch"
+    )
+
+
+def _raw_files(topics: Topics) -> list[Path]:
+    return [path for path in Path(topics.world.lake).rglob("raw/**/*.parquet") if "user_events" in str(path)]
+
+
+def test_small_files_become_one_that_stands_for_all_of_them(topics: Topics) -> None:
+    assert len(_journal(topics)) == len(_raw_files(topics)) == BATCHES
+
+    assert topics.roll_up() == BATCHES * EVENTS
+
+    offsets = {"0": [0, 2 * EVENTS], "1": [0, 2 * EVENTS]}
+    assert _journal(topics) == [(offsets, BATCHES * EVENTS, BATCHES * EVENTS)]
+    assert len(_raw_files(topics)) == 1
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
+    assert all(result.passed for result in topics.reconcile())
+
+
+def test_large_files_are_landed_as_they_are(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollup, "FULL_ROWS", EVENTS)
+    files = set(_raw_files(topics))
+
+    assert topics.roll_up() == BATCHES * EVENTS
+    assert len(_journal(topics)) == BATCHES
+    topics.batch()
+
+    assert set(_raw_files(topics)) == files
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["rollup.written", "rollup.journaled"])
+def test_a_kill_while_files_become_one_loses_nothing(topics: Topics, name: str) -> None:
+    before = topics.rows()
+
+    assert topics.die("roll_up", name) == -signal.SIGKILL
+    topics.roll_up()
+    topics.batch()
+
+    assert topics.rows() == before
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
+    assert topics.left_over() == []
