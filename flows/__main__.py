@@ -119,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
     advance.add_argument("--for", dest="seconds", default="60s", metavar="TIME", help="how long, with --live")
     for name, action in parts.choices.items():
         action.set_defaults(command=_verb(f"flows.sandbox.commands:{name}"))
+    # Which parts it takes is told by the declarations, which the sandbox does not know.
+    start.set_defaults(command=_verb("flows.commands:start_sandbox"))
     return top
 
 

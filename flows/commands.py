@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.extract import debezium
 from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment
 from flows.settings import load, use_prefect
@@ -40,9 +41,22 @@ def ensure_services() -> None:
     parts = {sandbox.PART_OF_SETTING[name] for name in settings.unset_services}
     if settings.prefect_server is None:
         parts |= {sandbox.Part.PREFECT, sandbox.Part.PREFECT_WORKER}
-    state = sandbox.start(settings.sandbox, parts=frozenset(parts), progress=show)
+    if sandbox.Part.KAFKA in parts and settings.connect_url is None and debezium.entities():
+        parts.add(sandbox.Part.CONNECT)
+    state = sandbox.start(
+        settings.sandbox, frozenset(parts), progress=show, exactly_once=settings.cdc_exactly_once
+    )
     ensure_world(state)
     use_prefect(environment(state))
+
+
+def start_sandbox(arguments: argparse.Namespace) -> int:
+    """`python -m flows sandbox start`: Kafka Connect only where a table is declared as cdc."""
+    import flows.sandbox as sandbox
+    from flows.sandbox.commands import start
+
+    parts = sandbox.ALL if debezium.entities() else sandbox.ALL - {sandbox.Part.CONNECT}
+    return start(arguments, parts, load().cdc_exactly_once)
 
 
 def command(arguments: argparse.Namespace) -> int:

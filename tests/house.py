@@ -110,6 +110,15 @@ class House:
         return bootstrap
 
     @property
+    def connect(self) -> str:
+        """Kafka Connect's address, beside the broker. A test's connectors, slots and topics have names of
+        theirs.
+        """
+        url = self.parts(Part.CONNECT).connect_url
+        assert url is not None
+        return url
+
+    @property
     def apis(self) -> str:
         """The simulated Stripe's and SendGrid's address."""
         url = self.parts(Part.APIS).stripe_url
