@@ -15,8 +15,6 @@ from transforms.entities import Postgres, SourceEntity
 
 SCHEMA = "analytics_cdc"
 """Schema of the application's database that holds our heartbeat and signal tables."""
-HEARTBEAT = f"{SCHEMA}.heartbeat"
-SIGNAL = f"{SCHEMA}.signal"
 
 
 def entities(declared: Iterable[SourceEntity] | None = None) -> tuple[SourceEntity, ...]:
@@ -54,9 +52,26 @@ class Names:
         return f"analytics_{self.prefix}"
 
     @property
-    def transactions(self) -> str:
-        """Topic of the transactions' BEGIN and END, which Debezium names."""
-        return f"{self.prefix}.transaction"
+    def heartbeat(self) -> str:
+        """Table that the connector writes to, so that a quiet database does not keep its WAL."""
+        return f"{SCHEMA}.{self.prefix}_heartbeat"
+
+    @property
+    def signal(self) -> str:
+        """Table that the connector takes orders from."""
+        return f"{SCHEMA}.{self.prefix}_signal"
+
+    @property
+    def notifications(self) -> str:
+        """Topic in which Debezium says how a snapshot goes on."""
+        return f"{self.prefix}.notifications"
+
+    @property
+    def own_topics(self) -> tuple[str, ...]:
+        """Topics of no declared table: transactions, logical messages, heartbeats, notices, signals."""
+        tables = (f"{self.prefix}.{table}" for table in (self.heartbeat, self.signal))
+        beats = f"__debezium-heartbeat.{self.prefix}"
+        return (f"{self.prefix}.transaction", f"{self.prefix}.message", beats, self.notifications, *tables)
 
 
 def names(settings: Settings) -> Names:

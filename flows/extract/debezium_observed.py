@@ -1,0 +1,229 @@
+"""What PostgreSQL and Kafka Connect say of the source of the change topics, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from flows.extract import SourceAway
+from flows.extract import debezium as named
+from flows.extract.connect import Connect, ConnectorState
+from flows.settings import Settings
+from transforms.entities import Postgres, SourceEntity
+
+REGISTRATION = "analytics.registration"
+"""Property of the connector's configuration that tells one registration from another."""
+_TABLES = """
+select n.nspname, c.relname, c.relreplident::text as identity,
+    coalesce(array(
+        select a.attname::text from pg_index i
+        join unnest(i.indkey) with ordinality as k (number, place) on true
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+        where i.indrelid = c.oid and i.indisprimary order by k.place
+    ), '{}') as key,
+    coalesce((
+        select array_agg(a.attname::text) from pg_index i
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = any(i.indkey)
+        where i.indrelid = c.oid and i.indisreplident
+    ), '{}') as identity_key
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+join unnest(%s::text[], %s::text[]) as wanted (schema, name)
+    on n.nspname = wanted.schema and c.relname = wanted.name
+where c.relkind in ('r', 'p')
+"""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A replication slot. `kept` is the WAL that it keeps from being removed, in bytes; LSNs are numbers."""
+
+    plugin: str
+    database: str
+    active: bool
+    wal_status: str
+    confirmed: int | None
+    kept: int
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table of the application. `identity`: d(efault), f(ull), i(ndex), n(othing)."""
+
+    identity: str
+    key: tuple[str, ...]
+    identity_key: tuple[str, ...] = ()
+
+    @property
+    def names_deleted_rows(self) -> bool:
+        """Whether an update's or delete's event says which row it was about."""
+        return self.identity == "f" or bool(self.identity == "d" and self.key) or bool(self.identity_key)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What PostgreSQL and Kafka Connect say at one moment. `lsn` is the end of the source's WAL, a number."""
+
+    registration: str | None
+    connector: ConnectorState | None
+    system: str
+    timeline: int
+    database: int
+    lsn: int
+    wal_level: str
+    is_standby: bool
+    keep_limit: int | None
+    """max_slot_wal_keep_size in bytes; None: unlimited."""
+    slot_name: str
+    slot: Slot | None
+    publication_name: str
+    published: frozenset[tuple[str, str]] | None
+    """Tables of the publication, as (schema, table); None: there is no publication."""
+    tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What a landing remembers of the source it read from; JSON."""
+        return {
+            "registration": self.registration,
+            "system": self.system,
+            "timeline": self.timeline,
+            "database": self.database,
+            "slot": self.slot_name,
+            "lsn": lsn_text(self.lsn),
+        }
+
+
+def lsn_number(text: str) -> int:
+    """An LSN like 16/B374D848 as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def lsn_text(number: int) -> str:
+    """An LSN as PostgreSQL writes it."""
+    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
+
+
+def secrets(settings: Settings) -> tuple[str, ...]:
+    """Passwords that no answer may show."""
+    dsns = (settings.require("app_dsn"), cdc_dsn(settings))
+    passwords = (conninfo_to_dict(dsn).get("password") for dsn in dsns)
+    return tuple({str(password) for password in passwords if password})
+
+
+def cdc_dsn(settings: Settings) -> str:
+    """The application's database as Kafka Connect reaches it."""
+    if settings.cdc_dsn is not None:
+        return settings.cdc_dsn.get_secret_value()
+    if settings.app_dsn is None and settings.sandbox_state is not None and settings.sandbox_state.cdc_dsn:
+        return settings.sandbox_state.cdc_dsn
+    return settings.require("app_dsn")
+
+
+def connect(settings: Settings) -> Connect:
+    """Kafka Connect as the settings name it."""
+    return Connect(settings.require("connect_url"), secrets(settings))
+
+
+def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) -> Observed:
+    """Look at the source of the cdc entities (default: of all that are declared).
+
+    Take it before the topic is read: what is remembered must not be newer than what was landed. Raises
+    SourceAway when PostgreSQL or Kafka Connect does not answer, SettingsError when one is not set.
+    """
+    names = named.names(settings)
+    wanted = named.entities() if entities is None else entities
+    reads = [entity.read for entity in wanted if isinstance(entity.read, Postgres)]
+    with connect(settings) as client:
+        configuration = client.configuration(names.connector)
+        state = client.state(names.connector) if configuration is not None else None
+    dsn = settings.require("app_dsn")
+    try:
+        with psycopg.connect(dsn, connect_timeout=10, autocommit=True, row_factory=dict_row) as connection:
+            return _observed(connection, names, reads, (configuration or {}).get(REGISTRATION), state)
+    except psycopg.OperationalError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        for secret in secrets(settings):
+            reason = reason.replace(secret, "***")
+        raise SourceAway(
+            f"The application's database does not answer ({reason}): start it or correct ANALYTICS_APP_DSN, "
+            "then run again."
+        ) from None
+
+
+def _observed(
+    connection: psycopg.Connection[dict[str, Any]],
+    names: named.Names,
+    reads: list[Postgres],
+    registration: str | None,
+    state: ConnectorState | None,
+) -> Observed:
+    def row(query: str, *values: Any) -> dict[str, Any] | None:
+        return connection.execute(query.encode(), values).fetchone()
+
+    source = row(
+        """
+        select system_identifier::text as system, pg_is_in_recovery() as is_standby,
+            (select oid::bigint from pg_database where datname = current_database()) as database,
+            current_setting('wal_level') as wal_level,
+            (case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
+                else pg_current_wal_lsn() end)::text as lsn,
+            case when not pg_is_in_recovery()
+                then ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end as timeline,
+            (select setting::bigint from pg_settings where name = 'max_slot_wal_keep_size') as keep_megabytes
+        from pg_control_system()
+        """
+    )
+    assert source is not None
+    end = lsn_number(source["lsn"])
+    slot = row(
+        "select plugin::text, database::text, active, coalesce(wal_status, 'reserved') as wal_status, "
+        "confirmed_flush_lsn::text as confirmed, restart_lsn::text as restart "
+        "from pg_replication_slots where slot_name = %s",
+        names.slot,
+    )
+    published = None
+    if row("select 1 from pg_publication where pubname = %s", names.publication):
+        found = connection.execute(
+            "select schemaname::text as schema, tablename::text as name "
+            "from pg_publication_tables where pubname = %s",
+            (names.publication,),
+        )
+        published = frozenset((one["schema"], one["name"]) for one in found)
+    tables = connection.execute(
+        _TABLES.encode(), ([read.schema for read in reads], [read.table for read in reads])
+    )
+    return Observed(
+        registration=registration,
+        connector=state,
+        system=source["system"],
+        timeline=source["timeline"] or 0,
+        database=source["database"],
+        lsn=end,
+        wal_level=source["wal_level"],
+        is_standby=source["is_standby"],
+        keep_limit=source["keep_megabytes"] << 20 if source["keep_megabytes"] >= 0 else None,
+        slot_name=names.slot,
+        slot=Slot(
+            plugin=slot["plugin"] or "physical",
+            database=slot["database"] or "",
+            active=slot["active"],
+            wal_status=slot["wal_status"],
+            confirmed=lsn_number(slot["confirmed"]) if slot["confirmed"] else None,
+            kept=max(0, end - lsn_number(slot["restart"])) if slot["restart"] else 0,
+        )
+        if slot
+        else None,
+        publication_name=names.publication,
+        published=published,
+        tables={
+            (one["nspname"], one["relname"]): SourceTable(
+                one["identity"], tuple(one["key"]), tuple(one["identity_key"])
+            )
+            for one in tables
+        },
+    )
