@@ -32,7 +32,8 @@ VERSIONS = [18, 15] if HAS_15 or os.environ.get("CI") else [18]
 """Where continuous integration runs, 15 must be there: asking for it fails, it is not skipped."""
 
 # A test's data need not survive a power cut; the kill tests end processes, never the machine.
-FASTER = {"fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
+# Whoever reads changes needs them in the log.
+FASTER = {"wal_level": "logical", "fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 
 

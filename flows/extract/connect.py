@@ -5,6 +5,7 @@ Every question ends within `SECONDS`. Messages hold no configuration value but n
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -60,21 +61,30 @@ class Connect:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
+    def version(self) -> str:
+        """Which Kafka Connect this is."""
+        return str(self._ask("GET", "/").json()["version"])
+
     def configuration(self, name: str) -> dict[str, str] | None:
         """The connector's configuration; None where there is no such connector."""
         answer = self._ask("GET", f"/connectors/{name}/config", allowed={404})
         return None if answer.status_code == 404 else dict(answer.json())
 
-    def configure(self, name: str, configuration: Mapping[str, str], *, stopped: bool = False) -> None:
-        """Make the connector or change its configuration. `stopped`: it is made without running yet.
+    def configure(self, name: str, configuration: Mapping[str, str]) -> None:
+        """Make the connector or change its configuration.
 
-        Raises SourceError with the first thing that Connect does not accept.
+        Raises SourceError with what Connect does not accept.
         """
-        if stopped:
-            body = {"name": name, "config": dict(configuration), "initial_state": "STOPPED"}
-            self._ask("POST", "/connectors", json=body)
-        else:
-            self._ask("PUT", f"/connectors/{name}/config", json=dict(configuration))
+        self._ask("PUT", f"/connectors/{name}/config", json=dict(configuration))
+
+    def begin(self, name: str, configuration: Mapping[str, str]) -> None:
+        """Make a connector that has read nothing, whatever one of this name had read, and start it."""
+        body = {"name": name, "config": dict(configuration), "initial_state": "STOPPED"}
+        self._ask("POST", "/connectors", json=body)
+        # Offsets outlive the connector that stored them.
+        self._wait(name, lambda found: found.connector.state == "STOPPED" and not found.tasks)
+        self._ask("DELETE", f"/connectors/{name}/offsets")
+        self._ask("PUT", f"/connectors/{name}/resume")
 
     def state(self, name: str) -> ConnectorState | None:
         """The connector's state now; None where there is no such connector."""
@@ -104,7 +114,13 @@ class Connect:
         """Start what was paused or stopped, and what failed anew; back once it runs or has failed."""
         self._ask("PUT", f"/connectors/{name}/resume")
         self._ask("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
-        self._wait(name, lambda found: found.runs or bool(found.failure))
+        self.wait_running(name)
+
+    def wait_running(self, name: str) -> ConnectorState:
+        """The connector's state once it runs or has failed. Raises SourceError when that takes a minute, or
+        when it is paused.
+        """
+        return self._wait(name, lambda found: found.runs or bool(found.failure))
 
     def delete(self, name: str) -> None:
         """Remove the connector and how far it has read, so that one of this name begins anew."""
@@ -112,7 +128,9 @@ class Connect:
         self._ask("DELETE", f"/connectors/{name}/offsets")
         self._ask("DELETE", f"/connectors/{name}")
 
-    def _wait(self, name: str, reached: Callable[[ConnectorState], bool], seconds: float = 60.0) -> None:
+    def _wait(
+        self, name: str, reached: Callable[[ConnectorState], bool], seconds: float = 60.0
+    ) -> ConnectorState:
         deadline = time.monotonic() + seconds
         while (found := self.state(name)) is None or not reached(found):
             if time.monotonic() > deadline:
@@ -122,6 +140,7 @@ class Connect:
                     f"within {seconds:.0f} s (it is {state}): look at Connect's log, then ask again."
                 )
             time.sleep(0.1)
+        return found
 
     def _task(self, found: Mapping[str, Any]) -> TaskState:
         return TaskState(str(found["state"]), self._sentence(str(found.get("trace") or "")))
@@ -137,6 +156,9 @@ class Connect:
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, "***")
+        # What stands in brackets is a dump of the connector's state, which can hold a row's key.
+        while (shorter := re.sub(r"\s*\[[^\[\]]*\]", "", text)) != text:
+            text = shorter
         return text.strip()
 
     def _ask(

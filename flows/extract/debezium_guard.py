@@ -3,7 +3,8 @@
 `observe` looks at PostgreSQL and Kafka Connect; `reasons` judges what was seen beside what a landing has
 remembered, and is pure. What is remembered of a table stands in the ledger's position, as `Observed.facts`:
 
-    {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748"}
+    {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
+     "published": {"public.users": 16402}}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flows.extract.debezium_observed import Observed, lsn_number, lsn_text, observe
+from flows.extract.debezium_observed import IDENTITIES, Observed, lsn_number, lsn_text, observe
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
-__all__ = ["Observed", "guard", "observe", "reasons"]
+__all__ = ["REMEMBERED", "Observed", "guard", "observe", "reasons"]
 
+REMEMBERED = "guard"
+"""Where what is remembered stands in a table's position."""
 ANEW = "python -m flows cdc unregister && python -m flows cdc register"
 
 
@@ -41,27 +44,42 @@ def reasons(
     observed: Observed, entities: Iterable[SourceEntity], remembered: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, str]:
     """`guard`'s judgement of what was seen."""
+    wanted = tuple(entities)
+    found = judged(observed, wanted, remembered)
+    named = {entity.table: f"{entity.source}.{entity.name}" for entity in wanted}
+    return {table: f"{named[table]} is halted: {reason}." for table, reason in found.items()}
+
+
+def judged(
+    observed: Observed, entities: Iterable[SourceEntity], remembered: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """The same, without the table's name and the full stop: many tables can have one reason."""
     found: dict[str, str] = {}
     for entity in entities:
         read = entity.read
         assert isinstance(read, Postgres)
         reason = (
-            _of_another_source(observed, remembered.get(entity.table, {}))
+            _of_another_source(observed, known := _still_counts(observed, remembered.get(entity.table, {})))
             or _of_source(observed)
-            or _of_table(observed, read)
+            or _of_table(observed, read, known)
             or _of_connector(observed)
         )
         if reason:
-            found[entity.table] = f"{entity.source}.{entity.name} is halted: {reason}."
+            found[entity.table] = reason
     return found
+
+
+def _still_counts(observed: Observed, remembered: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is remembered, nothing after a new registration: it reads every table whole, so that where the one
+    before had got to says nothing.
+    """
+    is_new = observed.registration not in (None, remembered.get("registration"))
+    return {} if is_new else remembered
 
 
 def _of_another_source(observed: Observed, remembered: Mapping[str, Any]) -> str:
     """Whether this is not the source that was read before, at a later time."""
-    # A new registration reads every table whole: where the one before had got to says nothing.
-    if not remembered or (
-        observed.registration is not None and observed.registration != remembered.get("registration")
-    ):
+    if not remembered:
         return ""
     what = ""
     if observed.system != remembered["system"]:
@@ -119,15 +137,23 @@ def _of_source(observed: Observed) -> str:
     return ""
 
 
-def _of_table(observed: Observed, read: Postgres) -> str:
+def _of_table(observed: Observed, read: Postgres, remembered: Mapping[str, Any]) -> str:
     place = f"{read.schema}.{read.table}"
     table = observed.tables.get((read.schema, read.table))
     if table is None:
         return f"the application's database has no table {place}; create it, or take it from the declarations"
-    if (read.schema, read.table) not in (observed.published or ()):
+    member = (observed.published or {}).get((read.schema, read.table))
+    before = remembered.get("published", {}).get(place)
+    if member is None and before is None:
         return (
             f"{place} is not in publication {observed.publication_name}, so its changes are not sent; "
-            f"python -m flows cdc register, then python -m flows cdc resnapshot {place}"
+            "python -m flows cdc register"
+        )
+    if before is not None and member != before:
+        how = "is not in" if member is None else "was made anew or taken out of, and added again to,"
+        return (
+            f"{place} {how} publication {observed.publication_name}, so changes of it are lost; "
+            f"read everything again: {ANEW}"
         )
     if not table.names_deleted_rows:
         return (
@@ -137,14 +163,20 @@ def _of_table(observed: Observed, read: Postgres) -> str:
     return ""
 
 
-IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
+_LOST = "no longer available on the server"
+"""How Debezium says that its slot does not go back to where it has read."""
 
 
 def _of_connector(observed: Observed) -> str:
     state = observed.connector
     if state is None:
         return "Kafka Connect has no connector for it; python -m flows cdc register"
-    if failure := state.failure:
+    if (failure := state.failure) and _LOST in failure:
+        return (
+            f"replication slot {observed.slot_name} was made anew behind the connector's back, so changes "
+            f"are lost; read everything again: {ANEW}"
+        )
+    if failure:
         return f"the connector has failed ({failure.rstrip('.')}); mend that, then python -m flows cdc resume"
     if state.connector.state in {"PAUSED", "STOPPED"}:
         return f"the connector is {state.connector.state.lower()}; python -m flows cdc resume"

@@ -37,6 +37,17 @@ join unnest(%s::text[], %s::text[]) as wanted (schema, name)
 where c.relkind in ('r', 'p')
 """
 
+IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
+# A publication of all tables, or of a schema's, has no membership for each of them.
+_PUBLISHED = """
+select t.schemaname::text as schema, t.tablename::text as name, coalesce(r.oid, p.oid)::bigint as member
+from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
+join pg_namespace n on n.nspname = t.schemaname
+join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid
+where p.pubname = %s
+"""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -81,8 +92,9 @@ class Observed:
     slot_name: str
     slot: Slot | None
     publication_name: str
-    published: frozenset[tuple[str, str]] | None
-    """Tables of the publication, as (schema, table); None: there is no publication."""
+    published: Mapping[tuple[str, str], int] | None
+    """Tables of the publication, as (schema, table), each with the oid of its membership: another one when it
+    was taken out and added again. None: there is no publication."""
     tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
@@ -94,6 +106,11 @@ class Observed:
             "database": self.database,
             "slot": self.slot_name,
             "lsn": lsn_text(self.lsn),
+            "published": {
+                ".".join(place): member
+                for place, member in (self.published or {}).items()
+                if place in self.tables
+            },
         }
 
 
@@ -143,8 +160,7 @@ def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) 
         state = client.state(names.connector) if configuration is not None else None
     dsn = settings.require("app_dsn")
     try:
-        with psycopg.connect(dsn, connect_timeout=10, autocommit=True, row_factory=dict_row) as connection:
-            return _observed(connection, names, reads, (configuration or {}).get(REGISTRATION), state)
+        return observe_source(dsn, names, reads, (configuration or {}).get(REGISTRATION), state)
     except psycopg.OperationalError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         for secret in secrets(settings):
@@ -153,6 +169,18 @@ def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) 
             f"The application's database does not answer ({reason}): start it or correct ANALYTICS_APP_DSN, "
             "then run again."
         ) from None
+
+
+def observe_source(
+    dsn: str,
+    names: named.Names,
+    reads: Iterable[Postgres],
+    registration: str | None,
+    state: ConnectorState | None,
+) -> Observed:
+    """Look at PostgreSQL alone; the last two are what Kafka Connect says of the connector."""
+    with psycopg.connect(dsn, connect_timeout=10, autocommit=True, row_factory=dict_row) as connection:
+        return _observed(connection, names, list(reads), registration, state)
 
 
 def _observed(
@@ -188,12 +216,8 @@ def _observed(
     )
     published = None
     if row("select 1 from pg_publication where pubname = %s", names.publication):
-        found = connection.execute(
-            "select schemaname::text as schema, tablename::text as name "
-            "from pg_publication_tables where pubname = %s",
-            (names.publication,),
-        )
-        published = frozenset((one["schema"], one["name"]) for one in found)
+        found = connection.execute(_PUBLISHED.encode(), (names.publication,))
+        published = {(one["schema"], one["name"]): one["member"] for one in found}
     tables = connection.execute(
         _TABLES.encode(), ([read.schema for read in reads], [read.table for read in reads])
     )
