@@ -92,6 +92,12 @@ class House:
         assert state is not None
         return state
 
+    def kill(self, part: Part) -> None:
+        """SIGKILL a part; `flows.sandbox.start` brings it back."""
+        running = self.parts(part).parts[part]
+        assert running.process is not None
+        processes.end(running.process, [(signal.SIGKILL, 10.0)])
+
     def server(self, version: int = 18) -> Server:
         """A PostgreSQL of this version, the same one for every test."""
         if version not in self._servers:
