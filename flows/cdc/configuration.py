@@ -86,10 +86,11 @@ def configuration(
         "slot.name": names.slot,
         "publication.name": names.publication,
         "table.include.list": ",".join(captured),
+        # A landing remembers the newest beat: a source that does not know it any more went back in time. Who
+        # remembers only what is older than the topics' records can't go on anyway.
         "heartbeat.action.query": (
-            f"insert into {names.heartbeat} (name, beat, beaten_at) values ('{names.prefix}', 1, now()) "
-            "on conflict (name) do update set beat = excluded.beat + "
-            f"{names.heartbeat.rpartition('.')[2]}.beat, beaten_at = excluded.beaten_at"
+            f"with old as (delete from {names.heartbeat} where beaten_at < now() - interval '8 days') "
+            f"insert into {names.heartbeat} default values"
         ),
         "signal.data.collection": names.signal,
         "notification.sink.topic.name": names.notifications,

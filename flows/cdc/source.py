@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,8 +39,9 @@ class Source:
         wanted = [
             sql.SQL("create schema if not exists {}").format(sql.Identifier(SCHEMA)),
             sql.SQL(
-                "create table if not exists {} (name text primary key, beat bigint not null, "
-                "beaten_at timestamptz not null)"
+                "create table if not exists {} (beat bigint generated always as identity primary key, "
+                "mark uuid not null unique default gen_random_uuid(), "
+                "beaten_at timestamptz not null default now())"
             ).format(heartbeat),
             sql.SQL(
                 "create table if not exists {} (id text primary key, type text not null, data text)"
@@ -48,7 +49,12 @@ class Source:
         ]
         # `if not exists` asks for the right to create before it looks.
         if not self._are_there(self._names.heartbeat, self._names.signal):
-            self._run(wanted, "its heartbeat and signal tables")
+            role = sql.Identifier(str(self._connection.info.user))
+            grants = [
+                sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(SCHEMA), role),
+                sql.SQL("grant select, insert, delete on {}, {} to {}").format(heartbeat, signal, role),
+            ]
+            self._run(wanted, "its heartbeat and signal tables", grants)
 
     def publish(self, tables: Tables) -> list[str]:
         """Make the publication hold exactly these tables and ours; what was changed, as sentences."""
@@ -153,13 +159,15 @@ class Source:
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(query.encode(), values).fetchall()
 
-    def _run(self, statements: list[sql.Composed], what: str) -> None:
+    def _run(self, statements: list[sql.Composed], what: str, grants: Sequence[sql.Composed] = ()) -> None:
         try:
             with self._connection.transaction():
                 for statement in statements:
                     self._connection.execute(statement)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
-            told = "\n".join(f"  {statement.as_string(self._connection)};" for statement in statements)
+            told = "\n".join(
+                f"  {statement.as_string(self._connection)};" for statement in [*statements, *grants]
+            )
             role = self._connection.info.user
             raise FlowsError(
                 f"Role {role} may not make {what} in the application's database ({_first(error)}). As its "

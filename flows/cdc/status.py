@@ -12,7 +12,7 @@ import psycopg
 from flows.errors import FlowsError
 from flows.extract import SourceError, kafka
 from flows.extract import debezium as named
-from flows.extract.debezium_guard import REMEMBERED, judged
+from flows.extract.debezium_guard import REMEMBERED, judged, unknown_marks
 from flows.extract.debezium_observed import IDENTITIES, Observed, lsn_text, observe
 from flows.services import Services
 from flows.settings import Settings
@@ -96,7 +96,7 @@ def look(settings: Settings, entities: Iterable[SourceEntity]) -> Status:
     seen = observe(settings, wanted)
     positions, problems = _positions(settings, wanted)
     remembered = {table: found.get(REMEMBERED, {}) for table, found in positions.items()}
-    halts = judged(seen, wanted, remembered)
+    halts = judged(seen, wanted, remembered, unknown_marks(settings, remembered))
     tables = []
     for entity in wanted:
         one, trouble = _table(settings, seen, entity, positions.get(entity.table), halts.get(entity.table))

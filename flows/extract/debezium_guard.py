@@ -4,17 +4,26 @@
 remembered, and is pure. What is remembered of a table stands in the ledger's position, as `Observed.facts`:
 
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
-     "published": {"public.users": 16402}}
+     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from flows.extract.debezium_observed import IDENTITIES, Observed, lsn_number, lsn_text, observe
+from flows.extract import debezium
+from flows.extract.debezium_observed import (
+    IDENTITIES,
+    Observed,
+    answering,
+    forgotten,
+    lsn_number,
+    lsn_text,
+    observe,
+)
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -37,29 +46,44 @@ def guard(
     never landed from its change topic. Raises SourceAway when PostgreSQL or Kafka Connect does not answer.
     """
     wanted = tuple(entities)
-    return reasons(observed or observe(settings, wanted), wanted, remembered)
+    seen = observed or observe(settings, wanted)
+    return reasons(seen, wanted, remembered, unknown_marks(settings, remembered))
+
+
+def unknown_marks(settings: Settings, remembered: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """Heartbeats that are remembered and that the source does not know. Raises SourceAway."""
+    marks = [str(known["mark"]) for known in remembered.values() if known.get("mark")]
+    with answering(settings) as dsn:
+        return forgotten(dsn, debezium.names(settings), marks)
 
 
 def reasons(
-    observed: Observed, entities: Iterable[SourceEntity], remembered: Mapping[str, Mapping[str, Any]]
+    observed: Observed,
+    entities: Iterable[SourceEntity],
+    remembered: Mapping[str, Mapping[str, Any]],
+    forgotten_marks: Collection[str] = frozenset(),
 ) -> dict[str, str]:
     """`guard`'s judgement of what was seen."""
     wanted = tuple(entities)
-    found = judged(observed, wanted, remembered)
+    found = judged(observed, wanted, remembered, forgotten_marks)
     named = {entity.table: f"{entity.source}.{entity.name}" for entity in wanted}
     return {table: f"{named[table]} is halted: {reason}." for table, reason in found.items()}
 
 
 def judged(
-    observed: Observed, entities: Iterable[SourceEntity], remembered: Mapping[str, Mapping[str, Any]]
+    observed: Observed,
+    entities: Iterable[SourceEntity],
+    remembered: Mapping[str, Mapping[str, Any]],
+    forgotten_marks: Collection[str] = frozenset(),
 ) -> dict[str, str]:
     """The same, without the table's name and the full stop: many tables can have one reason."""
     found: dict[str, str] = {}
     for entity in entities:
         read = entity.read
         assert isinstance(read, Postgres)
+        known = _still_counts(observed, remembered.get(entity.table, {}))
         reason = (
-            _of_another_source(observed, known := _still_counts(observed, remembered.get(entity.table, {})))
+            _of_another_source(observed, known, forgotten_marks)
             or _of_source(observed)
             or _of_table(observed, read, known)
             or _of_connector(observed)
@@ -77,7 +101,9 @@ def _still_counts(observed: Observed, remembered: Mapping[str, Any]) -> Mapping[
     return {} if is_new else remembered
 
 
-def _of_another_source(observed: Observed, remembered: Mapping[str, Any]) -> str:
+def _of_another_source(
+    observed: Observed, remembered: Mapping[str, Any], forgotten_marks: Collection[str]
+) -> str:
     """Whether this is not the source that was read before, at a later time."""
     if not remembered:
         return ""
@@ -95,6 +121,12 @@ def _of_another_source(observed: Observed, remembered: Mapping[str, Any]) -> str
         what = (
             f"the application's PostgreSQL is at LSN {lsn_text(observed.lsn)}, before {remembered['lsn']} "
             "which was seen already (restored from an older backup)"
+        )
+    elif remembered.get("mark") in forgotten_marks:
+        # Its log may have grown beyond what was seen since.
+        what = (
+            "the application's database no longer knows a heartbeat that was seen in it (restored from an "
+            "older backup, or the heartbeat table was emptied)"
         )
     return (
         f"{what}, so its change topic no longer tells what the table holds; read everything again: {ANEW}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,8 @@ class Observed:
     """Tables of the publication, as (schema, table), each with the oid of its membership: another one when it
     was taken out and added again. None: there is no publication."""
     tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
+    mark: str | None = None
+    """Identity of the newest heartbeat; None before the first."""
 
     def facts(self) -> dict[str, Any]:
         """What a landing remembers of the source it read from; JSON."""
@@ -106,6 +109,7 @@ class Observed:
             "database": self.database,
             "slot": self.slot_name,
             "lsn": lsn_text(self.lsn),
+            "mark": self.mark,
             "published": {
                 ".".join(place): member
                 for place, member in (self.published or {}).items()
@@ -158,9 +162,15 @@ def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) 
     with connect(settings) as client:
         configuration = client.configuration(names.connector)
         state = client.state(names.connector) if configuration is not None else None
-    dsn = settings.require("app_dsn")
-    try:
+    with answering(settings) as dsn:
         return observe_source(dsn, names, reads, (configuration or {}).get(REGISTRATION), state)
+
+
+@contextmanager
+def answering(settings: Settings) -> Iterator[str]:
+    """The application's DSN. Raises SourceAway when the database does not answer, or stops to."""
+    try:
+        yield settings.require("app_dsn")
     except psycopg.OperationalError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         for secret in secrets(settings):
@@ -181,6 +191,19 @@ def observe_source(
     """Look at PostgreSQL alone; the last two are what Kafka Connect says of the connector."""
     with psycopg.connect(dsn, connect_timeout=10, autocommit=True, row_factory=dict_row) as connection:
         return _observed(connection, names, list(reads), registration, state)
+
+
+def forgotten(dsn: str, names: named.Names, marks: Iterable[str]) -> frozenset[str]:
+    """Those of the heartbeats that the source does not know (any more)."""
+    asked = sorted({*marks})
+    if not asked:
+        return frozenset()
+    with psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection:
+        there = connection.execute("select to_regclass(%s) is not null", (names.heartbeat,)).fetchone()
+        if not there or not there[0]:
+            return frozenset(asked)
+        query = f"select mark::text from {names.heartbeat} where mark = any(%s::uuid[])"
+        return frozenset(asked) - {str(mark) for (mark,) in connection.execute(query.encode(), (asked,))}
 
 
 def _observed(
@@ -218,6 +241,10 @@ def _observed(
     if row("select 1 from pg_publication where pubname = %s", names.publication):
         found = connection.execute(_PUBLISHED.encode(), (names.publication,))
         published = {(one["schema"], one["name"]): one["member"] for one in found}
+    mark = None
+    if row("select 1 where to_regclass(%s) is not null", names.heartbeat):
+        newest = f"select mark::text as mark from {names.heartbeat} order by beat desc limit 1"
+        mark = (row(newest) or {}).get("mark")
     tables = connection.execute(
         _TABLES.encode(), ([read.schema for read in reads], [read.table for read in reads])
     )
@@ -250,4 +277,5 @@ def _observed(
             )
             for one in tables
         },
+        mark=mark,
     )

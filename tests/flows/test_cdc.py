@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 import flows.sandbox as sandbox
 from flows.cdc import registration
+from flows.doctor import Finding, examine
 from flows.errors import FlowsError
 from flows.extract import debezium
 from flows.sandbox import Part
@@ -165,6 +166,28 @@ def test_a_table_that_was_out_of_the_publication_for_a_while_halts(capture: Capt
     assert "changes of it are lost" in halt
     capture.anew(ALPHA, BETA)
     assert capture.halts(ALPHA, BETA, since=seen) == []
+
+
+def test_the_doctor_looks_at_the_capture(capture: Capture) -> None:
+    capture.tables("alpha", "beta")
+
+    def examined() -> dict[str, Finding]:
+        with mock.patch.object(debezium, "entities", return_value=(ALPHA, BETA)):
+            found = examine(capture.settings)
+        return {
+            one.subject.partition(": ")[2]: one for one in found if one.subject.startswith("change capture")
+        }
+
+    found = examined()
+    assert [name for name, one in found.items() if not one.well] == ["connector", "slot", "tables"]
+    assert "python -m flows cdc register" in found["connector"].advice
+    capture.register(ALPHA, BETA)
+    assert [name for name, one in examined().items() if not one.well] == []
+    capture.app("alter table beta replica identity nothing")
+    found = examined()
+    assert [name for name, one in found.items() if not one.well] == ["tables"]
+    assert "alter table public.beta replica identity full." in found["tables"].advice
+    assert "1 of 2" in found["tables"].seen
 
 
 def test_nobody_can_read_the_database_s_password_at_kafka_connect(capture: Capture) -> None:
