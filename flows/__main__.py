@@ -105,7 +105,8 @@ def parser() -> argparse.ArgumentParser:
 
     cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
     steps = cdc.add_subparsers(title="actions", metavar="ACTION", required=True)
-    steps.add_parser("register", help="capture the tables that are declared as cdc; twice is once")
+    capture = steps.add_parser("register", help="capture the tables that are declared as cdc; twice is once")
+    capture.add_argument("--wait", metavar="TIME", help="until every table is read, 10m at most, say")
     how = steps.add_parser("status", help="connector, slot and topics; exit 1 with what is to be done")
     how.add_argument("--json", action="store_true", help="for programs")
     steps.add_parser("pause", help="let the connector rest; the source keeps its WAL meanwhile")

@@ -7,15 +7,17 @@ import sys
 
 from flows.cdc import registration
 from flows.cdc.status import look
+from flows.durations import length_of_time
 from flows.errors import FlowsError
 from flows.extract import debezium as named
 from flows.extract.debezium_observed import connect
 from flows.settings import Settings, load
 
 
-def register(_: argparse.Namespace) -> int:
+def register(arguments: argparse.Namespace) -> int:
     """Capture what is declared as cdc."""
-    registration.register(load(), named.entities(), print)
+    seconds = length_of_time(arguments.wait) if arguments.wait else 0.0
+    registration.register(load(), named.entities(), print, wait_seconds=seconds)
     return 0
 
 

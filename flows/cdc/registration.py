@@ -17,12 +17,15 @@ from transforms.entities import Postgres, SourceEntity
 Say = Callable[[str], None]
 
 
-def register(settings: Settings, entities: Iterable[SourceEntity], say: Say) -> None:
+def register(
+    settings: Settings, entities: Iterable[SourceEntity], say: Say, *, wait_seconds: float = 0.0
+) -> None:
     """Capture exactly these entities' tables; done twice it is done once.
 
     1. our tables and the publication at the source, 2. the topics, 3. the connector, which reads every table
     whole when it is new; 4. tables that came later are read beside the changes. Interrupted, the next call
-    goes on. Raises FlowsError when the source is not fit for it, or when only a new beginning would help.
+    goes on. A new connector is given `wait_seconds` to have read every table. Raises FlowsError when the
+    source is not fit for it, or when only a new beginning would help.
     """
     wanted = tuple(entities)
     if not wanted:
@@ -42,7 +45,8 @@ def register(settings: Settings, entities: Iterable[SourceEntity], say: Say) -> 
         for sentence in database.publish(tables):
             say(sentence)
         own = (*names.own_topics, *(named.topic(settings, read) for read in reads))
-        if made := topics.make(settings, own):
+        made = topics.make(settings, own)
+        if made:
             say(f"{len(made)} topics made, of one partition each.")
         keyed_otherwise = {
             place
@@ -59,12 +63,16 @@ def register(settings: Settings, entities: Iterable[SourceEntity], say: Say) -> 
         )
         unpublished = {".".join(place) for place in tables if place not in (seen.published or tables)}
         if known is None:
+            behind = 0 if names.notifications in made else topics.end_of(settings, names.notifications)
             client.begin(names.connector, new)
             read = f"it reads {len(tables)} tables whole, then every change"
             say(f"Connector {names.connector} is registered: {read}.")
         else:
             _change(client, database, names, known, new, unpublished, say)
         _running(client, names)
+    if known is None and wait_seconds:
+        done = topics.await_snapshot(settings, names.notifications, behind, wait_seconds)
+        say("Every table is read." if done else "The tables are still being read: python -m flows cdc status")
 
 
 def _change(

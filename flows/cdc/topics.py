@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from flows.errors import FlowsError
+from flows.extract import kafka
 from flows.settings import Settings
 
 _SECONDS = 15
@@ -55,6 +59,43 @@ def make(settings: Settings, topics: Iterable[str]) -> list[str]:
             "ANALYTICS_KAFKA_BOOTSTRAP, then register again."
         ) from None
     return missing
+
+
+def end_of(settings: Settings, topic: str) -> int:
+    """Offset behind the last record of a topic of one partition. Raises FlowsError."""
+    try:
+        with _consumer(settings) as consumer:
+            _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=_SECONDS)
+            return int(end)
+    except KafkaException as error:
+        raise FlowsError(
+            f"The broker does not say where topic {topic} ends ({error.args[0].str()}): register again."
+        ) from None
+
+
+def await_snapshot(settings: Settings, notifications: str, since: int, seconds: float) -> bool:
+    """Wait until Debezium says, behind offset `since`, that every table is read; whether it has in time."""
+    deadline = time.monotonic() + seconds
+    with _consumer(settings) as consumer:
+        consumer.assign([TopicPartition(notifications, 0, since)])
+        while time.monotonic() < deadline:
+            message = consumer.poll(0.5)
+            value = message.value() if message is not None and not message.error() else None
+            told = json.loads(value) if value is not None else {}
+            is_end = told.get("type") in {"COMPLETED", "SKIPPED"}
+            if told.get("aggregate_type") == "Initial Snapshot" and is_end:
+                return True
+    return False
+
+
+@contextmanager
+def _consumer(settings: Settings) -> Iterator[Consumer]:
+    own = {**kafka.OWN_OFFSETS, "group.id": "analytics-cdc", "enable.partition.eof": False}
+    consumer = Consumer({**_options(settings, settings.require("kafka_bootstrap")), **own})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def _options(settings: Settings, bootstrap: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from unittest import mock
 
@@ -12,10 +13,12 @@ from pydantic import SecretStr
 
 import flows.sandbox as sandbox
 from flows.cdc import registration
+from flows.commands import sandbox_parts
 from flows.doctor import Finding, examine
 from flows.errors import FlowsError
 from flows.extract import debezium
-from flows.sandbox import Part
+from flows.sandbox import Part, processes
+from flows.settings import Settings
 from tests.flows.capture import Capture, entity
 from tests.flows.company import run_here
 from tests.flows.streaming.topics import until
@@ -35,6 +38,13 @@ def test_what_is_declared_is_read_whole_and_then_every_change_of_it(capture: Cap
     assert capture.observe(ALPHA).published is not None
     assert ("public", "not_declared") not in (capture.observe(ALPHA).published or {})
     assert capture.halts(ALPHA, since=capture.observe(ALPHA)) == []
+
+
+def test_a_registration_can_wait_until_every_table_is_read(capture: Capture) -> None:
+    capture.tables("alpha", rows=1_000)
+    registration.register(capture.settings, [ALPHA], capture.said.append, wait_seconds=60)
+    assert capture.said[-1] == "Every table is read."
+    assert len(capture.ids("alpha")) == 1_000
 
 
 def test_registering_twice_is_registering_once(capture: Capture) -> None:
@@ -250,6 +260,47 @@ def test_unregistering_leaves_nothing_behind_in_the_application_s_database(captu
         "select nspname::text from pg_namespace where nspname = 'analytics_cdc'"
     )
     assert left == []
+
+
+def test_the_sandbox_has_kafka_connect_only_where_a_table_is_declared_as_cdc(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, sandbox=tmp_path)
+    for declared, has_it in (((), False), ((ALPHA,), True)):
+        with mock.patch.object(debezium, "entities", return_value=declared):
+            assert (Part.CONNECT in sandbox_parts(settings)) is has_it
+            named = settings.model_copy(update={"connect_url": "http://connect:8083"})
+            assert Part.CONNECT not in sandbox_parts(named)
+
+
+@pytest.mark.full
+def test_exactly_once_leaves_no_event_twice_when_connect_is_killed(tmp_path: Path) -> None:
+    rows, folder = 20_000, tmp_path / "sandbox"
+    parts = frozenset({Part.APP_POSTGRES, Part.CONNECT})
+    state = sandbox.start(folder, parts, exactly_once=True)
+    try:
+        settings = Settings(
+            _env_file=None,
+            app_dsn=SecretStr(str(state.app_dsn)),
+            cdc_dsn=SecretStr(str(state.cdc_dsn)),
+            kafka_bootstrap=state.kafka_bootstrap,
+            connect_url=state.connect_url,
+            cdc_exactly_once=True,
+        )
+        capture = Capture(settings)
+        capture.tables("alpha")
+        registration.register(settings, [ALPHA], capture.said.append, wait_seconds=60)
+        for start in range(10, rows, rows // 4):
+            capture.app(
+                f"insert into alpha select n, 'x' from generate_series({start}, {start + rows // 4 - 1}) n"
+            )
+            process = sandbox.read(folder).parts[Part.CONNECT].process  # type: ignore[union-attr]
+            assert process is not None
+            processes.end(process, [(signal.SIGKILL, 10.0)])
+            sandbox.start(folder, parts, exactly_once=True)
+        expected = [key for (key,) in capture.app("select id from alpha order by id")]
+        until(lambda: len(capture.ids("alpha")) >= len(expected), 120)
+        assert sorted(capture.ids("alpha")) == expected
+    finally:
+        sandbox.reset(folder)
 
 
 @pytest.mark.full
