@@ -40,6 +40,7 @@ def register(
     _fit(seen, wanted)
     with source.opened(settings, names) as database, connect(settings) as client:
         known = client.configuration(names.connector)
+        _not_paused(seen, names)
         _not_lost(seen, known is not None and bool(client.offsets(names.connector)))
         database.prepare()
         for sentence in database.publish(tables):
@@ -68,7 +69,8 @@ def register(
             read = f"it reads {len(tables)} tables whole, then every change"
             say(f"Connector {names.connector} is registered: {read}.")
         else:
-            _change(client, database, names, known, new, unpublished, say)
+            at_rest = seen.connector is not None and seen.connector.connector.state == "STOPPED"
+            _change(client, database, names, known, new, unpublished, say, at_rest=at_rest)
         _running(client, names)
     if known is None and wait_seconds:
         done = topics.await_snapshot(settings, names.notifications, behind, wait_seconds)
@@ -83,6 +85,8 @@ def _change(
     new: dict[str, str],
     unpublished: set[str],
     say: Say,
+    *,
+    at_rest: bool,
 ) -> None:
     """Give a connector that is there its new configuration; read what it did not capture before."""
     before, after = captured_tables(known), captured_tables(new)
@@ -90,19 +94,21 @@ def _change(
     changed = sorted(name for name in {*known, *new} - {"name"} if known.get(name) != new.get(name))
     if not changed and not unpublished:
         say(f"Connector {names.connector} is registered already; nothing has changed.")
+        if at_rest:
+            client.resume(names.connector)
         return
-    # A task that runs on could take the order below with its old configuration, and leave the table out.
+    added = sorted((after - before) | (unpublished & after))
     client.stop(names.connector)
+    if added:
+        # While nothing runs: a task with the old configuration would take the order and leave the table out,
+        # and whoever is interrupted here finds the order in the source's log.
+        database.snapshot(added)
     client.configure(names.connector, new)
     client.resume(names.connector)
     for table in sorted(before - after):
         say(f"{table} is captured no more.")
-    added = sorted((after - before) | (unpublished & after))
-    if added:
-        _running(client, names)
-        database.snapshot(added)
-        for table in added:
-            say(f"{table} is captured from now on; its rows are read beside the changes.")
+    for table in added:
+        say(f"{table} is captured from now on; its rows are read beside the changes.")
     if others := [name for name in changed if name != "table.include.list"]:
         say(f"Changed in the connector's configuration: {', '.join(others)}.")
 
@@ -127,7 +133,7 @@ def resnapshot(settings: Settings, entities: Iterable[SourceEntity], words: Iter
         chosen = sorted({known[word] for word in words} or {*known.values()})
         if missing := [table for table in chosen if table not in captured]:
             raise FlowsError(f"{missing[0]} is not captured yet: python -m flows cdc register")
-        _running(client, names)
+    _not_paused(observe(settings, []), names)
     with source.opened(settings, names) as database:
         database.snapshot(chosen)
     say(f"{', '.join(chosen)}: read again beside the changes; python -m flows cdc status shows the topic.")
@@ -167,6 +173,11 @@ def _fit(seen: Observed, entities: tuple[SourceEntity, ...]) -> None:
                 f"{entity.source}.{entity.name}: the application's database has no table {read.schema}."
                 f"{read.table}: create it, or take it from the declarations, then register again."
             )
+
+
+def _not_paused(seen: Observed, names: named.Names) -> None:
+    if seen.connector is not None and seen.connector.connector.state == "PAUSED":
+        raise FlowsError(f"Connector {names.connector} is paused: first python -m flows cdc resume")
 
 
 def _not_lost(seen: Observed, has_read: bool) -> None:

@@ -129,6 +129,11 @@ def test_the_commands_tell_how_it_is_and_what_to_do(capture: Capture, tmp_path: 
     assert capture.halts(ALPHA, since=seen) == [
         "app.alpha is halted: the connector is paused; python -m flows cdc resume."
     ]
+    code, said = run("register")
+    assert (code, said) == (
+        2,
+        f"Connector {capture.names.connector} is paused: first python -m flows cdc resume\n",
+    )
     capture.app("insert into alpha values (4, 'while it was paused')")
     assert run("resume") == (0, f"Connector {capture.names.connector} runs.\n")
     until(lambda: capture.ids("alpha") == [1, 2, 3, 4])
