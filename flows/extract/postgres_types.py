@@ -82,6 +82,9 @@ class SourceColumn:
     def expression(self) -> sql.Composable:
         """How it is selected: as it is, or as text where there is no other exact form."""
         name = sql.Identifier(self.name)
+        if self.pg_type == "inet":
+            # A cast writes /32 behind every address, the type itself (and the change log) does not.
+            return sql.SQL("case when {0} is not null then format('%s', {0}) end").format(name)
         is_text = self.pg_type == "text" or self.pg_type.startswith("character")
         return name if is_text or self.duckdb_type != "VARCHAR" else sql.SQL("{}::text").format(name)
 
