@@ -50,5 +50,6 @@ def extract(
         settings.require("kafka_bootstrap"),
         settings.kafka_options,
         partial(settings.require, "app_dsn"),
+        settings.clock_offset,
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)

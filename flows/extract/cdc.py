@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -41,6 +41,8 @@ class Source:
     bootstrap: str
     options: Mapping[str, str]
     dsn: Callable[[], str]
+    clock_offset: timedelta = timedelta(0)
+    """How far the rows' times are from the server's clock (only a sandbox has one)."""
 
 
 def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +134,10 @@ class _Read:
     def _log(self) -> ChangeLog:
         relation = self.landed()
         if relation is None:
-            return ChangeLog(self.entity, self.connection)
+            return ChangeLog(self.entity, self.connection, clock_offset=self.source.clock_offset)
         relation.create_view("landed_before", replace=True)
-        return ChangeLog(self.entity, self.connection, "landed_before", set(relation.columns))
+        present = set(relation.columns)
+        return ChangeLog(self.entity, self.connection, "landed_before", present, self.source.clock_offset)
 
     # ----------------------------------------------------------------------------------------------- contract
 

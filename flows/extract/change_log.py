@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +51,7 @@ class ChangeLog:
     """The records of one landing. `connection` serves it alone; its temporary tables end with it.
 
     `landed` names a relation of that connection over what was landed before, with the columns `present`;
-    None when there is nothing.
+    None when there is nothing. `clock_offset` is how far the rows' times are from the source server's clock.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class ChangeLog:
         connection: DuckDBPyConnection,
         landed: str | None = None,
         present: Collection[str] = (),
+        clock_offset: timedelta = timedelta(0),
     ) -> None:
         self._entity = entity
         self._connection = connection
         self._landed = landed
         self._present = present
+        self._offset = clock_offset // timedelta(microseconds=1)
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
         self._part = self._by if self._by not in entity.key else None
@@ -109,7 +112,8 @@ class ChangeLog:
             "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
             "as _transaction, transaction.total_order as _total_order, "
             f"case when {is_stream} and _change <> 'r' then try(make_timestamp(coalesce(source.ts_us, "
-            "source.ts_ms * 1000)))::timestamptz end as _changed_at, source.snapshot as _snapshot, "
+            f"source.ts_ms * 1000) + {self._offset}))::timestamptz end as _changed_at, "
+            "source.snapshot as _snapshot, "
             f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
             f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "
             f"{self._first_problem()} as _problem, {self._first_ignored()} as _ignored, "

@@ -10,13 +10,17 @@ import pytest
 from pydantic import SecretStr
 
 from flows import landing
+from flows.build.inputs import Reader
+from flows.build.job import build
+from flows.build.states import planner_states
+from flows.planner import plan
 from flows.sandbox.world import app
 from flows.services import Services
 from tests.flows.capture import Capture, entity
 from tests.flows.extract.workload import Workload
 from tests.flows.streaming.topics import until
 from tests.house import House, Server
-from transforms import changes, engine, registry
+from transforms import catalog, changes, engine, registry
 from transforms.change_values import UNAVAILABLE
 from transforms.entities import Postgres, SourceEntity
 
@@ -40,20 +44,31 @@ def land(capture: Capture, entities: tuple[SourceEntity, ...], **settings: objec
     services = Services(capture.settings.model_copy(update=settings))
     for one in entities:
         landing.land(services, one, os.urandom(4).hex())
+    for name in TABLES:
+        build_staging(services, f"stg_app__{name}")
     return services
 
 
+def build_staging(services: Services, name: str) -> None:
+    """Build what is due of a staging table: only the windows that landings have touched."""
+    table = registry.table(name)
+    with services.ledger() as ledger:
+        states = planner_states(ledger, [name, *table.upstreams])
+    work = plan(table, registry.tables(), states, catalog.fingerprint(table), services.settings.now())
+    if work.due:
+        build(services, work, work.due, os.urandom(4).hex())
+
+
 def staged(services: Services, name: str) -> str:
-    """Staging of a table as it follows from a lake, as a Parquet file."""
+    """What was built of a table's staging, as a Parquet file."""
     raw, model = f"raw_app__{name}", f"stg_app__{name}"
     path = services.lake.root / f"{model}.parquet"
     connection = engine.connect(threads=1)
     try:
         with services.ledger() as ledger:
-            files = ledger.files(raw)
-            read = engine.compute(model, connection, {raw: services.lake.paths(files) or None}).rows
-            read.to_parquet(str(path))
-            if files:
+            built = Reader(ledger, registry.tables()).everything(model)
+            services.lake.read(connection, built).to_parquet(str(path))
+            if files := ledger.files(raw):
                 services.lake.read(connection, files).create_view("files")
                 present = connection.table("files").columns
                 text = changes.typed(registry.entity(raw), "from files", present)

@@ -53,7 +53,8 @@ class Workload:
             f"is_active, created_at, updated_at) values ({key}, 'sku-{key}-{self._random.random()}', "
             f"'Näme {key}', {large}, jsonb_build_object('large', {large}, 'n', 1.50), "
             f"array[{large}, null, 'a,\"b'], {large}::bytea, {value}, true, '2025-10-01', "
-            "clock_timestamp()) on conflict (id) do update set description = excluded.description, weight_kg = excluded.weight_kg"
+            "clock_timestamp()) on conflict (id) do update "
+            "set description = excluded.description, weight_kg = excluded.weight_kg"
         )
 
     def _touch_product(self) -> str:
