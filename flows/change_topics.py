@@ -13,9 +13,6 @@ from flows.extract import Extract, SourceError, cdc, debezium, debezium_guard
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
-GUARD = "guard"
-"""Key under which a position remembers what its source was."""
-
 
 def extract(
     settings: Settings,
@@ -37,14 +34,14 @@ def extract(
     if is_watched:
         # Before the topic is read: what is remembered must not be newer than what is landed.
         observed = debezium_guard.observe(settings, [entity])
-        remembered = before.get(GUARD, {})
+        remembered = before.get(debezium_guard.REMEMBERED, {})
         halted = debezium_guard.guard(settings, [entity], {entity.table: remembered}, observed)
         if entity.table in halted:
             raise SourceError(halted[entity.table])
         if remembered and remembered.get("registration") != observed.registration:
             # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends.
             before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
-        before[GUARD] = observed.facts()
+        before[debezium_guard.REMEMBERED] = observed.facts()
     source = cdc.Source(
         debezium.topic(settings, entity.read),
         settings.require("kafka_bootstrap"),

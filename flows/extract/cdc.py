@@ -18,6 +18,7 @@ from psycopg import sql
 
 from flows.extract import DeadLetter, Extract, SchemaChange, SchemaChanged, SourceError, kafka
 from flows.extract.change_log import ChangeLog, Shape, schema
+from flows.extract.debezium_guard import REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import schema as row_schema
@@ -30,7 +31,7 @@ COMPARE = "compare"
 """Key that says: rows were read before, so the source's keys have to be compared with them once."""
 SEEN = "seen"
 """Key under which a position keeps the highest [commit LSN, LSN] that was landed."""
-_OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", "guard")
+_OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED)
 
 
 @dataclass(frozen=True)
