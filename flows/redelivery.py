@@ -214,7 +214,7 @@ class _Redelivery:
             value = own if given is None else given
             row = repaired.of_topic(landed, value)
         elif isinstance(self._entity.read, Postgres):
-            if self._entity.read.mode == "cdc":
+            if letter.topic is not None:
                 raise Unusable(
                     "its table is told by its changes, in order: mend the row in the application's database"
                 )

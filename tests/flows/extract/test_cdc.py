@@ -13,10 +13,13 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from flows import redelivery
 from flows.extract import SourceError
+from flows.extract.waiting import waiting
 from flows.landing import Landing
 from flows.sandbox import Part
 from tests.flows.extract.change_events import (
+    NOON,
     PRODUCTS,
     Topic,
     created,
@@ -131,6 +134,36 @@ def test_what_can_not_be_read_is_a_dead_letter_with_its_place_and_bytes(shop: Sh
     assert letters[0] == (shop.name, 0, 1, "it is no change event of Debezium", b"nonsense")
     assert letters[1][2:4] == (2, "price can't be held as DECIMAL(12,2)")
     assert letters[1][4] == shop.topic.records[2]["value"]
+
+
+def test_a_dead_letter_of_a_change_is_mended_at_the_source(shop: Shop) -> None:
+    shop.make_topic()
+    shop.send(created(row(1)), updated(row(1, price="NAN")))
+    shop.land()
+    ((letter,),) = shop.world.warehouse("select letter_id from ops.dead_letter")
+    (outcome,) = redelivery.redeliver(shop.world.services(), [letter], "run-again")
+    assert "mend the row in the application's database" in outcome.reason
+    shop.send(updated(row(1, name="mended")))
+    shop.land()
+    assert shop.live() == [(1, "mended")]
+
+
+def test_plan_is_told_how_many_changes_wait(shop: Shop) -> None:
+    shop.make_topic()
+    shop.send(created(row(1)), created(row(2)))
+    shop.land()
+    shop.send(updated(row(1, name="b")))
+    settings = shop.world.services().settings
+    found = waiting(
+        shop.entity(),
+        shop.positions(),
+        NOON,
+        app_dsn="",
+        kafka_bootstrap=shop.world.kafka_bootstrap,
+        kafka_options={},
+        cdc_prefix=settings.cdc_prefix,
+    )
+    assert found == {"2025-10": 1}
 
 
 def test_a_topic_of_two_partitions_has_no_order_and_is_refused(shop: Shop) -> None:

@@ -6,10 +6,11 @@ import dataclasses
 import os
 from pathlib import Path
 
+import duckdb
 import pytest
 from pydantic import SecretStr
 
-from flows import landing
+from flows import lakeshell, landing
 from flows.build.inputs import Reader
 from flows.build.job import build
 from flows.build.states import planner_states
@@ -101,6 +102,14 @@ def assert_equal(capture: Capture, folder: Path, warehouse: str) -> None:
     try:
         for name in TABLES:
             assert differences(staged(told, name), staged(read, name)) == 0, name
+        lakeshell.write(told.lake, registry.tables().values())
+        with duckdb.connect() as shell:
+            shell.execute((told.lake.root / "lake.sql").read_text(encoding="utf-8"))
+            seen = shell.execute(
+                "select id, status, total_amount from raw_app__orders qualify row_number() over ("
+                "partition by id order by _landed_at desc, _seq desc) = 1 and _op <> 'd' order by id"
+            ).fetchall()
+        assert seen == capture.app("select id, status::text, total_amount from orders order by id")
         with told.ledger() as ledger:
             assert ledger.connection.execute("select count(*) from ops.dead_letter").fetchall() == [(0,)]
     finally:
