@@ -38,8 +38,9 @@ def extract(
         halted = debezium_guard.guard(settings, [entity], {entity.table: remembered}, observed)
         if entity.table in halted:
             raise SourceError(halted[entity.table])
-        if remembered and remembered.get("registration") != observed.registration:
-            # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends.
+        if remembered.get("registration") != observed.registration:
+            # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends, and the
+            # topic may begin with what a registration before this one has sent.
             before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
         before[debezium_guard.REMEMBERED] = observed.facts()
     source = cdc.Source(

@@ -177,13 +177,13 @@ class ChangeLog:
         if toasted:
             self._lives.fill(toasted)
         self._judge(toasted)
+        self._lives.empty_truncated()
         if self._part is not None:
             self._place_deletes()
-        self._lives.empty_truncated()
         self._lives.leave_old_keys()
 
     def lose_what_is_gone(self, keys: str) -> None:
-        """Add a delete for each landed row whose key is neither in the table `keys` nor in a record."""
+        """Add a delete for each row that is there, and whose key is not in the table `keys`."""
         self._lives.lose_what_is_gone(keys)
 
     def highest(self) -> list[int] | None:
@@ -265,11 +265,16 @@ class ChangeLog:
             "from (select kafka_offset, _key, _change, last_value(_part ignore nulls) over ("
             "partition by _key order by kafka_offset rows between unbounded preceding and 1 preceding) "
             f"as earlier from parsed where {applied()} and _change in {KEYED}) left join base using (_key) "
-            "where _change = 'd'"
+            "where _change in ('d', 'r')"
         )
         self._run(
             "update parsed set _part = placed.part, _ignored = case when placed.part is null then "
-            "'no such row' end from placed where placed.kafka_offset = parsed.kafka_offset"
+            "'no such row' end from placed where placed.kafka_offset = parsed.kafka_offset and _change = 'd'"
+        )
+        # A row that a snapshot shows in another window was deleted and made anew while nobody looked.
+        self._run(
+            "insert into emptied select kafka_offset, _key, placed.part, -1 from parsed "
+            f"join placed using (kafka_offset) where _change = 'r' and placed.part <> _part and {applied()}"
         )
 
     # ------------------------------------------------------------------------------------------------ results
@@ -305,7 +310,7 @@ class ChangeLog:
         query = (
             f"select {selected({**itself, **own})}, kafka_offset as ord, 0 as sub from parsed union all "
             f"select {selected({**caused, '_op': text_literal('d'), **_of('emptied', own)})}, "
-            "coalesce(emptied.kafka_offset, 9223372036854775807), 1 "
+            "coalesce(emptied.kafka_offset, 9223372036854775807), emptied.sub "
             "from emptied left join parsed as cause on cause.kafka_offset = emptied.kafka_offset"
         )
         relation = self._connection.sql(f"select * exclude (ord, sub) from ({query}) order by ord, sub")

@@ -2,7 +2,7 @@
 
 Tables of the connection that these read and write: `parsed`, the records of one landing; `base`, of each key
 that is asked for what was landed of it last; `filled`, the last known values for records that left some out;
-`emptied`, deletes that no record of their own tells.
+`emptied`, deletes that no record of their own tells, before (-1) or behind (1) a record.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Lives:
 
     def remember(self, toasted: Sequence[Column]) -> None:
         """`base`: of each key that is asked for, what was landed of it last while it was there."""
-        asked = [f"select _key from parsed where {applied()} and _change = 'd'"] if self._part else []
+        asked = [f"select _key from parsed where {applied()} and _change in ('d', 'r')"] if self._part else []
         if toasted:
             missing = " or ".join(is_unavailable(f"after.{quoted(column.name)}") for column in toasted)
             asked.append(f"select _key from parsed where {applied()} and _change in {LIVE} and ({missing})")
@@ -150,7 +150,8 @@ class Lives:
     def empty_truncated(self) -> None:
         """`emptied`: a delete for each row that was there when its table was truncated."""
         self._run(
-            "create or replace temp table emptied as select kafka_offset, _key, _part from parsed where false"
+            "create or replace temp table emptied as select kafka_offset, _key, _part, 1 as sub "
+            "from parsed where false"
         )
         if not self._connection.execute("from parsed where _ignored = 'truncate' limit 1").fetchall():
             return
@@ -160,7 +161,7 @@ class Lives:
             "from parsed"
         )
         self._run(
-            "insert into emptied select ends.kafka_offset, there._key, there.newest.part from ("
+            "insert into emptied select ends.kafka_offset, there._key, there.newest.part, 1 from ("
             "select span, _key, arg_max({'is_live': is_live, 'part': _part}, ord) as newest from ("
             f"select span, _key, _change in {LIVE} as is_live, _part, kafka_offset as ord from spans "
             f"where {applied()} and _change in {KEYED} union all "
@@ -172,22 +173,23 @@ class Lives:
     def leave_old_keys(self) -> None:
         """A table without a key tells a key change as an update: the row of the key before is gone."""
         self._run(
-            "insert into emptied select moved.kafka_offset, moved._before, moved._part from parsed as moved "
+            "insert into emptied "
+            "select moved.kafka_offset, moved._before, moved._part, 1 from parsed as moved "
             f"where {applied('moved.')} and moved._change = 'u' and moved.key is null "
             "and moved.before is not null and moved._before is distinct from moved._key"
         )
 
     def lose_what_is_gone(self, keys: str) -> None:
-        """Add a delete for each landed row whose key is neither in the table `keys` nor in a record."""
-        same = " and ".join(f"live._key.{quoted(n)} = there.{quoted(n)}" for n in self._entity.key)
+        """Add a delete for each row that is there in the end, and whose key is not in the table `keys`."""
+        same = " and ".join(f"there._key.{quoted(n)} = source.{quoted(n)}" for n in self._entity.key)
         self._run(
-            "create or replace temp table gone as "
-            f"select live._key, live._part from ({self.live()}) as live "
-            f"anti join {keys} as there on {same} "
-            f"anti join (select _key from parsed where {applied()} and _change in {KEYED}) as told "
-            "on told._key = live._key"
+            "insert into emptied select null, there._key, there.newest.part, 1 from (select _key, "
+            "arg_max({'is_live': is_live, 'part': _part}, ord) as newest from ("
+            f"select _key, _change in {LIVE} as is_live, _part, kafka_offset as ord from parsed "
+            f"where {applied()} and _change in {KEYED} union all "
+            f"select _key, true, _part, -1 from ({self.live()})) group by _key) as there "
+            f"anti join {keys} as source on {same} where there.newest.is_live"
         )
-        self._run("insert into emptied select null, _key, _part from gone")
 
     def _run(self, query: str) -> None:
         self._connection.execute(query).fetchall()

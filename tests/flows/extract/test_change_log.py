@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -211,9 +212,49 @@ def test_rows_that_were_read_before_are_one_relation_with_the_changes() -> None:
     assert topic.live() == [(1, "changed"), (3, "read again")]
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["one-landing", "two-landings"])
+def test_a_row_that_a_snapshot_shows_in_another_window_leaves_the_one_it_was_in(cut: bool) -> None:
+    topic = Topic()
+    topic.send(created(row(1, created_at="2025-03-05T00:00:00Z")))
+    if cut:
+        topic.land()
+    topic.send({**created(row(1, name="anew")), "op": "r"})
+    topic.land()
+    assert topic.live() == [(1, "anew")]
+    assert topic.rows("select _op, strftime(created_at, '%Y-%m') from raw order by _landed_at, _seq") == [
+        ("r", "2025-03"),
+        ("d", "2025-03"),
+        ("r", "2025-10"),
+    ]
+
+
 def test_a_column_declared_later_is_seen_in_past_changes_too() -> None:
     topic = Topic()
     topic.send(created(row(1, colour="red")))
     topic.land()
     topic.entity = dataclasses.replace(PRODUCTS, columns=(*PRODUCTS.columns, Column("colour", "varchar")))
     assert topic.live("id, colour") == [(1, "red")]
+
+
+SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "debezium"
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="Debezium's own samples are not here")
+def test_the_samples_of_debezium_s_manual_are_read() -> None:
+    columns = ("id", "first_name", "last_name", "email")
+    customers = dataclasses.replace(
+        PRODUCTS,
+        columns=tuple(Column(name, "bigint" if name == "id" else "varchar") for name in columns),
+        partition=None,
+    )
+    topic = Topic(entity=customers)
+    events = {path.stem[-3:]: path.read_bytes() for path in sorted(SAMPLES.glob("*.json"))}
+    topic.send(events["006"], events["007"])
+    topic.land()
+    assert topic.live("*exclude (_batch_id, _landed_at, _seq, _changed_at, _lsn)") == [
+        (1, "Anne Marie", "Kretchmar", "annek@noanswer.org", "r")
+    ]
+    topic.send(events["008"], events["010"], events["001"], events["002"], events["004"], events["009"])
+    topic.land()
+    assert topic.live("id") == []
+    assert [offset for offset, _ in topic.problems] == [4, 5, 6]
