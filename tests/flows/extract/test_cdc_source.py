@@ -69,7 +69,8 @@ def staged(services: Services, name: str) -> str:
     try:
         with services.ledger() as ledger:
             built = Reader(ledger, registry.tables()).everything(model)
-            services.lake.read(connection, built).to_parquet(str(path))
+            nothing = engine.empty(registry.table(model).columns, connection)
+            (services.lake.read(connection, built) if built else nothing).to_parquet(str(path))
             if files := ledger.files(raw):
                 services.lake.read(connection, files).create_view("files")
                 present = connection.table("files").columns
