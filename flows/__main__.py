@@ -103,6 +103,20 @@ def parser() -> argparse.ArgumentParser:
     lake.add_argument("sql", nargs="?", help="a query; without one: a prompt")
     lake.set_defaults(command=_verb("flows.lakeshell:command"))
 
+    cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
+    steps = cdc.add_subparsers(title="actions", metavar="ACTION", required=True)
+    capture = steps.add_parser("register", help="capture the tables that are declared as cdc; twice is once")
+    capture.add_argument("--wait", metavar="TIME", help="until every table is read, 10m at most, say")
+    how = steps.add_parser("status", help="connector, slot and topics; exit 1 with what is to be done")
+    how.add_argument("--json", action="store_true", help="for programs")
+    steps.add_parser("pause", help="let the connector rest; the source keeps its WAL meanwhile")
+    steps.add_parser("resume", help="let it go on, also after it has failed")
+    again = steps.add_parser("resnapshot", help="read tables again beside the changes")
+    again.add_argument("table", nargs="*", help="only these, e.g. orders; without one: all")
+    steps.add_parser("unregister", help="remove connector, slot and publication; the topics stay")
+    for name, action in steps.choices.items():
+        action.set_defaults(command=_verb(f"flows.cdc.commands:{name}"))
+
     sandbox = verbs.add_parser("sandbox", help="the embedded services and the generated company")
     parts = sandbox.add_subparsers(title="actions", metavar="ACTION", required=True)
     start = parts.add_parser("start", help="start what is not running; make the world if there is none")
@@ -119,6 +133,8 @@ def parser() -> argparse.ArgumentParser:
     advance.add_argument("--for", dest="seconds", default="60s", metavar="TIME", help="how long, with --live")
     for name, action in parts.choices.items():
         action.set_defaults(command=_verb(f"flows.sandbox.commands:{name}"))
+    # Which parts it takes is told by the declarations, which the sandbox does not know.
+    start.set_defaults(command=_verb("flows.commands:start_sandbox"))
     return top
 
 

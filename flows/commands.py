@@ -13,14 +13,19 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flows.extract import debezium
+from flows.sandbox import ALL, PART_OF_SETTING, Part
 from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment
-from flows.settings import load, use_prefect
+from flows.settings import Settings, load, use_prefect
 from flows.summary import Summary
 
+_SNAPSHOT_SECONDS = 120.0
+"""How long a run waits for the first read of the sandbox's tables."""
 _QUESTION = "table analytics.mart_daily_metrics"
 
 
@@ -37,12 +42,51 @@ def ensure_services() -> None:
     import flows.sandbox as sandbox
     from flows.sandbox.commands import ensure_world, show
 
-    parts = {sandbox.PART_OF_SETTING[name] for name in settings.unset_services}
-    if settings.prefect_server is None:
-        parts |= {sandbox.Part.PREFECT, sandbox.Part.PREFECT_WORKER}
-    state = sandbox.start(settings.sandbox, parts=frozenset(parts), progress=show)
+    parts = sandbox_parts(settings)
+    state = sandbox.start(settings.sandbox, parts, progress=show, exactly_once=settings.cdc_exactly_once)
     ensure_world(state)
+    _capture(parts)
     use_prefect(environment(state))
+
+
+def sandbox_parts(settings: Settings) -> frozenset[Part]:
+    """The parts of the sandbox that a run needs: those of services that no setting names, Kafka Connect where
+    a table is declared as cdc.
+    """
+    parts = {PART_OF_SETTING[name] for name in settings.unset_services}
+    if settings.prefect_server is None:
+        parts |= {Part.PREFECT, Part.PREFECT_WORKER}
+    if Part.KAFKA in parts and settings.connect_url is None and debezium.entities():
+        parts.add(Part.CONNECT)
+    return frozenset(parts)
+
+
+def _capture(parts: frozenset[Part]) -> None:
+    """Register what is declared as cdc at the sandbox's own Kafka Connect, once its world can be read.
+
+    What can't be registered halts its tables and nothing else: landing says it.
+    """
+    if Part.CONNECT not in parts:
+        return
+    from flows.cdc.registration import register
+    from flows.errors import FlowsError
+    from flows.sandbox.commands import show
+
+    say = partial(show, Part.CONNECT.value)
+    try:
+        register(load(), debezium.entities(), say, wait_seconds=_SNAPSHOT_SECONDS)
+    except FlowsError as error:
+        say(str(error))
+
+
+def start_sandbox(arguments: argparse.Namespace) -> int:
+    """`python -m flows sandbox start`: Kafka Connect only where a table is declared as cdc."""
+    from flows.sandbox.commands import start
+
+    parts = ALL if debezium.entities() else ALL - {Part.CONNECT}
+    code = start(arguments, parts, load().cdc_exactly_once)
+    _capture(parts)
+    return code
 
 
 def command(arguments: argparse.Namespace) -> int:

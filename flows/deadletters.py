@@ -293,6 +293,10 @@ def _as_letters(
             return
         if "kafka_offset" in raw.columns:
             shown = "topic, kafka_partition, kafka_offset, coalesce(value, ''::blob)"
+            if "_change" in raw.columns:
+                # Rows that were read stand beside change records.
+                payload = "case when topic is null then encode(to_json(raw)::varchar) else value end"
+                shown = f"topic, kafka_partition, kafka_offset, {payload}"
         else:
             content = "object" if "object" in raw.columns else "to_json(raw)"
             shown = f"null, null, null, encode({content}::varchar)"

@@ -45,6 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("SendGrid", _sendgrid),
         ("lake", _lake),
         ("Prefect", _prefect),
+        ("change capture", _capture),
     ]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
         answers = pool.map(lambda check: _guarded(check[0], check[1], settings), checks)
@@ -153,6 +154,49 @@ def _kafka(settings: Settings) -> list[Finding]:
     missing = [topic for topic in wanted if topic not in there]
     seen = f"{len(wanted) - len(missing)} of {len(wanted)} topics at {bootstrap}"
     return [Finding("Kafka", not missing, seen, f"Create: {', '.join(missing)}." if missing else "")]
+
+
+def _capture(settings: Settings) -> list[Finding]:
+    """Kafka Connect, connector, slot, publication, replica identities; nothing where nothing is cdc."""
+    from flows.extract import debezium
+
+    entities = debezium.entities()
+    if not entities:
+        return []
+    from flows.cdc.status import wal_problems
+    from flows.extract.debezium_guard import judged
+    from flows.extract.debezium_observed import connect, observe
+
+    with connect(settings) as client:
+        version = client.version()
+    seen = observe(settings, entities)
+    subject, state, slot = "change capture", seen.connector, seen.slot
+    halts = judged(seen, entities, {})
+    shared = set(halts.values()) if len(halts) == len(entities) and len(set(halts.values())) == 1 else set()
+    advice = f"{next(iter(shared))}." if shared else ""
+    by_table = {} if shared else halts
+    wal = wal_problems(seen)
+    return [
+        Finding(f"{subject}: Connect", True, f"Kafka Connect {version} answers"),
+        Finding(
+            f"{subject}: connector",
+            bool(state and state.runs),
+            f"{state.connector.state.lower()}, {len(state.tasks)} task" if state else "not registered",
+            advice or "Look at it: python -m flows cdc status",
+        ),
+        Finding(
+            f"{subject}: slot",
+            bool(slot and slot.plugin == "pgoutput" and slot.wal_status != "lost" and not wal),
+            f"{slot.wal_status}, {slot.kept / 1e6:.0f} MB of WAL kept" if slot else "missing",
+            next(iter(wal), advice),
+        ),
+        Finding(
+            f"{subject}: tables",
+            not by_table and seen.published is not None,
+            f"{len(entities) - len(by_table)} of {len(entities)} tables are published and name their rows",
+            " ".join(sorted({f"{reason}." for reason in by_table.values()})) or advice,
+        ),
+    ]
 
 
 def _api(subject: str, url: str, path: str, key: str, variable: str) -> list[Finding]:

@@ -13,9 +13,12 @@ from pathlib import Path
 import duckdb
 
 from flows.errors import FlowsError
+from flows.landed import LANDED_ON, OFFSETS
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.manifest import fold, fsync_folder
+from transforms import changes, registry
 from transforms.contract import Layer, Table
+from transforms.entities import Postgres, SourceEntity
 
 SHOWN = (Layer.RAW, Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
 _MAX_SHOWN_ROWS = 40
@@ -27,11 +30,17 @@ class LakeQueryError(FlowsError):
     exit_code = 1
 
 
-def lake_sql(root: Path, tables: Iterable[Table], files: Mapping[str, Iterable[LakeFile]]) -> str:
+def lake_sql(
+    root: Path,
+    tables: Iterable[Table],
+    files: Mapping[str, Iterable[LakeFile]],
+    changed: Mapping[str, SourceEntity] | None = None,
+) -> str:
     """The text of `lake.sql`. A table that has no file yet is a view of no rows with the right columns.
 
     Views name their files, so a file that nobody committed is never read; the folder's value
-    (`event_time_day`, …) is a column by which DuckDB skips files without opening them.
+    (`event_time_day`, …) is a column by which DuckDB skips files without opening them. `changed` are the
+    entities whose files hold change records, by table: their views show typed rows.
     """
     lines = [
         "-- Written by each run. Views over the lake's tables: exactly the files that the manifests name.",
@@ -47,6 +56,11 @@ def lake_sql(root: Path, tables: Iterable[Table], files: Mapping[str, Iterable[L
             listed = ",\n    ".join(_quoted(path) for path in paths)
             options = "hive_partitioning = " + ("true" if _folder(table) else "false")
             source = f"select * from read_parquet([\n    {listed}\n], {options}, union_by_name = true)"
+            if entity := (changed or {}).get(table.name):
+                source = _typed(entity, source)
+            elif any(column.name == "_lsn" for column in table.columns):
+                # What was read has no place in the source's log.
+                source = f"{_nothing({c.name: c.type for c in table.columns})} union all by name {source}"
         else:
             columns = ", ".join(f'cast(null as {column.type}) as "{column.name}"' for column in table.columns)
             folder = f", cast(null as {_folder_type(table)}) as {_folder(table)}" if _folder(table) else ""
@@ -59,11 +73,17 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     """Write `<lake>/lake.sql` from the manifests, whole or not at all; returns its path."""
     shown = [table for table in tables if table.layer in SHOWN]
     files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
+    changed = {
+        entity.table: entity
+        for entity in registry.entities()
+        if isinstance(entity.read, Postgres)
+        and any(OFFSETS in commit.control for commit in lake.manifest(Layer.RAW, entity.table))
+    }
     path = lake.root / "lake.sql"
     lake.root.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".lake.sql.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(lake_sql(lake.root, shown, files))
+        handle.write(lake_sql(lake.root, shown, files, changed))
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(path)
@@ -71,8 +91,19 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     return path
 
 
+def _typed(entity: SourceEntity, source: str) -> str:
+    """The rows of change records, and of those that were read before: whatever columns the files have."""
+    kinds = {column.name: column.type for column in entity.columns} | changes.FOUND
+    return changes.typed(entity, f"{_nothing(kinds)} union all by name {source}", kinds, LANDED_ON)
+
+
+def _nothing(kinds: Mapping[str, str]) -> str:
+    columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in kinds.items())
+    return f"from (select {columns} where false)"
+
+
 def _folder(table: Table) -> str | None:
-    return "landed_on" if table.layer is Layer.RAW else partition_folder(table)
+    return LANDED_ON if table.layer is Layer.RAW else partition_folder(table)
 
 
 def _folder_type(table: Table) -> str:

@@ -19,8 +19,8 @@ import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
-from flows import deadletters
-from flows.extract import Extract
+from flows import change_topics, deadletters, schema_changes
+from flows.extract import Extract, SchemaChanged, cdc
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
 from flows.landed import (
@@ -42,6 +42,7 @@ from flows.stores.ledger import Ledger, Position
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from flows.streaming.rollup import land_journal
+from transforms import changes
 from transforms.contract import Layer
 from transforms.entities import Kafka, Postgres, SourceEntity
 
@@ -68,6 +69,7 @@ def land(
     *,
     rows_per_file: int = ROWS_PER_FILE,
     streamed_only: bool = False,
+    is_watched: bool = True,
 ) -> Landing | None:
     """Land what is new of one entity; None when there is nothing to tell.
 
@@ -83,10 +85,11 @@ def land(
 
     Of a topic, what the stream took in is landed first; while a stream reads it, nobody else does. With
     `streamed_only` nothing else is landed: what nobody has read yet is left to the next stream, or batch.
+    `is_watched`: see `change_topics.extract`.
     """
     with services.ledger() as ledger, ledger.locked("land", entity.table):
         if not isinstance(entity.read, Kafka):
-            return _Landing(services, entity, run_id, ledger, rows_per_file).run()
+            return _Landing(services, entity, run_id, ledger, rows_per_file, is_watched).run()
         journal = Journal(ledger.connection)
         streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
         with journal.alone(entity.table) as is_alone:
@@ -99,7 +102,13 @@ def land(
 
 class _Landing:
     def __init__(
-        self, services: Services, entity: SourceEntity, run_id: str, ledger: Ledger, rows_per_file: int
+        self,
+        services: Services,
+        entity: SourceEntity,
+        run_id: str,
+        ledger: Ledger,
+        rows_per_file: int,
+        is_watched: bool = True,
     ) -> None:
         self.settings: Settings = services.settings
         self.lake: Lake = services.lake
@@ -107,7 +116,13 @@ class _Landing:
         self.entity = entity
         self.run_id = run_id
         self.rows_per_file = rows_per_file
+        self.is_watched = is_watched
         self.position = ledger.positions(entity.table)
+        self.before = {
+            name: value for name, value in self.position.positions.items() if name not in (CLOCK, NOTHING_IN)
+        }
+        if isinstance(entity.read, Postgres):
+            self.before = cdc.continued(entity.read.mode, self.before)
         self.landed_at = landing_time(self.settings.now(), self.position)
         self.token = _token(entity, self.position)
         # The name is the run's own: whoever has lost its lock must not write over a file of its successor.
@@ -119,7 +134,13 @@ class _Landing:
             close = getattr(extract.batches, "close", None)
             if close is not None:
                 opened.callback(close)
-            files = list(self._write(extract))
+            try:
+                files = list(self._write(extract))
+            except SchemaChanged as stopped:
+                schema_changes.enter(self.ledger.connection, stopped.changes)
+                raise
+            if cdc.CHANGES in self.before:
+                extract.positions.setdefault(cdc.CHANGES, self.before[cdc.CHANGES])
             failpoint("landing.written")
             windows = extract.windows
             if windows is None:
@@ -143,9 +164,7 @@ class _Landing:
     # --------------------------------------------------------------------------------------------- reading
 
     def _extract(self, opened: ExitStack) -> Extract:
-        entity, settings, before = self.entity, self.settings, dict(self.position.positions)
-        before.pop(CLOCK, None)
-        before.pop(NOTHING_IN, None)
+        entity, settings, before = self.entity, self.settings, self.before
         if isinstance(entity.read, Kafka):
             from flows.extract import kafka
 
@@ -155,6 +174,16 @@ class _Landing:
             from flows.extract import postgres
 
             connection = opened.enter_context(self._duckdb())
+            if entity.read.mode == "cdc":
+                return change_topics.extract(
+                    settings,
+                    entity,
+                    before,
+                    connection,
+                    lambda: self._raw(connection),
+                    self.landed_at,
+                    is_watched=self.is_watched,
+                )
             return postgres.read(
                 entity,
                 settings.require("app_dsn"),
@@ -175,6 +204,14 @@ class _Landing:
         return rest.read(entity, api, before or None, self.landed_at)
 
     def _landed(self, connection: DuckDBPyConnection, since: datetime | None) -> DuckDBPyRelation | None:
+        """The rows of the landings since a time, as a model sees them."""
+        raw = self._raw(connection, since)
+        if raw is None or not changes.is_of_changes(raw.columns):
+            return raw
+        raw.create_view("raw_records", replace=True)
+        return connection.sql(changes.typed(self.entity, "from raw_records", raw.columns))
+
+    def _raw(self, connection: DuckDBPyConnection, since: datetime | None = None) -> DuckDBPyRelation | None:
         files = [
             file
             for file in self.ledger.files(self.entity.table)
@@ -203,7 +240,13 @@ class _Landing:
         # The paths are our own, written a moment ago: nothing has to be verified yet.
         paths = [str(Path(self.lake.root, file.path)) for file in files]
         with self._duckdb() as connection:
-            return rows_by_window(connection, self.entity, paths)
+            return rows_by_window(connection, self.entity, paths, self._counts)
+
+    @property
+    def _counts(self) -> str:
+        """Which rows touch windows: of change records those that change a row."""
+        is_cdc = isinstance(self.entity.read, Postgres) and self.entity.read.mode == "cdc"
+        return changes.VISIBLE if is_cdc else "true"
 
     # ------------------------------------------------------------------------------------------ committing
 
@@ -214,17 +257,13 @@ class _Landing:
         def within(connection: Connection[Any]) -> None:
             nonlocal entered
             entered = deadletters.enter(connection, extract.dead_letters)
+            schema_changes.enter(connection, extract.schema_changes)
             self._enter_control(connection, extract)
             if isinstance(self.entity.read, Kafka):
                 Journal(connection).fence(self.entity.table, extract.positions.get("offsets", {}))
 
         if landing.rows == 0:
-            before = {
-                name: value
-                for name, value in self.position.positions.items()
-                if name not in (CLOCK, NOTHING_IN)
-            }
-            if extract.dead_letters or before != extract.positions:
+            if extract.dead_letters or self.before != extract.positions:
                 with self.ledger.connection.transaction():
                     within(self.ledger.connection)
                     kept = {**extract.positions, CLOCK: self.position.positions.get(CLOCK)}

@@ -63,6 +63,7 @@ def _arriving(services: Services, ledger: Ledger) -> tuple[dict[str, dict[str, i
                 app_dsn=app_dsn,
                 kafka_bootstrap=bootstrap,
                 kafka_options=settings.kafka_options,
+                cdc_prefix=settings.cdc_prefix,
             ), ""
         except SourceError as error:
             return {}, f"{entity.table}: {error}"

@@ -214,6 +214,10 @@ class _Redelivery:
             value = own if given is None else given
             row = repaired.of_topic(landed, value)
         elif isinstance(self._entity.read, Postgres):
+            if letter.topic is not None:
+                raise Unusable(
+                    "its table is told by its changes, in order: mend the row in the application's database"
+                )
             if self._entity.read.mode == "snapshot":
                 raise Unusable(
                     "its table is read whole, so the next read would take it away again: mend the row in the "

@@ -32,6 +32,7 @@ _SERVICES = {
     "stripe_url": "Stripe",
     "sendgrid_url": "SendGrid",
 }
+_TITLES = {**_SERVICES, "connect_url": "Kafka Connect"}
 
 
 class SettingsError(FlowsError):
@@ -48,6 +49,15 @@ class Settings(BaseSettings):
     kafka_bootstrap: str | None = None
     kafka_options: dict[str, str] = Field(default_factory=dict)
     """Further librdkafka settings as JSON, e.g. {"security.protocol": "SASL_SSL", …}."""
+    connect_url: str | None = None
+    """Kafka Connect's REST API; asked for only where a table is declared as cdc."""
+    cdc_prefix: str = Field(default="app", pattern=r"^[a-z][a-z0-9_]{0,39}$")
+    """First word of the change topics; the slot, the publication and the connector are named by it too."""
+    cdc_dsn: SecretStr | None = None
+    """The application's database as Kafka Connect reaches it, where that is not `app_dsn`. Its password may
+    be a reference that the worker resolves, e.g. ${env:APP_POSTGRES_PASSWORD}."""
+    cdc_exactly_once: bool = False
+    """Whether the connector must write exactly once; its worker has to offer it. Half the speed."""
     stripe_url: str | None = None
     stripe_key: SecretStr | None = None
     sendgrid_url: str | None = None
@@ -66,7 +76,7 @@ class Settings(BaseSettings):
     failpoint: str | None = None
     debug: bool = False
 
-    @field_validator("warehouse_dsn", "app_dsn")
+    @field_validator("warehouse_dsn", "app_dsn", "cdc_dsn")
     @classmethod
     def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -133,7 +143,7 @@ class Settings(BaseSettings):
         """The address (or key) of a service; raises SettingsError when neither a setting nor the sandbox has
         it.
         """
-        return self._service(name, _SERVICES.get(name, name))
+        return self._service(name, _TITLES.get(name, name))
 
     def _service(self, name: str, title: str) -> str:
         value = getattr(self, name)
@@ -162,7 +172,7 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Everything that must never be printed, for scrubbing messages."""
         found: list[str] = []
-        for name in ("warehouse_dsn", "app_dsn", "stripe_key", "sendgrid_key"):
+        for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key"):
             value = getattr(self, name)
             if value is None and self.sandbox_state is not None:
                 value = getattr(self.sandbox_state, name)

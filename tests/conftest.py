@@ -43,3 +43,9 @@ def postgres15(house: House) -> Server:
     if 15 not in VERSIONS:
         pytest.skip("PostgreSQL 15 is not installed here")
     return house.server(15)
+
+
+@pytest.fixture(scope="session")
+def connect(house: House) -> str:
+    """The address of Kafka Connect, beside the broker of this test run."""
+    return house.connect

@@ -32,7 +32,8 @@ VERSIONS = [18, 15] if HAS_15 or os.environ.get("CI") else [18]
 """Where continuous integration runs, 15 must be there: asking for it fails, it is not skipped."""
 
 # A test's data need not survive a power cut; the kill tests end processes, never the machine.
-FASTER = {"fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
+# Whoever reads changes needs them in the log.
+FASTER = {"wal_level": "logical", "fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 
 
@@ -91,6 +92,12 @@ class House:
         assert state is not None
         return state
 
+    def kill(self, part: Part) -> None:
+        """SIGKILL a part; `flows.sandbox.start` brings it back."""
+        running = self.parts(part).parts[part]
+        assert running.process is not None
+        processes.end(running.process, [(signal.SIGKILL, 10.0)])
+
     def server(self, version: int = 18) -> Server:
         """A PostgreSQL of this version, the same one for every test."""
         if version not in self._servers:
@@ -108,6 +115,15 @@ class House:
         bootstrap = self.parts(Part.KAFKA).kafka_bootstrap
         assert bootstrap is not None
         return bootstrap
+
+    @property
+    def connect(self) -> str:
+        """Kafka Connect's address, beside the broker. A test's connectors, slots and topics have names of
+        theirs.
+        """
+        url = self.parts(Part.CONNECT).connect_url
+        assert url is not None
+        return url
 
     @property
     def apis(self) -> str:

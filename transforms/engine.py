@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+from transforms import changes
 from transforms import registry as registries
 from transforms.contract import Column, ContractError, Table
 from transforms.model import Model, place
@@ -186,6 +187,10 @@ def _source(
         text = _text(value)
         relation = connection.sql(text)
     present = {column.lower() for column in relation.columns}
+    entity = registry.entities.get(name)
+    if entity is not None and changes.is_of_changes(present):
+        text = changes.typed(entity, text, present)
+        present = {column.name for column in declared}
     fields = ", ".join(
         f"{quoted(c.name) if c.name.lower() in present else 'null'}::{c.type} as {quoted(c.name)}"
         for c in declared

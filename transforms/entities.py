@@ -37,6 +37,10 @@ class Postgres:
     deletes_every: timedelta | None = timedelta(0)
     """timedelta(0): with every read; None: the application never deletes here."""
     schema: str = "public"
+    on_change: Literal["evolve", "freeze", "quarantine"] = "evolve"
+    """What to do, of cdc, when the records' fields are not the declared columns. `evolve`: a new one passes
+    with a warning (raw keeps it), one that is missing stops the table; `freeze`: any difference stops it;
+    `quarantine`: the records that differ become dead letters."""
 
 
 @dataclass(frozen=True)

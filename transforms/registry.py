@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from transforms import changes
 from transforms.contract import Column, ContractError, Layer, Table, check_name
 from transforms.entities import Kafka, Rest, SourceEntity
 from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
@@ -39,7 +40,15 @@ _REST = (
     Column("window_start", "TIMESTAMP WITH TIME ZONE", "Start of the range that was asked for (UTC)"),
     Column("window_end", "TIMESTAMP WITH TIME ZONE", "End of the range that was asked for (UTC)"),
 )
-_OPERATION = Column("_op", "VARCHAR", "'r' a row as read, 'd' a row that is gone (only its key is filled)")
+_ROW = (
+    Column("_op", "VARCHAR", "'r' a row as it was then, 'd' a row that is gone (only its key is filled)"),
+    Column(
+        "_changed_at",
+        "TIMESTAMP WITH TIME ZONE",
+        "When the source committed the change (UTC); null for what was read and not told as a change",
+    ),
+    Column("_lsn", "BIGINT", "Where the change stands in the source's log; null for what was read"),
+)
 
 
 @dataclass(frozen=True)
@@ -149,8 +158,9 @@ def raw_table(entity: SourceEntity) -> Table:
         case Rest():
             columns = _REST
         case _:
+            changes.check(entity)
             own = (replace(c, type=canonical_type(c.type), nullable=True) for c in entity.columns)
-            columns = (*own, _OPERATION)
+            columns = (*own, *_ROW)
     return Table(
         name=entity.table,
         layer=Layer.RAW,

@@ -7,7 +7,7 @@ One file per protocol, never per vendor: `postgres`, `kafka`, `rest`. An extract
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -24,6 +24,33 @@ class SourceError(FlowsError):
 
 class SourceAway(SourceError):
     """A source does not answer: it may be there again at the next try."""
+
+
+@dataclass(frozen=True)
+class SchemaChange:
+    """One column that a source's records have otherwise than it is declared.
+
+    `change` is added or missing; `before` are the declared columns, `after` the fields of the first such
+    record, at this offset of the topic.
+    """
+
+    table: str
+    column: str
+    change: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    contract: str
+    topic: str
+    kafka_offset: int
+    found_at: datetime
+
+
+class SchemaChanged(SourceError):
+    """A source's records have other fields than declared, and the declaration stops the entity then."""
+
+    def __init__(self, message: str, changes: Sequence[SchemaChange]) -> None:
+        super().__init__(message)
+        self.changes = tuple(changes)
 
 
 @dataclass(frozen=True)
@@ -81,6 +108,7 @@ class Extract:
     control: list[ControlTotal] | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    schema_changes: list[SchemaChange] = field(default_factory=list)
     offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Of a topic: partition → offsets [first, after) that were read."""
     windows: dict[str, int] | None = None

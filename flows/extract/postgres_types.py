@@ -16,6 +16,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from flows.extract import SourceError
+from transforms.change_values import FIRST_AND_END
 from transforms.entities import SourceEntity
 
 PROBLEM = "_problem"
@@ -55,12 +56,6 @@ _ARROW: dict[str, pa.DataType] = {
     "BLOB": pa.binary(),
     "VARCHAR": pa.string(),
 }
-FIRST_AND_END = {
-    "DATE": ("date '0001-01-01'", "date '10000-01-01'"),
-    "TIMESTAMP": ("timestamp '0001-01-01'", "timestamp '10000-01-01'"),
-    "TIMESTAMP WITH TIME ZONE": ("timestamptz '0001-01-01 00:00+00'", "timestamptz '10000-01-01 00:00+00'"),
-}
-"""The half-open range, as SQL, of the times that can be held."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,9 @@ class SourceColumn:
     def expression(self) -> sql.Composable:
         """How it is selected: as it is, or as text where there is no other exact form."""
         name = sql.Identifier(self.name)
+        if self.pg_type == "inet":
+            # A cast writes /32 behind every address, the type itself (and the change log) does not.
+            return sql.SQL("case when {0} is not null then format('%s', {0}) end").format(name)
         is_text = self.pg_type == "text" or self.pg_type.startswith("character")
         return name if is_text or self.duckdb_type != "VARCHAR" else sql.SQL("{}::text").format(name)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from flows.extract import answer, kafka, postgres_types, rest
 from flows.extract.answer import moment
+from transforms.change_values import FIRST_AND_END
 from transforms.contract import Column
 from transforms.entities import Postgres, Rest, SourceEntity
 
@@ -105,7 +106,7 @@ def _value(connection: duckdb.DuckDBPyConnection, column: Column, given: Any, wh
         except ValueError:
             raise Unusable(f"{column.name} is not written in hexadecimal, like \\x00ff") from None
     try:
-        bounds = postgres_types.FIRST_AND_END.get(kind)
+        bounds = FIRST_AND_END.get(kind)
         is_outside = f"v < {bounds[0]} or v >= {bounds[1]}" if bounds else "false"
         ((outside, exact),) = connection.execute(
             f"select {is_outside}, v::varchar from (select ?::{kind} as v)", [given]

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from flows.extract import SourceError, kafka
+from flows.extract import SourceError, cdc, kafka
+from flows.extract.debezium import topic_of
 from transforms.contract import Partition
 from transforms.entities import Kafka, Postgres, SourceEntity
 
@@ -24,6 +25,7 @@ def waiting(
     app_dsn: str,
     kafka_bootstrap: str,
     kafka_options: Mapping[str, str],
+    cdc_prefix: str,
 ) -> dict[str, int]:
     """Window → rows that a run would land, as far as the source can say it within a second; empty: nothing,
     or unknown.
@@ -32,11 +34,26 @@ def waiting(
     can't tell at all. Raises SourceError when the source does not answer.
     """
     if isinstance(entity.read, Kafka):
-        rows = sum(kafka.lag(kafka_bootstrap, entity.read.topic, positions, options=kafka_options).values())
-        return {_window(entity, now): rows} if rows else {}
+        return _records(entity, entity.read.topic, positions, now, kafka_bootstrap, kafka_options)
+    if isinstance(entity.read, Postgres) and entity.read.mode == "cdc":
+        topic = topic_of(cdc_prefix, entity.read.schema, entity.read.table)
+        at = cdc.continued("cdc", positions)
+        return _records(entity, topic, at, now, kafka_bootstrap, kafka_options)
     if isinstance(entity.read, Postgres) and entity.read.mode == "incremental":
         return _changed_rows(entity, entity.read, _seen(positions), app_dsn)
     return {}
+
+
+def _records(
+    entity: SourceEntity,
+    topic: str,
+    positions: Mapping[str, Any],
+    now: datetime,
+    bootstrap: str,
+    options: Mapping[str, str],
+) -> dict[str, int]:
+    rows = sum(kafka.lag(bootstrap, topic, positions, options=options).values())
+    return {_window(entity, now): rows} if rows else {}
 
 
 def _seen(positions: Mapping[str, Any]) -> object:

@@ -27,10 +27,12 @@ def _folder() -> Path:
     return settings.load().sandbox
 
 
-def start(arguments: argparse.Namespace) -> int:
-    """Start every part that does not run, and make the world if there is none."""
+def start(
+    arguments: argparse.Namespace, parts: frozenset[sandbox.Part] = sandbox.ALL, exactly_once: bool = False
+) -> int:
+    """Start every one of `parts` that does not run, and make the world if there is none."""
     begun = time.monotonic()
-    state = sandbox.start(_folder(), progress=show)
+    state = sandbox.start(_folder(), parts, progress=show, exactly_once=exactly_once)
     ensure_world(state, scale=arguments.scale, days=arguments.days)
     print(f"The sandbox runs in {state.folder} ({time.monotonic() - begun:.1f} s).")
     print("Next: python -m flows (the batch), python -m flows sandbox status, python -m flows sandbox stop")

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,12 +131,12 @@ def start(state: State, cache: Path, port: int, progress: Callable[[str], None])
     }
     controller = settings["listeners"].rpartition("//")[2]
     settings["controller.quorum.bootstrap.servers"] = controller
-    properties = folder / "server.properties"
-    properties.write_text("".join(f"{key}={_escape(value)}\n" for key, value in settings.items()))
+    server = folder / "server.properties"
+    server.write_text(properties(settings))
     if not (folder / "data" / "meta.properties").exists():
-        _format(classpath, properties)
+        _format(classpath, server)
     return processes.spawn(
-        [*_launch("-Xmx512m", "-XX:+UseSerialGC", f"-Dkafka.logs.dir={folder}"), "kafka.Kafka", properties],
+        [*launch("-Xmx512m", "-XX:+UseSerialGC", f"-Dkafka.logs.dir={folder}"), "kafka.Kafka", server],
         log=log(state),
         # The class path names the jars relative to it: an absolute one breaks at a colon in a path.
         cwd=classpath,
@@ -145,8 +145,14 @@ def start(state: State, cache: Path, port: int, progress: Callable[[str], None])
     )
 
 
-def _launch(*options: str) -> list[str]:
+def launch(*options: str) -> list[str]:
+    """The words that start Java in the jars' folder; the main class and its arguments follow."""
     return [str(java()), "--sun-misc-unsafe-memory-access=allow", *options, "-cp", "*"]
+
+
+def properties(settings: Mapping[str, str]) -> str:
+    """Settings as a .properties file."""
+    return "".join(f"{key}={_escape(value)}\n" for key, value in settings.items())
 
 
 def _escape(value: str) -> str:
@@ -162,7 +168,7 @@ def _format(classpath: Path, properties: Path) -> None:
         identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     words = ["kafka.tools.StorageTool", "format", "--standalone", "-t", identity, "-c", str(properties)]
     done = subprocess.run(
-        [*_launch("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"), *words],
+        [*launch("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"), *words],
         cwd=classpath,
         env=ENVIRONMENT,
         capture_output=True,

@@ -71,15 +71,18 @@ def start(
     *,
     cache: Path = CACHE,
     root: Path = ROOT,
+    exactly_once: bool = False,
 ) -> State:
     """Start what of `parts` does not run; what lives stays, what died comes back with its port and data.
 
-    The worker comes with the Prefect server. Two starts in one folder take turns. The folder is made.
+    The worker comes with the Prefect server, Kafka with Connect, whose source support is `exactly_once` from
+    its next start on. Two starts in one folder take turns. The folder is made.
     Raises `FlowsError` naming every part that did not come up; the others keep running. After a Ctrl-C what
     was started stays known to the state, so that `stop` ends it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = folder.resolve()
+    parts = _with_what_they_need(parts)
     if (running := _running_already(folder, parts)) is not None:
         return running
     with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
@@ -90,12 +93,14 @@ def start(
             outside = None if home.data.parent == folder else home.data.parent
             if state.postgres_folder != outside:
                 state = states.update(folder, lambda known: replace(known, postgres_folder=outside))
-        context = Context(folder=folder, cache=cache, root=root, home=home, progress=progress)
+        context = Context(folder, cache, root, home, progress, exactly_once)
         chains: dict[str, Callable[[], object]] = {
             part.value: lambda part=part: _bring_up(part, context)  # type: ignore[misc]
-            for part in sorted(parts - {Part.PREFECT, Part.PREFECT_WORKER})
+            for part in sorted(parts - {Part.CONNECT, Part.PREFECT, Part.PREFECT_WORKER})
         }
-        if parts & {Part.PREFECT, Part.PREFECT_WORKER}:
+        if Part.CONNECT in parts:
+            chains[Part.KAFKA.value] = lambda: _bring_up_kafka_and_connect(context)
+        if Part.PREFECT in parts:
             chains[Part.PREFECT.value] = lambda: _bring_up_prefect(context)
         _in_parallel(chains)
     known = states.read(folder)
@@ -110,10 +115,15 @@ def _running_already(folder: Path, parts: frozenset[Part]) -> State | None:
     found = status(folder)
     if found is None:
         return None
-    prefect = {Part.PREFECT, Part.PREFECT_WORKER}
-    wanted = parts | prefect if parts & prefect else parts
-    is_there = all(found.health.get(part) is Health.RUNNING for part in wanted)
-    return found.state if is_there and (found.deployments_registered or not parts & prefect) else None
+    is_there = all(found.health.get(part) is Health.RUNNING for part in parts)
+    return found.state if is_there and (found.deployments_registered or Part.PREFECT not in parts) else None
+
+
+def _with_what_they_need(parts: frozenset[Part]) -> frozenset[Part]:
+    """The parts with those that they are nothing without."""
+    prefect = frozenset({Part.PREFECT, Part.PREFECT_WORKER})
+    needed = prefect if parts & prefect else frozenset()
+    return parts | needed | ({Part.KAFKA} if Part.CONNECT in parts else frozenset())
 
 
 def _known_or_new(folder: Path) -> State:
@@ -205,6 +215,11 @@ def _answers_soon(part: Part, running: Running, context: Context) -> bool:
     return True
 
 
+def _bring_up_kafka_and_connect(context: Context) -> None:
+    _bring_up(Part.KAFKA, context)
+    _bring_up(Part.CONNECT, context)
+
+
 def _bring_up_prefect(context: Context) -> None:
     _bring_up(Part.PREFECT, context)
     prefect_server.make_pool(context.state())
@@ -243,8 +258,15 @@ def _stop(folder: Path, progress: Progress) -> None:
             progress(part, "stopped")
         states.set_part(folder, part, replace(running, process=None))
 
+    if (connect := state.parts.get(Part.CONNECT)) is not None:
+        # PostgreSQL's shutdown waits for those that read its log, and Connect waits for its broker.
+        end(Part.CONNECT, connect)
     _in_parallel(
-        {part.value: lambda item=(part, running): end(*item) for part, running in state.parts.items()}  # type: ignore[misc]
+        {
+            part.value: lambda item=(part, running): end(*item)  # type: ignore[misc]
+            for part, running in state.parts.items()
+            if part is not Part.CONNECT
+        }
     )
 
 

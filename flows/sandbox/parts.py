@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.errors import FlowsError
-from flows.sandbox import kafka, postgres, prefect_server, processes
+from flows.sandbox import connect, kafka, postgres, prefect_server, processes
 from flows.sandbox import state as states
 from flows.sandbox.state import Part, Process, Running, State
 
@@ -26,6 +26,8 @@ class Context:
     root: Path
     home: postgres.Home | None
     progress: Progress
+    exactly_once: bool = False
+    """Whether Kafka Connect offers exactly-once source support."""
 
     def state(self) -> State:
         """The state as it is now: other parts are changing it."""
@@ -95,6 +97,14 @@ _CONTROLS = {
         start=_start_kafka,
         ready=lambda _, running: kafka.ready(_port(running)),
         stop=lambda process: processes.end(process, kafka.STOP),
+        seconds=90,
+    ),
+    Part.CONNECT: Control(
+        start=lambda context, port: connect.start(
+            context.state(), context.cache, port, exactly_once=context.exactly_once
+        ),
+        ready=lambda context, running: connect.ready(context.state(), _port(running)),
+        stop=lambda process: processes.end(process, connect.STOP),
         seconds=90,
     ),
     Part.PREFECT: Control(

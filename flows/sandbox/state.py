@@ -30,6 +30,7 @@ class Part(StrEnum):
     APP_POSTGRES = "app_postgres"
     WAREHOUSE_POSTGRES = "warehouse_postgres"
     KAFKA = "kafka"
+    CONNECT = "connect"
     PREFECT = "prefect"
     PREFECT_WORKER = "prefect_worker"
     APIS = "apis"
@@ -42,6 +43,7 @@ PART_OF_SETTING = {
     "app_dsn": Part.APP_POSTGRES,
     "warehouse_dsn": Part.WAREHOUSE_POSTGRES,
     "kafka_bootstrap": Part.KAFKA,
+    "connect_url": Part.CONNECT,
     "stripe_url": Part.APIS,
     "sendgrid_url": Part.APIS,
     "prefect_url": Part.PREFECT,
@@ -111,6 +113,22 @@ class State:
         return f"127.0.0.1:{port}" if port else None
 
     @property
+    def connect_url(self) -> str | None:
+        """Kafka Connect's REST API."""
+        return self._url(Part.CONNECT)
+
+    @property
+    def cdc_dsn(self) -> str | None:
+        """The application's database as Kafka Connect reaches it: the password is a name that only the worker
+        can resolve.
+        """
+        from flows.sandbox.connect import APP_PASSWORD
+
+        port = self.port(Part.APP_POSTGRES)
+        given = f"host=127.0.0.1 port={port} user=app dbname=app"
+        return f"{given} password=${{env:{APP_PASSWORD}}}" if port else None
+
+    @property
     def stripe_url(self) -> str | None:
         return self._url(Part.APIS)
 
@@ -165,6 +183,7 @@ class State:
             "app_dsn": self.app_dsn,
             "warehouse_dsn": self.warehouse_dsn,
             "kafka_bootstrap": self.kafka_bootstrap,
+            "connect_url": self.connect_url,
             "stripe_url": self.stripe_url,
             "stripe_key": self.stripe_key,
             "sendgrid_url": self.sendgrid_url,

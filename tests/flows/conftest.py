@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from flows.extract.http import RestConnection
 from flows.sandbox.apis import SENDGRID_KEY, STRIPE_KEY
 from flows.sandbox.apis.store import Store
+from tests.flows.capture import Capture
 from tests.flows.company import Company, Place
 from tests.flows.kill_story import story
 from tests.house import House
@@ -60,6 +62,16 @@ def apis(house: House) -> Iterator[Apis]:
         yield Apis(url, store, control)
     house.behave()
     store.close()
+
+
+@pytest.fixture
+def capture(house: House, tmp_path: Path) -> Iterator[Capture]:
+    """A database that real Debezium can read, for one test."""
+    capture = Capture.build(house, tmp_path)
+    try:
+        yield capture
+    finally:
+        capture.end()
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,15 @@ with landed as (
         id as product_id,
         _landed_at,
         _seq,
+        _lsn,
         (_op = 'd') as is_deleted,
         nullif(trim(name), '') as name,
         category_id,
         is_active,
-        -- What was read later is never older: a row that comes back after a deletion continues after it.
-        max(case when _op = 'd' then _landed_at else updated_at end) over (
-            partition by id order by _landed_at, _seq rows unbounded preceding
+        -- Told with a change is when the source committed it; of a row that was read the row says it, of one that
+        -- was found gone only the reading. What comes later in the source's log, or was read later, is never older.
+        max(coalesce(_changed_at, case when _op = 'd' then _landed_at else updated_at end)) over (
+            partition by id, _lsn is null order by _lsn, _landed_at, _seq rows unbounded preceding
         ) as valid_from
     from raw_app__products
 ),
@@ -28,7 +30,7 @@ versions as (
     select *
     from landed
     where valid_from is not null
-    qualify row_number() over (partition by product_id, valid_from order by _landed_at desc, _seq desc) = 1
+    qualify row_number() over (partition by product_id, valid_from order by _lsn desc nulls last, _landed_at desc, _seq desc) = 1
 ),
 
 prices as (
@@ -78,7 +80,7 @@ chained as (
 
 select
     product_id::bigint as product_id, -- Identifies the product everywhere
-    valid_from::timestamptz as valid_from, -- From when the row holds (UTC): the change in the application, or when a deletion was found
+    valid_from::timestamptz as valid_from, -- From when the row holds (UTC): the change in the application; of a deletion that no change tells, when it was found
     valid_to::timestamptz as valid_to, -- Until before when it holds (UTC); null for the current row
     (lag(valid_to) over (partition by product_id order by valid_from))::timestamptz as prev_to, -- valid_to of the row before, which is this row's valid_from; null for the first
     (valid_to is null)::boolean as is_current, -- Whether it holds now

@@ -22,7 +22,7 @@ with deleted as (
         arg_max(created_at, (_landed_at, _seq)) filter (where _op <> 'd') as created_at,
         arg_max(upper(trim(country)), (_landed_at, _seq)) filter (where _op <> 'd') as country,
         arg_max(plan, (_landed_at, _seq)) filter (where _op <> 'd') as plan,
-        arg_max(case when _op = 'd' then _landed_at else updated_at end, (_landed_at, _seq)) as updated_at
+        arg_max(case when _op = 'd' then coalesce(_changed_at, _landed_at) else updated_at end, (_landed_at, _seq)) as updated_at
     from raw_app__users
     where id not in (select user_id from stg_app__users)
     group by id

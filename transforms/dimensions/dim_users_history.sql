@@ -12,13 +12,15 @@ with landed as (
         id as user_id,
         _landed_at,
         _seq,
+        _lsn,
         (_op = 'd' or deleted_at is not null) as is_deleted,
         case when not is_deleted then nullif(upper(trim(country)), '') end as country,
         case when not is_deleted then plan end as plan,
         case when not is_deleted then marketing_opt_in end as marketing_opt_in,
-        -- What was read later is never older: a row that comes back after a deletion continues after it.
-        max(case when _op = 'd' then _landed_at else updated_at end) over (
-            partition by id order by _landed_at, _seq rows unbounded preceding
+        -- Told with a change is when the source committed it; of a row that was read the row says it, of one that
+        -- was found gone only the reading. What comes later in the source's log, or was read later, is never older.
+        max(coalesce(_changed_at, case when _op = 'd' then _landed_at else updated_at end)) over (
+            partition by id, _lsn is null order by _lsn, _landed_at, _seq rows unbounded preceding
         ) as valid_from
     from raw_app__users
 ),
@@ -27,7 +29,7 @@ versions as (
     select *, (is_deleted, country, plan, marketing_opt_in) as tracked
     from landed
     where valid_from is not null
-    qualify row_number() over (partition by user_id, valid_from order by _landed_at desc, _seq desc) = 1
+    qualify row_number() over (partition by user_id, valid_from order by _lsn desc nulls last, _landed_at desc, _seq desc) = 1
 ),
 
 changes as (
@@ -44,7 +46,7 @@ chained as (
 
 select
     user_id::bigint as user_id, -- Identifies the user everywhere
-    valid_from::timestamptz as valid_from, -- From when the row holds (UTC): the change in the application, or when a deletion was found
+    valid_from::timestamptz as valid_from, -- From when the row holds (UTC): the change in the application; of a deletion that no change tells, when it was found
     valid_to::timestamptz as valid_to, -- Until before when it holds (UTC); null for the current row
     (lag(valid_to) over (partition by user_id order by valid_from))::timestamptz as prev_to, -- valid_to of the row before, which is this row's valid_from; null for the first
     (valid_to is null)::boolean as is_current, -- Whether it holds now

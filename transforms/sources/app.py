@@ -21,7 +21,7 @@ def _entity(
     columns: dict[str, str],
     *,
     key: tuple[str, ...] = ("id",),
-    mode: Literal["incremental", "snapshot"] = "incremental",
+    mode: Literal["incremental", "snapshot", "cdc"] = "incremental",
     cursor: str = "updated_at",
     deletes_every: timedelta | None = timedelta(0),
     month_of: str | None = None,

@@ -91,6 +91,20 @@ create index if not exists idx_dead_letter_entity on ops.dead_letter (entity, st
 create index if not exists idx_dead_letter_forward on ops.dead_letter (received_at) where forwarded_at is null;
 comment on table ops.dead_letter is 'One row per record that could not be read: where from, why, and its bytes.';
 
+create table if not exists ops.schema_change (
+    table_name text not null,
+    column_name text not null,
+    change text not null check (change in ('added', 'missing')),
+    before text [] not null,
+    after text [] not null,
+    contract text not null check (contract in ('evolve', 'freeze', 'quarantine')),
+    topic text not null,
+    kafka_offset bigint not null,
+    found_at timestamptz not null,
+    primary key (table_name, column_name, change, topic, kafka_offset)
+);
+comment on table ops.schema_change is 'One row per column that a source''s records have otherwise than declared, from an offset on: the columns declared, those found, and what the declaration makes of it.';
+
 create table if not exists ops.check_result (
     run_id text not null,
     table_name text not null,

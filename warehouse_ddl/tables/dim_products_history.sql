@@ -19,7 +19,7 @@ create table if not exists analytics.dim_products_history (
 );
 comment on table analytics.dim_products_history is 'One row per product and time in which nothing that is tracked changed, its US list price included.';
 comment on column analytics.dim_products_history.product_id is 'Identifies the product everywhere';
-comment on column analytics.dim_products_history.valid_from is 'From when the row holds (UTC): the change in the application, or when a deletion was found';
+comment on column analytics.dim_products_history.valid_from is 'From when the row holds (UTC): the change in the application; of a deletion that no change tells, when it was found';
 comment on column analytics.dim_products_history.valid_to is 'Until before when it holds (UTC); null for the current row';
 comment on column analytics.dim_products_history.prev_to is 'valid_to of the row before, which is this row''s valid_from; null for the first';
 comment on column analytics.dim_products_history.is_current is 'Whether it holds now';

@@ -18,7 +18,7 @@ create table if not exists analytics.dim_users_history (
 );
 comment on table analytics.dim_users_history is 'One row per user and time in which nothing that is tracked changed; no personal data.';
 comment on column analytics.dim_users_history.user_id is 'Identifies the user everywhere';
-comment on column analytics.dim_users_history.valid_from is 'From when the row holds (UTC): the change in the application, or when a deletion was found';
+comment on column analytics.dim_users_history.valid_from is 'From when the row holds (UTC): the change in the application; of a deletion that no change tells, when it was found';
 comment on column analytics.dim_users_history.valid_to is 'Until before when it holds (UTC); null for the current row';
 comment on column analytics.dim_users_history.prev_to is 'valid_to of the row before, which is this row''s valid_from; null for the first';
 comment on column analytics.dim_users_history.is_current is 'Whether it holds now';

@@ -27,6 +27,7 @@ from flows.sandbox.state import State
 from flows.services import Services
 from flows.settings import Settings
 from tests.house import DEBIAN_15, Server
+from transforms import changes
 from transforms.contract import Column, Partition
 from transforms.entities import Control, Postgres, SourceEntity
 
@@ -80,6 +81,7 @@ def postgres_server(version: int) -> Iterator[str]:
         "fsync": "off",
         "timezone": "UTC",
         "max_prepared_transactions": 2,
+        "wal_level": "logical",
     }
     process = subprocess.Popen(
         [binaries / "postgres", "-D", data, *(f"--{key}={value}" for key, value in settings.items())],
@@ -217,6 +219,17 @@ class World:
             connection.execute("set TimeZone = 'UTC'")
             connection.register("raw", services.lake.read(connection, files))
             return connection.execute(query).fetchall()
+
+    def seen(self, entity: SourceEntity, query: str) -> list[tuple[Any, ...]]:
+        """Ask what a model sees of one entity, as `raw`."""
+        services = self.services()
+        with services.ledger() as ledger, duckdb.connect() as connection:
+            connection.execute("set TimeZone = 'UTC'")
+            files = ledger.files(entity.table)
+            services.lake.read(connection, files).create_view("files")
+            present = connection.table("files").columns
+            text = changes.typed(entity, "from files", present)
+            return connection.execute(f"with raw as ({text}) {query}").fetchall()
 
     def live(self, entity: SourceEntity, columns: Sequence[str]) -> list[tuple[Any, ...]]:
         """The newest landed version of each key that is not deleted, sorted: what staging sees."""

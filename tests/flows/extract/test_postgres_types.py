@@ -53,6 +53,7 @@ TYPES: list[tuple[str, str, str, Any]] = [
     ("numeric(5,2)[]", "varchar", "{1.50,NULL}", "{1.50,NULL}"),
     ("uuid[]", "varchar", "{00000000-0000-4000-8000-0000000000ff}", "{00000000-0000-4000-8000-0000000000ff}"),
     ("inet", "varchar", "10.1.2.3/8", "10.1.2.3/8"),
+    ("inet", "varchar", "10.1.2.3", "10.1.2.3"),
     ("mood", "varchar", "so so", "so so"),
     ("tstzrange", "varchar", "[2025-10-26 02:00+02,infinity)", '["2025-10-26 00:00:00+00",infinity)'),
     ("positive", "integer", "7", 7),

@@ -1,0 +1,205 @@
+"""What Debezium needs in the application's database: our two tables, the publication, the slot's end.
+
+Everything is made only where it is missing, so that doing it twice is doing it once. Where this role lacks
+the right, the message is the SQL that somebody who has it must run.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from flows.errors import FlowsError
+from flows.extract import SourceAway
+from flows.extract.debezium import SCHEMA, Names
+from flows.extract.debezium_observed import secrets as passwords
+from flows.settings import Settings
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
+Tables = Iterable[tuple[str, str]]
+"""Tables as (schema, name)."""
+
+
+class Source:
+    """The application's database while a command works in it, as a context manager."""
+
+    def __init__(self, connection: _Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+
+    def prepare(self) -> None:
+        """Make the heartbeat and signal tables. Raises FlowsError with the SQL when this role may not."""
+        heartbeat, signal = (_identifier(table) for table in (self._names.heartbeat, self._names.signal))
+        wanted = [
+            sql.SQL("create schema if not exists {}").format(sql.Identifier(SCHEMA)),
+            sql.SQL(
+                "create table if not exists {} (beat bigint generated always as identity primary key, "
+                "mark uuid not null unique default gen_random_uuid(), "
+                "beaten_at timestamptz not null default now())"
+            ).format(heartbeat),
+            sql.SQL(
+                "create table if not exists {} (id text primary key, type text not null, data text)"
+            ).format(signal),
+        ]
+        # `if not exists` asks for the right to create before it looks.
+        if not self._are_there(self._names.heartbeat, self._names.signal):
+            role = sql.Identifier(str(self._connection.info.user))
+            grants = [
+                sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(SCHEMA), role),
+                sql.SQL("grant select, insert, delete on {}, {} to {}").format(heartbeat, signal, role),
+            ]
+            self._run(wanted, "its heartbeat and signal tables", grants)
+
+    def publish(self, tables: Tables) -> list[str]:
+        """Make the publication hold exactly these tables and ours; what was changed, as sentences."""
+        names = self._names
+        ours = {_parts(table) for table in (names.heartbeat, names.signal)}
+        wanted = sorted({*tables, *ours})
+        publication = sql.Identifier(names.publication)
+        rows = self._rows("select puballtables from pg_publication where pubname = %s", names.publication)
+        if not rows:
+            listed = sql.SQL(", ").join(sql.Identifier(*table) for table in wanted)
+            self._run(
+                [
+                    sql.SQL(
+                        "create publication {} for table {} with (publish_via_partition_root = true)"
+                    ).format(publication, listed)
+                ],
+                "its publication",
+            )
+            return []
+        if rows[0][0]:
+            return []
+        there = {
+            (schema, table)
+            for schema, table in self._rows(
+                "select n.nspname::text, c.relname::text from pg_publication_rel r "
+                "join pg_publication p on p.oid = r.prpubid join pg_class c on c.oid = r.prrelid "
+                "join pg_namespace n on n.oid = c.relnamespace where p.pubname = %s",
+                names.publication,
+            )
+        }
+        done: list[str] = []
+        for verb, changed in (
+            ("add", [t for t in wanted if t not in there]),
+            ("drop", sorted(there - {*wanted})),
+        ):
+            for table in changed:
+                statement = sql.SQL("alter publication {} {} table {}").format(
+                    publication, sql.SQL(verb), sql.Identifier(*table)
+                )
+                self._run([statement], "its publication")
+                how = "added to" if verb == "add" else "taken from"
+                done.append(f"{'.'.join(table)} was {how} publication {names.publication}.")
+        return done
+
+    def signal(self, kind: str, **data: Any) -> str:
+        """Give the connector an order through its table; its id."""
+        number = secrets.token_hex(16)
+        table = _identifier(self._names.signal)
+        order = [sql.Literal(text) for text in (number, kind, json.dumps(data))]
+        statements = [
+            sql.SQL("insert into {} (id, type, data) values ({})").format(table, sql.SQL(", ").join(order)),
+            # The connector reads the log, not the table.
+            sql.SQL("delete from {} where id = {}").format(table, order[0]),
+        ]
+        self._run(statements, "an order to the connector")
+        return number
+
+    def snapshot(self, tables: Iterable[str]) -> None:
+        """Let the connector read these tables (schema.table) again beside the changes."""
+        quoted = [".".join(f'"{part}"' for part in table.split(".", 1)) for table in tables]
+        self.signal("execute-snapshot", **{"type": "incremental", "data-collections": quoted})
+
+    def drop_slot(self) -> bool:
+        """Drop the slot; whether there was one. Whoever still reads from it is sent away."""
+        slot = self._names.slot
+        found = self._rows("select active_pid from pg_replication_slots where slot_name = %s", slot)
+        if not found:
+            return False
+        if found[0][0] is not None:
+            self._rows("select pg_terminate_backend(%s, 10000)", found[0][0])
+        self._run(
+            [sql.SQL("select pg_drop_replication_slot({})").format(sql.Literal(slot))], "the end of its slot"
+        )
+        return True
+
+    def drop_rest(self) -> None:
+        """Drop the publication and our two tables, and their schema when nothing else is in it."""
+        statements = [
+            sql.SQL("drop publication if exists {}").format(sql.Identifier(self._names.publication)),
+            *(
+                sql.SQL("drop table if exists {}").format(_identifier(table))
+                for table in (self._names.heartbeat, self._names.signal)
+            ),
+        ]
+        self._run(statements, "the end of its publication")
+        others = self._rows(
+            "select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "where n.nspname = %s and c.relkind in ('r', 'p') limit 1",
+            SCHEMA,
+        )
+        if not others:
+            self._run(
+                [sql.SQL("drop schema if exists {}").format(sql.Identifier(SCHEMA))], "the end of its schema"
+            )
+
+    def _are_there(self, *tables: str) -> bool:
+        found = self._rows(
+            "select bool_and(to_regclass(t) is not null) from unnest(%s::text[]) t", list(tables)
+        )
+        return bool(found[0][0])
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query.encode(), values).fetchall()
+
+    def _run(self, statements: list[sql.Composed], what: str, grants: Sequence[sql.Composed] = ()) -> None:
+        try:
+            with self._connection.transaction():
+                for statement in statements:
+                    self._connection.execute(statement)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
+            told = "\n".join(
+                f"  {statement.as_string(self._connection)};" for statement in [*statements, *grants]
+            )
+            role = self._connection.info.user
+            raise FlowsError(
+                f"Role {role} may not make {what} in the application's database ({_first(error)}). As its "
+                f"owner run:\n{told}\nthen repeat this command."
+            ) from None
+
+
+@contextmanager
+def opened(settings: Settings, names: Names) -> Iterator[Source]:
+    """The application's database. Raises SourceAway when it does not answer."""
+    try:
+        with psycopg.connect(settings.require("app_dsn"), connect_timeout=10, autocommit=True) as connection:
+            connection.execute("set lock_timeout = '10s'")
+            yield Source(connection, names)
+    except psycopg.Error as error:
+        reason = _first(error)
+        for secret in passwords(settings):
+            reason = reason.replace(secret, "***")
+        raise SourceAway(
+            f"The application's database could not be asked ({reason}): mend that or correct "
+            "ANALYTICS_APP_DSN, then repeat this command."
+        ) from None
+
+
+def _first(error: psycopg.Error) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _parts(table: str) -> tuple[str, str]:
+    schema, _, name = table.partition(".")
+    return schema, name
+
+
+def _identifier(table: str) -> sql.Identifier:
+    return sql.Identifier(*_parts(table))

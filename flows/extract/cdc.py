@@ -1,0 +1,231 @@
+"""Tables of a PostgreSQL database by their changes: the topic that Debezium writes, read from the ledger's
+offsets to its present end.
+
+A table's changes are in order in one partition; what follows from their order is found in
+`flows/extract/change_log.py`, and what each record says is read in `transforms/changes.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import sql
+
+from flows.extract import DeadLetter, Extract, SchemaChange, SchemaChanged, SourceError, kafka
+from flows.extract.change_log import ChangeLog, Shape, schema
+from flows.extract.debezium_guard import REMEMBERED
+from flows.extract.postgres_changes import Changes
+from flows.extract.postgres_session import Snapshot
+from flows.extract.postgres_types import schema as row_schema
+from transforms.contract import FIRST_INSTANT
+from transforms.entities import Kafka, Postgres, SourceEntity
+
+CHANGES = "changes"
+"""Key under which a table that is read otherwise now keeps the position of its change topic."""
+COMPARE = "compare"
+"""Key that says: rows were read before, so the source's keys have to be compared with them once."""
+SEEN = "seen"
+"""Key under which a position keeps the highest [commit LSN, LSN] that was landed."""
+_OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the changes of one table come from. `dsn` is asked only when the way of reading has changed."""
+
+    topic: str
+    bootstrap: str
+    options: Mapping[str, str]
+    dsn: Callable[[], str]
+    clock_offset: timedelta = timedelta(0)
+    """How far the rows' times are from the server's clock (only a sandbox has one)."""
+
+
+def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
+    """The position of a table from which this mode goes on, whichever mode wrote it.
+
+    A change topic's position is kept while the table is read otherwise. A change of mode loses nothing: the
+    first read in the new mode compares the source's keys with all that was landed, and finds what is gone.
+    """
+    of_topic = {name: positions[name] for name in _OF_TOPIC if name in positions}
+    if mode == "cdc":
+        if of_topic or not positions:
+            return dict(positions)
+        return {**positions.get(CHANGES, {}), COMPARE: True}
+    if not of_topic:
+        return dict(positions)
+    beginning = FIRST_INSTANT.isoformat()
+    return {CHANGES: of_topic, "recent": [[beginning, None]], "last": beginning}
+
+
+def read(
+    entity: SourceEntity,
+    source: Source,
+    positions: Mapping[str, Any],
+    connection: DuckDBPyConnection,
+    landed: Callable[[], DuckDBPyRelation | None],
+    landed_at: datetime,
+) -> Extract:
+    """Read the change topic from `positions` to its present end; nothing is connected before the first batch.
+
+    `landed` gives the raw rows that were landed before, as they are in the files; it and all that is found
+    belong to `connection`. Raises SourceError like `kafka.read`, and SchemaChanged when the records' fields
+    are not the declared ones and the declaration does not let them pass; then nothing may be committed.
+    """
+    if not isinstance(entity.read, Postgres):
+        raise TypeError(f"{entity.table} is no table of a database")
+    extract = Extract(schema(entity), iter(()), dict(positions))
+    run = _Read(entity, entity.read, source, connection, landed, landed_at, extract)
+    extract.batches = run.batches()
+    return extract
+
+
+@dataclass
+class _Read:
+    entity: SourceEntity
+    how: Postgres
+    source: Source
+    connection: DuckDBPyConnection
+    landed: Callable[[], DuckDBPyRelation | None]
+    landed_at: datetime
+    extract: Extract
+    declared: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.declared = frozenset(column.name for column in self.entity.columns)
+
+    @property
+    def name(self) -> str:
+        return f"{self.entity.source}.{self.entity.name}"
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        before = self.extract.positions
+        topic = replace(self.entity, read=Kafka(self.source.topic))
+        of_topic: dict[str, Any] = {name: before[name] for name in ("topic_id", "offsets") if name in before}
+        records = kafka.read(topic, self.source.bootstrap, of_topic, options=self.source.options)
+        log = self._log()
+        count = log.take(records.batches)
+        if len(records.positions["offsets"]) > 1:
+            raise SourceError(
+                f"Topic {self.source.topic} has {len(records.positions['offsets'])} partitions, and changes "
+                "keep their order in one only; nothing was landed. Make the topic anew with one partition "
+                "(`python -m flows cdc register` does), then `python -m flows cdc resnapshot`."
+            )
+        undeclared = self._hold_to_declaration(log, before.get("undeclared", []))
+        log.resolve(before.get(SEEN) or [])
+        gone = bool(before.get(COMPARE)) and self._lose_what_is_gone(log)
+        self._keep_dead_letters(log)
+        # What the source counted when rows were read says nothing of what changes have made of them.
+        self.extract.control = []
+        self.extract.offsets = records.offsets
+        self.extract.positions = {
+            **{name: value for name, value in before.items() if name in _OF_TOPIC},
+            **records.positions,
+            SEEN: max(before.get(SEEN) or [0, 0], log.highest() or [0, 0]),
+            "undeclared": undeclared,
+        }
+        if count or gone:
+            yield from log.rows()
+
+    def _log(self) -> ChangeLog:
+        relation = self.landed()
+        if relation is None:
+            return ChangeLog(self.entity, self.connection, clock_offset=self.source.clock_offset)
+        relation.create_view("landed_before", replace=True)
+        present = set(relation.columns)
+        return ChangeLog(self.entity, self.connection, "landed_before", present, self.source.clock_offset)
+
+    # ----------------------------------------------------------------------------------------------- contract
+
+    def _hold_to_declaration(self, log: ChangeLog, known: list[str]) -> list[str]:
+        """What the declaration's `on_change` says of fields that are not the declared ones; returns the
+        undeclared ones that have been told of.
+        """
+        told = set(known)
+        for shape in log.shapes():
+            added = sorted(set(shape.fields) - self.declared)
+            missing = sorted(self.declared - set(shape.fields))
+            if self.how.on_change == "evolve":
+                added = [name for name in added if name not in told]
+            if not added and not missing:
+                continue
+            found = self._changes(shape, added, missing)
+            if self.how.on_change == "quarantine":
+                log.refuse(shape, self._sentence(added, missing))
+            elif self.how.on_change == "freeze" or missing:
+                raise SchemaChanged(
+                    f"{self.name}: {self._sentence(added, missing)}, from offset {shape.offset} of topic "
+                    f"{self.source.topic} on; nothing was landed. Bring "
+                    f"transforms/sources/{self.entity.source}.py in line with the table, or the table with "
+                    "it, then run again: the changes wait in the topic.",
+                    found,
+                )
+            else:
+                self.extract.warnings.append(
+                    f"{self.name}: {self._sentence(added, missing)}, from offset {shape.offset} of topic "
+                    f"{self.source.topic} on. Raw keeps what it holds; declare it in "
+                    f"transforms/sources/{self.entity.source}.py to see it, in past changes too."
+                )
+                told.update(added)
+            self.extract.schema_changes += found
+        return sorted(told)
+
+    def _sentence(self, added: list[str], missing: list[str]) -> str:
+        parts = [f"the database has a column {name} that nobody declared" for name in added]
+        parts += [f"the database has no column {name} any more" for name in missing]
+        return " and ".join(parts)
+
+    def _changes(self, shape: Shape, added: list[str], missing: list[str]) -> list[SchemaChange]:
+        def change(column: str, kind: str) -> SchemaChange:
+            return SchemaChange(
+                table=self.entity.table,
+                column=column,
+                change=kind,
+                before=tuple(sorted(self.declared)),
+                after=shape.fields,
+                contract=self.how.on_change,
+                topic=self.source.topic,
+                kafka_offset=shape.offset,
+                found_at=self.landed_at,
+            )
+
+        return [*(change(name, "added") for name in added), *(change(name, "missing") for name in missing)]
+
+    # --------------------------------------------------------------------------------------------------- gone
+
+    def _lose_what_is_gone(self, log: ChangeLog) -> bool:
+        """Rows that were read before the changes began and are gone since: no change tells of them."""
+        table = sql.Identifier(self.how.schema, self.how.table)
+        with Snapshot(self.source.dsn(), self.name, table) as snapshot, snapshot.errors_told():
+            wanted = [column for column in snapshot.columns() if column.name in self.entity.key]
+            columns = [
+                sql.SQL("{} as {}").format(column.expression, sql.Identifier(column.name))
+                for column in wanted
+            ]
+            query = sql.SQL("select {}, false as is_below from {}").format(sql.SQL(", ").join(columns), table)
+            there = Changes(self.entity, row_schema(self.entity), self.connection)
+            there.keep_keys(snapshot.stream(query))
+        log.lose_what_is_gone("source_keys")
+        return True
+
+    # ------------------------------------------------------------------------------------------- dead letters
+
+    def _keep_dead_letters(self, log: ChangeLog) -> None:
+        self.extract.dead_letters += [
+            DeadLetter(
+                source=self.entity.source,
+                entity=self.entity.name,
+                reason=reason,
+                payload=payload or b"",
+                received_at=self.landed_at.astimezone(UTC),
+                topic=topic,
+                kafka_partition=partition,
+                kafka_offset=offset,
+            )
+            for topic, partition, offset, payload, reason in log.unreadable()
+        ]

@@ -1,0 +1,335 @@
+"""What change records do to rows, found in DuckDB, which spills to disk when there are many.
+
+Each record is given what it does not say itself: the values that were not sent (TOAST), the window of a
+deleted row, the keys that a truncate empties. So whoever reads raw needs no other record to read one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from flows.extract import kafka
+from flows.extract.postgres_types import arrow_type, declared_type
+from flows.extract.row_lives import KEYED, LIVE, Lives, applied
+from transforms import changes
+from transforms.change_values import is_unavailable, problem, value
+from transforms.contract import Column
+from transforms.engine import quoted, text_literal
+from transforms.entities import SourceEntity
+
+_ROWS = 100_000
+OLD_KEY = "__debezium.oldkey"
+"""Header of a create that is the second half of a key change: the key that the row had before."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The fields that some records have, and the first of them."""
+
+    fields: tuple[str, ...]
+    offset: int
+    records: int
+
+
+def schema(entity: SourceEntity) -> pa.Schema:
+    """A change record as it is landed: the record, what was found out about it, its key and window column,
+    `_op`."""
+    found = [pa.field(name, arrow_type(kind)) for name, kind in changes.FOUND.items()]
+    placed = [
+        pa.field(column.name, arrow_type(declared_type(column.type))) for column in changes.placed(entity)
+    ]
+    return pa.schema([*kafka.SCHEMA, *found, *placed, pa.field("_op", pa.string())])
+
+
+class ChangeLog:
+    """The records of one landing. `connection` serves it alone; its temporary tables end with it.
+
+    `landed` names a relation of that connection over what was landed before, with the columns `present`;
+    None when there is nothing. `clock_offset` is how far the rows' times are from the source server's clock.
+    """
+
+    def __init__(
+        self,
+        entity: SourceEntity,
+        connection: DuckDBPyConnection,
+        landed: str | None = None,
+        present: Collection[str] = (),
+        clock_offset: timedelta = timedelta(0),
+    ) -> None:
+        self._entity = entity
+        self._connection = connection
+        self._landed = landed
+        self._present = present
+        self._offset = clock_offset // timedelta(microseconds=1)
+        self._columns = {column.name: column for column in entity.columns}
+        self._by = entity.partition.by if entity.partition else None
+        self._part = self._by if self._by not in entity.key else None
+        """The window column, where the key does not hold it."""
+        self._lives = Lives(entity, connection, landed, present)
+
+    # ---------------------------------------------------------------------------------------------- records
+
+    def take(self, batches: Iterator[pa.RecordBatch]) -> int:
+        """Read all records, and what can be told from each alone; returns their number."""
+        self._connection.register("fresh", kafka.SCHEMA.empty_table())
+        self._run("create or replace temp table records as select * from fresh")
+        for batch in batches:
+            # Not as one stream: DuckDB would hide what the source said behind an error of its own.
+            self._connection.register("fresh", pa.Table.from_batches([batch]))
+            self._run("insert into records select * from fresh")
+        self._connection.unregister("fresh")
+        envelope = text_literal(changes.envelope(self._entity))
+        key = text_literal(changes.message_key(self._entity))
+        old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
+        self._run(
+            "create or replace temp table opened as select *, "
+            "coalesce(e.payload.op, e.op) as _change, coalesce(e.payload.after, e.after) as after, "
+            "coalesce(e.payload.before, e.before) as before, coalesce(e.payload.source, e.source) as source, "
+            "coalesce(e.payload.transaction, e.transaction) as transaction, "
+            "e.payload.op is not null as wrapped "
+            f"from (select *, try(from_json(decode(value), {envelope})) as e, "
+            f"try(from_json(decode(key), {key})) as k, try(from_json(decode({old}), {key})) as o, "
+            f"{old} is not null as is_moved from records)"
+        )
+        is_stream = "coalesce(source.snapshot, 'false') = 'false'"
+        keys = ", ".join(f"{quoted(name)} := {self._key(name)}" for name in self._entity.key)
+        olds = ", ".join(f"{quoted(name)} := {self._old(name)}" for name in self._entity.key)
+        befores = ", ".join(
+            f"{quoted(name)} := {value(self._columns[name], f'before.{quoted(name)}')}"
+            for name in self._entity.key
+        )
+        part = value(self._columns[self._by], f"after.{quoted(self._by)}") if self._by else "null"
+        fields = "json_keys(decode(value), case when wrapped then '$.payload.after' else '$.after' end)"
+        self._run(
+            "create or replace temp table parsed as select * exclude (e, k, o, source, transaction), "
+            "source.lsn as _lsn, try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
+            "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
+            "as _transaction, transaction.total_order as _total_order, "
+            f"case when {is_stream} and _change <> 'r' then try(make_timestamp(coalesce(source.ts_us, "
+            f"source.ts_ms * 1000) + {self._offset}))::timestamptz end as _changed_at, "
+            "source.snapshot as _snapshot, "
+            f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
+            f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "
+            f"{self._first_problem()} as _problem, {self._first_ignored()} as _ignored, "
+            "null::varchar as _filled from opened"
+        )
+        self._run("drop table opened")
+        self._run("drop table records")
+        (count,) = self._one("select count(*) from parsed")
+        return int(count)
+
+    def _key(self, name: str) -> str:
+        """The key of a delete is the record's: the row before is invented where the identity is the key."""
+        given = f"coalesce(k.payload.{quoted(name)}, k.{quoted(name)})"
+        row = quoted(name)
+        text = (
+            f"case when _change = 'd' then case when key is null then before.{row} else {given} end "
+            f"else coalesce(after.{row}, {given}) end"
+        )
+        return value(self._columns[name], text)
+
+    def _old(self, name: str) -> str:
+        return value(self._columns[name], f"coalesce(o.payload.{quoted(name)}, o.{quoted(name)})")
+
+    def _first_problem(self) -> str:
+        lacking = " or ".join(f"{self._key(name)} is null" for name in self._entity.key)
+        return (
+            "case when value is null then null when _change is null then 'it is no change event of Debezium' "
+            "when _change not in ('c', 'r', 'u', 'd', 't', 'm') then 'its operation is unknown' "
+            f"when _change in {LIVE} and after is null then 'there is no row in it' "
+            f"when _change in {KEYED} and ({lacking}) then 'its key can''t be read' end"
+        )
+
+    def _first_ignored(self) -> str:
+        return (
+            "case when value is null then 'tombstone' when _change = 'm' then 'message' "
+            "when _change = 't' then 'truncate' end"
+        )
+
+    def shapes(self) -> list[Shape]:
+        """The sets of fields that the records' rows have."""
+        found = self._connection.execute(
+            f"select fields, min(kafka_offset), count(*) from parsed where _change in {LIVE} "
+            "and _problem is null group by fields order by 2"
+        ).fetchall()
+        return [Shape(tuple(fields or ()), int(offset), int(count)) for fields, offset, count in found]
+
+    def refuse(self, shape: Shape, reason: str) -> None:
+        """Make records of this shape unreadable."""
+        self._run(
+            f"update parsed set _problem = ? where _problem is null and _change in {LIVE} and fields = ?",
+            [reason, list(shape.fields)],
+        )
+
+    # --------------------------------------------------------------------------------------------- resolving
+
+    def resolve(self, seen: Sequence[int | None]) -> None:
+        """Find out what records do not say themselves. `seen`: the highest [commit LSN, LSN] landed."""
+        self._ignore_duplicates(seen)
+        toasted = self._not_sent()
+        self._lives.remember(toasted)
+        if toasted:
+            self._lives.fill(toasted)
+        self._judge(toasted)
+        self._lives.empty_truncated()
+        if self._part is not None:
+            self._place_deletes()
+        self._lives.leave_old_keys()
+
+    def lose_what_is_gone(self, keys: str) -> None:
+        """Add a delete for each row that is there, and whose key is not in the table `keys`."""
+        self._lives.lose_what_is_gone(keys)
+
+    def highest(self) -> list[int] | None:
+        """The highest [commit LSN, LSN] of the records."""
+        (found,) = self._one(
+            "select max(row(_commit_lsn, _lsn)) from parsed "
+            "where _commit_lsn is not null and _lsn is not null"
+        )
+        return None if found is None else [int(number) for number in _items(found)]
+
+    def _ignore_duplicates(self, seen: Sequence[int | None]) -> None:
+        """A connector that was killed sends again what it could not note: the same change at the same LSN."""
+        same = "_commit_lsn, _lsn, _transaction, _change, _key"
+        is_one = (
+            "_changed_at is not null and _lsn is not null and _problem is null "
+            "and (_ignored is null or _change = 't')"
+        )
+        again = (
+            f"select kafka_offset from parsed where {is_one} "
+            f"qualify row_number() over (partition by {same} order by kafka_offset) > 1"
+        )
+        if self._landed and changes.is_of_changes(self._present) and seen and seen[0] is not None:
+            keys = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
+            again += (
+                f" union all select kafka_offset from parsed semi join (select _commit_lsn, _lsn, "
+                f"_transaction, _change, struct_pack({keys}) as _key from {self._landed} "
+                f"where _changed_at is not null and value is not null) as known using ({same}) "
+                f"where {is_one} and row(_commit_lsn, _lsn) <= row({int(seen[0])}, {int(seen[1] or 0)})"
+            )
+        self._run(f"update parsed set _ignored = 'duplicate' where kafka_offset in ({again})")
+
+    def _not_sent(self) -> list[Column]:
+        """The columns whose value some record leaves out."""
+        if not self._entity.columns:
+            return []
+        wanted = ", ".join(
+            f"bool_or({is_unavailable(f'after.{quoted(column.name)}')})" for column in self._entity.columns
+        )
+        found = self._one(f"select {wanted} from parsed where {applied()} and _change in {LIVE}")
+        return [column for column, is_missing in zip(self._entity.columns, found, strict=True) if is_missing]
+
+    def _judge(self, toasted: Sequence[Column]) -> None:
+        """Say of each live record whether its values can be held; note the values that were filled in."""
+        names = {column.name for column in toasted}
+        parts, fills, unknown = [], [], []
+        for column in self._entity.columns:
+            name, text = quoted(column.name), f"after.{quoted(column.name)}"
+            if column.name in names:
+                lacks = is_unavailable(text)
+                fills.append(f"{name} := case when {lacks} then known.{name} end")
+                unknown.append(
+                    f"case when {lacks} and not coalesce(is_known.{name}, false) then "
+                    f"{text_literal(f'{column.name} was not sent, and no earlier value of it is known')} end"
+                )
+                text = f"case when {lacks} then known.{name} else {text} end"
+            parts.append(problem(column, text))
+        source = "parsed left join filled on filled.ord = parsed.kafka_offset" if toasted else "parsed"
+        why = f"nullif(concat_ws('; ', {', '.join([*parts, *unknown])}), '')"
+        missing = " or ".join(is_unavailable(f"after.{quoted(c.name)}") for c in toasted) or "false"
+        fill = (
+            f"case when {missing} then to_json(struct_pack({', '.join(fills)}))::varchar end"
+            if fills
+            else "null"
+        )
+        self._run(
+            f"create or replace temp table judged as select kafka_offset, {why} as why, {fill} as fill "
+            f"from {source} where {applied()} and _change in {LIVE}"
+        )
+        self._run(
+            "update parsed set _problem = why, _filled = fill from judged "
+            "where judged.kafka_offset = parsed.kafka_offset and (why is not null or fill is not null)"
+        )
+
+    def _place_deletes(self) -> None:
+        """Give each delete the window of the row that it ends: its own image may be invented."""
+        self._run(
+            "create or replace temp table placed as "
+            "select kafka_offset, coalesce(earlier, base._part) as part "
+            "from (select kafka_offset, _key, _change, last_value(_part ignore nulls) over ("
+            "partition by _key order by kafka_offset rows between unbounded preceding and 1 preceding) "
+            f"as earlier from parsed where {applied()} and _change in {KEYED}) left join base using (_key) "
+            "where _change in ('d', 'r')"
+        )
+        self._run(
+            "update parsed set _part = placed.part, _ignored = case when placed.part is null then "
+            "'no such row' end from placed where placed.kafka_offset = parsed.kafka_offset and _change = 'd'"
+        )
+        # A row that a snapshot shows in another window was deleted and made anew while nobody looked.
+        self._run(
+            "insert into emptied select kafka_offset, _key, placed.part, -1 from parsed "
+            f"join placed using (kafka_offset) where _change = 'r' and placed.part <> _part and {applied()}"
+        )
+
+    # ------------------------------------------------------------------------------------------------ results
+
+    def unreadable(self) -> list[tuple[str, int, int, bytes | None, str]]:
+        """(topic, partition, offset, value, reason) of the records that can't be read."""
+        return self._connection.execute(
+            "select topic, kafka_partition, kafka_offset, value, _problem from parsed "
+            "where _problem is not null order by kafka_offset"
+        ).fetchall()
+
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """All records in their order, and the deletes of many rows behind the record that caused them."""
+        wanted = schema(self._entity)
+        placed = {column.name for column in changes.placed(self._entity)}
+
+        def selected(given: dict[str, str]) -> str:
+            return ", ".join(
+                f"{given.get(name) or ('null' if given else quoted(name))} as {quoted(name)}"
+                for name in wanted.names
+            )
+
+        own = {name: f"_key.{quoted(name)}" for name in self._entity.key}
+        if self._by and self._by in placed and self._by not in own:
+            own[self._by] = "_part"
+        itself = {name: quoted(name) for name in wanted.names if name not in placed}
+        itself["_op"] = f"case when _change = 'd' then 'd' when _change in {LIVE} then 'r' end"
+        caused = {
+            name: f"cause.{quoted(name)}"
+            for name in (*kafka.SCHEMA.names, *changes.FOUND)
+            if name not in ("key", "value", "headers", "_ignored", "_problem", "_filled")
+        }
+        query = (
+            f"select {selected({**itself, **own})}, kafka_offset as ord, 0 as sub from parsed union all "
+            f"select {selected({**caused, '_op': text_literal('d'), **_of('emptied', own)})}, "
+            "coalesce(emptied.kafka_offset, 9223372036854775807), emptied.sub "
+            "from emptied left join parsed as cause on cause.kafka_offset = emptied.kafka_offset"
+        )
+        relation = self._connection.sql(f"select * exclude (ord, sub) from ({query}) order by ord, sub")
+        for batch in relation.to_arrow_reader(_ROWS):
+            if batch.num_rows:
+                columns = [batch.column(field.name).cast(field.type) for field in wanted]
+                yield pa.record_batch(columns, schema=wanted)
+
+    def _run(self, query: str, values: Sequence[Any] = ()) -> None:
+        self._connection.execute(query, list(values)).fetchall()
+
+    def _one(self, query: str) -> tuple[Any, ...]:
+        (row,) = self._connection.execute(query).fetchall()
+        return tuple(row)
+
+
+def _of(table: str, expressions: dict[str, str]) -> dict[str, str]:
+    return {name: f"{table}.{expression}" for name, expression in expressions.items()}
+
+
+def _items(found: Any) -> Sequence[Any]:
+    return list(found.values()) if isinstance(found, dict) else list(found)

@@ -1,0 +1,217 @@
+"""Nothing moves silently: whether the change topics still say everything that happened at the source.
+
+`observe` looks at PostgreSQL and Kafka Connect; `reasons` judges what was seen beside what a landing has
+remembered, and is pure. What is remembered of a table stands in the ledger's position, as `Observed.facts`:
+
+    {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
+     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat}
+
+A registration made anew reads every table whole, so it voids what was remembered of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from flows.extract import debezium
+from flows.extract.debezium_observed import (
+    IDENTITIES,
+    Observed,
+    answering,
+    forgotten,
+    lsn_number,
+    lsn_text,
+    observe,
+)
+from flows.settings import Settings
+from transforms.entities import Postgres, SourceEntity
+
+__all__ = ["REMEMBERED", "Observed", "guard", "observe", "reasons"]
+
+REMEMBERED = "guard"
+"""Where what is remembered stands in a table's position."""
+ANEW = "python -m flows cdc unregister && python -m flows cdc register"
+
+
+def guard(
+    settings: Settings,
+    entities: Iterable[SourceEntity],
+    remembered: Mapping[str, Mapping[str, Any]],
+    observed: Observed | None = None,
+) -> dict[str, str]:
+    """Why tables must halt: raw table → one sentence with what to do; empty when all is well.
+
+    `remembered` is by raw table what `Observed.facts` gave at its last landing, empty for a table that was
+    never landed from its change topic. Raises SourceAway when PostgreSQL or Kafka Connect does not answer.
+    """
+    wanted = tuple(entities)
+    seen = observed or observe(settings, wanted)
+    return reasons(seen, wanted, remembered, unknown_marks(settings, remembered))
+
+
+def unknown_marks(settings: Settings, remembered: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """Heartbeats that are remembered and that the source does not know. Raises SourceAway."""
+    marks = [str(known["mark"]) for known in remembered.values() if known.get("mark")]
+    with answering(settings) as dsn:
+        return forgotten(dsn, debezium.names(settings), marks)
+
+
+def reasons(
+    observed: Observed,
+    entities: Iterable[SourceEntity],
+    remembered: Mapping[str, Mapping[str, Any]],
+    forgotten_marks: Collection[str] = frozenset(),
+) -> dict[str, str]:
+    """`guard`'s judgement of what was seen."""
+    wanted = tuple(entities)
+    found = judged(observed, wanted, remembered, forgotten_marks)
+    named = {entity.table: f"{entity.source}.{entity.name}" for entity in wanted}
+    return {table: f"{named[table]} is halted: {reason}." for table, reason in found.items()}
+
+
+def judged(
+    observed: Observed,
+    entities: Iterable[SourceEntity],
+    remembered: Mapping[str, Mapping[str, Any]],
+    forgotten_marks: Collection[str] = frozenset(),
+) -> dict[str, str]:
+    """The same, without the table's name and the full stop: many tables can have one reason."""
+    found: dict[str, str] = {}
+    for entity in entities:
+        read = entity.read
+        assert isinstance(read, Postgres)
+        known = _still_counts(observed, remembered.get(entity.table, {}))
+        reason = (
+            _of_another_source(observed, known, forgotten_marks)
+            or _of_source(observed)
+            or _of_table(observed, read, known)
+            or _of_connector(observed)
+        )
+        if reason:
+            found[entity.table] = reason
+    return found
+
+
+def _still_counts(observed: Observed, remembered: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is remembered, nothing after a new registration: it reads every table whole, so that where the one
+    before had got to says nothing.
+    """
+    is_new = observed.registration not in (None, remembered.get("registration"))
+    return {} if is_new else remembered
+
+
+def _of_another_source(
+    observed: Observed, remembered: Mapping[str, Any], forgotten_marks: Collection[str]
+) -> str:
+    """Whether this is not the source that was read before, at a later time."""
+    if not remembered:
+        return ""
+    what = ""
+    if observed.system != remembered["system"]:
+        what = "the application's database is another PostgreSQL cluster than the one read before"
+    elif observed.database != remembered["database"]:
+        what = "the application's database was dropped and made anew"
+    elif not observed.is_standby and observed.timeline != remembered["timeline"]:
+        what = (
+            f"the application's PostgreSQL went from timeline {remembered['timeline']} to "
+            f"{observed.timeline} (restored from a backup, or a standby took over)"
+        )
+    elif observed.lsn < lsn_number(remembered["lsn"]):
+        what = (
+            f"the application's PostgreSQL is at LSN {lsn_text(observed.lsn)}, before {remembered['lsn']} "
+            "which was seen already (restored from an older backup)"
+        )
+    elif remembered.get("mark") in forgotten_marks:
+        # Its log may have grown beyond what was seen since.
+        what = (
+            "the application's database no longer knows a heartbeat that was seen in it (restored from an "
+            "older backup, or the heartbeat table was emptied)"
+        )
+    return (
+        f"{what}, so its change topic no longer tells what the table holds; read everything again: {ANEW}"
+        if what
+        else ""
+    )
+
+
+def _of_source(observed: Observed) -> str:
+    slot, name = observed.slot, observed.slot_name
+    if observed.is_standby:
+        return "the application's database is a read replica; name its primary in ANALYTICS_APP_DSN"
+    if observed.wal_level != "logical":
+        return (
+            f"wal_level is {observed.wal_level} at the application's PostgreSQL and changes can't be read; "
+            "set wal_level = logical there and restart it"
+        )
+    if slot is None:
+        if observed.connector is None:
+            return "nothing captures the application's changes yet; python -m flows cdc register"
+        return (
+            f"replication slot {name} is gone, so changes since its last event are lost; "
+            f"read everything again: {ANEW}"
+        )
+    if slot.plugin != "pgoutput":
+        return (
+            f"replication slot {name} is of plugin {slot.plugin}, not pgoutput; drop it "
+            f"(select pg_drop_replication_slot('{name}')), then read everything again: {ANEW}"
+        )
+    if slot.wal_status == "lost":
+        return (
+            f"PostgreSQL has invalidated replication slot {name} (its WAL went over max_slot_wal_keep_size "
+            f"or it idled too long), so changes are lost; read everything again: {ANEW}"
+        )
+    if observed.published is None:
+        return (
+            f"publication {observed.publication_name} is gone, so changes are lost; "
+            f"read everything again: {ANEW}"
+        )
+    return ""
+
+
+def _of_table(observed: Observed, read: Postgres, remembered: Mapping[str, Any]) -> str:
+    place = f"{read.schema}.{read.table}"
+    table = observed.tables.get((read.schema, read.table))
+    if table is None:
+        return f"the application's database has no table {place}; create it, or take it from the declarations"
+    member = (observed.published or {}).get((read.schema, read.table))
+    before = remembered.get("published", {}).get(place)
+    if member is None and before is None:
+        return (
+            f"{place} is not in publication {observed.publication_name}, so its changes are not sent; "
+            "python -m flows cdc register"
+        )
+    if before is not None and member != before:
+        how = "is not in" if member is None else "was made anew or taken out of, and added again to,"
+        return (
+            f"{place} {how} publication {observed.publication_name}, so changes of it are lost; "
+            f"read everything again: {ANEW}"
+        )
+    if not table.names_deleted_rows:
+        return (
+            f"updates and deletes in {place} do not say which row they are about (replica identity "
+            f"{IDENTITIES[table.identity]}, no key for it); alter table {place} replica identity full"
+        )
+    return ""
+
+
+_LOST = "no longer available on the server"
+"""How Debezium says that its slot does not go back to where it has read."""
+
+
+def _of_connector(observed: Observed) -> str:
+    state = observed.connector
+    if state is None:
+        return "Kafka Connect has no connector for it; python -m flows cdc register"
+    if (failure := state.failure) and _LOST in failure:
+        return (
+            f"replication slot {observed.slot_name} was made anew behind the connector's back, so changes "
+            f"are lost; read everything again: {ANEW}"
+        )
+    if failure:
+        return f"the connector has failed ({failure.rstrip('.')}); mend that, then python -m flows cdc resume"
+    if state.connector.state in {"PAUSED", "STOPPED"}:
+        return f"the connector is {state.connector.state.lower()}; python -m flows cdc resume"
+    if state.connector.state == "UNASSIGNED" or any(task.state == "UNASSIGNED" for task in state.tasks):
+        return "no worker of Kafka Connect runs the connector; look at its workers, then run again"
+    return ""

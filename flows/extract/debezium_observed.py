@@ -1,0 +1,281 @@
+"""What PostgreSQL and Kafka Connect say of the source of the change topics, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from flows.extract import SourceAway
+from flows.extract import debezium as named
+from flows.extract.connect import Connect, ConnectorState
+from flows.settings import Settings
+from transforms.entities import Postgres, SourceEntity
+
+REGISTRATION = "analytics.registration"
+"""Property of the connector's configuration that tells one registration from another."""
+_TABLES = """
+select n.nspname, c.relname, c.relreplident::text as identity,
+    coalesce(array(
+        select a.attname::text from pg_index i
+        join unnest(i.indkey) with ordinality as k (number, place) on true
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = k.number
+        where i.indrelid = c.oid and i.indisprimary order by k.place
+    ), '{}') as key,
+    coalesce((
+        select array_agg(a.attname::text) from pg_index i
+        join pg_attribute a on a.attrelid = c.oid and a.attnum = any(i.indkey)
+        where i.indrelid = c.oid and i.indisreplident
+    ), '{}') as identity_key
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+join unnest(%s::text[], %s::text[]) as wanted (schema, name)
+    on n.nspname = wanted.schema and c.relname = wanted.name
+where c.relkind in ('r', 'p')
+"""
+
+IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
+# A publication of all tables, or of a schema's, has no membership for each of them.
+_PUBLISHED = """
+select t.schemaname::text as schema, t.tablename::text as name, coalesce(r.oid, p.oid)::bigint as member
+from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
+join pg_namespace n on n.nspname = t.schemaname
+join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid
+where p.pubname = %s
+"""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A replication slot. `kept` is the WAL that it keeps from being removed, in bytes; LSNs are numbers."""
+
+    plugin: str
+    database: str
+    active: bool
+    wal_status: str
+    confirmed: int | None
+    kept: int
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table of the application. `identity`: d(efault), f(ull), i(ndex), n(othing)."""
+
+    identity: str
+    key: tuple[str, ...]
+    identity_key: tuple[str, ...] = ()
+
+    @property
+    def names_deleted_rows(self) -> bool:
+        """Whether an update's or delete's event says which row it was about."""
+        return self.identity == "f" or bool(self.identity == "d" and self.key) or bool(self.identity_key)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What PostgreSQL and Kafka Connect say at one moment. `lsn` is the end of the source's WAL, a number."""
+
+    registration: str | None
+    connector: ConnectorState | None
+    system: str
+    timeline: int
+    database: int
+    lsn: int
+    wal_level: str
+    is_standby: bool
+    keep_limit: int | None
+    """max_slot_wal_keep_size in bytes; None: unlimited."""
+    slot_name: str
+    slot: Slot | None
+    publication_name: str
+    published: Mapping[tuple[str, str], int] | None
+    """Tables of the publication, as (schema, table), each with the oid of its membership: another one when it
+    was taken out and added again. None: there is no publication."""
+    tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
+    mark: str | None = None
+    """Identity of the newest heartbeat; None before the first."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a landing remembers of the source it read from; JSON."""
+        return {
+            "registration": self.registration,
+            "system": self.system,
+            "timeline": self.timeline,
+            "database": self.database,
+            "slot": self.slot_name,
+            "lsn": lsn_text(self.lsn),
+            "mark": self.mark,
+            "published": {
+                ".".join(place): member
+                for place, member in (self.published or {}).items()
+                if place in self.tables
+            },
+        }
+
+
+def lsn_number(text: str) -> int:
+    """An LSN like 16/B374D848 as a number."""
+    high, _, low = text.partition("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def lsn_text(number: int) -> str:
+    """An LSN as PostgreSQL writes it."""
+    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
+
+
+def secrets(settings: Settings) -> tuple[str, ...]:
+    """Passwords that no answer may show."""
+    dsns = (settings.require("app_dsn"), cdc_dsn(settings))
+    passwords = (conninfo_to_dict(dsn).get("password") for dsn in dsns)
+    return tuple({str(password) for password in passwords if password})
+
+
+def cdc_dsn(settings: Settings) -> str:
+    """The application's database as Kafka Connect reaches it."""
+    if settings.cdc_dsn is not None:
+        return settings.cdc_dsn.get_secret_value()
+    if settings.app_dsn is None and settings.sandbox_state is not None and settings.sandbox_state.cdc_dsn:
+        return settings.sandbox_state.cdc_dsn
+    return settings.require("app_dsn")
+
+
+def connect(settings: Settings) -> Connect:
+    """Kafka Connect as the settings name it."""
+    return Connect(settings.require("connect_url"), secrets(settings))
+
+
+def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) -> Observed:
+    """Look at the source of the cdc entities (default: of all that are declared).
+
+    Take it before the topic is read: what is remembered must not be newer than what was landed. Raises
+    SourceAway when PostgreSQL or Kafka Connect does not answer, SettingsError when one is not set.
+    """
+    names = named.names(settings)
+    wanted = named.entities() if entities is None else entities
+    reads = [entity.read for entity in wanted if isinstance(entity.read, Postgres)]
+    with connect(settings) as client:
+        configuration = client.configuration(names.connector)
+        state = client.state(names.connector) if configuration is not None else None
+    with answering(settings) as dsn:
+        return observe_source(dsn, names, reads, (configuration or {}).get(REGISTRATION), state)
+
+
+@contextmanager
+def answering(settings: Settings) -> Iterator[str]:
+    """The application's DSN. Raises SourceAway when the database does not answer, or stops to."""
+    try:
+        yield settings.require("app_dsn")
+    except psycopg.OperationalError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        for secret in secrets(settings):
+            reason = reason.replace(secret, "***")
+        raise SourceAway(
+            f"The application's database does not answer ({reason}): start it or correct ANALYTICS_APP_DSN, "
+            "then run again."
+        ) from None
+
+
+def observe_source(
+    dsn: str,
+    names: named.Names,
+    reads: Iterable[Postgres],
+    registration: str | None,
+    state: ConnectorState | None,
+) -> Observed:
+    """Look at PostgreSQL alone; the last two are what Kafka Connect says of the connector."""
+    with psycopg.connect(dsn, connect_timeout=10, autocommit=True, row_factory=dict_row) as connection:
+        return _observed(connection, names, list(reads), registration, state)
+
+
+def forgotten(dsn: str, names: named.Names, marks: Iterable[str]) -> frozenset[str]:
+    """Those of the heartbeats that the source does not know (any more)."""
+    asked = sorted({*marks})
+    if not asked:
+        return frozenset()
+    with psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection:
+        there = connection.execute("select to_regclass(%s) is not null", (names.heartbeat,)).fetchone()
+        if not there or not there[0]:
+            return frozenset(asked)
+        query = f"select mark::text from {names.heartbeat} where mark = any(%s::uuid[])"
+        return frozenset(asked) - {str(mark) for (mark,) in connection.execute(query.encode(), (asked,))}
+
+
+def _observed(
+    connection: psycopg.Connection[dict[str, Any]],
+    names: named.Names,
+    reads: list[Postgres],
+    registration: str | None,
+    state: ConnectorState | None,
+) -> Observed:
+    def row(query: str, *values: Any) -> dict[str, Any] | None:
+        return connection.execute(query.encode(), values).fetchone()
+
+    source = row(
+        """
+        select system_identifier::text as system, pg_is_in_recovery() as is_standby,
+            (select oid::bigint from pg_database where datname = current_database()) as database,
+            current_setting('wal_level') as wal_level,
+            (case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
+                else pg_current_wal_lsn() end)::text as lsn,
+            case when not pg_is_in_recovery()
+                then ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end as timeline,
+            (select setting::bigint from pg_settings where name = 'max_slot_wal_keep_size') as keep_megabytes
+        from pg_control_system()
+        """
+    )
+    assert source is not None
+    end = lsn_number(source["lsn"])
+    slot = row(
+        "select plugin::text, database::text, active, coalesce(wal_status, 'reserved') as wal_status, "
+        "confirmed_flush_lsn::text as confirmed, restart_lsn::text as restart "
+        "from pg_replication_slots where slot_name = %s",
+        names.slot,
+    )
+    published = None
+    if row("select 1 from pg_publication where pubname = %s", names.publication):
+        found = connection.execute(_PUBLISHED.encode(), (names.publication,))
+        published = {(one["schema"], one["name"]): one["member"] for one in found}
+    mark = None
+    if row("select 1 where to_regclass(%s) is not null", names.heartbeat):
+        newest = f"select mark::text as mark from {names.heartbeat} order by beat desc limit 1"
+        mark = (row(newest) or {}).get("mark")
+    tables = connection.execute(
+        _TABLES.encode(), ([read.schema for read in reads], [read.table for read in reads])
+    )
+    return Observed(
+        registration=registration,
+        connector=state,
+        system=source["system"],
+        timeline=source["timeline"] or 0,
+        database=source["database"],
+        lsn=end,
+        wal_level=source["wal_level"],
+        is_standby=source["is_standby"],
+        keep_limit=source["keep_megabytes"] << 20 if source["keep_megabytes"] >= 0 else None,
+        slot_name=names.slot,
+        slot=Slot(
+            plugin=slot["plugin"] or "physical",
+            database=slot["database"] or "",
+            active=slot["active"],
+            wal_status=slot["wal_status"],
+            confirmed=lsn_number(slot["confirmed"]) if slot["confirmed"] else None,
+            kept=max(0, end - lsn_number(slot["restart"])) if slot["restart"] else 0,
+        )
+        if slot
+        else None,
+        publication_name=names.publication,
+        published=published,
+        tables={
+            (one["nspname"], one["relname"]): SourceTable(
+                one["identity"], tuple(one["key"]), tuple(one["identity_key"])
+            )
+            for one in tables
+        },
+        mark=mark,
+    )

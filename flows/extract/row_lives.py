@@ -1,0 +1,195 @@
+"""What a table's rows were before a change: in what was landed, and in the records before it.
+
+Tables of the connection that these read and write: `parsed`, the records of one landing; `base`, of each key
+that is asked for what was landed of it last; `filled`, the last known values for records that left some out;
+`emptied`, deletes that no record of their own tells, before (-1) or behind (1) a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from duckdb import DuckDBPyConnection
+
+from transforms import changes
+from transforms.change_values import encoded, is_unavailable
+from transforms.contract import Column
+from transforms.engine import quoted
+from transforms.entities import SourceEntity
+
+KEYED = "('c', 'r', 'u', 'd')"
+"""Operations that are about one row, as SQL."""
+LIVE = "('c', 'r', 'u')"
+"""Those after which the row is there."""
+
+
+def applied(prefix: str = "") -> str:
+    """SQL: whether a record changes a row."""
+    return f"{prefix}_ignored is null and {prefix}_problem is null"
+
+
+class Lives:
+    """The lives of one table's rows. `landed` and `present` are as `ChangeLog` has them."""
+
+    def __init__(
+        self,
+        entity: SourceEntity,
+        connection: DuckDBPyConnection,
+        landed: str | None,
+        present: Collection[str],
+    ) -> None:
+        self._entity = entity
+        self._connection = connection
+        self._landed = landed
+        self._present = present
+        self._part = entity.partition.by if entity.partition else None
+        if self._part in entity.key:
+            self._part = None
+
+    def remember(self, toasted: Sequence[Column]) -> None:
+        """`base`: of each key that is asked for, what was landed of it last while it was there."""
+        asked = [f"select _key from parsed where {applied()} and _change in ('d', 'r')"] if self._part else []
+        if toasted:
+            missing = " or ".join(is_unavailable(f"after.{quoted(column.name)}") for column in toasted)
+            asked.append(f"select _key from parsed where {applied()} and _change in {LIVE} and ({missing})")
+            asked.append(f"select _old from parsed where {applied()} and is_moved")
+        given = ", ".join(f"{quoted(c.name)} := {self._landed_text(c)}" for c in toasted)
+        values = f"struct_pack({given})" if toasted else "null::integer"
+        part = quoted(self._part) if self._part else "null::integer"
+        if self._landed is None or not asked:
+            nothing = ", ".join(f"{quoted(c.name)} := null::varchar" for c in toasted)
+            values = f"struct_pack({nothing})" if toasted else "null::integer"
+            self._run(
+                f"create or replace temp table base as select _key, {values} as _values, _part "
+                "from parsed where false"
+            )
+            return
+        self._run(
+            f"create or replace temp table asked as select distinct _key from ({' union all '.join(asked)})"
+        )
+        keys = " and ".join(f"landed.{quoted(n)} = asked._key.{quoted(n)}" for n in self._entity.key)
+        wanted = f"select landed.* from {self._landed} as landed semi join asked on {keys} where _op = 'r'"
+        if changes.is_of_changes(self._present):
+            wanted = changes.texts(self._entity, wanted, "_ignored is null")
+        packed = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
+        self._run(
+            f"create or replace temp table base as select _key, newest._values as _values, "
+            f"newest._part as _part from (select struct_pack({packed}) as _key, "
+            f"arg_max({{'_values': {values}, '_part': {part}}}, row(_landed_at, _seq)) as newest "
+            f"from ({wanted}) group by 1)"
+        )
+
+    def _landed_text(self, column: Column) -> str:
+        name = quoted(column.name)
+        if not changes.is_of_changes(self._present):
+            return encoded(column, name)
+        if column.name not in self._present:
+            return f"_texts.{name}"
+        return f"case when _change is null then {encoded(column, name)} else _texts.{name} end"
+
+    def fill(self, toasted: Sequence[Column]) -> None:
+        """Carry the last known value to where it was not sent, along a row's whole life, key changes
+        included.
+
+        A row's life is cut into segments, one for each time a key is created. A segment that begins with a
+        key change goes on where the old key's segment ended; the others begin with a whole row.
+        """
+        self._run(
+            "create or replace temp table lives as "
+            "select kafka_offset as ord, _key, _old, is_moved, _change, after, "
+            f" count(*) filter (where _change in ('c', 'r')) over (partition by _key order by "
+            f"kafka_offset) as number from parsed where {applied()} and _change in {KEYED}"
+        )
+        self._run(
+            "create or replace temp table moves as select moved._key, moved.number, moved._old as from_key, "
+            "coalesce(before.number, 0) as from_number from (from lives where is_moved and _change = 'c') "
+            "as moved asof left join lives as before on before._key = moved._old and before.ord < moved.ord"
+        )
+        self._run(
+            "create or replace temp table roots as with recursive follow as ("
+            "select _key, number, _key as root_key, number as root_number from ("
+            "select _key, number from lives union select from_key, from_number from moves) as every "
+            "anti join moves using (_key, number) union all "
+            "select moves._key, moves.number, follow.root_key, follow.root_number "
+            "from moves join follow on follow._key = moves.from_key and follow.number = moves.from_number) "
+            "select * from follow"
+        )
+        names = [quoted(column.name) for column in toasted]
+        own = ", ".join(
+            f"case when _change <> 'd' and not coalesce({is_unavailable(f'after.{name}')}, false) "
+            f"then {{'v': after.{name}}} end as {name}"
+            for name in names
+        )
+        before = ", ".join(f"{{'v': _values.{name}}} as {name}" for name in names)
+        last = ", ".join(f"last_value({name} ignore nulls) over life as {name}" for name in names)
+        known = ", ".join(f"{name} := {name}.v" for name in names)
+        is_known = ", ".join(f"{name} := {name} is not null" for name in names)
+        self._run(
+            f"create or replace temp table filled as select ord, struct_pack({known}) as known, "
+            f"struct_pack({is_known}) as is_known from (select ord, {last} from ("
+            f"select ord, root_key, root_number, {own} from lives join roots using (_key, number) union all "
+            f"select -1, _key, 0, {before} from base) window life as (partition by root_key, root_number "
+            "order by ord rows between unbounded preceding and 1 preceding)) where ord >= 0"
+        )
+
+    def live(self) -> str:
+        """SQL: `_key` and `_part` of every row that was there according to what was landed."""
+        part = quoted(self._part) if self._part else "null"
+        packed = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
+        if self._landed is None:
+            return "select _key, _part from parsed where false"
+        shown = "where _ignored is null and _problem is null" if changes.is_of_changes(self._present) else ""
+        return (
+            f"select _key, newest.part as _part from (select struct_pack({packed}) as _key, "
+            f"arg_max({{'op': _op, 'part': {part}}}, row(_landed_at, _seq)) as newest "
+            f"from {self._landed} {shown} group by 1) where newest.op = 'r'"
+        )
+
+    # --------------------------------------------------------------------------------- deletes of many rows
+
+    def empty_truncated(self) -> None:
+        """`emptied`: a delete for each row that was there when its table was truncated."""
+        self._run(
+            "create or replace temp table emptied as select kafka_offset, _key, _part, 1 as sub "
+            "from parsed where false"
+        )
+        if not self._connection.execute("from parsed where _ignored = 'truncate' limit 1").fetchall():
+            return
+        self._run(
+            "create or replace temp table spans as select kafka_offset, _change, _key, _part, _ignored, "
+            "_problem, count(*) filter (where _ignored = 'truncate') over (order by kafka_offset) as span "
+            "from parsed"
+        )
+        self._run(
+            "insert into emptied select ends.kafka_offset, there._key, there.newest.part, 1 from ("
+            "select span, _key, arg_max({'is_live': is_live, 'part': _part}, ord) as newest from ("
+            f"select span, _key, _change in {LIVE} as is_live, _part, kafka_offset as ord from spans "
+            f"where {applied()} and _change in {KEYED} union all "
+            f"select 0, _key, true, _part, -1 from ({self.live()})) group by span, _key) as there "
+            "join (select kafka_offset, span - 1 as span from spans where _ignored = 'truncate') as ends "
+            "on ends.span = there.span where there.newest.is_live"
+        )
+
+    def leave_old_keys(self) -> None:
+        """A table without a key tells a key change as an update: the row of the key before is gone."""
+        self._run(
+            "insert into emptied "
+            "select moved.kafka_offset, moved._before, moved._part, 1 from parsed as moved "
+            f"where {applied('moved.')} and moved._change = 'u' and moved.key is null "
+            "and moved.before is not null and moved._before is distinct from moved._key"
+        )
+
+    def lose_what_is_gone(self, keys: str) -> None:
+        """Add a delete for each row that is there in the end, and whose key is not in the table `keys`."""
+        same = " and ".join(f"there._key.{quoted(n)} = source.{quoted(n)}" for n in self._entity.key)
+        self._run(
+            "insert into emptied select null, there._key, there.newest.part, 1 from (select _key, "
+            "arg_max({'is_live': is_live, 'part': _part}, ord) as newest from ("
+            f"select _key, _change in {LIVE} as is_live, _part, kafka_offset as ord from parsed "
+            f"where {applied()} and _change in {KEYED} union all "
+            f"select _key, true, _part, -1 from ({self.live()})) group by _key) as there "
+            f"anti join {keys} as source on {same} where there.newest.is_live"
+        )
+
+    def _run(self, query: str) -> None:
+        self._connection.execute(query).fetchall()

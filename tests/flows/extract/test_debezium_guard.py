@@ -1,0 +1,280 @@
+"""Nothing moves silently: what happens to a source halts its tables, with a sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from flows.extract.connect import ConnectorState, TaskState
+from flows.extract.debezium import Names
+from flows.extract.debezium_guard import ANEW, Observed, reasons
+from flows.extract.debezium_observed import forgotten, lsn_number, lsn_text, observe_source
+from tests.flows.capture import entity
+from tests.flows.extract.sources import SourceServer, source_server
+from tests.house import VERSIONS
+from transforms.entities import Postgres
+
+USERS = entity("users")
+NAMES = Names("guarded")
+RUNNING = ConnectorState(TaskState("RUNNING"), (TaskState("RUNNING"),))
+
+
+HEARTBEAT = (
+    "create schema if not exists analytics_cdc",
+    f"create table if not exists {NAMES.heartbeat} (beat bigint generated always as identity primary key, "
+    "mark uuid default gen_random_uuid(), beaten_at timestamptz default now())",
+    f"insert into {NAMES.heartbeat} default values",
+)
+
+
+class Source:
+    """A source as `register` leaves it: a table, a publication of it, a slot."""
+
+    def __init__(self, server: SourceServer) -> None:
+        self.server = server
+        server.run("create table users (id bigint primary key, label text)")
+        self.prepare()
+
+    def prepare(self) -> None:
+        self.server.run(
+            *HEARTBEAT,
+            f"create publication {NAMES.publication} for table users",
+            f"select pg_create_logical_replication_slot('{NAMES.slot}', 'pgoutput')",
+        )
+
+    def clear(self) -> None:
+        self.server.run(
+            f"drop publication if exists {NAMES.publication}",
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots",
+            "drop table if exists users",
+            "create table users (id bigint primary key, label text)",
+        )
+        self.prepare()
+
+    def look(self, registration: str | None = "first", state: ConnectorState | None = RUNNING) -> Observed:
+        assert isinstance(USERS.read, Postgres)
+        return observe_source(self.server.dsn, NAMES, [USERS.read], registration, state)
+
+
+@pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: f"postgresql {version}")
+def server(request: pytest.FixtureRequest) -> Iterator[SourceServer]:
+    """A server of this module, so that its settings may be changed."""
+    with source_server(request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prepared(server: SourceServer) -> Source:
+    return Source(server)
+
+
+@pytest.fixture
+def source(prepared: Source) -> Source:
+    prepared.clear()
+    return prepared
+
+
+def judge(seen: Observed, since: Observed | None = None) -> str:
+    """Why the table halts; empty when it does not."""
+    return reasons(seen, [USERS], {USERS.table: since.facts()} if since else {}).get(USERS.table, "")
+
+
+def test_a_source_that_is_as_it_was_halts_nothing(source: Source) -> None:
+    before = source.look()
+    source.server.run("insert into users select n, 'x' from generate_series(1, 100) n")
+    assert judge(source.look(), before) == ""
+    assert judge(before) == ""
+
+
+@pytest.mark.parametrize(
+    ("statement", "what", "next_step"),
+    [
+        (f"select pg_drop_replication_slot('{NAMES.slot}')", f"replication slot {NAMES.slot} is gone", ANEW),
+        (f"drop publication {NAMES.publication}", f"publication {NAMES.publication} is gone", ANEW),
+        (
+            f"alter publication {NAMES.publication} drop table users",
+            "public.users is not in publication",
+            ANEW,
+        ),
+        ("drop table users", "has no table public.users", "create it, or take it from the declarations"),
+        (
+            "alter table users replica identity nothing",
+            "do not say which row they are about (replica identity nothing",
+            "alter table public.users replica identity full",
+        ),
+        (
+            "alter table users drop constraint users_pkey",
+            "do not say which row they are about (replica identity default",
+            "alter table public.users replica identity full",
+        ),
+    ],
+)
+def test_what_is_taken_away_from_the_source_halts_the_table(
+    source: Source, statement: str, what: str, next_step: str
+) -> None:
+    before = source.look()
+    source.server.run(statement)
+    halt = judge(source.look(), before)
+    assert halt.startswith("app.users is halted: ")
+    assert what in halt
+    assert halt.endswith(f"{next_step}.")
+    assert "\n" not in halt
+
+
+def test_a_table_dropped_and_made_anew_halts_though_somebody_published_it_again(source: Source) -> None:
+    before = source.look()
+    source.server.run(
+        "drop table users",
+        "create table users (id bigint primary key, label text)",
+        f"alter publication {NAMES.publication} add table users",
+    )
+    assert "was made anew or taken out of" in judge(source.look(), before)
+
+
+def test_a_publication_dropped_and_made_anew_halts(source: Source) -> None:
+    before = source.look()
+    source.server.run(
+        f"drop publication {NAMES.publication}", f"create publication {NAMES.publication} for table users"
+    )
+    assert "so changes of it are lost" in judge(source.look(), before)
+
+
+@pytest.mark.parametrize("identity", ["full", "using index users_other"])
+def test_a_table_without_primary_key_is_captured_when_its_identity_names_its_rows(
+    source: Source, identity: str
+) -> None:
+    source.server.run(
+        "alter table users drop constraint users_pkey",
+        "create unique index users_other on users (id)",
+        "alter table users alter id set not null",
+        f"alter table users replica identity {identity}",
+    )
+    assert judge(source.look()) == ""
+
+
+def test_a_slot_of_another_plugin_halts(source: Source) -> None:
+    source.server.run(
+        f"select pg_drop_replication_slot('{NAMES.slot}')",
+        f"select pg_create_physical_replication_slot('{NAMES.slot}')",
+    )
+    halt = judge(source.look())
+    assert f"replication slot {NAMES.slot} is of plugin physical, not pgoutput" in halt
+    assert f"select pg_drop_replication_slot('{NAMES.slot}')" in halt
+
+
+def test_a_slot_that_kept_too_much_and_was_invalidated_halts(source: Source) -> None:
+    before = source.look()
+    source.server.run("alter system set max_slot_wal_keep_size = '1MB'", "select pg_reload_conf()")
+    try:
+        for _ in range(4):
+            source.server.run(
+                "select pg_logical_emit_message(false, 'x', repeat('x', 1000000))", "select pg_switch_wal()"
+            )
+        source.server.run("checkpoint")
+        seen = source.look()
+        assert seen.slot is not None
+        assert seen.slot.wal_status == "lost"
+        assert seen.keep_limit == 1 << 20
+        halt = judge(seen, before)
+        assert f"PostgreSQL has invalidated replication slot {NAMES.slot}" in halt
+        assert halt.endswith(f"{ANEW}.")
+    finally:
+        source.server.run("alter system reset max_slot_wal_keep_size", "select pg_reload_conf()")
+
+
+def test_wal_that_the_slot_keeps_is_counted(source: Source) -> None:
+    before = source.look().slot
+    source.server.run("select pg_logical_emit_message(false, 'x', repeat('x', 3000000))")
+    after = source.look().slot
+    assert before is not None
+    assert after is not None
+    assert 3_000_000 <= after.kept - before.kept < 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("state", "what", "next_step"),
+    [
+        (None, "Kafka Connect has no connector for it", "python -m flows cdc register"),
+        (ConnectorState(TaskState("PAUSED"), (TaskState("PAUSED"),)), "paused", "python -m flows cdc resume"),
+        (ConnectorState(TaskState("STOPPED"), ()), "stopped", "python -m flows cdc resume"),
+        (
+            ConnectorState(TaskState("RUNNING"), (TaskState("FAILED", "The disk is full"),)),
+            "has failed (The disk is full)",
+            "python -m flows cdc resume",
+        ),
+        (ConnectorState(TaskState("UNASSIGNED"), ()), "no worker of Kafka Connect runs", "then run again"),
+    ],
+)
+def test_a_connector_that_does_not_run_halts(
+    source: Source, state: ConnectorState | None, what: str, next_step: str
+) -> None:
+    halt = judge(source.look(state=state))
+    assert what in halt
+    assert halt.endswith(f"{next_step}.")
+
+
+def test_a_new_registration_voids_what_was_remembered(source: Source) -> None:
+    """It reads every table whole, so where the one before had got to says nothing."""
+    before = replace(source.look(), system="0", timeline=9, database=1, lsn=1 << 60)
+    assert "another PostgreSQL cluster" in judge(source.look(), before)
+    assert judge(source.look(registration="second"), before) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ({"system": "0"}, "is another PostgreSQL cluster than the one read before"),
+        ({"database": 1}, "was dropped and made anew"),
+        ({"timeline": 7}, "went from timeline 7 to 1"),
+        ({"lsn": 1 << 60}, "before 10000000/0 which was seen already (restored from an older backup)"),
+    ],
+)
+def test_another_source_than_the_one_remembered_halts(
+    source: Source, changed: dict[str, object], what: str
+) -> None:
+    seen = source.look()
+    halt = judge(seen, replace(seen, **changed))  # type: ignore[arg-type]
+    assert what in halt
+    assert halt.endswith(f"{ANEW}.")
+
+
+def test_an_lsn_is_a_number_and_a_text() -> None:
+    assert lsn_text(lsn_number("16/B374D848")) == "16/B374D848"
+    assert lsn_number("1/0") > lsn_number("0/FFFFFFFF")
+
+
+def test_a_source_that_forgot_a_heartbeat_halts_though_its_log_has_grown_since(source: Source) -> None:
+    before = source.look()
+    facts = {USERS.table: before.facts()}
+    mark = str(before.mark)
+    source.server.run(HEARTBEAT[-1])
+    assert forgotten(source.server.dsn, NAMES, [mark]) == frozenset()
+    source.server.run(f"delete from {NAMES.heartbeat} where mark = '{mark}'")
+    missing = forgotten(source.server.dsn, NAMES, [mark])
+    assert missing == {mark}
+    (halt,) = reasons(source.look(), [USERS], facts, missing).values()
+    assert "no longer knows a heartbeat that was seen in it (restored from an older backup" in halt
+    assert reasons(source.look(registration="second"), [USERS], facts, missing) == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_source_restored_from_an_older_backup_halts(version: int) -> None:
+    with source_server(version) as server:
+        source = Source(server)
+        server.back_up()
+        server.run("insert into users select n, 'x' from generate_series(1, 10000) n")
+        before = source.look()
+        server.restore()
+        halt = judge(source.look(), before)
+        assert "which was seen already (restored from an older backup)" in halt
+        assert halt.endswith(f"{ANEW}.")
+
+
+def test_a_server_that_does_not_log_changes_halts() -> None:
+    with source_server(18, wal_level="replica") as server:
+        server.run("create table users (id bigint primary key, label text)")
+        assert isinstance(USERS.read, Postgres)
+        seen = observe_source(server.dsn, NAMES, [USERS.read], None, None)
+        assert "wal_level is replica" in judge(seen)

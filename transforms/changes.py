@@ -1,0 +1,151 @@
+"""Rows of a database's table out of what was landed of it: typed rows that were read, and change records.
+
+A change record lands as it came (`RECORD`), beside what the landing found out about it (`FOUND`) and its key
+and window column, typed. What a record does to its row depends on it alone by then, so reading is a matter
+of one record at a time, whatever files are read together. Everything here is SQL text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+
+from transforms.change_values import is_unavailable, value
+from transforms.contract import Column, ContractError
+from transforms.entities import Postgres, SourceEntity
+
+RECORD = ("topic", "kafka_partition", "kafka_offset", "kafka_timestamp", "key", "headers", "value")
+"""Columns of the Kafka record, unchanged."""
+FOUND = {
+    "_change": "VARCHAR",
+    "_lsn": "BIGINT",
+    "_commit_lsn": "BIGINT",
+    "_transaction": "BIGINT",
+    "_total_order": "BIGINT",
+    "_changed_at": "TIMESTAMP WITH TIME ZONE",
+    "_snapshot": "VARCHAR",
+    "_filled": "VARCHAR",
+    "_ignored": "VARCHAR",
+    "_problem": "VARCHAR",
+}
+"""What the landing adds. `_change` is Debezium's op (c, u, d, r, t, m); `_changed_at` the source's commit
+time, null for a row of a snapshot; `_filled` a JSON object of the values that were not sent; `_ignored` says
+why a record changes no row, `_problem` why it can't be read."""
+
+VISIBLE = "_ignored is null and _problem is null"
+"""SQL: whether a raw row is one that models see."""
+
+
+def check(entity: SourceEntity) -> None:
+    """Raises ContractError for a table whose change records can't land beside its columns."""
+    if not isinstance(entity.read, Postgres) or entity.read.mode != "cdc":
+        return
+    for column in entity.columns:
+        if column.name in RECORD:
+            raise ContractError(
+                f"{entity.table}: a column {column.name} can't be read with mode cdc, since raw keeps a "
+                "Kafka record's part under that name. Read the table with mode incremental or snapshot."
+            )
+
+
+def placed(entity: SourceEntity) -> tuple[Column, ...]:
+    """The declared columns that a change record's file holds typed: the key and the column of the windows."""
+    wanted = {*entity.key, *([entity.partition.by] if entity.partition else [])}
+    return tuple(column for column in entity.columns if column.name in wanted)
+
+
+def is_of_changes(present: Collection[str]) -> bool:
+    """Whether raw files with these columns hold change records."""
+    return "_change" in present
+
+
+def typed(entity: SourceEntity, source: str, present: Collection[str], *also: str) -> str:
+    """SQL that gives the rows of raw files with the declared columns, whatever way they were landed.
+
+    `source` is a query over the files, `present` the columns it has; `also` are columns of it that come
+    along. Records that change no row, or can't be read, are left out.
+    """
+    if not is_of_changes(present):
+        return source
+    own = {column.name for column in placed(entity)}
+    fields = []
+    for column in entity.columns:
+        name = _quoted(column.name)
+        if column.name in own:
+            fields.append(name)
+            continue
+        decoded = value(column, f"_texts.{name}")
+        if column.name in present:
+            decoded = f"case when _change is null then {name} else {decoded} end"
+        fields.append(f"{decoded} as {name}")
+    rest = ("_op", "_changed_at", "_lsn", "_batch_id", "_landed_at", "_seq", *also)
+    return f"select {', '.join((*fields, *rest))} from ({texts(entity, source, VISIBLE)})"
+
+
+def texts(entity: SourceEntity, source: str, where: str) -> str:
+    """SQL: the raw rows that `where` names, with `_texts`, a struct of the declared columns of a live change.
+
+    The values are as Debezium writes them; NULL for rows that were read and for deletes.
+    """
+    filled = ", ".join(
+        f"{_quoted(column.name)} := case when {is_unavailable(_after(column))} "
+        f"then _given.{_quoted(column.name)} else {_after(column)} end"
+        for column in entity.columns
+    )
+    return (
+        f"select *, struct_pack({filled}) as _texts from ("
+        f"select *, coalesce(_envelope.payload.after, _envelope.after) as _after from ("
+        f"select *, try(from_json(case when _change is not null and _op = 'r' then decode(value) end, "
+        f"{_literal(json.dumps(_with_payload({'after': fields(entity.columns)})))})) as _envelope, "
+        f"from_json(_filled, {_literal(json.dumps(fields(entity.columns)))}) as _given "
+        f"from ({source}) where {where}))"
+    )
+
+
+def envelope(entity: SourceEntity) -> str:
+    """The shape of a change event, with or without its JSON schema, for `from_json`."""
+    row = fields(entity.columns)
+    return json.dumps(
+        _with_payload(
+            {
+                "op": "VARCHAR",
+                "before": row,
+                "after": row,
+                "source": {
+                    "lsn": "BIGINT",
+                    "txId": "BIGINT",
+                    "sequence": "VARCHAR",
+                    "snapshot": "VARCHAR",
+                    "ts_us": "BIGINT",
+                    "ts_ms": "BIGINT",
+                },
+                "transaction": {"id": "VARCHAR", "total_order": "BIGINT"},
+            }
+        )
+    )
+
+
+def message_key(entity: SourceEntity) -> str:
+    """The shape of a record's key, with or without its JSON schema, for `from_json`."""
+    return json.dumps(_with_payload(fields([c for c in entity.columns if c.name in entity.key])))
+
+
+def fields(columns: Sequence[Column]) -> dict[str, str]:
+    """A row's fields, each as text."""
+    return {column.name: "VARCHAR" for column in columns}
+
+
+def _with_payload(shape: Mapping[str, object]) -> dict[str, object]:
+    return {**shape, "payload": shape}
+
+
+def _after(column: Column) -> str:
+    return f"_after.{_quoted(column.name)}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
