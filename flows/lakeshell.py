@@ -15,6 +15,7 @@ import duckdb
 from flows.errors import FlowsError
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.manifest import fold, fsync_folder
+from flows.stores.scan import counting
 from transforms.contract import Layer, Table
 
 SHOWN = (Layer.RAW, Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
@@ -40,13 +41,12 @@ def lake_sql(root: Path, tables: Iterable[Table], files: Mapping[str, Iterable[L
         "set timezone = 'UTC';",
     ]
     for table in tables:
-        paths = sorted(file.path for file in files.get(table.name, ()))
+        named = sorted((file.path, file) for file in files.get(table.name, ()))
         if table.description or table.grain:
             lines.append(f"\n-- {table.description or table.grain}".replace("\r", " "))
-        if paths:
-            listed = ",\n    ".join(_quoted(path) for path in paths)
+        if named:
             options = "hive_partitioning = " + ("true" if _folder(table) else "false")
-            source = f"select * from read_parquet([\n    {listed}\n], {options}, union_by_name = true)"
+            source = f"select * from {counting(named, options)}"
         else:
             columns = ", ".join(f'cast(null as {column.type}) as "{column.name}"' for column in table.columns)
             folder = f", cast(null as {_folder_type(table)}) as {_folder(table)}" if _folder(table) else ""
