@@ -41,7 +41,7 @@ def at(places: Mapping[str, Iterable[int]]) -> str:
 
 
 def _whole(paths: Sequence[str], options: str) -> str:
-    return f"read_parquet([{', '.join(map(_quoted, paths))}], {options}, union_by_name = true)"
+    return f"read_parquet([{', '.join(map(quoted, paths))}], {options}, union_by_name = true)"
 
 
 def _except(path: str, options: str, gone: Iterable[int]) -> str:
@@ -50,7 +50,7 @@ def _except(path: str, options: str, gone: Iterable[int]) -> str:
 
 
 def _numbered(path: str, options: str) -> str:
-    return f"read_parquet([{_quoted(path)}], {options}, {POSITION} = true)"
+    return f"read_parquet([{quoted(path)}], {options}, {POSITION} = true)"
 
 
 def listed(positions: Iterable[int]) -> str:
@@ -58,5 +58,6 @@ def listed(positions: Iterable[int]) -> str:
     return ", ".join(str(position) for position in sorted(positions))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """`text` as an SQL string."""
     return "'" + text.replace("'", "''") + "'"
