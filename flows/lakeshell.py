@@ -16,6 +16,7 @@ from flows.errors import FlowsError
 from flows.landed import LANDED_ON, OFFSETS
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.manifest import fold, fsync_folder
+from flows.stores.scan import counting
 from transforms import changes, registry
 from transforms.contract import Layer, Table
 from transforms.entities import Postgres, SourceEntity
@@ -49,13 +50,12 @@ def lake_sql(
         "set timezone = 'UTC';",
     ]
     for table in tables:
-        paths = sorted(file.path for file in files.get(table.name, ()))
+        named = sorted((file.path, file) for file in files.get(table.name, ()))
         if table.description or table.grain:
             lines.append(f"\n-- {table.description or table.grain}".replace("\r", " "))
-        if paths:
-            listed = ",\n    ".join(_quoted(path) for path in paths)
+        if named:
             options = "hive_partitioning = " + ("true" if _folder(table) else "false")
-            source = f"select * from read_parquet([\n    {listed}\n], {options}, union_by_name = true)"
+            source = f"select * from {counting(named, options)}"
             if entity := (changed or {}).get(table.name):
                 source = _typed(entity, source)
             elif any(column.name == "_lsn" for column in table.columns):

@@ -27,13 +27,15 @@ from flows.landing import Landing
 from flows.planner import States, Work, batches, plan
 from flows.progress import Progress
 from flows.services import Services
-from flows.steps import build_partitions, check_published, land
+from flows.steps import build_partitions, check_published, land, refresh_view
+from flows.stores.upkeep import Refreshed
 from flows.summary import Summary
 from quality import CheckResult
 from quality.expectations import warm_up
 from transforms import catalog, registry
 from transforms.contract import Table
-from transforms.entities import Kafka, Rest, SourceEntity
+from transforms.entities import Rest, SourceEntity
+from warehouse_ddl.files import View, views
 
 ROWS_AT_ONCE = 4_000_000
 """Rows that the partitions of one task read together: bounds its memory."""
@@ -52,14 +54,20 @@ class Lane(StrEnum):
 
 @dataclass
 class _Job:
-    """The tasks that are still to be started for one source entity, one table, or one check."""
+    """The tasks that are still to be started for one source entity, one table, one view or one check."""
 
     name: str
     lane: Lane
     steps: deque[Callable[[], Outcome]]
     size: int = 0
-    """Rows, roughly: the largest job of a lane goes first."""
+    """Of a landing what hangs on it, of a build its rows, roughly: the largest job of a lane goes first."""
     is_check: bool = False
+    is_refresh: bool = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a table may wait for it."""
+        return not self.is_check and not self.is_refresh
 
 
 class Schedule:
@@ -93,6 +101,8 @@ class Schedule:
         """What this run has landed or built; the rest stands as it did when the run began."""
         self._before: States = {}
         self._is_warm = False
+        self._unsettled = set(self._tables)
+        self._views = views()
 
     def carry_out(self) -> None:
         """Land, build and check; what happened is in the summary."""
@@ -117,7 +127,7 @@ class Schedule:
             elif name in works:
                 self._add(self._building(works[name]))
             else:
-                self._sorter.done(name)
+                self._be_done(name)
 
     def _add(self, job: _Job) -> None:
         self._progress.expect(len(job.steps))
@@ -134,7 +144,10 @@ class Schedule:
         return {work.table.name: work for work in works if work.due}
 
     def _start(self) -> None:
-        """Fill the free places, the largest jobs first and checks last: nothing waits for a check."""
+        """Fill the free places, the largest jobs first and checks last: nothing waits for a check.
+
+        The largest landing is the one that the most tables hang on: it begins the longest way to go.
+        """
         self._waiting.sort(key=lambda job: (job.is_check, -job.size))
         for job in list(self._waiting):
             if self._running[job.lane] < self._services.settings.workers:
@@ -154,8 +167,7 @@ class Schedule:
         task = land.with_options(**self._retries())
         lane = Lane.API if isinstance(entity.read, Rest) else Lane.LAND
         step = partial(task.submit, self._services, entity, self._summary.run_id)
-        # Topics first: what hangs on them is the most.
-        return _Job(entity.table, lane, deque([step]), size=int(isinstance(entity.read, Kafka)))
+        return _Job(entity.table, lane, deque([step]), size=len(reached_from(entity.table, self._tables)))
 
     def _building(self, work: Work) -> _Job:
         steps: deque[Callable[[], Outcome]] = deque()
@@ -170,6 +182,11 @@ class Schedule:
         windows = self._summary.table(table.name).windows
         step = partial(task.submit, self._services, table, windows, self._summary.run_id)
         return _Job(table.name, Lane.BUILD, deque([step]), is_check=True)
+
+    def _refreshing(self, view: View) -> _Job:
+        task = refresh_view.with_options(**self._retries())
+        step = partial(task.submit, self._services, view.name)
+        return _Job(view.name, Lane.BUILD, deque([step]), is_refresh=True)
 
     def _retries(self) -> dict[str, Any]:
         settings = self._services.settings
@@ -187,23 +204,36 @@ class Schedule:
         elif job.is_check:
             self._note_checks(result)
             self._summary.failures += [failed.message for failed in quality.blocking(result)]
+        elif job.is_refresh:
+            self._note_refresh(result)
         elif job.lane is Lane.BUILD:
             self._note_build(result)
         else:
             self._note_landing(result)
         if job.steps:
             self._waiting.append(job)
-        elif not job.is_check:
-            self._sorter.done(job.name)
+        elif job.is_awaited:
+            self._be_done(job.name)
             if job.lane is Lane.BUILD and self._summary.has_changed(job.name):
                 self._add(self._checking(self._tables[job.name]))
+
+    def _be_done(self, name: str) -> None:
+        """Let those go on that waited for it. A view is refreshed as soon as nothing it reads is to come: at
+        the end of the run, where what is still owed is made good, nothing else would be left to do beside.
+        """
+        self._sorter.done(name)
+        self._unsettled.discard(name)
+        for view in self._views:
+            reads = set(view.upstreams)
+            if name in reads and not reads & self._unsettled and any(map(self._summary.has_changed, reads)):
+                self._add(self._refreshing(view))
 
     def _fail(self, job: _Job, failure: str) -> None:
         """Say what failed; what needs it is given up, what was published of it stays."""
         name = job.name
         self._summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
         get_run_logger().error(self._summary.failures[-1])
-        if job.is_check:
+        if not job.is_awaited:
             return
         reached = reached_from(name, self._tables) - self._lost
         if reached:
@@ -236,6 +266,11 @@ class Schedule:
             reach = span(min(built.partitions), max(built.partitions))
             letters = f", {built.dead_letters:,} dead letters" if built.dead_letters else ""
             self._progress.say(built.table, f"{built.rows:,} rows  {reach}  {built.seconds:.1f} s{letters}")
+
+    def _note_refresh(self, refreshed: Sequence[Refreshed]) -> None:
+        for view in refreshed:
+            if not view.blocked_by:
+                self._progress.say(view.view, "refreshed")
 
     def _note_checks(self, results: Sequence[CheckResult]) -> None:
         """Count results; what failed without blocking becomes a warning."""

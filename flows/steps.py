@@ -17,6 +17,7 @@ from flows.build.job import Built, build
 from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services
+from flows.stores.upkeep import Refreshed, refresh
 from quality import CheckResult
 from transforms.contract import ContractError, Table
 from transforms.engine import ModelError
@@ -42,6 +43,12 @@ def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | Non
 def build_partitions(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
     """Build a window batch of one table and publish it; who submits it gives the run its name."""
     return build(services, work, due, run_id)
+
+
+@task(task_run_name="refresh {view}", cache_policy=NO_CACHE)
+def refresh_view(services: Services, view: str) -> list[Refreshed]:
+    """Refresh a view if it is owed that."""
+    return refresh(services.warehouse, view)
 
 
 @task(task_run_name="check {table.name}", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)

@@ -40,7 +40,7 @@ class Checks:
         Raises CheckFailed after what failed was put into quarantine.
         """
         lake, table = self._services.lake, self._table
-        standing = guard.reference_relation(lake.paths(joined), table) if joined else None
+        standing = guard.reference_relation(lake, joined, table) if joined else None
         columns = ", ".join(engine.quoted(column.name) for column in table.columns)
         relation = f"(select {columns} from {FRESH})"
         references = self._references()
@@ -84,6 +84,6 @@ class Checks:
             if name == "control_total":
                 found[name] = guard.control_totals(self._ledger.connection)
             elif name in catalog:
-                paths = self._services.lake.paths(self._reader.everything(name))
-                found[name] = guard.reference_relation(paths, catalog[name])
+                files = self._reader.everything(name)
+                found[name] = guard.reference_relation(self._services.lake, files, catalog[name])
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
@@ -43,7 +43,7 @@ def compute(table: Table, connection: DuckDBPyConnection, lake: Lake, inputs: In
     Raises ContentError for a row without its partition column, DamagedFile for a file that is not what was
     written.
     """
-    sources = {name: lake.paths(files) or None for name, files in inputs.files.items()}
+    sources = {name: lake.scan(files) if files else None for name, files in inputs.files.items()}
     computed = engine.compute(table, connection, sources)
     key = partition_expression(table.partition) if table.partition else "''"
     computed.rows.project(f"*, {key} as {KEY}").create(FRESH)
@@ -87,59 +87,15 @@ def keep_rows_not_given_again(
     connection.execute("drop view standing")
 
 
-def drop_known(
-    table: Table, connection: DuckDBPyConnection, lake: Lake, standing: Mapping[str, Sequence[LakeFile]]
-) -> set[str]:
-    """Leave in `fresh` only rows whose key is new; returns the partitions in which a standing row has to go.
-
-    Of two rows with one key the one with the lower tie-break stays, wherever it came from, so the outcome
-    does not depend on how arrivals were cut into batches. `standing` holds the partitions within the table's
-    lookback.
-    """
-    if not any(standing.values()):
-        return set()
-    names = (*table.key, *table.tie_break)
-    key = ", ".join(quoted(name) for name in names)
-    parts = [
-        f"select {key}, {engine.text_literal(window)} as {KEY} from read_parquet([{_listed(lake, files)}], "
-        "hive_partitioning = false, union_by_name = true)"
-        for window, files in standing.items()
-        if files
-    ]
-    same = " and ".join(f"fresh.{quoted(n)} = standing.{quoted(n)}" for n in table.key)
-    order = [
-        f"({', '.join(f'{side}.{quoted(n)}' for n in table.tie_break)})" for side in ("fresh", "standing")
-    ]
-    wins = f"{order[0]} < {order[1]}" if table.tie_break else "false"
-    connection.execute(
-        f"create temp table met as "
-        f"select fresh.rowid as newcomer, standing.{KEY} as stood_in, {wins} as wins, "
-        f"{', '.join(f'standing.{quoted(n)} as {quoted(n)}' for n in table.key)} "
-        f"from {FRESH} as fresh join ({' union all '.join(parts)}) as standing on {same}"
-    )
-    # A row is new only if it beats every standing copy; then each of those goes.
-    connection.execute(f"delete from {FRESH} where rowid in (select newcomer from met where not wins)")
-    beaten = "select newcomer from met group by newcomer having bool_and(wins)"
-    connection.execute(f"create temp table superseded as select * from met where newcomer in ({beaten})")
-    rows = connection.execute("select distinct stood_in from superseded").fetchall()
-    return {str(window) for (window,) in rows}
-
-
 def take_back_standing(
     table: Table, connection: DuckDBPyConnection, lake: Lake, window: str, files: Sequence[LakeFile]
 ) -> None:
-    """Add to `fresh` what stands in a partition, without the rows that were superseded: it is written
-    anew.
-    """
+    """Add to `fresh` what counts of the files of a partition: it is written anew."""
     columns = ", ".join(quoted(column.name) for column in table.columns)
-    same = " and ".join(f"standing.{quoted(n)} = superseded.{quoted(n)}" for n in table.key)
-    lake.read(connection, files).create_view("standing")
     connection.execute(
         f"insert into {FRESH} ({columns}, {KEY}) "
-        f"select {columns}, {engine.text_literal(window)} from standing "
-        f"where not exists (select 1 from superseded where {same})"
+        f"select {columns}, {engine.text_literal(window)} from {lake.scan(files)}"
     )
-    connection.execute("drop view standing")
 
 
 def write(table: Table, connection: DuckDBPyConnection, lake: Lake, window: str, batch_id: str) -> LakeFile:
@@ -168,12 +124,12 @@ def is_same(
     """
     if is_suspect:
         try:
-            lake.paths(standing)
+            lake.scan(standing)
         except DamagedFile:
             return False
     if sum(file.rows for file in standing) != new.rows:
         return False
-    if len(standing) == 1 and standing[0].sha256 == new.sha256:
+    if len(standing) == 1 and standing[0].sha256 == new.sha256 and not standing[0].gone:
         return True
     if not standing:
         return False
@@ -188,10 +144,6 @@ def _digest(connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile
     text = ", ".join(f"hash({quoted(name)})" for name in relation.columns)
     row = relation.aggregate(f"sum(hash({text})::hugeint), bit_xor(hash({text}))").fetchall()
     return (shape, row)
-
-
-def _listed(lake: Lake, files: Sequence[LakeFile]) -> str:
-    return ", ".join(engine.text_literal(path) for path in lake.paths(files))
 
 
 def _count(connection: DuckDBPyConnection, query: str) -> int:

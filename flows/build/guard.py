@@ -21,7 +21,7 @@ from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.apply import leaves
 from flows.stores.lake import QUARANTINE, Lake, encode_value
-from flows.stores.manifest import fsync_folder
+from flows.stores.manifest import LakeFile, fsync_folder
 from flows.stores.upkeep import analyze
 from flows.stores.warehouse import PUBLISHED
 from quality import CheckResult
@@ -205,10 +205,9 @@ def refuse(table: Table, failed: Sequence[CheckResult], folder: Path | None) -> 
     )
 
 
-def reference_relation(paths: Sequence[str], table: Table) -> str:
+def reference_relation(lake: Lake, files: Sequence[LakeFile], table: Table) -> str:
     """The current content of another table, as what follows FROM in DuckDB; no rows where it has no file."""
-    if not paths:
+    if not files:
         fields = ", ".join(f"null::{column.type} as {quoted(column.name)}" for column in table.columns)
         return f"(select {fields} where false)"
-    listed = ", ".join(engine.text_literal(path) for path in paths)
-    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+    return lake.scan(files)

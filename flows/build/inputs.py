@@ -23,6 +23,14 @@ class Inputs:
     continued: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class _Since:
+    """What happened to a partition since somebody read it: files that came, rows that no longer count."""
+
+    added: list[LakeFile]
+    withdrawn: dict[LakeFile, frozenset[int]]
+
+
 class Reader:
     """Finds the files of upstreams in one ledger; what it found is asked for once."""
 
@@ -113,21 +121,39 @@ class Reader:
         return {window: list(state.files) for window, state in self.states(table.name, near).items()}
 
     def can_continue(self, table: Table, item: Due) -> bool:
-        """Whether upstream only added to a partition since it was built; otherwise it is built anew."""
+        """Whether upstream only added rows to a partition, or withdrew some, since it was built; otherwise it
+        is built anew.
+        """
         return item.mode == "append" and all(
-            self._added(table, name, item.partition) is not None for name in table.upstreams
+            self._since(table, name, item.partition) is not None for name in table.upstreams
         )
 
     def appended(self, table: Table, due: Sequence[Due]) -> Inputs:
         """What came upstream since each of these partitions was built; each of them `can_continue`."""
         files = {
-            name: [file for item in due for file in self._added(table, name, item.partition) or ()]
+            name: [
+                file
+                for item in due
+                if (since := self._since(table, name, item.partition))
+                for file in since.added
+            ]
             for name in table.upstreams
         }
         return Inputs(files, frozenset(table.upstreams))
 
-    def _added(self, table: Table, name: str, partition: str) -> list[LakeFile] | None:
-        """The files that joined a partition of an upstream since it was read; None when it also lost some."""
+    def withdrawn(self, table: Table, due: Sequence[Due]) -> dict[str, dict[LakeFile, frozenset[int]]]:
+        """Upstream → the rows that no longer count since each of these partitions was built from them."""
+        found: dict[str, dict[LakeFile, frozenset[int]]] = {name: {} for name in table.upstreams}
+        for item in due:
+            for name in table.upstreams:
+                since = self._since(table, name, item.partition)
+                found[name].update(since.withdrawn if since else {})
+        return found
+
+    def _since(self, table: Table, name: str, partition: str) -> _Since | None:
+        """What came to a partition of an upstream since it was read, and what no longer counts; None when
+        files of it went.
+        """
         standing = self.overview(table.name).get(partition)
         since = str(standing.based_on.get(name, "")) if standing is not None else ""
         commits = [
@@ -138,8 +164,22 @@ class Reader:
         if any(commit.remove for commit in commits):
             return None
         in_force = {file.path for file in self.in_force(name, [partition])}
-        added = fold(commits)
-        return added if all(file.path in in_force for file in added) else None
+        newest = fold(commits)
+        if not all(file.path in in_force for file in newest):
+            return None
+        if not any(file.gone for file in newest):
+            return _Since(newest, {})
+        later = {commit.token for commit in commits}
+        earlier = [commit for commit in self._ledger.history(name, partition) if commit.token not in later]
+        read = {file.path: file for file in fold(earlier)}
+        return _Since(
+            [file for file in newest if file.path not in read],
+            {
+                file: frozenset(file.gone).difference(read[file.path].gone)
+                for file in newest
+                if file.path in read
+            },
+        )
 
     def _windows(self, name: str) -> list[str]:
         if self._catalog[name].layer is Layer.RAW:

@@ -5,10 +5,8 @@ The stream runs the same code over a micro-batch: what differs is only which fil
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,18 +14,20 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from flows.build import content
+from flows.build import content, superseded
+from flows.build.change import Change, batch_id, build_commit
 from flows.build.checks import Checks
 from flows.build.content import Unreadable
 from flows.build.inputs import Inputs, Reader, chunks, is_fed_by_landings
 from flows.build.states import planner_states
+from flows.build.superseded import Places
 from flows.deadletters import enter_unreadable
 from flows.failpoints import failpoint
 from flows.planner import REPLAYED, WHOLE, Due, Work, plan
 from flows.services import Services
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.manifest import Commit, LakeFile
-from flows.stores.publication import BuiltPartition, Publication
+from flows.stores.publication import Publication
 from flows.stores.publish import publish
 from flows.streaming.beside import not_built_yet
 from quality import CheckResult
@@ -37,6 +37,7 @@ from warehouse_ddl.files import views
 
 ROWS_AT_ONCE = 2_000_000
 """Rows of landings that a continued table reads in one go: bounds memory, not the result."""
+_NOTHING: Mapping[str, Sequence[LakeFile]] = {}
 
 
 @dataclass
@@ -129,26 +130,49 @@ class _Job:
         with self._connection() as connection:
             unreadable = content.compute(self.table, connection, self.lake, Inputs({name: files}))
             near = self.reader.within_lookback(self.table, sorted(content.partitions(connection)))
-            rewritten = content.drop_known(self.table, connection, self.lake, near)
-            for window in sorted(rewritten):
-                content.take_back_standing(self.table, connection, self.lake, window, near[window])
+            gone = superseded.drop_known(self.table, connection, self.lake, near)
+            left, rewritten = self._take_away(connection, near, gone)
             based_on: dict[str, dict[str, Any]] = {
-                window: {} for window in sorted({*content.partitions(connection), *rewritten})
+                window: {} for window in sorted({*content.partitions(connection), *left})
             }
             based_on[WHOLE] = consumed
-            self._finish(connection, based_on, adds=True, rewritten=rewritten, unreadable=unreadable)
+            self._finish(
+                connection, based_on, adds=True, left=left, rewritten=rewritten, unreadable=unreadable
+            )
 
     def _continue(self, due: Sequence[Due]) -> None:
-        """Add what came upstream since each partition was built; build anew where something was replaced."""
+        """Add what came upstream since each partition was built, and take away what was made of rows that no
+        longer count there; build anew where something was replaced.
+        """
         continued = [item for item in due if self.reader.can_continue(self.table, item)]
         if continued:
             based_on = {item.partition: dict(item.based_on) for item in continued}
+            standing = {
+                window: state.files for window, state in self.reader.states(self.table.name, based_on).items()
+            }
+            withdrawn = self.reader.withdrawn(self.table, continued)
             with self._connection() as connection:
-                inputs = self.reader.appended(self.table, continued)
-                content.compute(self.table, connection, self.lake, inputs)
-                content.keep_only(connection, list(based_on))
-                self._finish(connection, based_on, adds=True)
+                gone = superseded.find_withdrawn(self.table, connection, self.lake, withdrawn, standing)
+                if gone is None:
+                    continued = []
+                else:
+                    inputs = self.reader.appended(self.table, continued)
+                    content.compute(self.table, connection, self.lake, inputs)
+                    content.keep_only(connection, list(based_on))
+                    left, rewritten = self._take_away(connection, standing, gone)
+                    self._finish(connection, based_on, adds=True, left=left, rewritten=rewritten)
         self._replace([item for item in due if item not in continued])
+
+    def _take_away(
+        self, connection: DuckDBPyConnection, standing: Mapping[str, Sequence[LakeFile]], gone: Places
+    ) -> tuple[dict[str, list[LakeFile]], set[str]]:
+        """The files of the partitions that lose these rows, as they are then; and those partitions among them
+        whose rows were added to `fresh` because they are written anew.
+        """
+        left, crowded = superseded.without(standing, gone)
+        for window in sorted(crowded):
+            content.take_back_standing(self.table, connection, self.lake, window, left[window])
+        return left, crowded
 
     def _replace(self, due: Sequence[Due]) -> None:
         """Compute the partitions from all they read and put them in the place of what stands."""
@@ -172,7 +196,7 @@ class _Job:
     def _empty(self) -> None:
         """Take every partition's files away, so that a changed model starts from the first landing again."""
         commits = [
-            self._commit(state, {}, remove=state.files)
+            self._commit(state, {}, files=())
             for state in self.reader.states(self.table.name, self.reader.overview(self.table.name)).values()
         ]
         self._record(commits, ())
@@ -186,29 +210,39 @@ class _Job:
         based_on: Mapping[str, Mapping[str, Any]],
         *,
         adds: bool = False,
-        rewritten: frozenset[str] | set[str] = frozenset(),
+        left: Mapping[str, Sequence[LakeFile]] = _NOTHING,
+        rewritten: Collection[str] = (),
         unreadable: Sequence[Unreadable] = (),
     ) -> None:
         """Check `fresh`, write it partition by partition, and make it true.
 
-        `adds`: the rows join what stands (but in `rewritten` partitions); otherwise they take its place. The
-        entry of a partitioned table at '' holds no rows: it notes what was consumed.
+        `adds`: the rows join what stands, or what is `left` of it (but in `rewritten` partitions); otherwise
+        they take its place. The entry of a partitioned table at '' holds no rows: it notes what was consumed.
         """
         windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
         standing = self.reader.states(self.table.name, based_on)
-        joined = [window for window in windows if adds and window not in rewritten and window in standing]
-        self.checks.gate(connection, windows, [file for window in joined for file in standing[window].files])
+        joined = {
+            window: tuple(left.get(window, standing[window].files))
+            for window in windows
+            if adds and window not in rewritten and window in standing
+        }
+        self.checks.gate(connection, windows, [file for files in joined.values() for file in files])
         given = content.partitions(connection)
-        changed: list[tuple[PartitionState, LakeFile, bool]] = []
+        changed: list[Change] = []
         restored: list[PartitionState] = []
         commits: list[tuple[Commit, PartitionState]] = []
         for window in windows:
             state = standing.get(window, PartitionState(self.table.name, window))
             is_added = adds and window not in rewritten
             if is_added and window not in given:
-                commits.append(self._commit(state, based_on[window]))
+                if window in left:
+                    changed.append(Change(state, joined[window], None, True))
+                else:
+                    commits.append(self._commit(state, based_on[window]))
                 continue
-            file = content.write(self.table, connection, self.lake, window, self._batch_id(state, based_on))
+            file = content.write(
+                self.table, connection, self.lake, window, batch_id(self.work, state, based_on)
+            )
             failpoint("build.written")
             is_suspect = state.fingerprint == REPLAYED
             if (
@@ -222,10 +256,10 @@ class _Job:
                 else:
                     commits.append(self._commit(state, based_on[window]))
             else:
-                changed.append((state, file, is_added))
-        self.built.partitions += [state.partition for state, _, _ in changed]
+                changed.append(Change(state, (*joined.get(window, ()), file), file, is_added))
+        self.built.partitions += [change.state.partition for change in changed]
         self.built.unchanged += len(windows) - len(changed)
-        self.built.rows += sum(file.rows for _, file, _ in changed)
+        self.built.rows += sum(change.file.rows for change in changed if change.file is not None)
         self.built.dead_letters += len(unreadable)
         if WHOLE in based_on and self.table.partition is not None:
             marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
@@ -233,39 +267,23 @@ class _Job:
         if self.table.is_published:
             self._publish(changed, restored, based_on)
         else:
-            for state, file, is_added in changed:
-                gone = () if is_added else state.files
-                commits.append(self._commit(state, based_on[state.partition], add=(file,), remove=gone))
+            commits += [
+                self._commit(change.state, based_on[change.state.partition], files=change.files)
+                for change in changed
+            ]
         self._record(commits, unreadable)
 
     def _publish(
         self,
-        changed: Sequence[tuple[PartitionState, LakeFile, bool]],
+        changed: Sequence[Change],
         restored: Sequence[PartitionState],
         based_on: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
-        contents: list[tuple[PartitionState, tuple[LakeFile, ...], LakeFile | None]] = [
-            (state, (*state.files, file), file) if is_added else (state, (file,), None)
-            for state, file, is_added in changed
-        ]
-        contents += [(state, state.files, None) for state in restored]
-        if not contents:
+        shown = [*changed, *(Change(state, state.files) for state in restored)]
+        if not shown:
             return
-        built = [
-            BuiltPartition(
-                table=self.table.name,
-                partition=state.partition,
-                files=files,
-                added=added,
-                based_on=dict(based_on[state.partition]),
-                fingerprint=self.work.fingerprint,
-                mode="append" if added else "replace",
-                version=state.version,
-                in_full=state.fingerprint == REPLAYED,
-            )
-            for state, files, added in contents
-        ]
+        built = [change.to_publish(self.work, based_on[change.state.partition]) for change in shown]
         owed = [view.name for view in views() if self.table.name in view.upstreams]
         publication = publish(
             self.table,
@@ -300,34 +318,9 @@ class _Job:
         self.ledger.finish(self.lake, [commit for commit, _ in commits])
 
     def _commit(
-        self,
-        state: PartitionState,
-        based_on: Mapping[str, Any],
-        add: Sequence[LakeFile] = (),
-        remove: Sequence[LakeFile] = (),
+        self, state: PartitionState, based_on: Mapping[str, Any], files: Sequence[LakeFile] | None = None
     ) -> tuple[Commit, PartitionState]:
-        """Without files: the content stays, only what it is based on is noted."""
-        name = self._batch_id(state, {state.partition: based_on})
-        commit = Commit(
-            token=f"build-{self.table.name}-{state.partition}-{name}",
-            kind="build",
-            layer=self.table.layer.value,
-            table=self.table.name,
-            partition=state.partition,
-            run_id=self.run_id,
-            add=tuple(add),
-            remove=tuple(file.path for file in remove),
-            based_on=dict(based_on),
-            fingerprint=self.work.fingerprint,
-            row_count=sum(file.rows for file in add),
-        )
-        return commit, state
-
-    def _batch_id(self, state: PartitionState, based_on: Mapping[str, Mapping[str, Any]]) -> str:
-        """The same inputs on the same state give the same name: a repeated build is the same commit."""
-        inputs = [dict(based_on.get(state.partition, {})), dict(based_on.get(WHOLE, {}))]
-        text = json.dumps([state.version, self.work.fingerprint, *inputs], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return build_commit(self.work, state, based_on, self.run_id, files)
 
     @contextmanager
     def _connection(self) -> Iterator[DuckDBPyConnection]:

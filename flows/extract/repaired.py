@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from flows.extract import answer, kafka, postgres_types, rest
-from flows.extract.answer import moment
+from flows.extract.answer import moment, steps
 from transforms.change_values import FIRST_AND_END
 from transforms.contract import Column
 from transforms.entities import Postgres, Rest, SourceEntity
@@ -47,7 +47,8 @@ def of_api(entity: SourceEntity, text: bytes, received_at: datetime) -> tuple[pa
     batch = pa.record_batch([pa.array([record.id]), content, time, time], schema=rest.SCHEMA)
     if entity.read.event_time is None:
         return batch, ""
-    at = moment(record.value, entity.read.event_time) or moment(record.value, entity.read.recorded_at)
+    fields = (entity.read.event_time, entity.read.recorded_at)
+    at = next((time for field in fields if (time := moment(record.value, steps(field)))), None)
     return batch, "" if at is None else at.date().isoformat()
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from flows.extract import DeadLetter, Extract
-from flows.extract.answer import Answer, Record, moment, parse
+from flows.extract.answer import Answer, Record, moment, parse, steps
 from flows.extract.http import AnswerError, Http, RestConnection, RestError
 from flows.failpoints import failpoint
 from transforms.entities import Rest, SourceEntity
@@ -79,6 +79,7 @@ class _Reading:
             raise TypeError(f"{entity.table} is not declared with the REST protocol")
         self._entity = entity
         self._rest = entity.read
+        self._recorded_at, self._event_time = steps(entity.read.recorded_at), steps(entity.read.event_time)
         self._connection = connection
         self._name = f"{entity.source}.{entity.name}"
         self._now = now
@@ -122,39 +123,40 @@ class _Reading:
     def batches(self, extract: Extract) -> Iterator[pa.RecordBatch]:
         """Read page after page, filling `extract` beside."""
         rest = self._rest
-        windows: Counter[str] = Counter()
+        days: Counter[date | None] = Counter()
         with Http(self._name, self._connection) as http:
             pages = {"cursor": self._by_cursor, "offset": self._by_offset, "window": self._by_window}
             for window, records in pages[rest.paging](http):
                 failpoint("rest.page_read")
-                fresh = [record for record in records if self._is_fresh(record)]
-                extract.dead_letters.extend(self._dead(record) for record in fresh if record.id is None)
-                rows = [record for record in fresh if record.id is not None]
-                for record in rows:
-                    windows[self._touched(record)] += 1
+                rows: list[Record] = []
+                for record in records:
+                    recorded_at = moment(record.value, self._recorded_at)
+                    if not self._is_fresh(record, recorded_at):
+                        continue
+                    if record.id is None:
+                        extract.dead_letters.append(self._dead(record))
+                        continue
+                    rows.append(record)
+                    days[self._touched(record, recorded_at)] += 1
                 if rows:
                     yield _batch(rows, window)
-        extract.windows = dict(windows)
+        extract.windows = {day.isoformat() if day else "": count for day, count in days.items()}
         extract.positions = {"until": self._until.isoformat(), "digests": self._digests}
 
     # ------------------------------------------------------------ what is new
 
-    def _is_fresh(self, record: Record) -> bool:
-        """Whether this content was not landed by the last read or on a page before; notes it for the next
-        one.
-        """
-        place = record.place
-        was_landed = record.digest in {self._before.get(place), self._recent.get(place)}
-        self._recent.pop(place, None)
-        self._recent[place] = record.digest
-        if len(self._recent) > _REMEMBERED:
-            del self._recent[next(iter(self._recent))]
-        time = moment(record.value, self._rest.recorded_at)
+    def _is_fresh(self, record: Record, time: datetime | None) -> bool:
+        """Whether this content was not landed by the last read or on a page before; notes it for the next."""
+        place, digest, recent = record.place, record.digest, self._recent
+        was_landed = digest in (recent.pop(place, None), self._before.get(place))
+        recent[place] = digest
+        if len(recent) > _REMEMBERED:
+            del recent[next(iter(recent))]
         # Without a time nobody knows whether it is in the overlap; a bounded number of these is kept.
         if (time is None and len(self._digests) < _REMEMBERED) or (
             time is not None and time >= self._overlap
         ):
-            self._digests[place] = record.digest
+            self._digests[place] = digest
         return not was_landed
 
     def _dead(self, record: Record) -> DeadLetter:
@@ -167,14 +169,15 @@ class _Reading:
             coordinates=record.digest,
         )
 
-    def _touched(self, record: Record) -> str:
-        """The UTC day of the record's event time, else of the time the list is about; '' for the whole
+    def _touched(self, record: Record, recorded_at: datetime | None) -> date | None:
+        """The UTC day of the record's event time, else of the time the list is about; None for the whole
         entity.
         """
-        if self._rest.event_time is None:
-            return ""
-        time = moment(record.value, self._rest.event_time) or moment(record.value, self._rest.recorded_at)
-        return "" if time is None else time.date().isoformat()
+        if not self._event_time:
+            return None
+        is_same = self._event_time == self._recorded_at
+        time = recorded_at if is_same else moment(record.value, self._event_time) or recorded_at
+        return None if time is None else time.date()
 
     # ------------------------------------------------------------ one request
 
@@ -343,8 +346,8 @@ def _batch(records: list[Record], window: Window) -> pa.RecordBatch:
         [
             pa.array([record.id for record in records], pa.string()),
             pa.ExtensionArray.from_storage(pa.json_(), objects),
-            pa.array([window.start] * len(records), time),
-            pa.array([window.end] * len(records), time),
+            pa.repeat(pa.scalar(window.start, time), len(records)),
+            pa.repeat(pa.scalar(window.end, time), len(records)),
         ],
         schema=SCHEMA,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -119,6 +119,34 @@ def difference(
     changed = connection.sql(f"SELECT {listed} FROM {upserts} WHERE NOT _is_new")
     lost = connection.sql(f"SELECT * FROM {gone}")
     return Difference(new, changed, lost, count(new), count(changed), count(lost))
+
+
+def continuation(
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    table: Table,
+    added: Iterable[LakeFile],
+    lost: Mapping[LakeFile, Iterable[int]],
+) -> Difference:
+    """The same where files were added to what is published and rows at these positions no longer count.
+
+    Nothing else is read: the cost follows what is new. A key that is both lost and added has changed.
+    """
+    new = content(connection, lake, table, added)
+    key = ", ".join(map(_quoted, table.key))
+    suffix = secrets.token_hex(4)
+    upserts, gone = f"added_{suffix}", f"lost_{suffix}"
+    if not lost:
+        nothing = new.filter("false")
+        return Difference(new, nothing, nothing.project(key), count(new), 0, 0)
+    types = {column.name: column.type for column in table.columns}
+    casts = ", ".join(f"CAST({_quoted(name)} AS {types[name]}) AS {_quoted(name)}" for name in table.key)
+    connection.execute(f"CREATE TEMP TABLE {gone} AS SELECT {casts} FROM {lake.scan_at(lost)}")
+    new.create_view(upserts)
+    changed = connection.sql(f"SELECT * FROM {upserts} SEMI JOIN {gone} USING ({key})")
+    rest = connection.sql(f"SELECT * FROM {upserts} ANTI JOIN {gone} USING ({key})")
+    left = connection.sql(f"SELECT * FROM {gone} ANTI JOIN {upserts} USING ({key})")
+    return Difference(rest, changed, left, count(rest), count(changed), count(left))
 
 
 def count(relation: DuckDBPyRelation) -> int:

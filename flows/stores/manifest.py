@@ -10,9 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -39,6 +39,9 @@ class ManifestDamaged(FlowsError):
 class LakeFile:
     """One whole Parquet file. `path` is relative to the lake's root; `min`/`max` are of the partition
     column.
+
+    `gone` are the positions (from 0, ascending) of rows that no longer count; `rows` are those that do. Read
+    such a file through the lake (`Lake.read`, `lake.sql`), which leaves them out.
     """
 
     table: str
@@ -50,15 +53,24 @@ class LakeFile:
     sha256: str
     min: str | None = None
     max: str | None = None
+    gone: tuple[int, ...] = ()
+
+    def without(self, positions: Iterable[int]) -> Self:
+        """The same file with the rows at these positions no longer counting."""
+        gone = {*self.gone, *positions}
+        return replace(self, gone=tuple(sorted(gone)), rows=self.rows + len(self.gone) - len(gone))
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
+        """The fields as JSON values; `gone` only where something is."""
+        value = asdict(self)
+        gone = value.pop("gone")
+        return {**value, "gone": list(gone)} if gone else value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The file a JSON object describes; unknown fields are left out."""
-        return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        return cls(**{**known, "gone": tuple(known.get("gone", ()))})
 
 
 @dataclass(frozen=True)
@@ -67,8 +79,9 @@ class Commit:
 
     `kind`: `land` (a raw batch; `table` is the raw table), `build` (a partition of a table that lives in the
     lake alone), `publish` (a partition that PostgreSQL serves too), `compact` (the same rows in other files).
-    `add` are the files that came, `remove` the paths of those they replace. `windows` says how many rows
-    touch which window. `positions`, `based_on` and `control` are JSON values that belong to the caller.
+    `add` are the files that came, `remove` the paths of those they replace. A file that is there already is
+    named in `add` again when rows of it no longer count. `windows` says how many rows touch which window.
+    `positions`, `based_on` and `control` are JSON values that belong to the caller.
     """
 
     token: str
@@ -170,6 +183,15 @@ def read(path: Path) -> list[Commit]:
     except FileNotFoundError:
         return []
     return list(_entries(path, content[: content.rfind(b"\n") + 1]))
+
+
+def changes(
+    before: Sequence[LakeFile], after: Sequence[LakeFile]
+) -> tuple[tuple[LakeFile, ...], tuple[str, ...]]:
+    """What a commit adds and removes, that makes one content of a partition the other."""
+    paths = {file.path for file in after}
+    added = tuple(file for file in after if file not in before)
+    return added, tuple(file.path for file in before if file.path not in paths)
 
 
 def fold(commits: Iterable[Commit]) -> list[LakeFile]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from psycopg import Connection
 
-from flows.stores.manifest import Commit, LakeFile
+from flows.stores.manifest import Commit, LakeFile, changes
 from transforms.contract import Table
 
 Way = Literal["attach", "diff", "swap", "merge", "load", "equal", "none"]
@@ -27,9 +27,10 @@ Audit = Callable[[str, Mapping[str, str]], None]
 class BuiltPartition:
     """One partition as it was built into the lake and is to be published.
 
-    `files` is its whole content afterwards, `added` the one file that came where rows were only appended
-    (`mode='append'`). `version` is that of the partition state the plan was made on; None takes the current
-    one, which gives up finding out that somebody else was quicker.
+    `files` is its whole content afterwards, `added` the one file that came where rows were appended
+    (`mode='append'`): there what stood stays, but for rows that no longer count. `version` is that of the
+    partition state the plan was made on; None takes the current one, which gives up finding out that somebody
+    else was quicker.
     """
 
     table: str
@@ -56,8 +57,7 @@ class BuiltPartition:
 
     def commit(self, table: Table, version: int, previous: tuple[LakeFile, ...], run_id: str) -> Commit:
         """The ledger entry of this partition, given the files it replaces."""
-        before = {file.path for file in previous}
-        after = {file.path for file in self.files}
+        add, remove = changes(previous, self.files)
         return Commit(
             token=self.token(version),
             kind="publish",
@@ -65,8 +65,8 @@ class BuiltPartition:
             table=self.table,
             partition=self.partition,
             run_id=run_id,
-            add=tuple(file for file in self.files if file.path not in before),
-            remove=tuple(file.path for file in previous if file.path not in after),
+            add=add,
+            remove=remove,
             based_on=self.based_on,
             windows=self.windows,
             control=self.control,

@@ -49,7 +49,8 @@ class Workshop:
     ) -> str:
         """Create a table like the published one and COPY the relation into it; returns its name.
 
-        `bounds` becomes a CHECK, so that attaching need not scan and no row of another window gets in.
+        `bounds` becomes a CHECK, so that attaching need not scan and no row of another window gets in. What
+        has none is only read from and dropped again: it needs no place in the write-ahead log.
         """
         name = self.name(stem, what)
         keyed = set(relation.columns)
@@ -57,9 +58,13 @@ class Workshop:
         with self.connection.transaction():
             self.connection.execute(
                 sql.SQL(
-                    "CREATE TABLE {new} (LIKE {like} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS "
+                    "CREATE {kind} {new} (LIKE {like} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS "
                     "EXCLUDING COMMENTS) WITH (autovacuum_enabled = false)"
-                ).format(new=_unpublished(name), like=sql.Identifier(*self.parent))
+                ).format(
+                    kind=sql.SQL("UNLOGGED TABLE" if bounds is None else "TABLE"),
+                    new=_unpublished(name),
+                    like=sql.Identifier(*self.parent),
+                )
             )
             for column in self.columns:
                 if column.name not in keyed:

@@ -30,15 +30,21 @@ class Refreshed:
     blocked_by: str = ""
 
 
-def refresh(warehouse: Warehouse) -> list[Refreshed]:
+def refresh(warehouse: Warehouse, only: str | None = None) -> list[Refreshed]:
     """Refresh every view that a publish owes it, each in one transaction with the removal of its debt.
+
+    `only`: this one alone, if it is owed.
 
     Readers of the view see the old or the new and never wait. A view that somebody's lock keeps from it stays
     owed; so does everything after a crash.
     """
     done = []
     with warehouse.connect() as connection:
-        owed = connection.execute("SELECT DISTINCT view_name FROM ops.refresh_owed ORDER BY 1").fetchall()
+        owed = connection.execute(
+            "SELECT DISTINCT view_name FROM ops.refresh_owed "
+            "WHERE view_name = coalesce(%s, view_name) ORDER BY 1",
+            (only,),
+        ).fetchall()
         for (view,) in owed:
 
             def work(view: str = view) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from duckdb import DuckDBPyConnection
 
 from flows.stores import apply
-from flows.stores.difference import adapted, content, count, difference
+from flows.stores.difference import adapted, content, continuation, difference
 from flows.stores.lake import Lake
 from flows.stores.ledger import PartitionState
 from flows.stores.manifest import Commit, LakeFile
@@ -90,21 +91,22 @@ def load_difference(
         return True
     table = shop.table
     first = steps[0]
-    if all(_only_added(step) for step in steps):
-        new = content(session, lake, table, [file for step in steps for file in step.commit.add])
-        first.changes = apply.Changes(new_rows=count(new))
-        first.changes.new = shop.load(stem, "new", new)
-        return True
-    pairs = [
-        (
-            adapted(session, lake, table, _published_files(step)),
-            content(session, lake, table, step.built.files),
-        )
-        for step in steps
-    ]
-    found = difference(session, table, pairs)
+    is_continued = all(_is_continued(step) for step in steps)
+    if is_continued:
+        added = [step.built.added for step in steps if step.built.added is not None]
+        found = continuation(session, lake, table, added, _lost(steps))
+    else:
+        pairs = [
+            (
+                adapted(session, lake, table, _published_files(step)),
+                content(session, lake, table, step.built.files),
+            )
+            for step in steps
+        ]
+        found = difference(session, table, pairs)
     rows = sum(step.commit.row_count for step in steps)
-    if table.is_partitioned_in_postgres and not is_forced and found.rows > max(SWAP_ROWS, SWAP_SHARE * rows):
+    is_large = found.rows > max(SWAP_ROWS, SWAP_SHARE * rows)
+    if table.is_partitioned_in_postgres and is_large and not is_forced and not is_continued:
         return False
     first.changes = changes = apply.Changes(found.new_rows, found.changed_rows, found.gone_rows)
     if found.new_rows:
@@ -120,6 +122,18 @@ def _published_files(step: Step) -> tuple[LakeFile, ...]:
     return step.state.files if step.state.published_at is not None else ()
 
 
-def _only_added(step: Step) -> bool:
-    is_appended = step.built.mode == "append" and step.built.added is not None
-    return is_appended and step.state.published_at is not None and not step.commit.remove
+def _is_continued(step: Step) -> bool:
+    """Whether all that stood stays, but for rows that no longer count."""
+    is_appended = step.built.mode == "append" and step.state.published_at is not None
+    return is_appended and not step.commit.remove
+
+
+def _lost(steps: Sequence[Step]) -> dict[LakeFile, list[int]]:
+    """The rows that counted in what is published and no longer do, by their positions in their files."""
+    before = {file.path: file for step in steps for file in step.state.files}
+    return {
+        file: sorted({*file.gone}.difference(before[file.path].gone))
+        for step in steps
+        for file in step.commit.add
+        if file.path in before
+    }

@@ -81,7 +81,7 @@ def _check_and_publish(services: Services, file: LakeFile, users: LakeFile) -> f
     settle(services.settings.require("warehouse_dsn"))
     with stopwatch() as elapsed:
         references = {
-            "dim_users": guard.reference_relation(services.lake.paths([users]), registry.table("dim_users"))
+            "dim_users": guard.reference_relation(services.lake, [users], registry.table("dim_users"))
         }
         with engine.connect(memory_limit=services.settings.memory_limit) as connection:
             path = engine.text_literal(str(path_of(services.lake, file)))

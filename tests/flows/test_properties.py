@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
+from flows.build import superseded
 from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -194,9 +195,14 @@ def _delivered(
     return found
 
 
+def _files(services: Services, name: str) -> list[LakeFile]:
+    with services.ledger() as ledger:
+        return [file for state in ledger.states([name]).values() for file in state.files]
+
+
 def _rows(services: Services, name: str) -> list[tuple[Any, ...]]:
-    with services.ledger() as ledger, duckdb.connect() as connection:
-        files = [file for state in ledger.states([name]).values() for file in state.files]
+    files = _files(services, name)
+    with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         return services.lake.read(connection, files).order("all").fetchall() if files else []
 
@@ -232,6 +238,45 @@ def test_what_is_published_of_events_cut_into_any_batches_is_the_same(
     warehouses: Warehouses, messages: list[Sent]
 ) -> None:
     _cut_changes_nothing(warehouses, messages, [STAGED, "dim_users", FACTS, "mart_daily_metrics"])
+
+
+@pytest.mark.full
+@settings(ANY_CUT, max_examples=12)
+@given(messages=st.lists(SENT, min_size=2, max_size=20))
+def test_days_that_lose_many_events_are_written_anew_and_hold_the_same(
+    warehouses: Warehouses, messages: list[Sent]
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(superseded, "MAX_GONE", 0)
+        _cut_changes_nothing(warehouses, messages, [STAGED, "dim_users", FACTS, "mart_daily_metrics"])
+
+
+def test_a_late_copy_that_counts_leaves_the_files_of_the_days_as_they_are(warehouses: Warehouses) -> None:
+    def sent(batch: int, partition: int, event: int, day: int) -> Sent:
+        return Sent(batch, partition, event, day, 43_200, 1)
+
+    place = warehouses.place(STAGED, "dim_users", FACTS)
+    services = kill_child.services(place)
+    _land(services, 0, [(0, sent(0, 2, 1, 1)), (1, sent(0, 2, 2, 1))])
+    kill_child.build_all(services, place, "run-0")
+    before = {name: _files(services, name) for name in (STAGED, FACTS)}
+
+    # A copy from a lower partition, of another day, comes after it.
+    _land(services, 1, [(0, sent(1, 0, 1, 2))])
+    kill_child.build_all(services, place, "run-1")
+
+    for name, files in before.items():
+        after = {file.path: file for file in _files(services, name)}
+        assert {file.path for file in files} <= after.keys(), name
+        assert sum(len(after[file.path].gone) for file in files) == 1, name
+        assert sum(file.rows for file in after.values()) == 2, name
+    with psycopg.connect(place.warehouse_dsn) as connection:
+        found = connection.execute(
+            "select event_time::date::text, kafka_partition from analytics.fct_events order by 1"
+        ).fetchall()
+    assert found == [("2025-11-01", 0), ("2025-11-02", 2)]
+    services.lake.close()
+    warehouses.drop(place)
 
 
 # ------------------------------------------------------------------------------------ ledger and manifest

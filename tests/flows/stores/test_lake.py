@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from flows.stores import manifest
 from flows.stores.lake import Commit, DamagedFile, Lake, LakeError, LakeFile, encode_value
-from flows.stores.manifest import ManifestDamaged
+from flows.stores.manifest import ManifestDamaged, fold
 
 TABLE = pa.table({"at": pa.array([1, 2, 3], pa.timestamp("us", "UTC")), "v": ["a", "b", "c"]})
 
@@ -37,6 +38,22 @@ def test_a_file_is_what_its_entry_says(lake: Lake) -> None:
     assert (file.rows, file.min) == (3, "1970-01-01 00:00:00.000001+00:00")
     with duckdb.connect() as connection:
         assert lake.read(connection, [file]).columns == ["at", "v"]
+
+
+def test_rows_that_no_longer_count_stay_in_their_file_and_are_not_read(lake: Lake) -> None:
+    file, other = _write(lake), _write(lake, batch="b2")
+    left = file.without([1]).without([1, 2])
+
+    assert (left.rows, left.gone, left.sha256) == (1, (1, 2), file.sha256)
+    assert LakeFile.from_json(json.loads(json.dumps(left.as_json()))) == left
+    assert "gone" not in file.as_json()
+    with duckdb.connect() as connection:
+        assert lake.read(connection, [left]).project("v").fetchall() == [("a",)]
+        assert sorted(lake.read(connection, [other, left]).project("v").fetchall()) == [
+            ("a",), ("a",), ("b",), ("c",),
+        ]  # fmt: skip
+        assert connection.sql(f"select v from {lake.scan_at({left: [2]})}").fetchall() == [("c",)]
+    assert fold([_commit("t1", file, other), _commit("t2", left)]) == [left, other]
 
 
 def test_a_source_that_fails_midway_leaves_nothing(lake: Lake) -> None:

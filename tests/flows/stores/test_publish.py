@@ -64,6 +64,30 @@ def test_appended_rows_are_only_inserted(dsn: str, warehouse: Warehouse, lake: L
     assert len(rows(dsn, "fct_visits")) == 1010
 
 
+def test_rows_that_no_longer_count_are_taken_away_beside_what_is_appended(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    warehouse = Warehouse(any_dsn)
+    first = built(lake, EVENTS, DAY, visits(DAY, 1000), batch="b1")
+    publish(EVENTS, [first], warehouse=warehouse, lake=lake)
+    # The rows 3 and 4 count no more; of row 4 another version comes.
+    left = [file.without([3, 4]) for file in first.files]
+    other = f"SELECT * REPLACE ('other' AS page) FROM ({visits(DAY, 1, first=4)})"
+    other += f" UNION ALL {visits(DAY, 9, first=2000)}"
+    more = built(lake, EVENTS, DAY, other, batch="b2", before=left)
+
+    done = publish(EVENTS, [more], warehouse=warehouse, lake=lake)
+
+    assert (done.inserted, done.updated, done.deleted) == (9, 1, 1)
+    found = {row[0]: row for row in rows(any_dsn, "fct_visits")}
+    assert len(found) == 1008
+    assert (3 in found, found[4][3]) == (False, "other")
+    with warehouse.connect() as connection:
+        state = Ledger(connection).states([EVENTS.name])[(EVENTS.name, DAY)]
+    assert state.files == more.files
+    assert state.row_count == 1008
+    assert tidy(any_dsn, lake) == {"repaired": [], "dropped": [], "swept": [], "left": []}
+
+
 def test_a_rebuild_is_swapped(any_dsn: str, lake: Lake) -> None:
     create(any_dsn, EVENTS)
     warehouse = Warehouse(any_dsn)

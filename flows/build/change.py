@@ -1,0 +1,74 @@
+"""A partition whose content becomes another, as a commit of the lake and as what is published of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flows.planner import REPLAYED, WHOLE, Work
+from flows.stores.ledger import PartitionState
+from flows.stores.manifest import Commit, LakeFile, changes
+from flows.stores.publication import BuiltPartition
+
+
+@dataclass(frozen=True)
+class Change:
+    """`files` is all the content from then on, `file` the one of them that was written, if any was.
+
+    `is_added`: what stood stays among `files`, but for rows that no longer count.
+    """
+
+    state: PartitionState
+    files: tuple[LakeFile, ...]
+    file: LakeFile | None = None
+    is_added: bool = False
+
+    def to_publish(self, work: Work, based_on: Mapping[str, Any]) -> BuiltPartition:
+        """What `publish` is given of it."""
+        return BuiltPartition(
+            table=work.table.name,
+            partition=self.state.partition,
+            files=self.files,
+            added=self.file if self.is_added else None,
+            based_on=dict(based_on),
+            fingerprint=work.fingerprint,
+            mode="append" if self.is_added else "replace",
+            version=self.state.version,
+            in_full=self.state.fingerprint == REPLAYED,
+        )
+
+
+def build_commit(
+    work: Work,
+    state: PartitionState,
+    based_on: Mapping[str, Any],
+    run_id: str,
+    files: Sequence[LakeFile] | None = None,
+) -> tuple[Commit, PartitionState]:
+    """`files` is the content from then on; None: it stays, only what it is based on is noted."""
+    table = work.table
+    add, remove = changes(state.files, state.files if files is None else files)
+    commit = Commit(
+        token=f"build-{table.name}-{state.partition}-{batch_id(work, state, {state.partition: based_on})}",
+        kind="build",
+        layer=table.layer.value,
+        table=table.name,
+        partition=state.partition,
+        run_id=run_id,
+        add=add,
+        remove=remove,
+        based_on=dict(based_on),
+        fingerprint=work.fingerprint,
+        row_count=sum(file.rows for file in add),
+    )
+    return commit, state
+
+
+def batch_id(work: Work, state: PartitionState, based_on: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same inputs on the same state give the same name: a repeated build is the same commit."""
+    inputs = [dict(based_on.get(state.partition, {})), dict(based_on.get(WHOLE, {}))]
+    text = json.dumps([state.version, work.fingerprint, *inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
