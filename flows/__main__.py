@@ -51,7 +51,13 @@ def parser() -> argparse.ArgumentParser:
     backfill.set_defaults(command=_verb("flows.commands:backfill"))
 
     rebuild = verbs.add_parser("rebuild", help="make tables right again whatever stands in them, from raw")
-    rebuild.add_argument("table", nargs="+", help="this table; TABLE+ with what depends on it")
+    rebuild.add_argument("table", nargs="*", help="this table; TABLE+ with what depends on it")
+    rebuild.add_argument(
+        "--as-of",
+        metavar="TIME|LSN",
+        help="as it was then, in a schema of its own, from the lake alone; without TABLE all tables",
+    )
+    rebuild.add_argument("--into", metavar="SCHEMA", help="name of that schema")
     rebuild.set_defaults(command=_verb("flows.commands:rebuild"))
 
     replay = verbs.add_parser("replay", help="rebuild what records of a topic touch, from raw or the broker")

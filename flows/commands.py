@@ -129,6 +129,14 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def rebuild(arguments: argparse.Namespace) -> int:
     """`python -m flows rebuild`."""
+    if arguments.as_of:
+        from flows.as_of import command as as_of
+
+        return as_of(arguments)
+    if arguments.into or not arguments.table:
+        from flows.errors import FlowsError
+
+        raise FlowsError("rebuild needs the names of the tables to make right, or --as-of with a moment.")
     ensure_services()
     from flows.backfill import rebuild as flow
 

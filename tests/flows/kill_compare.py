@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +13,12 @@ import psycopg
 
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
-from flows.stores.manifest import fold
+from flows.stores.manifest import LakeFile, fold
 from tests.flows.kill_child import Place
 from transforms import registry
 from transforms.contract import Layer
 from warehouse_ddl.files import views
 
-_STORED = "select * from read_parquet(?, union_by_name = true, hive_partitioning = false)"
 _LOCKS = (
     "select 1 from pg_locks where locktype = 'advisory' "
     "and database = (select oid from pg_database where datname = current_database())"
@@ -39,8 +39,8 @@ class Seen:
     leaves: list[str]
     dead_letters: list[tuple[Any, ...]]
     positions: list[tuple[Any, ...]]
-    staging: dict[str, list[str]]
-    """Table → the absolute paths of the files in force."""
+    staging: dict[str, str]
+    """Table → what stands after FROM for the rows that count; empty where there is no file."""
 
 
 def seen(place: Place) -> Seen:
@@ -60,8 +60,8 @@ def seen(place: Place) -> Seen:
         }
         ledger = Ledger(connection)
         staging = {
-            table.name: lake.paths(
-                file for (_, _), state in ledger.states([table.name]).items() for file in state.files
+            table.name: _scan(
+                lake, [file for state in ledger.states([table.name]).values() for file in state.files]
             )
             for table in registry.build_order()
             if table.layer is Layer.STAGING
@@ -82,6 +82,11 @@ def seen(place: Place) -> Seen:
             positions=connection.execute(_POSITIONS).fetchall(),
             staging=staging,
         )
+
+
+def _scan(lake: Lake, files: Iterable[LakeFile]) -> str:
+    wanted = list(files)
+    return lake.scan(wanted) if wanted else ""
 
 
 def _assert_tidy(connection: psycopg.Connection[Any], lake: Lake) -> None:
@@ -136,14 +141,14 @@ def differences(unharmed: Seen, harmed: Seen) -> list[str]:
         if getattr(unharmed, what) != getattr(harmed, what):
             found.append(f"{what}: {getattr(harmed, what)}, not {getattr(unharmed, what)}"[:1000])
     with duckdb.connect() as connection:
-        for name, paths in unharmed.staging.items():
-            others = harmed.staging[name]
-            if not paths or not others:
-                if paths != others:
-                    found.append(f"{name}: files {others}, not {paths}")
+        for name, theirs in unharmed.staging.items():
+            ours = harmed.staging[name]
+            if not ours or not theirs:
+                if ours != theirs:
+                    found.append(f"{name}: {ours or 'no file'}, not {theirs or 'no file'}")
                 continue
-            for side, files in (("ours", others), ("theirs", paths)):
-                connection.execute(f"create or replace temp table {side} as {_STORED}", [files])
+            for side, stored in (("ours", ours), ("theirs", theirs)):
+                connection.execute(f"create or replace temp table {side} as from {stored}")
             for one, other in (("ours", "theirs"), ("theirs", "ours")):
                 rows_left = connection.execute(
                     f"select * from {one} except all select * from {other} limit 3"

@@ -1,0 +1,235 @@
+"""The warehouse as it was, from the lake: `python -m flows rebuild --as-of TIME|LSN [--into SCHEMA]`.
+
+A row of raw counts if it was there then: a change told by the application's database from its commit on, any
+other record from when it was landed. Of these rows the models of today make every table, outside PostgreSQL,
+and the tables appear together in a schema of their own. What is published is not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection, sql
+
+from flows.durations import parse_bound
+from flows.errors import FlowsError
+from flows.progress import Progress
+from flows.services import Services
+from flows.stores.manifest import fold
+from transforms import changes, engine, registry
+from transforms.contract import Layer, Table, Write
+from warehouse_ddl.statements import PUBLISHED, UNPUBLISHED, comment_ddl, index_ddl, quoted, table_ddl
+
+_MARK = "The warehouse as it was"
+_OURS = {PUBLISHED, UNPUBLISHED, "ops", "public", "information_schema"}
+_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
+
+
+class AsOfError(FlowsError):
+    """The moment, the schema or a table of a rebuild can't be what was asked for."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in the past: a time (UTC), or a place in the log of the application's database."""
+
+    text: str
+    at: datetime | None = None
+    lsn: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Moment:
+        """From `2025-11-07T10:15` (UTC unless it says otherwise) or `16/B374D848`. Raises AsOfError."""
+        if _LSN.fullmatch(text):
+            high, _, low = text.partition("/")
+            return cls(text, lsn=(int(high, 16) << 32) + int(low, 16))
+        try:
+            return cls(text, at=parse_bound(text))
+        except ValueError:
+            raise AsOfError(
+                f"'{text}' is no moment; write a time like 2025-11-07T10:15 (UTC) or an LSN like 16/B374D848."
+            ) from None
+
+    @property
+    def schema(self) -> str:
+        """The name of its schema when none is given."""
+        stamp = f"{self.at.astimezone(UTC):%Y%m%dT%H%M%S}" if self.at else self.text.replace("/", "_")
+        return f"as_of_{stamp}".lower()
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What was made: published table → rows."""
+
+    schema: str
+    rows: dict[str, int]
+
+
+def rebuild(
+    services: Services, moment: Moment, into: str, names: Sequence[str], progress: Progress
+) -> Rebuilt:
+    """Make tables (all published ones if no `names`) as they were at `moment`, in the schema `into`.
+
+    1. Every table that is needed is computed from raw in DuckDB, which spills to the lake's folder.
+    2. The published ones are copied into a schema that nobody knows yet, indexed and described.
+    3. In one transaction it takes the place of `into`.
+
+    A crash leaves what stood in `into`. Only what an earlier rebuild made is ever replaced. Raises AsOfError
+    for a schema that is somebody else's, and where the lake holds nothing that old.
+    """
+    wanted = _wanted(names)
+    spill = services.lake.root / ".spill"
+    making = f"{into[:50]}_{secrets.token_hex(4)}"
+    rows: dict[str, int] = {}
+    with (
+        services.warehouse.connect() as connection,
+        closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
+    ):
+        _refuse(connection, into)
+        past = _Past(services, session, moment)
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(making)))
+        try:
+            for table in registry.build_order():
+                if table.name not in wanted:
+                    continue
+                relation = past.compute(table)
+                if table.is_published:
+                    rows[table.name] = _stand_up(services, connection, table, making, relation)
+                    progress.say("as of", f"{table.name}: {rows[table.name]:,} rows")
+            with connection.transaction():
+                connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(into)))
+                connection.execute(
+                    sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (making, into)))
+                )
+                comment = (
+                    f"{_MARK} at {moment.text}; made from the lake by `python -m flows rebuild --as-of`."
+                )
+                connection.execute(
+                    sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(into), sql.Literal(comment))
+                )
+                connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO reader").format(sql.Identifier(into)))
+                connection.execute(
+                    sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO reader").format(sql.Identifier(into))
+                )
+        finally:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(making)))
+    return Rebuilt(into, rows)
+
+
+class _Past:
+    """Raw as it was, and what the models make of it, in one DuckDB session."""
+
+    def __init__(self, services: Services, session: DuckDBPyConnection, moment: Moment) -> None:
+        self._lake = services.lake
+        self._session = session
+        self._moment = moment
+        self._raw = {
+            table.name: self._rows(table) for table in registry.tables().values() if table.layer is Layer.RAW
+        }
+        self._at = moment.at or self._time_of(moment)
+
+    def compute(self, table: Table) -> DuckDBPyRelation:
+        """A model's rows; they stay in a temporary table for those that read it."""
+        inputs: dict[str, Any] = {
+            name: self._then(name) if name in self._raw else self._session.table(name)
+            for name in table.upstreams
+        }
+        engine.run(table, self._session, inputs).create(table.name)
+        return self._session.table(table.name)
+
+    def _rows(self, table: Table) -> DuckDBPyRelation | None:
+        """All that raw has, by the manifests alone: the ledger may be lost."""
+        files = fold(self._lake.manifest(table.layer, table.name))
+        return self._lake.read(self._session, files) if files else None
+
+    def _then(self, name: str) -> DuckDBPyRelation | None:
+        rows = self._raw[name]
+        if rows is None:
+            return None
+        if not changes.is_of_changes(rows.columns):
+            return rows.filter(f"_landed_at <= {self._literal}")
+        place, last = "_changed_at", self._literal
+        if self._moment.lsn is not None:
+            place, last = "_commit_lsn", str(self._moment.lsn)
+        return rows.filter(
+            f"case when {place} is null then _landed_at <= {self._literal} else {place} <= {last} end"
+        )
+
+    def _time_of(self, moment: Moment) -> datetime:
+        """When a place of the log as late as this was landed: the other sources have no log."""
+        told: list[datetime | None] = [
+            rows.filter(f"_commit_lsn <= {moment.lsn}").aggregate("max(_landed_at)").fetchall()[0][0]
+            for rows in self._raw.values()
+            if rows is not None and changes.is_of_changes(rows.columns)
+        ]
+        if not (found := [at for at in told if at is not None]):
+            raise AsOfError(
+                f"The lake holds no change as old as LSN {moment.text}: name a time, or a later place. "
+                "`_commit_lsn` of the raw tables says which there are."
+            )
+        return max(found)
+
+    @property
+    def _literal(self) -> str:
+        return f"timestamptz '{self._at.astimezone(UTC).isoformat(sep=' ')}'"
+
+
+def _wanted(names: Sequence[str]) -> set[str]:
+    """The models to be computed: what was asked for, and all it is made of."""
+    if not names:
+        return {table.name for table in registry.build_order()}
+    return set(registry.select([f"+{name.lstrip('+')}" for name in names]))
+
+
+def _refuse(connection: Connection[Any], into: str) -> None:
+    """Only a schema that is not there, or that a rebuild made, may be replaced."""
+    row = connection.execute(
+        "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s", (into,)
+    ).fetchone()
+    if (
+        into in _OURS
+        or into.startswith("pg_")
+        or (row is not None and not str(row[0] or "").startswith(_MARK))
+    ):
+        raise AsOfError(
+            f"Schema {into} is not one that a rebuild made, and is left alone: name another one with --into."
+        )
+
+
+def _stand_up(
+    services: Services, connection: Connection[Any], table: Table, schema: str, rows: DuckDBPyRelation
+) -> int:
+    """One plain table, whatever its partitions are where it is published."""
+    plain = replace(table, write=Write.MERGE)
+    for statement in table_ddl(plain, schema):
+        connection.execute(statement.encode())
+    columns = services.warehouse.columns(connection, schema, table.name)
+    count = services.warehouse.copy(schema, table.name, columns, rows)
+    for statement in (*index_ddl(plain, schema), *comment_ddl(plain, schema=schema)):
+        connection.execute(statement.encode())
+    connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table.name)))
+    return count
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows rebuild --as-of`."""
+    from flows.services import open_services
+
+    moment = Moment.parse(arguments.as_of)
+    services = open_services()
+    with services.lake, Progress("as of") as progress:
+        done = rebuild(services, moment, arguments.into or moment.schema, arguments.table, progress)
+    total, first, schema = sum(done.rows.values()), next(iter(done.rows), "…"), quoted(done.schema)
+    print(
+        f"{total:,} rows of {len(done.rows)} tables as of {moment.text} are in schema {schema} "
+        f"(select * from {schema}.{first}); `drop schema {schema} cascade` removes them."
+    )
+    return 0

@@ -1,0 +1,56 @@
+"""`python -m flows rebuild --as-of`: the warehouse of a past moment, from the lake alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.as_of import AsOfError, Moment
+from tests.flows.company import Company, Place
+from tests.flows.sandbox import truth
+
+
+def _content(place: Place, schema: str) -> dict[str, str]:
+    query = "select md5(string_agg(t.*::text, '|' order by t.*::text)) from {}.{} t"
+    return {name: str(place.value(query.format(schema, name))) for name in truth.MEASURES}
+
+
+@pytest.mark.full
+def test_the_warehouse_of_yesterday_is_what_a_copy_taken_then_holds(company: Company) -> None:
+    place = company.copy()
+    then = place.value("select max(landed_at) from ops.ledger")
+    before = _content(place, "analytics")
+    company.advance(days=1)
+    assert place.run().code == 0
+    now = _content(place, "analytics")
+    assert now != before
+
+    done = place.run("rebuild", "--as-of", then.isoformat(), "--into", "past")
+
+    assert done.code == 0, done.said
+    assert "are in schema past" in done.out
+    assert _content(place, "past") == before
+    assert _content(place, "analytics") == now
+    again = place.run("rebuild", "--as-of", then.isoformat(), "--into", "past", "fct_orders")
+    assert again.code == 0, again.said
+    assert place.rows("select tablename from pg_tables where schemaname = 'past'") == [("fct_orders",)]
+
+
+def test_a_schema_that_is_somebody_elses_is_left_alone(company: Company) -> None:
+    place = company.copy()
+    place.rows("create schema mine")
+    for schema in ("analytics", "ops", "public", "mine"):
+        done = place.run("rebuild", "--as-of", "2025-10-01", "--into", schema, "dim_date")
+        assert done.code == 2
+        assert f"Schema {schema} is not one that a rebuild made" in done.err
+
+
+@pytest.mark.parametrize("text", ["yesterday", "", "16/", "2025-13-01"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(AsOfError, match="is no moment"):
+        Moment.parse(text)
+
+
+def test_a_rebuild_without_tables_or_a_moment_says_what_it_needs(company: Company) -> None:
+    done = company.copy().run("rebuild")
+    assert done.code == 2
+    assert "needs the names of the tables" in done.err
