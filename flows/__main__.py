@@ -82,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("table", nargs="*", help="only these tables")
     check.add_argument("--all-history", action="store_true", help="the scheduled rules too")
     check.add_argument("--stream", action="store_true", help="what the stream wrote, against the batch")
+    check.add_argument(
+        "--source", action="store_true", help="the application's tables against the lake, key by key"
+    )
     check.set_defaults(command=_verb("flows.check:command"))
 
     doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")

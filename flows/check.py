@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import quality
 from flows.build import guard
+from flows.check_source import compare
 from flows.services import Services, open_services
 from flows.stores.warehouse import readable_errors
 from flows.streaming.keeper import keep_once
@@ -17,6 +19,8 @@ from transforms import registry
 def command(arguments: argparse.Namespace) -> int:
     """Check, record in ops.check_result, print."""
     services = open_services()
+    if arguments.source:
+        return _source(services, arguments.table)
     if arguments.stream:
         return _stream(services)
     names = registry.select(arguments.table) if arguments.table else None
@@ -30,6 +34,16 @@ def command(arguments: argparse.Namespace) -> int:
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
     print(quality.render(results))
     return 1 if any(result.is_failure for result in results) else 0
+
+
+def _source(services: Services, names: Sequence[str]) -> int:
+    """`python -m flows check --source`: the application's tables beside the lake's, key by key."""
+    all_equal = True
+    with services.lake:
+        for compared in compare(services, names):
+            print(compared.line(), flush=True)
+            all_equal &= compared.is_equal
+    return 0 if all_equal else 1
 
 
 def _stream(services: Services) -> int:

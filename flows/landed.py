@@ -10,10 +10,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.extract import Extract
+from flows.stores.lake import Lake
 from flows.stores.ledger_rows import Position
+from flows.stores.manifest import LakeFile
+from transforms import changes
 from transforms.entities import Kafka, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
@@ -103,6 +106,19 @@ def portions_of(
 
     while waiting is not None:
         yield pa.RecordBatchReader.from_batches(landed_schema(extract.schema), portion())
+
+
+def rows_landed(
+    connection: DuckDBPyConnection, lake: Lake, entity: SourceEntity, files: Sequence[LakeFile]
+) -> DuckDBPyRelation | None:
+    """The rows of raw files of a database's table as models see them, read or told; None without a file."""
+    if not files:
+        return None
+    raw = lake.read(connection, files)
+    if not changes.is_of_changes(raw.columns):
+        return raw
+    raw.create_view("raw_records", replace=True)
+    return connection.sql(changes.typed(entity, "from raw_records", raw.columns))
 
 
 def rows_by_window(

@@ -33,6 +33,7 @@ from flows.landed import (
     landing_time,
     portions_of,
     rows_by_window,
+    rows_landed,
     spans_without_records,
 )
 from flows.services import Services
@@ -205,19 +206,18 @@ class _Landing:
 
     def _landed(self, connection: DuckDBPyConnection, since: datetime | None) -> DuckDBPyRelation | None:
         """The rows of the landings since a time, as a model sees them."""
-        raw = self._raw(connection, since)
-        if raw is None or not changes.is_of_changes(raw.columns):
-            return raw
-        raw.create_view("raw_records", replace=True)
-        return connection.sql(changes.typed(self.entity, "from raw_records", raw.columns))
+        return rows_landed(connection, self.lake, self.entity, self._files(since))
 
-    def _raw(self, connection: DuckDBPyConnection, since: datetime | None = None) -> DuckDBPyRelation | None:
-        files = [
+    def _raw(self, connection: DuckDBPyConnection) -> DuckDBPyRelation | None:
+        files = self._files(None)
+        return self.lake.read(connection, files) if files else None
+
+    def _files(self, since: datetime | None) -> list[LakeFile]:
+        return [
             file
             for file in self.ledger.files(self.entity.table)
             if since is None or file.max is None or datetime.fromisoformat(file.max) >= since
         ]
-        return self.lake.read(connection, files) if files else None
 
     # --------------------------------------------------------------------------------------------- writing
 

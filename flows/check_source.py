@@ -1,0 +1,257 @@
+"""`python -m flows check --source [TABLE …]`: the application's tables beside the lake's, key by key.
+
+Both sides hash each row as text and add the hashes up by the first digits of the key's hash. Only what
+differs there is looked at by key: equal tables cost a scan on each side and a few thousand numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+from duckdb import DuckDBPyConnection
+from psycopg import sql
+
+from flows.extract import postgres_types
+from flows.extract.postgres_session import Snapshot
+from flows.extract.postgres_types import SourceColumn
+from flows.landed import rows_landed
+from flows.landing import land
+from flows.services import Services
+from transforms import engine, registry
+from transforms.contract import ContractError
+from transforms.engine import quoted
+from transforms.entities import Postgres, SourceEntity
+
+ROUNDS = 5
+"""So often a difference is looked at again: the application may have changed a row after it was landed."""
+_PAUSE_SECONDS = 1.0
+_SHOWN = 5
+_NULL, _NEXT = "\x1e", "\x1f"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One table on both sides: rows at the source, and the keys of those that differ."""
+
+    entity: SourceEntity
+    rows: int
+    only_there: Sequence[str] = ()
+    only_here: Sequence[str] = ()
+    other_values: Sequence[str] = ()
+    left_out: Sequence[str] = field(default=())
+    """Columns that have no text both sides agree on: floating point numbers."""
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether every key has the same values on both sides."""
+        return not (self.only_there or self.only_here or self.other_values)
+
+    def line(self) -> str:
+        """For people."""
+        name = f"{self.entity.source}.{self.entity.name}"
+        beside = f" (without {', '.join(self.left_out)})" if self.left_out else ""
+        if self.is_equal:
+            return f"{name}: {self.rows:,} rows, equal{beside}"
+        found = [
+            f"{len(keys):,} {what} ({', '.join(keys[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
+            for what, keys in (
+                ("only at the source", self.only_there),
+                ("only in the lake", self.only_here),
+                ("with other values", self.other_values),
+            )
+            if keys
+        ]
+        assert isinstance(self.entity.read, Postgres)
+        cure = {
+            "cdc": f"python -m flows cdc resnapshot {self.entity.read.table}",
+            "incremental": f"what changes a row there has to move its {self.entity.read.cursor}, "
+            "or declare the table as cdc or snapshot",
+            "snapshot": "python -m flows",
+        }[self.entity.read.mode]
+        return f"{name}: {'; '.join(found)}: {cure}"
+
+
+def compare(services: Services, names: Sequence[str]) -> Iterator[Compared]:
+    """Each table of the application (all if no `names`) beside the rows that models read of it.
+
+    What the source has to say is landed first, and again while something differs: both sides are then at one
+    position. Rows that can't be held are dead letters and left out. Raises SourceError, ContractError.
+    """
+    for entity in _chosen(names):
+        for number in range(ROUNDS):
+            if number:
+                time.sleep(_PAUSE_SECONDS)
+            land(services, entity, "check")
+            found = _compare(services, entity)
+            if found.is_equal:
+                break
+        yield found
+
+
+def _chosen(names: Sequence[str]) -> list[SourceEntity]:
+    every = [entity for entity in registry.entities() if isinstance(entity.read, Postgres)]
+    known = {name: entity for entity in every for name in (entity.name, entity.table)}
+    if unknown := sorted(set(names) - known.keys()):
+        raise ContractError(
+            f"The application has no table {unknown[0]}; there are {', '.join(e.name for e in every)}."
+        )
+    return [known[name] for name in names] if names else every
+
+
+def _compare(services: Services, entity: SourceEntity) -> Compared:
+    assert isinstance(entity.read, Postgres)
+    table = sql.Identifier(entity.read.schema, entity.read.table)
+    name = f"{entity.source}.{entity.name}"
+    spill = services.lake.root / ".spill"
+    with (
+        services.ledger() as ledger,
+        Snapshot(services.settings.require("app_dsn"), name, table) as snapshot,
+        closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
+    ):
+        declared = {column.name for column in entity.columns}
+        columns = [column for column in snapshot.columns() if column.name in declared]
+        hashed = [column for column in columns if column.duckdb_type not in ("DOUBLE", "FLOAT")]
+        rows = rows_landed(session, services.lake, entity, ledger.files(entity.table))
+        if rows is not None:
+            rows.create_view("landed")
+        _take_here(session, entity, hashed, is_empty=rows is None)
+        there = _There(snapshot, entity, table, hashed, postgres_types.problem(columns, entity.key))
+        sums = there.sums()
+        ours = {row[0]: row[1:] for row in session.execute(_SUMS).fetchall()}
+        differing = sorted(bucket for bucket in {*sums, *ours} if sums.get(bucket) != ours.get(bucket))
+        left_out = [column.name for column in columns if column not in hashed]
+        equal = Compared(entity, sum(count for count, _ in sums.values()), left_out=left_out)
+        return _by_key(session, there, equal, differing) if differing else equal
+
+
+def _by_key(session: DuckDBPyConnection, there: _There, equal: Compared, buckets: Sequence[int]) -> Compared:
+    theirs = there.rows(buckets)
+    found = session.execute(
+        "select key, digest from here where list_contains(?, bucket)", [list(buckets)]
+    ).fetchall()
+    ours = dict(found)
+    return replace(
+        equal,
+        only_there=_shown(theirs.keys() - ours.keys()),
+        only_here=_shown(ours.keys() - theirs.keys()),
+        other_values=_shown(key for key in theirs.keys() & ours.keys() if theirs[key] != ours[key]),
+    )
+
+
+# ------------------------------------------------------------------------------------- one text, two dialects
+
+_BUCKET, _DIGEST = 3, 15
+"""Hexadecimal digits of a key's hash that name its bucket, and of a row's that are added up."""
+_SUMS = "select bucket, count(*), sum(digest)::hugeint from here group by 1"
+
+
+def _take_here(
+    session: DuckDBPyConnection, entity: SourceEntity, columns: Sequence[SourceColumn], *, is_empty: bool
+) -> None:
+    """`here`: bucket, key and digest of the newest version of each key that is there."""
+    if is_empty:
+        session.execute(
+            "create temp table here as select 0 as bucket, '' as key, 0::hugeint as digest where false"
+        )
+        return
+    kinds = {column.name: column.duckdb_type for column in columns}
+    key = _joined([_here(kinds[name], quoted(name)) for name in entity.key])
+    row = _joined([_here(column.duckdb_type, quoted(column.name)) for column in columns])
+    session.execute(
+        f"create temp table here as select ('0x' || substr(md5(key), 1, {_BUCKET}))::integer as bucket, key, "
+        f"newest.digest as digest from (select {key} as key, "
+        f"arg_max({{'op': _op, 'digest': ('0x' || substr(md5({row}), 1, {_DIGEST}))::hugeint}}, "
+        "row(_landed_at, _seq)) as newest from landed group by 1) where newest.op = 'r'"
+    )
+
+
+def _joined(texts: Sequence[str]) -> str:
+    known = ", ".join(f"coalesce({text}, '{_NULL}')" for text in texts)
+    return f"concat_ws('{_NEXT}', {known})"
+
+
+def _here(kind: str, name: str) -> str:
+    if kind.endswith("[]"):
+        return f"to_json({name})::varchar"
+    match kind:
+        case "BOOLEAN":
+            return f"{name}::integer::varchar"
+        case "TIMESTAMP WITH TIME ZONE" | "TIMESTAMP" | "TIME":
+            return f"epoch_us({name})::varchar"
+        case "DATE":
+            return f"({name}::date - date '1970-01-01')::varchar"
+        case "BLOB":
+            return f"lower(hex({name}))"
+    return f"{name}::varchar"
+
+
+def _there(column: SourceColumn) -> sql.Composable:
+    kind, name = column.duckdb_type, sql.Identifier(column.name)
+    if kind.endswith("[]"):
+        return sql.SQL("array_to_json({})::text").format(name)
+    match kind:
+        case "BOOLEAN":
+            return sql.SQL("{}::integer::text").format(name)
+        case "TIMESTAMP WITH TIME ZONE" | "TIMESTAMP" | "TIME":
+            return sql.SQL("(extract(epoch from {}) * 1000000)::bigint::text").format(name)
+        case "DATE":
+            return sql.SQL("({} - date '1970-01-01')::text").format(name)
+        case "BLOB":
+            return sql.SQL("encode({}, 'hex')").format(name)
+    return sql.SQL("({})::text").format(column.expression)
+
+
+class _There:
+    """The same of the source's table, in one snapshot."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        entity: SourceEntity,
+        table: sql.Identifier,
+        columns: Sequence[SourceColumn],
+        problem: sql.Composable,
+    ) -> None:
+        self._snapshot = snapshot
+        named = {column.name: column for column in columns}
+        self._hashed = sql.SQL(
+            "(select ('x' || substr(md5(key), 1, {bucket}))::{bucket_bits}::integer as bucket, key, "
+            "('x' || substr(md5(content), 1, {digest}))::{digest_bits}::bigint as digest "
+            "from (select {key} as key, {content} as content from {table} where ({problem}) is null) "
+            "as texts) as hashed"
+        ).format(
+            bucket=sql.Literal(_BUCKET),
+            bucket_bits=sql.SQL(f"bit({4 * _BUCKET})"),
+            digest=sql.Literal(_DIGEST),
+            digest_bits=sql.SQL(f"bit({4 * _DIGEST})"),
+            key=self._joined([named[name] for name in entity.key]),
+            content=self._joined(columns),
+            table=table,
+            problem=problem,
+        )
+
+    def sums(self) -> dict[int, tuple[int, int]]:
+        """Bucket → rows, and the sum of their digests."""
+        query = sql.SQL("select bucket, count(*), sum(digest)::numeric from {} group by 1").format(
+            self._hashed
+        )
+        return {bucket: (count, int(total)) for bucket, count, total in self._snapshot.rows(query)}
+
+    def rows(self, buckets: Sequence[int]) -> dict[str, int]:
+        """Key → digest of the rows in these buckets."""
+        query = sql.SQL("select key, digest from {} where bucket = any({})").format(
+            self._hashed, sql.Literal(list(buckets))
+        )
+        return dict(self._snapshot.rows(query))
+
+    @staticmethod
+    def _joined(columns: Sequence[SourceColumn]) -> sql.Composable:
+        texts = [sql.SQL("coalesce({}, {})").format(_there(column), sql.Literal(_NULL)) for column in columns]
+        return sql.SQL("concat_ws({}, {})").format(sql.Literal(_NEXT), sql.SQL(", ").join(texts))
+
+
+def _shown(keys: Iterable[str]) -> list[str]:
+    return [key.replace(_NEXT, "/") for key in sorted(keys)]
