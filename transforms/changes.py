@@ -79,7 +79,12 @@ def typed(entity: SourceEntity, source: str, present: Collection[str], *also: st
             decoded = f"case when _change is null then {name} else {decoded} end"
         fields.append(f"{decoded} as {name}")
     rest = ("_op", "_changed_at", "_lsn", "_batch_id", "_landed_at", "_seq", *also)
-    return f"select {', '.join((*fields, *rest))} from ({texts(entity, source, VISIBLE)})"
+    kept = [_quoted(column.name) for column in entity.columns if column.name in {*own, *present}]
+    # Once, and not anew for each value that is asked of it: a record's text would be parsed for every one.
+    return (
+        f"with decoded as materialized (select {', '.join((*kept, *rest, '_change', '_texts'))} "
+        f"from ({texts(entity, source, VISIBLE)})) select {', '.join((*fields, *rest))} from decoded"
+    )
 
 
 def texts(entity: SourceEntity, source: str, where: str) -> str:
