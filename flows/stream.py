@@ -40,7 +40,7 @@ LAND_EVERY_SECONDS = 600.0
 KEEP_EVERY_SECONDS = 0.5
 KEEP_BEHIND_SECONDS = 5.0
 """How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
-_WAIT_SECONDS = 0.05
+_WAIT_SECONDS = 0.03
 """How long a micro-batch gathers messages when few come."""
 _LONGEST_PAUSE_SECONDS = 5.0
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from flows.errors import FlowsError
 from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
@@ -19,6 +22,8 @@ FEWEST_MESSAGES = 1_000
 BATCH_BYTES = 64 << 20
 """What one micro-batch may hold: messages can be large, so what is asked for follows their size."""
 
+LEAVE_SECONDS = 10.0
+"""How long leaving the group may take."""
 _REQUEST_SECONDS = 15.0
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
@@ -72,13 +77,14 @@ class StreamConsumer:
         self._owner = owner
         self._wanted = FEWEST_MESSAGES
         self._at_end: set[tuple[str, int]] = set()
+        self._is_left = False
         self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
                 "client.id": owner,
                 "fetch.wait.max.ms": 10,
-                "queued.max.messages.kbytes": BATCH_BYTES >> 10,
+                "queued.max.messages.kbytes": BATCH_BYTES >> 11,
                 "session.timeout.ms": 6_000,
                 "heartbeat.interval.ms": 1_000,
                 **options,
@@ -92,8 +98,28 @@ class StreamConsumer:
         )
 
     def close(self) -> None:
-        """Leave the group, so that others need not wait for a timeout."""
-        self._consumer.close()
+        """Leave the group, so that others need not wait for a timeout.
+
+        A client that has lost its broker with a commit under way asks for the group's coordinator without end
+        (confluentinc/librdkafka#3740): after LEAVE_SECONDS it is left to itself, and its partitions go to
+        others as those of a dead member do.
+        """
+        raised: list[Exception] = []
+
+        def leave() -> None:
+            try:
+                self._consumer.close()
+            except (FlowsError, KafkaException, psycopg.Error) as error:  # what the callbacks raise
+                raised.append(error)
+
+        leaving = threading.Thread(target=leave, daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_SECONDS)
+        self._is_left = leaving.is_alive()
+        if self._is_left:
+            _log.warning("The broker did not let the stream leave its group within %g s.", LEAVE_SECONDS)
+        if raised:
+            raise raised[0]
 
     @property
     def is_idle(self) -> bool:
@@ -196,6 +222,8 @@ class StreamConsumer:
     # What these raise comes out of `read`, or of `close`.
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_left:
+            return
         self._settle()
         by_topic: dict[str, list[int]] = {}
         for partition in partitions:
@@ -211,6 +239,8 @@ class StreamConsumer:
         consumer.assign(starts)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_left:
+            return
         self._settle()
         for partition in partitions:
             entity = self._entities[partition.topic].table
