@@ -29,7 +29,7 @@ from transforms.contract import Layer, Table, Write
 from warehouse_ddl.statements import PUBLISHED, UNPUBLISHED, comment_ddl, index_ddl, quoted, table_ddl
 
 _MARK = "The warehouse as it was"
-_OURS = {PUBLISHED, UNPUBLISHED, "ops", "public", "information_schema"}
+_RESERVED = {PUBLISHED, UNPUBLISHED, "ops", "public", "information_schema"}
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
@@ -195,7 +195,7 @@ def _refuse(connection: Connection[Any], into: str) -> None:
         "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s", (into,)
     ).fetchone()
     if (
-        into in _OURS
+        into in _RESERVED
         or into.startswith("pg_")
         or (row is not None and not str(row[0] or "").startswith(_MARK))
     ):

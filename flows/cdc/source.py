@@ -16,9 +16,8 @@ import psycopg
 from psycopg import sql
 
 from flows.errors import FlowsError
-from flows.extract import SourceAway
 from flows.extract.debezium import SCHEMA, Names
-from flows.extract.debezium_observed import secrets as passwords
+from flows.extract.debezium_observed import answering, first_line
 from flows.settings import Settings
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
@@ -170,30 +169,20 @@ class Source:
             )
             role = self._connection.info.user
             raise FlowsError(
-                f"Role {role} may not make {what} in the application's database ({_first(error)}). As its "
-                f"owner run:\n{told}\nthen repeat this command."
+                f"Role {role} may not make {what} in the application's database ({first_line(error)}). As "
+                f"its owner run:\n{told}\nthen repeat this command."
             ) from None
 
 
 @contextmanager
 def opened(settings: Settings, names: Names) -> Iterator[Source]:
     """The application's database. Raises SourceAway when it does not answer."""
-    try:
-        with psycopg.connect(settings.require("app_dsn"), connect_timeout=10, autocommit=True) as connection:
-            connection.execute("set lock_timeout = '10s'")
-            yield Source(connection, names)
-    except psycopg.Error as error:
-        reason = _first(error)
-        for secret in passwords(settings):
-            reason = reason.replace(secret, "***")
-        raise SourceAway(
-            f"The application's database could not be asked ({reason}): mend that or correct "
-            "ANALYTICS_APP_DSN, then repeat this command."
-        ) from None
-
-
-def _first(error: psycopg.Error) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    with (
+        answering(settings) as dsn,
+        psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection,
+    ):
+        connection.execute("set lock_timeout = '10s'")
+        yield Source(connection, names)
 
 
 def _parts(table: str) -> tuple[str, str]:

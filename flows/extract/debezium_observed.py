@@ -168,17 +168,24 @@ def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) 
 
 @contextmanager
 def answering(settings: Settings) -> Iterator[str]:
-    """The application's DSN. Raises SourceAway when the database does not answer, or stops to."""
+    """The application's DSN. Raises SourceAway, without passwords, for what the database answers with, or
+    where it does not answer.
+    """
     try:
         yield settings.require("app_dsn")
-    except psycopg.OperationalError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except psycopg.Error as error:
+        reason = first_line(error)
         for secret in secrets(settings):
             reason = reason.replace(secret, "***")
         raise SourceAway(
-            f"The application's database does not answer ({reason}): start it or correct ANALYTICS_APP_DSN, "
-            "then run again."
+            f"The application's database could not be asked ({reason}): mend that or correct "
+            "ANALYTICS_APP_DSN, then run again."
         ) from None
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What an error says first."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def observe_source(

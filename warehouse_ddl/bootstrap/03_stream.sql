@@ -26,7 +26,7 @@ create table if not exists ops.stream_batch (
     committed_at timestamptz not null default clock_timestamp(),
     unique (batch_id, entity)
 );
-comment on table ops.stream_batch is 'One row per micro-batch and topic whose raw file no landing names yet; a landing takes its place within ten minutes.';
+comment on table ops.stream_batch is 'One row per micro-batch and topic, or per run of small ones, whose raw file no landing names yet; a landing takes its place within ten minutes.';
 
 create table if not exists ops.hot_partition (
     table_name text not null,
