@@ -32,6 +32,7 @@ from tests.house import Server
 from transforms import registry
 
 RAW, STAGED, FACTS = "raw_events__user_events", "stg_events__user_events", "fct_events"
+PUBLISHED = (STAGED, "dim_users", FACTS, "mart_daily_metrics")
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 ANY_CUT = settings(
     deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
@@ -231,13 +232,21 @@ def test_many_events_cut_into_any_batches_are_the_same_events(
     _cut_changes_nothing(warehouses, messages, [STAGED])
 
 
+def _of_one_user_each(messages: Sequence[Sent]) -> list[Sent]:
+    """The same with all copies of an event naming one user: whoever an event has mentioned stays a member, so
+    a copy that names somebody else leaves a trace of its own in dim_users (see the test of that name).
+    """
+    users: dict[int | None, int | None] = {}
+    return [replace(sent, user_id=users.setdefault(sent.event, sent.user_id)) for sent in messages]
+
+
 @pytest.mark.full
 @settings(ANY_CUT, max_examples=12)
 @given(messages=st.lists(SENT, min_size=2, max_size=20))
 def test_what_is_published_of_events_cut_into_any_batches_is_the_same(
     warehouses: Warehouses, messages: list[Sent]
 ) -> None:
-    _cut_changes_nothing(warehouses, messages, [STAGED, "dim_users", FACTS, "mart_daily_metrics"])
+    _cut_changes_nothing(warehouses, _of_one_user_each(messages), PUBLISHED)
 
 
 @pytest.mark.full
@@ -248,7 +257,25 @@ def test_days_that_lose_many_events_are_written_anew_and_hold_the_same(
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(superseded, "MAX_GONE", 0)
-        _cut_changes_nothing(warehouses, messages, [STAGED, "dim_users", FACTS, "mart_daily_metrics"])
+        _cut_changes_nothing(warehouses, _of_one_user_each(messages), PUBLISHED)
+
+
+def test_whoever_an_event_has_mentioned_stays_a_member(warehouses: Warehouses) -> None:
+    """Events are only searched for users nobody has told us about when they are new."""
+    place = warehouses.place(*PUBLISHED)
+    services = kill_child.services(place)
+    for batch, (partition, user) in enumerate([(2, 1), (0, 2)]):
+        _land(services, batch, [(0, Sent(batch, partition, 1, 1, 43_200, user))])
+        kill_child.build_all(services, place, f"run-{batch}")
+    with psycopg.connect(place.warehouse_dsn) as connection:
+        members = connection.execute(
+            "select user_id, is_inferred from analytics.dim_users order by 1"
+        ).fetchall()
+        mentioned = connection.execute("select user_id from analytics.fct_events").fetchall()
+    assert members == [(1, True), (2, True)]
+    assert mentioned == [(2,)]
+    services.lake.close()
+    warehouses.drop(place)
 
 
 def test_a_late_copy_that_counts_leaves_the_files_of_the_days_as_they_are(warehouses: Warehouses) -> None:
