@@ -20,8 +20,8 @@ stop: environment ## end the sandbox's processes; its data stay
 test: environment-dev ## every test except the long ones (10 minutes at most)
 	@$(RUN) -m pytest -m "not full"
 
-test-full: environment-dev ## every test (40 minutes at most)
-	@$(RUN) -m pytest
+test-full: test ## the long tests too: kills, soaks, counterparts (40 minutes at most)
+	@$(RUN) -m pytest -m full
 
 lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up to date
 	@$(RUN) -m ruff check .
