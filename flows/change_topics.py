@@ -1,8 +1,9 @@
-"""Landing from a change topic: whether it may be read now, and from where."""
+"""Landing from change topics: whether they may be read now, and what their records say of a table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,44 +11,62 @@ from typing import Any
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.extract import Extract, SourceError, cdc, debezium, debezium_guard
+from flows.extract.debezium_guard import REMEMBERED, Observed
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
+
+Positions = Mapping[SourceEntity, Mapping[str, Any]]
+"""Where each table stands in the ledger."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was read of one table's topic, and how its source was seen before that; None: nobody looked."""
+
+    records: Extract
+    observed: Observed | None
+
+
+def look(settings: Settings, positions: Positions) -> tuple[Observed, dict[str, SourceError]]:
+    """How source and connector are, and which tables must halt, and why.
+
+    To be called before the topics are read: what is remembered of it must not be newer than what is landed.
+    Raises SourceAway when PostgreSQL or Kafka Connect does not answer.
+    """
+    entities = list(positions)
+    observed = debezium_guard.observe(settings, entities)
+    remembered = {entity.table: known.get(REMEMBERED, {}) for entity, known in positions.items()}
+    halted = debezium_guard.guard(settings, entities, remembered, observed)
+    return observed, {table: SourceError(reason) for table, reason in halted.items()}
 
 
 def extract(
     settings: Settings,
     entity: SourceEntity,
+    told: Told,
     positions: Mapping[str, Any],
     connection: DuckDBPyConnection,
     landed: Callable[[], DuckDBPyRelation | None],
     landed_at: datetime,
-    *,
-    is_watched: bool,
 ) -> Extract:
-    """The changes of a table since its position, once it is sure that they are all there are.
-
-    `is_watched`: a connector of ours fills the topic, so the source and the connector are looked at first.
-    Raises SourceError, with what to do, where changes may have been lost.
-    """
+    """What the records say of a table that stood at `positions` before them."""
     assert isinstance(entity.read, Postgres)
     before = dict(positions)
-    if is_watched:
-        # Before the topic is read: what is remembered must not be newer than what is landed.
-        observed = debezium_guard.observe(settings, [entity])
-        remembered = before.get(debezium_guard.REMEMBERED, {})
-        halted = debezium_guard.guard(settings, [entity], {entity.table: remembered}, observed)
-        if entity.table in halted:
-            raise SourceError(halted[entity.table])
-        if remembered.get("registration") != observed.registration:
+    if told.observed is not None:
+        if before.get(REMEMBERED, {}).get("registration") != told.observed.registration:
             # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends, and the
             # topic may begin with what a registration before this one has sent.
             before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
-        before[debezium_guard.REMEMBERED] = observed.facts()
+        before[REMEMBERED] = told.observed.facts()
     source = cdc.Source(
         debezium.topic(settings, entity.read),
-        settings.require("kafka_bootstrap"),
-        settings.kafka_options,
+        told.records,
         partial(settings.require, "app_dsn"),
         settings.clock_offset,
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)
+
+
+def of(entities: Iterable[SourceEntity]) -> list[SourceEntity]:
+    """Those that are read by their changes."""
+    return [e for e in entities if isinstance(e.read, Postgres) and e.read.mode == "cdc"]

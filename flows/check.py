@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import quality
+from flows import incomplete
 from flows.build import guard
 from flows.check_source import compare
 from flows.services import Services, open_services
@@ -32,8 +33,11 @@ def command(arguments: argparse.Namespace) -> int:
         )
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
+        parts_missing = [] if names else incomplete.still(connection)
     print(quality.render(results))
-    return 1 if any(result.is_failure for result in results) else 0
+    for sentence in parts_missing:
+        print(sentence)
+    return 1 if parts_missing or any(result.is_failure for result in results) else 0
 
 
 def _source(services: Services, names: Sequence[str]) -> int:
@@ -43,6 +47,9 @@ def _source(services: Services, names: Sequence[str]) -> int:
         for compared in compare(services, names):
             print(compared.line(), flush=True)
             all_equal &= compared.is_equal
+    if all_equal and not names:
+        with services.warehouse.connect() as connection:
+            incomplete.settle(connection)
     return 0 if all_equal else 1
 
 

@@ -19,8 +19,9 @@ import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
-from flows import change_topics, deadletters, schema_changes
-from flows.extract import Extract, SchemaChanged, cdc
+from flows import change_topics, deadletters, incomplete, schema_changes
+from flows.change_topics import Told
+from flows.extract import Extract, cdc
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
 from flows.landed import (
@@ -70,7 +71,6 @@ def land(
     *,
     rows_per_file: int = ROWS_PER_FILE,
     streamed_only: bool = False,
-    is_watched: bool = True,
 ) -> Landing | None:
     """Land what is new of one entity; None when there is nothing to tell.
 
@@ -86,30 +86,32 @@ def land(
 
     Of a topic, what the stream took in is landed first; while a stream reads it, nobody else does. With
     `streamed_only` nothing else is landed: what nobody has read yet is left to the next stream, or batch.
-    `is_watched`: see `change_topics.extract`.
+    Tables that are read by their changes land together: `flows.change_landing`.
     """
     with services.ledger() as ledger, ledger.locked("land", entity.table):
         if not isinstance(entity.read, Kafka):
-            return _Landing(services, entity, run_id, ledger, rows_per_file, is_watched).run()
+            return EntityLanding(services, entity, run_id, ledger, rows_per_file).run()
         journal = Journal(ledger.connection)
         streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
         with journal.alone(entity.table) as is_alone:
             reads = is_alone and not streamed_only
-            own = _Landing(services, entity, run_id, ledger, rows_per_file).run() if reads else None
+            own = EntityLanding(services, entity, run_id, ledger, rows_per_file).run() if reads else None
     if streamed == 0:
         return own
     return replace(own or Landing(entity), rows=streamed + (own.rows if own else 0))
 
 
-class _Landing:
+class EntityLanding:
+    """One landing of one entity, under its lock. `told`: the records of a table that is read by changes."""
+
     def __init__(
         self,
         services: Services,
         entity: SourceEntity,
         run_id: str,
         ledger: Ledger,
-        rows_per_file: int,
-        is_watched: bool = True,
+        rows_per_file: int = ROWS_PER_FILE,
+        told: Told | None = None,
     ) -> None:
         self.settings: Settings = services.settings
         self.lake: Lake = services.lake
@@ -117,7 +119,7 @@ class _Landing:
         self.entity = entity
         self.run_id = run_id
         self.rows_per_file = rows_per_file
-        self.is_watched = is_watched
+        self.told = told
         self.position = ledger.positions(entity.table)
         self.before = {
             name: value for name, value in self.position.positions.items() if name not in (CLOCK, NOTHING_IN)
@@ -130,16 +132,13 @@ class _Landing:
         self.batch_id = f"{self.token}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
 
     def run(self) -> Landing | None:
+        """Steps 2 to 5 of `land`."""
         with ExitStack() as opened:
             extract = self._extract(opened)
             close = getattr(extract.batches, "close", None)
             if close is not None:
                 opened.callback(close)
-            try:
-                files = list(self._write(extract))
-            except SchemaChanged as stopped:
-                schema_changes.enter(self.ledger.connection, stopped.changes)
-                raise
+            files = list(self._write(extract))
             if cdc.CHANGES in self.before:
                 extract.positions.setdefault(cdc.CHANGES, self.before[cdc.CHANGES])
             failpoint("landing.written")
@@ -175,15 +174,15 @@ class _Landing:
             from flows.extract import postgres
 
             connection = opened.enter_context(self._duckdb())
-            if entity.read.mode == "cdc":
+            if self.told is not None:
                 return change_topics.extract(
                     settings,
                     entity,
+                    self.told,
                     before,
                     connection,
                     lambda: self._raw(connection),
                     self.landed_at,
-                    is_watched=self.is_watched,
                 )
             return postgres.read(
                 entity,
@@ -245,8 +244,7 @@ class _Landing:
     @property
     def _counts(self) -> str:
         """Which rows touch windows: of change records those that change a row."""
-        is_cdc = isinstance(self.entity.read, Postgres) and self.entity.read.mode == "cdc"
-        return changes.VISIBLE if is_cdc else "true"
+        return changes.VISIBLE if self.told is not None else "true"
 
     # ------------------------------------------------------------------------------------------ committing
 
@@ -258,6 +256,7 @@ class _Landing:
             nonlocal entered
             entered = deadletters.enter(connection, extract.dead_letters)
             schema_changes.enter(connection, extract.schema_changes)
+            incomplete.enter(connection, self.settings, extract.incomplete)
             self._enter_control(connection, extract)
             if isinstance(self.entity.read, Kafka):
                 Journal(connection).fence(self.entity.table, extract.positions.get("offsets", {}))

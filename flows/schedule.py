@@ -19,15 +19,18 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 import quality
+from flows import change_topics
 from flows.build.guard import gate_rules
 from flows.build.job import Built
 from flows.build.states import planner_states
+from flows.change_landing import Landed
 from flows.errors import FlowsError
+from flows.extract import SourceError
 from flows.landing import Landing
 from flows.planner import States, Work, batches, plan
 from flows.progress import Progress
 from flows.services import Services
-from flows.steps import build_partitions, check_published, land, refresh_view
+from flows.steps import build_partitions, check_published, land, land_changes, refresh_view
 from flows.stores.upkeep import Refreshed
 from flows.summary import Summary
 from quality import CheckResult
@@ -63,6 +66,8 @@ class _Job:
     """Of a landing what hangs on it, of a build its rows, roughly: the largest job of a lane goes first."""
     is_check: bool = False
     is_refresh: bool = False
+    entities: tuple[str, ...] = ()
+    """Of a landing, whose rows it brings: tables that are read by their changes land together."""
 
     @property
     def is_awaited(self) -> bool:
@@ -121,9 +126,13 @@ class Schedule:
     def _admit(self, names: Sequence[str]) -> None:
         """Take what became ready: what has nothing to do is done at once, the rest waits for a place."""
         works = self._plan([self._tables[name] for name in names if name in self._tables.keys() - self._lost])
+        changed = change_topics.of(self._entities[name] for name in names if name in self._entities)
+        if changed:
+            self._add(self._landing_of_changes(changed))
         for name in names:
             if name in self._entities:
-                self._add(self._landing(self._entities[name]))
+                if self._entities[name] not in changed:
+                    self._add(self._landing(self._entities[name]))
             elif name in works:
                 self._add(self._building(works[name]))
             else:
@@ -167,7 +176,14 @@ class Schedule:
         task = land.with_options(**self._retries())
         lane = Lane.API if isinstance(entity.read, Rest) else Lane.LAND
         step = partial(task.submit, self._services, entity, self._summary.run_id)
-        return _Job(entity.table, lane, deque([step]), size=len(reached_from(entity.table, self._tables)))
+        size = len(reached_from(entity.table, self._tables))
+        return _Job(entity.table, lane, deque([step]), size=size, entities=(entity.table,))
+
+    def _landing_of_changes(self, entities: Sequence[SourceEntity]) -> _Job:
+        task = land_changes.with_options(**self._retries())
+        step = partial(task.submit, self._services, entities, self._summary.run_id)
+        names = tuple(entity.table for entity in entities)
+        return _Job("changes", Lane.LAND, deque([step]), size=len(self._tables), entities=names)
 
     def _building(self, work: Work) -> _Job:
         steps: deque[Callable[[], Outcome]] = deque()
@@ -200,12 +216,15 @@ class Schedule:
         self._progress.advance()
         result, failure = _outcome(future)
         if failure:
-            self._fail(job, failure)
+            for name in job.entities or (job.name,):
+                self._fail(name, failure, is_awaited=job.is_awaited)
         elif job.is_check:
             self._note_checks(result)
             self._summary.failures += [failed.message for failed in quality.blocking(result)]
         elif job.is_refresh:
             self._note_refresh(result)
+        elif isinstance(result, Landed):
+            self._note_changes(result)
         elif job.lane is Lane.BUILD:
             self._note_build(result)
         else:
@@ -213,7 +232,8 @@ class Schedule:
         if job.steps:
             self._waiting.append(job)
         elif job.is_awaited:
-            self._be_done(job.name)
+            for name in job.entities or (job.name,):
+                self._be_done(name)
             if job.lane is Lane.BUILD and self._summary.has_changed(job.name):
                 self._add(self._checking(self._tables[job.name]))
 
@@ -228,12 +248,11 @@ class Schedule:
             if name in reads and not reads & self._unsettled and any(map(self._summary.has_changed, reads)):
                 self._add(self._refreshing(view))
 
-    def _fail(self, job: _Job, failure: str) -> None:
+    def _fail(self, name: str, failure: str, *, is_awaited: bool = True) -> None:
         """Say what failed; what needs it is given up, what was published of it stays."""
-        name = job.name
         self._summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
         get_run_logger().error(self._summary.failures[-1])
-        if not job.is_awaited:
+        if not is_awaited:
             return
         reached = reached_from(name, self._tables) - self._lost
         if reached:
@@ -250,6 +269,16 @@ class Schedule:
             self._changed.add(table)
             self._summary.landed[table] = landing.rows
             self._progress.say(table, f"{landing.rows:,} rows landed")
+
+    def _note_changes(self, landed: Landed) -> None:
+        self._summary.warnings += [
+            f"transaction {one.transaction} did not arrive whole: {one.reason}" for one in landed.incomplete
+        ]
+        for table, outcome in landed.outcomes.items():
+            if isinstance(outcome, SourceError):
+                self._fail(table, told(outcome))
+            else:
+                self._note_landing(outcome)
 
     def _note_build(self, built: Built) -> None:
         self._note_checks(built.checks)
@@ -305,6 +334,11 @@ def _outcome(future: Outcome) -> tuple[Any, str]:
     if isinstance(value, BaseException):
         if isinstance(value, KeyboardInterrupt):
             raise value
-        text = str(value).strip() or type(value).__name__
-        return None, text if isinstance(value, FlowsError | ValueError) else f"{type(value).__name__}: {text}"
+        return None, told(value)
     return value, ""
+
+
+def told(error: BaseException) -> str:
+    """An error as one line: ours say what to do, others at least what they are."""
+    text = str(error).strip() or type(error).__name__
+    return text if isinstance(error, FlowsError | ValueError) else f"{type(error).__name__}: {text}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from flows.settings import Settings, load
+from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.warehouse import Warehouse
@@ -18,6 +19,8 @@ class Services:
     """One set of services for one process; safe to share between threads."""
 
     settings: Settings
+    joint: JointLedger | None = None
+    """The ledger whose one transaction everything belongs to; None: each commit is one."""
 
     @cached_property
     def lake(self) -> Lake:
@@ -29,9 +32,18 @@ class Services:
         """The warehouse's PostgreSQL."""
         return Warehouse(self.settings.require("warehouse_dsn"))
 
+    def within(self, ledger: JointLedger) -> Services:
+        """The same lake and warehouse; what is committed becomes true with that ledger's transaction."""
+        services = replace(self, joint=ledger)
+        vars(services).update(lake=self.lake, warehouse=self.warehouse)
+        return services
+
     @contextmanager
     def ledger(self) -> Iterator[Ledger]:
         """The ledger over a connection of its own: advisory locks belong to a connection."""
+        if self.joint is not None:
+            yield self.joint
+            return
         with self.warehouse.connect() as connection:
             yield Ledger(connection)
 

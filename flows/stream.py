@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from typing import Any
 
+from flows import change_topics
 from flows.durations import length_of_time
 from flows.extract import SourceAway
 from flows.landing import land
@@ -23,6 +25,7 @@ from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
+from flows.streaming.following import follow
 from flows.streaming.journal import Fenced, Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.microbatch import MicroBatch, MicroBatches
@@ -223,14 +226,27 @@ def command(arguments: argparse.Namespace) -> int:
     with services.lake, Progress("stream") as progress:
         prepare.warehouse(services, False, progress)
         entities = [entity for entity in registry.entities() if isinstance(entity.read, Kafka)]
+        changed = change_topics.of(registry.entities())
+        how: dict[str, Any] = {
+            "stop": stop,
+            "until_idle": arguments.until_idle,
+            "seconds": length_of_time(arguments.seconds) if arguments.seconds else None,
+            "progress": progress,
+        }
         begun = time.monotonic()
-        tally = run(
-            services,
-            route(entities),
-            stop=stop,
-            until_idle=arguments.until_idle,
-            seconds=length_of_time(arguments.seconds) if arguments.seconds else None,
-            progress=progress,
-        )
-        progress.say("stream", tally.line(tally.messages / (time.monotonic() - begun)))
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            following = beside.submit(follow, services, changed, **how) if changed else None
+            if following is not None:
+                # What one can't go on without ends the other, too: a supervisor starts both again.
+                following.add_done_callback(lambda done: stop.set() if done.exception() else None)
+            try:
+                tally = run(services, route(entities), **how)
+            except BaseException:
+                stop.set()
+                raise
+            followed = following.result() if following is not None else None
+        seconds = time.monotonic() - begun
+        progress.say("stream", tally.line(tally.messages / seconds))
+        if followed is not None:
+            progress.say("changes", followed.line(followed.changes / seconds, 0))
     return 0

@@ -32,7 +32,7 @@ from flows.stores.publish import publish
 from flows.streaming.beside import not_built_yet
 from quality import CheckResult
 from transforms import engine, registry
-from transforms.contract import Write
+from transforms.contract import Table, Write
 from warehouse_ddl.files import views
 
 ROWS_AT_ONCE = 2_000_000
@@ -66,13 +66,18 @@ def build(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Bu
     run has built meanwhile is not built twice. Raises CheckFailed (the content is in quarantine, what was
     published is untouched), DamagedFile, ModelError, ContentError, Conflict.
     """
+    return build_due(services, work.table, work.fingerprint, run_id, {item.partition for item in due})
+
+
+def build_due(
+    services: Services, table: Table, fingerprint: str, run_id: str, asked: Collection[str] | None = None
+) -> Built:
+    """The same for whatever is due of a table; `asked`: of these partitions alone."""
     begun = time.perf_counter()
-    catalog = registry.tables()
-    with services.ledger() as ledger, ledger.locked("build", work.table.name):
-        states = planner_states(ledger, [work.table.name, *work.table.upstreams])
-        now = plan(work.table, catalog, states, work.fingerprint, services.settings.now())
-        asked = {item.partition for item in due}
-        still_due = [item for item in now.due if item.partition in asked]
+    with services.ledger() as ledger, ledger.locked("build", table.name):
+        states = planner_states(ledger, [table.name, *table.upstreams])
+        now = plan(table, registry.tables(), states, fingerprint, services.settings.now())
+        still_due = [item for item in now.due if asked is None or item.partition in asked]
         job = _Job(services, ledger, now, run_id)
         if still_due:
             job.run(still_due)
@@ -294,6 +299,7 @@ class _Job:
             audit=self.checks.audit,
             views=owed,
             streamed=partial(not_built_yet, self.services, self.table),
+            joint=self.services.joint,
         )
         self.built.publications.append(publication)
         self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))

@@ -84,6 +84,15 @@ class DeadLetter:
 
 
 @dataclass(frozen=True)
+class Incomplete:
+    """A transaction of the source that did not arrive whole; `letter_id` names the dead letter it lacks."""
+
+    transaction: int
+    reason: str
+    letter_id: str = ""
+
+
+@dataclass(frozen=True)
 class ControlTotal:
     """What the source itself counted for one UTC day and group, in the snapshot the rows were read in."""
 
@@ -107,6 +116,7 @@ class Extract:
     positions: dict[str, Any] = field(default_factory=dict)
     control: list[ControlTotal] | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    incomplete: list[Incomplete] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     schema_changes: list[SchemaChange] = field(default_factory=list)
     offsets: dict[int, tuple[int, int]] = field(default_factory=dict)

@@ -1,5 +1,4 @@
-"""Tables of a PostgreSQL database by their changes: the topic that Debezium writes, read from the ledger's
-offsets to its present end.
+"""Tables of a PostgreSQL database by their changes: the records that Debezium writes, as they are landed.
 
 A table's changes are in order in one partition; what follows from their order is found in
 `flows/extract/change_log.py`, and what each record says is read in `transforms/changes.py`.
@@ -8,7 +7,7 @@ A table's changes are in order in one partition; what follows from their order i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +15,14 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import DeadLetter, Extract, SchemaChange, SchemaChanged, SourceError, kafka
+from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged
 from flows.extract.change_log import ChangeLog, Shape, schema
 from flows.extract.debezium_guard import REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import schema as row_schema
 from transforms.contract import FIRST_INSTANT
-from transforms.entities import Kafka, Postgres, SourceEntity
+from transforms.entities import Postgres, SourceEntity
 
 CHANGES = "changes"
 """Key under which a table that is read otherwise now keeps the position of its change topic."""
@@ -31,16 +30,20 @@ COMPARE = "compare"
 """Key that says: rows were read before, so the source's keys have to be compared with them once."""
 SEEN = "seen"
 """Key under which a position keeps the highest [commit LSN, LSN] that was landed."""
-_OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED)
+TRANSACTIONS = "transactions"
+"""Key under which a position keeps the offset, in the topic of transactions' ends, of those landed whole."""
+_OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED, TRANSACTIONS)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the changes of one table come from. `dsn` is asked only when the way of reading has changed."""
+    """Where the changes of one table come from: the records that were read of its topic, in their order.
+
+    `dsn` is asked only when the way of reading has changed.
+    """
 
     topic: str
-    bootstrap: str
-    options: Mapping[str, str]
+    records: Extract
     dsn: Callable[[], str]
     clock_offset: timedelta = timedelta(0)
     """How far the rows' times are from the server's clock (only a sandbox has one)."""
@@ -71,11 +74,11 @@ def read(
     landed: Callable[[], DuckDBPyRelation | None],
     landed_at: datetime,
 ) -> Extract:
-    """Read the change topic from `positions` to its present end; nothing is connected before the first batch.
+    """What the records of `source` say, `positions` being where the table stood before them.
 
     `landed` gives the raw rows that were landed before, as they are in the files; it and all that is found
-    belong to `connection`. Raises SourceError like `kafka.read`, and SchemaChanged when the records' fields
-    are not the declared ones and the declaration does not let them pass; then nothing may be committed.
+    belong to `connection`. Raises SchemaChanged when the records' fields are not the declared ones and the
+    declaration does not let them pass; then nothing may be committed.
     """
     if not isinstance(entity.read, Postgres):
         raise TypeError(f"{entity.table} is no table of a database")
@@ -104,18 +107,9 @@ class _Read:
         return f"{self.entity.source}.{self.entity.name}"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        before = self.extract.positions
-        topic = replace(self.entity, read=Kafka(self.source.topic))
-        of_topic: dict[str, Any] = {name: before[name] for name in ("topic_id", "offsets") if name in before}
-        records = kafka.read(topic, self.source.bootstrap, of_topic, options=self.source.options)
+        before, records = self.extract.positions, self.source.records
         log = self._log()
         count = log.take(records.batches)
-        if len(records.positions["offsets"]) > 1:
-            raise SourceError(
-                f"Topic {self.source.topic} has {len(records.positions['offsets'])} partitions, and changes "
-                "keep their order in one only; nothing was landed. Make the topic anew with one partition "
-                "(`python -m flows cdc register` does), then `python -m flows cdc resnapshot`."
-            )
         undeclared = self._hold_to_declaration(log, before.get("undeclared", []))
         log.resolve(before.get(SEEN) or [])
         gone = bool(before.get(COMPARE)) and self._lose_what_is_gone(log)
@@ -216,8 +210,9 @@ class _Read:
     # ------------------------------------------------------------------------------------------- dead letters
 
     def _keep_dead_letters(self, log: ChangeLog) -> None:
-        self.extract.dead_letters += [
-            DeadLetter(
+        """A transaction with a record that can't be read is not whole."""
+        for topic, partition, offset, payload, reason, transaction in log.unreadable():
+            letter = DeadLetter(
                 source=self.entity.source,
                 entity=self.entity.name,
                 reason=reason,
@@ -227,5 +222,8 @@ class _Read:
                 kafka_partition=partition,
                 kafka_offset=offset,
             )
-            for topic, partition, offset, payload, reason in log.unreadable()
-        ]
+            self.extract.dead_letters.append(letter)
+            if transaction is not None:
+                self.extract.incomplete.append(
+                    Incomplete(transaction, f"{self.name}: {reason}", letter.letter_id)
+                )

@@ -279,10 +279,10 @@ class ChangeLog:
 
     # ------------------------------------------------------------------------------------------------ results
 
-    def unreadable(self) -> list[tuple[str, int, int, bytes | None, str]]:
-        """(topic, partition, offset, value, reason) of the records that can't be read."""
+    def unreadable(self) -> list[tuple[str, int, int, bytes | None, str, int | None]]:
+        """(topic, partition, offset, value, reason, transaction) of the records that can't be read."""
         return self._connection.execute(
-            "select topic, kafka_partition, kafka_offset, value, _problem from parsed "
+            "select topic, kafka_partition, kafka_offset, value, _problem, _transaction from parsed "
             "where _problem is not null order by kafka_offset"
         ).fetchall()
 

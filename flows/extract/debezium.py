@@ -33,6 +33,11 @@ def topic_of(prefix: str, schema: str, table: str) -> str:
     return re.sub(r"[^a-zA-Z0-9._-]", "_", f"{prefix}.{schema}.{table}")
 
 
+def collection(read: Postgres) -> str:
+    """What a table is called where a transaction's end counts its changes."""
+    return f"{read.schema}.{read.table}"
+
+
 @dataclass(frozen=True)
 class Names:
     """What the connector and its objects in PostgreSQL and Kafka are called."""
@@ -62,6 +67,11 @@ class Names:
         return f"{SCHEMA}.{self.prefix}_signal"
 
     @property
+    def transactions(self) -> str:
+        """Topic in which Debezium says which transactions ended, and how many changes of what they made."""
+        return f"{self.prefix}.transaction"
+
+    @property
     def notifications(self) -> str:
         """Topic in which Debezium says how a snapshot goes on."""
         return f"{self.prefix}.notifications"
@@ -71,7 +81,7 @@ class Names:
         """Topics of no declared table: transactions, logical messages, heartbeats, notices, signals."""
         tables = (f"{self.prefix}.{table}" for table in (self.heartbeat, self.signal))
         beats = f"__debezium-heartbeat.{self.prefix}"
-        return (f"{self.prefix}.transaction", f"{self.prefix}.message", beats, self.notifications, *tables)
+        return (self.transactions, f"{self.prefix}.message", beats, self.notifications, *tables)
 
 
 def names(settings: Settings) -> Names:

@@ -152,14 +152,13 @@ class Ledger(LedgerReader):
 
     @contextmanager
     def locked(self, purpose: str, name: str) -> Iterator[None]:
-        """Hold the advisory lock of one thing (`publish`, `fct_events`) for a block, outside transactions."""
+        """Hold the advisory lock of one thing (`publish`, `fct_events`) for a block; it is the session's."""
         key = f"{purpose}:{name}"
         self.connection.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", (key,))
         try:
             yield
         finally:
-            if not self.connection.broken and not self.connection.closed:
-                self.connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (key,))
+            self.give_back(purpose, name)
 
     def is_ours(self, purpose: str, name: str) -> bool:
         """Take the same kind of lock if it is free, until the session ends; whether this session has it."""
@@ -167,6 +166,24 @@ class Ledger(LedgerReader):
             "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"{purpose}:{name}",)
         ).fetchone()
         return bool(row and row[0])
+
+    def is_held(self, purpose: str, name: str) -> bool:
+        """Whether another session has the lock that `is_ours` takes."""
+        key = f"{purpose}:{name}"
+        row = self.connection.execute(
+            "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0))", (key,)
+        ).fetchone()
+        if not (row and row[0]):
+            return True
+        self.connection.execute("SELECT pg_advisory_unlock_shared(hashtextextended(%s, 0))", (key,))
+        return False
+
+    def give_back(self, purpose: str, name: str) -> None:
+        """Let go of a lock that `is_ours` took."""
+        if not self.connection.broken and not self.connection.closed:
+            self.connection.execute(
+                "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (f"{purpose}:{name}",)
+            )
 
     # ------------------------------------------------------------------------------------------ inside
 

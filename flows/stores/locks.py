@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from psycopg import Connection, errors
+from psycopg.pq import TransactionStatus
 
 from flows.errors import FlowsError
 from flows.stores.manifest import Commit
@@ -45,9 +46,13 @@ def with_short_waits(
     holder = ""
     for number, wait in enumerate(waits):
         try:
+            is_part = connection.info.transaction_status is not TransactionStatus.IDLE
             with _watched(warehouse, connection, number > 0) as seen, connection.transaction():
                 connection.execute(f"SET LOCAL lock_timeout = '{int(wait)}ms'".encode())
-                return work()
+                result = work()
+                if is_part:  # the rest of that transaction waits as it did before
+                    connection.execute("SET LOCAL lock_timeout TO DEFAULT")
+                return result
         except (errors.LockNotAvailable, errors.DeadlockDetected):
             holder = seen[-1] if seen else holder
             time.sleep(random.uniform(0.05, 0.15))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import psycopg
 from duckdb import DuckDBPyConnection
+from psycopg import Connection
 
 from flows.failpoints import failpoint
 from flows.stores import apply
 from flows.stores.difference import content, duckdb_session
+from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.locks import BRIEF, PATIENT, Blocked, remember, with_short_waits
@@ -45,6 +49,7 @@ def publish(
     views: Sequence[str] = (),
     way: Way | None = None,
     streamed: AskStreamed | None = None,
+    joint: JointLedger | None = None,
 ) -> Publication:
     """Make PostgreSQL show exactly these partitions of `table`, all of them at the same moment or none.
 
@@ -72,6 +77,9 @@ def publish(
     9. The manifest lines.
     10. The tables of step 3 that were not published are dropped.
 
+    With `joint` step 8 is a part of that ledger's transaction, and 9 and 10 follow its commit: for tables
+    that are changed by merge, whose writing makes no reader wait.
+
     When another session's lock stays in the way, 8 is given up and `Publication.pending` says whose:
     nothing changed, `ops.pending_publish` remembers it, and the next run publishes it. Readers' queries are
     never cancelled. Raises Conflict when somebody else published another content on the same state,
@@ -79,13 +87,15 @@ def publish(
     """
     began = time.monotonic()
     publication = Publication(table.name)
-    with warehouse.connect() as connection, duckdb_session() as session:
-        ledger = Ledger(connection)
+    with duckdb_session() as session, _ledger(warehouse, joint) as ledger:
         steps = _steps(table, built, ledger, run_id, publication)
         if not steps:
             return publication
         try:
-            with workshop(warehouse, connection, table) as shop:
+            with ExitStack() as own:
+                made = own if joint is None else joint.opened
+                making = ledger.connection if joint is None else joint.making
+                shop = made.enter_context(workshop(warehouse, making, table))
                 choose(shop, steps, session, lake, way)
                 _prepare(shop, steps, session, lake)
                 _audit(steps, audit)
@@ -93,7 +103,7 @@ def publish(
                     _show(shop, steps, ledger, views, publication, streamed)
                 except Blocked as blocked:
                     if not _write_instead(shop, steps, session, lake, way):
-                        remember(connection, [step.commit for step in steps], blocked)
+                        remember(ledger.connection, [step.commit for step in steps], blocked)
                         publication.pending = tuple(
                             Pending(step.built.partition, blocked.by) for step in steps
                         )
@@ -103,6 +113,7 @@ def publish(
                 ledger.finish(lake, _published(steps, publication))
                 failpoint("publish.manifest")
         except psycopg.OperationalError:
+            connection = ledger.connection
             if not (connection.broken or connection.closed):
                 raise
             if not _was_committed(warehouse, lake, connection.info.backend_pid, steps):
@@ -110,6 +121,15 @@ def publish(
             publication.ways = {step.built.partition: step.way for step in steps}
     publication.seconds = time.monotonic() - began
     return publication
+
+
+@contextmanager
+def _ledger(warehouse: Warehouse, joint: JointLedger | None) -> Iterator[Ledger]:
+    if joint is not None:
+        yield joint
+        return
+    with warehouse.connect() as connection:
+        yield Ledger(connection)
 
 
 def _steps(
@@ -175,7 +195,7 @@ def _show(
     with ledger.locked("publish", shop.table.name):
         done = with_short_waits(
             shop.warehouse,
-            shop.connection,
+            ledger.connection,
             BRIEF if swaps else PATIENT,
             lambda: _transaction(shop, steps, ledger, views, streamed),
         )
@@ -198,7 +218,7 @@ def _transaction(
     streamed: AskStreamed | None,
 ) -> list[tuple[Step, apply.Written]]:
     """The one transaction; what another run committed under the same token meanwhile is left out."""
-    connection, table = shop.connection, shop.table
+    connection, table = ledger.connection, shop.table
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
     equal = [step.built for step in steps if step.way == "equal"]
     spared = streamed(connection, equal) if streamed is not None and equal else Streamed()
@@ -211,8 +231,8 @@ def _transaction(
         )
     if any(step.way == "swap" for step in fresh):
         apply.lock_for_swap(connection, table.name)
-    _refuse_over_stream(shop, fresh)
-    done = [(step, _apply(shop, step, fresh, spared)) for step in fresh]
+    _refuse_over_stream(connection, table, fresh)
+    done = [(step, _apply(connection, shop, step, fresh, spared)) for step in fresh]
     failpoint("publish.applied")
     if any(written.rows or step.way in ("attach", "swap") for step, written in done):
         for view in views:
@@ -228,14 +248,13 @@ def _transaction(
     return done
 
 
-def _refuse_over_stream(shop: Workshop, steps: list[Step]) -> None:
+def _refuse_over_stream(connection: Connection[Any], table: Table, steps: list[Step]) -> None:
     """A leaf that the stream has begun to write into since the way was chosen must not be taken away, nor
     written if the stream counts in it.
     """
-    table = shop.table
-    hot = apply.hot_partitions(shop.connection, table.name)
-    counted = apply.counted_partitions(shop.connection, table)
-    leaves = apply.leaves(shop.connection, table.name) if hot or counted else set()
+    hot = apply.hot_partitions(connection, table.name)
+    counted = apply.counted_partitions(connection, table)
+    leaves = apply.leaves(connection, table.name) if hot or counted else set()
     for step in steps:
         partition = step.built.partition
         is_taken = (partition in hot and step.way in ("attach", "swap")) or (
@@ -248,9 +267,11 @@ def _refuse_over_stream(shop: Workshop, steps: list[Step]) -> None:
             )
 
 
-def _apply(shop: Workshop, step: Step, fresh: list[Step], spared: Streamed) -> apply.Written:
+def _apply(
+    connection: Connection[Any], shop: Workshop, step: Step, fresh: list[Step], spared: Streamed
+) -> apply.Written:
     """The rows or the leaf of one partition; what several windows of one table share comes with the first."""
-    connection, table, partition = shop.connection, shop.table, step.built.partition
+    table, partition = shop.table, step.built.partition
     if step.is_counted:
         apply.reopen(connection, table, partition)
         return apply.Written()

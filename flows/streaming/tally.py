@@ -19,6 +19,14 @@ from flows.streaming.route import Route
 _SHOW_EVERY_SECONDS = 5.0
 
 
+def percentiles(latencies: deque[float]) -> tuple[float, float]:
+    """Median and 99th percentile of the latest 200; zeros when there is none."""
+    waited = sorted(islice(reversed(latencies), 200))
+    if not waited:
+        return 0.0, 0.0
+    return waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
+
+
 @dataclass
 class Tally:
     """What a stream did since it began."""
@@ -44,10 +52,7 @@ class Tally:
 
     def latency(self) -> tuple[float, float]:
         """Median and 99th percentile of the latest 200 micro-batches, seconds."""
-        waited = sorted(islice(reversed(self.latencies), 200))
-        if not waited:
-            return 0.0, 0.0
-        return waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
+        return percentiles(self.latencies)
 
     def line(self, rate: float) -> str:
         """One line for people; `rate` is in messages per second."""

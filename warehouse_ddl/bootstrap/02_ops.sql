@@ -105,6 +105,16 @@ create table if not exists ops.schema_change (
 );
 comment on table ops.schema_change is 'One row per column that a source''s records have otherwise than declared, from an offset on: the columns declared, those found, and what the declaration makes of it.';
 
+create table if not exists ops.incomplete_transaction (
+    prefix text not null,
+    transaction bigint not null,
+    letter_id text not null default '',
+    reason text not null,
+    found_at timestamptz not null,
+    primary key (prefix, transaction, letter_id)
+);
+comment on table ops.incomplete_transaction is 'Transactions of the application that did not arrive whole, each with the dead letter it lacks if that is why.';
+
 create table if not exists ops.check_result (
     run_id text not null,
     table_name text not null,

@@ -20,6 +20,7 @@ import duckdb
 import psycopg
 
 from flows import landing
+from flows.change_landing import land_changes
 from flows.landing import Landing
 from flows.sandbox import kafka, postgres, processes
 from flows.sandbox.lifecycle import CACHE
@@ -193,6 +194,10 @@ class World:
         self.runs += 1
         services = self.services()
         try:
+            if isinstance(entity.read, Postgres) and entity.read.mode == "cdc":
+                # Whoever writes the topics here is no connector.
+                options = {"is_watched": False, **options}
+                return land_changes(services, [entity], f"run-{self.runs}", **options).of(entity)
             return landing.land(services, entity, f"run-{self.runs}", **options)
         finally:
             services.lake.close()

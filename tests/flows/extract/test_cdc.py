@@ -73,7 +73,7 @@ class Shop:
         return dataclasses.replace(PRODUCTS, read=how)
 
     def land(self, mode: str = "cdc", **read: Any) -> Landing | None:
-        return self.world.land(self.entity(mode, **read), is_watched=False)
+        return self.world.land(self.entity(mode, **read))
 
     def live(self, columns: str = "id, name") -> list[tuple[Any, ...]]:
         """What staging sees."""
@@ -322,4 +322,4 @@ def test_a_source_that_nobody_captures_halts_the_table_before_anything_is_read(
     shop.world.app_dsn = address
     shop.world.settings["connect_url"] = connect
     with pytest.raises(SourceError, match=r"app\.products is halted: .*cdc register"):
-        shop.world.land(shop.entity())
+        shop.world.land(shop.entity(), is_watched=True)

@@ -10,11 +10,12 @@ import duckdb
 import pytest
 from pydantic import SecretStr
 
-from flows import lakeshell, landing
+from flows import change_topics, lakeshell, landing
 from flows.build.inputs import Reader
 from flows.build.job import build
 from flows.build.states import planner_states
 from flows.cdc import registration
+from flows.change_landing import land_changes
 from flows.planner import plan
 from flows.sandbox.world import app
 from flows.services import Services
@@ -44,8 +45,13 @@ MARKER = entity("marker", id="bigint")
 
 def land(capture: Capture, entities: tuple[SourceEntity, ...], **settings: object) -> Services:
     services = Services(capture.settings.model_copy(update=settings))
+    changed = change_topics.of(entities)
+    landed = land_changes(services, changed, os.urandom(4).hex())
     for one in entities:
-        landing.land(services, one, os.urandom(4).hex())
+        if one in changed:
+            landed.of(one)
+        else:
+            landing.land(services, one, os.urandom(4).hex())
     for name in TABLES:
         build_staging(services, f"stg_app__{name}")
     return services

@@ -1,0 +1,308 @@
+"""The change topics of one connector, read together: what one transaction changed is handed on together.
+
+Each table's changes are in order in a topic of their own, and nothing orders one topic beside another.
+Debezium tells in a topic of its own which transactions ended and how many changes of which table each of
+them made. What is handed on is cut there: all of the transactions that are in whole, in the order of their
+commits, nothing of any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from duckdb import DuckDBPyConnection
+
+from flows.cdc.pending import Pending, lost
+from flows.extract import Extract, Incomplete, SourceAway, SourceError, cdc, debezium, kafka
+from flows.extract.kafka import OWN_OFFSETS, REQUEST_SECONDS, Topic, record_batch
+from flows.settings import Settings
+from transforms.entities import Postgres, SourceEntity
+
+STALL_SECONDS = 10.0
+"""How long a transaction is waited for of which the end, or a change, does not come though all was read."""
+_AT_ONCE = 20_000
+_QUEUE_KILOBYTES = 64 << 10
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where what is handed on ends: topic → the offset after it, for each topic with something to land.
+
+    `transactions` is the offset, in the topic of their ends, before which all are landed then.
+    """
+
+    after: Mapping[str, int] = field(default_factory=dict)
+    rows: int = 0
+    transactions: int = 0
+    oldest: float = 0.0
+    """When the broker got the first of these records, seconds since 1970."""
+    incomplete: tuple[Incomplete, ...] = ()
+
+
+@dataclass
+class _Reach:
+    """Where reading a topic has got to, and when nothing was left to read."""
+
+    position: int
+    end: int
+    """Its end when reading began."""
+    is_at_end: bool = False
+    at: float = 0.0
+
+    def note(self, after: int, *, is_end: bool) -> None:
+        self.position = max(self.position, after)
+        self.is_at_end = is_end
+        if is_end:
+            self.at = time.monotonic()
+
+    @property
+    def last(self) -> float:
+        return time.monotonic() if self.is_at_end else self.at
+
+
+@dataclass
+class _Table:
+    entity: SourceEntity
+    topic: Topic
+    first: int
+    """The first offset that was not handed on yet."""
+    reach: _Reach
+    landed: int
+    """Transactions that ended before this offset of their topic were landed of this table."""
+
+
+class ChangeFeed:
+    """Reads the topics from the positions given. For one thread.
+
+    `failed` says of which tables nothing is read, and why. Raises SourceAway when the broker does not answer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        positions: Mapping[SourceEntity, Mapping[str, Any]],
+        connection: DuckDBPyConnection,
+    ) -> None:
+        self._settings = settings
+        self._pending = Pending(connection)
+        self.failed: dict[str, SourceError] = {}
+        self._tables: dict[str, _Table] = {}
+        self._ends: Topic | None = None
+        self._ends_reach = _Reach(0, 0)
+        self._consumer: Consumer | None = None
+        for entity, position in positions.items():
+            self._find(entity, position)
+        if self._tables:
+            self._find_ends()
+            self._consumer = self._consume()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        if self._consumer is not None:
+            self._consumer.close()
+
+    # ------------------------------------------------------------------------------------------- beginning
+
+    def _find(self, entity: SourceEntity, position: Mapping[str, Any]) -> None:
+        name = self.topic(entity)
+        topic = self._topic(name)
+        try:
+            spans = topic.spans(position)
+        except SourceAway:
+            raise
+        except SourceError as error:
+            self.failed[entity.table] = error
+            return
+        if len(spans) > 1:
+            self.failed[entity.table] = SourceError(
+                f"Topic {name} has {len(spans)} partitions, and changes keep their order in one only; "
+                "nothing was landed. Make the topic anew with one partition (`python -m flows cdc register` "
+                "does), then `python -m flows cdc resnapshot`."
+            )
+            return
+        first, end = spans[0]
+        landed = int(position.get(cdc.TRANSACTIONS, 0))
+        self._tables[name] = _Table(entity, topic, first, _Reach(first, end), landed)
+
+    def _find_ends(self) -> None:
+        """Transactions are told from where the table that is furthest behind has got to."""
+        topic = self._topic(debezium.names(self._settings).transactions)
+        try:
+            first, end = topic.spans({})[0]
+        except SourceAway:
+            raise
+        except SourceError:
+            return  # nobody tells of transactions: what was read is handed on
+        begin = min(table.landed for table in self._tables.values())
+        self._ends = topic
+        self._ends_reach = _Reach(min(max(first, begin), end), end)
+
+    def _topic(self, name: str) -> Topic:
+        settings = self._settings
+        return Topic(name, settings.require("kafka_bootstrap"), settings.kafka_options, REQUEST_SECONDS)
+
+    def _consume(self) -> Consumer:
+        any_topic = next(iter(self._tables.values())).topic
+        consumer = Consumer(
+            {
+                "fetch.wait.max.ms": 50,
+                "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
+                **any_topic.settings,
+                **OWN_OFFSETS,
+                "group.id": "analytics-changes",
+            },
+            logger=_log,
+        )
+        assigned = [TopicPartition(name, 0, table.first) for name, table in self._tables.items()]
+        if self._ends is not None:
+            assigned.append(TopicPartition(self._ends.name, 0, self._ends_reach.position))
+        consumer.assign(assigned)
+        return consumer
+
+    # --------------------------------------------------------------------------------------------- reading
+
+    @property
+    def entities(self) -> list[SourceEntity]:
+        """The tables that are read."""
+        return [table.entity for table in self._tables.values()]
+
+    @property
+    def waiting(self) -> int:
+        """Records that were read and not handed on."""
+        return len(self._pending)
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all that the topics held at the beginning was read."""
+        reaches = [table.reach for table in self._tables.values()]
+        return all(reach.position >= reach.end for reach in [*reaches, self._ends_reach])
+
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing is left to read now."""
+        reaches = [table.reach for table in self._tables.values()]
+        return all(reach.is_at_end for reach in reaches)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all that the topics held at the beginning was handed on."""
+        return all(table.first >= table.reach.end for table in self._tables.values())
+
+    def topic(self, entity: SourceEntity) -> str:
+        """The change topic of a table."""
+        assert isinstance(entity.read, Postgres)
+        return debezium.topic(self._settings, entity.read)
+
+    def poll(self, seconds: float) -> int:
+        """Read what comes within so many seconds; returns the number of records.
+
+        Raises SourceError when a topic can't be read on, SourceAway when the broker does not answer.
+        """
+        if self._consumer is None:
+            return 0
+        records: list[Message] = []
+        ends: list[Message] = []
+        for message in self._consumer.consume(_AT_ONCE, timeout=seconds):
+            name, offset, error = message.topic(), message.offset(), message.error()
+            is_end = error is not None and error.code() == KafkaError._PARTITION_EOF
+            if error is not None and not is_end:
+                if error.fatal() or not error.retriable():
+                    raise self._told(name, error)
+                continue
+            if name is None or offset is None:
+                continue
+            after = offset if is_end else offset + 1
+            if table := self._tables.get(name):
+                table.reach.note(after, is_end=is_end)
+                if not is_end:
+                    records.append(message)
+            elif self._ends is not None and name == self._ends.name:
+                self._ends_reach.note(after, is_end=is_end)
+                if not is_end:
+                    ends.append(message)
+        if records:
+            self._pending.keep(record_batch(records))
+        if ends:
+            self._pending.note_ends(record_batch(ends), self._collections())
+        return len(records)
+
+    def _collections(self) -> dict[str, tuple[str, int]]:
+        found = {}
+        for name, table in self._tables.items():
+            assert isinstance(table.entity.read, Postgres)
+            found[debezium.collection(table.entity.read)] = name, table.landed
+        return found
+
+    def _told(self, name: str | None, error: KafkaError) -> SourceError:
+        table = self._tables.get(name or "")
+        topic = table.topic if table else self._ends or next(iter(self._tables.values())).topic
+        return topic.told(error)
+
+    # ------------------------------------------------------------------------------------------ handing on
+
+    def cut(self) -> Cut | None:
+        """All of the transactions that are in whole; None when there is nothing to hand on.
+
+        One of which the end or a change has not come STALL_SECONDS after all the rest, though its topics were
+        read to their ends since, is handed on and named as incomplete: nothing waits for ever.
+        """
+        incomplete: list[Incomplete] = []
+        bound, endless = self._ends_reach.position, set[int]()
+        if self._ends is not None:
+            if blocked := self._pending.blocked():
+                looked_at = {name: t.reach.last - STALL_SECONDS for name, t in self._tables.items()}
+                given_up = self._pending.lost_changes(looked_at)
+                incomplete += lost(given_up, "a change of it did not come")
+                bound = min((place for place, tx in blocked if tx not in given_up), default=bound)
+            endless = self._pending.lost_ends(self._ends_reach.last - STALL_SECONDS)
+            incomplete += lost(endless, "its end did not come")
+            firsts = self._pending.first_held(bound, endless)
+        else:
+            firsts = dict.fromkeys(self._tables)
+        after = {
+            name: self._tables[name].reach.position if first is None else first
+            for name, first in firsts.items()
+        }
+        rows = self._pending.count(after) if after else {}
+        if not rows:
+            return None
+        after = {name: after[name] for name in rows}
+        there = self._pending.transactions(after) if incomplete else set[int]()
+        named = tuple(one for one in incomplete if one.transaction in there)
+        return Cut(after, sum(rows.values()), bound, self._pending.oldest(after), named)
+
+    def records(self, entity: SourceEntity, cut: Cut) -> Extract:
+        """The records of one table before the cut, as `kafka.read` gives them."""
+        name = self.topic(entity)
+        table = self._tables[name]
+        after = cut.after.get(name, table.first)
+        extract = Extract(kafka.SCHEMA, self._pending.batches(name, after))
+        extract.offsets = {0: (table.first, after)} if table.first < after else {}
+        extract.positions = {
+            "topic_id": table.topic.id,
+            "offsets": {"0": after},
+            cdc.TRANSACTIONS: max(cut.transactions, table.landed),
+        }
+        return extract
+
+    def done(self, cut: Cut) -> None:
+        """What was handed on is landed: forget it."""
+        self._pending.forget(cut.after, cut.transactions)
+        for name, table in self._tables.items():
+            table.first = cut.after.get(name, table.first)
+            table.landed = max(table.landed, cut.transactions)
+
+    def leave_out(self, entity: SourceEntity, error: SourceError) -> None:
+        """Read this table no more: it can't be landed."""
+        name = self.topic(entity)
+        del self._tables[name]
+        self.failed[entity.table] = error
+        self._pending.leave_out(name)
+        if self._consumer is not None:
+            self._consumer.incremental_unassign([TopicPartition(name, 0)])

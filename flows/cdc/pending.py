@@ -1,0 +1,213 @@
+"""Change records that were read and not landed yet, and what is known of the transactions that made them.
+
+Everything is in one DuckDB, which spills to disk: a transaction can be larger than memory. Tables of its
+connection: `pending`, the records with their transaction (`tx`, null for a snapshot's rows) and when they
+were read; `ended`, the transactions that ended, in the order of their commits (`place`, an offset);
+`expected`, how many records of each topic an ended transaction has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from flows.extract import Incomplete, kafka
+from transforms.engine import text_literal
+
+_ROWS = 100_000
+_COUNTED = "(select tx, topic, count(*) as there from pending group by all)"
+
+
+class Pending:
+    """The records of some topics. `connection` serves it alone."""
+
+    def __init__(self, connection: DuckDBPyConnection) -> None:
+        self._connection = connection
+        with self._registered(kafka.SCHEMA.empty_table()):
+            self._run(
+                "create or replace temp table pending as "
+                "select *, null::bigint as tx, null::double as seen_at from fresh"
+            )
+        self._run("create or replace temp table ended (place bigint, tx bigint, seen_at double)")
+        self._run("create or replace temp table expected (tx bigint, topic varchar, records bigint)")
+
+    # ------------------------------------------------------------------------------------------- taking in
+
+    def keep(self, batch: pa.RecordBatch) -> None:
+        """Take in records of tables. What can't be read belongs to no transaction that anybody knows."""
+        shape = '{"source": {"txId": "BIGINT", "snapshot": "VARCHAR"}, "transaction": {"id": "VARCHAR"}}'
+        with self._registered(pa.Table.from_batches([batch])):
+            self._run(
+                "insert into pending select * exclude (e, s), "
+                "case when coalesce(s.snapshot, 'false') = 'false' then coalesce(try_cast(split_part("
+                "coalesce(e.payload.transaction.id, e.transaction.id), ':', 1) as bigint), s.txId) end, "
+                f"{time.monotonic()} from (select *, coalesce(e.payload.source, e.source) as s from "
+                f"(select *, try(from_json(decode(value), {_with_payload(shape)})) as e from fresh))"
+            )
+
+    def note_ends(self, batch: pa.RecordBatch, collections: Mapping[str, tuple[str, int]]) -> None:
+        """Take in what Debezium tells of transactions.
+
+        `collections`: a table as it is called there → its topic, and the place from which on transactions
+        were not landed of it.
+        """
+        shape = (
+            '{"status": "VARCHAR", "id": "VARCHAR", '
+            '"data_collections": [{"data_collection": "VARCHAR", "event_count": "BIGINT"}]}'
+        )
+        with self._registered(pa.Table.from_batches([batch])):
+            self._run(
+                "create or replace temp table told as select kafka_offset as place, "
+                "try_cast(split_part(coalesce(e.payload.id, e.id), ':', 1) as bigint) as tx, "
+                "coalesce(e.payload.data_collections, e.data_collections) as collections from "
+                f"(select *, try(from_json(decode(value), {_with_payload(shape)})) as e from fresh) "
+                "where coalesce(e.payload.status, e.status) = 'END'"
+            )
+        self._run(f"insert into ended select place, tx, {time.monotonic()} from told where tx is not null")
+        if collections:
+            ours = _values((name, topic, first) for name, (topic, first) in collections.items())
+            self._run(
+                "insert into expected select tx, topic, each.event_count from "
+                "(select place, tx, unnest(collections) as each from told) "
+                f"join (values {ours}) as ours(collection, topic, first) "
+                "on each.data_collection = ours.collection and place >= ours.first"
+            )
+
+    # ---------------------------------------------------------------------------------------- transactions
+
+    def blocked(self) -> list[tuple[int, int]]:
+        """(place, transaction) of those that ended and are not in whole, in the order of their commits."""
+        return self._connection.execute(
+            "select place, tx from ended where tx in (select expected.tx from expected "
+            f"left join {_COUNTED} as found using (tx, topic) where coalesce(there, 0) < records) "
+            "order by place"
+        ).fetchall()
+
+    def lost_changes(self, looked_at: Mapping[str, float]) -> set[int]:
+        """Those among them that ended before all their topics that lack something were `looked_at`."""
+        values = _values(looked_at.items())
+        found = self._connection.execute(
+            f"select tx from expected join ended using (tx) left join {_COUNTED} as found using (tx, topic) "
+            f"join (values {values}) as looked(topic, at) using (topic) "
+            "where coalesce(there, 0) < records group by tx having bool_and(ended.seen_at < looked.at)"
+        ).fetchall()
+        return {int(tx) for (tx,) in found}
+
+    def lost_ends(self, looked_at: float) -> set[int]:
+        """Transactions whose last record came before their end was looked for, and nobody told it."""
+        found = self._connection.execute(
+            "select tx from pending where tx is not null and tx not in (select tx from ended) "
+            f"group by tx having max(seen_at) < {looked_at}"
+        ).fetchall()
+        return {int(tx) for (tx,) in found}
+
+    def first_held(self, bound: int, endless: set[int]) -> dict[str, int | None]:
+        """Topic → the first offset of a transaction that did not end before the place `bound`, and is not
+        among the `endless`; None where there is none.
+        """
+        held = f"tx is not null and tx not in (select tx from ended where place < {bound})"
+        if endless:
+            held += f" and tx not in ({', '.join(map(str, endless))})"
+        return dict(
+            self._connection.execute(
+                f"select topic, min(kafka_offset) filter (where {held}) from pending group by topic"
+            ).fetchall()
+        )
+
+    # --------------------------------------------------------------------------------------------- records
+
+    def __len__(self) -> int:
+        ((count,),) = self._connection.execute("select count(*) from pending").fetchall()
+        return int(count)
+
+    def count(self, after: Mapping[str, int]) -> dict[str, int]:
+        """Topic → its records before that offset; topics without one are left out."""
+        return dict(
+            self._connection.execute(
+                f"select topic, count(*) from pending join (values {_values(after.items())}) "
+                "as ends(topic, after) using (topic) where kafka_offset < after group by topic"
+            ).fetchall()
+        )
+
+    def oldest(self, after: Mapping[str, int]) -> float:
+        """When the broker got the first record before those offsets, seconds since 1970."""
+        ((moment,),) = self._connection.execute(
+            f"select epoch(min(kafka_timestamp)) from pending join (values {_values(after.items())}) "
+            "as ends(topic, after) using (topic) where kafka_offset < after"
+        ).fetchall()
+        return float(moment or 0.0)
+
+    def transactions(self, after: Mapping[str, int]) -> set[int]:
+        """Transactions with a record before those offsets."""
+        found = self._connection.execute(
+            f"select distinct tx from pending join (values {_values(after.items())}) "
+            "as ends(topic, after) using (topic) where kafka_offset < after and tx is not null"
+        ).fetchall()
+        return {int(tx) for (tx,) in found}
+
+    def batches(self, topic: str, after: int) -> Iterator[pa.RecordBatch]:
+        """The records of a topic before that offset, in their order, in `kafka.SCHEMA`."""
+        relation = self._connection.sql(
+            f"select * exclude (tx, seen_at) from pending where topic = {text_literal(topic)} "
+            f"and kafka_offset < {after} order by kafka_offset"
+        )
+        for batch in relation.to_arrow_reader(_ROWS):
+            if batch.num_rows:
+                columns = [batch.column(field.name).cast(field.type) for field in kafka.SCHEMA]
+                yield pa.record_batch(columns, schema=kafka.SCHEMA)
+
+    def forget(self, after: Mapping[str, int], transactions: int) -> None:
+        """Let go of records before those offsets, and of transactions that ended before that place."""
+        if after:
+            self._run(
+                f"delete from pending using (values {_values(after.items())}) as ends(name, after) "
+                "where pending.topic = ends.name and kafka_offset < ends.after"
+            )
+        self._run(f"delete from expected where tx in (select tx from ended where place < {transactions})")
+        self._run(f"delete from ended where place < {transactions}")
+
+    def leave_out(self, topic: str) -> None:
+        """Let go of a topic."""
+        for table in ("pending", "expected"):
+            self._connection.execute(f"delete from {table} where topic = ?", [topic])
+
+    def _registered(self, rows: pa.Table) -> _Registered:
+        return _Registered(self._connection, rows)
+
+    def _run(self, query: str) -> None:
+        self._connection.execute(query).fetchall()
+
+
+class _Registered:
+    """Arrow rows as the relation `fresh`, for a block."""
+
+    def __init__(self, connection: DuckDBPyConnection, rows: pa.Table) -> None:
+        self._connection = connection
+        self._rows = rows
+
+    def __enter__(self) -> None:
+        self._connection.register("fresh", self._rows)
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.unregister("fresh")
+
+
+def lost(transactions: set[int], reason: str) -> list[Incomplete]:
+    """Transactions that are handed on though they are not known to be whole."""
+    return [Incomplete(transaction, reason) for transaction in sorted(transactions)]
+
+
+def _with_payload(shape: str) -> str:
+    """A JSON shape, with or without the schema that Connect can put around a value."""
+    return text_literal('{"payload": ' + shape + ", " + shape[1:])
+
+
+def _values(rows: Iterable[tuple[str | float, ...]]) -> str:
+    """Rows of texts and numbers as what stands behind VALUES."""
+    return ", ".join(
+        "(" + ", ".join(text_literal(one) if isinstance(one, str) else str(one) for one in row) + ")"
+        for row in rows
+    )

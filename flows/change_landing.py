@@ -1,0 +1,197 @@
+"""Landing of tables that are read by their changes: what one transaction changed lands at one moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from flows import change_topics, incomplete, schema_changes
+from flows.cdc.feed import STALL_SECONDS, ChangeFeed, Cut
+from flows.change_topics import Told
+from flows.extract import Incomplete, SchemaChanged, SourceError, cdc
+from flows.extract.debezium_guard import Observed
+from flows.landed import ROWS_PER_FILE
+from flows.landing import EntityLanding, Landing
+from flows.services import Services
+from flows.stores.joint import JointLedger, joint_ledger
+from flows.stores.ledger import Ledger
+from transforms import engine
+from transforms.entities import SourceEntity
+
+FOLLOW = "follow"
+"""Purpose of the lock, by connector, of the stream that lands changes: while it does, nobody else does."""
+ROWS_AT_ONCE = 1_000_000
+"""Records that land in one transaction, unless one of the application is larger: bounds memory and disk."""
+_POLL_SECONDS = 0.2
+_GIVE_UP_SECONDS = STALL_SECONDS + 20.0
+"""How long nothing may come of what the topics held at the beginning."""
+
+Outcome = Landing | SourceError | None
+"""What became of one table: None when there was nothing new."""
+
+
+@dataclass
+class Landed:
+    """What became of each table, by its raw table, and the transactions that are not known to be whole."""
+
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    incomplete: list[Incomplete] = field(default_factory=list)
+
+    def of(self, entity: SourceEntity) -> Landing | None:
+        """What became of one table; raises what kept it from landing."""
+        outcome = self.outcomes.get(entity.table)
+        if isinstance(outcome, SourceError):
+            raise outcome
+        return outcome
+
+    def add(self, table: str, outcome: Outcome) -> None:
+        """Note another landing of a table."""
+        before = self.outcomes.get(table)
+        if isinstance(before, Landing) and isinstance(outcome, Landing):
+            windows = dict(before.windows or {})
+            for window, rows in (outcome.windows or {}).items():
+                windows[window] = windows.get(window, 0) + rows
+            outcome = replace(
+                outcome,
+                files=before.files + outcome.files,
+                rows=before.rows + outcome.rows,
+                windows=windows,
+                dead_letters=before.dead_letters + outcome.dead_letters,
+                warnings=before.warnings + outcome.warnings,
+            )
+        self.outcomes[table] = outcome if outcome is not None else before
+
+
+def land_changes(
+    services: Services,
+    entities: Iterable[SourceEntity],
+    run_id: str,
+    *,
+    is_watched: bool = True,
+    rows_per_file: int = ROWS_PER_FILE,
+    rows_at_once: int = ROWS_AT_ONCE,
+) -> Landed:
+    """Land what the change topics of these tables hold now, cut where transactions end.
+
+    While a stream follows the changes it lands them, and nobody else does: then there is nothing to tell.
+    `is_watched`: a connector of ours fills the topics, so source and connector are looked at first. What
+    fails for one table is in its outcome, and the others land. Raises SourceAway when nothing can be read.
+    """
+    wanted = sorted(entities, key=lambda entity: entity.table)
+    with joint_ledger(services.warehouse) as ledger:
+        if ledger.is_held(FOLLOW, services.settings.cdc_prefix):
+            return Landed()
+        with locked(ledger, wanted):
+            positions = positions_of(ledger, wanted)
+            observed, failed = change_topics.look(services.settings, positions) if is_watched else (None, {})
+            readable = {entity: at for entity, at in positions.items() if entity.table not in failed}
+            with changes_read(services, readable) as feed:
+                landing = ChangeLanding(services, feed, ledger, run_id, rows_per_file)
+                landing.landed.outcomes.update(failed)
+                landing.landed.outcomes.update(feed.failed)
+                _land_all(landing, feed, observed, rows_at_once)
+                return landing.landed
+
+
+def _land_all(landing: ChangeLanding, feed: ChangeFeed, observed: Observed | None, rows_at_once: int) -> None:
+    """All that the topics held at the beginning, in portions of whole transactions."""
+    deadline = time.monotonic() + _GIVE_UP_SECONDS
+    while not feed.is_done:
+        if feed.poll(_POLL_SECONDS):
+            deadline = time.monotonic() + _GIVE_UP_SECONDS
+        if not feed.is_at_end and feed.waiting < rows_at_once and time.monotonic() < deadline:
+            continue
+        if cut := feed.cut():
+            landing.land(cut, observed)
+            deadline = time.monotonic() + _GIVE_UP_SECONDS
+        elif time.monotonic() > deadline:
+            raise SourceError(
+                "The change topics gave no record for a while though they have more. What was whole is "
+                "landed; check the broker, then run again."
+            )
+    landing.move_on(observed)
+
+
+@contextmanager
+def locked(ledger: Ledger, entities: Iterable[SourceEntity]) -> Iterator[None]:
+    """Hold the landing locks of these tables, taken in one order."""
+    with ExitStack() as locks:
+        for entity in entities:
+            locks.enter_context(ledger.locked("land", entity.table))
+        yield
+
+
+def positions_of(ledger: Ledger, entities: Iterable[SourceEntity]) -> dict[SourceEntity, Mapping[str, Any]]:
+    """Where each table stands, as its change topic goes on from there."""
+    return {entity: cdc.continued("cdc", ledger.positions(entity.table).positions) for entity in entities}
+
+
+@contextmanager
+def changes_read(services: Services, positions: change_topics.Positions) -> Iterator[ChangeFeed]:
+    """A feed over the topics of these tables; what waits in it can be larger than memory."""
+    connection: DuckDBPyConnection = engine.connect(
+        memory_limit=services.settings.memory_limit, temp_directory=services.lake.root / ".spill"
+    )
+    with closing(connection), closing(ChangeFeed(services.settings, positions, connection)) as feed:
+        yield feed
+
+
+class ChangeLanding:
+    """Lands what a feed hands on. The caller holds the tables' landing locks."""
+
+    def __init__(
+        self,
+        services: Services,
+        feed: ChangeFeed,
+        ledger: JointLedger,
+        run_id: str,
+        rows_per_file: int = ROWS_PER_FILE,
+    ) -> None:
+        self.landed = Landed()
+        self._services = services
+        self._feed = feed
+        self._ledger = ledger
+        self._run_id = run_id
+        self._rows_per_file = rows_per_file
+
+    def land(self, cut: Cut, observed: Observed | None) -> None:
+        """One transaction: the landings of all tables with records before the cut, whole transactions of the
+        application. A table that can't be landed is read no more, and the others land.
+        """
+        with self._ledger.jointly(self._services.lake):
+            self.enter(cut, observed)
+        self._feed.done(cut)
+
+    def enter(self, cut: Cut, observed: Observed | None) -> None:
+        """The same within the caller's transaction; the caller tells the feed when it is committed."""
+        for entity in self._feed.entities:
+            if self._feed.topic(entity) in cut.after:
+                self._one(entity, cut, observed)
+        self.landed.incomplete += cut.incomplete
+        incomplete.enter(self._ledger.connection, self._services.settings, cut.incomplete)
+
+    def move_on(self, observed: Observed | None) -> None:
+        """Let the positions of tables without news follow the others."""
+        with self._ledger.jointly(self._services.lake):
+            for entity in self._feed.entities:
+                self._one(entity, Cut(), observed)
+
+    def _one(self, entity: SourceEntity, cut: Cut, observed: Observed | None) -> None:
+        connection = self._ledger.connection
+        told = Told(self._feed.records(entity, cut), observed)
+        try:
+            with connection.transaction():
+                landing = EntityLanding(
+                    self._services, entity, self._run_id, self._ledger, self._rows_per_file, told
+                )
+                self.landed.add(entity.table, landing.run())
+        except SourceError as error:
+            if isinstance(error, SchemaChanged):
+                schema_changes.enter(connection, error.changes)
+            self._feed.leave_out(entity, error)
+            self.landed.outcomes[entity.table] = error

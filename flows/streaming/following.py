@@ -1,0 +1,260 @@
+"""The stream of changes: what transactions of the application changed, shown together, within seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from flows import change_topics
+from flows.build.job import build_due
+from flows.build.states import planner_states
+from flows.cdc.feed import ChangeFeed, Cut
+from flows.change_landing import FOLLOW, ChangeLanding, changes_read, locked, positions_of
+from flows.errors import FlowsError
+from flows.extract import SourceAway
+from flows.extract.debezium_guard import Observed
+from flows.progress import Progress
+from flows.services import Services
+from flows.stores.joint import JointLedger, joint_ledger
+from flows.stores.ledger import Conflict
+from flows.stores.warehouse import WarehouseError
+from flows.streaming.tally import percentiles
+from transforms import catalog, registry
+from transforms.contract import ContractError, Layer, Table, Write
+from transforms.entities import SourceEntity
+
+GATHER_SECONDS = 0.05
+"""How long a cycle gathers changes when few come."""
+LOOK_EVERY_SECONDS = 5.0
+"""How often source and connector are looked at."""
+RETRY_SECONDS = 60.0
+"""How soon a table that could not be landed or built is tried again."""
+_SHOW_EVERY_SECONDS = 5.0
+_STAND_BY_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass
+class Followed:
+    """What was done since the beginning."""
+
+    cycles: int = 0
+    changes: int = 0
+    rows: int = 0
+    """Rows that PostgreSQL wrote or removed."""
+    dead_letters: int = 0
+    interruptions: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    """Seconds from the broker's timestamp of a cycle's oldest change to its commit, of the latest cycles."""
+
+    def line(self, rate: float, waiting: int) -> str:
+        """One line for people; `rate` is in changes per second."""
+        median, worst = percentiles(self.latencies)
+        return (
+            f"{rate:,.0f} changes/s, shown after {median * 1000:,.0f} ms (p99 {worst * 1000:,.0f} ms); "
+            f"{self.changes:,} changes, {self.rows:,} rows, {self.dead_letters:,} dead letters; "
+            f"{waiting:,} changes wait"
+        )
+
+
+def follow(
+    services: Services,
+    entities: Sequence[SourceEntity],
+    *,
+    stop: threading.Event,
+    until_idle: bool = False,
+    seconds: float | None = None,
+    progress: Progress | None = None,
+) -> Followed:
+    """Show changes of these tables until `stop` is set, `seconds` are over, or (`until_idle`) all that is
+    there is shown.
+
+    One process follows a connector; others stand by. Where the warehouse, the broker or the connector is away
+    it waits for them and goes on by itself, from the ledger's positions.
+    """
+    followed, told = Followed(), progress or Progress("changes")
+    deadline = time.monotonic() + seconds if seconds is not None else None
+    pause = 0.5
+
+    def is_over() -> bool:
+        return stop.is_set() or (deadline is not None and time.monotonic() >= deadline)
+
+    while not is_over():
+        before = followed.cycles
+        try:
+            is_idle = _Session(services, entities, followed, told).run(is_over, until_idle=until_idle)
+            if is_idle:
+                break
+        except (WarehouseError, SourceAway, Conflict) as error:
+            followed.interruptions += 1
+            pause = 0.5 if followed.cycles > before else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            told.say("changes", f"{error} Going on in {pause:.1f} s.")
+            stop.wait(pause)
+    return followed
+
+
+def shown_live(entities: Iterable[SourceEntity]) -> list[Table]:
+    """The tables that follow changes, in build order: staging of these entities, and the dimensions and facts
+    made of them that are changed by merge. What is partitioned in PostgreSQL, and marts, are the batch's.
+    """
+    reached = {entity.table for entity in entities}
+    found = []
+    for table in registry.build_order():
+        is_shown = table.layer in (Layer.DIMENSIONS, Layer.FACTS) and table.write is Write.MERGE
+        if reached.intersection(table.upstreams) and (is_shown or table.layer is Layer.STAGING):
+            reached.add(table.name)
+            found.append(table)
+    return found
+
+
+class _Session:
+    """Following between two interruptions: the ledger's positions are read once, at its beginning."""
+
+    def __init__(
+        self, services: Services, entities: Sequence[SourceEntity], followed: Followed, progress: Progress
+    ) -> None:
+        self._services = services
+        self._entities = list(entities)
+        self._followed = followed
+        self._progress = progress
+        self._live = shown_live(entities)
+        self._fingerprints = {table.name: catalog.fingerprint(table) for table in self._live}
+        self._observed: Observed | None = None
+        self._looked_at = 0.0
+        self._failed: dict[str, float] = {}
+        """Table → when it could not be built."""
+        self._told_at = time.monotonic()
+        self._told_changes = followed.changes
+
+    def run(self, is_over: Callable[[], bool], *, until_idle: bool) -> bool:
+        """Follow until it is over; True when (`until_idle`) all was shown. False also means: begin anew."""
+        with joint_ledger(self._services.warehouse) as ledger:
+            prefix = self._services.settings.cdc_prefix
+            while not ledger.is_ours(FOLLOW, prefix):
+                if until_idle or is_over():
+                    return True
+                time.sleep(_STAND_BY_SECONDS)
+            with locked(ledger, self._entities):
+                positions = positions_of(ledger, self._entities)
+                self._observed, halted = change_topics.look(self._services.settings, positions)
+            self._looked_at = begun = time.monotonic()
+            readable = {entity: at for entity, at in positions.items() if entity.table not in halted}
+            for error in halted.values():
+                self._progress.say("changes", str(error))
+            with changes_read(self._services, readable) as feed:
+                for error in feed.failed.values():
+                    self._progress.say("changes", str(error))
+                while not is_over():
+                    if (halted or feed.failed) and time.monotonic() - begun > RETRY_SECONDS:
+                        return False
+                    self._look_again(ledger, feed)
+                    feed.poll(GATHER_SECONDS)
+                    cut = feed.cut()
+                    if cut is not None:
+                        self._cycle(ledger, feed, cut)
+                    elif until_idle and feed.is_read and not feed.waiting:
+                        return True
+                    self._tell(feed)
+        return False
+
+    def _look_again(self, ledger: JointLedger, feed: ChangeFeed) -> None:
+        """Before reading: what is remembered of the source must not be newer than what is landed."""
+        if time.monotonic() - self._looked_at < LOOK_EVERY_SECONDS:
+            return
+        positions = positions_of(ledger, feed.entities)
+        self._observed, halted = change_topics.look(self._services.settings, positions)
+        for entity in feed.entities:
+            if error := halted.get(entity.table):
+                feed.leave_out(entity, error)
+                self._progress.say("changes", str(error))
+        self._looked_at = time.monotonic()
+
+    def _cycle(self, ledger: JointLedger, feed: ChangeFeed, cut: Cut) -> None:
+        """Whole transactions of the application, from their records to where people see them. In this order;
+        a crash before 5 leaves nothing that anybody trusts, and the same records are read again:
+
+        1. The locks of all that is to be changed, in one order, so that a batch and a stream never wait for
+           each other.
+        2. A transaction begins. Each table's records land: raw file, position, dead letters.
+        3. What is due of staging, dimensions and facts is built and checked, as in the batch.
+        4. Their differences are copied into tables that nobody sees, and merged.
+        5. The commit: all of it is seen, and was never seen in part.
+        6. The manifest lines; the tables of 4 go.
+        """
+        changed = [entity for entity in feed.entities if feed.topic(entity) in cut.after]
+        run_id = f"changes-{self._services.settings.now():%Y%m%dT%H%M%S}"
+        landing = ChangeLanding(self._services, feed, ledger, run_id)
+        rows = 0
+        with ExitStack() as locks:
+            locks.enter_context(locked(ledger, changed))
+            for purpose in ("build", "publish"):
+                for table in self._live:
+                    locks.enter_context(ledger.locked(purpose, table.name))
+            with ledger.jointly(self._services.lake):
+                landing.enter(cut, self._observed)
+                rows = self._build(ledger, run_id)
+        ledger.opened.close()
+        feed.done(cut)
+        followed = self._followed
+        followed.cycles += 1
+        followed.changes += cut.rows
+        followed.rows += rows
+        followed.dead_letters += sum(
+            outcome.dead_letters
+            for outcome in landing.landed.outcomes.values()
+            if outcome is not None and not isinstance(outcome, Exception)
+        )
+        followed.latencies.append(self._machine_time() - cut.oldest)
+        for name, outcome in landing.landed.outcomes.items():
+            if isinstance(outcome, Exception):
+                self._progress.say("changes", str(outcome))
+            elif outcome is not None:
+                for warning in outcome.warnings:
+                    self._progress.say("changes", f"{name}: {warning}")
+        for one in cut.incomplete:
+            self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")
+
+    def _build(self, ledger: JointLedger, run_id: str) -> int:
+        """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built stays as it was, and so
+        does what needs it, until RETRY_SECONDS later.
+        """
+        services = self._services.within(ledger)
+        now, rows, left = time.monotonic(), 0, set[str]()
+        standing = planner_states(ledger, [table.name for table in self._live])
+        for table in self._live:
+            is_waiting = now - self._failed.get(table.name, -RETRY_SECONDS) < RETRY_SECONDS
+            is_new = table.is_published and not standing.get(table.name)
+            if is_waiting or is_new or left.intersection(table.upstreams):
+                left.add(table.name)
+                continue
+            try:
+                with ledger.connection.transaction():
+                    built = build_due(services, table, self._fingerprints[table.name], run_id)
+            except Conflict:
+                raise
+            except (FlowsError, ContractError) as error:
+                self._failed[table.name] = now
+                left.add(table.name)
+                self._progress.say("changes", f"{table.name}: {error}")
+                continue
+            rows += built.rows_written
+            for publication in built.publications:
+                if publication.is_pending:
+                    self._progress.say("changes", publication.message())
+        return rows
+
+    def _tell(self, feed: ChangeFeed) -> None:
+        since = time.monotonic() - self._told_at
+        if since >= _SHOW_EVERY_SECONDS:
+            rate = (self._followed.changes - self._told_changes) / since
+            self._told_at, self._told_changes = time.monotonic(), self._followed.changes
+            self._progress.say("changes", self._followed.line(rate, feed.waiting))
+
+    def _machine_time(self) -> float:
+        """Broker timestamps are the machine's time, not the world's."""
+        settings = self._services.settings
+        return (settings.now() - settings.clock_offset).timestamp()
