@@ -11,7 +11,8 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from flows import change_topics, incomplete, schema_changes
-from flows.cdc.feed import STALL_SECONDS, ChangeFeed, Cut
+from flows.cdc.feed import ChangeFeed
+from flows.cdc.pending import STALL_SECONDS, Cut
 from flows.change_topics import Told
 from flows.extract import Incomplete, SchemaChanged, SourceError, cdc
 from flows.extract.debezium_guard import Observed

@@ -11,59 +11,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from duckdb import DuckDBPyConnection
 
-from flows.cdc.pending import Pending, lost
-from flows.extract import Extract, Incomplete, SourceAway, SourceError, cdc, debezium, kafka
+from flows.cdc.pending import Cut, Pending, Reach
+from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
 from flows.extract.kafka import OWN_OFFSETS, REQUEST_SECONDS, Topic, record_batch
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
-STALL_SECONDS = 10.0
-"""How long a transaction is waited for of which the end, or a change, does not come though all was read."""
+_CUT_AGAIN_SECONDS = 1.0
+"""How soon it is looked again for what can be handed on though nothing came."""
 _AT_ONCE = 20_000
 _QUEUE_KILOBYTES = 64 << 10
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where what is handed on ends: topic → the offset after it, for each topic with something to land.
-
-    `transactions` is the offset, in the topic of their ends, before which all are landed then.
-    """
-
-    after: Mapping[str, int] = field(default_factory=dict)
-    rows: int = 0
-    transactions: int = 0
-    oldest: float = 0.0
-    """When the broker got the first of these records, seconds since 1970."""
-    incomplete: tuple[Incomplete, ...] = ()
-
-
-@dataclass
-class _Reach:
-    """Where reading a topic has got to, and when nothing was left to read."""
-
-    position: int
-    end: int
-    """Its end when reading began."""
-    is_at_end: bool = False
-    at: float = 0.0
-
-    def note(self, after: int, *, is_end: bool) -> None:
-        self.position = max(self.position, after)
-        self.is_at_end = is_end
-        if is_end:
-            self.at = time.monotonic()
-
-    @property
-    def last(self) -> float:
-        return time.monotonic() if self.is_at_end else self.at
 
 
 @dataclass
@@ -72,7 +36,7 @@ class _Table:
     topic: Topic
     first: int
     """The first offset that was not handed on yet."""
-    reach: _Reach
+    reach: Reach
     landed: int
     """Transactions that ended before this offset of their topic were landed of this table."""
 
@@ -94,8 +58,9 @@ class ChangeFeed:
         self.failed: dict[str, SourceError] = {}
         self._tables: dict[str, _Table] = {}
         self._ends: Topic | None = None
-        self._ends_reach = _Reach(0, 0)
+        self._ends_reach = Reach(0, 0)
         self._consumer: Consumer | None = None
+        self._cut_again_at = 0.0
         for entity, position in positions.items():
             self._find(entity, position)
         if self._tables:
@@ -128,7 +93,7 @@ class ChangeFeed:
             return
         first, end = spans[0]
         landed = int(position.get(cdc.TRANSACTIONS, 0))
-        self._tables[name] = _Table(entity, topic, first, _Reach(first, end), landed)
+        self._tables[name] = _Table(entity, topic, first, Reach(first, end), landed)
 
     def _find_ends(self) -> None:
         """Transactions are told from where the table that is furthest behind has got to."""
@@ -141,7 +106,7 @@ class ChangeFeed:
             return  # nobody tells of transactions: what was read is handed on
         begin = min(table.landed for table in self._tables.values())
         self._ends = topic
-        self._ends_reach = _Reach(min(max(first, begin), end), end)
+        self._ends_reach = Reach(min(max(first, begin), end), end)
 
     def _topic(self, name: str) -> Topic:
         settings = self._settings
@@ -230,6 +195,8 @@ class ChangeFeed:
             self._pending.keep(record_batch(records))
         if ends:
             self._pending.note_ends(record_batch(ends), self._collections())
+        if records or ends:
+            self._cut_again_at = 0.0
         return len(records)
 
     def _collections(self) -> dict[str, tuple[str, int]]:
@@ -252,30 +219,11 @@ class ChangeFeed:
         One of which the end or a change has not come STALL_SECONDS after all the rest, though its topics were
         read to their ends since, is handed on and named as incomplete: nothing waits for ever.
         """
-        incomplete: list[Incomplete] = []
-        bound, endless = self._ends_reach.position, set[int]()
-        if self._ends is not None:
-            if blocked := self._pending.blocked():
-                looked_at = {name: t.reach.last - STALL_SECONDS for name, t in self._tables.items()}
-                given_up = self._pending.lost_changes(looked_at)
-                incomplete += lost(given_up, "a change of it did not come")
-                bound = min((place for place, tx in blocked if tx not in given_up), default=bound)
-            endless = self._pending.lost_ends(self._ends_reach.last - STALL_SECONDS)
-            incomplete += lost(endless, "its end did not come")
-            firsts = self._pending.first_held(bound, endless)
-        else:
-            firsts = dict.fromkeys(self._tables)
-        after = {
-            name: self._tables[name].reach.position if first is None else first
-            for name, first in firsts.items()
-        }
-        rows = self._pending.count(after) if after else {}
-        if not rows:
+        if time.monotonic() < self._cut_again_at:
             return None
-        after = {name: after[name] for name in rows}
-        there = self._pending.transactions(after) if incomplete else set[int]()
-        named = tuple(one for one in incomplete if one.transaction in there)
-        return Cut(after, sum(rows.values()), bound, self._pending.oldest(after), named)
+        self._cut_again_at = time.monotonic() + _CUT_AGAIN_SECONDS
+        reaches = {name: table.reach for name, table in self._tables.items()}
+        return self._pending.cut(reaches, self._ends_reach if self._ends is not None else None)
 
     def records(self, entity: SourceEntity, cut: Cut) -> Extract:
         """The records of one table before the cut, as `kafka.read` gives them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -19,6 +20,48 @@ from transforms.engine import text_literal
 
 _ROWS = 100_000
 _COUNTED = "(select tx, topic, count(*) as there from pending group by all)"
+
+
+STALL_SECONDS = 10.0
+"""How long a transaction is waited for of which the end, or a change, does not come though all was read."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where what is handed on ends: topic → the offset after it, for each topic with something to land.
+
+    `transactions` is the offset, in the topic of their ends, before which all are landed then.
+    """
+
+    after: Mapping[str, int] = field(default_factory=dict)
+    rows: int = 0
+    transactions: int = 0
+    oldest: float = 0.0
+    """When the broker got the first of these records, seconds since 1970."""
+    incomplete: tuple[Incomplete, ...] = ()
+
+
+@dataclass
+class Reach:
+    """Where reading a topic has got to, and when nothing was left to read."""
+
+    position: int
+    end: int
+    """Its end when reading began."""
+    is_at_end: bool = False
+    at: float = 0.0
+
+    def note(self, after: int, *, is_end: bool) -> None:
+        """Its end was reached at this offset, or the record before it was read."""
+        self.position = max(self.position, after)
+        self.is_at_end = is_end
+        if is_end:
+            self.at = time.monotonic()
+
+    @property
+    def looked_at(self) -> float:
+        """What came before this moment would be here: its end was reached STALL_SECONDS later."""
+        return (time.monotonic() if self.is_at_end else self.at) - STALL_SECONDS
 
 
 class Pending:
@@ -78,6 +121,35 @@ class Pending:
 
     # ---------------------------------------------------------------------------------------- transactions
 
+    def cut(self, reaches: Mapping[str, Reach], ends: Reach | None) -> Cut | None:
+        """All of the transactions that are in whole, in the order of their commits; None if there is nothing.
+
+        `reaches`: how far each topic was read, `ends` the same of that which tells of transactions; None
+        where nobody does. One of which the end or a change has not come STALL_SECONDS after the rest, though
+        its topics were read to their ends since, is among them and named as incomplete: nothing waits for
+        ever.
+        """
+        incomplete: list[Incomplete] = []
+        bound = 0
+        firsts: dict[str, int | None] = dict.fromkeys(reaches)
+        if ends is not None:
+            bound = ends.position
+            if blocked := self.blocked():
+                given_up = self.lost_changes({name: reach.looked_at for name, reach in reaches.items()})
+                incomplete += [Incomplete(tx, "a change of it did not come") for tx in sorted(given_up)]
+                bound = min((place for place, tx in blocked if tx not in given_up), default=bound)
+            endless = self.lost_ends(ends.looked_at)
+            incomplete += [Incomplete(tx, "its end did not come") for tx in sorted(endless)]
+            firsts = self.first_held(bound, endless)
+        after = {name: reaches[name].position if held is None else held for name, held in firsts.items()}
+        rows = self.count(after) if after else {}
+        if not rows:
+            return None
+        after = {name: after[name] for name in rows}
+        there = self.transactions(after) if incomplete else set[int]()
+        named = tuple(one for one in incomplete if one.transaction in there)
+        return Cut(after, sum(rows.values()), bound, self.oldest(after), named)
+
     def blocked(self) -> list[tuple[int, int]]:
         """(place, transaction) of those that ended and are not in whole, in the order of their commits."""
         return self._connection.execute(
@@ -90,9 +162,10 @@ class Pending:
         """Those among them that ended before all their topics that lack something were `looked_at`."""
         values = _values(looked_at.items())
         found = self._connection.execute(
-            f"select tx from expected join ended using (tx) left join {_COUNTED} as found using (tx, topic) "
-            f"join (values {values}) as looked(topic, at) using (topic) "
-            "where coalesce(there, 0) < records group by tx having bool_and(ended.seen_at < looked.at)"
+            "select expected.tx from expected join ended on ended.tx = expected.tx "
+            f"join (values {values}) as reached(name, moment) on reached.name = expected.topic "
+            f"left join {_COUNTED} as found on found.tx = expected.tx and found.topic = expected.topic "
+            "where coalesce(there, 0) < records group by expected.tx having bool_and(seen_at < moment)"
         ).fetchall()
         return {int(tx) for (tx,) in found}
 
@@ -193,11 +266,6 @@ class _Registered:
 
     def __exit__(self, *_: object) -> None:
         self._connection.unregister("fresh")
-
-
-def lost(transactions: set[int], reason: str) -> list[Incomplete]:
-    """Transactions that are handed on though they are not known to be whole."""
-    return [Incomplete(transaction, reason) for transaction in sorted(transactions)]
 
 
 def _with_payload(shape: str) -> str:

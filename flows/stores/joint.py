@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from flows.failpoints import failpoint
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit
@@ -37,6 +38,8 @@ class JointLedger(Ledger):
         self._unfinished = []
         with self.connection.transaction():
             yield
+            failpoint("joint.before_commit")
+        failpoint("joint.committed")
         unfinished, self._unfinished = self._unfinished, []
         super().finish(lake, unfinished)
 

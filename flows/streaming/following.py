@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 from flows import change_topics
 from flows.build.job import build_due
 from flows.build.states import planner_states
-from flows.cdc.feed import ChangeFeed, Cut
+from flows.cdc.feed import ChangeFeed
+from flows.cdc.pending import Cut
 from flows.change_landing import FOLLOW, ChangeLanding, changes_read, locked, positions_of
 from flows.errors import FlowsError
 from flows.extract import SourceAway
 from flows.extract.debezium_guard import Observed
+from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
+from flows.stores.standalone import sweep
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.tally import percentiles
 from transforms import catalog, registry
@@ -138,6 +141,7 @@ class _Session:
                 if until_idle or is_over():
                     return True
                 time.sleep(_STAND_BY_SECONDS)
+            sweep(ledger.making)
             with locked(ledger, self._entities):
                 positions = positions_of(ledger, self._entities)
                 self._observed, halted = change_topics.look(self._services.settings, positions)
@@ -196,6 +200,7 @@ class _Session:
                     locks.enter_context(ledger.locked(purpose, table.name))
             with ledger.jointly(self._services.lake):
                 landing.enter(cut, self._observed)
+                failpoint("changes.landed")
                 rows = self._build(ledger, run_id)
         ledger.opened.close()
         feed.done(cut)

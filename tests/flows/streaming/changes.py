@@ -1,0 +1,184 @@
+"""What the tests of the stream of changes stand on: an application that Debezium reads, and its warehouse."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from flows import failpoints, prepare
+from flows.build import guard
+from flows.build.job import build_due
+from flows.change_landing import land_changes
+from flows.progress import Progress
+from flows.sandbox.world import app
+from flows.services import Services
+from flows.settings import Settings
+from flows.streaming.following import Followed, follow, shown_live
+from quality import CheckResult
+from tests.flows.capture import Capture
+from tests.flows.streaming.topics import until
+from tests.house import House, Server
+from transforms import catalog, registry
+from transforms.contract import Table
+from transforms.entities import Postgres, SourceEntity
+
+SCHEMA = (Path(app.__file__).parent / "app_schema.sql").read_text(encoding="utf-8")
+TABLES = ("users", "products", "product_prices", "orders")
+
+
+def declared(name: str) -> SourceEntity:
+    """The application's own declaration, read by its changes."""
+    own = registry.entity(f"raw_app__{name}")
+    assert isinstance(own.read, Postgres)
+    return replace(own, read=Postgres(own.read.table, mode="cdc"))
+
+
+ENTITIES = tuple(declared(name) for name in TABLES)
+
+
+def order(number: int) -> str:
+    """The key of an order."""
+    return f"{number:032d}"
+
+
+def new_order(number: int, user: int, product: int) -> str:
+    """The statement that places an order."""
+    return (
+        "insert into orders (id, user_id, product_id, quantity, unit_price, discount_amount, total_amount, "
+        f"currency, status, created_at, updated_at) values ('{order(number)}', {user}, {product}, 1, 5, 0, "
+        "5, 'EUR', 'pending', '2025-10-02', '2025-10-02')"
+    )
+
+
+def _no_audit(
+    services: Services, table: Table, schema: str, names: Mapping[str, str]
+) -> Sequence[CheckResult]:
+    """Great Expectations alone takes longer to import than everything here takes to run."""
+    return []
+
+
+@dataclass
+class Company:
+    """An application with ten users and products and twenty orders, captured, and published once."""
+
+    capture: Capture
+
+    @classmethod
+    def build(cls, house: House, folder: Path, server: Server | None = None) -> Company:
+        """Everything up to the first batch. End it with `capture.end`."""
+        guard.audit = _no_audit  # type: ignore[assignment]
+        capture = Capture.build(house, folder, server, warehouse_dsn=house.server().database())
+        capture.app(
+            SCHEMA,
+            "insert into users (id, email, name, country, plan, created_at, updated_at) select n, "
+            "n || '@x.org', 'User ' || n, 'DE', 'free', '2025-10-01', '2025-10-01' "
+            "from generate_series(1, 10) n",
+            "insert into products (id, sku, name, is_active, created_at, updated_at) select n, 'sku-' || n, "
+            "'Product ' || n, true, '2025-10-01', '2025-10-01' from generate_series(1, 10) n",
+            *(new_order(number, 1 + number % 10, 1 + number % 7) for number in range(1, 21)),
+        )
+        capture.register(*ENTITIES)
+        company = cls(capture)
+        until(lambda: len(capture.events("orders")) == 20, seconds=60)
+        services = company.services()
+        with services.lake:
+            prepare.warehouse(services, False, Progress("test", io.StringIO()))
+            landed = land_changes(services, ENTITIES, "first")
+            for entity in ENTITIES:
+                landed.of(entity)
+            for table in company.models():
+                build_due(services, table, catalog.fingerprint(table), "first")
+        return company
+
+    def services(self) -> Services:
+        """Services over this company's parts."""
+        return Services(self.capture.settings)
+
+    @staticmethod
+    def models() -> list[Table]:
+        """What shows changes, and what the rules of it need."""
+        return [registry.table("dim_date"), *shown_live(ENTITIES)]
+
+    def follow(self, **options: Any) -> Followed:
+        """Show all that is there."""
+        services = self.services()
+        with services.lake:
+            return follow(services, ENTITIES, stop=threading.Event(), until_idle=True, seconds=120, **options)
+
+    @contextmanager
+    def followed(self) -> Iterator[Future[Followed]]:
+        """A stream of changes that lives while the block lasts, and has ended after it."""
+        stop = threading.Event()
+        services = self.services()
+        with services.lake, ThreadPoolExecutor(1) as pool:
+            living = pool.submit(follow, services, ENTITIES, stop=stop, seconds=300)
+            try:
+                yield living
+            finally:
+                stop.set()
+            living.result(60)
+
+    def die(self, failpoint: str, passes: int = 0) -> int | None:
+        """Follow in a process of its own that is killed at a failpoint; its exit code."""
+        context = multiprocessing.get_context("spawn")
+        child = context.Process(target=_follow_and_die, args=(self.capture.settings, failpoint, passes))
+        child.start()
+        child.join(120)
+        assert not child.is_alive(), f"still running, {failpoint} was not reached"
+        return child.exitcode
+
+    def wait_for_user(self, column: str, value: str) -> None:
+        """Wait until a change of a user that sets this value is in the topic."""
+        until(
+            lambda: any(e["after"] and e["after"][column] == value for e in self.capture.events("users")),
+            seconds=60,
+        )
+
+    def shown(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the warehouse."""
+        with psycopg.connect(self.capture.settings.require("warehouse_dsn"), autocommit=True) as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def differences(self) -> list[str]:
+        """What the warehouse shows otherwise than the application has it."""
+        pairs = {
+            "orders": (
+                "select id, user_id, product_id, status::text, total_amount from orders",
+                "select order_id, user_id, product_id, status, revenue from analytics.fct_orders",
+            ),
+            "users": (
+                "select id, lower(name), plan::text from users where deleted_at is null",
+                "select user_id, name, plan from analytics.dim_users "
+                "where not is_deleted and not is_inferred",
+            ),
+            "products": (
+                "select id, name, is_active from products",
+                "select product_id, name, is_active from analytics.dim_products "
+                "where not is_deleted and not is_inferred",
+            ),
+        }
+        return [
+            name
+            for name, (there, here) in pairs.items()
+            if sorted(map(str, self.capture.app(there))) != sorted(map(str, self.shown(here)))
+        ]
+
+
+def _follow_and_die(settings: Settings, failpoint: str, passes: int) -> None:
+    """In a process of its own: follow until a failpoint kills it."""
+    guard.audit = _no_audit  # type: ignore[assignment]
+    services = Services(settings)
+    failpoints.arm(failpoint, passes)
+    with services.lake:
+        follow(services, ENTITIES, stop=threading.Event(), until_idle=True, seconds=90)
+    os._exit(3)

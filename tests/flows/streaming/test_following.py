@@ -1,0 +1,163 @@
+"""The stream of changes, on real Debezium: within seconds, whole transactions, whatever crashes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from flows import failpoints, incomplete
+from flows.change_landing import land_changes
+from flows.services import Services
+from tests.flows.streaming.changes import ENTITIES, Company, new_order, order
+from tests.flows.streaming.topics import until
+from tests.house import House
+
+
+@pytest.fixture(scope="module")
+def company(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
+    """One company for the tests of this module; each begins where everything is shown."""
+    made = Company.build(house, tmp_path_factory.mktemp("company"))
+    try:
+        yield made
+    finally:
+        made.capture.end()
+
+
+def test_what_one_transaction_changes_is_seen_at_one_moment(company: Company) -> None:
+    seen: Counter[tuple[str, str]] = Counter()
+    done = threading.Event()
+
+    def look() -> None:
+        with psycopg.connect(company.capture.settings.require("warehouse_dsn"), autocommit=True) as reader:
+            while not done.wait(0.01):
+                row = reader.execute(
+                    "select o.status, u.plan from analytics.fct_orders o "
+                    "join analytics.dim_users u using (user_id) where order_id = %s",
+                    (order(3),),
+                ).fetchone()
+                assert row is not None
+                seen[row[0], row[1]] += 1
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        with company.followed():
+            for status, plan in (("paid", "pro"), ("shipped", "team"), ("pending", "free")):
+                company.capture.app(
+                    "begin",
+                    f"update orders set status = '{status}' where id = '{order(3)}'",
+                    f"update users set plan = '{plan}' where id = 4",
+                    "commit",
+                )
+                until(lambda wanted=(status, plan): seen[wanted] > 1, seconds=60)  # type: ignore[misc]
+    finally:
+        done.set()
+        reader.join(10)
+    assert set(seen) == {("pending", "free"), ("paid", "pro"), ("shipped", "team")}
+
+
+def test_deletes_new_rows_and_new_members_follow(company: Company) -> None:
+    with company.followed():
+        company.capture.app(
+            "begin",
+            new_order(500, 77, 3),
+            f"delete from orders where id = '{order(7)}'",
+            "delete from users where id = 9",
+            "commit",
+        )
+        until(lambda: company.differences() == [], seconds=60)
+        assert company.shown("select is_inferred from analytics.dim_users where user_id = 77") == [(True,)]
+        company.capture.app(
+            "insert into users (id, name, plan, created_at, updated_at) "
+            "values (77, 'Late', 'pro', now(), now())"
+        )
+        until(lambda: company.differences() == [], seconds=60)
+    assert company.shown("select is_inferred, name from analytics.dim_users where user_id = 77") == [
+        (False, "late")
+    ]
+    assert company.shown("select is_deleted from analytics.dim_users where user_id = 9") == [(True,)]
+
+
+def test_while_a_stream_follows_nobody_else_lands_changes(company: Company) -> None:
+    with company.followed() as living:
+        company.capture.app("update users set country = 'FR' where id = 1")
+        until(
+            lambda: company.shown("select country from analytics.dim_users where user_id = 1") == [("FR",)],
+            60,
+        )
+        services = Services(company.capture.settings)
+        with services.lake:
+            assert land_changes(services, ENTITIES, "beside").outcomes == {}
+        assert not living.done()
+
+
+def test_what_was_not_shown_is_shown_by_the_next_stream_once(company: Company) -> None:
+    company.capture.app("update users set country = 'IT' where id = 2")
+    company.wait_for_user("country", "IT")
+    assert company.follow().changes == 1
+    assert company.follow().changes == 0
+    assert company.shown("select country from analytics.dim_users where user_id = 2") == [("IT",)]
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "changes.landed",
+        "joint.committed",
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in (
+                *("joint.before_commit", "landing.extracted", "landing.written", "landing.committed"),
+                *("build.written", "publish.copied", "publish.applied", "publish.committed"),
+                *("lake.manifest_appended", "lake.manifest_written", "publish.dropped"),
+            )
+        ),
+    ],
+)
+def test_a_kill_anywhere_and_the_next_stream_shows_the_same(company: Company, failpoint: str) -> None:
+    changed = random.Random(failpoint).randint(1, 1000)
+    company.capture.app(
+        "begin",
+        f"update orders set total_amount = {changed} where id = '{order(5)}'",
+        f"update users set name = 'Name {changed}' where id = 6",
+        "commit",
+    )
+    company.wait_for_user("name", f"Name {changed}")
+    assert company.die(failpoint) == -9
+    company.follow()
+    assert company.differences() == []
+    left = "select count(*) from pg_class where relnamespace = 'unpublished'::regnamespace"
+    assert company.shown(left) == [(0,)]
+
+
+def test_a_transaction_with_a_row_that_cant_be_held_is_shown_without_it_and_named(company: Company) -> None:
+    company.capture.app(
+        "begin",
+        f"update orders set updated_at = 'infinity' where id = '{order(8)}'",
+        "update users set name = 'Whole' where id = 5",
+        "commit",
+    )
+    company.wait_for_user("name", "Whole")
+    followed = company.follow()
+    assert (followed.changes, followed.dead_letters) == (2, 1)
+    assert company.shown("select name from analytics.dim_users where user_id = 5") == [("whole",)]
+    services = Services(company.capture.settings)
+    with services.warehouse.connect() as connection:
+        (sentence,) = incomplete.still(connection)
+    assert (
+        "did not arrive whole: app.orders: updated_at can't be held as TIMESTAMP WITH TIME ZONE" in sentence
+    )
+    assert "dlq show " in sentence
+    company.capture.app(f"update orders set updated_at = now() where id = '{order(8)}'")
+
+
+def test_every_failpoint_of_the_stream_of_changes_is_killed_at() -> None:
+    root = Path(failpoints.__file__).parent
+    named = {name for name in failpoints.names(root) if name.startswith(("changes.", "joint."))}
+    assert named == {"changes.landed", "joint.before_commit", "joint.committed"}
