@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import threading
 import time
 from collections import deque
@@ -25,13 +28,14 @@ from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
 from flows.stores.warehouse import WarehouseError
-from flows.streaming.tally import percentiles
+from flows.streaming.tally import note_progress, percentiles
 from transforms import catalog, registry
 from transforms.contract import ContractError, Layer, Table, Write
 from transforms.entities import SourceEntity
 
-GATHER_SECONDS = 0.05
-"""How long a cycle gathers changes when few come."""
+CYCLE_SECONDS = 1.0
+"""How often what came is shown, at most: each time makes files and entries of the ledger."""
+_POLL_SECONDS = 0.05
 LOOK_EVERY_SECONDS = 5.0
 """How often source and connector are looked at."""
 RETRY_SECONDS = 60.0
@@ -130,6 +134,8 @@ class _Session:
         self._looked_at = 0.0
         self._failed: dict[str, float] = {}
         """Table → when it could not be built."""
+        self._owner = f"changes-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._cycled_at = 0.0
         self._told_at = time.monotonic()
         self._told_changes = followed.changes
 
@@ -156,13 +162,15 @@ class _Session:
                     if (halted or feed.failed) and time.monotonic() - begun > RETRY_SECONDS:
                         return False
                     self._look_again(ledger, feed)
-                    feed.poll(GATHER_SECONDS)
-                    cut = feed.cut()
+                    feed.poll(_POLL_SECONDS)
+                    is_due = time.monotonic() - self._cycled_at >= CYCLE_SECONDS
+                    cut = feed.cut() if is_due else None
                     if cut is not None:
+                        self._cycled_at = time.monotonic()
                         self._cycle(ledger, feed, cut)
-                    elif until_idle and feed.is_read and not feed.waiting:
+                    elif until_idle and is_due and feed.is_read and not feed.waiting:
                         return True
-                    self._tell(feed)
+                    self._tell(ledger, feed)
         return False
 
     def _look_again(self, ledger: JointLedger, feed: ChangeFeed) -> None:
@@ -252,12 +260,27 @@ class _Session:
                     self._progress.say("changes", publication.message())
         return rows
 
-    def _tell(self, feed: ChangeFeed) -> None:
-        since = time.monotonic() - self._told_at
-        if since >= _SHOW_EVERY_SECONDS:
-            rate = (self._followed.changes - self._told_changes) / since
-            self._told_at, self._told_changes = time.monotonic(), self._followed.changes
-            self._progress.say("changes", self._followed.line(rate, feed.waiting))
+    def _tell(self, ledger: JointLedger, feed: ChangeFeed) -> None:
+        since, followed = time.monotonic() - self._told_at, self._followed
+        if since < _SHOW_EVERY_SECONDS:
+            return
+        rate = (followed.changes - self._told_changes) / since
+        self._told_at, self._told_changes = time.monotonic(), followed.changes
+        self._progress.say("changes", followed.line(rate, feed.waiting))
+        median, worst = percentiles(followed.latencies)
+        note_progress(
+            ledger.connection,
+            self._owner,
+            messages_per_second=rate,
+            lag=feed.waiting,
+            median_seconds=median,
+            worst_seconds=worst,
+            messages=followed.changes,
+            row_count=followed.rows,
+            copies=0,
+            dead_letters=followed.dead_letters,
+            open_windows=0,
+        )
 
     def _machine_time(self) -> float:
         """Broker timestamps are the machine's time, not the world's."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from flows.progress import Progress
 from flows.streaming import windows
@@ -93,18 +93,33 @@ class Report:
 
     def _write(self, rate: float, lag: int, still_open: int) -> None:
         tally, (median, worst) = self._tally, self._tally.latency()
-        values = (
-            *(self._owner, rate, lag, median, worst, tally.messages, tally.rows, tally.copies),
-            *(tally.dead_letters, still_open),
+        note_progress(
+            self._connection,
+            self._owner,
+            messages_per_second=rate,
+            lag=lag,
+            median_seconds=median,
+            worst_seconds=worst,
+            messages=tally.messages,
+            row_count=tally.rows,
+            copies=tally.copies,
+            dead_letters=tally.dead_letters,
+            open_windows=still_open,
         )
-        with self._connection.transaction():
-            self._connection.execute(
-                "DELETE FROM ops.stream_progress WHERE owner = %s OR reported_at < now() - interval '7 days'",
-                (self._owner,),
-            )
-            self._connection.execute(
-                "INSERT INTO ops.stream_progress (owner, reported_at, messages_per_second, lag, "
-                "median_seconds, worst_seconds, messages, row_count, copies, dead_letters, open_windows) "
-                "VALUES (%s, now(), %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                values,
-            )
+
+
+def note_progress(connection: Connection[Any], owner: str, **said: float) -> None:
+    """Write what a stream process says of itself in the place of what it said before."""
+    names = sql.SQL(", ").join(map(sql.Identifier, said))
+    values = sql.SQL(", ").join(map(sql.Literal, said.values()))
+    with connection.transaction():
+        connection.execute(
+            "DELETE FROM ops.stream_progress WHERE owner = %s OR reported_at < now() - interval '7 days'",
+            (owner,),
+        )
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO ops.stream_progress (owner, reported_at, {names}) "
+                "VALUES ({owner}, now(), {values})"
+            ).format(names=names, owner=sql.Literal(owner), values=values)
+        )
