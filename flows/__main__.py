@@ -126,6 +126,14 @@ def parser() -> argparse.ArgumentParser:
     for name, action in steps.choices.items():
         action.set_defaults(command=_verb(f"flows.cdc.commands:{name}"))
 
+    schema = verbs.add_parser("schema", help="the application's columns and their declarations")
+    acts = schema.add_subparsers(title="actions", metavar="ACTION", required=True)
+    compared = acts.add_parser("diff", help="what the source has otherwise; exit 1 when something differs")
+    compared.add_argument("table", nargs="*", help="only these, e.g. orders")
+    compared.add_argument("--write", action="store_true", help="declare what the source has")
+    compared.add_argument("--json", action="store_true", help="for programs")
+    compared.set_defaults(command=_verb("flows.schema:diff"))
+
     sandbox = verbs.add_parser("sandbox", help="the embedded services and the generated company")
     parts = sandbox.add_subparsers(title="actions", metavar="ACTION", required=True)
     start = parts.add_parser("start", help="start what is not running; make the world if there is none")

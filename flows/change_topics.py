@@ -12,6 +12,9 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.extract import Extract, SourceError, cdc, debezium, debezium_guard
 from flows.extract.debezium_guard import REMEMBERED, Observed
+from flows.extract.debezium_observed import answering
+from flows.extract.postgres_session import catalog
+from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -63,6 +66,8 @@ def extract(
         told.records,
         partial(settings.require, "app_dsn"),
         settings.clock_offset,
+        partial(_catalog, settings, entity.read) if told.observed is not None else tuple,
+        told.observed.columns.get((entity.read.schema, entity.read.table), ()) if told.observed else (),
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)
 
@@ -70,3 +75,8 @@ def extract(
 def of(entities: Iterable[SourceEntity]) -> list[SourceEntity]:
     """Those that are read by their changes."""
     return [e for e in entities if isinstance(e.read, Postgres) and e.read.mode == "cdc"]
+
+
+def _catalog(settings: Settings, read: Postgres) -> list[SourceColumn]:
+    with answering(settings) as dsn:
+        return catalog(dsn, read.schema, read.table)

@@ -84,7 +84,7 @@ def compare(services: Services, names: Sequence[str]) -> Iterator[Compared]:
     What the source has to say is landed first, and again while something differs: both sides are then at one
     position. Rows that can't be held are dead letters and left out. Raises SourceError, ContractError.
     """
-    for entity in _chosen(names):
+    for entity in chosen(names):
         for number in range(ROUNDS):
             if number:
                 time.sleep(_PAUSE_SECONDS)
@@ -104,7 +104,8 @@ def _land(services: Services, entity: SourceEntity) -> None:
     land_changes(services, changed, "check").of(entity)
 
 
-def _chosen(names: Sequence[str]) -> list[SourceEntity]:
+def chosen(names: Sequence[str]) -> list[SourceEntity]:
+    """The application's tables by these names, all of them without one. Raises ContractError."""
     every = [entity for entity in registry.entities() if isinstance(entity.read, Postgres)]
     known = {name: entity for entity in every for name in (entity.name, entity.table)}
     if unknown := sorted(set(names) - known.keys()):

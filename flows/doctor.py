@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -127,7 +127,29 @@ def _application(settings: Settings) -> list[Finding]:
     seen = f"{len(names) - len(missing) - len(closed)} of {len(names)} tables can be read"
     advice = f"Missing: {', '.join(missing)}. " if missing else ""
     advice += f"No right to read: {', '.join(closed)} (grant select on them to this role)." if closed else ""
-    return [*findings, Finding("application database: tables", not missing and not closed, seen, advice)]
+    tables = Finding("application database: tables", not missing and not closed, seen, advice)
+    return [*findings, tables, _columns(settings, missing)]
+
+
+def _columns(settings: Settings, missing: Sequence[str]) -> Finding:
+    """The source's columns beside the declared ones; one that nobody declared is no failure."""
+    from flows.extract.postgres_session import catalog
+    from flows.extract.schema_differences import Remembered, differences
+    from transforms.entities import Postgres
+    from transforms.sources.app import ENTITIES
+
+    otherwise, undeclared = [], 0
+    for entity in ENTITIES:
+        read = entity.read
+        if not isinstance(read, Postgres) or f"{read.schema}.{read.table}" in missing:
+            continue
+        current = catalog(settings.require("app_dsn"), read.schema, read.table)
+        found = differences(entity, Remembered(), current)
+        undeclared += sum(one.change == "added" for one in found)
+        otherwise += [f"{entity.name}.{one.column}" for one in found if one.change != "added"]
+    seen = f"{len(otherwise)} otherwise than declared" + (f", {undeclared} undeclared" if undeclared else "")
+    advice = f"{', '.join(otherwise)}: python -m flows schema diff"
+    return Finding("application database: columns", not otherwise, seen, advice)
 
 
 def _kafka(settings: Settings) -> list[Finding]:

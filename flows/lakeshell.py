@@ -7,18 +7,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from flows.errors import FlowsError
+from flows.extract.schema_contract import CATALOG, undeclared
+from flows.extract.schema_differences import Remembered
 from flows.landed import LANDED_ON, OFFSETS
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.manifest import fold, fsync_folder
 from flows.stores.scan import counting
 from transforms import changes, registry
-from transforms.contract import Layer, Table
+from transforms.contract import Column, Layer, Table
 from transforms.entities import Postgres, SourceEntity
 
 SHOWN = (Layer.RAW, Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
@@ -35,13 +39,15 @@ def lake_sql(
     root: Path,
     tables: Iterable[Table],
     files: Mapping[str, Iterable[LakeFile]],
-    changed: Mapping[str, SourceEntity] | None = None,
+    entities: Mapping[str, SourceEntity] | None = None,
+    changed: Collection[str] = (),
 ) -> str:
     """The text of `lake.sql`. A table that has no file yet is a view of no rows with the right columns.
 
     Views name their files, so a file that nobody committed is never read; the folder's value
-    (`event_time_day`, …) is a column by which DuckDB skips files without opening them. `changed` are the
-    entities whose files hold change records, by table: their views show typed rows.
+    (`event_time_day`, …) is a column by which DuckDB skips files without opening them. `entities` are
+    those of a database's tables, with the columns that nobody declared; the views of those among them that
+    are `changed`, whose files hold change records, show typed rows.
     """
     lines = [
         "-- Written by each run. Views over the lake's tables: exactly the files that the manifests name.",
@@ -56,8 +62,11 @@ def lake_sql(
         if named:
             options = "hive_partitioning = " + ("true" if _folder(table) else "false")
             source = f"select * from {counting(named, options)}"
-            if entity := (changed or {}).get(table.name):
+            entity = (entities or {}).get(table.name)
+            if entity and table.name in changed:
                 source = _typed(entity, source)
+            elif entity and any(column.formerly for column in entity.columns):
+                source = _renamed(entity, table, source)
             elif any(column.name == "_lsn" for column in table.columns):
                 # What was read has no place in the source's log.
                 source = f"{_nothing({c.name: c.type for c in table.columns})} union all by name {source}"
@@ -73,17 +82,19 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     """Write `<lake>/lake.sql` from the manifests, whole or not at all; returns its path."""
     shown = [table for table in tables if table.layer in SHOWN]
     files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
-    changed = {
-        entity.table: entity
-        for entity in registry.entities()
-        if isinstance(entity.read, Postgres)
-        and any(OFFSETS in commit.control for commit in lake.manifest(Layer.RAW, entity.table))
-    }
+    entities, changed = {}, set()
+    for entity in registry.entities():
+        if not isinstance(entity.read, Postgres):
+            continue
+        commits = lake.manifest(Layer.RAW, entity.table)
+        entities[entity.table] = evolved(entity, commits[-1].positions if commits else {})
+        if any(OFFSETS in commit.control for commit in commits):
+            changed.add(entity.table)
     path = lake.root / "lake.sql"
     lake.root.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".lake.sql.{os.getpid()}")
     with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(lake_sql(lake.root, shown, files, changed))
+        handle.write(lake_sql(lake.root, shown, files, entities, changed))
         handle.flush()
         os.fsync(handle.fileno())
     temporary.replace(path)
@@ -91,10 +102,33 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     return path
 
 
+def evolved(entity: SourceEntity, positions: Mapping[str, Any]) -> SourceEntity:
+    """The entity with the columns that nobody declared and its landings let pass."""
+    columns = undeclared(entity, Remembered.read(positions.get(CATALOG)))
+    return replace(entity, columns=(*entity.columns, *columns))
+
+
 def _typed(entity: SourceEntity, source: str) -> str:
     """The rows of change records, and of those that were read before: whatever columns the files have."""
-    kinds = {column.name: column.type for column in entity.columns} | changes.FOUND
+    kinds = {c.name: c.type for c in (*entity.columns, *_former(entity))} | changes.FOUND
     return changes.typed(entity, f"{_nothing(kinds)} union all by name {source}", kinds, LANDED_ON)
+
+
+def _renamed(entity: SourceEntity, table: Table, source: str) -> str:
+    """Rows that were read, the older of which stand in their files under names of then."""
+    former = _former(entity)
+    kinds = {column.name: column.type for column in (*table.columns, *former)}
+    own = [
+        f'{changes.as_read(column, kinds)} as "{column.name}"' for column in entity.columns if column.formerly
+    ]
+    left_out = ", ".join(f'"{column.name}"' for column in former)
+    everything = f"{_nothing(kinds)} union all by name {source}"
+    return f"select * exclude ({left_out}) replace ({', '.join(own)}) from ({everything})"
+
+
+def _former(entity: SourceEntity) -> list[Column]:
+    """The columns under the names that the source had for them."""
+    return [replace(column, name=name) for column in entity.columns for name in column.formerly]
 
 
 def _nothing(kinds: Mapping[str, str]) -> str:

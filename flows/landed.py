@@ -17,6 +17,7 @@ from flows.stores.lake import Lake
 from flows.stores.ledger_rows import Position
 from flows.stores.manifest import LakeFile
 from transforms import changes
+from transforms.engine import quoted
 from transforms.entities import Kafka, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
@@ -116,7 +117,12 @@ def rows_landed(
         return None
     raw = lake.read(connection, files)
     if not changes.is_of_changes(raw.columns):
-        return raw
+        own = {column.name: changes.as_read(column, raw.columns) for column in entity.columns}
+        if all(read == quoted(name) for name, read in own.items()):
+            return raw
+        made = [f"{own[c.name] or f'null::{c.type}'} as {quoted(c.name)}" for c in entity.columns]
+        rest = [quoted(name) for name in raw.columns if name.startswith("_")]
+        return raw.project(", ".join((*made, *rest)))
     raw.create_view("raw_records", replace=True)
     return connection.sql(changes.typed(entity, "from raw_records", raw.columns))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ class EntityLanding:
                 entity,
                 settings.require("app_dsn"),
                 before,
-                Landed(connection, lambda since: self._landed(connection, since)),
+                Landed(connection, partial(self._landed, connection)),
                 self.landed_at,
                 clock_offset=settings.clock_offset,
                 workers=settings.workers,
@@ -203,9 +204,11 @@ class EntityLanding:
         )
         return rest.read(entity, api, before or None, self.landed_at)
 
-    def _landed(self, connection: DuckDBPyConnection, since: datetime | None) -> DuckDBPyRelation | None:
-        """The rows of the landings since a time, as a model sees them."""
-        return rows_landed(connection, self.lake, self.entity, self._files(since))
+    def _landed(
+        self, connection: DuckDBPyConnection, since: datetime | None, entity: SourceEntity
+    ) -> DuckDBPyRelation | None:
+        """The rows of the landings since a time, with the columns that the entity has by now."""
+        return rows_landed(connection, self.lake, entity, self._files(since))
 
     def _raw(self, connection: DuckDBPyConnection) -> DuckDBPyRelation | None:
         files = self._files(None)

@@ -14,6 +14,7 @@ def enter(connection: Connection[Any], found: Iterable[SchemaChange]) -> None:
     """Enter changes, in the caller's transaction if there is one; what is there already stays as it is."""
     rows = [
         (
+            change.change_id,
             change.table,
             change.column,
             change.change,
@@ -29,8 +30,8 @@ def enter(connection: Connection[Any], found: Iterable[SchemaChange]) -> None:
     if rows:
         with connection.cursor() as cursor:
             cursor.executemany(
-                "insert into ops.schema_change (table_name, column_name, change, before, after, "
+                "insert into ops.schema_change (change_id, table_name, column_name, change, before, after, "
                 "contract, topic, kafka_offset, found_at) "
-                "values (%s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+                "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
                 rows,
             )

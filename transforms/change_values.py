@@ -33,7 +33,7 @@ FIRST_AND_END = {
 }
 """The half-open range, as SQL, of the times that can be held."""
 
-_WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT"})
+WHOLE = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT"})
 _NUMBER = "'[-+]?[0-9]+'"
 _COUNT = "'-?[0-9]+'"
 
@@ -66,7 +66,7 @@ def problem(column: Column, text: str) -> str:
     if kind == "VARCHAR":
         return "null"
     is_exact = f"{value(column, text)} is not null"
-    if kind in _WHOLE:
+    if kind in WHOLE:
         is_exact += f" and regexp_full_match({text}, {_NUMBER})"
     elif number := re.fullmatch(r"DECIMAL\((\d+),(\d+)\)", kind):
         # A cast would round what has more decimals. A zero can come with an exponent.

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 
-from transforms.change_values import is_unavailable, value
+from transforms.change_values import WHOLE, is_unavailable, value
 from transforms.contract import Column, ContractError
 from transforms.entities import Postgres, SourceEntity
+from transforms.model import canonical_type
 
 RECORD = ("topic", "kafka_partition", "kafka_offset", "kafka_timestamp", "key", "headers", "value")
 """Columns of the Kafka record, unchanged."""
@@ -68,18 +69,19 @@ def typed(entity: SourceEntity, source: str, present: Collection[str], *also: st
     if not is_of_changes(present):
         return source
     own = {column.name for column in placed(entity)}
-    fields = []
+    fields, kept = [], []
     for column in entity.columns:
-        name = _quoted(column.name)
+        name, read = _quoted(column.name), as_read(column, present)
+        if column.name in own or read:
+            kept.append(f"{read or name} as {name}")
         if column.name in own:
             fields.append(name)
             continue
-        decoded = value(column, f"_texts.{name}")
-        if column.name in present:
+        decoded = _held(entity, column, f"_texts.{name}")
+        if read:
             decoded = f"case when _change is null then {name} else {decoded} end"
         fields.append(f"{decoded} as {name}")
     rest = ("_op", "_changed_at", "_lsn", "_batch_id", "_landed_at", "_seq", *also)
-    kept = [_quoted(column.name) for column in entity.columns if column.name in {*own, *present}]
     # Once, and not anew for each value that is asked of it: a record's text would be parsed for every one.
     return (
         f"with decoded as materialized (select {', '.join((*kept, *rest, '_change', '_texts'))} "
@@ -87,29 +89,43 @@ def typed(entity: SourceEntity, source: str, present: Collection[str], *also: st
     )
 
 
+def as_read(column: Column, present: Collection[str]) -> str:
+    """SQL: a column of rows that were read, from files with the columns `present`; '' where none has it.
+
+    A file has a column's value under the name that it had then, and under no other.
+    """
+    names = [_quoted(name) for name in (column.name, *column.formerly) if name in present]
+    return names[0] if len(names) == 1 else f"coalesce({', '.join(names)})" if names else ""
+
+
 def texts(entity: SourceEntity, source: str, where: str) -> str:
     """SQL: the raw rows that `where` names, with `_texts`, a struct of the declared columns of a live change.
 
-    The values are as Debezium writes them; NULL for rows that were read and for deletes.
+    The values are as Debezium writes them; NULL for rows that were read and for deletes. What a record does
+    not send, or sends under another name, stands in `_filled`.
     """
     filled = ", ".join(
-        f"{_quoted(column.name)} := case when {is_unavailable(_after(column))} "
-        f"then _given.{_quoted(column.name)} else {_after(column)} end"
-        for column in entity.columns
+        f"{name} := case when {is_unavailable(sent)} then _given.{name} "
+        f"else coalesce({sent}, _given.{name}) end"
+        for name, sent in ((_quoted(column.name), _sent(column)) for column in entity.columns)
     )
+    names = {name: "VARCHAR" for column in entity.columns for name in (column.name, *column.formerly)}
     return (
         f"select *, struct_pack({filled}) as _texts from ("
         f"select *, coalesce(_envelope.payload.after, _envelope.after) as _after from ("
         f"select *, try(from_json(case when _change is not null and _op = 'r' then decode(value) end, "
-        f"{_literal(json.dumps(_with_payload({'after': fields(entity.columns)})))})) as _envelope, "
+        f"{_literal(json.dumps(_with_payload({'after': names})))})) as _envelope, "
         f"from_json(_filled, {_literal(json.dumps(fields(entity.columns)))}) as _given "
         f"from ({source}) where {where}))"
     )
 
 
-def envelope(entity: SourceEntity) -> str:
-    """The shape of a change event, with or without its JSON schema, for `from_json`."""
-    row = fields(entity.columns)
+def envelope(entity: SourceEntity, also: Collection[str] = ()) -> str:
+    """The shape of a change event, with or without its JSON schema, for `from_json`.
+
+    `also` are fields of a row that are no columns of the entity.
+    """
+    row = fields(entity.columns) | dict.fromkeys(also, "VARCHAR")
     return json.dumps(
         _with_payload(
             {
@@ -144,8 +160,30 @@ def _with_payload(shape: Mapping[str, object]) -> dict[str, object]:
     return {**shape, "payload": shape}
 
 
-def _after(column: Column) -> str:
-    return f"_after.{_quoted(column.name)}"
+def _sent(column: Column) -> str:
+    """SQL: a column's text in a live change, which may have it under a name of then."""
+    sent = f"_after.{_quoted(column.name)}"
+    if not column.formerly:
+        return sent
+    # Null or not there: only where the name is not there, another one stands for it.
+    path = json.dumps(column.name)
+    there = " or ".join(
+        f"json_exists(decode(value), {_literal(f'$.{prefix}after.{path}')})" for prefix in ("", "payload.")
+    )
+    former = ", ".join(f"_after.{_quoted(name)}" for name in column.formerly)
+    return f"case when {there} then {sent} else coalesce({former}) end"
+
+
+def _held(entity: SourceEntity, column: Column, text: str) -> str:
+    """SQL: the text as the column's type. A number that the landing let pass for a wider type raises."""
+    kind, held = canonical_type(column.type), value(column, text)
+    if kind not in WHOLE and not kind.startswith("DECIMAL"):
+        return held
+    why = _literal(
+        f"{entity.table}: {column.name} has a value that {kind} can not hold, since the source widened it. "
+        "Declare it wider (python -m flows schema diff --write), and cast it so in models."
+    )
+    return f"coalesce({held}, case when {text} is not null then error({why})::{kind} end)"
 
 
 def _quoted(name: str) -> str:

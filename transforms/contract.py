@@ -71,6 +71,9 @@ class Column:
     nullable: bool = True
     pii: bool = False
     max_length: int | None = None
+    formerly: tuple[str, ...] = ()
+    """Of a landed column: names that the source has had for it; what was landed under them is read under
+    this one."""
 
 
 FIRST_INSTANT, LAST_INSTANT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)

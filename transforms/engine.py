@@ -191,8 +191,11 @@ def _source(
     if entity is not None and changes.is_of_changes(present):
         text = changes.typed(entity, text, present)
         present = {column.name for column in declared}
+    # What was read before a rename stands in its files under the name of then.
+    own = {c.name: changes.as_read(c, present) for c in entity.columns if c.formerly} if entity else {}
     fields = ", ".join(
-        f"{quoted(c.name) if c.name.lower() in present else 'null'}::{c.type} as {quoted(c.name)}"
+        f"{own.get(c.name) or (quoted(c.name) if c.name.lower() in present else 'null')}::{c.type} "
+        f"as {quoted(c.name)}"
         for c in declared
     )
     return f"select {fields} from ({text})"

@@ -38,9 +38,10 @@ class Postgres:
     """timedelta(0): with every read; None: the application never deletes here."""
     schema: str = "public"
     on_change: Literal["evolve", "freeze", "quarantine"] = "evolve"
-    """What to do, of cdc, when the records' fields are not the declared columns. `evolve`: a new one passes
-    with a warning (raw keeps it), one that is missing stops the table; `freeze`: any difference stops it;
-    `quarantine`: the records that differ become dead letters."""
+    """What to do when the source's columns are not the declared ones, or not what they were. `evolve`: a new
+    one, a wider or narrower one, a renamed one, another value of an enum pass with a warning (raw keeps
+    everything); one that is gone or has another type stops the table. `freeze`: any difference stops it.
+    `quarantine`: what does not fit becomes a dead letter; where no row can fit, the table stops."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ _FIXED = {
     "key.converter.schemas.enable": "false",
     "value.converter": "org.apache.kafka.connect.json.JsonConverter",
     "value.converter.schemas.enable": "false",
+    # A null is a null, also in a column that has a default: the converter would send the default.
+    "value.converter.replace.null.with.default": "false",
 }
 _CERTIFICATES = ("sslmode", "sslcert", "sslkey", "sslrootcert")
 

@@ -28,10 +28,12 @@ class SourceAway(SourceError):
 
 @dataclass(frozen=True)
 class SchemaChange:
-    """One column that a source's records have otherwise than it is declared.
+    """One column that a source has otherwise than it is declared, or than it was last seen.
 
-    `change` is added or missing; `before` are the declared columns, `after` the fields of the first such
-    record, at this offset of the topic.
+    `change` is `missing` or `added` where the fields of a topic's records say so: `before` are the declared
+    columns then, `after` the fields of the first such record, at this offset. Seen in the source's catalog it
+    is a kind of `flows.extract.schema_contract`; `before` and `after` describe the column, `since` is when
+    the catalog that it differs from was first seen.
     """
 
     table: str
@@ -40,9 +42,18 @@ class SchemaChange:
     before: tuple[str, ...]
     after: tuple[str, ...]
     contract: str
-    topic: str
-    kafka_offset: int
     found_at: datetime
+    topic: str | None = None
+    kafka_offset: int | None = None
+    since: str = ""
+
+    @property
+    def change_id(self) -> str:
+        """SHA-256 of what happened: found again, as by each run that it stops, it is the same."""
+        seen = (*self.before, "\x1e", *self.after) if self.topic is None else ()
+        place = (self.topic or self.since, str(self.kafka_offset or 0))
+        text = "\x1f".join((self.table, self.column, self.change, self.contract, *place, *seen))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class SchemaChanged(SourceError):

@@ -6,8 +6,8 @@ A table's changes are in order in one partition; what follows from their order i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,11 +16,13 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
 from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged
-from flows.extract.change_log import ChangeLog, Shape, schema
+from flows.extract.change_log import ChangeLog, Shape, collect, schema
 from flows.extract.debezium_guard import REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
+from flows.extract.postgres_types import SourceColumn
 from flows.extract.postgres_types import schema as row_schema
+from flows.extract.schema_contract import CATALOG, Contract, Fit
 from transforms.contract import FIRST_INSTANT
 from transforms.entities import Postgres, SourceEntity
 
@@ -47,6 +49,10 @@ class Source:
     dsn: Callable[[], str]
     clock_offset: timedelta = timedelta(0)
     """How far the rows' times are from the server's clock (only a sandbox has one)."""
+    catalog: Callable[[], Sequence[SourceColumn]] = tuple
+    """The table's columns as the source has them now; none where it can't be asked."""
+    seen: Sequence[SourceColumn] = ()
+    """The same as they were seen shortly before the records were read: enough where these fit them."""
 
 
 def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,14 +62,15 @@ def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
     first read in the new mode compares the source's keys with all that was landed, and finds what is gone.
     """
     of_topic = {name: positions[name] for name in _OF_TOPIC if name in positions}
+    catalog = {name: positions[name] for name in (CATALOG,) if name in positions}
     if mode == "cdc":
         if of_topic or not positions:
             return dict(positions)
-        return {**positions.get(CHANGES, {}), COMPARE: True}
+        return {**positions.get(CHANGES, {}), **catalog, COMPARE: True}
     if not of_topic:
         return dict(positions)
     beginning = FIRST_INSTANT.isoformat()
-    return {CHANGES: of_topic, "recent": [[beginning, None]], "last": beginning}
+    return {CHANGES: of_topic, "recent": [[beginning, None]], "last": beginning, **catalog}
 
 
 def read(
@@ -97,10 +104,6 @@ class _Read:
     landed: Callable[[], DuckDBPyRelation | None]
     landed_at: datetime
     extract: Extract
-    declared: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.declared = frozenset(column.name for column in self.entity.columns)
 
     @property
     def name(self) -> str:
@@ -108,9 +111,17 @@ class _Read:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         before, records = self.extract.positions, self.source.records
-        log = self._log()
-        count = log.take(records.batches)
-        undeclared = self._hold_to_declaration(log, before.get("undeclared", []))
+        collect(self.connection, records.batches)
+        # Seen a while ago, it may not know of what the records show; asked behind the last of them, it must.
+        seen = self.source.seen if self.how.on_change == "evolve" else ()
+        contract, log, count = self._opened(seen or self.source.catalog())
+        if seen and not (
+            log.is_readable() and all(contract.is_of_now(shape.fields) for shape in log.shapes())
+        ):
+            contract, log, count = self._opened(self.source.catalog())
+        contract.hold(self.extract, by_record=True)
+        self.extract.schema = schema(contract.entity)
+        undeclared = self._hold_to_declaration(log, contract, before.get("undeclared", []))
         log.resolve(before.get(SEEN) or [])
         gone = bool(before.get(COMPARE)) and self._lose_what_is_gone(log)
         self._keep_dead_letters(log)
@@ -122,73 +133,94 @@ class _Read:
             **records.positions,
             SEEN: max(before.get(SEEN) or [0, 0], log.highest() or [0, 0]),
             "undeclared": undeclared,
+            **contract.stored(),
         }
         if count or gone:
             yield from log.rows()
 
-    def _log(self) -> ChangeLog:
-        relation = self.landed()
+    def _opened(self, columns: Sequence[SourceColumn]) -> tuple[Contract, ChangeLog, int]:
+        """The records as a table with these columns at the source tells them, and their number."""
+        before = self.extract.positions
+        contract = Contract(self.entity, columns, before.get(CATALOG), self.landed_at)
+        log = self._log(contract)
+        return contract, log, log.parse()
+
+    def _log(self, contract: Contract) -> ChangeLog:
+        relation, offset = self.landed(), self.source.clock_offset
         if relation is None:
-            return ChangeLog(self.entity, self.connection, clock_offset=self.source.clock_offset)
+            return ChangeLog(contract.entity, self.connection, clock_offset=offset, also=contract.names)
         relation.create_view("landed_before", replace=True)
         present = set(relation.columns)
-        return ChangeLog(self.entity, self.connection, "landed_before", present, self.source.clock_offset)
+        return ChangeLog(
+            contract.entity, self.connection, "landed_before", present, offset, also=contract.names
+        )
 
     # ----------------------------------------------------------------------------------------------- contract
 
-    def _hold_to_declaration(self, log: ChangeLog, known: list[str]) -> list[str]:
-        """What the declaration's `on_change` says of fields that are not the declared ones; returns the
-        undeclared ones that have been told of.
+    def _hold_to_declaration(self, log: ChangeLog, contract: Contract, known: list[str]) -> list[str]:
+        """What the declaration's `on_change` says of records whose fields are not the declared columns;
+        returns the undeclared fields that have been told of.
         """
         told = set(known)
         for shape in log.shapes():
-            added = sorted(set(shape.fields) - self.declared)
-            missing = sorted(self.declared - set(shape.fields))
-            if self.how.on_change == "evolve":
-                added = [name for name in added if name not in told]
-            if not added and not missing:
+            fit = contract.fit(shape.fields)
+            is_evolving = self.how.on_change == "evolve"
+            if (is_evolving and (fit.missing or fit.problem)) or not (is_evolving or contract.fits(fit)):
+                found = self._changes(shape, fit)
+                if self.how.on_change != "quarantine":
+                    raise SchemaChanged(self._stopped(shape, fit), found)
+                log.refuse(shape, _sentence(fit))
+                self.extract.schema_changes += found
                 continue
-            found = self._changes(shape, added, missing)
-            if self.how.on_change == "quarantine":
-                log.refuse(shape, self._sentence(added, missing))
-            elif self.how.on_change == "freeze" or missing:
-                raise SchemaChanged(
-                    f"{self.name}: {self._sentence(added, missing)}, from offset {shape.offset} of topic "
-                    f"{self.source.topic} on; nothing was landed. Bring "
-                    f"transforms/sources/{self.entity.source}.py in line with the table, or the table with "
-                    "it, then run again: the changes wait in the topic.",
-                    found,
-                )
-            else:
+            added = [name for name in fit.added if name not in told]
+            if is_evolving and added and not contract.told(added):
+                fit = replace(fit, added=tuple(added))
+                self.extract.schema_changes += self._changes(shape, fit)
                 self.extract.warnings.append(
-                    f"{self.name}: {self._sentence(added, missing)}, from offset {shape.offset} of topic "
+                    f"{self.name}: {_sentence(fit)}, from offset {shape.offset} of topic "
                     f"{self.source.topic} on. Raw keeps what it holds; declare it in "
                     f"transforms/sources/{self.entity.source}.py to see it, in past changes too."
                 )
-                told.update(added)
-            self.extract.schema_changes += found
+            told.update(added)
+            if fit.served:
+                log.serve(shape, fit.served)
+        for column, allowed, reason in contract.refusals():
+            log.refuse_values(column, allowed, reason)
         return sorted(told)
 
-    def _sentence(self, added: list[str], missing: list[str]) -> str:
-        parts = [f"the database has a column {name} that nobody declared" for name in added]
-        parts += [f"the database has no column {name} any more" for name in missing]
-        return " and ".join(parts)
+    def _stopped(self, shape: Shape, fit: Fit) -> str:
+        where = f"from offset {shape.offset} of topic {self.source.topic} on; nothing was landed"
+        if fit.problem or fit.is_old:
+            return (
+                f'{self.name}: {_sentence(fit)}, {where}. Read it once with on_change="quarantine": such '
+                "records become dead letters; then python -m flows cdc resnapshot "
+                f"{self.how.table} brings their rows."
+            )
+        return (
+            f"{self.name}: {_sentence(fit)}, {where}. Bring "
+            f"transforms/sources/{self.entity.source}.py in line with the table, or the table with "
+            "it, then run again: the changes wait in the topic."
+        )
 
-    def _changes(self, shape: Shape, added: list[str], missing: list[str]) -> list[SchemaChange]:
+    def _changes(self, shape: Shape, fit: Fit) -> list[SchemaChange]:
         def change(column: str, kind: str) -> SchemaChange:
             return SchemaChange(
                 table=self.entity.table,
                 column=column,
                 change=kind,
-                before=tuple(sorted(self.declared)),
+                before=tuple(sorted(column.name for column in self.entity.columns)),
                 after=shape.fields,
                 contract=self.how.on_change,
+                found_at=self.landed_at,
                 topic=self.source.topic,
                 kafka_offset=shape.offset,
-                found_at=self.landed_at,
             )
 
-        return [*(change(name, "added") for name in added), *(change(name, "missing") for name in missing)]
+        return [
+            *(change(name, "added") for name in fit.added),
+            *(change(name, "missing") for name in fit.missing),
+            *(change(name, "renamed") for name in fit.served),
+        ]
 
     # --------------------------------------------------------------------------------------------------- gone
 
@@ -227,3 +259,10 @@ class _Read:
                 self.extract.incomplete.append(
                     Incomplete(transaction, f"{self.name}: {reason}", letter.letter_id)
                 )
+
+
+def _sentence(fit: Fit) -> str:
+    parts = [f"the database has a column {name} that nobody declared" for name in fit.added]
+    parts += [f"the database has no column {name} any more" for name in fit.missing]
+    parts += [f"the database calls column {name} {other}" for name, other in fit.served.items()]
+    return " and ".join([*parts, *([f"of a record {fit.problem}"] if fit.problem else [])])

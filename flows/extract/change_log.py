@@ -6,7 +6,7 @@ deleted row, the keys that a truncate empties. So whoever reads raw needs no oth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from flows.extract import kafka
 from flows.extract.postgres_types import arrow_type, declared_type
 from flows.extract.row_lives import KEYED, LIVE, Lives, applied
 from transforms import changes
-from transforms.change_values import is_unavailable, problem, value
+from transforms.change_values import WHOLE, is_unavailable, problem, value
 from transforms.contract import Column
 from transforms.engine import quoted, text_literal
 from transforms.entities import SourceEntity
@@ -51,7 +51,8 @@ class ChangeLog:
     """The records of one landing. `connection` serves it alone; its temporary tables end with it.
 
     `landed` names a relation of that connection over what was landed before, with the columns `present`;
-    None when there is nothing. `clock_offset` is how far the rows' times are from the source server's clock.
+    None when there is nothing. `clock_offset` is how far the rows' times are from the source server's clock;
+    `also` are names that rows' fields have had at the source and the entity has not.
     """
 
     def __init__(
@@ -61,12 +62,15 @@ class ChangeLog:
         landed: str | None = None,
         present: Collection[str] = (),
         clock_offset: timedelta = timedelta(0),
+        also: Collection[str] = (),
     ) -> None:
         self._entity = entity
         self._connection = connection
         self._landed = landed
         self._present = present
         self._offset = clock_offset // timedelta(microseconds=1)
+        self._also = also
+        self._served: dict[str, list[tuple[str, ...]]] = {}
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
         self._part = self._by if self._by not in entity.key else None
@@ -77,14 +81,12 @@ class ChangeLog:
 
     def take(self, batches: Iterator[pa.RecordBatch]) -> int:
         """Read all records, and what can be told from each alone; returns their number."""
-        self._connection.register("fresh", kafka.SCHEMA.empty_table())
-        self._run("create or replace temp table records as select * from fresh")
-        for batch in batches:
-            # Not as one stream: DuckDB would hide what the source said behind an error of its own.
-            self._connection.register("fresh", pa.Table.from_batches([batch]))
-            self._run("insert into records select * from fresh")
-        self._connection.unregister("fresh")
-        envelope = text_literal(changes.envelope(self._entity))
+        collect(self._connection, batches)
+        return self.parse()
+
+    def parse(self) -> int:
+        """What can be told from each record alone that was collected; returns their number."""
+        envelope = text_literal(changes.envelope(self._entity, self._also))
         key = text_literal(changes.message_key(self._entity))
         old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
         self._run(
@@ -120,7 +122,6 @@ class ChangeLog:
             "null::varchar as _filled from opened"
         )
         self._run("drop table opened")
-        self._run("drop table records")
         (count,) = self._one("select count(*) from parsed")
         return int(count)
 
@@ -160,11 +161,44 @@ class ChangeLog:
         ).fetchall()
         return [Shape(tuple(fields or ()), int(offset), int(count)) for fields, offset, count in found]
 
+    def is_readable(self) -> bool:
+        """Whether every record can be read, as far as each tells it alone; of values only numbers are asked,
+        which a wider type could hold.
+        """
+        kinds = {column: declared_type(column.type) for column in self._entity.columns}
+        numbers = [c for c, kind in kinds.items() if kind in WHOLE or kind.startswith("DECIMAL")]
+        wrong = [f"({problem(column, f'after.{quoted(column.name)}')}) is not null" for column in numbers]
+        unheld = f" or (_change in {LIVE} and ({' or '.join(wrong)}))" if wrong else ""
+        found = self._connection.execute(f"from parsed where _problem is not null{unheld} limit 1")
+        return not found.fetchall()
+
     def refuse(self, shape: Shape, reason: str) -> None:
         """Make records of this shape unreadable."""
         self._run(
             f"update parsed set _problem = ? where _problem is null and _change in {LIVE} and fields = ?",
             [reason, list(shape.fields)],
+        )
+
+    def refuse_values(self, column: str, allowed: Sequence[str] | None, reason: str) -> None:
+        """Make records unreadable whose column has none of these values, or is null where None are given."""
+        text = f"after.{quoted(column)}"
+        listed = ", ".join(text_literal(one) for one in allowed or ())
+        is_wrong = f"{text} not in ({listed})" if allowed is not None else f"{text} is null"
+        self._run(
+            f"update parsed set _problem = ? where {applied()} and _change in {LIVE} and {is_wrong}", [reason]
+        )
+
+    def serve(self, shape: Shape, served: Mapping[str, str]) -> None:
+        """Let fields of this shape stand for columns: column → its name in these records."""
+        for name in served:
+            self._served.setdefault(name, []).append(shape.fields)
+        sent = ", ".join(
+            f"{quoted(name)} := after.{quoted(served.get(name, name))}"
+            for name in dict.fromkeys((*self._columns, *self._also))
+        )
+        self._run(
+            f"update parsed set after = struct_pack({sent}) where _change in {LIVE} and fields = ?",
+            [list(shape.fields)],
         )
 
     # --------------------------------------------------------------------------------------------- resolving
@@ -228,12 +262,18 @@ class ChangeLog:
     def _judge(self, toasted: Sequence[Column]) -> None:
         """Say of each live record whether its values can be held; note the values that were filled in."""
         names = {column.name for column in toasted}
-        parts, fills, unknown = [], [], []
+        parts, fills, unknown, lacking = [], [], [], []
         for column in self._entity.columns:
             name, text = quoted(column.name), f"after.{quoted(column.name)}"
+            served = " or ".join(f"fields = {_list(shape)}" for shape in self._served.get(column.name, ()))
+            if served and column.name not in names:
+                lacking.append(served)
+                fills.append(f"{name} := case when {served} then {text} end")
             if column.name in names:
                 lacks = is_unavailable(text)
-                fills.append(f"{name} := case when {lacks} then known.{name} end")
+                lacking.append(f"{lacks} or {served}" if served else lacks)
+                own = f" when {served} then {text}" if served else ""
+                fills.append(f"{name} := case when {lacks} then known.{name}{own} end")
                 unknown.append(
                     f"case when {lacks} and not coalesce(is_known.{name}, false) then "
                     f"{text_literal(f'{column.name} was not sent, and no earlier value of it is known')} end"
@@ -242,7 +282,7 @@ class ChangeLog:
             parts.append(problem(column, text))
         source = "parsed left join filled on filled.ord = parsed.kafka_offset" if toasted else "parsed"
         why = f"nullif(concat_ws('; ', {', '.join([*parts, *unknown])}), '')"
-        missing = " or ".join(is_unavailable(f"after.{quoted(c.name)}") for c in toasted) or "false"
+        missing = " or ".join(lacking)
         fill = (
             f"case when {missing} then to_json(struct_pack({', '.join(fills)}))::varchar end"
             if fills
@@ -325,6 +365,21 @@ class ChangeLog:
     def _one(self, query: str) -> tuple[Any, ...]:
         (row,) = self._connection.execute(query).fetchall()
         return tuple(row)
+
+
+def collect(connection: DuckDBPyConnection, batches: Iterator[pa.RecordBatch]) -> None:
+    """`records` of that connection: all of them, as they came."""
+    connection.register("fresh", kafka.SCHEMA.empty_table())
+    connection.execute("create or replace temp table records as select * from fresh")
+    for batch in batches:
+        # Not as one stream: DuckDB would hide what the source said behind an error of its own.
+        connection.register("fresh", pa.Table.from_batches([batch]))
+        connection.execute("insert into records select * from fresh")
+    connection.unregister("fresh")
+
+
+def _list(items: Sequence[str]) -> str:
+    return f"[{', '.join(text_literal(item) for item in items)}]"
 
 
 def _of(table: str, expressions: dict[str, str]) -> dict[str, str]:

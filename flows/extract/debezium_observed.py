@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +14,15 @@ from psycopg.rows import dict_row
 from flows.extract import SourceAway
 from flows.extract import debezium as named
 from flows.extract.connect import Connect, ConnectorState
+from flows.extract.postgres_session import catalogs
+from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
 REGISTRATION = "analytics.registration"
 """Property of the connector's configuration that tells one registration from another."""
 _TABLES = """
-select n.nspname, c.relname, c.relreplident::text as identity,
+select n.nspname, c.relname, c.oid::bigint as oid, c.relreplident::text as identity,
     coalesce(array(
         select a.attname::text from pg_index i
         join unnest(i.indkey) with ordinality as k (number, place) on true
@@ -97,6 +99,8 @@ class Observed:
     """Tables of the publication, as (schema, table), each with the oid of its membership: another one when it
     was taken out and added again. None: there is no publication."""
     tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
+    columns: Mapping[tuple[str, str], Sequence[SourceColumn]] = field(default_factory=dict)
+    """The columns of each table."""
     mark: str | None = None
     """Identity of the newest heartbeat; None before the first."""
 
@@ -252,9 +256,8 @@ def _observed(
     if row("select 1 where to_regclass(%s) is not null", names.heartbeat):
         newest = f"select mark::text as mark from {names.heartbeat} order by beat desc limit 1"
         mark = (row(newest) or {}).get("mark")
-    tables = connection.execute(
-        _TABLES.encode(), ([read.schema for read in reads], [read.table for read in reads])
-    )
+    asked = ([read.schema for read in reads], [read.table for read in reads])
+    tables = list(connection.execute(_TABLES.encode(), asked))
     return Observed(
         registration=registration,
         connector=state,
@@ -284,5 +287,6 @@ def _observed(
             )
             for one in tables
         },
+        columns=catalogs(connection, {(one["nspname"], one["relname"]): one["oid"] for one in tables}),
         mark=mark,
     )

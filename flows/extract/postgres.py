@@ -19,7 +19,8 @@ from psycopg import sql
 from flows.extract import ControlTotal, DeadLetter, Extract, SourceError
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
-from flows.extract.postgres_types import PAYLOAD, PROBLEM, check, convert, problem, schema
+from flows.extract.postgres_types import PAYLOAD, PROBLEM, convert, fitted, problem, schema
+from flows.extract.schema_contract import CATALOG, Contract
 from transforms.entities import Postgres, SourceEntity
 
 Mark = datetime | int
@@ -29,13 +30,14 @@ _LONG = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Landed:
-    """What was landed before: `relation(since)` gives the raw rows of the landings since a time (None: all).
+    """What was landed before: `relation(since, entity)` gives the raw rows of the landings since a time
+    (None: all), with the entity's columns.
 
     The relation, if there are such landings, belongs to `connection`.
     """
 
     connection: DuckDBPyConnection
-    relation: Callable[[datetime | None], DuckDBPyRelation | None]
+    relation: Callable[[datetime | None, SourceEntity], DuckDBPyRelation | None]
 
 
 def read(
@@ -84,11 +86,14 @@ class _Read:
     def batches(self) -> Iterator[pa.RecordBatch]:
         with Snapshot(self.dsn, self.name, self.table) as snapshot:
             found = snapshot.columns()
-            self.extract.warnings += check(self.entity, found)
-            declared = {column.name for column in self.entity.columns}
-            self.columns = [column for column in found if column.name in declared]
+            before = self.extract.positions
+            contract = Contract(self.entity, found, before.get(CATALOG), self.landed_at)
+            contract.hold(self.extract, by_record=False)
+            self.entity = contract.entity
+            self.extract.schema = schema(self.entity)
+            self.columns = fitted(self.entity, {c.name: contract.column(c.name) for c in self.entity.columns})
             required = [*self.entity.key, *([self.how.cursor] if self.how.cursor else [])]
-            self.problem = problem(self.columns, required)
+            self.problem = problem(self.columns, required, contract.refusals())
             self._read_control(snapshot)
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)
             with snapshot.errors_told():
@@ -101,6 +106,7 @@ class _Read:
                         f"{self.name}: mode cdc is not read from the database but from Debezium's topics. "
                         "Declare incremental or snapshot."
                     )
+            self.extract.positions = {**self.extract.positions, **contract.stored()}
 
     # ---------------------------------------------------------------------------------------- the two modes
 
@@ -110,7 +116,7 @@ class _Read:
         if digest == self.extract.positions.get("content"):
             return
         since = _time(self.extract.positions.get("last"))
-        before = self.landed.relation(since) if since else None
+        before = self.landed.relation(since, self.entity) if since else None
         self.extract.positions = {"content": digest, "last": self.landed_at.isoformat()}
         yield from changes.spooled()
         if before is not None:
@@ -131,7 +137,7 @@ class _Read:
         recent = [(_must(since), _mark(high)) for since, high in before.get("recent", [])]
         needed = [(since, high) for since, high in recent if lower is None or _reaches(high, lower)]
         if needed:
-            overlap = self.landed.relation(min(since for since, _ in needed))
+            overlap = self.landed.relation(min(since for since, _ in needed), self.entity)
             changes.remember(overlap, cursor, lower)
         column = sql.Identifier(cursor)
         where: sql.Composable = sql.SQL("true")
@@ -197,16 +203,16 @@ class _Read:
         self, snapshot: Snapshot, changes: Changes, lower: Mark | None
     ) -> Iterator[pa.RecordBatch]:
         """Deletes, and rows that came to lie below the mark unseen (restored, or given an old time)."""
-        before = self.landed.relation(None)
+        before = self.landed.relation(None, self.entity)
         if before is None:
             return
         cursor = sql.Identifier(str(self.how.cursor))
         below = (
             sql.SQL("{} < {}").format(cursor, sql.Literal(lower)) if lower is not None else sql.SQL("false")
         )
-        wanted = [column for column in self.columns if column.name in self.entity.key]
+        wanted = [column for column in self.columns if column.landed_as in self.entity.key]
         query = sql.SQL("select {}, ({}) is null and {} as is_below from {}").format(
-            sql.SQL(", ").join([_as(column.expression, column.name) for column in wanted]),
+            sql.SQL(", ").join([_as(column.expression, column.landed_as) for column in wanted]),
             self.problem,
             below,
             self.table,
@@ -218,7 +224,7 @@ class _Read:
 
     def _is_one_of(self, keys: Sequence[tuple[str, ...]]) -> sql.Composable:
         names = sql.SQL(", ").join(sql.Identifier(name) for name in self.entity.key)
-        kinds = {column.name: column.pg_type for column in self.columns}
+        kinds = {column.landed_as: column.pg_type for column in self.columns}
         values = sql.SQL(", ").join(
             sql.SQL("({})").format(
                 sql.SQL(", ").join(
@@ -237,7 +243,7 @@ class _Read:
     ) -> Iterator[pa.RecordBatch]:
         """Rows in the declared types with `_op` 'r'; those that can't be held become dead letters."""
         parts = snapshot.parts(self.workers) if parallel else [sql.SQL("true")]
-        values = [_as(column.expression, column.name) for column in self.columns]
+        values = [_as(column.expression, column.landed_as) for column in self.columns]
         queries: list[sql.Composable] = [
             sql.SQL(
                 "select {values}, {problem_name}, case when {problem_name} is not null "

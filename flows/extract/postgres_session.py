@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import tuple_row
 
 from flows.extract import SourceError
 from flows.extract.postgres_types import SourceColumn
@@ -49,6 +50,47 @@ _CONNECTION = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+
+CATALOG = sql.SQL(
+    "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
+    "else atttypmod end), attnum, not (attnotnull or type.typnotnull), "
+    "coalesce((select array_agg(enumlabel::text order by enumsortorder) from pg_enum "
+    "where enumtypid = base.oid), '{{}}'), atthasmissing, attrelid::bigint "
+    "from pg_attribute join pg_type as type on type.oid = atttypid "
+    "join pg_type as base on base.oid = case when type.typtype = 'd' then type.typbasetype else type.oid end "
+    "where attrelid = any(array[{}]::regclass[]) and attnum > 0 and not attisdropped order by attnum"
+)
+"""The columns of tables, whose names or oids stand between the brackets; for `columns_of`."""
+
+
+def columns_of(rows: Iterable[tuple[Any, ...]]) -> list[SourceColumn]:
+    """What CATALOG gives; types by their names as seen from `search_path` pg_catalog."""
+    return [
+        SourceColumn(name, kind, number, nullable, tuple(labels), fills, table)
+        for name, kind, number, nullable, labels, fills, table in rows
+    ]
+
+
+def catalog(dsn: str, schema: str, table: str) -> list[SourceColumn]:
+    """A table's columns as the database has them now; none where there is no such table."""
+    with psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection:
+        connection.execute("set search_path = pg_catalog")
+        name = sql.Identifier(schema, table).as_string(connection)
+        where = sql.SQL("to_regclass({})").format(sql.Literal(name))
+        return columns_of(connection.execute(CATALOG.format(where)))
+
+
+def catalogs(
+    connection: psycopg.Connection[Any], oids: Mapping[tuple[str, str], int]
+) -> dict[tuple[str, str], list[SourceColumn]]:
+    """The columns of several tables, by the names that their oids have in `oids`."""
+    found: dict[int, list[SourceColumn]] = {oid: [] for oid in oids.values()}
+    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute("set local search_path = pg_catalog")
+        listed = sql.SQL(", ").join(map(sql.Literal, oids.values()))
+        for column in columns_of(cursor.execute(CATALOG.format(listed))) if oids else ():
+            found[column.table].append(column)
+    return {name: found[oid] for name, oid in oids.items()}
 
 
 @dataclass(frozen=True)
@@ -112,16 +154,11 @@ class Snapshot:
 
     def columns(self) -> list[SourceColumn]:
         """The table's columns in their order."""
-        found = self.rows(
-            sql.SQL(
-                "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
-                "else atttypmod end) from pg_attribute join pg_type as type on type.oid = atttypid "
-                "join pg_type as base on base.oid = case when type.typtype = 'd' then type.typbasetype "
-                "else type.oid end where attrelid = to_regclass({}) and attnum > 0 and not attisdropped "
-                "order by attnum"
-            ).format(sql.Literal(self._text(self._table)))
-        )
-        return [SourceColumn(name, kind) for name, kind in found]
+        return columns_of(self.rows(CATALOG.format(self._registered)))
+
+    @property
+    def _registered(self) -> sql.Composable:
+        return sql.SQL("to_regclass({})").format(sql.Literal(self._text(self._table)))
 
     def parts(self, wanted: int) -> list[sql.Composable]:
         """Conditions that divide the table into at most `wanted` parts, by its blocks.

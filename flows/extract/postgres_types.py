@@ -8,15 +8,15 @@ makes its row a dead letter, because ADBC would hand on a wrapped number instead
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import duckdb
 import pyarrow as pa
 from psycopg import sql
 
-from flows.extract import SourceError
 from transforms.change_values import FIRST_AND_END
+from transforms.contract import Column
 from transforms.entities import SourceEntity
 
 PROBLEM = "_problem"
@@ -60,10 +60,29 @@ _ARROW: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """A column as the database has it: PostgreSQL's name of its type, domains resolved."""
+    """A column as the database has it: PostgreSQL's name of its type, domains resolved.
+
+    `number` is its attnum, which no rename changes and no other column ever gets; `labels` are the values of
+    an enum, in order; `fills` says that rows which were there before the column have its default, of which no
+    change tells.
+    """
 
     name: str
     pg_type: str
+    number: int = 0
+    nullable: bool = True
+    labels: tuple[str, ...] = ()
+    fills: bool = field(default=False, compare=False)
+    table: int = field(default=0, compare=False)
+    """The table's oid: one that was dropped and made anew counts its columns anew."""
+
+    declared: Column | None = field(default=None, compare=False)
+    """The column that it is landed as, where that has another name or type."""
+
+    @property
+    def landed_as(self) -> str:
+        """The name that its values are landed under."""
+        return self.declared.name if self.declared else self.name
 
     @property
     def duckdb_type(self) -> str:
@@ -85,6 +104,11 @@ class SourceColumn:
         if self.pg_type == "inet":
             # A cast writes /32 behind every address, the type itself (and the change log) does not.
             return sql.SQL("case when {0} is not null then format('%s', {0}) end").format(name)
+        if self.declared and (cast := self._cast(self.declared)):
+            # A row that does not fit is read too, and becomes a dead letter.
+            return sql.SQL("case when ({}) is null then {}::{} end").format(
+                self.problem or sql.SQL("null::text"), name, sql.SQL(cast)
+            )
         is_text = self.pg_type == "text" or self.pg_type.startswith("character")
         return name if is_text or self.duckdb_type != "VARCHAR" else sql.SQL("{}::text").format(name)
 
@@ -92,6 +116,8 @@ class SourceColumn:
     def problem(self) -> sql.Composable | None:
         """An SQL text that is null unless the row's value can't be held; None where every value can."""
         kind, name = self.duckdb_type, sql.Identifier(self.name)
+        if self.declared and (cast := self._cast(self.declared)):
+            return self._unfit(cast)
         if kind in FIRST_AND_END:
             first, end = (sql.SQL(bound) for bound in FIRST_AND_END[kind])
             found = sql.SQL("{0} < {1} or {0} >= {2}").format(name, first, end)
@@ -105,6 +131,32 @@ class SourceColumn:
         else:
             return None
         return sql.SQL("case when {} then {} end").format(found, sql.Literal(f"{self.name} {why}"))
+
+    def _cast(self, declared: Column) -> str:
+        """The type of PostgreSQL that its values are read as where they may not fit; '' where they do."""
+        kind = declared_type(declared.type)
+        if kind == self.duckdb_type:
+            return ""
+        if kind == "VARCHAR":
+            return "text"
+        return re.sub("^DECIMAL", "numeric", kind).lower()
+
+    def _unfit(self, cast: str) -> sql.Composable | None:
+        name = sql.Identifier(self.name)
+        if cast == "text":
+            return None
+        if number := re.fullmatch(r"numeric\((\d+),(\d+)\)", cast):
+            whole, scale = int(number[1]) - int(number[2]), int(number[2])
+            found = sql.SQL("{0} = 'NaN' or abs({0}) >= {1} or round({0}, {2}) <> {0}").format(
+                sql.SQL("{}::numeric").format(name), sql.SQL("1" + "0" * whole), sql.SQL(str(scale))
+            )
+        else:
+            most = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}[cast]
+            found = sql.SQL("{0} = 'NaN' or {0} < -{1} or {0} >= {1} or round({0}) <> {0}").format(
+                sql.SQL("{}::numeric").format(name), sql.SQL(str(most))
+            )
+        why = sql.Literal(f"{self.name} can't be held as {cast}")
+        return sql.SQL("case when {} then {} end").format(found, why)
 
 
 def arrow_type(duckdb_type: str) -> pa.DataType:
@@ -127,37 +179,31 @@ def schema(entity: SourceEntity) -> pa.Schema:
     return pa.schema([*fields, pa.field("_op", pa.string())])
 
 
-def check(entity: SourceEntity, found: Sequence[SourceColumn]) -> list[str]:
-    """Hold the database's columns to the declaration; returns warnings about columns nobody declared.
+def fitted(entity: SourceEntity, found: Mapping[str, SourceColumn | None]) -> list[SourceColumn]:
+    """The source's columns as those of the entity that they are landed as; `found` is by landed name.
 
-    Raises SourceError when a declared column is missing or its values would not come through as declared.
+    A narrower one needs no cast: what it holds the declared type holds.
     """
-    there = {column.name: column for column in found}
-    where = f"{entity.source}.{entity.name}"
+    made = []
     for column in entity.columns:
-        if column.name not in there:
-            raise SourceError(
-                f"{where}: the database has no column {column.name} any more; nothing was landed. "
-                f"Take it out of transforms/sources/{entity.source}.py, or give it back to the table."
-            )
-        actual, declared = there[column.name], declared_type(column.type)
-        if actual.duckdb_type != declared:
-            raise SourceError(
-                f"{where}: column {column.name} is {actual.pg_type} in the database, which is read as "
-                f"{actual.duckdb_type}, but {declared} is declared; nothing was landed. "
-                f"Correct transforms/sources/{entity.source}.py, or the table."
-            )
-    names = {column.name for column in entity.columns}
-    return [
-        f"{where}: the database has a column {name} ({there[name].pg_type}) that nobody declared; it is "
-        f"not landed."
-        for name in there
-        if name not in names
-    ]
+        if (own := found[column.name]) is not None:
+            wider = {"SMALLINT": 1, "INTEGER": 2, "BIGINT": 3}
+            kinds = (own.duckdb_type, declared_type(column.type))
+            is_narrower = all(kind in wider for kind in kinds) and wider[kinds[0]] < wider[kinds[1]]
+            kept = replace(column, type=own.duckdb_type) if is_narrower else column
+            made.append(replace(own, declared=kept))
+    return made
 
 
-def problem(columns: Sequence[SourceColumn], required: Sequence[str]) -> sql.Composable:
-    """An SQL expression: null for a row that can be landed, else why it can't be."""
+def problem(
+    columns: Sequence[SourceColumn],
+    required: Sequence[str],
+    refused: Sequence[tuple[str, Sequence[str] | None, str]] = (),
+) -> sql.Composable:
+    """An SQL expression: null for a row that can be landed, else why it can't be.
+
+    `refused` are (column, the values it may have or None for all but null, why not).
+    """
     parts = [found for column in columns if (found := column.problem) is not None]
     parts += [
         sql.SQL("case when {} is null then {} end").format(
@@ -165,6 +211,14 @@ def problem(columns: Sequence[SourceColumn], required: Sequence[str]) -> sql.Com
         )
         for name in required
     ]
+    own = {column.landed_as: sql.Identifier(column.name) for column in columns}
+    for name, allowed, reason in refused:
+        is_wrong = (
+            sql.SQL("{} is null").format(own[name])
+            if allowed is None
+            else sql.SQL("{}::text <> all ({})").format(own[name], sql.Literal(list(allowed)))
+        )
+        parts.append(sql.SQL("case when {} then {} end").format(is_wrong, sql.Literal(reason)))
     if not parts:
         return sql.SQL("null::text")
     return sql.SQL("nullif(concat_ws('; ', {}), '')").format(sql.SQL(", ").join(parts))
@@ -173,11 +227,11 @@ def problem(columns: Sequence[SourceColumn], required: Sequence[str]) -> sql.Com
 def convert(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
     """The batch in exactly these types. Raises pa.ArrowInvalid where that would lose something."""
     columns = []
-    for field in wanted:
-        column = batch.column(field.name)
-        if column.type != field.type:
+    for one in wanted:
+        column = batch.column(one.name)
+        if column.type != one.type:
             if isinstance(column, pa.ExtensionArray):
                 column = column.storage
-            column = column.cast(field.type)
+            column = column.cast(one.type)
         columns.append(column)
     return pa.record_batch(columns, schema=wanted)

@@ -82,10 +82,11 @@ class Lives:
     def _landed_text(self, column: Column) -> str:
         name = quoted(column.name)
         if not changes.is_of_changes(self._present):
-            return encoded(column, name)
-        if column.name not in self._present:
+            return encoded(column, changes.as_read(column, self._present) or "null")
+        read = changes.as_read(column, self._present)
+        if not read:
             return f"_texts.{name}"
-        return f"case when _change is null then {encoded(column, name)} else _texts.{name} end"
+        return f"case when _change is null then {encoded(column, read)} else _texts.{name} end"
 
     def fill(self, toasted: Sequence[Column]) -> None:
         """Carry the last known value to where it was not sent, along a row's whole life, key changes

@@ -6,7 +6,9 @@ are compared with every read. Small reference tables are read whole. `order_even
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Literal
 
 from transforms.contract import Column, Partition
@@ -26,6 +28,8 @@ def _entity(
     deletes_every: timedelta | None = timedelta(0),
     month_of: str | None = None,
     control: Control | None = None,
+    on_change: Literal["evolve", "freeze", "quarantine"] = "evolve",
+    formerly: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> SourceEntity:
     incremental = mode == "incremental"
     personal = _PERSONAL | ({"name"} if name == "users" else set())
@@ -37,11 +41,18 @@ def _entity(
             mode=mode,
             cursor=cursor if incremental else None,
             deletes_every=deletes_every if incremental else timedelta(0),
+            on_change=on_change,
         ),
         key=key,
         grain=grain,
         columns=tuple(
-            Column(column, kind, nullable=column not in key, pii=column in personal)
+            Column(
+                column,
+                kind,
+                nullable=column not in key,
+                pii=not personal.isdisjoint({column, *formerly.get(column, ())}),
+                formerly=formerly.get(column, ()),
+            )
             for column, kind in columns.items()
         ),
         partition=Partition(month_of, "month") if month_of else None,

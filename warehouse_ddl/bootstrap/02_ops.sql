@@ -92,18 +92,33 @@ create index if not exists idx_dead_letter_forward on ops.dead_letter (received_
 comment on table ops.dead_letter is 'One row per record that could not be read: where from, why, and its bytes.';
 
 create table if not exists ops.schema_change (
+    change_id text primary key,
     table_name text not null,
     column_name text not null,
-    change text not null check (change in ('added', 'missing')),
+    change text not null,
     before text [] not null,
     after text [] not null,
     contract text not null check (contract in ('evolve', 'freeze', 'quarantine')),
-    topic text not null,
-    kafka_offset bigint not null,
-    found_at timestamptz not null,
-    primary key (table_name, column_name, change, topic, kafka_offset)
+    topic text,
+    kafka_offset bigint,
+    found_at timestamptz not null
 );
-comment on table ops.schema_change is 'One row per column that a source''s records have otherwise than declared, from an offset on: the columns declared, those found, and what the declaration makes of it.';
+do $$
+begin
+    if not exists (
+        select from pg_attribute where attrelid = 'ops.schema_change'::regclass and attname = 'change_id'
+    ) then
+        alter table ops.schema_change add column change_id text, drop constraint schema_change_pkey,
+            drop constraint schema_change_change_check, alter column topic drop not null,
+            alter column kafka_offset drop not null;
+        update ops.schema_change
+        set change_id = md5(concat_ws(' ', table_name, column_name, change, topic, kafka_offset));
+        alter table ops.schema_change add primary key (change_id);
+    end if;
+end
+$$;
+create index if not exists idx_schema_change_table on ops.schema_change (table_name, found_at desc);
+comment on table ops.schema_change is 'One row per column that a source has otherwise than declared or last seen, by its catalog or by a topic''s records from an offset on: what it was, what it is, and the contract that the declaration holds it to.';
 
 create table if not exists ops.incomplete_transaction (
     prefix text not null,

@@ -1,0 +1,165 @@
+"""`python -m flows schema diff`: the application's tables beside their declarations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flows.check_source import chosen
+from flows.declaration import declared_columns, edited
+from flows.errors import FlowsError
+from flows.extract.debezium_observed import answering
+from flows.extract.postgres_session import catalog
+from flows.extract.postgres_types import SourceColumn
+from flows.extract.schema_contract import CATALOG
+from flows.extract.schema_differences import Difference, Remembered, differences
+from flows.services import Services, open_services
+from flows.stores.ledger import Ledger
+from transforms import registry
+from transforms.contract import Column
+from transforms.entities import Postgres, SourceEntity
+from transforms.sources import app
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One table's declaration beside its columns at the source, which are none where there is no table."""
+
+    entity: SourceEntity
+    current: Sequence[SourceColumn]
+    remembered: Remembered
+    differences: Sequence[Difference] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """As messages begin."""
+        return f"{self.entity.source}.{self.entity.name}"
+
+    def lines(self) -> list[str]:
+        """For people: a sentence for each difference."""
+        if not self.current:
+            assert isinstance(self.entity.read, Postgres)
+            place = f"{self.entity.read.schema}.{self.entity.read.table}"
+            return [f"{self.name}: the database has no table {place}"]
+        return [f"{self.name}: {one.sentence}" for one in self.differences]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """For programs: one object for each difference."""
+        assert isinstance(self.entity.read, Postgres)
+        own = {"table": self.entity.table, "contract": self.entity.read.on_change}
+        if not self.current:
+            return [{**own, "column": None, "change": "no table", "before": [], "after": []}]
+        found = []
+        for one in self.differences:
+            before, after = (list(side) for side in one.described())
+            found.append(
+                {**own, "column": one.column, "change": one.change, "before": before, "after": after}
+            )
+        return found
+
+
+def compare(services: Services, names: Sequence[str]) -> list[Compared]:
+    """Each table of the application (all if no `names`) beside its declaration, and beside what was accepted
+    of it where a declaration does not say it: an enum's values, lengths of texts, whether it may be null.
+
+    Raises SourceAway, ContractError.
+    """
+    found = []
+    with services.ledger() as ledger, answering(services.settings) as dsn:
+        for entity in chosen(names):
+            assert isinstance(entity.read, Postgres)
+            current = catalog(dsn, entity.read.schema, entity.read.table)
+            stored = ledger.positions(entity.table).positions.get(CATALOG)
+            remembered = Remembered.read(stored).of(current)
+            found.append(Compared(entity, current, remembered, differences(entity, remembered, current)))
+    return found
+
+
+def write(services: Services, found: Sequence[Compared], path: Path) -> list[str]:
+    """Declare what the source has: edit the declarations in `path`, and let landings go on from it.
+
+    Returns what was done, as sentences. Raises FlowsError where a person has to decide; nothing is written
+    then.
+    """
+    wanted = [one for one in found if one.differences]
+    text = path.read_text(encoding="utf-8")
+    done: list[str] = []
+    declared: list[tuple[Compared, SourceEntity]] = []
+    for one in wanted:
+        _refuse_what_hangs(one)
+        columns = declared_columns(one.entity, one.differences)
+        if columns != one.entity.columns:
+            text = edited(text, one.entity.name, columns, path)
+            done.append(f"{one.name}: declared in {path.name} as the source has it.{_to_do(one, columns)}")
+        else:
+            done.append(f"{one.name}: accepted; its declaration says nothing of it.")
+        declared.append((one, replace(one.entity, columns=columns)))
+    path.write_text(text, encoding="utf-8")
+    with services.ledger() as ledger:
+        for one, entity in declared:
+            accept(ledger, one, entity, services.settings.now().isoformat())
+    return done
+
+
+def accept(ledger: Ledger, one: Compared, entity: SourceEntity, since: str) -> None:
+    """Let the next landing compare with the catalog as it is; one that was never landed has nothing to."""
+    with ledger.locked("land", entity.table):
+        position = ledger.positions(entity.table)
+        if position.positions:
+            accepted = replace(one.remembered, numbers={}).then(entity, one.current, since)
+            kept = {**position.positions, CATALOG: accepted.stored()}
+            ledger.move_on(entity.table, kept, position.version)
+
+
+def _refuse_what_hangs(one: Compared) -> None:
+    entity, read = one.entity, one.entity.read
+    assert isinstance(read, Postgres)
+    control = entity.control
+    held = {*entity.key, read.cursor, entity.partition.by if entity.partition else None}
+    held |= {control.by, control.amount, control.group} if control else set()
+    for difference in one.differences:
+        if difference.column in held and difference.change in ("dropped", "renamed"):
+            raise FlowsError(
+                f"{one.name}: {difference.sentence}, and the declaration's key, cursor, window or control "
+                f"totals are by it: decide what they are by now in transforms/sources/{entity.source}.py. "
+                "Nothing was written."
+            )
+
+
+def _to_do(one: Compared, columns: Sequence[Column]) -> str:
+    gone = {column.name for column in one.entity.columns} - {column.name for column in columns}
+    new = {column.name for column in columns} - {column.name for column in one.entity.columns}
+    readers = [table.name for table in registry.build_order() if one.entity.table in table.upstreams]
+    said = ""
+    if new:
+        said += f" If {', '.join(sorted(new))} tells of a person, say so there (_PERSONAL)."
+    if readers and (gone or new):
+        said += f" Models that read it select by the new names: {', '.join(readers)}."
+    return said
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Print what differs; exit 1 when something does. With --write declare it, and exit 0."""
+    services = open_services()
+    found = compare(services, arguments.table)
+    if arguments.json:
+        print(json.dumps([entry for one in found for entry in one.as_json()], indent=2))
+    else:
+        for one in found:
+            for line in one.lines():
+                print(line)
+    differing = [one for one in found if one.differences or not one.current]
+    if arguments.write and differing:
+        for line in write(services, found, Path(app.__file__)):
+            print(line, file=sys.stderr)
+        return 1 if any(not one.current for one in found) else 0
+    if not arguments.json and not differing:
+        print(f"{len(found)} tables are as they are declared.")
+    elif differing:
+        print("python -m flows schema diff --write declares what the source has.", file=sys.stderr)
+    return 1 if differing else 0

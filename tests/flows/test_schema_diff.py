@@ -1,0 +1,115 @@
+"""`python -m flows schema diff`: what the source has otherwise, and the declaration that says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import main
+from flows.declaration import edited
+from flows.errors import FlowsError
+from flows.extract.postgres_session import catalog
+from flows.extract.schema_differences import Remembered, differences
+from flows.sandbox.world import app as world
+from tests.flows.capture import Capture
+from tests.house import House
+from transforms.contract import Column
+from transforms.entities import Postgres, SourceEntity
+from transforms.sources import app
+
+SCHEMA = (Path(world.__file__).parent / "app_schema.sql").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def source(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Capture:
+    """The application's database, and the settings of a command line that names it."""
+    capture = Capture.build(house, tmp_path, house.server(), warehouse_dsn=house.server().database())
+    for name, value in capture.environment.items():
+        monkeypatch.setenv(name, value)
+    capture.app(SCHEMA)
+    return capture
+
+
+def test_a_source_as_declared_differs_in_nothing(source: Capture, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "diff"]) == 0
+    assert capsys.readouterr().out == "15 tables are as they are declared.\n"
+
+
+def test_what_is_written_is_the_source_and_lints(
+    source: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.app(
+        "alter table users add column nickname text",
+        "alter table users drop column locale",
+        "alter table users rename column email to mail",
+        "alter table categories add column position_of_it_in_the_menu integer",
+        "alter table inventory alter column quantity type bigint",
+        "alter table coupons alter column percent_off type numeric(7, 3)",
+    )
+    copy = tmp_path / "app.py"
+    shutil.copy(str(app.__file__), copy)
+    monkeypatch.setattr("flows.schema.app", types.SimpleNamespace(__file__=str(copy)))
+
+    assert main(["schema", "diff", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    # Nothing was seen before: a rename is a column that is gone and one that nobody declared.
+    assert {(one["table"], one["column"], one["change"]) for one in told} == {
+        ("raw_app__users", "nickname", "added"),
+        ("raw_app__users", "mail", "added"),
+        ("raw_app__users", "email", "dropped"),
+        ("raw_app__users", "locale", "dropped"),
+        ("raw_app__categories", "position_of_it_in_the_menu", "added"),
+        ("raw_app__inventory", "quantity", "widened"),
+        ("raw_app__coupons", "percent_off", "retyped"),
+    }
+    assert main(["schema", "diff", "--write"]) == 0
+    said = capsys.readouterr().err
+    assert "app.users: declared in app.py as the source has it. If mail, nickname tells of a person" in said
+    assert "stg_app__users" in said
+
+    for one in entities(copy):
+        assert isinstance(one.read, Postgres)
+        there = catalog(source.settings.require("app_dsn"), "public", one.read.table)
+        assert differences(one, Remembered(), there) == [], one.table
+    for command in (["check"], ["format", "--check"]):
+        subprocess.run([sys.executable, "-m", "ruff", *command, "--no-cache", str(copy)], check=True)
+
+
+def test_a_rename_that_was_seen_keeps_the_former_name_and_what_it_tells_of_persons(tmp_path: Path) -> None:
+    text = Path(str(app.__file__)).read_text(encoding="utf-8")
+    columns = (Column("id", "bigint"), Column("mail", "varchar", formerly=("email",)))
+    path = tmp_path / "app.py"
+    path.write_text(edited(text, "users", columns, path), encoding="utf-8")
+    users = next(one for one in entities(path) if one.name == "users")
+    assert [(c.name, c.formerly, c.pii) for c in users.columns] == [
+        ("id", (), False),
+        ("mail", ("email",), True),
+    ]
+    again = path.read_text(encoding="utf-8")
+    columns = (Column("id", "bigint"), Column("post", "varchar", formerly=("mail", "email")))
+    path.write_text(edited(again, "users", columns, path), encoding="utf-8")
+    users = next(one for one in entities(path) if one.name == "users")
+    assert users.columns[1].formerly == ("mail", "email")
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--check", "--no-cache", str(path)], check=True)
+
+
+def test_a_table_that_is_declared_otherwise_is_not_edited(tmp_path: Path) -> None:
+    with pytest.raises(FlowsError, match="declare its columns by hand: id bigint"):
+        edited("ENTITIES = ()\n", "users", (Column("id", "bigint"),), tmp_path / "app.py")
+
+
+def entities(path: Path) -> tuple[SourceEntity, ...]:
+    spec = importlib.util.spec_from_file_location(f"declared_{path.stat().st_mtime_ns}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: tuple[SourceEntity, ...] = module.ENTITIES
+    return found
