@@ -70,6 +70,9 @@ def lake_sql(
             elif any(column.name == "_lsn" for column in table.columns):
                 # What was read has no place in the source's log.
                 source = f"{_nothing({c.name: c.type for c in table.columns})} union all by name {source}"
+            if entity and changes.marks_deleted(entity):
+                own = "select * exclude (_deleted_at)" if table.name not in changed else "select *"
+                source = f"{own}, {changes.DELETED_AT} as _deleted_at from ({source})"
         else:
             columns = ", ".join(f'cast(null as {column.type}) as "{column.name}"' for column in table.columns)
             folder = f", cast(null as {_folder_type(table)}) as {_folder(table)}" if _folder(table) else ""

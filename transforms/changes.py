@@ -36,6 +36,17 @@ why a record changes no row, `_problem` why it can't be read."""
 VISIBLE = "_ignored is null and _problem is null"
 """SQL: whether a raw row is one that models see."""
 
+DELETED_AT = "case when _op = 'd' then coalesce(_changed_at, _landed_at) end"
+"""SQL: when a row of a typed relation went: by the source's commit, else when it was found gone."""
+
+DELETED_AT_READ = "case when _op = 'd' then _landed_at end"
+"""The same of files that hold nothing but rows that were read."""
+
+
+def marks_deleted(entity: SourceEntity) -> bool:
+    """Whether models see what a deleted row was."""
+    return isinstance(entity.read, Postgres) and entity.read.deletes == "mark"
+
 
 def check(entity: SourceEntity) -> None:
     """Raises ContractError for a table whose change records can't land beside its columns."""
@@ -101,8 +112,8 @@ def as_read(column: Column, present: Collection[str]) -> str:
 def texts(entity: SourceEntity, source: str, where: str) -> str:
     """SQL: the raw rows that `where` names, with `_texts`, a struct of the declared columns of a live change.
 
-    The values are as Debezium writes them; NULL for rows that were read and for deletes. What a record does
-    not send, or sends under another name, stands in `_filled`.
+    The values are as Debezium writes them; NULL for rows that were read. What a record does not send, or
+    sends under another name, stands in `_filled`, of a delete what its row was where that is declared.
     """
     filled = ", ".join(
         f"{name} := case when {is_unavailable(sent)} then _given.{name} "

@@ -193,6 +193,9 @@ def _source(
         present = {column.name for column in declared}
     # What was read before a rename stands in its files under the name of then.
     own = {c.name: changes.as_read(c, present) for c in entity.columns if c.formerly} if entity else {}
+    if entity is not None and changes.marks_deleted(entity):
+        landed = changes.DELETED_AT if "_changed_at" in present else changes.DELETED_AT_READ
+        own["_deleted_at"] = f"({landed})"
     fields = ", ".join(
         f"{own.get(c.name) or (quoted(c.name) if c.name.lower() in present else 'null')}::{c.type} "
         f"as {quoted(c.name)}"

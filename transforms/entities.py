@@ -37,6 +37,9 @@ class Postgres:
     deletes_every: timedelta | None = timedelta(0)
     """timedelta(0): with every read; None: the application never deletes here."""
     schema: str = "public"
+    deletes: Literal["remove", "mark"] = "remove"
+    """What models see of a row that is gone. `remove`: its key with `_op` 'd', so that they leave it out;
+    `mark`: the values that it had last too, and when it went, as `_deleted_at` (null while it is there)."""
     on_change: Literal["evolve", "freeze", "quarantine"] = "evolve"
     """What to do when the source's columns are not the declared ones, or not what they were. `evolve`: a new
     one, a wider or narrower one, a renamed one, another value of an enum pass with a warning (raw keeps

@@ -49,6 +49,11 @@ _ROW = (
     ),
     Column("_lsn", "BIGINT", "Where the change stands in the source's log; null for what was read"),
 )
+_DELETED_AT = Column(
+    "_deleted_at",
+    "TIMESTAMP WITH TIME ZONE",
+    "When the row was deleted (UTC): the commit, else when it was found gone; null while it is there",
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def raw_table(entity: SourceEntity) -> Table:
         case _:
             changes.check(entity)
             own = (replace(c, type=canonical_type(c.type), nullable=True) for c in entity.columns)
-            columns = (*own, *_ROW)
+            columns = (*own, *_ROW, *((_DELETED_AT,) if changes.marks_deleted(entity) else ()))
     return Table(
         name=entity.table,
         layer=Layer.RAW,

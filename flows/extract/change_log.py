@@ -328,6 +328,9 @@ class ChangeLog:
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """All records in their order, and the deletes of many rows behind the record that caused them."""
+        marks = changes.marks_deleted(self._entity)
+        if marks:
+            self._lives.keep_last_values()
         wanted = schema(self._entity)
         placed = {column.name for column in changes.placed(self._entity)}
 
@@ -347,6 +350,8 @@ class ChangeLog:
             for name in (*kafka.SCHEMA.names, *changes.FOUND)
             if name not in ("key", "value", "headers", "_ignored", "_problem", "_filled")
         }
+        if marks:
+            caused["_filled"] = "emptied._filled"
         query = (
             f"select {selected({**itself, **own})}, kafka_offset as ord, 0 as sub from parsed union all "
             f"select {selected({**caused, '_op': text_literal('d'), **_of('emptied', own)})}, "

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.extract.postgres_types import declared_type
+from transforms.changes import marks_deleted
 from transforms.entities import SourceEntity
 
 _ROWS = 100_000
@@ -29,6 +30,7 @@ class Changes:
         self._keys = list(entity.key)
         self._kinds = {column.name: declared_type(column.type) for column in entity.columns}
         self._window = entity.partition.by if entity.partition else None
+        self._marks = marks_deleted(entity)
         self._has_memory = False
 
     # --------------------------------------------------------------------------------------- what was landed
@@ -79,7 +81,8 @@ class Changes:
     def deleted(self, before: DuckDBPyRelation) -> Iterator[pa.RecordBatch]:
         """A row with `_op` 'd' for each key that is live in `before` and not at the source any more.
 
-        Filled are the key and the column of the window, so that the right partitions are rebuilt.
+        Filled are the key and the column of the window, so that the right partitions are rebuilt; where
+        deleted rows are marked, everything as it was last.
         """
         self._connection.register("raw_before", before)
         # Most keys are still there: versions are compared only of those that are not.
@@ -87,15 +90,16 @@ class Changes:
             f"create or replace temp table gone as select distinct {_list(self._keys)} from raw_before "
             f"anti join source_keys on {_same('raw_before', 'source_keys', self._keys)}"
         )
-        window = self._window
+        others = [name for name in self._kinds if name not in self._keys]
+        kept = [name for name in others if self._marks or name == self._window]
+        packed = "".join(f", '{name}': \"{name}\"" for name in kept)
         live = self._newest(
-            f"{{'op': _op, 'window': {window or 'null'}}}",
+            f"{{'op': _op{packed}}}",
             f"({_list(self._keys)}) in (select ({_list(self._keys)}) from gone)",
         )
+        given = {name: f'"{name}"' for name in self._keys} | {name: f'newest."{name}"' for name in kept}
         values = ", ".join(
-            f'"{name}"'
-            if name in self._keys
-            else f'{"newest.window" if name == window else "null"}::{self._kinds[name]} as "{name}"'
+            f'{given.get(name, "null")}::{self._kinds[name]} as "{name}"'
             for name in self._schema.names
             if name != "_op"
         )

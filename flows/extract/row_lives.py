@@ -7,6 +7,7 @@ that is asked for what was landed of it last; `filled`, the last known values fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 
 from duckdb import DuckDBPyConnection
@@ -14,7 +15,7 @@ from duckdb import DuckDBPyConnection
 from transforms import changes
 from transforms.change_values import encoded, is_unavailable
 from transforms.contract import Column
-from transforms.engine import quoted
+from transforms.engine import quoted, text_literal
 from transforms.entities import SourceEntity
 
 KEYED = "('c', 'r', 'u', 'd')"
@@ -53,6 +54,10 @@ class Lives:
             missing = " or ".join(is_unavailable(f"after.{quoted(column.name)}") for column in toasted)
             asked.append(f"select _key from parsed where {applied()} and _change in {LIVE} and ({missing})")
             asked.append(f"select _old from parsed where {applied()} and is_moved")
+        self._recall("base", asked, toasted)
+
+    def _recall(self, name: str, asked: Sequence[str], toasted: Sequence[Column]) -> None:
+        """A table with `_key`, `_values` (texts of these columns) and `_part` as they were landed last."""
         given = ", ".join(f"{quoted(c.name)} := {self._landed_text(c)}" for c in toasted)
         values = f"struct_pack({given})" if toasted else "null::integer"
         part = quoted(self._part) if self._part else "null::integer"
@@ -60,7 +65,7 @@ class Lives:
             nothing = ", ".join(f"{quoted(c.name)} := null::varchar" for c in toasted)
             values = f"struct_pack({nothing})" if toasted else "null::integer"
             self._run(
-                f"create or replace temp table base as select _key, {values} as _values, _part "
+                f"create or replace temp table {name} as select _key, {values} as _values, _part "
                 "from parsed where false"
             )
             return
@@ -73,7 +78,7 @@ class Lives:
             wanted = changes.texts(self._entity, wanted, "_ignored is null")
         packed = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
         self._run(
-            f"create or replace temp table base as select _key, newest._values as _values, "
+            f"create or replace temp table {name} as select _key, newest._values as _values, "
             f"newest._part as _part from (select struct_pack({packed}) as _key, "
             f"arg_max({{'_values': {values}, '_part': {part}}}, row(_landed_at, _seq)) as newest "
             f"from ({wanted}) group by 1)"
@@ -191,6 +196,36 @@ class Lives:
             f"select _key, true, _part, -1 from ({self.live()})) group by _key) as there "
             f"anti join {keys} as source on {same} where there.newest.is_live"
         )
+
+    # ---------------------------------------------------------------------------------------- what a row was
+
+    def keep_last_values(self) -> None:
+        """`_filled` of every delete, in `parsed` and `emptied`: what its row was, as JSON of texts."""
+        columns = self._entity.columns
+        ends = f"select kafka_offset as ord, _key from parsed where {applied()} and _change = 'd'"
+        last = "coalesce(kafka_offset, 9223372036854775807)"
+        self._run(f"create or replace temp table ends as {ends} union select {last}, _key from emptied")
+        self._recall("ended", ["select _key from ends"], columns)
+        shape = text_literal(json.dumps(changes.fields(columns)))
+        whole = ", ".join(
+            f"{name} := case when {is_unavailable(f'after.{name}')} then given.{name} else after.{name} end"
+            for name in (quoted(column.name) for column in columns)
+        )
+        self._run(
+            f"create or replace temp table lasting as select ends.ord, ends._key, "
+            "to_json(coalesce(whole._values, ended._values))::varchar as was from ends asof left join ("
+            f"select kafka_offset as ord, _key, struct_pack({whole}) as _values from ("
+            f"select *, from_json(_filled, {shape}) as given from parsed where {applied()} "
+            f"and _change in {LIVE})) as whole on whole._key = ends._key and whole.ord < ends.ord "
+            "left join ended on ended._key = ends._key"
+        )
+        self._run("alter table emptied add column _filled varchar")
+        for table, place in (("parsed", "kafka_offset"), ("emptied", last)):
+            only = f"and {applied()} and _change = 'd'" if table == "parsed" else ""
+            self._run(
+                f"update {table} set _filled = lasting.was from lasting "
+                f"where lasting.ord = {place} and lasting._key = {table}._key {only}"
+            )
 
     def _run(self, query: str) -> None:
         self._connection.execute(query).fetchall()

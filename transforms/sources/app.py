@@ -29,6 +29,7 @@ def _entity(
     month_of: str | None = None,
     control: Control | None = None,
     on_change: Literal["evolve", "freeze", "quarantine"] = "evolve",
+    deletes: Literal["remove", "mark"] = "remove",
     formerly: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> SourceEntity:
     incremental = mode == "incremental"
@@ -42,6 +43,7 @@ def _entity(
             cursor=cursor if incremental else None,
             deletes_every=deletes_every if incremental else timedelta(0),
             on_change=on_change,
+            deletes=deletes,
         ),
         key=key,
         grain=grain,

@@ -9,6 +9,26 @@ import psycopg
 
 _LARGE = "(select string_agg(md5(n::text || {0}::text), '') from generate_series(1, 200) as n)"
 """2,000 random bytes and more, which PostgreSQL stores outside the row."""
+ALTERS = (
+    (
+        "alter table products add column colour text default 'red'",
+        "alter table inventory alter column quantity type bigint",
+        "alter table users add column nickname text",
+    ),
+    (
+        "alter table products rename column description to body",
+        "alter table orders rename column coupon_code to voucher",
+        "alter table orders alter column discount_amount type numeric(14, 2)",
+        "alter table users drop column nickname",
+    ),
+    (
+        "alter table products rename column body to description",
+        "alter table products drop column colour",
+        "alter table orders rename column voucher to coupon_code",
+        "alter type user_plan add value if not exists 'trial'",
+    ),
+)
+"""What is done to the tables in between, a landing after each; in the end they have their names again."""
 
 
 class Workload:
@@ -17,12 +37,24 @@ class Workload:
     def __init__(self, dsn: str, seed: int) -> None:
         self._dsn = dsn
         self._random = random.Random(seed)
+        self._description = "description"
 
     def run(self, transactions: int) -> None:
         """So many transactions, about one in ten of them rolled back, some with savepoints."""
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             for _ in range(transactions):
                 self._transaction(connection)
+
+    def alter(self, number: int) -> None:
+        """The alters of that number, each in a transaction between changes of rows."""
+        for statement in ALTERS[number]:
+            with psycopg.connect(self._dsn, autocommit=True) as connection, connection.transaction():
+                connection.execute(self._product().encode())
+                connection.execute(statement.encode())
+                if " rename column " in statement and "products" in statement:
+                    self._description = statement.rsplit(" ", 1)[1]
+                connection.execute(self._touch_product().encode())
+                connection.execute(self._touch_order().encode())
 
     def _transaction(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         with connection.transaction(force_rollback=self._random.random() < 0.1):
@@ -49,12 +81,12 @@ class Workload:
         key, large = self._key(), self._large()
         value = self._random.choice(["0", "0.000000000000000001", "12345678901234567890.5", "null"])
         return (
-            "insert into products (id, sku, name, description, attributes, tags, image, weight_kg, "
+            f"insert into products (id, sku, name, {self._description}, attributes, tags, image, weight_kg, "
             f"is_active, created_at, updated_at) values ({key}, 'sku-{key}-{self._random.random()}', "
             f"'Näme {key}', {large}, jsonb_build_object('large', {large}, 'n', 1.50), "
             f"array[{large}, null, 'a,\"b'], {large}::bytea, {value}, true, '2025-10-01', "
             "clock_timestamp()) on conflict (id) do update "
-            "set description = excluded.description, weight_kg = excluded.weight_kg"
+            f"set {self._description} = excluded.{self._description}, weight_kg = excluded.weight_kg"
         )
 
     def _touch_product(self) -> str:
