@@ -187,7 +187,11 @@ def _by_window(
         for name in table.upstreams:
             there = states.get(name, {})
             windows = upstreams[name].read_by(table, key)
-            based_on[name] = digest(there, windows)
+            based_on[name] = (
+                _as_of_token(states, name, table.partition.bounds(key)[1])
+                if name in table.as_of
+                else digest(there, windows)
+            )
             if catalog[name].partition is not None:
                 rows += sum(there[window].rows for window in windows)
         state = standing.get(key)
@@ -196,6 +200,22 @@ def _by_window(
         reason = _reason(state, based_on, fingerprint)
         if reason:
             yield Due(key, "replace", reason, based_on, rows)
+
+
+def differing(name: str) -> str:
+    """Where states keep, by UTC day, the last commit of a history that differs from that day on."""
+    return f"{name}@"
+
+
+def _as_of_token(states: States, name: str, end: datetime) -> str:
+    """The last commit of a history that says something else of the time before `end`.
+
+    What differs from a later time on is no news for a window that ends before: a new version costs the
+    window that it begins in, a late correction those behind it.
+    """
+    there = states.get(differing(name), {})
+    concerning = [state for day, state in there.items() if day < end.date().isoformat()]
+    return max(concerning, key=lambda state: state.sequence).token if concerning else ""
 
 
 def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
@@ -290,6 +310,10 @@ def propagate(
             continue
         found.append(work)
         for item in work.due:
+            if table.is_history and differing(table.name) in imagined:
+                # From when on it will differ is known once it is built; mostly from now on.
+                day = today.date().isoformat() if today is not None else WHOLE
+                _bump(imagined, differing(table.name), day, 0)
             if item.partition != WHOLE or (table.write is not Write.APPEND and not work.discover):
                 _bump(imagined, table.name, item.partition, 0, if_new=item.rows)
                 continue

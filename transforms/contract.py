@@ -76,6 +76,8 @@ class Column:
     this one."""
 
 
+VALID_FROM = "valid_from"
+"""Column of a history: from when on a row holds, until the next one of the same subject."""
 FIRST_INSTANT, LAST_INSTANT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
@@ -179,8 +181,9 @@ class Table:
 
     `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt
     by. `changed` lists upstreams that are read only where they changed (write=merge): rows whose key the
-    model does not give again are kept. `lookback` widens the windows in which an appended key is looked
-    for.
+    model does not give again are kept. `as_of` names the histories whose rows
+    are joined as they were at a time: history → column of that time. `lookback` widens the windows in which
+    an appended key is looked for.
     """
 
     name: str
@@ -197,6 +200,7 @@ class Table:
     retention: timedelta | None = None
     upstreams: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    as_of: Mapping[str, str] = field(default_factory=dict)
     lookback: timedelta = timedelta(0)
     tie_break: tuple[str, ...] = ()
     windowed: Windowed | None = None
@@ -226,6 +230,11 @@ class Table:
                 f"{self.name}: it is windowed, so the start of its windows is part of its key and what it is "
                 "partitioned by."
             )
+
+    @property
+    def is_history(self) -> bool:
+        """Whether it holds versions, each from `valid_from` on until the next one of its subject."""
+        return VALID_FROM in self.key
 
     @property
     def is_published(self) -> bool:

@@ -28,6 +28,7 @@ _WORDS = {
     "indexes": "indexes: {idx_orders_user: [user_id]}",
     "foreign_keys": "foreign_keys: {user_id: dim_users}",
     "changed": "changed: [stg_app__orders]",
+    "as_of": "as_of: {dim_users_history: created_at}",
     "lookback": "lookback: 8 days",
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
     "windowed": "windowed: {adds: event_count, end: window_end, lateness: 1 hour, topic: user_event_counts}",
@@ -53,6 +54,7 @@ class Header:
     indexes: Mapping[str, tuple[str, ...]] | tuple[tuple[str, ...], ...]
     foreign_keys: Mapping[str, str]
     changed: tuple[str, ...]
+    as_of: Mapping[str, str]
     lookback: timedelta
     tie_break: tuple[str, ...]
     windowed: Windowed | None
@@ -176,6 +178,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         indexes=_indexes(words.get("indexes") or {}, fail),
         foreign_keys={column: str(target) for column, target in mapping("foreign_keys").items()},
         changed=names("changed"),
+        as_of={history: str(moment) for history, moment in mapping("as_of").items()},
         lookback=duration("lookback") or timedelta(0),
         tie_break=names("tie_break"),
         windowed=_windowed(words.get("windowed"), fail),

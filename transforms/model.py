@@ -24,7 +24,7 @@ from typing import Any
 import duckdb
 import yaml
 
-from transforms.contract import Column, ContractError, Layer, Table, check_name
+from transforms.contract import VALID_FROM, Column, ContractError, Layer, Table, check_name
 from transforms.header import Header, read_header
 from transforms.tokens import Item, final_select
 
@@ -111,6 +111,7 @@ def _load_sql(path: Path) -> Model:
     columns = [_item_column(item, where, header) for item in items]
     _refuse_repeated(items, where)
     upstreams = tuple(sorted(_tables_of(text, where) - {path.stem}))
+    _hold_to_as_of(text, header, upstreams, where)
     table = _table(path, header, [c for c in columns if not c.name.startswith(RESERVED)], upstreams)
     return Model(table, sql=text, reserved=tuple(c for c in columns if c.name.startswith(RESERVED)))
 
@@ -206,6 +207,46 @@ def _table(path: Path, header: Header, columns: Sequence[Column], upstreams: tup
         raise ContractError(f"{where}: {error}") from error
 
 
+def _hold_to_as_of(sql: str, header: Header, upstreams: Sequence[str], where: str) -> None:
+    """What the header joins as of a time, the text joins so, and nothing else."""
+    joined = dict(_as_of_joins(_tree(sql, where)))
+    for history, moment in header.as_of.items():
+        columns = joined.get(history)
+        if columns is None or not {VALID_FROM, moment} <= columns:
+            raise ContractError(
+                f"{where}: as_of names {history} at {moment}, and the text does not join it so. Write "
+                f"`asof left join {history} as h on … = … and f.{moment} >= h.{VALID_FROM}`."
+            )
+    for history in joined.keys() & set(upstreams):
+        if history not in header.as_of:
+            raise ContractError(
+                f"{where}: it joins {history} as of a time that the header does not name. Write e.g. "
+                f"`as_of: {{{history}: created_at}}`, so that only the windows that it concerns are rebuilt."
+            )
+
+
+def _as_of_joins(node: Any) -> Iterator[tuple[str, set[str]]]:
+    """Tables that a query joins with ASOF, each with the names of the columns in its condition."""
+    if isinstance(node, dict):
+        right = node.get("right")
+        if node.get("ref_type") == "ASOF" and isinstance(right, dict) and right["type"] == "BASE_TABLE":
+            yield str(right["table_name"]), set(_columns_in(node.get("condition")))
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _as_of_joins(part)
+
+
+def _columns_in(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get("type") == "COLUMN_REF":
+            yield str(node["column_names"][-1])
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _columns_in(part)
+
+
 @lru_cache(maxsize=1)
 def _parser() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:", config={"threads": 1})
@@ -213,6 +254,12 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 def _tables_of(sql: str, where: str) -> set[str]:
     """Bare names of the tables a query reads, its own CTEs left out."""
+    return set(_base_tables(_tree(sql, where), frozenset()))
+
+
+@lru_cache(maxsize=2)
+def _tree(sql: str, where: str) -> Any:
+    """A query as DuckDB reads it."""
     row = _parser().cursor().execute("select json_serialize_sql(?)", [sql]).fetchall()[0]
     parsed = json.loads(row[0])
     if parsed["error"]:
@@ -220,7 +267,7 @@ def _tables_of(sql: str, where: str) -> set[str]:
         raise ContractError(f"{where}:{line}: DuckDB can't read it: {parsed['error_message']}.")
     if len(parsed["statements"]) != 1:
         raise ContractError(f"{where}: a model is one select; it has {len(parsed['statements'])} statements.")
-    return set(_base_tables(parsed["statements"][0]["node"], frozenset()))
+    return parsed["statements"][0]["node"]
 
 
 def _base_tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:

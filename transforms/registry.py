@@ -211,6 +211,7 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
         table = _resolve(model.table, known)
         models[name] = replace(model, table=table)
     _check_references(models)
+    _check_histories(models)
     return Registry(models, landed)
 
 
@@ -261,6 +262,18 @@ def _check_references(models: Mapping[str, Model]) -> None:
                 raise ContractError(
                     f"{where}: {column} references {name}.{to}, which it does not have. "
                     f"Write `to:` one of {', '.join(names)}."
+                )
+
+
+def _check_histories(models: Mapping[str, Model]) -> None:
+    for model in models.values():
+        table = model.table
+        for name in table.as_of:
+            if name not in models or not models[name].table.is_history or models[name].table.partition:
+                where = place(table.path) if table.path else table.name
+                raise ContractError(
+                    f"{where}: as_of names {name}, which is no history: an unpartitioned model with "
+                    "valid_from in its key. Name one, or join the table without asof."
                 )
 
 

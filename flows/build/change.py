@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flows.planner import REPLAYED, WHOLE, Work
@@ -18,13 +18,15 @@ from flows.stores.publication import BuiltPartition
 class Change:
     """`files` is all the content from then on, `file` the one of them that was written, if any was.
 
-    `is_added`: what stood stays among `files`, but for rows that no longer count.
+    `is_added`: what stood stays among `files`, but for rows that no longer count. `control` is what its
+    commit keeps beside.
     """
 
     state: PartitionState
     files: tuple[LakeFile, ...]
     file: LakeFile | None = None
     is_added: bool = False
+    control: Mapping[str, Any] = field(default_factory=dict)
 
     def to_publish(self, work: Work, based_on: Mapping[str, Any]) -> BuiltPartition:
         """What `publish` is given of it."""
@@ -37,6 +39,7 @@ class Change:
             fingerprint=work.fingerprint,
             mode="append" if self.is_added else "replace",
             version=self.state.version,
+            control=self.control,
             in_full=self.state.fingerprint == REPLAYED,
         )
 

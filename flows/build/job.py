@@ -15,6 +15,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from flows.build import content, superseded
+from flows.build.as_of import differs_from
 from flows.build.change import Change, batch_id, build_commit
 from flows.build.checks import Checks
 from flows.build.content import Unreadable
@@ -261,7 +262,9 @@ class _Job:
                 else:
                     commits.append(self._commit(state, based_on[window]))
             else:
-                changed.append(Change(state, (*joined.get(window, ()), file), file, is_added))
+                control = differs_from(connection, self.lake, self.table, state.files, [file])
+                files = (*joined.get(window, ()), file)
+                changed.append(Change(state, files, file, is_added, control))
         self.built.partitions += [change.state.partition for change in changed]
         self.built.unchanged += len(windows) - len(changed)
         self.built.rows += sum(change.file.rows for change in changed if change.file is not None)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flows.planner import PartitionState, States
+from flows.build.as_of import AS_OF
+from flows.planner import PartitionState, States, differing
 from flows.stores.ledger import Ledger
+from transforms import registry
 
 
 def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> States:
-    """Table → partition → state, of all built and landed tables or of some."""
+    """Table → partition → state, of all built and landed tables or of some; and of histories that others
+    join as of a time, since when they differ.
+    """
     found: dict[str, dict[str, PartitionState]] = {}
     tables = None if tables is None else list(tables)
     for name, windows in ledger.landed_windows(tables).items():
@@ -19,4 +23,8 @@ def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> State
         }
     for name, key, *values in ledger.outlines(tables):
         found.setdefault(name, {})[key] = PartitionState(*values)
+    for name in sorted({history for table in registry.build_order() for history in table.as_of}):
+        if tables is None or name in tables:
+            days = ledger.differing(name, AS_OF)
+            found[differing(name)] = {day: PartitionState(token, sequence) for day, token, sequence in days}
     return found

@@ -81,6 +81,18 @@ class LedgerReader:
                 {"tables": None if tables is None else list(tables)},
             ).fetchall()
 
+    def differing(self, table: str, key: str) -> list[tuple[str, str, int]]:
+        """(day, token, sequence): of the commits that changed a table's content from that UTC day on, as
+        their `control` says under `key`, the last one; '' for those that do not say.
+        """
+        with self.connection.cursor() as cursor:
+            return cursor.execute(
+                "SELECT DISTINCT ON (1) coalesce(left(control ->> %(key)s, 10), '') AS day, token, sequence "
+                "FROM ops.ledger WHERE table_name = %(table)s AND kind IN ('build', 'publish') "
+                "AND (files <> '[]' OR removed <> '[]') ORDER BY 1, 3 DESC",
+                {"table": table, "key": key},
+            ).fetchall()
+
     def row_counts(self) -> dict[str, int]:
         """Built table → its rows."""
         rows = self._rows("SELECT table_name, sum(row_count) AS rows FROM ops.partition_state GROUP BY 1")
