@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,11 @@ class Capture:
 
     def events(self, table: str) -> list[dict[str, Any]]:
         """Every change event that the table's topic holds now, tombstones left out."""
+        values = [record["value"] for record in self.records(table)]
+        return [json.loads(value) for value in values if value is not None]
+
+    def records(self, table: str) -> list[dict[str, Any]]:
+        """Every record that the table's topic holds now, as raw keeps one."""
         topic = debezium.topic(self.settings, Postgres(table))
         options = {
             "bootstrap.servers": self.settings.require("kafka_bootstrap"),
@@ -154,8 +160,17 @@ class Capture:
                 if (error := message.error()) is not None:
                     assert error.code() == KafkaError._PARTITION_EOF, error
                     return found
-                if (value := message.value()) is not None:
-                    found.append(json.loads(value))
+                found.append(
+                    {
+                        "topic": topic,
+                        "kafka_partition": 0,
+                        "kafka_offset": message.offset(),
+                        "kafka_timestamp": datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
+                        "key": message.key(),
+                        "headers": [{"name": name, "value": held} for name, held in message.headers() or ()],
+                        "value": message.value(),
+                    }
+                )
         finally:
             consumer.close()
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows import lakeshell, landing, schema
+from flows import change_topics, lakeshell, landing, schema
+from flows.change_landing import land_changes
 from flows.declaration import declared_columns
 from flows.extract.postgres_session import catalog
 from flows.extract.schema_contract import CATALOG
@@ -34,7 +35,13 @@ def prepared(house: House, folder: Path) -> Capture:
 
 
 def lander(services: Services) -> Callable[[SourceEntity], Landing | None]:
-    return lambda entity: landing.land(services, entity, os.urandom(4).hex())
+    def land(entity: SourceEntity) -> Landing | None:
+        run_id = os.urandom(4).hex()
+        if change_topics.of([entity]):
+            return land_changes(services, [entity], run_id).of(entity)
+        return landing.land(services, entity, run_id)
+
+    return land
 
 
 def seen(services: Services, entity: SourceEntity, columns: str) -> list[tuple[Any, ...]]:
