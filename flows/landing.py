@@ -22,7 +22,7 @@ from psycopg import Connection
 
 from flows import change_topics, deadletters, incomplete, schema_changes
 from flows.change_topics import Told
-from flows.extract import Extract, cdc
+from flows.extract import Extract, SchemaChanged, cdc
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
 from flows.landed import (
@@ -91,7 +91,11 @@ def land(
     """
     with services.ledger() as ledger, ledger.locked("land", entity.table):
         if not isinstance(entity.read, Kafka):
-            return EntityLanding(services, entity, run_id, ledger, rows_per_file).run()
+            try:
+                return EntityLanding(services, entity, run_id, ledger, rows_per_file).run()
+            except SchemaChanged as stopped:
+                schema_changes.enter(ledger.connection, stopped.changes)
+                raise
         journal = Journal(ledger.connection)
         streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
         with journal.alone(entity.table) as is_alone:

@@ -13,7 +13,8 @@ from typing import Any
 from flows.build.states import planner_states
 from flows.extract import SourceError
 from flows.extract.waiting import waiting
-from flows.planner import WHOLE, Work, propagate
+from flows.planner import WHOLE, Work
+from flows.propagation import propagate
 from flows.services import Services, open_services
 from flows.stores.ledger import Ledger
 from transforms import catalog, registry

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from transforms.contract import Layer, Partition, Table, Write, moved
@@ -178,7 +178,7 @@ def _by_window(
         assert upstream is not None
         for window in states.get(name, {}):
             if window != WHOLE:
-                keys.update(_keys_between(table.partition, *upstream.bounds(window)))
+                keys.update(keys_between(table.partition, *upstream.bounds(window)))
     upstreams = {name: Windows(states.get(name, {}), catalog[name].partition) for name in table.upstreams}
     for key in sorted(keys):
         if horizon is not None and table.partition.bounds(key)[1] <= horizon:
@@ -278,82 +278,13 @@ def _rows(states: States, name: str) -> int:
     return sum(state.rows for state in states.get(name, {}).values())
 
 
-def _keys_between(partition: Partition, start: datetime, end: datetime) -> Iterator[str]:
+def keys_between(partition: Partition, start: datetime, end: datetime) -> Iterator[str]:
+    """The windows that a time touches."""
     moment = start
     while moment < end:
         key = partition.key(moment)
         yield key
         moment = partition.bounds(key)[1]
-
-
-def propagate(
-    tables: Sequence[Table],
-    catalog: Mapping[str, Table],
-    states: States,
-    fingerprints: Mapping[str, str],
-    arriving: Mapping[str, Mapping[str, int]] | None = None,
-    today: datetime | None = None,
-) -> list[Work]:
-    """The work of a whole run, told beforehand, in build order.
-
-    `arriving` is what waits at the sources: raw table → window → rows. A rebuilt partition counts as
-    changed, so the plan is the most that can happen: a rebuild that changes nothing stops there.
-    """
-    imagined: dict[str, dict[str, PartitionState]] = {name: dict(there) for name, there in states.items()}
-    for name, windows in (arriving or {}).items():
-        for window, rows in windows.items():
-            _bump(imagined, name, window, rows)
-    found = []
-    for table in tables:
-        work = plan(table, catalog, imagined, fingerprints[table.name], today)
-        if not work.due:
-            continue
-        found.append(work)
-        for item in work.due:
-            if table.is_history and differing(table.name) in imagined:
-                # From when on it will differ is known once it is built; mostly from now on.
-                day = today.date().isoformat() if today is not None else WHOLE
-                _bump(imagined, differing(table.name), day, 0)
-            if item.partition != WHOLE or (table.write is not Write.APPEND and not work.discover):
-                _bump(imagined, table.name, item.partition, 0, if_new=item.rows)
-                continue
-            touched = _windows_touched(table, catalog, imagined, states)
-            for window in touched:
-                read = [
-                    imagined[name][window] for name in table.upstreams if window in imagined.get(name, {})
-                ]
-                _bump(imagined, table.name, window, 0, if_new=sum(state.rows for state in read))
-    return found
-
-
-def _windows_touched(
-    table: Table, catalog: Mapping[str, Table], imagined: States, states: States
-) -> set[str]:
-    """Windows a continued or discovered table is likely to touch: those that rose upstream, or all that
-    stand.
-    """
-    if table.partition is None:
-        return {WHOLE}
-    touched: set[str] = set()
-    for name in table.upstreams:
-        upstream = catalog[name].partition
-        before = states.get(name, {})
-        for window, state in imagined.get(name, {}).items():
-            if upstream and window != WHOLE and before.get(window) != state:
-                touched.update(_keys_between(table.partition, *upstream.bounds(window)))
-    return touched or set(states.get(table.name, {})) - {WHOLE}
-
-
-def _bump(
-    imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int, if_new: int = 0
-) -> None:
-    """Let a window have changed by `rows`; a new one has `if_new`, at least one: empty ones feed nobody."""
-    there = imagined.setdefault(name, {})
-    if window not in there:
-        rows = max(rows, if_new, 1)
-    state = there.get(window, PartitionState(token=""))
-    highest = max((other.sequence for other in there.values()), default=0)
-    there[window] = replace(state, token=state.token + "'", sequence=highest + 1, rows=state.rows + rows)
 
 
 def batches(work: Work, rows_at_once: int) -> list[tuple[Due, ...]]:

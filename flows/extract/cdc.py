@@ -16,7 +16,8 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
 from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged
-from flows.extract.change_log import ChangeLog, Shape, collect, schema
+from flows.extract.change_log import ChangeLog, Shape, schema
+from flows.extract.change_records import collect
 from flows.extract.debezium_guard import REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot

@@ -15,17 +15,16 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from flows.extract import kafka
+from flows.extract.change_records import Opening, collect
 from flows.extract.postgres_types import arrow_type, declared_type
 from flows.extract.row_lives import KEYED, LIVE, Lives, applied
 from transforms import changes
-from transforms.change_values import WHOLE, is_unavailable, problem, value
+from transforms.change_values import WHOLE, is_unavailable, problem
 from transforms.contract import Column
 from transforms.engine import quoted, text_literal
 from transforms.entities import SourceEntity
 
 _ROWS = 100_000
-OLD_KEY = "__debezium.oldkey"
-"""Header of a create that is the second half of a key change: the key that the row had before."""
 
 
 @dataclass(frozen=True)
@@ -86,72 +85,9 @@ class ChangeLog:
 
     def parse(self) -> int:
         """What can be told from each record alone that was collected; returns their number."""
-        envelope = text_literal(changes.envelope(self._entity, self._also))
-        key = text_literal(changes.message_key(self._entity))
-        old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
-        self._run(
-            "create or replace temp table opened as select *, "
-            "coalesce(e.payload.op, e.op) as _change, coalesce(e.payload.after, e.after) as after, "
-            "coalesce(e.payload.before, e.before) as before, coalesce(e.payload.source, e.source) as source, "
-            "coalesce(e.payload.transaction, e.transaction) as transaction, "
-            "e.payload.op is not null as wrapped "
-            f"from (select *, try(from_json(decode(value), {envelope})) as e, "
-            f"try(from_json(decode(key), {key})) as k, try(from_json(decode({old}), {key})) as o, "
-            f"{old} is not null as is_moved from records)"
-        )
-        is_stream = "coalesce(source.snapshot, 'false') = 'false'"
-        keys = ", ".join(f"{quoted(name)} := {self._key(name)}" for name in self._entity.key)
-        olds = ", ".join(f"{quoted(name)} := {self._old(name)}" for name in self._entity.key)
-        befores = ", ".join(
-            f"{quoted(name)} := {value(self._columns[name], f'before.{quoted(name)}')}"
-            for name in self._entity.key
-        )
-        part = value(self._columns[self._by], f"after.{quoted(self._by)}") if self._by else "null"
-        fields = "json_keys(decode(value), case when wrapped then '$.payload.after' else '$.after' end)"
-        self._run(
-            "create or replace temp table parsed as select * exclude (e, k, o, source, transaction), "
-            "source.lsn as _lsn, try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
-            "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
-            "as _transaction, transaction.total_order as _total_order, "
-            f"case when {is_stream} and _change <> 'r' then try(make_timestamp(coalesce(source.ts_us, "
-            f"source.ts_ms * 1000) + {self._offset}))::timestamptz end as _changed_at, "
-            "source.snapshot as _snapshot, "
-            f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
-            f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "
-            f"{self._first_problem()} as _problem, {self._first_ignored()} as _ignored, "
-            "null::varchar as _filled from opened"
-        )
-        self._run("drop table opened")
+        Opening(self._entity, self._connection, self._offset, self._also).parse()
         (count,) = self._one("select count(*) from parsed")
         return int(count)
-
-    def _key(self, name: str) -> str:
-        """The key of a delete is the record's: the row before is invented where the identity is the key."""
-        given = f"coalesce(k.payload.{quoted(name)}, k.{quoted(name)})"
-        row = quoted(name)
-        text = (
-            f"case when _change = 'd' then case when key is null then before.{row} else {given} end "
-            f"else coalesce(after.{row}, {given}) end"
-        )
-        return value(self._columns[name], text)
-
-    def _old(self, name: str) -> str:
-        return value(self._columns[name], f"coalesce(o.payload.{quoted(name)}, o.{quoted(name)})")
-
-    def _first_problem(self) -> str:
-        lacking = " or ".join(f"{self._key(name)} is null" for name in self._entity.key)
-        return (
-            "case when value is null then null when _change is null then 'it is no change event of Debezium' "
-            "when _change not in ('c', 'r', 'u', 'd', 't', 'm') then 'its operation is unknown' "
-            f"when _change in {LIVE} and after is null then 'there is no row in it' "
-            f"when _change in {KEYED} and ({lacking}) then 'its key can''t be read' end"
-        )
-
-    def _first_ignored(self) -> str:
-        return (
-            "case when value is null then 'tombstone' when _change = 'm' then 'message' "
-            "when _change = 't' then 'truncate' end"
-        )
 
     def shapes(self) -> list[Shape]:
         """The sets of fields that the records' rows have."""
@@ -370,17 +306,6 @@ class ChangeLog:
     def _one(self, query: str) -> tuple[Any, ...]:
         (row,) = self._connection.execute(query).fetchall()
         return tuple(row)
-
-
-def collect(connection: DuckDBPyConnection, batches: Iterator[pa.RecordBatch]) -> None:
-    """`records` of that connection: all of them, as they came."""
-    connection.register("fresh", kafka.SCHEMA.empty_table())
-    connection.execute("create or replace temp table records as select * from fresh")
-    for batch in batches:
-        # Not as one stream: DuckDB would hide what the source said behind an error of its own.
-        connection.register("fresh", pa.Table.from_batches([batch]))
-        connection.execute("insert into records select * from fresh")
-    connection.unregister("fresh")
 
 
 def _list(items: Sequence[str]) -> str:

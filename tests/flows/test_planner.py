@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.planner import WHOLE, PartitionState, batches, plan, propagate
+from flows.planner import WHOLE, PartitionState, batches, plan
+from flows.propagation import propagate
 from transforms.contract import Column, Layer, Partition, Table, Write
 
 DAY = Partition("at", "day")

@@ -1,0 +1,115 @@
+"""What each change record says by itself: `parsed`, a table of the connection with a row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import pyarrow as pa
+from duckdb import DuckDBPyConnection
+
+from flows.extract import kafka
+from flows.extract.row_lives import KEYED, LIVE
+from transforms import changes
+from transforms.change_values import value
+from transforms.engine import quoted, text_literal
+from transforms.entities import SourceEntity
+
+OLD_KEY = "__debezium.oldkey"
+"""Header of a create that is the second half of a key change: the key that the row had before."""
+
+
+def collect(connection: DuckDBPyConnection, batches: Iterator[pa.RecordBatch]) -> None:
+    """`records` of that connection: all of them, as they came."""
+    connection.register("fresh", kafka.SCHEMA.empty_table())
+    connection.execute("create or replace temp table records as select * from fresh")
+    for batch in batches:
+        # Not as one stream: DuckDB would hide what the source said behind an error of its own.
+        connection.register("fresh", pa.Table.from_batches([batch]))
+        connection.execute("insert into records select * from fresh")
+    connection.unregister("fresh")
+
+
+class Opening:
+    """Reads the records that were collected. `offset` is how far the rows' times are from the source server's
+    clock, in microseconds; `also` are names that rows' fields have had at the source and the entity has not.
+    """
+
+    def __init__(
+        self, entity: SourceEntity, connection: DuckDBPyConnection, offset: int, also: Collection[str]
+    ) -> None:
+        self._entity = entity
+        self._connection = connection
+        self._offset = offset
+        self._also = also
+        self._columns = {column.name: column for column in entity.columns}
+        self._by = entity.partition.by if entity.partition else None
+
+    def parse(self) -> None:
+        """Make `parsed` of `records`, which stay: they may be asked again by other columns."""
+        envelope = text_literal(changes.envelope(self._entity, self._also))
+        key = text_literal(changes.message_key(self._entity))
+        old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
+        self._run(
+            "create or replace temp table opened as select *, "
+            "coalesce(e.payload.op, e.op) as _change, coalesce(e.payload.after, e.after) as after, "
+            "coalesce(e.payload.before, e.before) as before, coalesce(e.payload.source, e.source) as source, "
+            "coalesce(e.payload.transaction, e.transaction) as transaction, "
+            "e.payload.op is not null as wrapped "
+            f"from (select *, try(from_json(decode(value), {envelope})) as e, "
+            f"try(from_json(decode(key), {key})) as k, try(from_json(decode({old}), {key})) as o, "
+            f"{old} is not null as is_moved from records)"
+        )
+        is_stream = "coalesce(source.snapshot, 'false') = 'false'"
+        keys = ", ".join(f"{quoted(name)} := {self._key(name)}" for name in self._entity.key)
+        olds = ", ".join(f"{quoted(name)} := {self._old(name)}" for name in self._entity.key)
+        befores = ", ".join(
+            f"{quoted(name)} := {value(self._columns[name], f'before.{quoted(name)}')}"
+            for name in self._entity.key
+        )
+        part = value(self._columns[self._by], f"after.{quoted(self._by)}") if self._by else "null"
+        fields = "json_keys(decode(value), case when wrapped then '$.payload.after' else '$.after' end)"
+        self._run(
+            "create or replace temp table parsed as select * exclude (e, k, o, source, transaction), "
+            "source.lsn as _lsn, try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
+            "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
+            "as _transaction, transaction.total_order as _total_order, "
+            f"case when {is_stream} and _change <> 'r' then try(make_timestamp(coalesce(source.ts_us, "
+            f"source.ts_ms * 1000) + {self._offset}))::timestamptz end as _changed_at, "
+            "source.snapshot as _snapshot, "
+            f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
+            f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "
+            f"{self._first_problem()} as _problem, {self._first_ignored()} as _ignored, "
+            "null::varchar as _filled from opened"
+        )
+        self._run("drop table opened")
+
+    def _key(self, name: str) -> str:
+        """The key of a delete is the record's: the row before is invented where the identity is the key."""
+        given = f"coalesce(k.payload.{quoted(name)}, k.{quoted(name)})"
+        row = quoted(name)
+        text = (
+            f"case when _change = 'd' then case when key is null then before.{row} else {given} end "
+            f"else coalesce(after.{row}, {given}) end"
+        )
+        return value(self._columns[name], text)
+
+    def _old(self, name: str) -> str:
+        return value(self._columns[name], f"coalesce(o.payload.{quoted(name)}, o.{quoted(name)})")
+
+    def _first_problem(self) -> str:
+        lacking = " or ".join(f"{self._key(name)} is null" for name in self._entity.key)
+        return (
+            "case when value is null then null when _change is null then 'it is no change event of Debezium' "
+            "when _change not in ('c', 'r', 'u', 'd', 't', 'm') then 'its operation is unknown' "
+            f"when _change in {LIVE} and after is null then 'there is no row in it' "
+            f"when _change in {KEYED} and ({lacking}) then 'its key can''t be read' end"
+        )
+
+    def _first_ignored(self) -> str:
+        return (
+            "case when value is null then 'tombstone' when _change = 'm' then 'message' "
+            "when _change = 't' then 'truncate' end"
+        )
+
+    def _run(self, query: str) -> None:
+        self._connection.execute(query).fetchall()

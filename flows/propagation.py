@@ -1,0 +1,80 @@
+"""The work of a whole run, told before it begins: what arrives is passed on from table to table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from flows.planner import WHOLE, PartitionState, States, Work, differing, keys_between, plan
+from transforms.contract import Table, Write
+
+
+def propagate(
+    tables: Sequence[Table],
+    catalog: Mapping[str, Table],
+    states: States,
+    fingerprints: Mapping[str, str],
+    arriving: Mapping[str, Mapping[str, int]] | None = None,
+    today: datetime | None = None,
+) -> list[Work]:
+    """The work of a whole run, told beforehand, in build order.
+
+    `arriving` is what waits at the sources: raw table → window → rows. A rebuilt partition counts as
+    changed, so the plan is the most that can happen: a rebuild that changes nothing stops there.
+    """
+    imagined: dict[str, dict[str, PartitionState]] = {name: dict(there) for name, there in states.items()}
+    for name, windows in (arriving or {}).items():
+        for window, rows in windows.items():
+            _bump(imagined, name, window, rows)
+    found = []
+    for table in tables:
+        work = plan(table, catalog, imagined, fingerprints[table.name], today)
+        if not work.due:
+            continue
+        found.append(work)
+        for item in work.due:
+            if table.is_history and differing(table.name) in imagined:
+                # From when on it will differ is known once it is built; mostly from now on.
+                day = today.date().isoformat() if today is not None else WHOLE
+                _bump(imagined, differing(table.name), day, 0)
+            if item.partition != WHOLE or (table.write is not Write.APPEND and not work.discover):
+                _bump(imagined, table.name, item.partition, 0, if_new=item.rows)
+                continue
+            touched = _windows_touched(table, catalog, imagined, states)
+            for window in touched:
+                read = [
+                    imagined[name][window] for name in table.upstreams if window in imagined.get(name, {})
+                ]
+                _bump(imagined, table.name, window, 0, if_new=sum(state.rows for state in read))
+    return found
+
+
+def _windows_touched(
+    table: Table, catalog: Mapping[str, Table], imagined: States, states: States
+) -> set[str]:
+    """Windows a continued or discovered table is likely to touch: those that rose upstream, or all that
+    stand.
+    """
+    if table.partition is None:
+        return {WHOLE}
+    touched: set[str] = set()
+    for name in table.upstreams:
+        upstream = catalog[name].partition
+        before = states.get(name, {})
+        for window, state in imagined.get(name, {}).items():
+            if upstream and window != WHOLE and before.get(window) != state:
+                touched.update(keys_between(table.partition, *upstream.bounds(window)))
+    return touched or set(states.get(table.name, {})) - {WHOLE}
+
+
+def _bump(
+    imagined: dict[str, dict[str, PartitionState]], name: str, window: str, rows: int, if_new: int = 0
+) -> None:
+    """Let a window have changed by `rows`; a new one has `if_new`, at least one: empty ones feed nobody."""
+    there = imagined.setdefault(name, {})
+    if window not in there:
+        rows = max(rows, if_new, 1)
+    state = there.get(window, PartitionState(token=""))
+    highest = max((other.sequence for other in there.values()), default=0)
+    there[window] = replace(state, token=state.token + "'", sequence=highest + 1, rows=state.rows + rows)
