@@ -13,7 +13,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import backfill, command_line, daily, history, leaf, loads, raw_json, readme, stream
+from tests.benchmarks import (
+    backfill,
+    command_line,
+    daily,
+    following,
+    history,
+    leaf,
+    loads,
+    raw_json,
+    readme,
+    stream,
+)
 from tests.benchmarks.measure import Result, machine
 from tests.benchmarks.server import Server, warehouse_server
 
@@ -26,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "daily": daily.run,
     "stream": stream.run,
     "stream-steady": stream.run_steadily,
+    "cdc-live": following.run,
     "backfill": backfill.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
