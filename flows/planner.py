@@ -133,12 +133,19 @@ def plan(
             else (_append_by_window(table, states, fingerprint))
         )
         return Work(table, fingerprint, tuple(due))
+    aligned = [name for name in table.upstreams if catalog[name].partition is not None]
+    horizon = today - table.retention if today is not None and table.retention is not None else None
+    if table.by_key:
+        keyed = list(_by_key(table, states, fingerprint))
+        if table.partition is not None:
+            # The entry that says what was consumed comes first: a window must not be older than it.
+            windows = _by_window(table, catalog, states, fingerprint, aligned, horizon)
+            keyed += [item for item in windows if _is_to_be_built(table, states, fingerprint, keyed, item)]
+        return Work(table, fingerprint, tuple(keyed))
     if table.partition is None:
         return Work(table, fingerprint, tuple(_whole(table, states, fingerprint)))
-    aligned = [name for name in table.upstreams if catalog[name].partition is not None]
     if not aligned:
         return Work(table, fingerprint, tuple(_whole(table, states, fingerprint)), discover=True)
-    horizon = today - table.retention if today is not None and table.retention is not None else None
     return Work(table, fingerprint, tuple(_by_window(table, catalog, states, fingerprint, aligned, horizon)))
 
 
@@ -218,6 +225,36 @@ def _as_of_token(states: States, name: str, end: datetime) -> str:
     return max(concerning, key=lambda state: state.sequence).token if concerning else ""
 
 
+def _by_key(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
+    """What came upstream since it was asked last, of all windows at once: a key's rows can stand in any."""
+    standing = states.get(table.name, {}).get(WHOLE)
+    based_on = {name: latest_token(states, name) for name in table.upstreams if states.get(name)}
+    if standing is None and not based_on and table.partition is not None:
+        return
+    reason = _reason(standing, based_on, fingerprint)
+    if not reason:
+        return
+    is_continued = standing is not None and standing.fingerprint == fingerprint
+    since = standing.sequence if standing is not None and is_continued else -1
+    if standing is not None:
+        changed = {name for name in based_on if standing.based_on.get(name) != based_on[name]}
+        is_continued = is_continued and changed <= table.by_key.keys()
+    rows = sum(state.rows for name in based_on for state in states[name].values() if state.sequence > since)
+    yield Due(WHOLE, "append" if is_continued else "replace", reason, based_on, rows)
+
+
+def _is_to_be_built(
+    table: Table, states: States, fingerprint: str, keyed: Sequence[Due], window: Due
+) -> bool:
+    """Whether a window of a table that follows keys has to be built from all it reads: the table is built
+    anew, or this window was never built with this model.
+    """
+    if any(item.mode == "replace" for item in keyed):
+        return True
+    state = states.get(table.name, {}).get(window.partition)
+    return state is None or state.fingerprint != fingerprint
+
+
 def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     """Landings that were not consumed yet, of all windows at once: one landing touches many."""
     standing = states.get(table.name, {}).get(WHOLE)
@@ -279,7 +316,7 @@ def _rows(states: States, name: str) -> int:
 
 
 def keys_between(partition: Partition, start: datetime, end: datetime) -> Iterator[str]:
-    """The windows that a time touches."""
+    """The windows that a half-open range of time touches, in order."""
     moment = start
     while moment < end:
         key = partition.key(moment)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from flows.planner import WHOLE, PartitionState, States, Work, differing, keys_between, plan
-from transforms.contract import Table, Write
+from transforms.contract import Table
 
 
 def propagate(
@@ -38,7 +38,7 @@ def propagate(
                 # From when on it will differ is known once it is built; mostly from now on.
                 day = today.date().isoformat() if today is not None else WHOLE
                 _bump(imagined, differing(table.name), day, 0)
-            if item.partition != WHOLE or (table.write is not Write.APPEND and not work.discover):
+            if item.partition != WHOLE or table.partition is None:
                 _bump(imagined, table.name, item.partition, 0, if_new=item.rows)
                 continue
             touched = _windows_touched(table, catalog, imagined, states)

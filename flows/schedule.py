@@ -21,7 +21,7 @@ from prefect.futures import PrefectFuture
 import quality
 from flows import change_topics
 from flows.build.guard import gate_rules
-from flows.build.job import Built
+from flows.build.outcome import Built
 from flows.build.states import planner_states
 from flows.change_landing import Landed
 from flows.errors import FlowsError

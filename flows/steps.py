@@ -10,11 +10,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import change_landing, landing
+from flows import landing
 from flows.build import guard
 from flows.build.guard import CheckFailed
-from flows.build.job import Built, build
-from flows.change_landing import Landed
+from flows.build.job import build
+from flows.build.outcome import Built
 from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services
@@ -38,12 +38,6 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | None:
     """Land what is new of one source entity."""
     return landing.land(services, entity, run_id)
-
-
-@task(task_run_name="land changes", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
-def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> Landed:
-    """Land what transactions of the application changed in these tables."""
-    return change_landing.land_changes(services, entities, run_id)
 
 
 @task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass)

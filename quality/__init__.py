@@ -9,7 +9,7 @@ from __future__ import annotations
 from quality.gate import check, failing_rows
 from quality.results import CheckResult, QualityError, blocking, render
 from quality.rulebook import all_rules, describe, rules, scheduled_rules
-from quality.sql import CONTROL_TOTALS, arrivals, requires
+from quality.sql import CONTROL_TOTALS, arrivals, columns_of, requires
 
 __all__ = [
     "CONTROL_TOTALS",
@@ -19,6 +19,7 @@ __all__ = [
     "arrivals",
     "blocking",
     "check",
+    "columns_of",
     "describe",
     "failing_rows",
     "render",

@@ -46,6 +46,7 @@ def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
         "partition": asdict(own.partition) if own.partition else None,
         "write": own.write.value,
         "changed": own.changed,
+        "by_key": dict(own.by_key),
         "lookback": own.lookback.total_seconds(),
         "tie_break": own.tie_break,
         "code": _code(model) if model else None,

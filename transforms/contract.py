@@ -181,9 +181,11 @@ class Table:
 
     `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt
     by. `changed` lists upstreams that are read only where they changed (write=merge): rows whose key the
-    model does not give again are kept. `as_of` names the histories whose rows
-    are joined as they were at a time: history → column of that time. `lookback` widens the windows in which
-    an appended key is looked for.
+    model does not give again are kept. `by_key` says of an upstream which of its columns are, in order, this
+    table's key, or the beginning of it (write=merge): a row depends on the rows of the same key alone, so
+    after a change only the keys of what is new are computed. `as_of` names the histories whose rows are
+    joined as they were at a time: history → column of that time. `lookback` widens the windows in which an
+    appended key is looked for.
     """
 
     name: str
@@ -201,6 +203,7 @@ class Table:
     upstreams: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     as_of: Mapping[str, str] = field(default_factory=dict)
+    by_key: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lookback: timedelta = timedelta(0)
     tie_break: tuple[str, ...] = ()
     windowed: Windowed | None = None

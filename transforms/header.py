@@ -29,6 +29,7 @@ _WORDS = {
     "foreign_keys": "foreign_keys: {user_id: dim_users}",
     "changed": "changed: [stg_app__orders]",
     "as_of": "as_of: {dim_users_history: created_at}",
+    "by_key": "by_key: {stg_app__orders: [order_id]}",
     "lookback": "lookback: 8 days",
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
     "windowed": "windowed: {adds: event_count, end: window_end, lateness: 1 hour, topic: user_event_counts}",
@@ -55,6 +56,7 @@ class Header:
     foreign_keys: Mapping[str, str]
     changed: tuple[str, ...]
     as_of: Mapping[str, str]
+    by_key: Mapping[str, tuple[str, ...]]
     lookback: timedelta
     tie_break: tuple[str, ...]
     windowed: Windowed | None
@@ -179,6 +181,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         foreign_keys={column: str(target) for column, target in mapping("foreign_keys").items()},
         changed=names("changed"),
         as_of={history: str(moment) for history, moment in mapping("as_of").items()},
+        by_key=_by_key(mapping("by_key"), names("key"), fail),
         lookback=duration("lookback") or timedelta(0),
         tie_break=names("tie_break"),
         windowed=_windowed(words.get("windowed"), fail),
@@ -187,6 +190,8 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         raise fail("tie_break", "write: append must say which of two copies of a key wins.")
     if header.changed and header.write is not Write.MERGE:
         raise fail("changed", "changed only means something with write: merge.")
+    if header.by_key and header.write is not Write.MERGE:
+        raise fail("by_key", "by_key only means something with write: merge.")
     if header.foreign_keys and header.write is not Write.MERGE:
         raise fail(
             "foreign_keys", "only a table with write: merge may have foreign keys (others check references)."
@@ -214,6 +219,21 @@ def _windowed(value: Any, fail: Callable[[str, str], ContractError]) -> Windowed
         _duration(value["lateness"], "windowed", fail),
         str(value["topic"]),
     )
+
+
+def _by_key(
+    value: Mapping[str, Any], key: tuple[str, ...], fail: Callable[[str, str], ContractError]
+) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for upstream, columns in value.items():
+        if not isinstance(columns, list | tuple) or not 0 < len(columns) <= len(key):
+            raise fail(
+                "by_key", f"by_key of {upstream} is no list of the columns that are ({', '.join(key)})."
+            )
+        found[upstream] = tuple(map(str, columns))
+    if len({len(columns) for columns in found.values()}) > 1:
+        raise fail("by_key", "by_key names more columns of one upstream than of another.")
+    return found
 
 
 def _partition(value: Any, fail: Callable[[str, str], ContractError]) -> Partition | None:

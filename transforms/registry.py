@@ -233,6 +233,16 @@ def _resolve(table: Table, known: set[str]) -> Table:
                 f"Write one of {', '.join(table.upstreams)}."
             )
         changed.extend(match for match in matches if match not in changed)
+    if strange := sorted(table.by_key.keys() - set(table.upstreams)):
+        raise ContractError(
+            f"{where}: by_key names {strange[0]}, which it does not read. "
+            f"Write one of {', '.join(table.upstreams)}."
+        )
+    if table.by_key and table.partition and table.by_key.keys() != set(table.upstreams):
+        raise ContractError(
+            f"{where}: it is partitioned and follows keys, so by_key names every table that it reads "
+            f"({', '.join(table.upstreams)}). Name them all, or take by_key out."
+        )
     return replace(table, changed=tuple(changed))
 
 

@@ -8,25 +8,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
+from flows.build.inputs import CAME
 from flows.planner import REPLAYED, WHOLE, Work
 from flows.stores.ledger import PartitionState
 from flows.stores.manifest import Commit, LakeFile, changes
 from flows.stores.publication import BuiltPartition
+
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
 class Change:
     """`files` is all the content from then on, `file` the one of them that was written, if any was.
 
-    `is_added`: what stood stays among `files`, but for rows that no longer count. `control` is what its
-    commit keeps beside.
+    `is_added`: what stood stays among `files`, but for rows that no longer count.
     """
 
     state: PartitionState
     files: tuple[LakeFile, ...]
     file: LakeFile | None = None
     is_added: bool = False
-    control: Mapping[str, Any] = field(default_factory=dict)
+    keys: pa.Table | None = None
+    """The keys of the rows that no longer count, where they are known."""
+    is_followed: bool = False
+    """Whether `file` also names the keys that went."""
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    """What else its commit says."""
+
+    @property
+    def control(self) -> dict[str, Any]:
+        """What its commit says: of the file that came, for those who follow the table, and what is noted."""
+        came = {CAME: self.file.path if self.file is not None else ""} if self.is_followed else {}
+        return {**came, **self.noted}
+
+    def fingerprint(self, work: Work) -> str:
+        """Of the model whose rows they are: what was added to does not make the rest of a window new."""
+        return self.state.fingerprint if self.is_added and self.state.version else work.fingerprint
 
     def to_publish(self, work: Work, based_on: Mapping[str, Any]) -> BuiltPartition:
         """What `publish` is given of it."""
@@ -36,11 +55,12 @@ class Change:
             files=self.files,
             added=self.file if self.is_added else None,
             based_on=dict(based_on),
-            fingerprint=work.fingerprint,
+            fingerprint=self.fingerprint(work),
             mode="append" if self.is_added else "replace",
             version=self.state.version,
+            in_full=self.state.fingerprint == REPLAYED and not self.is_added,
             control=self.control,
-            in_full=self.state.fingerprint == REPLAYED,
+            lost=self.keys,
         )
 
 
@@ -50,6 +70,9 @@ def build_commit(
     based_on: Mapping[str, Any],
     run_id: str,
     files: Sequence[LakeFile] | None = None,
+    *,
+    fingerprint: str | None = None,
+    control: Mapping[str, Any] = _NOTHING,
 ) -> tuple[Commit, PartitionState]:
     """`files` is the content from then on; None: it stays, only what it is based on is noted."""
     table = work.table
@@ -64,7 +87,8 @@ def build_commit(
         add=add,
         remove=remove,
         based_on=dict(based_on),
-        fingerprint=work.fingerprint,
+        fingerprint=work.fingerprint if fingerprint is None else fingerprint,
+        control=control,
         row_count=sum(file.rows for file in add),
     )
     return commit, state

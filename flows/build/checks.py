@@ -33,19 +33,34 @@ class Checks:
         self._run_id = run_id
 
     def gate(
-        self, connection: DuckDBPyConnection, windows: Sequence[str], joined: Sequence[LakeFile]
+        self,
+        connection: DuckDBPyConnection,
+        windows: Sequence[str],
+        joined: Sequence[LakeFile],
+        *,
+        follows: bool = False,
     ) -> None:
         """Every rule over `fresh`, and over the files it joins where a rule is of both.
+
+        `follows`: what stood of the keys of `fresh` was taken away, so they are unique if they are so there.
 
         Raises CheckFailed after what failed was put into quarantine.
         """
         lake, table = self._services.lake, self._table
-        standing = guard.reference_relation(lake, joined, table) if joined else None
+        alone = self._of_fresh_alone() if follows else frozenset()
+        of_both = [rule for rule in guard.gate_rules(table) if not rule.row_level and rule.name not in alone]
+        standing = guard.reference_relation(lake, joined, table) if joined and of_both else None
         columns = ", ".join(engine.quoted(column.name) for column in table.columns)
         relation = f"(select {columns} from {FRESH})"
         references = self._references()
         results = guard.hold(
-            connection, table, relation, standing=standing, references=references, partitions=windows
+            connection,
+            table,
+            relation,
+            standing=standing,
+            alone=alone,
+            references=references,
+            partitions=windows,
         )
         failed = self._note(results)
         if not failed:
@@ -75,6 +90,18 @@ class Checks:
     def _record_now(self) -> None:
         with self._ledger.connection.transaction():
             self.record(self._ledger.connection)
+
+    def _of_fresh_alone(self) -> frozenset[str]:
+        """Rules of sets that what stands has no say in: a key that is in `fresh` does not stand any more, and
+        totals that are not there judge nothing.
+        """
+        has_totals = guard.has_totals(self._ledger.connection)
+        return frozenset(
+            rule.name
+            for rule in guard.gate_rules(self._table)
+            if (rule.check == "unique" and {*quality.columns_of(rule)} >= {*self._table.key})
+            or (not has_totals and "control_total" in quality.requires([rule], self._table.name))
+        )
 
     def _references(self) -> dict[str, str]:
         """What the rules read beside the content: other tables as they stand, the totals of the source."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
@@ -21,6 +21,9 @@ FRESH = "fresh"
 
 KEY = "_partition"
 
+REMOVED = "removed"
+"""Temporary table of the keys that went, with their partition key, where a table follows keys."""
+
 
 class ContentError(FlowsError):
     """A model gave rows that can't stand in its table; nothing of it was loaded."""
@@ -37,13 +40,19 @@ class Unreadable:
     reason: str
 
 
-def compute(table: Table, connection: DuckDBPyConnection, lake: Lake, inputs: Inputs) -> list[Unreadable]:
+def sources(lake: Lake, inputs: Inputs) -> dict[str, str | None]:
+    """What stands after FROM for each upstream; None for one without a file."""
+    return {name: lake.scan(files) if files else None for name, files in inputs.files.items()}
+
+
+def compute(
+    table: Table, connection: DuckDBPyConnection, sources: Mapping[str, str | None]
+) -> list[Unreadable]:
     """Run the model into the temporary table `fresh`; returns what it could not read.
 
     Raises ContentError for a row without its partition column, DamagedFile for a file that is not what was
     written.
     """
-    sources = {name: lake.scan(files) if files else None for name, files in inputs.files.items()}
     computed = engine.compute(table, connection, sources)
     key = partition_expression(table.partition) if table.partition else "''"
     computed.rows.project(f"*, {key} as {KEY}").create(FRESH)
@@ -60,9 +69,9 @@ def compute(table: Table, connection: DuckDBPyConnection, lake: Lake, inputs: In
     return [Unreadable(str(batch), int(seq), str(reason)) for batch, seq, reason in rows]
 
 
-def partitions(connection: DuckDBPyConnection) -> dict[str, int]:
+def partitions(connection: DuckDBPyConnection, of: str = FRESH) -> dict[str, int]:
     """Partition key → rows of `fresh`."""
-    rows = connection.execute(f"select {KEY}, count(*) from {FRESH} group by all order by all").fetchall()
+    rows = connection.execute(f"select {KEY}, count(*) from {of} group by all order by all").fetchall()
     return {str(key): int(count) for key, count in rows}
 
 
@@ -98,16 +107,27 @@ def take_back_standing(
     )
 
 
-def write(table: Table, connection: DuckDBPyConnection, lake: Lake, window: str, batch_id: str) -> LakeFile:
-    """Write one partition of `fresh` as a file, sorted so that equal content gives an equal file."""
+def write(
+    table: Table, connection: DuckDBPyConnection, lake: Lake, window: str, batch_id: str, removed: int = 0
+) -> LakeFile:
+    """Write one partition of `fresh` as a file, sorted so that equal content gives an equal file.
+
+    Its `removed` keys come last and do not count.
+    """
     columns = ", ".join(quoted(column.name) for column in table.columns)
     by = table.partition.by if table.partition else None
     order = ", ".join(quoted(name) for name in ([by] if by else []) + list(table.key))
-    relation = connection.sql(
-        f"select {columns} from {FRESH} where {KEY} = {engine.text_literal(window)} order by {order}"
-    )
+    there = f"where {KEY} = {engine.text_literal(window)}"
+    query = f"select {columns} from {FRESH} {there} order by {order}"
+    if removed:
+        keys = ", ".join(map(quoted, table.key))
+        query = (
+            f"select {columns} from (select *, false as _went from {FRESH} {there} union all by name "
+            f"select {keys}, true as _went from {REMOVED} {there}) order by _went, {order}"
+        )
     folder = partition_folder(table) if window != WHOLE else None
-    return lake.write(table.layer, table.name, folder, window, batch_id, relation, measured=by)
+    file = lake.write(table.layer, table.name, folder, window, batch_id, connection.sql(query), measured=by)
+    return file.without(range(file.rows - removed, file.rows)) if removed else file
 
 
 def is_same(

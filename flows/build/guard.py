@@ -5,7 +5,7 @@ reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -52,23 +52,29 @@ def hold(
     references: Mapping[str, str],
     partitions: Sequence[str],
     expected_rows: int | None = None,
+    alone: Collection[str] = (),
 ) -> list[CheckResult]:
     """Every rule over the new content; one result a rule.
 
     `standing` is what already is in the same partitions and stays (an append): it was held to the row-level
-    rules when it came, but uniqueness is of both together.
+    rules when it came, but uniqueness is of both together. `alone`: rules of sets that the new rows answer.
     """
     rules = gate_rules(table)
     windows = None if list(partitions) == [WHOLE] else list(partitions)
     if standing is None:
         return quality.check(connection, table, rules, relation, references, windows, expected_rows)
-    of_rows = [rule for rule in rules if rule.row_level]
-    of_sets = [rule for rule in rules if not rule.row_level]
+    of_sets = [rule for rule in rules if not rule.row_level and rule.name not in alone]
+    of_rows = [rule for rule in rules if rule not in of_sets]
     both = f"(select * from {relation} union all by name select * from {standing})"
     return [
         *quality.check(connection, table, of_rows, relation, references, windows, expected_rows),
         *quality.check(connection, table, of_sets, both, references, windows),
     ]
+
+
+def has_totals(connection: Connection[Any]) -> bool:
+    """Whether any source has counted and summed what it gave."""
+    return bool(connection.execute("select 1 from ops.control_total limit 1").fetchall())
 
 
 def control_totals(connection: Connection[Any]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from flows.planner import WHOLE, Due, Windows, reads_raw
 from flows.stores.ledger import Ledger, PartitionState
@@ -13,6 +14,8 @@ from flows.stores.manifest import Commit, LakeFile, fold
 from transforms.contract import Layer, Partition, Table, Write, moved
 
 _UNCHANGING_KINDS = {"compact"}
+CAME = "came"
+"""Key under which a commit names the file that came, where it took rows away from others ('' for none)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,20 @@ class _Since:
 
     added: list[LakeFile]
     withdrawn: dict[LakeFile, frozenset[int]]
+
+
+@dataclass(frozen=True)
+class News:
+    """What came to one upstream since somebody read it.
+
+    `files` stand in their order and are as they were when they came: the rows that do not count in them say
+    which keys went. `windows` are those in which something changed; the content of those in `replaced` was
+    built anew, and no file says how it differs.
+    """
+
+    files: Sequence[LakeFile]
+    windows: frozenset[str]
+    replaced: frozenset[str] = frozenset()
 
 
 class Reader:
@@ -84,6 +101,52 @@ class Reader:
             for landing in landings
         ]
 
+    def table(self, name: str) -> Table:
+        """The table of that name."""
+        return self._catalog[name]
+
+    def is_raw(self, name: str) -> bool:
+        """Whether landings make a table."""
+        return self._catalog[name].layer is Layer.RAW
+
+    def all_news(self, name: str) -> News:
+        """The whole content of a table of which nothing was read yet."""
+        return News(self.everything(name), frozenset(self._windows(name)))
+
+    def news(self, name: str, since: str) -> News | None:
+        """What came to a table behind a token; None for a token that the ledger does not hold."""
+        if self._ledger.sequence_of(since) is None:
+            return None
+        if self.is_raw(name):
+            landings = self.landings_since(name, since)
+            files = [file for landing in landings for file in landing.add]
+            return News(files, frozenset(window for landing in landings for window in landing.windows))
+        came: list[LakeFile] = []
+        windows, replaced = set(), set()
+        for commit in self._ledger.history(name, after=since):
+            if commit.kind in _UNCHANGING_KINDS or not (commit.add or commit.remove):
+                continue
+            windows.add(commit.partition)
+            if CAME in commit.control:
+                came += [file for file in commit.add if file.path == commit.control[CAME]]
+            elif commit.remove or any(file.gone for file in commit.add):
+                replaced.add(commit.partition)
+            else:
+                came += commit.add
+        return News(came, frozenset(windows), frozenset(replaced))
+
+    def overlapping(self, table: Table, spans: Iterable[tuple[datetime, datetime]]) -> set[str]:
+        """The standing partitions of a table that half-open spans of time touch."""
+        partition = table.partition
+        assert partition is not None
+        given = list(spans)
+        found = set()
+        for window in self.overview(table.name).keys() - {WHOLE}:
+            first, last = partition.bounds(window)
+            if any(first < end and last > start for start, end in given):
+                found.add(window)
+        return found
+
     def for_partitions(self, table: Table, due: Sequence[Due], *, whole: bool) -> Inputs:
         """What a replaced or merged table reads to rebuild these partitions (`whole`: all it can have)."""
         files: dict[str, list[LakeFile]] = {}
@@ -109,15 +172,13 @@ class Reader:
         partition = table.partition
         if partition is None:
             return {}
-        reached = [
-            (moved(start, -table.lookback), moved(end, table.lookback))
-            for start, end in map(partition.bounds, touched)
-        ]
-        near = []
-        for window in self.overview(table.name).keys() - {WHOLE}:
-            first, last = partition.bounds(window)
-            if any(first < end and last > start for start, end in reached):
-                near.append(window)
+        near = self.overlapping(
+            table,
+            [
+                (moved(start, -table.lookback), moved(end, table.lookback))
+                for start, end in map(partition.bounds, touched)
+            ],
+        )
         return {window: list(state.files) for window, state in self.states(table.name, near).items()}
 
     def can_continue(self, table: Table, item: Due) -> bool:

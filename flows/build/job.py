@@ -6,58 +6,26 @@ The stream runs the same code over a micro-batch: what differs is only which fil
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from flows.build import content, superseded
-from flows.build.as_of import differs_from
-from flows.build.change import Change, batch_id, build_commit
-from flows.build.checks import Checks
-from flows.build.content import Unreadable
-from flows.build.inputs import Inputs, Reader, chunks, is_fed_by_landings
+from flows.build import by_key, compaction, content, superseded
+from flows.build.content import REMOVED
+from flows.build.inputs import Inputs, News, chunks, is_fed_by_landings
+from flows.build.outcome import Built, Outcome
 from flows.build.states import planner_states
 from flows.build.superseded import Places
-from flows.deadletters import enter_unreadable
-from flows.failpoints import failpoint
-from flows.planner import REPLAYED, WHOLE, Due, Work, plan
+from flows.planner import ASKED_FOR, WHOLE, Due, Work, plan
 from flows.services import Services
-from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.manifest import Commit, LakeFile
-from flows.stores.publication import Publication
-from flows.stores.publish import publish
-from flows.streaming.beside import not_built_yet
-from quality import CheckResult
-from transforms import engine, registry
+from transforms import registry
 from transforms.contract import Table, Write
-from warehouse_ddl.files import views
 
 ROWS_AT_ONCE = 2_000_000
 """Rows of landings that a continued table reads in one go: bounds memory, not the result."""
-_NOTHING: Mapping[str, Sequence[LakeFile]] = {}
-
-
-@dataclass
-class Built:
-    """What one build did. `rows` counts the rows that were computed for partitions whose content changed."""
-
-    table: str
-    partitions: list[str] = field(default_factory=list)
-    unchanged: int = 0
-    rows: int = 0
-    dead_letters: int = 0
-    checks: list[CheckResult] = field(default_factory=list)
-    publications: list[Publication] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def rows_written(self) -> int:
-        """Rows that PostgreSQL wrote or removed."""
-        return sum(publication.rows_written for publication in self.publications)
 
 
 def build(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
@@ -87,20 +55,8 @@ def build_due(
     return job.built
 
 
-class _Job:
-    """One build: its connections, and what was done so far."""
-
-    def __init__(self, services: Services, ledger: Ledger, work: Work, run_id: str) -> None:
-        self.services = services
-        self.ledger = ledger
-        self.lake = services.lake
-        self.work = work
-        self.table = work.table
-        self.run_id = run_id
-        self.catalog = registry.tables()
-        self.reader = Reader(ledger, self.catalog)
-        self.built = Built(work.table.name)
-        self.checks = Checks(services, ledger, work.table, self.reader, run_id)
+class _Job(Outcome):
+    """The ways in which content is computed."""
 
     def run(self, due: Sequence[Due]) -> None:
         """Take the way that the table's `write` and the state of each partition ask for."""
@@ -108,6 +64,8 @@ class _Job:
             self._replace([item for item in due if item.partition != WHOLE])
             self.reader.forget()
             self._consume([item for item in due if item.partition == WHOLE])
+        elif self.table.by_key:
+            self._follow(due)
         elif self.table.write is Write.APPEND:
             self._continue(due)
         else:
@@ -134,7 +92,8 @@ class _Job:
         marker = self.reader.overview(self.table.name).get(WHOLE)
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
         with self._connection() as connection:
-            unreadable = content.compute(self.table, connection, self.lake, Inputs({name: files}))
+            sources = content.sources(self.lake, Inputs({name: files}))
+            unreadable = content.compute(self.table, connection, sources)
             near = self.reader.within_lookback(self.table, sorted(content.partitions(connection)))
             gone = superseded.drop_known(self.table, connection, self.lake, near)
             left, rewritten = self._take_away(connection, near, gone)
@@ -163,11 +122,60 @@ class _Job:
                     continued = []
                 else:
                     inputs = self.reader.appended(self.table, continued)
-                    content.compute(self.table, connection, self.lake, inputs)
+                    content.compute(self.table, connection, content.sources(self.lake, inputs))
                     content.keep_only(connection, list(based_on))
                     left, rewritten = self._take_away(connection, standing, gone)
                     self._finish(connection, based_on, adds=True, left=left, rewritten=rewritten)
         self._replace([item for item in due if item not in continued])
+
+    def _follow(self, due: Sequence[Due]) -> None:
+        """Compute the keys of what is new upstream; build windows from all they read where that is asked for,
+        or where no news tell what has changed.
+        """
+        windows = {item.partition: replace(item, based_on={}) for item in due if item.partition != WHOLE}
+        whole = [item for item in due if item.partition == WHOLE]
+        if whole and whole[0].mode == "append":
+            consumed = self.reader.overview(self.table.name)[WHOLE].based_on
+            news = by_key.news_of(self.reader, self.lake, self.table, consumed)
+            again = None if news is None else by_key.replaced_windows(self.reader, self.table, news)
+            if news is None or again is None:
+                self._replace(self._everything())
+                return
+            self._follow_news(whole[0], news)
+            self.reader.forget()
+            there = self.reader.overview(self.table.name)
+            is_built = {key for key, state in there.items() if state.fingerprint == self.work.fingerprint}
+            windows = {key: item for key, item in windows.items() if key not in is_built}
+            windows |= {key: Due(key, "replace", "built anew upstream", {}, 0) for key in sorted(again)}
+            whole = []
+        self._replace([*whole, *windows.values()])
+
+    def _follow_news(self, item: Due, news: Mapping[str, News]) -> None:
+        standing = by_key.reached(self.reader, self.table, news)
+        with self._connection() as connection:
+            followed = by_key.follow(self.table, connection, self.lake, self.reader, news, standing)
+            left, _ = superseded.without(standing, followed.gone)
+            touched = {*content.partitions(connection), *content.partitions(connection, REMOVED), *left}
+            based_on: dict[str, dict[str, Any]] = {window: {} for window in sorted(touched)}
+            based_on[WHOLE] = dict(item.based_on)
+            self._finish(
+                connection,
+                based_on,
+                adds=True,
+                left=left,
+                unreadable=followed.unreadable,
+                followed=followed,
+            )
+        compaction.compact(self.table, self.lake, self.ledger, based_on, self.run_id)
+
+    def _everything(self) -> list[Due]:
+        """All partitions, as if nothing of the table were believed."""
+        states = dict(planner_states(self.ledger, [self.table.name, *self.table.upstreams]))
+        own = states.get(self.table.name, {})
+        states[self.table.name] = {key: replace(state, fingerprint=ASKED_FOR) for key, state in own.items()}
+        now = self.services.settings.now()
+        due = plan(self.table, self.catalog, states, self.work.fingerprint, now).due
+        return [item if item.partition == WHOLE else replace(item, based_on={}) for item in due]
 
     def _take_away(
         self, connection: DuckDBPyConnection, standing: Mapping[str, Sequence[LakeFile]], gone: Places
@@ -184,17 +192,20 @@ class _Job:
         """Compute the partitions from all they read and put them in the place of what stands."""
         if not due:
             return
-        inputs = self.reader.for_partitions(self.table, due, whole=self.work.discover)
+        windows = due if self.table.partition is None else [item for item in due if item.partition != WHOLE]
+        inputs = self.reader.for_partitions(
+            self.table, due if self.work.discover else windows, whole=self.work.discover
+        )
         based_on = {item.partition: dict(item.based_on) for item in due}
         standing = self.reader.overview(self.table.name)
         with self._connection() as connection:
-            unreadable = content.compute(self.table, connection, self.lake, inputs)
+            unreadable = content.compute(self.table, connection, content.sources(self.lake, inputs))
             if inputs.continued and WHOLE in standing:
                 whole = self.reader.in_force(self.table.name, [WHOLE])
                 content.keep_rows_not_given_again(self.table, connection, self.lake, whole)
             if self.work.discover:
-                windows = sorted({*content.partitions(connection), *standing} - {WHOLE})
-                based_on = {window: {} for window in windows} | based_on
+                found = sorted({*content.partitions(connection), *standing} - {WHOLE})
+                based_on = {window: {} for window in found} | based_on
             else:
                 content.keep_only(connection, list(based_on))
             self._finish(connection, based_on, unreadable=unreadable)
@@ -207,137 +218,3 @@ class _Job:
         ]
         self._record(commits, ())
         self.reader.forget()
-
-    # ------------------------------------------------------------------------------------------ becoming true
-
-    def _finish(
-        self,
-        connection: DuckDBPyConnection,
-        based_on: Mapping[str, Mapping[str, Any]],
-        *,
-        adds: bool = False,
-        left: Mapping[str, Sequence[LakeFile]] = _NOTHING,
-        rewritten: Collection[str] = (),
-        unreadable: Sequence[Unreadable] = (),
-    ) -> None:
-        """Check `fresh`, write it partition by partition, and make it true.
-
-        `adds`: the rows join what stands, or what is `left` of it (but in `rewritten` partitions); otherwise
-        they take its place. The entry of a partitioned table at '' holds no rows: it notes what was consumed.
-        """
-        windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
-        standing = self.reader.states(self.table.name, based_on)
-        joined = {
-            window: tuple(left.get(window, standing[window].files))
-            for window in windows
-            if adds and window not in rewritten and window in standing
-        }
-        self.checks.gate(connection, windows, [file for files in joined.values() for file in files])
-        given = content.partitions(connection)
-        changed: list[Change] = []
-        restored: list[PartitionState] = []
-        commits: list[tuple[Commit, PartitionState]] = []
-        for window in windows:
-            state = standing.get(window, PartitionState(self.table.name, window))
-            is_added = adds and window not in rewritten
-            if is_added and window not in given:
-                if window in left:
-                    changed.append(Change(state, joined[window], None, True))
-                else:
-                    commits.append(self._commit(state, based_on[window]))
-                continue
-            file = content.write(
-                self.table, connection, self.lake, window, batch_id(self.work, state, based_on)
-            )
-            failpoint("build.written")
-            is_suspect = state.fingerprint == REPLAYED
-            if (
-                not is_added
-                and state.version
-                and content.is_same(connection, self.lake, state.files, file, is_suspect=is_suspect)
-            ):
-                self.lake.discard(file)
-                if is_suspect and state.published_at is not None:
-                    restored.append(state)
-                else:
-                    commits.append(self._commit(state, based_on[window]))
-            else:
-                control = differs_from(connection, self.lake, self.table, state.files, [file])
-                files = (*joined.get(window, ()), file)
-                changed.append(Change(state, files, file, is_added, control))
-        self.built.partitions += [change.state.partition for change in changed]
-        self.built.unchanged += len(windows) - len(changed)
-        self.built.rows += sum(change.file.rows for change in changed if change.file is not None)
-        self.built.dead_letters += len(unreadable)
-        if WHOLE in based_on and self.table.partition is not None:
-            marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
-            commits.append(self._commit(marker, based_on[WHOLE]))
-        if self.table.is_published:
-            self._publish(changed, restored, based_on)
-        else:
-            commits += [
-                self._commit(change.state, based_on[change.state.partition], files=change.files)
-                for change in changed
-            ]
-        self._record(commits, unreadable)
-
-    def _publish(
-        self,
-        changed: Sequence[Change],
-        restored: Sequence[PartitionState],
-        based_on: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
-        shown = [*changed, *(Change(state, state.files) for state in restored)]
-        if not shown:
-            return
-        built = [change.to_publish(self.work, based_on[change.state.partition]) for change in shown]
-        owed = [view.name for view in views() if self.table.name in view.upstreams]
-        publication = publish(
-            self.table,
-            built,
-            warehouse=self.services.warehouse,
-            lake=self.lake,
-            run_id=self.run_id,
-            audit=self.checks.audit,
-            views=owed,
-            streamed=partial(not_built_yet, self.services, self.table),
-            joint=self.services.joint,
-        )
-        self.built.publications.append(publication)
-        self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))
-
-    def _record(
-        self, commits: Sequence[tuple[Commit, PartitionState]], unreadable: Sequence[Unreadable]
-    ) -> None:
-        """Commit to the lake what PostgreSQL does not serve, its dead letters and the results of its
-        checks.
-        """
-        connection = self.ledger.connection
-        with connection.transaction():
-            for commit, state in commits:
-                self.ledger.commit(commit, version=state.version, published=state.published_at is not None)
-            if unreadable:
-                enter_unreadable(
-                    connection, self.ledger, self.lake, self.table, unreadable, self.services.settings.now()
-                )
-            self.checks.record(connection)
-            failpoint("build.before_commit")
-        failpoint("build.committed")
-        self.ledger.finish(self.lake, [commit for commit, _ in commits])
-
-    def _commit(
-        self, state: PartitionState, based_on: Mapping[str, Any], files: Sequence[LakeFile] | None = None
-    ) -> tuple[Commit, PartitionState]:
-        return build_commit(self.work, state, based_on, self.run_id, files)
-
-    @contextmanager
-    def _connection(self) -> Iterator[DuckDBPyConnection]:
-        """DuckDB for one computation: bounded memory, spilling below the lake's root."""
-        connection = engine.connect(memory_limit=self.services.settings.memory_limit)
-        spill = self.lake.root / ".spill"
-        connection.execute(f"set temp_directory = {engine.text_literal(str(spill))}")
-        try:
-            yield connection
-        finally:
-            connection.close()

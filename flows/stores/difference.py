@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import duckdb
+import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.stores.lake import Lake
@@ -126,9 +127,10 @@ def continuation(
     lake: Lake,
     table: Table,
     added: Iterable[LakeFile],
-    lost: Mapping[LakeFile, Iterable[int]],
+    lost: Mapping[LakeFile, Iterable[int]] | pa.Table,
 ) -> Difference:
-    """The same where files were added to what is published and rows at these positions no longer count.
+    """The same where files were added to what is published and rows at these positions, or with these keys,
+    no longer count.
 
     Nothing else is read: the cost follows what is new. A key that is both lost and added has changed.
     """
@@ -136,12 +138,17 @@ def continuation(
     key = ", ".join(map(_quoted, table.key))
     suffix = secrets.token_hex(4)
     upserts, gone = f"added_{suffix}", f"lost_{suffix}"
-    if not lost:
+    if not (lost.num_rows if isinstance(lost, pa.Table) else lost):
         nothing = new.filter("false")
         return Difference(new, nothing, nothing.project(key), count(new), 0, 0)
     types = {column.name: column.type for column in table.columns}
     casts = ", ".join(f"CAST({_quoted(name)} AS {types[name]}) AS {_quoted(name)}" for name in table.key)
-    connection.execute(f"CREATE TEMP TABLE {gone} AS SELECT {casts} FROM {lake.scan_at(lost)}")
+    if isinstance(lost, pa.Table):
+        connection.register(f"keys_{suffix}", lost)
+        connection.execute(f"CREATE TEMP TABLE {gone} AS SELECT {casts} FROM keys_{suffix}")
+        connection.unregister(f"keys_{suffix}")
+    else:
+        connection.execute(f"CREATE TEMP TABLE {gone} AS SELECT {casts} FROM {lake.scan_at(lost)}")
     new.create_view(upserts)
     changed = connection.sql(f"SELECT * FROM {upserts} SEMI JOIN {gone} USING ({key})")
     rest = connection.sql(f"SELECT * FROM {upserts} ANTI JOIN {gone} USING ({key})")

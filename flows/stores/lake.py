@@ -120,10 +120,17 @@ class Lake:
             (first.layer, first.table, first.partition)
         }:
             raise LakeError(f"Only files of one partition of {first.table} can be compacted into one.")
-        source = self.read(self._duckdb(), files)
-        return self.write(
-            first.layer, first.table, partition_column, first.partition, batch_id, source, measured=measured
-        )
+        with self._duckdb().cursor() as cursor:
+            source = self.read(cursor, files)
+            return self.write(
+                first.layer,
+                first.table,
+                partition_column,
+                first.partition,
+                batch_id,
+                source,
+                measured=measured,
+            )
 
     def append_manifest(self, commits: Commit | Iterable[Commit]) -> None:
         """Append commits to their tables' manifests; a token that is there already is left out."""

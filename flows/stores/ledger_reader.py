@@ -98,12 +98,12 @@ class LedgerReader:
         rows = self._rows("SELECT table_name, sum(row_count) AS rows FROM ops.partition_state GROUP BY 1")
         return {row["table_name"]: int(row["rows"]) for row in rows}
 
-    def history(self, table: str, partition: str, after: str = "") -> list[Commit]:
-        """The commits of one partition in their order; with `after`, those behind that token."""
+    def history(self, table: str, partition: str | None = None, after: str = "") -> list[Commit]:
+        """The commits of one partition, or of all, in their order; with `after`, those behind that token."""
         rows = self._rows(
-            "SELECT * FROM ops.ledger WHERE (table_name, partition) = (%(table)s, %(partition)s) "
-            "AND sequence > coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) "
-            "ORDER BY sequence",
+            "SELECT * FROM ops.ledger WHERE table_name = %(table)s "
+            "AND (%(partition)s::text IS NULL OR partition = %(partition)s) AND sequence > "
+            "coalesce((SELECT sequence FROM ops.ledger WHERE token = %(after)s), 0) ORDER BY sequence",
             {"table": table, "partition": partition, "after": after},
         )
         return [commit_of(row) for row in rows]

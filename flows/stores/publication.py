@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pyarrow as pa
 from psycopg import Connection
 
 from flows.stores.manifest import Commit, LakeFile, changes
@@ -43,6 +44,9 @@ class BuiltPartition:
     version: int | None = None
     windows: Mapping[str, int] = field(default_factory=dict)
     control: Mapping[str, Any] = field(default_factory=dict)
+    lost: pa.Table | None = None
+    """The keys of the rows of this table, in whichever partition, that were taken away from what stood, where
+    the builder knows them."""
     in_full: bool = False
     """What PostgreSQL holds is not believed: it is made equal, whatever that is."""
 

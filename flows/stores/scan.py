@@ -30,12 +30,31 @@ def counting(files: Sequence[tuple[str, LakeFile]], options: str = "hive_partiti
     return "(" + " union all by name ".join(f"select * from {part}" for part in parts) + ")"
 
 
+def whole(paths: Sequence[str]) -> str:
+    """What stands after FROM for all rows of files, whether they count or not."""
+    return _whole(paths, "hive_partitioning = false")
+
+
+def numbered(*paths: str, options: str = "hive_partitioning = false") -> str:
+    """The same, with the position of each row in its file."""
+    listed_paths = ", ".join(map(quoted, paths))
+    return (
+        f"read_parquet([{listed_paths}], {options}, union_by_name = {str(len(paths) > 1).lower()}, "
+        f"{POSITION} = true)"
+    )
+
+
+def positions(of: Iterable[int]) -> str:
+    """Positions as an SQL list; as one text, since a list of many constants takes long to be read."""
+    return f"'[{listed(of)}]'::bigint[]"
+
+
 def at(places: Mapping[str, Iterable[int]]) -> str:
     """What stands after FROM for the rows at these positions of these paths; there must be at least one."""
     parts = [
-        f"select * exclude ({POSITION}) from {_numbered(path, 'hive_partitioning = false')} "
-        f"where {POSITION} in ({listed(positions)})"
-        for path, positions in places.items()
+        f"select * exclude ({POSITION}) from {numbered(path)} "
+        f"where {POSITION} in (select unnest({positions(of)}))"
+        for path, of in places.items()
     ]
     return "(" + " union all by name ".join(parts) + ")"
 
@@ -45,12 +64,9 @@ def _whole(paths: Sequence[str], options: str) -> str:
 
 
 def _except(path: str, options: str, gone: Iterable[int]) -> str:
-    numbered = _numbered(path, options)
-    return f"(select * exclude ({POSITION}) from {numbered} where {POSITION} not in ({listed(gone)}))"
-
-
-def _numbered(path: str, options: str) -> str:
-    return f"read_parquet([{quoted(path)}], {options}, {POSITION} = true)"
+    rows = numbered(path, options=options)
+    is_gone = f"{POSITION} in (select unnest({positions(gone)}))"
+    return f"(select * exclude ({POSITION}) from {rows} where not {is_gone})"
 
 
 def listed(positions: Iterable[int]) -> str:

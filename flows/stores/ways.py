@@ -94,7 +94,8 @@ def load_difference(
     is_continued = all(_is_continued(step) for step in steps)
     if is_continued:
         added = [step.built.added for step in steps if step.built.added is not None]
-        found = continuation(session, lake, table, added, _lost(steps))
+        keys = next((step.built.lost for step in steps if step.built.lost is not None), None)
+        found = continuation(session, lake, table, added, _lost(steps) if keys is None else keys)
     else:
         pairs = [
             (

@@ -1,5 +1,6 @@
 /* ---
 kind: accuracy
+row_level: true
 description: An order costs nothing only when a coupon made it free.
 --- */
 select order_id, revenue, coupon_code

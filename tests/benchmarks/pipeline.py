@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import quality
 from flows import finish, prepare
 from flows.build import guard
-from flows.build.job import Built, build
+from flows.build.job import build
+from flows.build.outcome import Built
 from flows.build.states import planner_states
 from flows.landed import LANDED_ON
 from flows.planner import batches, plan

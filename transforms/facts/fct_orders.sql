@@ -3,6 +3,8 @@ grain:     one row per order of the application, whatever its status; an order i
 key:       [order_id]
 partition: {by: created_at, every: month}
 write:     merge
+changed:   [stg_app__orders]
+by_key:    {stg_app__orders: [order_id]}
 owner:     data-team
 freshness: 1 hour
 foreign_keys: {user_id: dim_users, product_id: dim_products, order_date: dim_date.date}

@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per postal address that a user keeps
 key:       [address_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_app__addresses]
+by_key:    {raw_app__addresses: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [line1, city, postal_code]

@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per product and warehouse that stocks it
 key:       [product_id, warehouse]
-write:     replace_partition
+write:     merge
+changed:   [raw_app__inventory]
+by_key:    {raw_app__inventory: [product_id, warehouse]}
 owner:     data-team
 freshness: 1 hour
 expect:

@@ -2,7 +2,9 @@
 grain:     one row per change of an order's status
 key:       [order_event_id]
 partition: {by: occurred_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_app__order_events]
+by_key:    {raw_app__order_events: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

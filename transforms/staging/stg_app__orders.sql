@@ -2,7 +2,9 @@
 grain:     one row per order of the application; an order is one product line
 key:       [order_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_app__orders]
+by_key:    {raw_app__orders: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

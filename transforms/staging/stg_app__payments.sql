@@ -2,7 +2,9 @@
 grain:     one row per payment as the application booked it
 key:       [app_payment_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_app__payments]
+by_key:    {raw_app__payments: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per product, currency and time a list price holds
 key:       [product_price_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_app__product_prices]
+by_key:    {raw_app__product_prices: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

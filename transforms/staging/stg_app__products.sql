@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per product of the catalogue
 key:       [product_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_app__products]
+by_key:    {raw_app__products: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

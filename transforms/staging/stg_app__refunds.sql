@@ -2,7 +2,9 @@
 grain:     one row per refund as the application booked it
 key:       [app_refund_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_app__refunds]
+by_key:    {raw_app__refunds: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

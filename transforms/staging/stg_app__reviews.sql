@@ -2,7 +2,9 @@
 grain:     one row per review that a user wrote of a product
 key:       [review_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_app__reviews]
+by_key:    {raw_app__reviews: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

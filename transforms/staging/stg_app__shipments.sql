@@ -2,7 +2,9 @@
 grain:     one row per parcel that was sent for an order
 key:       [shipment_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_app__shipments]
+by_key:    {raw_app__shipments: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:

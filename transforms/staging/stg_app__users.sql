@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per user of the application who has not been deleted
 key:       [user_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_app__users]
+by_key:    {raw_app__users: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name, last_ip]

@@ -21,7 +21,8 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flows import deadletters, failpoints, prepare, stream
-from flows.build.job import Built, build
+from flows.build.job import build
+from flows.build.outcome import Built
 from flows.build.states import planner_states
 from flows.landing import land
 from flows.planner import batches, plan

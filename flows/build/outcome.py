@@ -1,0 +1,212 @@
+"""How the content of one build becomes true: checked, written, published, entered in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from duckdb import DuckDBPyConnection
+
+from flows.build import content
+from flows.build.as_of import differs_from
+from flows.build.by_key import Followed
+from flows.build.change import Change, batch_id, build_commit
+from flows.build.checks import Checks
+from flows.build.content import REMOVED, Unreadable
+from flows.build.inputs import Reader
+from flows.deadletters import enter_unreadable
+from flows.failpoints import failpoint
+from flows.planner import REPLAYED, WHOLE, Work
+from flows.services import Services
+from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.manifest import Commit, LakeFile
+from flows.stores.publication import Publication
+from flows.stores.publish import publish
+from flows.streaming.beside import not_built_yet
+from quality import CheckResult
+from transforms import engine, registry
+from warehouse_ddl.files import views
+
+_NOTHING: Mapping[str, Sequence[LakeFile]] = {}
+
+
+@dataclass
+class Built:
+    """What one build did. `rows` counts the rows that were computed for partitions whose content changed."""
+
+    table: str
+    partitions: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    rows: int = 0
+    dead_letters: int = 0
+    checks: list[CheckResult] = field(default_factory=list)
+    publications: list[Publication] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def rows_written(self) -> int:
+        """Rows that PostgreSQL wrote or removed."""
+        return sum(publication.rows_written for publication in self.publications)
+
+
+class Outcome:
+    """One build: its connections, and what was done so far."""
+
+    def __init__(self, services: Services, ledger: Ledger, work: Work, run_id: str) -> None:
+        self.services = services
+        self.ledger = ledger
+        self.lake = services.lake
+        self.work = work
+        self.table = work.table
+        self.run_id = run_id
+        self.catalog = registry.tables()
+        self.reader = Reader(ledger, self.catalog)
+        self.built = Built(work.table.name)
+        self.checks = Checks(services, ledger, work.table, self.reader, run_id)
+
+    def _finish(
+        self,
+        connection: DuckDBPyConnection,
+        based_on: Mapping[str, Mapping[str, Any]],
+        *,
+        adds: bool = False,
+        left: Mapping[str, Sequence[LakeFile]] = _NOTHING,
+        rewritten: Collection[str] = (),
+        unreadable: Sequence[Unreadable] = (),
+        followed: Followed | None = None,
+    ) -> None:
+        """Check `fresh`, write it partition by partition, and make it true.
+
+        `adds`: the rows join what stands, or what is `left` of it (but in `rewritten` partitions); otherwise
+        they take its place. `followed`: the keys that went are written beside them. The entry of a
+        partitioned table at '' holds no rows: it notes what was consumed.
+        """
+        windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
+        standing = self.reader.states(self.table.name, based_on)
+        joined = {
+            window: tuple(left.get(window, standing[window].files))
+            for window in windows
+            if adds and window not in rewritten and window in standing
+        }
+        standing_files = [file for files in joined.values() for file in files]
+        self.checks.gate(connection, windows, standing_files, follows=followed is not None)
+        removed = content.partitions(connection, REMOVED) if followed is not None else {}
+        given = content.partitions(connection).keys() | removed.keys()
+        keys = followed.keys if followed is not None else None
+        changed: list[Change] = []
+        restored: list[PartitionState] = []
+        commits: list[tuple[Commit, PartitionState]] = []
+        for window in windows:
+            state = standing.get(window, PartitionState(self.table.name, window))
+            is_added = adds and window not in rewritten
+            if is_added and window not in given:
+                if window in left:
+                    changed.append(Change(state, joined[window], None, True, keys, followed is not None))
+                else:
+                    commits.append(self._commit(state, based_on[window]))
+                continue
+            name = batch_id(self.work, state, based_on)
+            file = content.write(self.table, connection, self.lake, window, name, removed.get(window, 0))
+            failpoint("build.written")
+            is_suspect = state.fingerprint == REPLAYED
+            if (
+                not is_added
+                and state.version
+                and content.is_same(connection, self.lake, state.files, file, is_suspect=is_suspect)
+            ):
+                self.lake.discard(file)
+                if is_suspect and state.published_at is not None:
+                    restored.append(state)
+                else:
+                    commits.append(self._commit(state, based_on[window]))
+            else:
+                files = (*joined.get(window, ()), file)
+                noted = differs_from(connection, self.lake, self.table, state.files, [file])
+                changed.append(Change(state, files, file, is_added, keys, followed is not None, noted))
+        self.built.partitions += [change.state.partition for change in changed]
+        self.built.unchanged += len(windows) - len(changed)
+        self.built.rows += sum(change.file.rows for change in changed if change.file is not None)
+        self.built.dead_letters += len(unreadable)
+        if WHOLE in based_on and self.table.partition is not None:
+            marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
+            commits.append(self._commit(marker, based_on[WHOLE]))
+        if self.table.is_published:
+            self._publish(changed, restored, based_on)
+        else:
+            commits += [
+                build_commit(
+                    self.work,
+                    change.state,
+                    based_on[change.state.partition],
+                    self.run_id,
+                    change.files,
+                    fingerprint=change.fingerprint(self.work),
+                    control=change.control,
+                )
+                for change in changed
+            ]
+        self._record(commits, unreadable)
+
+    def _publish(
+        self,
+        changed: Sequence[Change],
+        restored: Sequence[PartitionState],
+        based_on: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
+        shown = [*changed, *(Change(state, state.files) for state in restored)]
+        if not shown:
+            return
+        built = [change.to_publish(self.work, based_on[change.state.partition]) for change in shown]
+        owed = [view.name for view in views() if self.table.name in view.upstreams]
+        publication = publish(
+            self.table,
+            built,
+            warehouse=self.services.warehouse,
+            lake=self.lake,
+            run_id=self.run_id,
+            audit=self.checks.audit,
+            views=owed,
+            streamed=partial(not_built_yet, self.services, self.table),
+            joint=self.services.joint,
+        )
+        self.built.publications.append(publication)
+        self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))
+
+    def _record(
+        self, commits: Sequence[tuple[Commit, PartitionState]], unreadable: Sequence[Unreadable]
+    ) -> None:
+        """Commit to the lake what PostgreSQL does not serve, its dead letters and the results of its
+        checks.
+        """
+        connection = self.ledger.connection
+        with connection.transaction():
+            for commit, state in commits:
+                self.ledger.commit(commit, version=state.version, published=state.published_at is not None)
+            if unreadable:
+                enter_unreadable(
+                    connection, self.ledger, self.lake, self.table, unreadable, self.services.settings.now()
+                )
+            self.checks.record(connection)
+            failpoint("build.before_commit")
+        failpoint("build.committed")
+        self.ledger.finish(self.lake, [commit for commit, _ in commits])
+
+    def _commit(
+        self, state: PartitionState, based_on: Mapping[str, Any], files: Sequence[LakeFile] | None = None
+    ) -> tuple[Commit, PartitionState]:
+        return build_commit(self.work, state, based_on, self.run_id, files)
+
+    @contextmanager
+    def _connection(self) -> Iterator[DuckDBPyConnection]:
+        """DuckDB for one computation: bounded memory, spilling below the lake's root."""
+        connection = engine.connect(memory_limit=self.services.settings.memory_limit)
+        spill = self.lake.root / ".spill"
+        connection.execute(f"set temp_directory = {engine.text_literal(str(spill))}")
+        try:
+            yield connection
+        finally:
+            connection.close()

@@ -1,0 +1,262 @@
+"""Tables that follow keys: however changes are cut, what stands is what one rebuild would give."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict
+
+from flows.build.job import build
+from flows.build.states import planner_states
+from flows.landed import LANDED_ON, rows_by_window
+from flows.planner import ASKED_FOR, WHOLE, plan
+from flows.services import Services
+from flows.stores.manifest import Commit, LakeFile, fold
+from tests.flows import kill_child
+from tests.flows.extract.change_events import Topic, created, deleted, updated
+from tests.flows.kill_child import Place
+from tests.house import Server
+from transforms import catalog, changes, registry
+from transforms.entities import Postgres
+
+RAW, STAGED, FACTS = "raw_app__orders", "stg_app__orders", "fct_orders"
+MODELS = (STAGED, "dim_date", "dim_users", "dim_products", FACTS)
+NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
+_ENTITY = registry.entity(RAW)
+assert isinstance(_ENTITY.read, Postgres)
+CAPTURED = replace(_ENTITY, read=replace(_ENTITY.read, mode="cdc"))
+ANY_CUT = settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=8,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.generate],  # to find a smaller example takes minutes
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the application does next to one of its orders; `is_cut`: what was done so far is landed first."""
+
+    key: int
+    what: str
+    """`put` makes the order, or changes it; `delete`."""
+    month: int
+    quantity: int
+    is_cut: bool
+
+
+STEPS = st.lists(
+    st.builds(
+        Step,
+        key=st.integers(0, 4),
+        what=st.sampled_from(["put", "put", "put", "delete"]),
+        month=st.integers(8, 10),
+        quantity=st.integers(1, 3),
+        is_cut=st.booleans(),
+    ),
+    min_size=1,
+    max_size=16,
+)
+
+
+@dataclass
+class Shop:
+    """The application's orders, told by reads until `is_captured`, then by changes."""
+
+    topic: Topic = field(default_factory=lambda: Topic(CAPTURED))
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    is_captured: bool = False
+
+    def do(self, step: Step) -> None:
+        """One change; deleting what is not there is none."""
+        key = f"00000000-0000-4000-8000-{step.key:012d}"
+        there = self.rows.get(key)
+        if step.what == "delete":
+            if there is not None:
+                self.rows.pop(key)
+                self._tell(deleted(key), there, "d")  # type: ignore[arg-type]
+            return
+        made = there["created_at"] if there else f"2025-{step.month:02d}-15T00:00:00Z"
+        row = {
+            "id": key, "user_id": step.key + 1, "product_id": 7, "quantity": step.quantity,
+            "unit_price": "2.00", "discount_amount": "0.00", "total_amount": f"{2 * step.quantity}.00",
+            "currency": "eur", "coupon_code": None, "status": "paid", "created_at": made,
+            "updated_at": "2025-10-20T00:00:00Z",
+        }  # fmt: skip
+        self.rows[key] = row
+        self._tell(updated(row) if there else created(row), row, "r")
+
+    def _tell(self, event: dict[str, Any], row: Mapping[str, Any], op: str) -> None:
+        if self.is_captured:
+            self.topic.send(event)
+            return
+        kinds = {column.name: column.type for column in _ENTITY.columns}
+        names = ("id", "created_at") if op == "d" else tuple(row)
+        with duckdb.connect() as connection:
+            connection.execute("set TimeZone = 'UTC'; set arrow_lossless_conversion = true")
+            fields = ", ".join(f"?::{kinds[name]} as {name}" for name in names)
+            values = [row[name] for name in names]
+            (typed,) = connection.sql(f"select {fields}", params=values).to_arrow_table().to_pylist()
+        self.topic.read(typed, op=op)
+
+    def land(self, services: Services, first: int) -> int:
+        """Land what was not landed yet as the next landings; returns how many there are now."""
+        if self.is_captured:
+            self.topic.land()
+        for number in range(first, len(self.topic.landed)):
+            _land(services, number, self.topic.landed[number])
+        return len(self.topic.landed)
+
+    @property
+    def expected(self) -> list[tuple[Any, ...]]:
+        """(order, month, quantity, currency), as staging and the fact are to have them."""
+        return sorted((key, row["created_at"][:7], row["quantity"], "EUR") for key, row in self.rows.items())
+
+
+def _land(services: Services, number: int, rows: Any) -> None:
+    with services.ledger() as ledger, duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        file = services.lake.write(
+            "raw", RAW, LANDED_ON, "2025-11-03", f"b{number}", rows, measured="_landed_at"
+        )
+        path = str(Path(services.lake.root, file.path))
+        among = changes.VISIBLE if changes.is_of_changes(rows.column_names) else "true"
+        windows = rows_by_window(connection, CAPTURED, [path], among)
+        at = NOW + timedelta(minutes=number)
+        commit = Commit(
+            f"land-{number}", "land", "raw", RAW, add=(file,), windows=windows, row_count=file.rows,
+            landed_at=at,
+        )  # fmt: skip
+        ledger.record(services.lake, commit, version=ledger.positions(RAW).version)
+
+
+@dataclass
+class Warehouses:
+    """Warehouses with all tables and no rows, to be had quickly."""
+
+    server: Server
+    template: str
+    folder: Path
+
+    def place(self) -> Place:
+        return Place(
+            app_dsn="host=127.0.0.1 port=1",
+            warehouse_dsn=self.server.empty(self.template),
+            kafka_bootstrap="127.0.0.1:1",
+            apis_url="http://127.0.0.1:1",
+            lake=str(self.folder / secrets.token_hex(4)),
+            now=NOW.isoformat(),
+            sources=(),
+            models=MODELS,
+        )
+
+    def drop(self, place: Place) -> None:
+        name = conninfo_to_dict(place.warehouse_dsn)["dbname"]
+        with psycopg.connect(self.server.dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f'drop database "{name}" with (force)'.encode())
+
+
+@pytest.fixture(scope="module")
+def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
+    made = Warehouses(postgres18, "bootstrapped", tmp_path_factory.mktemp("by-key"))
+    postgres18.database()
+    place = replace(made.place(), models=())
+    kill_child.play(place)
+    made.template = str(conninfo_to_dict(place.warehouse_dsn)["dbname"])
+    return made
+
+
+@pytest.fixture
+def place(warehouses: Warehouses) -> Iterator[Place]:
+    place = warehouses.place()
+    yield place
+    warehouses.drop(place)
+
+
+def _published(place: Place) -> list[tuple[Any, ...]]:
+    with psycopg.connect(place.warehouse_dsn) as connection:
+        return connection.execute(
+            "select order_id::text, to_char(created_at at time zone 'UTC', 'YYYY-MM'), quantity, currency "
+            "from analytics.fct_orders order by 1"
+        ).fetchall()
+
+
+def _files(services: Services, name: str) -> list[LakeFile]:
+    with services.ledger() as ledger:
+        return [file for state in ledger.states([name]).values() for file in state.files]
+
+
+def _in_lake(services: Services, name: str) -> list[tuple[Any, ...]]:
+    files = _files(services, name)
+    with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        if not files:
+            return []
+        rows = services.lake.read(connection, files)
+        assert len(rows) == sum(file.rows for file in files)
+        return rows.query(
+            "t",
+            "select order_id::varchar, strftime(created_at, '%Y-%m'), quantity, currency from t order by all",
+        ).fetchall()
+
+
+def _rebuilt(services: Services, name: str) -> list[str]:
+    """The partitions of which a rebuild of the whole table gives another content."""
+    table = registry.table(name)
+    with services.ledger() as ledger:
+        ledger.mark([key for key in ledger.states([name], with_files=False) if key[1] != WHOLE], ASKED_FOR)
+        states = planner_states(ledger, [name, *table.upstreams])
+    work = plan(table, registry.tables(), states, catalog.fingerprint(table), NOW)
+    return build(services, work, work.due, "again").partitions
+
+
+def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step]) -> None:
+    place = warehouses.place()
+    services = kill_child.services(place)
+    shop, landed = Shop(), 0
+    with services.lake:
+        for is_captured, steps in ((False, read), (True, told)):
+            shop.is_captured = is_captured
+            for step in steps:
+                if step.is_cut:
+                    landed = shop.land(services, landed)
+                    kill_child.build_all(services, place, f"run-{landed}")
+                shop.do(step)
+            landed = shop.land(services, landed)
+            kill_child.build_all(services, place, f"run-{landed}")
+            assert _in_lake(services, STAGED) == shop.expected
+            assert _in_lake(services, FACTS) == shop.expected
+            assert _published(place) == shop.expected
+        for name in (STAGED, FACTS):
+            assert _rebuilt(services, name) == []
+            in_manifest = fold(services.lake.manifest(registry.table(name).layer, name))
+            assert sorted(map(str, in_manifest)) == sorted(map(str, _files(services, name)))
+    warehouses.drop(place)
+
+
+@ANY_CUT
+@given(read=STEPS, told=STEPS)
+def test_any_cut_of_any_changes_gives_the_table_of_one_rebuild(
+    warehouses: Warehouses, read: list[Step], told: list[Step]
+) -> None:
+    _any_cut(warehouses, read, told)
+
+
+@pytest.mark.full
+@settings(ANY_CUT, max_examples=80)
+@given(read=STEPS, told=STEPS)
+def test_many_cuts_of_any_changes_give_the_table_of_one_rebuild(
+    warehouses: Warehouses, read: list[Step], told: list[Step]
+) -> None:
+    _any_cut(warehouses, read, told)
