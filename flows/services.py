@@ -25,7 +25,7 @@ class Services:
     @cached_property
     def lake(self) -> Lake:
         """The lake; its writing session lasts as long as this process."""
-        return Lake(self.settings.lake_root)
+        return Lake(self.settings.lake_root, self.settings.memory_limit)
 
     @cached_property
     def warehouse(self) -> Warehouse:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 
 import sqlglot
@@ -152,6 +153,7 @@ def query_of(rule: Rule) -> str:
     return str(rule.arguments["query"]).strip().rstrip(";").rstrip()
 
 
+@lru_cache(maxsize=1024)
 def tables_in(query: str) -> tuple[str, ...]:
     """The tables a query reads by bare name, in the order of their names."""
     tree = sqlglot.parse_one(query, read="postgres")

@@ -152,7 +152,7 @@ class _Job(Outcome):
 
     def _follow_news(self, item: Due, news: Mapping[str, News]) -> None:
         standing = by_key.reached(self.reader, self.table, news)
-        with self._connection() as connection:
+        with self._connection(is_small=True) as connection:
             followed = by_key.follow(self.table, connection, self.lake, self.reader, news, standing)
             left, _ = superseded.without(standing, followed.gone)
             touched = {*content.partitions(connection), *content.partitions(connection, REMOVED), *left}

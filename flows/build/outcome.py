@@ -201,8 +201,13 @@ class Outcome:
         return build_commit(self.work, state, based_on, self.run_id, files)
 
     @contextmanager
-    def _connection(self) -> Iterator[DuckDBPyConnection]:
+    def _connection(self, *, is_small: bool = False) -> Iterator[DuckDBPyConnection]:
         """DuckDB for one computation: bounded memory, spilling below the lake's root."""
+        # What Polars gives is a view, which would stay with an engine that others use too.
+        if is_small and registry.default().model(self.table.name).sql is not None:
+            with self.lake.duckdb() as session:
+                yield session
+            return
         connection = engine.connect(memory_limit=self.services.settings.memory_limit)
         spill = self.lake.root / ".spill"
         connection.execute(f"set temp_directory = {engine.text_literal(str(spill))}")

@@ -134,10 +134,12 @@ def continuation(
 
     Nothing else is read: the cost follows what is new. A key that is both lost and added has changed.
     """
-    new = content(connection, lake, table, added)
+    rows = content(connection, lake, table, added)
     key = ", ".join(map(_quoted, table.key))
     suffix = secrets.token_hex(4)
     upserts, gone = f"added_{suffix}", f"lost_{suffix}"
+    connection.execute(f"CREATE TEMP TABLE {upserts} AS {rows.sql_query()}")
+    new = connection.sql(f"FROM {upserts}")
     if not (lost.num_rows if isinstance(lost, pa.Table) else lost):
         nothing = new.filter("false")
         return Difference(new, nothing, nothing.project(key), count(new), 0, 0)
@@ -149,7 +151,6 @@ def continuation(
         connection.unregister(f"keys_{suffix}")
     else:
         connection.execute(f"CREATE TEMP TABLE {gone} AS SELECT {casts} FROM {lake.scan_at(lost)}")
-    new.create_view(upserts)
     changed = connection.sql(f"SELECT * FROM {upserts} SEMI JOIN {gone} USING ({key})")
     rest = connection.sql(f"SELECT * FROM {upserts} ANTI JOIN {gone} USING ({key})")
     left = connection.sql(f"SELECT * FROM {gone} ANTI JOIN {upserts} USING ({key})")

@@ -7,10 +7,12 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Self, TypeAlias
 
 import duckdb
@@ -32,6 +34,8 @@ SPILL = ".spill"
 """Folder of what a computation puts on disk for lack of memory; worthless once its process is gone."""
 _TEMPORARY = ".tmp"
 _MAX_COMPONENT_BYTES = 200
+_SMALL_BYTES = 4 << 20
+"""Less than this is hashed sooner than threads for it are started."""
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 
 Source: TypeAlias = DuckDBPyRelation | pa.RecordBatchReader | pa.Table
@@ -50,10 +54,15 @@ class Lake:
     session.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, memory_limit: str | None = None) -> None:
+        """`memory_limit` ('2GB') is of what is computed in `duckdb`; more spills below the root."""
         self.root = Path(root).absolute()
         self._session: sessions.WritingSession | None = None
+        self._memory_limit = memory_limit
         self._connection: DuckDBPyConnection | None = None
+        self._opening = Lock()
+        self._seen: dict[str, tuple[str, tuple[int, ...]]] = {}
+        """Absolute path → the SHA-256 it was found to have, and what the disk said of the file then."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +129,7 @@ class Lake:
             (first.layer, first.table, first.partition)
         }:
             raise LakeError(f"Only files of one partition of {first.table} can be compacted into one.")
-        with self._duckdb().cursor() as cursor:
+        with self.duckdb() as cursor:
             source = self.read(cursor, files)
             return self.write(
                 first.layer,
@@ -154,6 +163,8 @@ class Lake:
         `hive_partitioning=false`. Raises DamagedFile (nothing may be loaded) for the first bad one.
         """
         wanted = list(files)
+        if sum(file.bytes for file in wanted if str(self.root / file.path) not in self._seen) < _SMALL_BYTES:
+            return [str(self._verified(file)) for file in wanted]
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
             return [str(path) for path in pool.map(self._verified, wanted)]
 
@@ -201,6 +212,17 @@ class Lake:
             self._make_folder(self.root / sessions.FOLDER)
             self._session = sessions.WritingSession(self.root)
 
+    @contextmanager
+    def duckdb(self) -> Iterator[DuckDBPyConnection]:
+        """A DuckDB session in UTC for a small computation, with temporary tables of its own.
+
+        All of a lake share one engine: to start one takes longer than what is computed over a few thousand
+        rows. Give nothing a name that is not temporary (`relation.create_view` does), or it stays.
+        """
+        with self._duckdb().cursor() as cursor:
+            cursor.execute("SET TimeZone = 'UTC'")
+            yield cursor
+
     def close(self) -> None:
         """End the writing session and free what was opened."""
         if self._session is not None:
@@ -247,12 +269,18 @@ class Lake:
     # ------------------------------------------------------------------------------------------------- inside
 
     def _duckdb(self) -> DuckDBPyConnection:
-        if self._connection is None:
-            self._connection = duckdb.connect(
-                config={"autoinstall_known_extensions": False, "arrow_lossless_conversion": True}
-            )
-            self._connection.execute("SET TimeZone = 'UTC'")
-        return self._connection
+        with self._opening:
+            if self._connection is None:
+                self._connection = duckdb.connect(
+                    config={
+                        "autoinstall_known_extensions": False,
+                        "autoload_known_extensions": False,
+                        "arrow_lossless_conversion": True,
+                        "temp_directory": str(self.root / SPILL),
+                        **({"memory_limit": self._memory_limit} if self._memory_limit else {}),
+                    }
+                )
+            return self._connection
 
     def _copy(self, source: Source, path: Path) -> None:
         if isinstance(source, DuckDBPyRelation):
@@ -260,7 +288,7 @@ class Lake:
             return
         # A cursor of its own: threads write at the same time, and a connection does one thing at once. The
         # lowest level takes half the time of the usual one, and landed JSON gets no larger by it.
-        with self._duckdb().cursor() as cursor:
+        with self.duckdb() as cursor:
             cursor.register("landed", source)
             options = "format parquet, compression zstd, compression_level 1"
             cursor.execute(f"copy landed to {scan.quoted(str(path))} ({options})")
@@ -292,7 +320,12 @@ class Lake:
         path = self._inside(file)
         try:
             with path.open("rb") as handle:
-                size = os.fstat(handle.fileno()).st_size
+                about = os.fstat(handle.fileno())
+                size = about.st_size
+                # Whoever writes into a file changes its times: this one was hashed, and is as it was.
+                known = (about.st_ino, size, about.st_mtime_ns, about.st_ctime_ns)
+                if self._seen.get(str(path)) == (file.sha256, known):
+                    return path
                 digest = hashlib.file_digest(handle, "sha256").hexdigest() if size == file.bytes else ""
         except OSError as error:
             raise DamagedFile(_damage(path, error.strerror or "it can't be read")) from error
@@ -300,6 +333,7 @@ class Lake:
             raise DamagedFile(_damage(path, f"it has {size:,} bytes and {file.bytes:,} were written"))
         if digest != file.sha256:
             raise DamagedFile(_damage(path, "its SHA-256 is not the one that was written"))
+        self._seen[str(path)] = (digest, known)
         return path
 
     def _inside(self, file: LakeFile) -> Path:

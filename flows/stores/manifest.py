@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -62,9 +62,8 @@ class LakeFile:
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON values; `gone` only where something is."""
-        value = asdict(self)
-        gone = value.pop("gone")
-        return {**value, "gone": list(gone)} if gone else value
+        value = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "gone"}
+        return {**value, "gone": list(self.gone)} if self.gone else value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:

@@ -87,7 +87,9 @@ def publish(
     """
     began = time.monotonic()
     publication = Publication(table.name)
-    with duckdb_session() as session, _ledger(warehouse, joint) as ledger:
+    is_small = all(item.lost is not None for item in built)
+    engine = lake.duckdb() if is_small else duckdb_session()
+    with engine as session, _ledger(warehouse, joint) as ledger:
         steps = _steps(table, built, ledger, run_id, publication)
         if not steps:
             return publication
