@@ -16,12 +16,13 @@ from duckdb import DuckDBPyConnection
 
 from flows.build import content
 from flows.build.content import FRESH, KEY, REMOVED, Unreadable
-from flows.build.inputs import News, Reader
+from flows.build.inputs import Inputs, News, Reader
 from flows.build.superseded import Places
 from flows.planner import keys_between
 from flows.stores import scan
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
+from transforms import changes
 from transforms.contract import Layer, Table
 from transforms.engine import quoted
 
@@ -67,7 +68,7 @@ def follow(
     which these keys can be.
     """
     _touch(table, connection, lake, news)
-    sources = {name: _source(table, lake, reader, name, news) for name in table.upstreams}
+    sources = {name: _source(table, connection, lake, reader, name, news) for name in table.upstreams}
     unreadable = content.compute(table, connection, sources)
     gone = _meet(table, connection, lake, standing)
     keys = ", ".join(map(quoted, table.key))
@@ -103,7 +104,39 @@ def _touch(table: Table, connection: DuckDBPyConnection, lake: Lake, news: Mappi
     connection.execute(f"create temp table {_TOUCHED} as {' union '.join(parts)}")
 
 
-def _source(table: Table, lake: Lake, reader: Reader, name: str, news: Mapping[str, News]) -> str | None:
+def sources(
+    table: Table, connection: DuckDBPyConnection, lake: Lake, reader: Reader, inputs: Inputs
+) -> dict[str, str | None]:
+    """What stands after FROM for each upstream, where everything is read."""
+    found = content.sources(lake, inputs)
+    for name in table.by_key.keys() & set(table.changed):
+        if inputs.files[name] and reader.is_raw(name):
+            found[name] = newest(connection, lake, inputs.files[name], table.by_key[name])
+    return found
+
+
+def newest(connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile], key: Sequence[str]) -> str:
+    """A query for the last row of each key in raw files: where the news alone are read, the ones before say
+    nothing, and to take a change record apart is what it costs.
+    """
+    source = lake.scan(files)
+    is_seen = changes.VISIBLE if changes.is_of_changes(connection.sql(f"from {source}").columns) else "true"
+    keys = ", ".join(map(quoted, key))
+    return (
+        f"select * from {source} where (_landed_at, _seq) in (select (last.at, last.seq) from ("
+        f"select max({{'at': _landed_at, 'seq': _seq}}) as last from {source} "
+        f"where {is_seen} group by {keys}))"
+    )
+
+
+def _source(
+    table: Table,
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    reader: Reader,
+    name: str,
+    news: Mapping[str, News],
+) -> str | None:
     """A query for what the model reads of an upstream: of the touched keys what is new, or all there is."""
     if name not in table.by_key:
         files = reader.everything(name)
@@ -112,7 +145,9 @@ def _source(table: Table, lake: Lake, reader: Reader, name: str, news: Mapping[s
         came = news[name].files
         if not came:
             return None
-        if len(came) == 1 or reader.is_raw(name):
+        if reader.is_raw(name):
+            return newest(connection, lake, came, table.by_key[name])
+        if len(came) == 1:
             return f"from {lake.scan(came)}"
         return _latest(lake, came, table.by_key[name])
     files = reader.everything(name)

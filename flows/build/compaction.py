@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from flows.failpoints import failpoint
 from flows.stores.lake import Lake, partition_folder
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
@@ -54,7 +53,6 @@ def compact(table: Table, lake: Lake, ledger: Ledger, partitions: Iterable[str],
         folder = partition_folder(table) if partition else None
         measured = table.partition.by if table.partition else None
         file = lake.compact(files, folder, f"compact-{name}", measured=measured)
-        failpoint("compact.written")
         commit = Commit(
             token=f"compact-{table.name}-{partition}-{name}",
             kind="compact",
@@ -67,4 +65,3 @@ def compact(table: Table, lake: Lake, ledger: Ledger, partitions: Iterable[str],
             row_count=file.rows,
         )
         ledger.record(lake, commit, version=state.version)
-        failpoint("compact.committed")

@@ -55,8 +55,8 @@ def compute(
     """
     computed = engine.compute(table, connection, sources)
     key = partition_expression(table.partition) if table.partition else "''"
-    rows = computed.rows.project(f"*, {key} as {KEY}")
-    connection.execute(f"create temp table {FRESH} as {rows.sql_query()}")
+    placed = computed.rows.project(f"*, {key} as {KEY}")
+    connection.execute(f"create temp table {FRESH} as {placed.sql_query()}")
     if table.partition is not None:
         lost = _count(connection, f"select count(*) from {FRESH} where {KEY} is null")
         if lost:

@@ -199,7 +199,8 @@ class _Job(Outcome):
         based_on = {item.partition: dict(item.based_on) for item in due}
         standing = self.reader.overview(self.table.name)
         with self._connection() as connection:
-            unreadable = content.compute(self.table, connection, content.sources(self.lake, inputs))
+            sources = by_key.sources(self.table, connection, self.lake, self.reader, inputs)
+            unreadable = content.compute(self.table, connection, sources)
             if inputs.continued and WHOLE in standing:
                 whole = self.reader.in_force(self.table.name, [WHOLE])
                 content.keep_rows_not_given_again(self.table, connection, self.lake, whole)

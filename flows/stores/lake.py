@@ -19,11 +19,11 @@ import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
 from flows.stores.files import measure, sync_and_hash, take_name
 from flows.stores.manifest import Commit, LakeFile
+from flows.stores.verified import DamagedFile, LakeError, Verified, damage
 from transforms.contract import Layer, Table, check_name
 
 __all__ = ["Commit", "DamagedFile", "Lake", "LakeError", "LakeFile", "encode_value", "partition_folder"]
@@ -41,14 +41,6 @@ _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 Source: TypeAlias = DuckDBPyRelation | pa.RecordBatchReader | pa.Table
 
 
-class LakeError(FlowsError):
-    """The lake can't be written or read; the message says where and what to do."""
-
-
-class DamagedFile(LakeError):
-    """A file is not the one the manifest names: nothing of it may be read."""
-
-
 class Lake:
     """A lake under one root folder. Safe for many processes at once; a `with` block ends its writing
     session.
@@ -61,8 +53,7 @@ class Lake:
         self._memory_limit = memory_limit
         self._connection: DuckDBPyConnection | None = None
         self._opening = Lock()
-        self._seen: dict[str, tuple[str, tuple[int, ...]]] = {}
-        """Absolute path → the SHA-256 it was found to have, and what the disk said of the file then."""
+        self._files = Verified()
 
     def __enter__(self) -> Self:
         return self
@@ -163,10 +154,10 @@ class Lake:
         `hive_partitioning=false`. Raises DamagedFile (nothing may be loaded) for the first bad one.
         """
         wanted = list(files)
-        if sum(file.bytes for file in wanted if str(self.root / file.path) not in self._seen) < _SMALL_BYTES:
-            return [str(self._verified(file)) for file in wanted]
+        if sum(file.bytes for file in wanted if not self._files.knows(self.root / file.path)) < _SMALL_BYTES:
+            return [str(self._files.verify(self._inside(file), file)) for file in wanted]
         with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            return [str(path) for path in pool.map(self._verified, wanted)]
+            return [str(path) for path in pool.map(self._files.verify, map(self._inside, wanted), wanted)]
 
     def scan(self, files: Iterable[LakeFile]) -> str:
         """What stands after FROM in DuckDB for the rows that count of verified files.
@@ -316,33 +307,13 @@ class Lake:
                 current.mkdir(exist_ok=True)
                 manifest.fsync_folder(parent)
 
-    def _verified(self, file: LakeFile) -> Path:
-        path = self._inside(file)
-        try:
-            with path.open("rb") as handle:
-                about = os.fstat(handle.fileno())
-                size = about.st_size
-                # Whoever writes into a file changes its times: this one was hashed, and is as it was.
-                known = (about.st_ino, size, about.st_mtime_ns, about.st_ctime_ns)
-                if self._seen.get(str(path)) == (file.sha256, known):
-                    return path
-                digest = hashlib.file_digest(handle, "sha256").hexdigest() if size == file.bytes else ""
-        except OSError as error:
-            raise DamagedFile(_damage(path, error.strerror or "it can't be read")) from error
-        if size != file.bytes:
-            raise DamagedFile(_damage(path, f"it has {size:,} bytes and {file.bytes:,} were written"))
-        if digest != file.sha256:
-            raise DamagedFile(_damage(path, "its SHA-256 is not the one that was written"))
-        self._seen[str(path)] = (digest, known)
-        return path
-
     def _inside(self, file: LakeFile) -> Path:
         relative = PurePosixPath(file.path)
         path = self.root.joinpath(*relative.parts)
         if relative.is_absolute() or ".." in relative.parts or "\0" in file.path:
-            raise DamagedFile(_damage(path, "its name leads out of the lake"))
+            raise DamagedFile(damage(path, "its name leads out of the lake"))
         if path.resolve() != self.root.resolve().joinpath(*relative.parts):
-            raise DamagedFile(_damage(path, "there is a symbolic link in its path"))
+            raise DamagedFile(damage(path, "there is a symbolic link in its path"))
         return path
 
 
@@ -372,10 +343,3 @@ def _why_not_written(folder: Path, error: Exception) -> str:
         return f"The disk of the lake is full ({folder}). Nothing was committed; free space and run again."
     reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
     return f"The lake can't be written in {folder}: {reason}. Nothing was committed; fix that and run again."
-
-
-def _damage(path: Path, reason: str) -> str:
-    return (
-        f"{path} is not the file that was committed: {reason}. Nothing of it was loaded. "
-        "Restore it from a backup, or rebuild its table from raw with `python -m flows rebuild`."
-    )

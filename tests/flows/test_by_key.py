@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import duckdb
 import psycopg
@@ -16,6 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
+from flows.build import by_key, compaction
+from flows.build.inputs import News, Reader
 from flows.build.job import build
 from flows.build.states import planner_states
 from flows.landed import LANDED_ON, rows_by_window
@@ -27,7 +30,9 @@ from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
 from tests.house import Server
 from transforms import catalog, changes, registry
+from transforms.contract import Layer
 from transforms.entities import Postgres
+from transforms.lineage import lineage
 
 RAW, STAGED, FACTS = "raw_app__orders", "stg_app__orders", "fct_orders"
 MODELS = (STAGED, "dim_date", "dim_users", "dim_products", FACTS)
@@ -38,7 +43,7 @@ CAPTURED = replace(_ENTITY, read=replace(_ENTITY.read, mode="cdc"))
 ANY_CUT = settings(
     deadline=None,
     derandomize=True,
-    max_examples=8,
+    max_examples=2,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.generate],  # to find a smaller example takes minutes
 )
@@ -66,7 +71,7 @@ STEPS = st.lists(
         is_cut=st.booleans(),
     ),
     min_size=1,
-    max_size=16,
+    max_size=6,
 )
 
 
@@ -225,7 +230,7 @@ def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step])
     place = warehouses.place()
     services = kill_child.services(place)
     shop, landed = Shop(), 0
-    with services.lake:
+    with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
         for is_captured, steps in ((False, read), (True, told)):
             shop.is_captured = is_captured
             for step in steps:
@@ -260,3 +265,60 @@ def test_many_cuts_of_any_changes_give_the_table_of_one_rebuild(
     warehouses: Warehouses, read: list[Step], told: list[Step]
 ) -> None:
     _any_cut(warehouses, read, told)
+
+
+SOME = [
+    Step(key, what, month, quantity, is_cut=False)
+    for key, what, month, quantity in [
+        (0, "put", 8, 1), (1, "put", 9, 1), (2, "put", 9, 1), (0, "put", 8, 2), (1, "delete", 9, 1),
+    ]
+]  # fmt: skip
+MORE = [
+    Step(key, what, month, quantity, is_cut=number == 2)
+    for number, (key, what, month, quantity) in enumerate(
+        [(0, "put", 8, 3), (2, "delete", 9, 1), (2, "put", 10, 1), (1, "put", 9, 3), (3, "put", 10, 2)]
+    )
+]
+
+
+def test_where_nothing_tells_what_changed_everything_is_built_anew(
+    warehouses: Warehouses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_key, "news_of", lambda *_: None)
+    _any_cut(warehouses, SOME, MORE)
+
+
+def test_what_was_built_anew_upstream_is_built_anew_downstream(
+    warehouses: Warehouses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    news = Reader.news
+
+    def only_windows(reader: Reader, name: str, since: str) -> News | None:
+        found = news(reader, name, since)
+        return found and News((), found.windows, found.windows)
+
+    monkeypatch.setattr(Reader, "news", only_windows)
+    _any_cut(warehouses, SOME, MORE)
+
+
+def test_a_file_is_written_anew_only_with_others_of_its_size_or_when_much_of_it_has_gone() -> None:
+    def file(rows: int, gone: int = 0) -> LakeFile:
+        whole = LakeFile(STAGED, "staging", "2025-10", f"{rows}-{gone}.parquet", rows + gone, 1, "")
+        return whole.without(range(gone))
+
+    large, small = file(1_000_000), [file(100 + number) for number in range(compaction.MAX_FILES)]
+    assert compaction.to_be_joined([large, *small[:-2]]) == []
+    assert compaction.to_be_joined([large, *small]) == small
+    worn = file(1_000_000, 200_000)
+    assert compaction.to_be_joined([worn, *small[:2]]) == [worn]
+
+
+@pytest.mark.parametrize("name", [table.name for table in registry.build_order() if table.by_key])
+def test_the_key_that_a_table_follows_is_passed_on_as_it_is(name: str) -> None:
+    table = registry.table(name)
+    known = lineage(name)
+    for upstream, columns in table.by_key.items():
+        if registry.table(upstream).layer is Layer.RAW:
+            assert columns == registry.entity(upstream).key
+        for own, theirs in zip(table.key, columns, strict=False):
+            assert [(origin.table, origin.column) for origin in known[own].origins] == [(upstream, theirs)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.planner import WHOLE, PartitionState, batches, plan
+from flows.planner import ASKED_FOR, WHOLE, PartitionState, batches, plan
 from flows.propagation import propagate
 from transforms.contract import Column, Layer, Partition, Table, Write
 
@@ -114,6 +115,38 @@ def test_an_append_continues_behind_what_it_consumed() -> None:
     states[STAGING.name]["2025-10-06"] = PartitionState("next", 9, "v1", rows=11)
     (due,) = plan(FACT, CATALOG, states, "v1").due
     assert (due.mode, due.based_on) == ("append", {STAGING.name: "next"})
+
+
+def test_a_table_that_follows_keys_is_due_as_a_whole_and_a_changed_model_window_by_window() -> None:
+    raw = _table("raw_app__orders", Layer.RAW, partition=MONTH)
+    staged = replace(
+        _table("stg_app__orders", Layer.STAGING, raw.name, partition=MONTH, write=Write.MERGE),
+        changed=(raw.name,),
+        by_key={raw.name: ("id",)},
+    )
+    catalog = {raw.name: raw, staged.name: staged}
+    months = ["2025-09", "2025-10"]
+    states = {raw.name: {month: PartitionState("landing-1", 1, rows=10) for month in months}}
+    first = plan(staged, catalog, states, "v1")
+    assert [(item.partition, item.mode) for item in first.due] == [
+        (WHOLE, "replace"),
+        ("2025-09", "replace"),
+        ("2025-10", "replace"),
+    ]
+
+    states[staged.name] = {month: PartitionState(month, 2, "v1", {}, 10) for month in months}
+    states[staged.name][WHOLE] = PartitionState("consumed", 3, "v1", {raw.name: "landing-1"})
+    assert plan(staged, catalog, states, "v1").due == ()
+
+    states[raw.name]["2025-09"] = PartitionState("landing-2", 4, rows=11)
+    due = plan(staged, catalog, states, "v1").due
+    assert [(item.partition, item.mode, item.based_on) for item in due] == [
+        (WHOLE, "append", {raw.name: "landing-2"})
+    ]
+    assert plan(staged, catalog, states, "v2").partitions == [WHOLE, *months]
+
+    states[staged.name]["2025-10"] = PartitionState("2025-10", 2, ASKED_FOR, {}, 10)
+    assert plan(staged, catalog, states, "v1").partitions == [WHOLE, "2025-10"]
 
 
 def test_the_lookback_of_a_table_widens_what_it_reads() -> None:
