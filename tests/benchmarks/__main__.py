@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tests.benchmarks import (
     backfill,
+    changes,
     command_line,
     daily,
     following,
@@ -39,6 +40,8 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "stream-steady": stream.run_steadily,
     "cdc-live": following.run,
     "backfill": backfill.run,
+    "cdc-merge": changes.run_few,
+    "cdc-changes": changes.run_many,
 }
 RESULTS = Path(__file__).with_name("results.json")
 

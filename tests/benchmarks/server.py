@@ -34,8 +34,10 @@ class Server:
     dsn: str
 
     @contextmanager
-    def services(self, kafka_bootstrap: str = _NOBODY) -> Iterator[Services]:
-        """A fresh database with every table of the models, and an empty lake; both are removed at the end."""
+    def services(self, kafka_bootstrap: str = _NOBODY, **given: str) -> Iterator[Services]:
+        """A fresh database with every table of the models, and an empty lake; both are removed at the end.
+        `given`: further settings.
+        """
         name = f"bench_{secrets.token_hex(4)}"
         dsn = psycopg.conninfo.make_conninfo(self.dsn, dbname=name)
         lake = CACHE / name
@@ -50,6 +52,7 @@ class Server:
             sendgrid_url=f"http://{_NOBODY}",
             sendgrid_key="-",
             lake=lake,
+            **given,
         )
         services = Services(settings)
         try:

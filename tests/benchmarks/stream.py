@@ -51,7 +51,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
     """user_events alone, 2.5 % of them sent twice. What is taken in is counted in PostgreSQL and in the lake:
     each event once. quixstreams reads the beginning of the same topic afterwards, alone on the machine too.
     """
-    bootstrap = _broker()
+    bootstrap = broker()
     number = WAITING
     python = interpreter("quix", QUIX, (f"quixstreams=={QUIX}.*",))
     with server.services(kafka_bootstrap=bootstrap) as services, _topic(bootstrap) as entity:
@@ -118,7 +118,7 @@ def run_steadily(server: Server, full: bool) -> Iterator[Result]:
 
 def at_rate(server: Server, pairs: Iterable[tuple[bytes, bytes]], number: int) -> Done[stream.Tally]:
     """A stream that lives while these `number` messages are sent, RATE a second."""
-    bootstrap = _broker()
+    bootstrap = broker()
     stop = get_context("spawn").Event()
     with (
         server.services(kafka_bootstrap=bootstrap) as services,
@@ -137,7 +137,8 @@ def at_rate(server: Server, pairs: Iterable[tuple[bytes, bytes]], number: int) -
     return done
 
 
-def _broker() -> str:
+def broker() -> str:
+    """The address of a broker beside the warehouse server."""
     state = sandbox.start(CACHE / "sandbox", parts=frozenset({Part.KAFKA}))
     assert state.kafka_bootstrap is not None
     return state.kafka_bootstrap
