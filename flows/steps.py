@@ -40,6 +40,12 @@ def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | Non
     return landing.land(services, entity, run_id)
 
 
+@task(task_run_name="land changes", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
+def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> Landed:
+    """Land what transactions of the application changed in these tables."""
+    return change_landing.land_changes(services, entities, run_id)
+
+
 @task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
 def build_partitions(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
     """Build a window batch of one table and publish it; who submits it gives the run its name."""
