@@ -10,11 +10,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import landing
+from flows import change_landing, landing
 from flows.build import guard
 from flows.build.guard import CheckFailed
 from flows.build.job import build
 from flows.build.outcome import Built
+from flows.change_landing import Landed
 from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services
