@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
+from flows.errors import FlowsError
 from flows.extract import SourceError, debezium, kafka
 from flows.extract.debezium_caught_up import caught_up, end_of_log
 from flows.extract.debezium_guard import REMEMBERED
@@ -40,7 +41,7 @@ def wait(
         new = _not_landed(services, captured)
         if not new or _is_over(services, new, progress, seconds):
             return {}
-    except SourceError:
+    except FlowsError:
         return {}
     reason = (
         "{} is halted: the connector is still reading the application's tables for the first time; run again "

@@ -27,9 +27,14 @@ def settle(outcome: Future[None], job: Callable[[], None]) -> None:
     outcome.set_result(None)
 
 
-def go_on(then: Callable[[State], None], awaited: Sequence[Future[None]], context: Context) -> None:
+Then = Callable[[State, bool], None]
+"""Called with the state, and whether the sandbox is held meanwhile (`state.exclusive`)."""
+
+
+def go_on(then: Then, awaited: Sequence[Future[None]], context: Context) -> None:
+    """Call `then` once what is awaited is there."""
     if all(outcome.exception() is None for outcome in awaited):  # what failed tells it itself
-        then(context.state())
+        then(context.state(), True)
 
 
 def _spawn(part: Part, context: Context, before: Running | None) -> Running:

@@ -58,11 +58,11 @@ def start_with_world(
     sandbox's: as soon as these are there, the others may come up meanwhile.
     """
 
-    def ensure(state: sandbox.State) -> None:
+    def ensure(state: sandbox.State, is_held: bool) -> None:
         if state.app_dsn and state.kafka_bootstrap and state.stripe_url:
             from flows.sandbox import world
 
-            world.ensure(state, **sizes, progress=show, has_tables=has_tables, is_held=True)
+            world.ensure(state, **sizes, progress=show, has_tables=has_tables, is_held=is_held)
 
     return sandbox.start(folder, parts, progress=show, exactly_once=exactly_once, then=ensure)
 

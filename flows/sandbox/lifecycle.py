@@ -13,7 +13,7 @@ from pathlib import Path
 from flows.errors import FlowsError
 from flows.sandbox import kafka, postgres, prefect_server, processes
 from flows.sandbox import state as states
-from flows.sandbox.bring_up import bring_up, bring_up_connect, bring_up_prefect, go_on, settle
+from flows.sandbox.bring_up import Then, bring_up, bring_up_connect, bring_up_prefect, go_on, settle
 from flows.sandbox.parts import Context, Progress, controls
 from flows.sandbox.state import ALL, Part, Running, State
 
@@ -72,7 +72,7 @@ def start(
     cache: Path = CACHE,
     root: Path = ROOT,
     exactly_once: bool = False,
-    then: Callable[[State], None] | None = None,
+    then: Then | None = None,
 ) -> State:
     """Start what of `parts` does not run; what lives stays, what died comes back with its port and data.
 
@@ -87,7 +87,7 @@ def start(
     parts = _with_what_they_need(parts)
     if (running := _running_already(folder, parts)) is not None:
         if then is not None:
-            then(running)
+            then(running, False)
         return running
     with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
         state = _known_or_new(folder)

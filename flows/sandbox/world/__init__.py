@@ -45,9 +45,7 @@ def ensure(
     the application's tables are there; `is_held`: the caller holds the sandbox (`exclusive`). Raises
     FlowsError when database, broker or APIs were never started.
     """
-    if exists(state.folder):
-        world = World.load(state.folder)
-        assert world is not None
+    if (world := _whole(state)) is not None:
         if state.clock_offset_seconds == 0:  # the clock was not reached when the world was made
             _set_clock(state, world.end, None)
         if has_tables is not None:
@@ -56,6 +54,8 @@ def ensure(
     dsn, bootstrap, apis = _addresses(state)
     waiting = partial(progress, "world", "waiting for another start or stop")
     with nullcontext() if is_held else exclusive(state.folder, waiting):
+        if (world := _whole(state)) is not None:
+            return world  # made by whom we waited for
         world = lives.create(
             state.folder,
             dsn,
@@ -71,6 +71,10 @@ def ensure(
         _set_clock(state, world.end, None)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
+
+
+def _whole(state: State) -> World | None:
+    return World.load(state.folder) if exists(state.folder) else None
 
 
 def advance(
