@@ -5,6 +5,7 @@ Half a table would be published as if the other half had never been.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 
@@ -27,19 +28,23 @@ class StillRead(SourceError):
 
 
 def wait(
-    services: Services, entities: Iterable[SourceEntity], progress: Progress, seconds: float = SECONDS
+    services: Services,
+    entities: Iterable[SourceEntity],
+    progress: Progress,
+    seconds: float = SECONDS,
+    stop: threading.Event | None = None,
 ) -> dict[str, str]:
     """Wait until the connector has read every table that was not landed since it was registered.
 
     Returns raw table → why it must not be landed in this run, for those that are not read by then. Where the
-    connector, the source or the broker is away or has stopped, landing says so.
+    connector, the source or the broker is away or has stopped, landing says so. `stop` ends the waiting.
     """
     captured = debezium.entities(entities)
     if not captured:
         return {}
     try:
         new = _not_landed(services, captured)
-        if not new or _is_over(services, new, progress, seconds):
+        if not new or _is_over(services, new, progress, seconds, stop or threading.Event()):
             return {}
     except FlowsError:
         return {}
@@ -67,12 +72,18 @@ def _not_landed(services: Services, captured: Sequence[SourceEntity]) -> list[So
     ]
 
 
-def _is_over(services: Services, new: Sequence[SourceEntity], progress: Progress, seconds: float) -> bool:
+def _is_over(
+    services: Services,
+    new: Sequence[SourceEntity],
+    progress: Progress,
+    seconds: float,
+    stop: threading.Event,
+) -> bool:
     settings = services.settings
     end, deadline = end_of_log(settings), time.monotonic() + seconds
     name = debezium.names(settings).connector
     while not caught_up(settings, end, min(_TOLD_SECONDS, max(0.0, deadline - time.monotonic()))):
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or stop.is_set():
             return False
         with connect(settings) as client:
             state = client.state(name)
