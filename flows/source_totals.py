@@ -31,7 +31,7 @@ from transforms import engine
 from transforms.engine import quoted
 from transforms.entities import Postgres, SourceEntity
 
-SECONDS = 5.0
+SECONDS = 15.0
 """How long the connector is waited for. One that is further behind leaves the totals unknown until the next
 run: a guess would blame the warehouse for what has not come yet."""
 
