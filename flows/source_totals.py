@@ -74,7 +74,8 @@ def land_changes(services: Services, entities: Iterable[SourceEntity], run_id: s
     wanted = [entity for entity in entities if entity.table not in services.halted]
     landed = change_landing.land_changes(services, wanted, run_id)
     compared = [entity for entity in wanted if _is_to_be_compared(services, entity, landed)]
-    asked = {entity: _ask(services, entity) for entity in compared}
+    answers = {entity: _ask(services, entity) for entity in compared}
+    asked = {entity: answer for entity, answer in answers.items() if answer is not None}
     if asked and caught_up(services.settings, max(one.lsn for one in asked.values()), SECONDS):
         again = change_landing.land_changes(services, wanted, run_id)
         for table, outcome in again.outcomes.items():
@@ -117,8 +118,12 @@ def _are_known(services: Services, entity: SourceEntity) -> bool:
         return bool(known)
 
 
-def _ask(services: Services, entity: SourceEntity) -> Asked:
+def _ask(services: Services, entity: SourceEntity) -> Asked | None:
+    """None where the source calls otherwise what would be counted and summed: its contract tells of that."""
     assert isinstance(entity.read, Postgres)
+    assert entity.control is not None
+    control = entity.control
+    wanted = {control.by, control.amount, *entity.key, *([control.group] if control.group else [])}
     table = sql.Identifier(entity.read.schema, entity.read.table)
     name = f"{entity.source}.{entity.name}"
     with Snapshot(services.settings.require("app_dsn"), name, table) as snapshot:
@@ -128,6 +133,8 @@ def _ask(services: Services, entity: SourceEntity) -> Asked:
         _, first_unknown, running = str(shown).split(":")
         declared = {column.name for column in entity.columns}
         columns = [column for column in snapshot.columns() if column.name in declared]
+        if not wanted <= {column.name for column in columns}:
+            return None
         totals = control_totals(snapshot, entity, table, problem(columns, entity.key))
     numbers = tuple(int(number) for number in running.split(",") if number)
     return Asked(totals, int(first_unknown), numbers, lsn_number(lsn))
