@@ -11,7 +11,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows import finish, prepare
+from flows import finish, first_read, prepare
 from flows.errors import FlowsError
 from flows.progress import Progress
 from flows.schedule import Lane, Schedule, reached_from
@@ -73,9 +73,10 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     """The order of a run, for every flow of this family. To be called inside a flow.
 
     1. prepare: schemas and tables as the models say, what a crash left behind completed or swept;
-    2. land every entity, build what is due of each table as soon as all it needs is there, and check what was
+    2. wait until what is captured for the first time is read;
+    3. land every entity, build what is due of each table as soon as all it needs is there, and check what was
        published of it where people read it;
-    3. finish: refresh the views that are owed, write lake.sql, tell Prefect.
+    4. finish: refresh the views that are owed, write lake.sql, tell Prefect.
     """
     begun = time.perf_counter()
     services = open_services()
@@ -86,6 +87,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
         models = _without(prepare.warehouse(services, yes, progress), models, summary)
         prepare.note_run(services, summary, "Running")
         try:
+            services.halted.update(first_read.wait(services, entities, progress))
             Schedule(services, entities, models, summary, progress).carry_out()
             finish.run(services, models, summary, progress)
         except BaseException as error:

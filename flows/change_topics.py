@@ -66,6 +66,7 @@ def extract(
         told.records,
         partial(settings.require, "app_dsn"),
         settings.clock_offset,
+        settings.earlier_clock_offsets,
         partial(_catalog, settings, entity.read) if told.observed is not None else tuple,
         told.observed.columns.get((entity.read.schema, entity.read.table), ()) if told.observed else (),
     )

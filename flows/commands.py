@@ -8,11 +8,16 @@ there.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +29,8 @@ from flows.sandbox.prefect_server import QUIET, environment
 from flows.settings import Settings, load, use_prefect
 from flows.summary import Summary
 
-_SNAPSHOT_SECONDS = 120.0
-"""How long a run waits for the first read of the sandbox's tables."""
+_CONNECT_SECONDS = 120.0
+"""How long Kafka Connect is waited for, which starts beside the world."""
 _QUESTION = "table analytics.mart_daily_metrics"
 
 
@@ -39,14 +44,14 @@ def ensure_services() -> None:
     if not settings.uses_sandbox:
         use_prefect(QUIET)
         return
-    import flows.sandbox as sandbox
-    from flows.sandbox.commands import ensure_world, show
+    from flows.sandbox.commands import start_with_world
 
     parts = sandbox_parts(settings)
-    state = sandbox.start(settings.sandbox, parts, progress=show, exactly_once=settings.cdc_exactly_once)
-    ensure_world(state)
-    _capture(parts)
-    use_prefect(environment(state))
+    with _capture(parts) as has_tables:
+        state = start_with_world(settings.sandbox, parts, settings.cdc_exactly_once, has_tables)
+        use_prefect(environment(state))
+        # It takes a second, in which the connector is asked.
+        importlib.import_module("prefect")
 
 
 def sandbox_parts(settings: Settings) -> frozenset[Part]:
@@ -61,20 +66,42 @@ def sandbox_parts(settings: Settings) -> frozenset[Part]:
     return frozenset(parts)
 
 
-def _capture(parts: frozenset[Part]) -> None:
-    """Register what is declared as cdc at the sandbox's own Kafka Connect, once its world can be read.
+@contextmanager
+def _capture(parts: frozenset[Part]) -> Iterator[Callable[[], None] | None]:
+    """Have registered at its end what is declared as cdc, at the sandbox's own Kafka Connect.
 
-    What can't be registered halts its tables and nothing else: landing says it.
+    Gives what is to be called once the tables of a new world are there: they are read while the rest of it is
+    made. Nobody waits for the end of that here. What can't be registered halts its tables and nothing else:
+    landing says it.
     """
     if Part.CONNECT not in parts:
+        yield None
         return
+    given_up = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        begun: list[Future[None]] = []
+        try:
+            yield lambda: begun.append(pool.submit(_register, given_up))
+        except BaseException:
+            given_up.set()
+            raise
+        (begun[0] if begun else pool.submit(_register, given_up)).result()
+
+
+def _register(given_up: threading.Event) -> None:
     from flows.cdc.registration import register
     from flows.errors import FlowsError
+    from flows.sandbox import processes
     from flows.sandbox.commands import show
 
     say = partial(show, Part.CONNECT.value)
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while not processes.healthy(f"{load().require('connect_url')}/connectors"):
+        if time.monotonic() > deadline or given_up.is_set():
+            return say("does not answer: nothing is registered")
+        time.sleep(0.1)
     try:
-        register(load(), debezium.entities(), say, wait_seconds=_SNAPSHOT_SECONDS)
+        register(load(), debezium.entities(), say)
     except FlowsError as error:
         say(str(error))
 
@@ -84,9 +111,8 @@ def start_sandbox(arguments: argparse.Namespace) -> int:
     from flows.sandbox.commands import start
 
     parts = ALL if debezium.entities() else ALL - {Part.CONNECT}
-    code = start(arguments, parts, load().cdc_exactly_once)
-    _capture(parts)
-    return code
+    with _capture(parts) as has_tables:
+        return start(arguments, parts, load().cdc_exactly_once, has_tables)
 
 
 def command(arguments: argparse.Namespace) -> int:

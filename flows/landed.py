@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection
 
-from flows.extract import Extract
+from flows.extract import ControlTotal, Extract
 from flows.stores.lake import Lake
 from flows.stores.ledger_rows import Position
 from flows.stores.manifest import LakeFile
@@ -125,6 +127,22 @@ def rows_landed(
         return raw.project(", ".join((*made, *rest)))
     raw.create_view("raw_records", replace=True)
     return connection.sql(changes.typed(entity, "from raw_records", raw.columns))
+
+
+def enter_totals(connection: Connection[Any], entity: SourceEntity, totals: Iterable[ControlTotal]) -> None:
+    """The newest totals take the place of the older ones, which describe rows that have changed since."""
+    name = f"{entity.source}.{entity.name}"
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute("delete from ops.control_total where entity = %s", (name,))
+        cursor.executemany(
+            "insert into ops.control_total (entity, day, group_value, row_count, amount) "
+            "values (%s, %s, %s, %s, %s)",
+            [
+                (name, total.day, total.group, total.row_count, total.amount)
+                for total in totals
+                if total.day is not None
+            ],
+        )
 
 
 def rows_by_window(

@@ -32,6 +32,7 @@ from flows.landed import (
     OFFSETS,
     ROWS_PER_FILE,
     add_span,
+    enter_totals,
     landing_time,
     portions_of,
     rows_by_window,
@@ -295,21 +296,8 @@ class EntityLanding:
         return entered
 
     def _enter_control(self, connection: Connection[Any], extract: Extract) -> None:
-        """The newest totals take the place of the older ones, which describe rows that have changed since."""
-        if extract.control is None:
-            return
-        entity = f"{self.entity.source}.{self.entity.name}"
-        connection.execute("delete from ops.control_total where entity = %s", (entity,))
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "insert into ops.control_total (entity, day, group_value, row_count, amount) "
-                "values (%s, %s, %s, %s, %s)",
-                [
-                    (entity, total.day, total.group, total.row_count, total.amount)
-                    for total in extract.control
-                    if total.day is not None
-                ],
-            )
+        if extract.control is not None:
+            enter_totals(connection, self.entity, extract.control)
 
     def _control(self, extract: Extract) -> dict[str, Any]:
         if extract.offsets:

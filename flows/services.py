@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from flows.settings import Settings, load
@@ -21,6 +21,8 @@ class Services:
     settings: Settings
     joint: JointLedger | None = None
     """The ledger whose one transaction everything belongs to; None: each commit is one."""
+    halted: dict[str, str] = field(default_factory=dict)
+    """Raw tables that are not to be landed now, and why."""
 
     @cached_property
     def lake(self) -> Lake:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flows.sandbox.state import State
 
 SANDBOX_FOLDER = Path(".sandbox")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SERVICES = {
     "warehouse_dsn": "the warehouse's PostgreSQL",
     "app_dsn": "the application's PostgreSQL",
@@ -117,9 +118,23 @@ class Settings(BaseSettings):
         """
         if self.sandbox_state is None:
             return timedelta(0)
-        from flows.sandbox.state import clock_offset
+        from flows.sandbox.state import clock
 
-        return timedelta(seconds=clock_offset(self.sandbox))
+        return timedelta(seconds=clock(self.sandbox)[0])
+
+    @property
+    def earlier_clock_offsets(self) -> tuple[tuple[datetime, timedelta], ...]:
+        """What it was before, each until a moment of the machine's clock, the oldest first: what the
+        application has committed keeps its time when the sandbox's clock is moved on.
+        """
+        if self.sandbox_state is None:
+            return ()
+        from flows.sandbox.state import clock
+
+        return tuple(
+            (_EPOCH + timedelta(microseconds=until), timedelta(seconds=ahead))
+            for until, ahead in clock(self.sandbox)[1]
+        )
 
     def now(self) -> datetime:
         """The world's time, UTC. Nothing else asks a clock."""

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import change_landing, landing
+from flows import landing, source_totals
 from flows.build import guard
 from flows.build.guard import CheckFailed
 from flows.build.job import build
@@ -44,7 +44,7 @@ def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | Non
 @task(task_run_name="land changes", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
 def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> Landed:
     """Land what transactions of the application changed in these tables."""
-    return change_landing.land_changes(services, entities, run_id)
+    return source_totals.land_changes(services, entities, run_id)
 
 
 @task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass)

@@ -34,6 +34,8 @@ VERSIONS = [18, 15] if HAS_15 or os.environ.get("CI") else [18]
 # A test's data need not survive a power cut; the kill tests end processes, never the machine.
 # Whoever reads changes needs them in the log.
 FASTER = {"wal_level": "logical", "fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
+# The generated company asks when it was committed.
+FASTER["track_commit_timestamp"] = "on"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 
 

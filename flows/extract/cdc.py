@@ -24,6 +24,7 @@ from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import SourceColumn
 from flows.extract.postgres_types import schema as row_schema
 from flows.extract.schema_contract import CATALOG, Contract, Fit
+from flows.extract.source_clock import SourceClock
 from transforms.contract import FIRST_INSTANT
 from transforms.entities import Postgres, SourceEntity
 
@@ -50,6 +51,8 @@ class Source:
     dsn: Callable[[], str]
     clock_offset: timedelta = timedelta(0)
     """How far the rows' times are from the server's clock (only a sandbox has one)."""
+    earlier_offsets: tuple[tuple[datetime, timedelta], ...] = ()
+    """What that was before, each until a moment of the server's clock, the oldest first."""
     catalog: Callable[[], Sequence[SourceColumn]] = tuple
     """The table's columns as the source has them now; none where it can't be asked."""
     seen: Sequence[SourceColumn] = ()
@@ -126,8 +129,8 @@ class _Read:
         log.resolve(before.get(SEEN) or [])
         gone = bool(before.get(COMPARE)) and self._lose_what_is_gone(log)
         self._keep_dead_letters(log)
-        # What the source counted when rows were read says nothing of what changes have made of them.
-        self.extract.control = []
+        # What the source counted before says nothing of what changes have made of the rows since.
+        self.extract.control = [] if count or gone else None
         self.extract.offsets = records.offsets
         self.extract.positions = {
             **{name: value for name, value in before.items() if name in _OF_TOPIC},
@@ -147,13 +150,14 @@ class _Read:
         return contract, log, log.parse()
 
     def _log(self, contract: Contract) -> ChangeLog:
-        relation, offset = self.landed(), self.source.clock_offset
+        relation = self.landed()
+        clock = SourceClock(self.source.clock_offset, self.source.earlier_offsets)
         if relation is None:
-            return ChangeLog(contract.entity, self.connection, clock_offset=offset, also=contract.names)
+            return ChangeLog(contract.entity, self.connection, clock=clock, also=contract.names)
         relation.create_view("landed_before", replace=True)
         present = set(relation.columns)
         return ChangeLog(
-            contract.entity, self.connection, "landed_before", present, offset, also=contract.names
+            contract.entity, self.connection, "landed_before", present, clock, also=contract.names
         )
 
     # ----------------------------------------------------------------------------------------------- contract

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from flows.extract import kafka
 from flows.extract.change_records import Opening, collect
 from flows.extract.postgres_types import arrow_type, declared_type
 from flows.extract.row_lives import KEYED, LIVE, Lives, applied
+from flows.extract.source_clock import SourceClock
 from transforms import changes
 from transforms.change_values import WHOLE, is_unavailable, problem
 from transforms.contract import Column
@@ -50,8 +50,8 @@ class ChangeLog:
     """The records of one landing. `connection` serves it alone; its temporary tables end with it.
 
     `landed` names a relation of that connection over what was landed before, with the columns `present`;
-    None when there is nothing. `clock_offset` is how far the rows' times are from the source server's clock;
-    `also` are names that rows' fields have had at the source and the entity has not.
+    None when there is nothing. `clock` tells the rows' time from the source server's; `also` are names that
+    rows' fields have had at the source and the entity has not.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class ChangeLog:
         connection: DuckDBPyConnection,
         landed: str | None = None,
         present: Collection[str] = (),
-        clock_offset: timedelta = timedelta(0),
+        clock: SourceClock | None = None,
         also: Collection[str] = (),
     ) -> None:
         self._entity = entity
         self._connection = connection
         self._landed = landed
         self._present = present
-        self._offset = clock_offset // timedelta(microseconds=1)
+        self._clock = clock or SourceClock()
         self._also = also
         self._served: dict[str, list[tuple[str, ...]]] = {}
         self._columns = {column.name: column for column in entity.columns}
@@ -85,7 +85,7 @@ class ChangeLog:
 
     def parse(self) -> int:
         """What can be told from each record alone that was collected; returns their number."""
-        Opening(self._entity, self._connection, self._offset, self._also).parse()
+        Opening(self._entity, self._connection, self._clock, self._also).parse()
         (count,) = self._one("select count(*) from parsed")
         return int(count)
 

@@ -9,6 +9,7 @@ from duckdb import DuckDBPyConnection
 
 from flows.extract import kafka
 from flows.extract.row_lives import KEYED, LIVE
+from flows.extract.source_clock import SourceClock
 from transforms import changes
 from transforms.change_values import value
 from transforms.engine import quoted, text_literal
@@ -30,16 +31,20 @@ def collect(connection: DuckDBPyConnection, batches: Iterator[pa.RecordBatch]) -
 
 
 class Opening:
-    """Reads the records that were collected. `offset` is how far the rows' times are from the source server's
-    clock, in microseconds; `also` are names that rows' fields have had at the source and the entity has not.
+    """Reads the records that were collected. `clock` tells the rows' time from the source server's; `also`
+    are names that rows' fields have had at the source and the entity has not.
     """
 
     def __init__(
-        self, entity: SourceEntity, connection: DuckDBPyConnection, offset: int, also: Collection[str]
+        self,
+        entity: SourceEntity,
+        connection: DuckDBPyConnection,
+        clock: SourceClock,
+        also: Collection[str],
     ) -> None:
         self._entity = entity
         self._connection = connection
-        self._offset = offset
+        self._clock = clock
         self._also = also
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
@@ -60,6 +65,7 @@ class Opening:
             f"{old} is not null as is_moved from records)"
         )
         is_stream = "coalesce(source.snapshot, 'false') = 'false'"
+        committed = self._clock.sql("coalesce(source.ts_us, source.ts_ms * 1000)")
         keys = ", ".join(f"{quoted(name)} := {self._key(name)}" for name in self._entity.key)
         olds = ", ".join(f"{quoted(name)} := {self._old(name)}" for name in self._entity.key)
         befores = ", ".join(
@@ -73,8 +79,8 @@ class Opening:
             "source.lsn as _lsn, try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
             "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
             "as _transaction, transaction.total_order as _total_order, "
-            f"case when {is_stream} and _change <> 'r' then try(make_timestamp(coalesce(source.ts_us, "
-            f"source.ts_ms * 1000) + {self._offset}))::timestamptz end as _changed_at, "
+            f"case when {is_stream} and _change <> 'r' "
+            f"then try(make_timestamp({committed}))::timestamptz end as _changed_at, "
             "source.snapshot as _snapshot, "
             f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
             f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "

@@ -94,7 +94,8 @@ class _Read:
             self.columns = fitted(self.entity, {c.name: contract.column(c.name) for c in self.entity.columns})
             required = [*self.entity.key, *([self.how.cursor] if self.how.cursor else [])]
             self.problem = problem(self.columns, required, contract.refusals())
-            self._read_control(snapshot)
+            if self.entity.control is not None:
+                self.extract.control = control_totals(snapshot, self.entity, self.table, self.problem)
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)
             with snapshot.errors_told():
                 if self.how.mode == "snapshot":
@@ -285,25 +286,30 @@ class _Read:
                 )
             )
 
-    def _read_control(self, snapshot: Snapshot) -> None:
-        """What the source counts and sums itself, over exactly the rows that can be landed."""
-        control = self.entity.control
-        if control is None:
-            return
-        query = sql.SQL(
-            "select ({by} at time zone 'UTC')::date, coalesce({group}::text, ''), count(*), "
-            "coalesce(sum({amount}), 0) from {table} where ({problem}) is null group by 1, 2 order by 1, 2"
-        ).format(
-            by=sql.Identifier(control.by),
-            group=sql.Identifier(control.group) if control.group else sql.SQL("''"),
-            amount=sql.Identifier(control.amount),
-            table=self.table,
-            problem=self.problem,
-        )
-        self.extract.control = [
-            ControlTotal(day, group, int(count), Decimal(amount))
-            for day, group, count, amount in snapshot.rows(query)
-        ]
+
+def control_totals(
+    snapshot: Snapshot, entity: SourceEntity, table: sql.Identifier, problem: sql.Composable
+) -> list[ControlTotal]:
+    """What the source counts and sums itself, over exactly the rows that can be landed: those for which
+    `problem` (see `postgres_types.problem`) is null. Empty without a declared control.
+    """
+    control = entity.control
+    if control is None:
+        return []
+    query = sql.SQL(
+        "select ({by} at time zone 'UTC')::date, coalesce({group}::text, ''), count(*), "
+        "coalesce(sum({amount}), 0) from {table} where ({problem}) is null group by 1, 2 order by 1, 2"
+    ).format(
+        by=sql.Identifier(control.by),
+        group=sql.Identifier(control.group) if control.group else sql.SQL("''"),
+        amount=sql.Identifier(control.amount),
+        table=table,
+        problem=problem,
+    )
+    return [
+        ControlTotal(day, group, int(count), Decimal(amount))
+        for day, group, count, amount in snapshot.rows(query)
+    ]
 
 
 def _reaches(high: Mark | None, lower: Mark) -> bool:

@@ -7,7 +7,9 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import flows.sandbox as sandbox
 from flows import settings
@@ -28,23 +30,41 @@ def _folder() -> Path:
 
 
 def start(
-    arguments: argparse.Namespace, parts: frozenset[sandbox.Part] = sandbox.ALL, exactly_once: bool = False
+    arguments: argparse.Namespace,
+    parts: frozenset[sandbox.Part] = sandbox.ALL,
+    exactly_once: bool = False,
+    has_tables: Callable[[], None] | None = None,
 ) -> int:
-    """Start every one of `parts` that does not run, and make the world if there is none."""
+    """Start every one of `parts` that does not run, and make the world if there is none. `has_tables`: see
+    `world.ensure`.
+    """
     begun = time.monotonic()
-    state = sandbox.start(_folder(), parts, progress=show, exactly_once=exactly_once)
-    ensure_world(state, scale=arguments.scale, days=arguments.days)
+    state = start_with_world(
+        _folder(), parts, exactly_once, has_tables, scale=arguments.scale, days=arguments.days
+    )
     print(f"The sandbox runs in {state.folder} ({time.monotonic() - begun:.1f} s).")
     print("Next: python -m flows (the batch), python -m flows sandbox status, python -m flows sandbox stop")
     return 0
 
 
-def ensure_world(state: sandbox.State, *, scale: float = 1.0, days: int = 14) -> None:
-    """Generate the company once, when the application, Kafka and the APIs are all the sandbox's."""
-    if state.app_dsn and state.kafka_bootstrap and state.stripe_url:
-        from flows.sandbox import world
+def start_with_world(
+    folder: Path,
+    parts: frozenset[sandbox.Part],
+    exactly_once: bool = False,
+    has_tables: Callable[[], None] | None = None,
+    **sizes: Any,
+) -> sandbox.State:
+    """Start parts, and generate the company once where the application, Kafka and the APIs are all the
+    sandbox's: as soon as these are there, the others may come up meanwhile.
+    """
 
-        world.ensure(state, scale=scale, days=days, progress=show)
+    def ensure(state: sandbox.State, is_held: bool) -> None:
+        if state.app_dsn and state.kafka_bootstrap and state.stripe_url:
+            from flows.sandbox import world
+
+            world.ensure(state, **sizes, progress=show, has_tables=has_tables, is_held=is_held)
+
+    return sandbox.start(folder, parts, progress=show, exactly_once=exactly_once, then=ensure)
 
 
 def stop(_: argparse.Namespace) -> int:
@@ -114,12 +134,10 @@ def advance(arguments: argparse.Namespace) -> int:
         return 0
     # Whole days, so that the truth knows them: the last one ends after the time is over.
     end = time.monotonic() + length_of_time(arguments.seconds)
-    goes_on = False
     while time.monotonic() < end:
         state = sandbox.read(folder)
         assert state is not None
-        world.advance(state, days=1, rate=arguments.rate, goes_on=goes_on, progress=show)
-        goes_on = True
+        world.advance(state, days=1, rate=arguments.rate, progress=show)
     return 0
 
 

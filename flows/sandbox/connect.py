@@ -25,7 +25,8 @@ SETTINGS = {
     "status.storage.replication.factor": "1",
     "offset.storage.partitions": "1",
     "status.storage.partitions": "1",
-    "offset.flush.interval.ms": "1000",
+    # A run waits for what the slot confirms.
+    "offset.flush.interval.ms": "250",
     "session.timeout.ms": "6000",
     "heartbeat.interval.ms": "1000",
     "scheduled.rebalance.max.delay.ms": "0",

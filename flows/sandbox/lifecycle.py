@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from flows.errors import FlowsError
 from flows.sandbox import kafka, postgres, prefect_server, processes
 from flows.sandbox import state as states
+from flows.sandbox.bring_up import Then, bring_up, bring_up_connect, bring_up_prefect, go_on, settle
 from flows.sandbox.parts import Context, Progress, controls
 from flows.sandbox.state import ALL, Part, Running, State
 
@@ -21,8 +22,7 @@ CACHE = ROOT / ".cache"
 """What every sandbox of this project shares: Kafka's jars, Prefect's migrated database."""
 
 
-# Another program may take the port first, a killed server's backends may hold its memory for a moment.
-ATTEMPTS = 3
+_OF_THE_WORLD = frozenset({Part.APP_POSTGRES, Part.KAFKA, Part.APIS})
 
 
 class Health(StrEnum):
@@ -72,11 +72,13 @@ def start(
     cache: Path = CACHE,
     root: Path = ROOT,
     exactly_once: bool = False,
+    then: Then | None = None,
 ) -> State:
     """Start what of `parts` does not run; what lives stays, what died comes back with its port and data.
 
     The worker comes with the Prefect server, Kafka with Connect, whose source support is `exactly_once` from
-    its next start on. Two starts in one folder take turns. The folder is made.
+    its next start on. Two starts in one folder take turns. The folder is made. `then` is called once the
+    application, the broker and the APIs are there, while other parts are still starting.
     Raises `FlowsError` naming every part that did not come up; the others keep running. After a Ctrl-C what
     was started stays known to the state, so that `stop` ends it.
     """
@@ -84,6 +86,8 @@ def start(
     folder = folder.resolve()
     parts = _with_what_they_need(parts)
     if (running := _running_already(folder, parts)) is not None:
+        if then is not None:
+            then(running, False)
         return running
     with states.exclusive(folder, lambda: progress("sandbox", "waiting for another start or stop")):
         state = _known_or_new(folder)
@@ -94,14 +98,18 @@ def start(
             if state.postgres_folder != outside:
                 state = states.update(folder, lambda known: replace(known, postgres_folder=outside))
         context = Context(folder, cache, root, home, progress, exactly_once)
+        up = {part: Future[None]() for part in parts - {Part.CONNECT, Part.PREFECT, Part.PREFECT_WORKER}}
         chains: dict[str, Callable[[], object]] = {
-            part.value: lambda part=part: _bring_up(part, context)  # type: ignore[misc]
-            for part in sorted(parts - {Part.CONNECT, Part.PREFECT, Part.PREFECT_WORKER})
+            part.value: lambda part=part: settle(up[part], partial(bring_up, part, context))  # type: ignore[misc]
+            for part in sorted(up)
         }
         if Part.CONNECT in parts:
-            chains[Part.KAFKA.value] = lambda: _bring_up_kafka_and_connect(context)
+            chains[Part.CONNECT.value] = lambda: bring_up_connect(context, up[Part.KAFKA])
         if Part.PREFECT in parts:
-            chains[Part.PREFECT.value] = lambda: _bring_up_prefect(context)
+            chains[Part.PREFECT.value] = lambda: bring_up_prefect(context)
+        if then is not None:
+            awaited = [up[part] for part in sorted(_OF_THE_WORLD & parts)]
+            chains["world"] = lambda: go_on(then, awaited, context)
         _in_parallel(chains)
     known = states.read(folder)
     assert known is not None
@@ -162,80 +170,6 @@ def _in_parallel(jobs: dict[str, Callable[[], object]]) -> None:
             raise error
     if failures:
         raise FlowsError("; ".join(f"{name}: {error}" for name, error in sorted(failures.items())))
-
-
-def _bring_up(part: Part, context: Context) -> None:
-    """See to it that the part runs and answers; the state knows its process before it is waited for."""
-    begun = time.monotonic()
-    control = controls(part)
-    state = context.state()
-    running = state.parts.get(part)
-    if running and running.process and processes.alive(running.process):
-        if _answers_soon(part, running, context):
-            return
-        context.progress(part, "does not answer: starting it again")
-        control.stop(running.process)
-    elif running and running.process:
-        context.progress(part, "had ended: starting it again")
-    for attempt in range(1, ATTEMPTS + 1):
-        remembered = running.port if running else None
-        port = processes.remembered_port(remembered) if control.listens else None
-        if remembered and port != remembered:
-            context.progress(part, f"port {remembered} is taken by another program: now on {port}")
-        process = control.start(context, port or 0)
-        running = Running(port, process)
-        states.set_part(context.folder, part, running)
-        try:
-            processes.wait_until(
-                control.ready(context, running),
-                process=process,
-                seconds=control.seconds,
-                part=part,
-                log=state.logs / f"{part}.log",
-            )
-        except processes.EndedError:
-            if attempt == ATTEMPTS:
-                raise
-            context.progress(part, "ended while it was starting: trying again")
-            time.sleep(attempt)
-        else:
-            break
-    where = f" on port {port}" if port else ""
-    context.progress(part, f"runs{where} ({time.monotonic() - begun:.1f} s)")
-
-
-def _answers_soon(part: Part, running: Running, context: Context) -> bool:
-    """Whether a living part answers, given the time that a start still under way may need."""
-    ready = controls(part).ready(context, running)
-    deadline = time.monotonic() + 15
-    while not ready():
-        if time.monotonic() > deadline or processes.cancelled.is_set():
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def _bring_up_kafka_and_connect(context: Context) -> None:
-    _bring_up(Part.KAFKA, context)
-    _bring_up(Part.CONNECT, context)
-
-
-def _bring_up_prefect(context: Context) -> None:
-    _bring_up(Part.PREFECT, context)
-    prefect_server.make_pool(context.state())
-    _bring_up(Part.PREFECT_WORKER, context)
-    wanted = prefect_server.digest(context.root)
-    if wanted is None or wanted == context.state().deployed:
-        return
-    begun = time.monotonic()
-    try:
-        prefect_server.deploy(context.state(), context.root)
-    except FlowsError as error:
-        # Runs, the lake and the warehouse do not need the deployments; the next start tries again.
-        context.progress(Part.PREFECT, f"the deployments are not registered: {error}")
-        return
-    states.update(context.folder, lambda known: replace(known, deployed=wanted))
-    context.progress(Part.PREFECT, f"deployments registered ({time.monotonic() - begun:.1f} s)")
 
 
 def stop(folder: Path, progress: Progress = _silent) -> None:

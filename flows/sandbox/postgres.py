@@ -41,6 +41,8 @@ COMMON = {
 
 APP = COMMON | {
     "wal_level": "logical",
+    # The generated company notes when each of its days was committed.
+    "track_commit_timestamp": "on",
     "max_slot_wal_keep_size": "1GB",
     "max_replication_slots": "10",
     "max_wal_senders": "10",

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -50,6 +51,10 @@ PART_OF_SETTING = {
 }
 
 
+Offsets = tuple[tuple[int, float], ...]
+"""(microseconds since 1970 of the real clock, seconds that the world was ahead until then)."""
+
+
 @dataclass(frozen=True)
 class Process:
     """A process that survives its starter. `born` tells it from a later process with the same pid."""
@@ -73,6 +78,8 @@ class State:
     folder: Path
     secret: str = field(repr=False)
     clock_offset_seconds: float = 0.0
+    earlier_offsets: Offsets = ()
+    """What it was before, so that what was committed then keeps its time; the oldest first."""
     postgres_folder: Path | None = None
     """Where PostgreSQL's data is; outside `folder` where its user cannot reach `folder`."""
     deployed: str | None = None
@@ -235,6 +242,7 @@ def _decode(document: dict[str, Any], folder: Path) -> State:
         folder=folder.resolve(),
         secret=document["secret"],
         clock_offset_seconds=float(document["clock_offset_seconds"]),
+        earlier_offsets=tuple((until, ahead) for until, ahead in document.get("earlier_offsets", [])),
         postgres_folder=Path(elsewhere) if elsewhere else None,
         deployed=document["deployed"],
         parts=parts,
@@ -246,6 +254,7 @@ def _encode(state: State) -> bytes:
         "format": FORMAT,
         "secret": state.secret,
         "clock_offset_seconds": state.clock_offset_seconds,
+        "earlier_offsets": state.earlier_offsets,
         "postgres_folder": str(state.postgres_folder) if state.postgres_folder else None,
         "deployed": state.deployed,
         "parts": {part.value: asdict(running) for part, running in sorted(state.parts.items())},
@@ -281,22 +290,29 @@ def update(folder: Path, change: Callable[[State], State]) -> State:
 
 
 def set_clock_offset(folder: Path, seconds: float) -> State:
-    """Let the sandbox's world be `seconds` ahead of the real clock (negative: behind)."""
-    return update(folder, lambda state: replace(state, clock_offset_seconds=seconds))
+    """Let the sandbox's world be `seconds` ahead of the real clock (negative: behind) from now on."""
+
+    def moved(state: State) -> State:
+        if state.clock_offset_seconds == seconds:
+            return state
+        earlier = (*state.earlier_offsets, (time.time_ns() // 1000, state.clock_offset_seconds))
+        return replace(state, clock_offset_seconds=seconds, earlier_offsets=earlier[-1_000:])
+
+    return update(folder, moved)
 
 
-def clock_offset(folder: Path) -> float:
-    """How many seconds the sandbox's world is ahead now. Asked often, read when the file changed."""
+def clock(folder: Path) -> tuple[float, Offsets]:
+    """How far the sandbox's world is ahead, and was before. Asked often, read when the file changed."""
     try:
-        return _clock_offset(folder, (folder / "state.json").stat().st_mtime_ns)
+        return _clock(folder, (folder / "state.json").stat().st_mtime_ns)
     except OSError:
-        return 0.0
+        return 0.0, ()
 
 
 @lru_cache(maxsize=8)
-def _clock_offset(folder: Path, _changed_at: int) -> float:
+def _clock(folder: Path, _changed_at: int) -> tuple[float, Offsets]:
     state = read(folder)
-    return state.clock_offset_seconds if state is not None else 0.0
+    return (state.clock_offset_seconds, state.earlier_offsets) if state is not None else (0.0, ())
 
 
 def set_part(folder: Path, part: Part, running: Running) -> State:

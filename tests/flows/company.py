@@ -18,7 +18,8 @@ import psycopg
 
 from flows.__main__ import main
 from flows.sandbox import Part, State, read, world
-from flows.sandbox.world.truth import NEWCOMER
+from flows.sandbox.postgres import packaged_binaries
+from tests.flows.modes import without_capture
 from tests.flows.sandbox import truth
 from tests.house import House, Server
 
@@ -67,10 +68,13 @@ class Place:
     truth: Path
     environment: dict[str, str]
     """Variables beside those of the sandbox; tests may change it."""
+    is_captured: bool = True
+    """Whether the application is the one whose changes are captured; another one is read by its rows."""
 
     def run(self, *words: str, **more: str) -> Done:
         """`python -m flows WORDS`, in this process."""
-        return run_here(words, self.lake.parent, self.environment | more)
+        with contextlib.nullcontext() if self.is_captured else without_capture():
+            return run_here(words, self.lake.parent, self.environment | more)
 
     def spawn(self, *words: str, models: Path | None = None, **more: str) -> subprocess.Popen[str]:
         """`python -m flows WORDS` in a process of its own; `models` holds another package `transforms`."""
@@ -169,6 +173,10 @@ class Company:
         state = self.house.parts(*Part)
         if not world.exists(state.folder):
             world.ensure(state, scale=SCALE)
+            # Captured from its first day on, as the sandbox has it: the truth says so.
+            place = {"ANALYTICS_SANDBOX": str(state.folder)}
+            done = run_here(["cdc", "register", "--wait", "2m"], state.folder, place)
+            assert done.code == 0, done.said
             self.house.behave()
             self.house.keep_apis()
             state = self.house.parts()
@@ -188,20 +196,28 @@ class Company:
         return place
 
     def copy(self, *, own_application: bool = False) -> Place:
-        """A copy of what is built, fed by the same sources; or with a copy of the application's database."""
+        """A copy of what is built, fed by the same sources; or with a copy of the application's database,
+        which is read by its rows from then on.
+        """
         built = self.built()
         place = self._place(self.house.server().empty("warehouse"), built)
         if own_application:
             state = self.state()
             assert state.app_dsn is not None
-            place.environment["ANALYTICS_APP_DSN"] = Server(18, state.app_dsn).empty("app")
+            place.environment["ANALYTICS_APP_DSN"] = own = Server(18, state.app_dsn).empty()
+            # Not as a template: that sends away who reads its changes.
+            programs = packaged_binaries()
+            dump = subprocess.run([programs / "pg_dump", state.app_dsn], check=True, capture_output=True)
+            restore = [programs / "psql", "-qX", "-v", "ON_ERROR_STOP=1", own]
+            subprocess.run(restore, input=dump.stdout, check=True, capture_output=True)
+            place.is_captured = False
         return place
 
     def empty(self, server: Server | None = None) -> Place:
-        """An empty warehouse and lake, fed by the same sources: its first run sees the world as it is now."""
-        newcomer = self.state().truth / NEWCOMER
-        place = self._place((server or self.house.server()).empty(), None)
-        return replace(place, truth=newcomer) if newcomer.exists() else place
+        """An empty warehouse and lake, fed by the same sources: its first run reads every change since the
+        world was made.
+        """
+        return self._place((server or self.house.server()).empty(), None)
 
     def _place(self, dsn: str, source: Place | None) -> Place:
         state = self.state()

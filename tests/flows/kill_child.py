@@ -30,6 +30,7 @@ from flows.services import Services
 from flows.settings import Settings
 from flows.stores.upkeep import analyze, refresh, retire
 from quality import CheckResult
+from tests.flows.modes import without_capture
 from transforms import catalog, registry
 from transforms.contract import Table
 from transforms.entities import Kafka, SourceEntity
@@ -116,7 +117,7 @@ def play(place: Place, run_id: str = "run") -> None:
     """One run, from what a crash left behind to `lake.sql`. Raises CheckFailed and whatever a run meets."""
     guard.audit = _no_audit  # type: ignore[assignment]
     offered = services(place)
-    with Progress("run", io.StringIO()) as progress, offered.lake:
+    with without_capture(), Progress("run", io.StringIO()) as progress, offered.lake:
         offered.lake.begin_session()
         prepare.warehouse(offered, True, progress)
         if place.backfill is not None:

@@ -49,7 +49,7 @@ def send_late_event(company: Company, days: int) -> date:
     producer.produce("user_events", json.dumps(document).encode(), key, partition=like["partition"])
     assert producer.flush(30) == 0
     positions = topics.positions(state.kafka_bootstrap)
-    truth.write(state.folder / "truth", lived.shape, lived.log, lived.periods, lived.stops)
+    truth.write(state.folder / "truth", lived.shape, lived.log, lived.periods, lived.stops, lived.commits)
     replace(lived, positions=positions).save()
     company.changed()
     return datetime.fromtimestamp(moment / 1e6, UTC).date()

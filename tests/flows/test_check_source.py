@@ -25,6 +25,7 @@ def test_every_table_in_step_is_equal_by_every_column(place: Place) -> None:
 
 def test_what_no_read_can_see_is_found_and_named(place: Place) -> None:
     """An update that leaves the cursor as it is, and one of a column that is compared as hexadecimal."""
+    assert place.run("check", "--source", "users", "products").code == 0, "all is read once in the new mode"
     place.application("update users set country = 'ZZ' where id in (3, 5) returning id")
     place.application(
         "update products set image = '\\x00ff', tags = '{a,null,\"b,c\"}' where id = 2 returning id"

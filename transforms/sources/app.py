@@ -1,7 +1,9 @@
 """The application's database: 15 tables and how each is read.
 
-Tables that carry `updated_at` are read incrementally. Their deletes leave no trace, so their keys
-are compared with every read. Small reference tables are read whole. `order_events` only ever grows.
+What orders and members hang on is captured: Debezium tells every change of these tables, deletes included,
+from what was there when it began. Of the others those that carry `updated_at` are read incrementally; their
+deletes leave no trace, so their keys are compared with every read. Small reference tables are read whole.
+A table's mode is one word here and can be changed there and back.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ def _entity(
 ENTITIES: tuple[SourceEntity, ...] = (
     _entity(
         "users",
-        "one row per read version of a user account",
+        "one row per change of a user account, what was there at first included",
         {
             "id": "bigint",
             "email": "varchar",
@@ -79,10 +81,11 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "updated_at": "timestamptz",
             "deleted_at": "timestamptz",
         },
+        mode="cdc",
     ),
     _entity(
         "addresses",
-        "one row per read version of a user's address",
+        "one row per change of a user's address, what was there at first included",
         {
             "id": "bigint",
             "user_id": "bigint",
@@ -95,6 +98,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "created_at": "timestamptz",
             "updated_at": "timestamptz",
         },
+        mode="cdc",
     ),
     _entity(
         "categories",
@@ -116,7 +120,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
     ),
     _entity(
         "products",
-        "one row per read version of a product",
+        "one row per change of a product, what was there at first included",
         {
             "id": "bigint",
             "sku": "varchar",
@@ -132,10 +136,11 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "created_at": "timestamptz",
             "updated_at": "timestamptz",
         },
+        mode="cdc",
     ),
     _entity(
         "product_prices",
-        "one row per read version of a product's price in one currency and period",
+        "one row per change of a product's price in a currency and period, what was there at first included",
         {
             "id": "bigint",
             "product_id": "bigint",
@@ -146,10 +151,11 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "created_at": "timestamptz",
             "updated_at": "timestamptz",
         },
+        mode="cdc",
     ),
     _entity(
         "inventory",
-        "one row per product and warehouse in each landed snapshot",
+        "one row per change of a product's stock in a warehouse, what was there at first included",
         {
             "product_id": "bigint",
             "warehouse": "varchar",
@@ -158,7 +164,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "updated_at": "timestamptz",
         },
         key=("product_id", "warehouse"),
-        mode="snapshot",
+        mode="cdc",
     ),
     _entity(
         "coupons",
@@ -176,7 +182,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
     ),
     _entity(
         "orders",
-        "one row per read version of an order (one product line)",
+        "one row per change of an order (one product line), what was there at first included",
         {
             "id": "uuid",
             "user_id": "bigint",
@@ -193,10 +199,11 @@ ENTITIES: tuple[SourceEntity, ...] = (
         },
         month_of="created_at",
         control=Control(by="created_at", amount="total_amount", group="currency"),
+        mode="cdc",
     ),
     _entity(
         "order_events",
-        "one row per change of an order's status",
+        "one row per change of an order event (an order event is a change of an order's status)",
         {
             "id": "bigint",
             "order_id": "uuid",
@@ -206,13 +213,12 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "payload": "json",
             "occurred_at": "timestamptz",
         },
-        cursor="id",
-        deletes_every=None,
         month_of="occurred_at",
+        mode="cdc",
     ),
     _entity(
         "payments",
-        "one row per read version of a payment",
+        "one row per change of a payment, what was there at first included",
         {
             "id": "bigint",
             "order_id": "uuid",
@@ -225,10 +231,11 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "updated_at": "timestamptz",
         },
         month_of="created_at",
+        mode="cdc",
     ),
     _entity(
         "refunds",
-        "one row per read version of a refund",
+        "one row per change of a refund, what was there at first included",
         {
             "id": "bigint",
             "payment_id": "bigint",
@@ -241,10 +248,11 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "updated_at": "timestamptz",
         },
         month_of="created_at",
+        mode="cdc",
     ),
     _entity(
         "shipments",
-        "one row per read version of a shipment",
+        "one row per change of a shipment, what was there at first included",
         {
             "id": "bigint",
             "order_id": "uuid",
@@ -257,6 +265,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
             "updated_at": "timestamptz",
         },
         month_of="created_at",
+        mode="cdc",
     ),
     _entity(
         "reviews",

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from flows.errors import FlowsError
 from flows.sandbox.state import State, exclusive, set_clock_offset
 from flows.sandbox.world import lives
-from flows.sandbox.world.lives import World, WorldError, exists
+from flows.sandbox.world.lives import World, exists
+from flows.sandbox.world.shape import WorldError
 
 __all__ = ["World", "WorldError", "advance", "ensure", "exists"]
 
@@ -26,21 +29,33 @@ def _silent(part: str, message: str) -> None:
     pass
 
 
-def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progress = _silent) -> World:
+def ensure(
+    state: State,
+    *,
+    scale: float = 1.0,
+    days: int = 14,
+    progress: Progress = _silent,
+    has_tables: Callable[[], None] | None = None,
+    is_held: bool = False,
+) -> World:
     """The world of a sandbox; it is made when there is none or only half of one.
 
     `scale` 1 is 300,000 events in 14 days from 5,000 users; 23.4 is 500,000 events a day. The sandbox's
-    clock then stands at the world's end. Sizes are those of the first call. Raises FlowsError when database,
-    broker or APIs were never started.
+    clock then stands at the world's end. Sizes are those of the first call. `has_tables` is called as soon as
+    the application's tables are there; `is_held`: the caller holds the sandbox (`exclusive`). Raises
+    FlowsError when database, broker or APIs were never started.
     """
-    if exists(state.folder):
-        world = World.load(state.folder)
-        assert world is not None
+    if (world := _whole(state)) is not None:
         if state.clock_offset_seconds == 0:  # the clock was not reached when the world was made
             _set_clock(state, world.end, None)
+        if has_tables is not None:
+            has_tables()
         return world
     dsn, bootstrap, apis = _addresses(state)
-    with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
+    waiting = partial(progress, "world", "waiting for another start or stop")
+    with nullcontext() if is_held else exclusive(state.folder, waiting):
+        if (world := _whole(state)) is not None:
+            return world  # made by whom we waited for
         world = lives.create(
             state.folder,
             dsn,
@@ -51,10 +66,15 @@ def ensure(state: State, *, scale: float = 1.0, days: int = 14, progress: Progre
             users=round(5_000 * scale),
             orders=round(20_000 * scale * days / 14),
             progress=_lines(progress),
+            has_tables=has_tables,
         )
         _set_clock(state, world.end, None)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
+
+
+def _whole(state: State) -> World | None:
+    return World.load(state.folder) if exists(state.folder) else None
 
 
 def advance(
@@ -62,12 +82,11 @@ def advance(
     *,
     days: int = 1,
     rate: float | None = None,
-    goes_on: bool = False,
     progress: Progress = _silent,
 ) -> World:
     """Let the world and the clock of a sandbox go on by `days` days, its messages coming at `rate` a second;
-    an interrupted advance is finished first, instead. `goes_on`: see `lives.advance`. The clock moves before
-    the messages come: to a reader none is ahead of it.
+    an interrupted advance is finished first, instead. The clock moves before rows and messages come: to a
+    reader none is ahead of it.
 
     Raises WorldError when there is no world, FlowsError when database, broker or APIs were never started.
     """
@@ -76,10 +95,10 @@ def advance(
         before = World.load(state.folder)
         is_resumed = before is not None and before.pending is not None
 
-        def clock(end: datetime) -> None:
+        def clock(end: datetime) -> timedelta:
             # An interrupted advance may have moved it already: then it only must not stand before the end.
             gone = 0.0 if before is None or is_resumed else (end - before.end).total_seconds()
-            _set_clock(state, end, state.clock_offset_seconds + gone)
+            return _set_clock(state, end, state.clock_offset_seconds + gone)
 
         world = lives.advance(
             state.folder,
@@ -88,7 +107,6 @@ def advance(
             apis,
             days=days,
             rate=rate,
-            goes_on=goes_on,
             progress=_lines(progress),
             clock=clock,
         )
@@ -96,10 +114,12 @@ def advance(
     return world
 
 
-def _set_clock(state: State, end: datetime, offset: float | None) -> None:
-    """Set the clock to `offset`, but never before the world's end; None: right to it."""
+def _set_clock(state: State, end: datetime, offset: float | None) -> timedelta:
+    """Set the clock to `offset`, but never before the world's end; None: right to it. Returns the offset."""
     least = end.timestamp() - time.time()
-    set_clock_offset(state.folder, least if offset is None or offset < least else offset)
+    chosen = least if offset is None or offset < least else offset
+    set_clock_offset(state.folder, chosen)
+    return timedelta(seconds=chosen)
 
 
 def _addresses(state: State) -> tuple[str, str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from io import BytesIO
 
@@ -13,7 +13,7 @@ from psycopg import sql
 from flows.sandbox.world import catalogue, state
 from flows.sandbox.world.log import Log
 from flows.sandbox.world.people import addresses
-from flows.sandbox.world.shape import BASE, Shape, moment
+from flows.sandbox.world.shape import BASE, Shape, WorldError, moment
 
 KEYS = {"coupons": ("code",), "inventory": ("product_id", "warehouse")}
 """Primary keys that are not called id."""
@@ -61,26 +61,62 @@ def create(dsn: str, shape: Shape, log: Log, periods: int, now: int) -> None:
         connection.execute("analyze")
 
 
-def advance(dsn: str, shape: Shape, log: Log, periods: int, before: int, now: int) -> None:
+def advance(
+    dsn: str, shape: Shape, log: Log, periods: int, before: int, now: int, committing: Callable[[], None]
+) -> int:
     """Bring the tables from the moment `before` to `now`, in one transaction; doing it twice changes
-    nothing.
+    nothing. `committing` is called right before the commit.
+
+    Returns when it was committed, by the server's clock (microseconds since 1970): for who reads the changes
+    that is when they happened. Raises WorldError on a server that does not track it.
     """
     with psycopg.connect(dsn) as connection:
-        for table, rows in tables(shape, log, periods, now):
-            changed = rows.filter(pl.col("updated_at") > moment(before))
-            _upsert(connection, table, changed)
-        gone = log.read("users", periods).filter(
-            pl.col("hard_deleted_at").is_between(before, now, closed="right")
+        if connection.execute(_REACHED.encode()).fetchone() != (_mark(now),):
+            _advance(connection, shape, log, periods, before, now)
+            mark = sql.Literal(_mark(now))
+            connection.execute(sql.SQL("comment on schema public is {}").format(mark))
+        committing()
+    with psycopg.connect(dsn) as connection:
+        try:
+            (committed,) = connection.execute(_COMMITTED.encode()).fetchone() or (None,)
+        except psycopg.errors.ObjectNotInPrerequisiteState:
+            committed = None
+    if committed is None:
+        raise WorldError(
+            "The application's PostgreSQL does not say when it committed: set track_commit_timestamp = on "
+            "there and restart it (the sandbox's has it from its next start on), then advance again."
         )
-        for table, column in zip(DELETED_WITH_USER, ("id", "user_id"), strict=True):
-            _delete(connection, table, column, gone["user_id"].to_list())
-        orders = log.read("orders", periods)
-        gone = orders.filter(pl.col("hard_deleted_at").is_between(before, now, closed="right"))
-        for table, column in zip(DELETED_WITH_ORDER, ("id", "order_id", "order_id"), strict=True):
-            _delete(connection, table, column, gone["order_id"].to_list())
-        newest = connection.execute("select max(occurred_at) from order_events").fetchone()
-        if newest is None or newest[0] is None or newest[0] <= moment(before):
-            copy(connection, sql.Identifier("order_events"), state.order_events(orders, before, now))
+    return int(committed)
+
+
+_REACHED = "select obj_description('public'::regnamespace, 'pg_namespace')"
+_COMMITTED = (
+    "select (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint from pg_description "
+    "where objoid = 'public'::regnamespace and classoid = 'pg_namespace'::regclass and objsubid = 0"
+)
+"""The comment on the schema says how far the world came: it is written with the rows, or not at all."""
+
+
+def _mark(now: int) -> str:
+    return f"The generated company at {moment(now).isoformat()}"
+
+
+def _advance(
+    connection: psycopg.Connection, shape: Shape, log: Log, periods: int, before: int, now: int
+) -> None:
+    for table, rows in tables(shape, log, periods, now):
+        changed = rows.filter(pl.col("updated_at") > moment(before))
+        _upsert(connection, table, changed)
+    gone = log.read("users", periods).filter(
+        pl.col("hard_deleted_at").is_between(before, now, closed="right")
+    )
+    for table, column in zip(DELETED_WITH_USER, ("id", "user_id"), strict=True):
+        _delete(connection, table, column, gone["user_id"].to_list())
+    orders = log.read("orders", periods)
+    gone = orders.filter(pl.col("hard_deleted_at").is_between(before, now, closed="right"))
+    for table, column in zip(DELETED_WITH_ORDER, ("id", "order_id", "order_id"), strict=True):
+        _delete(connection, table, column, gone["order_id"].to_list())
+    copy(connection, sql.Identifier("order_events"), state.order_events(orders, before, now))
 
 
 def copy(connection: psycopg.Connection, table: sql.Identifier, rows: pl.DataFrame) -> None:

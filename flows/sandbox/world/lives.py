@@ -10,12 +10,11 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
-from flows.errors import FlowsError
 from flows.sandbox.apis.store import Store
 from flows.sandbox.world import app, clickstream, mail, orders, people, sendgrid, stripe, topics, truth
 from flows.sandbox.world.log import Log
@@ -27,21 +26,19 @@ from flows.sandbox.world.shape import (
     LATEST,
     SECOND,
     Shape,
+    WorldError,
     micros,
     moment,
 )
 from flows.sandbox.world.state import people as people_at
 
-FORMAT = 1
+FORMAT = 2
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done and how many there are."""
-Clock = Callable[[datetime], None]
-"""Called with the new end once database and APIs are there and before the first message is sent: whoever
-reads the topics meanwhile must not find events that are ahead of its clock."""
-
-
-class WorldError(FlowsError):
-    """There is no world where one is needed, or it is another one than asked for."""
+Clock = Callable[[datetime], timedelta]
+"""Called with the new end before the application's changes are committed and the first message is sent:
+nobody may find what is ahead of its clock. Gives how far the world's time is from the machine's from then
+on."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +50,10 @@ class World:
     periods: int
     """Days delivered so far."""
     stops: tuple[int, ...]
-    """The ends it has had (microseconds): after creation and after each advance. Readers saw it at these
-    moments.
+    """The ends it has had (microseconds): after creation and after each advance."""
+    commits: tuple[int, ...]
+    """When the application committed each of them, in the world's time (microseconds): from then on its
+    changes hold. Of creation, which nobody reads as changes, the end itself.
     """
     positions: topics.Positions
     """Where each topic ends."""
@@ -102,6 +101,7 @@ class World:
             shape=Shape(**content["shape"]),
             periods=content["periods"],
             stops=tuple(content["stops"]),
+            commits=tuple(content["commits"]),
             positions=content["positions"],
             pending=content["pending"],
             done=content["done"],
@@ -127,8 +127,10 @@ def create(
     users: int = 5_000,
     orders: int = 20_000,
     progress: Progress | None = None,
+    has_tables: Callable[[], None] | None = None,
 ) -> World:
-    """Generate a world of `days` days that ends at `until` and deliver it everywhere.
+    """Generate a world of `days` days that ends at `until` and deliver it everywhere. `has_tables` is called
+    once the application's tables are there and filled.
 
     Everything a former world left in the application's schema public, the three topics, the API store
     (`apis_db` is its file, apis.sqlite) and `<folder>/truth` is thrown away first. Interrupted, it leaves a
@@ -137,12 +139,13 @@ def create(
     end = micros(until) // SECOND * SECOND
     shape = Shape(seed, end - days * DAY, days, events_per_day, users, orders)
     shutil.rmtree(folder / "truth", ignore_errors=True)
-    world = World(folder, shape, 0, (), {topic: [0] * clickstream.PARTITIONS for topic in clickstream.TOPICS})
+    nowhere: topics.Positions = {topic: [0] * clickstream.PARTITIONS for topic in clickstream.TOPICS}
+    world = World(folder, shape, 0, (), (), nowhere)
     folder.mkdir(parents=True, exist_ok=True)
     world.save()
     topics.create(kafka_bootstrap)
     world.log.write("users", BASE, people.users(shape, BASE))
-    return _live(world, days, app_dsn, kafka_bootstrap, apis_db, progress)
+    return _live(world, days, app_dsn, kafka_bootstrap, apis_db, progress, has_tables=has_tables)
 
 
 def advance(
@@ -153,13 +156,11 @@ def advance(
     *,
     days: int = 1,
     rate: float | None = None,
-    goes_on: bool = False,
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> World:
     """Let the world of a sandbox live on for `days` days: new rows, updates, deletions, late arrivals; at
-    most `rate` messages a second. `goes_on`: nobody read the application since the last advance, so that what
-    was between is in no history. `clock` is told the new end before the first message of it is sent.
+    most `rate` messages a second. `clock` is told the new end before anybody can see something of it.
 
     An advance that was interrupted is finished by the next one, which then goes no further. Raises
     WorldError without a world.
@@ -170,8 +171,6 @@ def advance(
     if world.pending is None:
         world = replace(world, pending=world.periods + days, positions=topics.positions(kafka_bootstrap))
         world.save()
-    if goes_on:
-        world = replace(world, stops=world.stops[:-1])
     assert world.pending is not None
     return _live(world, world.pending, app_dsn, kafka_bootstrap, apis_db, progress, rate, clock)
 
@@ -185,16 +184,18 @@ def _live(
     progress: Progress | None,
     rate: float | None = None,
     clock: Clock | None = None,
+    has_tables: Callable[[], None] | None = None,
 ) -> World:
     """Deliver the periods [world.periods, until).
 
     1. each period's people, orders and mails are drawn and logged;
-    2. the application's tables are brought to the new end, in one transaction;
-    3. the APIs' objects, in one transaction; from now on the clock may show the new end;
+    2. the APIs' objects are brought to the new end, in one transaction;
+    3. the application's tables, in one transaction; right before its commit the clock shows the new end;
     4. each period's messages are drawn, logged and sent to the topics;
     5. the truth is counted from the log;
     6. world.json says so.
-    A crash before 6 is made good by doing it all again: 4 sends only what the topics do not hold yet.
+    A crash before 6 is made good by doing it all again: 3 changes nothing that it has committed, 4 sends only
+    what the topics do not hold yet.
     """
     shape, log, steps = world.shape, world.log, until - world.periods + 3
     told = progress or (lambda _what, _done, _all: None)
@@ -213,15 +214,23 @@ def _live(
         log.write("mails", period, mail.mails(shape, period, known, placed_orders))
         drawn.append((known, placed_orders))
     before, now = shape.period_start(world.periods), shape.period_start(until)
-    told("application database", 0, steps)
+    told("Stripe and SendGrid", 0, steps)
+    _tell_apis(apis_db, log, until, before if world.periods else -1, now)
+    told("application database", 1, steps)
     if world.periods == 0:
         app.create(app_dsn, shape, log, until, now)
+        committed = now
     else:
-        app.advance(app_dsn, shape, log, until, before, now)
-    told("Stripe and SendGrid", 1, steps)
-    _tell_apis(apis_db, log, until, before if world.periods else -1, now)
-    if clock is not None:
-        clock(moment(now))
+        ahead = timedelta(0)
+
+        def committing() -> None:
+            nonlocal ahead
+            ahead = clock(moment(now)) if clock is not None else ahead
+
+        committed = app.advance(app_dsn, shape, log, until, before, now, committing)
+        committed += ahead // timedelta(microseconds=1)
+    if has_tables is not None:
+        has_tables()
     with topics.Sender(bootstrap) as sender:
         for number, (period, (users, placed_orders)) in enumerate(zip(periods, drawn, strict=True)):
             told(f"events of {moment(shape.period_start(period)):%Y-%m-%d}", number + 2, steps)
@@ -233,9 +242,15 @@ def _live(
         sender.finish(places)
     told("the truth", steps - 1, steps)
     world = replace(
-        world, periods=until, stops=(*world.stops, now), positions=places, pending=None, done=True
+        world,
+        periods=until,
+        stops=(*world.stops, now),
+        commits=(*world.commits, committed),
+        positions=places,
+        pending=None,
+        done=True,
     )
-    truth.write(world.folder / "truth", shape, log, until, world.stops)
+    truth.write(world.folder / "truth", shape, log, until, world.stops, world.commits)
     world.save()
     told("the world", steps, steps)
     return world

@@ -17,6 +17,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from flows.errors import FlowsError
+
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
@@ -31,6 +33,10 @@ DEFAULT_END = datetime(2025, 11, 3, 12, tzinfo=UTC)
 
 BASE = -1
 """The number of the period that stands for everything before the world's start."""
+
+
+class WorldError(FlowsError):
+    """There is no world where one is needed, or it is another one than asked for, or it can't go on."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The truth about users, products and their histories, as somebody knows them who looked at every stop."""
+"""The truth about users, products and their histories, as somebody knows them who saw every commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from flows.sandbox.world.truth_money import Told
 AMOUNTS = {"orders": "total_amount", "payments": "amount", "refunds": "amount", "product_prices": "amount"}
 
 
-def tables(shape: Shape, log: Log, periods: int, stops: tuple[int, ...]) -> dict[str, Told]:
+def tables(
+    shape: Shape, log: Log, periods: int, stops: tuple[int, ...], commits: tuple[int, ...]
+) -> dict[str, Told]:
     """Dimensions, histories and the application's own tables."""
     now = stops[-1]
     users = log.read("users", periods)
@@ -24,9 +26,9 @@ def tables(shape: Shape, log: Log, periods: int, stops: tuple[int, ...]) -> dict
     looks = [_look(users, changes, stop, number) for number, stop in enumerate(stops)]
     return {
         "dim_users": _dim_users(shape, log, periods, stops, looks),
-        "dim_users_history": _users_history(looks, stops),
+        "dim_users_history": _users_history(looks, commits),
         "dim_products": _dim_products(shape, periods, now),
-        "dim_products_history": _products_history(shape, periods, stops),
+        "dim_products_history": _products_history(shape, periods, stops, commits),
         "dim_date": Told(None, [_days()]),
         "app": Told(None, _application(shape, log, periods, now)),
     }
@@ -83,23 +85,23 @@ def _dim_users(
     return Told(rows, [measures])
 
 
-def _users_history(looks: list[pl.DataFrame], stops: tuple[int, ...]) -> Told:
-    """A version begins at the row's last change before the stop that saw it; a row found gone, at that
-    stop's day.
+def _users_history(looks: list[pl.DataFrame], commits: tuple[int, ...]) -> Told:
+    """A version begins with the commit that brought it, also the one without the row; of a row that was there
+    when the capture began nobody knows its commit, so that it holds since the row says it was changed.
     """
     alive = ~pl.col("is_deleted")
     versions = [
         look.select(
             "user_id",
             "look",
-            pl.col("updated_at").alias("from"),
+            (pl.lit(commits[number]) if number else pl.col("updated_at")).alias("from"),
             "is_deleted",
             *(
                 pl.when(alive).then(column).alias(column)
                 for column in ("country", "plan", "marketing_opt_in")
             ),
         )
-        for look in looks
+        for number, look in enumerate(looks)
     ]
     gone = [
         looks[n - 1]
@@ -107,7 +109,7 @@ def _users_history(looks: list[pl.DataFrame], stops: tuple[int, ...]) -> Told:
         .select(
             "user_id",
             pl.lit(n).alias("look"),
-            pl.lit(stops[n]).alias("from"),
+            pl.lit(commits[n]).alias("from"),
             pl.lit(True).alias("is_deleted"),
             pl.lit(None, pl.String).alias("country"),
             pl.lit(None, pl.String).alias("plan"),
@@ -136,6 +138,7 @@ def _users_history(looks: list[pl.DataFrame], stops: tuple[int, ...]) -> Told:
             "current": pl.col("is_current").sum(),
             "opted_in": pl.col("marketing_opt_in").sum(),
             "deleted": pl.col("is_deleted").sum(),
+            "microseconds": (pl.col("from") % DAY).sum(),
         },
     )
     return Told(None, [measures])
@@ -169,16 +172,17 @@ def _dim_products(shape: Shape, periods: int, now: int) -> Told:
     return Told(rows.drop("cents"), [measures])
 
 
-def _products_history(shape: Shape, periods: int, stops: tuple[int, ...]) -> Told:
-    """Versions of the row as the stops saw them, cut where the US price changed."""
+def _products_history(shape: Shape, periods: int, stops: tuple[int, ...], commits: tuple[int, ...]) -> Told:
+    """Versions of the row as the commits brought them, cut where the US price changed."""
     versions: dict[int, list[tuple[int, Any]]] = {}
-    for stop in stops:
+    for stop, commit in zip(stops, commits, strict=True):
         for row in (
             _names(shape, stop).with_columns(at=pl.col("updated_at").dt.epoch("us")).iter_rows(named=True)
         ):
             known = versions.setdefault(row["product_id"], [])
-            if not known or known[-1][0] != row["at"]:
-                known.append((row["at"], (row["name"], row["category_id"], row["is_active"])))
+            seen = (row["name"], row["category_id"], row["is_active"])
+            if not known or known[-1][1] != seen:
+                known.append((row["at"] if stop == stops[0] else commit, seen))
     prices: dict[int, list[tuple[int, int]]] = {}
     for product, at, cents in (
         shop.prices(shape, periods)
@@ -223,6 +227,7 @@ def _products_history(shape: Shape, periods: int, stops: tuple[int, ...]) -> Tol
             "product_ids": pl.col("product_id").sum(),
             "current": pl.col("is_current").sum(),
             "active": pl.col("is_active").sum(),
+            "microseconds": (pl.col("from") % DAY).sum(),
         },
         money={"unit_price_usd": pl.col("cents").sum()},
     )

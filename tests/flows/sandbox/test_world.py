@@ -21,7 +21,7 @@ from flows import sandbox
 from flows.sandbox.apis.store import Store
 from flows.sandbox.world import clickstream, exists, lives, orders, people, topics
 from flows.sandbox.world.poison import REASONS
-from flows.sandbox.world.shape import BASE, DAY, DEFAULT_END, DEFAULT_SEED, Shape, micros
+from flows.sandbox.world.shape import BASE, DAY, DEFAULT_END, DEFAULT_SEED, Shape, micros, moment
 from tests.flows.sandbox import truth
 from tests.flows.sandbox.recount import Company, Message, arguments, event, hold_to_the_truth, winners
 
@@ -275,20 +275,46 @@ def test_after_an_interrupted_advance_nothing_is_there_twice(
 
 
 @pytest.mark.usefixtures("older")
-def test_the_clock_is_told_the_new_end_before_the_first_message_of_it(services: sandbox.State) -> None:
-    before = topics.positions(arguments(services)[2])
+def test_the_clock_is_told_the_new_end_before_anybody_can_see_something_of_it(
+    older: tuple[Company, dict[date, int], set[uuid.UUID]], services: sandbox.State
+) -> None:
+    newest = "select max(updated_at) from orders"
+    before = topics.positions(arguments(services)[2]), older[0].query(newest)
     told: list[datetime] = []
+    ahead = timedelta(days=-7)
 
-    def clock(end: datetime) -> None:
+    def clock(end: datetime) -> timedelta:
         told.append(end)
-        assert topics.positions(arguments(services)[2]) == before
-        raise KeyboardInterrupt
+        assert (topics.positions(arguments(services)[2]), older[0].query(newest)) == before
+        if len(told) == 1:
+            raise KeyboardInterrupt
+        return ahead
 
     with pytest.raises(KeyboardInterrupt):
         lives.advance(*arguments(services), days=1, clock=clock)
-    world = lives.advance(*arguments(services), days=1, clock=told.append)
+    world = lives.advance(*arguments(services), days=1, clock=clock)
     assert told == [world.end, world.end]
-    assert topics.positions(arguments(services)[2]) == world.positions != before
+    assert topics.positions(arguments(services)[2]) == world.positions != before[0]
+    since = moment(world.stops[-2]).isoformat()
+    commit = f"select distinct pg_xact_commit_timestamp(xmin) from order_events where occurred_at > '{since}'"
+    ((committed,),) = older[0].query(commit)
+    assert world.commits[-1] == micros(committed + ahead), "when it was committed, in the world's time"
+
+
+def test_an_advance_that_was_committed_is_not_committed_again(
+    older: tuple[Company, dict[date, int], set[uuid.UUID]], services: sandbox.State
+) -> None:
+    def trip(what: str, _done: int, _steps: int) -> None:
+        if what.startswith("events of"):
+            raise KeyboardInterrupt
+
+    rows = "select count(*), max(pg_xact_commit_timestamp(xmin)) from users"
+    with pytest.raises(KeyboardInterrupt):
+        lives.advance(*arguments(services), days=1, progress=trip)
+    before = older[0].query(rows)
+    world = lives.advance(*arguments(services), days=1)
+    assert older[0].query(rows) == before
+    assert world.commits[-1] == micros(before[0][1])
 
 
 @pytest.mark.usefixtures("older")

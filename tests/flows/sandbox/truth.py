@@ -53,6 +53,9 @@ def _milliseconds(column: str) -> str:
     return f"sum(extract(epoch from {column} - date_trunc('day', {column})) * 1000)"
 
 
+_SINCE = {
+    "microseconds": "sum(extract(epoch from valid_from - date_trunc('day', valid_from)) * 1000000)",
+}
 _USER_IDS = {"user_ids": "sum(user_id)"}
 _PRODUCT_IDS = {"product_ids": "sum(product_id)"}
 _ACTIVITY = _sums("events", "page_views", "clicks", "sessions", "session_seconds") | {
@@ -82,7 +85,8 @@ MEASURES: dict[str, Measures] = {
             "current": _flag("is_current"),
             "opted_in": _flag("marketing_opt_in"),
             "deleted": _flag("is_deleted"),
-        },
+        }
+        | _SINCE,
     ),
     "dim_products": Measures(
         "created_at::date",
@@ -96,6 +100,7 @@ MEASURES: dict[str, Measures] = {
         "category_id::varchar",
         _PRODUCT_IDS
         | {"current": _flag("is_current"), "active": _flag("is_active")}
+        | _SINCE
         | _sums("unit_price_usd"),
     ),
     "fct_orders": Measures(

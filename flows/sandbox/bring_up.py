@@ -1,0 +1,142 @@
+"""Bringing up one part after the other, or beside it: what needs what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+
+from flows.errors import FlowsError
+from flows.sandbox import prefect_server, processes
+from flows.sandbox import state as states
+from flows.sandbox.parts import Context, controls
+from flows.sandbox.state import Part, Running, State
+
+# Another program may take the port first, a killed server's backends may hold its memory for a moment.
+ATTEMPTS = 3
+
+
+def settle(outcome: Future[None], job: Callable[[], None]) -> None:
+    """Do the job; who waits for the outcome learns how it ended."""
+    try:
+        job()
+    except BaseException as error:
+        outcome.set_exception(error)
+        raise
+    outcome.set_result(None)
+
+
+Then = Callable[[State, bool], None]
+"""Called with the state, and whether the sandbox is held meanwhile (`state.exclusive`)."""
+
+
+def go_on(then: Then, awaited: Sequence[Future[None]], context: Context) -> None:
+    """Call `then` once what is awaited is there."""
+    if all(outcome.exception() is None for outcome in awaited):  # what failed tells it itself
+        then(context.state(), True)
+
+
+def _spawn(part: Part, context: Context, before: Running | None) -> Running:
+    """Start the part's process, with the port that it had `before` where that is free."""
+    remembered = before.port if before else None
+    control = controls(part)
+    port = processes.remembered_port(remembered) if control.listens else None
+    if remembered and port != remembered:
+        context.progress(part, f"port {remembered} is taken by another program: now on {port}")
+    running = Running(port, control.start(context, port or 0))
+    states.set_part(context.folder, part, running)
+    return running
+
+
+def bring_up(part: Part, context: Context, spawned: Running | None = None) -> None:
+    """See to it that the part runs and answers; the state knows its process before it is waited for.
+
+    `spawned`: it was started a moment ago.
+    """
+    begun = time.monotonic()
+    control = controls(part)
+    state = context.state()
+    running = state.parts.get(part)
+    if spawned is None and running and running.process and processes.alive(running.process):
+        if _answers_soon(part, running, context):
+            return
+        context.progress(part, "does not answer: starting it again")
+        control.stop(running.process)
+    elif spawned is None and running and running.process:
+        context.progress(part, "had ended: starting it again")
+    for attempt in range(1, ATTEMPTS + 1):
+        running, spawned = spawned or _spawn(part, context, running), None
+        assert running.process is not None
+        try:
+            processes.wait_until(
+                control.ready(context, running),
+                process=running.process,
+                seconds=control.seconds,
+                part=part,
+                log=state.logs / f"{part}.log",
+            )
+        except processes.EndedError:
+            if attempt == ATTEMPTS:
+                raise
+            context.progress(part, "ended while it was starting: trying again")
+            time.sleep(attempt)
+        else:
+            break
+    where = f" on port {running.port}" if running and running.port else ""
+    context.progress(part, f"runs{where} ({time.monotonic() - begun:.1f} s)")
+
+
+def _answers_soon(part: Part, running: Running, context: Context) -> bool:
+    """Whether a living part answers, given the time that a start still under way may need."""
+    ready = controls(part).ready(context, running)
+    deadline = time.monotonic() + 15
+    while not ready():
+        if time.monotonic() > deadline or processes.cancelled.is_set():
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def bring_up_connect(context: Context, broker: Future[None]) -> None:
+    """Bring up Connect. Its worker is started beside the broker and waits for it: both load their classes for
+    seconds, each on a core.
+    """
+    while (address := _spawned_broker(context)) is None and not broker.done():
+        time.sleep(0.05)
+    running = context.state().parts.get(Part.CONNECT)
+    spawned = None
+    if address and not (running and processes.alive(running.process)):
+        spawned = _spawn(Part.CONNECT, context, running)
+    if broker.exception() is not None:
+        return  # the broker's own chain tells
+    if spawned is not None and address != context.state().kafka_bootstrap:
+        assert spawned.process is not None
+        controls(Part.CONNECT).stop(spawned.process)  # it would wait for the port that the broker lost
+        spawned = None
+    bring_up(Part.CONNECT, context, spawned)
+
+
+def _spawned_broker(context: Context) -> str | None:
+    """The address of the broker, when its process lives."""
+    state = context.state()
+    running = state.parts.get(Part.KAFKA)
+    return state.kafka_bootstrap if running and processes.alive(running.process) else None
+
+
+def bring_up_prefect(context: Context) -> None:
+    bring_up(Part.PREFECT, context)
+    prefect_server.make_pool(context.state())
+    bring_up(Part.PREFECT_WORKER, context)
+    wanted = prefect_server.digest(context.root)
+    if wanted is None or wanted == context.state().deployed:
+        return
+    begun = time.monotonic()
+    try:
+        prefect_server.deploy(context.state(), context.root)
+    except FlowsError as error:
+        # Runs, the lake and the warehouse do not need the deployments; the next start tries again.
+        context.progress(Part.PREFECT, f"the deployments are not registered: {error}")
+        return
+    states.update(context.folder, lambda known: replace(known, deployed=wanted))
+    context.progress(Part.PREFECT, f"deployments registered ({time.monotonic() - begun:.1f} s)")
