@@ -56,17 +56,20 @@ def sandbox_parts(settings: Settings) -> frozenset[Part]:
     parts = {PART_OF_SETTING[name] for name in settings.unset_services}
     if settings.prefect_server is None:
         parts |= {Part.PREFECT, Part.PREFECT_WORKER}
-    if Part.KAFKA in parts and settings.connect_url is None and debezium.entities():
+    is_in_kafka = Part.KAFKA in parts and settings.cdc_engine == "kafka"
+    if is_in_kafka and settings.connect_url is None and debezium.entities():
         parts.add(Part.CONNECT)
     return frozenset(parts)
 
 
 def _capture(parts: frozenset[Part]) -> None:
-    """Register what is declared as cdc at the sandbox's own Kafka Connect, once its world can be read.
+    """Register what is declared as cdc at the sandbox's own Kafka Connect, or in the warehouse where there is
+    no Kafka, once its world can be read.
 
     What can't be registered halts its tables and nothing else: landing says it.
     """
-    if Part.CONNECT not in parts:
+    is_embedded = load().cdc_engine == "embedded" and Part.APP_POSTGRES in parts and debezium.entities()
+    if Part.CONNECT not in parts and not is_embedded:
         return
     from flows.cdc.registration import register
     from flows.errors import FlowsError
@@ -83,7 +86,8 @@ def start_sandbox(arguments: argparse.Namespace) -> int:
     """`python -m flows sandbox start`: Kafka Connect only where a table is declared as cdc."""
     from flows.sandbox.commands import start
 
-    parts = ALL if debezium.entities() else ALL - {Part.CONNECT}
+    has_connect = debezium.entities() and load().cdc_engine == "kafka"
+    parts = ALL if has_connect else ALL - {Part.CONNECT}
     code = start(arguments, parts, load().cdc_exactly_once)
     _capture(parts)
     return code

@@ -84,7 +84,7 @@ def configuration(
     ]
     made = {
         **_FIXED,
-        **_database(dsn),
+        **database(dsn),
         REGISTRATION: registration,
         "topic.prefix": names.prefix,
         "slot.name": names.slot,
@@ -118,13 +118,15 @@ def _pattern(schema: str, table: str) -> str:
     return re.sub(r"([^A-Za-z0-9_])", r"\\\1", f"{schema}.{table}")
 
 
-def _database(dsn: str) -> dict[str, str]:
+def database(dsn: str) -> dict[str, str]:
+    """The properties that name a database. Raises FlowsError like `configuration`."""
     given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     host = given.get("host", "")
     if not host or host.startswith("/") or "," in host:
         raise FlowsError(
-            "The application's database must be named by one host for Kafka Connect, which can't use a "
-            "socket or a list: write its address in ANALYTICS_CDC_DSN, e.g. host=db port=5432 dbname=app."
+            "The application's database must be named by one host for Debezium, which can't use a socket or "
+            "a list: write its address in ANALYTICS_CDC_DSN, e.g. host=db port=5432 dbname=app (without "
+            "Kafka: in ANALYTICS_APP_DSN)."
         )
     user = given.get("user", "")
     found = {

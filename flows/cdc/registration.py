@@ -5,12 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable
 
+from flows import prepare
 from flows.cdc import source, topics
 from flows.cdc.configuration import captured_tables, configuration
 from flows.errors import FlowsError
 from flows.extract import debezium as named
 from flows.extract.connect import Connect
 from flows.extract.debezium_observed import REGISTRATION, Observed, cdc_dsn, connect, observe
+from flows.extract.embedded.connector import Embedded
+from flows.services import Services
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -35,6 +38,10 @@ def register(
         )
     names = named.names(settings)
     reads = [entity.read for entity in wanted if isinstance(entity.read, Postgres)]
+    if settings.cdc_engine == "embedded":
+        # Its topics are the warehouse's, which may not have seen a run yet.
+        with Services(settings).ledger() as ledger:
+            prepare.schemas(ledger)
     tables = [(read.schema, read.table) for read in reads]
     seen = observe(settings, wanted)
     _fit(seen, wanted)
@@ -78,7 +85,7 @@ def register(
 
 
 def _change(
-    client: Connect,
+    client: Connect | Embedded,
     database: source.Source,
     names: named.Names,
     known: dict[str, str],
@@ -202,7 +209,7 @@ def _not_lost(seen: Observed, has_read: bool) -> None:
         )
 
 
-def _running(client: Connect, names: named.Names) -> None:
+def _running(client: Connect | Embedded, names: named.Names) -> None:
     """Wait until the connector runs. Raises FlowsError with its reason when it fails."""
     state = client.wait_running(names.connector)
     if state.failure:

@@ -4,7 +4,8 @@
 remembered, and is pure. What is remembered of a table stands in the ledger's position, as `Observed.facts`:
 
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
-     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat}
+     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat,
+     "topic": the change topic}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """
@@ -93,6 +94,16 @@ def judged(
     return found
 
 
+def of_source(observed: Observed, remembered: Mapping[str, Any], forgotten_marks: Collection[str]) -> str:
+    """Why nothing of this source may be read, whatever the table; empty when all is well."""
+    known = _still_counts(observed, remembered)
+    return (
+        _of_another_source(observed, known, forgotten_marks)
+        or _of_source(observed)
+        or _of_connector(observed)
+    )
+
+
 def _still_counts(observed: Observed, remembered: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is remembered, nothing after a new registration: it reads every table whole, so that where the one
     before had got to says nothing.
@@ -115,7 +126,8 @@ def _of_another_source(
     elif not observed.is_standby and observed.timeline != remembered["timeline"]:
         what = (
             f"the application's PostgreSQL went from timeline {remembered['timeline']} to "
-            f"{observed.timeline} (restored from a backup, or a standby took over)"
+            f"{observed.timeline} (restored from a backup, or a standby took over) and replication slot "
+            f"{observed.slot_name} did not come along"
         )
     elif observed.lsn < lsn_number(remembered["lsn"]):
         what = (
@@ -202,7 +214,7 @@ _LOST = "no longer available on the server"
 def _of_connector(observed: Observed) -> str:
     state = observed.connector
     if state is None:
-        return "Kafka Connect has no connector for it; python -m flows cdc register"
+        return "no connector captures it; python -m flows cdc register"
     if (failure := state.failure) and _LOST in failure:
         return (
             f"replication slot {observed.slot_name} was made anew behind the connector's back, so changes "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -18,6 +18,9 @@ from flows.extract.postgres_session import catalogs
 from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
+
+if TYPE_CHECKING:
+    from flows.extract.embedded.connector import Embedded
 
 REGISTRATION = "analytics.registration"
 """Property of the connector's configuration that tells one registration from another."""
@@ -141,7 +144,9 @@ def secrets(settings: Settings) -> tuple[str, ...]:
 
 
 def cdc_dsn(settings: Settings) -> str:
-    """The application's database as Kafka Connect reaches it."""
+    """The application's database as Debezium reaches it."""
+    if settings.cdc_engine == "embedded":
+        return settings.require("app_dsn")
     if settings.cdc_dsn is not None:
         return settings.cdc_dsn.get_secret_value()
     if settings.app_dsn is None and settings.sandbox_state is not None and settings.sandbox_state.cdc_dsn:
@@ -149,8 +154,12 @@ def cdc_dsn(settings: Settings) -> str:
     return settings.require("app_dsn")
 
 
-def connect(settings: Settings) -> Connect:
-    """Kafka Connect as the settings name it."""
+def connect(settings: Settings) -> Connect | Embedded:
+    """Kafka Connect as the settings name it, or the engine that stands in its place."""
+    if settings.cdc_engine == "embedded":
+        from flows.extract.embedded.connector import Embedded
+
+        return Embedded(settings, named.names(settings))
     return Connect(settings.require("connect_url"), secrets(settings))
 
 
