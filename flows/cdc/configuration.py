@@ -66,11 +66,13 @@ def configuration(
     *,
     keyed_otherwise: Collection[tuple[str, str]] = frozenset(),
     exactly_once: bool = False,
+    failover: bool = False,
 ) -> dict[str, str]:
     """The connector's whole configuration.
 
     `dsn` is the database as Kafka Connect reaches it; `keyed_otherwise` are the tables whose primary key is
-    not the declared key, as (schema, table): their events are keyed by the declaration. Raises FlowsError
+    not the declared key, as (schema, table): their events are keyed by the declaration. `failover` has the
+    slot go along to standbys that synchronize slots, which PostgreSQL can from 17 on. Raises FlowsError
     when the DSN does not name a host that a connection over TCP can be made to.
     """
     declared = tuple(entities)
@@ -99,6 +101,7 @@ def configuration(
         "signal.data.collection": names.signal,
         "notification.sink.topic.name": names.notifications,
         "exactly.once.support": "required" if exactly_once else "requested",
+        "slot.failover": str(failover).lower(),
     }
     if keys:
         made["message.key.columns"] = ";".join(keys)

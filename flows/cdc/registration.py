@@ -18,6 +18,8 @@ from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
 Say = Callable[[str], None]
+_FAILOVER = 17
+"""The first PostgreSQL whose slots can go along to a standby."""
 
 
 def register(
@@ -36,12 +38,12 @@ def register(
             'No table is declared as cdc: write mode="cdc" for one in transforms/sources/app.py, '
             "then register again."
         )
-    names = named.names(settings)
-    reads = [entity.read for entity in wanted if isinstance(entity.read, Postgres)]
     if settings.cdc_engine == "embedded":
         # Its topics are the warehouse's, which may not have seen a run yet.
         with Services(settings).ledger() as ledger:
             prepare.schemas(ledger)
+    names = named.names(settings)
+    reads = [entity.read for entity in wanted if isinstance(entity.read, Postgres)]
     tables = [(read.schema, read.table) for read in reads]
     seen = observe(settings, wanted)
     _fit(seen, wanted)
@@ -68,6 +70,7 @@ def register(
             (known or {}).get(REGISTRATION) or uuid.uuid4().hex,
             keyed_otherwise=keyed_otherwise,
             exactly_once=settings.cdc_exactly_once,
+            failover=seen.version >= _FAILOVER,
         )
         unpublished = {".".join(place) for place in tables if place not in (seen.published or tables)}
         if known is None:

@@ -123,7 +123,7 @@ def _of_another_source(
         what = "the application's database is another PostgreSQL cluster than the one read before"
     elif observed.database != remembered["database"]:
         what = "the application's database was dropped and made anew"
-    elif not observed.is_standby and observed.timeline != remembered["timeline"]:
+    elif _is_another_history(observed, remembered["timeline"]):
         what = (
             f"the application's PostgreSQL went from timeline {remembered['timeline']} to "
             f"{observed.timeline} (restored from a backup, or a standby took over) and replication slot "
@@ -145,6 +145,14 @@ def _of_another_source(
         if what
         else ""
     )
+
+
+def _is_another_history(observed: Observed, timeline: int) -> bool:
+    """Whether it went back, or on without the slot. A backup holds no slots, so one that came along says that
+    a standby took over; what it lacks of the old primary, LSN and heartbeat tell.
+    """
+    came_along = observed.slot is not None and observed.slot.came_along
+    return not observed.is_standby and observed.timeline != timeline and not came_along
 
 
 def _of_source(observed: Observed) -> str:

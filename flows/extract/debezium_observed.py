@@ -65,6 +65,8 @@ class Slot:
     wal_status: str
     confirmed: int | None
     kept: int
+    came_along: bool = False
+    """Whether it was made for a failover, and on a standby that has taken over since."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Observed:
     lsn: int
     wal_level: str
     is_standby: bool
+    version: int
+    """Of the server, like 18."""
     keep_limit: int | None
     """max_slot_wal_keep_size in bytes; None: unlimited."""
     slot_name: str
@@ -241,6 +245,7 @@ def _observed(
         select system_identifier::text as system, pg_is_in_recovery() as is_standby,
             (select oid::bigint from pg_database where datname = current_database()) as database,
             current_setting('wal_level') as wal_level,
+            current_setting('server_version_num')::int / 10000 as version,
             (case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
                 else pg_current_wal_lsn() end)::text as lsn,
             case when not pg_is_in_recovery()
@@ -253,8 +258,10 @@ def _observed(
     end = lsn_number(source["lsn"])
     slot = row(
         "select plugin::text, database::text, active, coalesce(wal_status, 'reserved') as wal_status, "
-        "confirmed_flush_lsn::text as confirmed, restart_lsn::text as restart "
-        "from pg_replication_slots where slot_name = %s",
+        "confirmed_flush_lsn::text as confirmed, restart_lsn::text as restart, "
+        # Columns that PostgreSQL has from 17 on.
+        "coalesce((to_jsonb(s) ->> 'failover')::boolean and (to_jsonb(s) ->> 'synced')::boolean, false) "
+        "as came_along from pg_replication_slots s where slot_name = %s",
         names.slot,
     )
     published = None
@@ -276,6 +283,7 @@ def _observed(
         lsn=end,
         wal_level=source["wal_level"],
         is_standby=source["is_standby"],
+        version=source["version"],
         keep_limit=source["keep_megabytes"] << 20 if source["keep_megabytes"] >= 0 else None,
         slot_name=names.slot,
         slot=Slot(
@@ -285,6 +293,7 @@ def _observed(
             wal_status=slot["wal_status"],
             confirmed=lsn_number(slot["confirmed"]) if slot["confirmed"] else None,
             kept=max(0, end - lsn_number(slot["restart"])) if slot["restart"] else 0,
+            came_along=slot["came_along"],
         )
         if slot
         else None,
