@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tests.benchmarks import (
     backfill,
+    capture,
     command_line,
     daily,
     following,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "stream": stream.run,
     "stream-steady": stream.run_steadily,
     "cdc-live": following.run,
+    "cdc-snapshot": capture.run,
     "backfill": backfill.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
