@@ -5,7 +5,7 @@ PYTHON_ENV := .venv/bin/python
 RUN := PYTHONUNBUFFERED=1 $(PYTHON_ENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test test-full lint format bench bench-full lock environment environment-dev clean
+.PHONY: help run stop test test-full lint format bench bench-full lock cdc-engine environment environment-dev clean
 export PYTHON
 
 help: ## this list
@@ -45,7 +45,12 @@ bench-full: environment-dev ## the long measurements too (50,000,000 events; hal
 LOCK := $(PYTHON_ENV) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: environment-dev ## resolve the dependencies anew (UPGRADE=1 for newer versions)
 	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra sandbox -o requirements.lock
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra sandbox --extra dev -c requirements.lock -o requirements-dev.lock
+	@$(PYTHON_ENV) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['cdc-engine'], sep='\n')" | \
+		$(LOCK) $(if $(UPGRADE),--upgrade) - -c requirements.lock -o requirements-cdc-engine.lock
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra sandbox --extra cdc-engine --extra dev -c requirements.lock -c requirements-cdc-engine.lock -o requirements-dev.lock
+
+cdc-engine: environment ## Debezium's engine, for ANALYTICS_CDC_ENGINE=embedded (change capture without Kafka)
+	@.ci/environment requirements-cdc-engine.lock
 
 environment:
 	@.ci/environment requirements.lock

@@ -21,6 +21,7 @@ from psycopg import Connection, sql
 
 from flows.durations import parse_bound
 from flows.errors import FlowsError
+from flows.extract.debezium_observed import lsn_number, lsn_text
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.manifest import fold
@@ -49,8 +50,7 @@ class Moment:
     def parse(cls, text: str) -> Moment:
         """From `2025-11-07T10:15` (UTC unless it says otherwise) or `16/B374D848`. Raises AsOfError."""
         if _LSN.fullmatch(text):
-            high, _, low = text.partition("/")
-            return cls(text, lsn=(int(high, 16) << 32) + int(low, 16))
+            return cls(text, lsn=lsn_number(text))
         try:
             return cls(text, at=parse_bound(text))
         except ValueError:
@@ -135,6 +135,8 @@ class _Past:
             table.name: self._rows(table) for table in registry.tables().values() if table.layer is Layer.RAW
         }
         self._at = moment.at or self._time_of(moment)
+        if moment.at is not None:
+            self._refuse_before_anything()
 
     def compute(self, table: Table) -> DuckDBPyRelation:
         """A model's rows; they stay in a temporary table for those that read it."""
@@ -156,30 +158,55 @@ class _Past:
             return None
         if not changes.is_of_changes(rows.columns):
             return rows.filter(f"_landed_at <= {self._literal}")
-        place, last = "_changed_at", self._literal
+        place, was = "_changed_at", f"_changed_at <= {self._literal}"
         if self._moment.lsn is not None:
-            place, last = "_commit_lsn", str(self._moment.lsn)
-        return rows.filter(
-            f"case when {place} is null then _landed_at <= {self._literal} else {place} <= {last} end"
+            place, was = "_lsn", _in_log(self._moment.lsn)
+        return rows.filter(f"case when {place} is null then _landed_at <= {self._literal} else {was} end")
+
+    def _refuse_before_anything(self) -> None:
+        """Raises AsOfError where no row of raw counts: tables without rows would look like an answer."""
+        there = [name for name, rows in self._raw.items() if rows is not None]
+        if any((rows := self._then(name)) is not None and rows.limit(1).fetchall() for name in there):
+            return
+        told = [_one(rows, "min(_landed_at)") for rows in self._raw.values() if rows is not None]
+        found = [at for at in told if at is not None]
+        first = f"its first row was landed at {min(found).astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if found else ""
+        raise AsOfError(
+            f"The lake holds nothing as old as {self._moment.text}: {first or 'nothing was landed yet'}. "
+            f"{'Name a later time (UTC).' if found else 'Run the batch first: python -m flows'}"
         )
 
     def _time_of(self, moment: Moment) -> datetime:
         """When a place of the log as late as this was landed: the other sources have no log."""
-        told: list[datetime | None] = [
-            rows.filter(f"_commit_lsn <= {moment.lsn}").aggregate("max(_landed_at)").fetchall()[0][0]
-            for rows in self._raw.values()
-            if rows is not None and changes.is_of_changes(rows.columns)
+        assert moment.lsn is not None
+        tables = [
+            rows for rows in self._raw.values() if rows is not None and changes.is_of_changes(rows.columns)
         ]
-        if not (found := [at for at in told if at is not None]):
+        told = [_one(rows.filter(_in_log(moment.lsn)), "max(_landed_at)") for rows in tables]
+        found: list[datetime] = [at for at in told if at is not None]
+        if not found:
+            places = [at for rows in tables if (at := _one(rows, "min(_lsn)")) is not None]
+            begin = f"begin at {lsn_text(min(places))}" if places else "are none"
             raise AsOfError(
-                f"The lake holds no change as old as LSN {moment.text}: name a time, or a later place. "
-                "`_commit_lsn` of the raw tables says which there are."
+                f"The lake holds no change as old as LSN {moment.text}: those it holds {begin}. Name a time, "
+                "or a later place."
             )
         return max(found)
 
     @property
     def _literal(self) -> str:
         return f"timestamptz '{self._at.astimezone(UTC).isoformat(sep=' ')}'"
+
+
+def _one(rows: DuckDBPyRelation, aggregate: str) -> Any:
+    return rows.aggregate(aggregate).fetchall()[0][0]
+
+
+def _in_log(lsn: int) -> str:
+    """SQL: whether a record's change was committed at this place of the log or before. `_commit_lsn` is the
+    commit that came before the record's own.
+    """
+    return f"(_lsn <= {lsn} and coalesce(_commit_lsn < {lsn}, true))"
 
 
 def _wanted(names: Sequence[str]) -> set[str]:

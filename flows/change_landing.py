@@ -12,6 +12,7 @@ from duckdb import DuckDBPyConnection
 
 from flows import change_topics, incomplete, schema_changes
 from flows.cdc.feed import ChangeFeed
+from flows.cdc.kept_feed import KeptFeed
 from flows.cdc.pending import STALL_SECONDS, Cut
 from flows.change_topics import Told
 from flows.extract import Incomplete, SchemaChanged, SourceError, cdc
@@ -32,6 +33,7 @@ _POLL_SECONDS = 0.2
 _GIVE_UP_SECONDS = STALL_SECONDS + 20.0
 """How long nothing may come of what the topics held at the beginning."""
 
+Feed = ChangeFeed | KeptFeed
 Outcome = Landing | SourceError | None
 """What became of one table: None when there was nothing new."""
 
@@ -91,6 +93,9 @@ def land_changes(
             positions = positions_of(ledger, wanted)
             observed, failed = change_topics.look(services.settings, positions) if is_watched else (None, {})
             readable = {entity: at for entity, at in positions.items() if entity.table not in failed}
+            readable = dict(change_topics.beginnings(services.settings, readable, observed))
+            if is_watched and readable:
+                change_topics.fill(services.settings)
             with changes_read(services, readable) as feed:
                 landing = ChangeLanding(services, feed, ledger, run_id, rows_per_file)
                 landing.landed.outcomes.update(failed)
@@ -99,7 +104,7 @@ def land_changes(
                 return landing.landed
 
 
-def _land_all(landing: ChangeLanding, feed: ChangeFeed, observed: Observed | None, rows_at_once: int) -> None:
+def _land_all(landing: ChangeLanding, feed: Feed, observed: Observed | None, rows_at_once: int) -> None:
     """All that the topics held at the beginning, in portions of whole transactions."""
     deadline = time.monotonic() + _GIVE_UP_SECONDS
     while not feed.is_done:
@@ -133,8 +138,11 @@ def positions_of(ledger: Ledger, entities: Iterable[SourceEntity]) -> dict[Sourc
 
 
 @contextmanager
-def changes_read(services: Services, positions: change_topics.Positions) -> Iterator[ChangeFeed]:
+def changes_read(services: Services, positions: change_topics.Positions) -> Iterator[Feed]:
     """A feed over the topics of these tables; what waits in it can be larger than memory."""
+    if services.settings.cdc_engine == "embedded":
+        yield KeptFeed(services.settings, positions)
+        return
     connection: DuckDBPyConnection = engine.connect(
         memory_limit=services.settings.memory_limit, temp_directory=services.lake.root / ".spill"
     )
@@ -148,7 +156,7 @@ class ChangeLanding:
     def __init__(
         self,
         services: Services,
-        feed: ChangeFeed,
+        feed: Feed,
         ledger: JointLedger,
         run_id: str,
         rows_per_file: int = ROWS_PER_FILE,

@@ -18,6 +18,9 @@ from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
+TOPIC = "topic"
+"""Key, beside what is remembered of the source, of the change topic's name."""
+_OF_BROKER = ("topic_id", "offsets", cdc.TRANSACTIONS)
 Positions = Mapping[SourceEntity, Mapping[str, Any]]
 """Where each table stands in the ledger."""
 
@@ -43,6 +46,37 @@ def look(settings: Settings, positions: Positions) -> tuple[Observed, dict[str, 
     return observed, {table: SourceError(reason) for table, reason in halted.items()}
 
 
+def fill(settings: Settings) -> None:
+    """Without Kafka, whoever lands has Debezium read the source's log to its present end first, for every
+    captured table. Raises SourceError, with what to do, where changes may have been lost.
+    """
+    if settings.cdc_engine == "embedded":
+        from flows.extract.embedded.connector import Embedded
+
+        with Embedded(settings, debezium.names(settings)) as engine:
+            engine.read()
+
+
+def beginnings(settings: Settings, positions: Positions, observed: Observed | None) -> Positions:
+    """Where their topics are read from: a registration under another prefix has topics of its own."""
+    return {
+        entity: {name: at[name] for name in at if name not in _OF_BROKER}
+        if observed is not None and _is_of_another_topic(settings, entity, at, observed)
+        else at
+        for entity, at in positions.items()
+    }
+
+
+def _is_of_another_topic(
+    settings: Settings, entity: SourceEntity, position: Mapping[str, Any], observed: Observed
+) -> bool:
+    assert isinstance(entity.read, Postgres)
+    remembered = position.get(REMEMBERED, {})
+    topic = debezium.topic(settings, entity.read)
+    is_new = remembered.get("registration") != observed.registration
+    return is_new and bool(remembered.get(TOPIC, topic) != topic)
+
+
 def extract(
     settings: Settings,
     entity: SourceEntity,
@@ -55,14 +89,15 @@ def extract(
     """What the records say of a table that stood at `positions` before them."""
     assert isinstance(entity.read, Postgres)
     before = dict(positions)
+    topic = debezium.topic(settings, entity.read)
     if told.observed is not None:
         if before.get(REMEMBERED, {}).get("registration") != told.observed.registration:
             # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends, and the
             # topic may begin with what a registration before this one has sent.
             before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
-        before[REMEMBERED] = told.observed.facts()
+        before[REMEMBERED] = {**told.observed.facts(), TOPIC: topic}
     source = cdc.Source(
-        debezium.topic(settings, entity.read),
+        topic,
         told.records,
         partial(settings.require, "app_dsn"),
         settings.clock_offset,

@@ -61,19 +61,25 @@ def sandbox_parts(settings: Settings) -> frozenset[Part]:
     parts = {PART_OF_SETTING[name] for name in settings.unset_services}
     if settings.prefect_server is None:
         parts |= {Part.PREFECT, Part.PREFECT_WORKER}
-    if Part.KAFKA in parts and settings.connect_url is None and debezium.entities():
+    is_in_kafka = Part.KAFKA in parts and settings.cdc_engine == "kafka"
+    if is_in_kafka and settings.connect_url is None and debezium.entities():
         parts.add(Part.CONNECT)
     return frozenset(parts)
 
 
 @contextmanager
 def _capture(parts: frozenset[Part]) -> Iterator[Callable[[], None] | None]:
-    """Have registered at its end what is declared as cdc, at the sandbox's own Kafka Connect.
+    """Have registered at its end what is declared as cdc: at the sandbox's own Kafka Connect, or in the
+    warehouse where there is no Kafka.
 
     Gives what is to be called once the tables of a new world are there: they are read while the rest of it is
     made. Nobody waits for the end of that here. What can't be registered halts its tables and nothing else:
     landing says it.
     """
+    if load().cdc_engine == "embedded" and Part.APP_POSTGRES in parts and debezium.entities():
+        yield None
+        _say_registered()
+        return
     if Part.CONNECT not in parts:
         yield None
         return
@@ -89,17 +95,23 @@ def _capture(parts: frozenset[Part]) -> Iterator[Callable[[], None] | None]:
 
 
 def _register(given_up: threading.Event) -> None:
-    from flows.cdc.registration import register
-    from flows.errors import FlowsError
     from flows.sandbox import processes
     from flows.sandbox.commands import show
 
-    say = partial(show, Part.CONNECT.value)
     deadline = time.monotonic() + _CONNECT_SECONDS
     while not processes.healthy(f"{load().require('connect_url')}/connectors"):
         if time.monotonic() > deadline or given_up.is_set():
-            return say("does not answer: nothing is registered")
+            return show(Part.CONNECT.value, "does not answer: nothing is registered")
         time.sleep(0.1)
+    return _say_registered()
+
+
+def _say_registered() -> None:
+    from flows.cdc.registration import register
+    from flows.errors import FlowsError
+    from flows.sandbox.commands import show
+
+    say = partial(show, Part.CONNECT.value)
     try:
         register(load(), debezium.entities(), say)
     except FlowsError as error:
@@ -110,7 +122,8 @@ def start_sandbox(arguments: argparse.Namespace) -> int:
     """`python -m flows sandbox start`: Kafka Connect only where a table is declared as cdc."""
     from flows.sandbox.commands import start
 
-    parts = ALL if debezium.entities() else ALL - {Part.CONNECT}
+    has_connect = debezium.entities() and load().cdc_engine == "kafka"
+    parts = ALL if has_connect else ALL - {Part.CONNECT}
     with _capture(parts) as has_tables:
         return start(arguments, parts, load().cdc_exactly_once, has_tables)
 

@@ -193,7 +193,7 @@ def _capture(settings: Settings) -> list[Finding]:
     from flows.extract.debezium_observed import connect, observe
 
     with connect(settings) as client:
-        version = client.version()
+        title, version = client.title, client.version()
     seen = observe(settings, entities)
     subject, state, slot = "change capture", seen.connector, seen.slot
     halts = judged(seen, entities, {})
@@ -202,7 +202,7 @@ def _capture(settings: Settings) -> list[Finding]:
     by_table = {} if shared else halts
     wal = wal_problems(seen)
     return [
-        Finding(f"{subject}: Connect", True, f"Kafka Connect {version} answers"),
+        Finding(f"{subject}: Connect", True, f"{title} {version} answers"),
         Finding(
             f"{subject}: connector",
             bool(state and state.runs),

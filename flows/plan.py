@@ -53,19 +53,10 @@ def _arriving(services: Services, ledger: Ledger) -> tuple[dict[str, dict[str, i
     settings = services.settings
     entities = registry.entities()
     positions = {entity.table: ledger.positions(entity.table).positions for entity in entities}
-    app_dsn, bootstrap = settings.require("app_dsn"), settings.require("kafka_bootstrap")
 
     def ask(entity: SourceEntity) -> tuple[dict[str, int], str]:
         try:
-            return waiting(
-                entity,
-                positions[entity.table],
-                settings.now(),
-                app_dsn=app_dsn,
-                kafka_bootstrap=bootstrap,
-                kafka_options=settings.kafka_options,
-                cdc_prefix=settings.cdc_prefix,
-            ), ""
+            return waiting(entity, positions[entity.table], settings), ""
         except SourceError as error:
             return {}, f"{entity.table}: {error}"
 

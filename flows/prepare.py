@@ -8,6 +8,7 @@ from psycopg.types.json import Jsonb
 
 from flows.progress import Progress
 from flows.services import Services
+from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
 from flows.stores.migrate import migrate, migrate_view
 from flows.stores.standalone import sweep
@@ -31,8 +32,7 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
     """
     with services.ledger() as ledger:
         with ledger.locked(_BOOTSTRAP, "warehouse"):
-            for statement in bootstrap():
-                ledger.connection.execute(statement.encode())
+            _schemas(ledger)
             held = _migrate(services, yes, progress)
         repaired = ledger.repair_manifest(services.lake)
         if repaired:
@@ -43,6 +43,17 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
             left = f"{len(removed)} files and {len(dropped)} unpublished tables"
             progress.say("lake", f"{left} removed: replaced long ago, or left by a run that did not end")
     return held
+
+
+def schemas(ledger: Ledger) -> None:
+    """The first of these steps alone."""
+    with ledger.locked(_BOOTSTRAP, "warehouse"):
+        _schemas(ledger)
+
+
+def _schemas(ledger: Ledger) -> None:
+    for statement in bootstrap():
+        ledger.connection.execute(statement.encode())
 
 
 def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str]:

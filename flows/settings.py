@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     cdc_dsn: SecretStr | None = None
     """The application's database as Kafka Connect reaches it, where that is not `app_dsn`. Its password may
     be a reference that the worker resolves, e.g. ${env:APP_POSTGRES_PASSWORD}."""
+    cdc_engine: Literal["kafka", "embedded"] = "kafka"
+    """Where Debezium runs: in Kafka Connect, or in a process of ours that reads when a run lands (no broker
+    is needed then for tables that are declared as cdc; `make cdc-engine` installs it)."""
     cdc_exactly_once: bool = False
     """Whether the connector must write exactly once; its worker has to offer it. Half the speed."""
     stripe_url: str | None = None

@@ -232,7 +232,9 @@ def command(arguments: argparse.Namespace) -> int:
     with services.lake, Progress("stream") as progress:
         prepare.warehouse(services, False, progress)
         entities = [entity for entity in registry.entities() if isinstance(entity.read, Kafka)]
-        changed = change_topics.of(registry.entities())
+        # Without Kafka nothing comes by itself: the batch reads the application's log.
+        follows = services.settings.cdc_engine == "kafka"
+        changed = change_topics.of(registry.entities()) if follows else []
         how: dict[str, Any] = {
             "stop": stop,
             "until_idle": arguments.until_idle,

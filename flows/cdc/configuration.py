@@ -66,11 +66,13 @@ def configuration(
     *,
     keyed_otherwise: Collection[tuple[str, str]] = frozenset(),
     exactly_once: bool = False,
+    failover: bool = False,
 ) -> dict[str, str]:
     """The connector's whole configuration.
 
     `dsn` is the database as Kafka Connect reaches it; `keyed_otherwise` are the tables whose primary key is
-    not the declared key, as (schema, table): their events are keyed by the declaration. Raises FlowsError
+    not the declared key, as (schema, table): their events are keyed by the declaration. `failover` has the
+    slot go along to standbys that synchronize slots, which PostgreSQL can from 17 on. Raises FlowsError
     when the DSN does not name a host that a connection over TCP can be made to.
     """
     declared = tuple(entities)
@@ -84,7 +86,7 @@ def configuration(
     ]
     made = {
         **_FIXED,
-        **_database(dsn),
+        **database(dsn),
         REGISTRATION: registration,
         "topic.prefix": names.prefix,
         "slot.name": names.slot,
@@ -99,6 +101,7 @@ def configuration(
         "signal.data.collection": names.signal,
         "notification.sink.topic.name": names.notifications,
         "exactly.once.support": "required" if exactly_once else "requested",
+        "slot.failover": str(failover).lower(),
     }
     if keys:
         made["message.key.columns"] = ";".join(keys)
@@ -118,13 +121,15 @@ def _pattern(schema: str, table: str) -> str:
     return re.sub(r"([^A-Za-z0-9_])", r"\\\1", f"{schema}.{table}")
 
 
-def _database(dsn: str) -> dict[str, str]:
+def database(dsn: str) -> dict[str, str]:
+    """The properties that name a database. Raises FlowsError like `configuration`."""
     given = {name: str(value) for name, value in conninfo_to_dict(dsn).items() if value is not None}
     host = given.get("host", "")
     if not host or host.startswith("/") or "," in host:
         raise FlowsError(
-            "The application's database must be named by one host for Kafka Connect, which can't use a "
-            "socket or a list: write its address in ANALYTICS_CDC_DSN, e.g. host=db port=5432 dbname=app."
+            "The application's database must be named by one host for Debezium, which can't use a socket or "
+            "a list: write its address in ANALYTICS_CDC_DSN, e.g. host=db port=5432 dbname=app (without "
+            "Kafka: in ANALYTICS_APP_DSN)."
         )
     user = given.get("user", "")
     found = {

@@ -5,16 +5,21 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable
 
+from flows import prepare
 from flows.cdc import source, topics
 from flows.cdc.configuration import captured_tables, configuration
 from flows.errors import FlowsError
 from flows.extract import debezium as named
 from flows.extract.connect import Connect
 from flows.extract.debezium_observed import REGISTRATION, Observed, cdc_dsn, connect, observe
+from flows.extract.embedded.connector import Embedded
+from flows.services import Services
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
 Say = Callable[[str], None]
+_FAILOVER = 17
+"""The first PostgreSQL whose slots can go along to a standby."""
 
 
 def register(
@@ -33,6 +38,10 @@ def register(
             'No table is declared as cdc: write mode="cdc" for one in transforms/sources/app.py, '
             "then register again."
         )
+    if settings.cdc_engine == "embedded":
+        # Its topics are the warehouse's, which may not have seen a run yet.
+        with Services(settings).ledger() as ledger:
+            prepare.schemas(ledger)
     names = named.names(settings)
     reads = [entity.read for entity in wanted if isinstance(entity.read, Postgres)]
     tables = [(read.schema, read.table) for read in reads]
@@ -61,6 +70,7 @@ def register(
             (known or {}).get(REGISTRATION) or uuid.uuid4().hex,
             keyed_otherwise=keyed_otherwise,
             exactly_once=settings.cdc_exactly_once,
+            failover=seen.version >= _FAILOVER,
         )
         unpublished = {".".join(place) for place in tables if place not in (seen.published or tables)}
         if known is None:
@@ -78,7 +88,7 @@ def register(
 
 
 def _change(
-    client: Connect,
+    client: Connect | Embedded,
     database: source.Source,
     names: named.Names,
     known: dict[str, str],
@@ -202,7 +212,7 @@ def _not_lost(seen: Observed, has_read: bool) -> None:
         )
 
 
-def _running(client: Connect, names: named.Names) -> None:
+def _running(client: Connect | Embedded, names: named.Names) -> None:
     """Wait until the connector runs. Raises FlowsError with its reason when it fails."""
     state = client.wait_running(names.connector)
     if state.failure:

@@ -10,10 +10,11 @@ from typing import Any
 import psycopg
 
 from flows.errors import FlowsError
-from flows.extract import SourceError, kafka
+from flows.extract import SourceError
 from flows.extract import debezium as named
 from flows.extract.debezium_guard import REMEMBERED, judged, unknown_marks
 from flows.extract.debezium_observed import IDENTITIES, Observed, lsn_text, observe
+from flows.extract.waiting import waiting_in
 from flows.services import Services
 from flows.settings import Settings
 from flows.stores.ledger_reader import LedgerReader
@@ -158,12 +159,10 @@ def _table(
     table = seen.tables.get(place)
     messages = waiting = None
     problems: list[str] = []
-    bootstrap, options = settings.require("kafka_bootstrap"), settings.kafka_options
     try:
-        spans = kafka.Topic(topic, bootstrap, options, 5.0).spans({})
-        messages = sum(end - start for start, end in spans.values())
+        messages = waiting_in(settings, topic, {})
         if positions and "offsets" in positions:
-            waiting = sum(kafka.lag(bootstrap, topic, positions, options=options).values())
+            waiting = waiting_in(settings, topic, positions)
     except SourceError as error:
         # Before the first register there is none, which the connector's state says already.
         if seen.connector is not None:

@@ -50,6 +50,8 @@ class ConnectorState:
 class Connect:
     """One Kafka Connect, as a context manager. `secrets` are blotted out of what it answers."""
 
+    title = "Kafka Connect"
+
     def __init__(self, url: str, secrets: tuple[str, ...] = (), seconds: float = SECONDS) -> None:
         self.where = urlsplit(url).netloc.rpartition("@")[2]
         self._secrets = secrets

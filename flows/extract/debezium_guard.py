@@ -4,7 +4,8 @@
 remembered, and is pure. What is remembered of a table stands in the ledger's position, as `Observed.facts`:
 
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
-     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat}
+     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat,
+     "topic": the change topic}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """
@@ -93,6 +94,16 @@ def judged(
     return found
 
 
+def of_source(observed: Observed, remembered: Mapping[str, Any], forgotten_marks: Collection[str]) -> str:
+    """Why nothing of this source may be read, whatever the table; empty when all is well."""
+    known = _still_counts(observed, remembered)
+    return (
+        _of_another_source(observed, known, forgotten_marks)
+        or _of_source(observed)
+        or _of_connector(observed)
+    )
+
+
 def _still_counts(observed: Observed, remembered: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is remembered, nothing after a new registration: it reads every table whole, so that where the one
     before had got to says nothing.
@@ -112,10 +123,11 @@ def _of_another_source(
         what = "the application's database is another PostgreSQL cluster than the one read before"
     elif observed.database != remembered["database"]:
         what = "the application's database was dropped and made anew"
-    elif not observed.is_standby and observed.timeline != remembered["timeline"]:
+    elif _is_another_history(observed, remembered["timeline"]):
         what = (
             f"the application's PostgreSQL went from timeline {remembered['timeline']} to "
-            f"{observed.timeline} (restored from a backup, or a standby took over)"
+            f"{observed.timeline} (restored from a backup, or a standby took over) and replication slot "
+            f"{observed.slot_name} did not come along"
         )
     elif observed.lsn < lsn_number(remembered["lsn"]):
         what = (
@@ -133,6 +145,14 @@ def _of_another_source(
         if what
         else ""
     )
+
+
+def _is_another_history(observed: Observed, timeline: int) -> bool:
+    """Whether it went back, or on without the slot. A backup holds no slots, so one that came along says that
+    a standby took over; what it lacks of the old primary, LSN and heartbeat tell.
+    """
+    came_along = observed.slot is not None and observed.slot.came_along
+    return not observed.is_standby and observed.timeline != timeline and not came_along
 
 
 def _of_source(observed: Observed) -> str:
@@ -202,7 +222,7 @@ _LOST = "no longer available on the server"
 def _of_connector(observed: Observed) -> str:
     state = observed.connector
     if state is None:
-        return "Kafka Connect has no connector for it; python -m flows cdc register"
+        return "no connector captures it; python -m flows cdc register"
     if (failure := state.failure) and _LOST in failure:
         return (
             f"replication slot {observed.slot_name} was made anew behind the connector's back, so changes "

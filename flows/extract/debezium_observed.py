@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -18,6 +18,9 @@ from flows.extract.postgres_session import catalogs
 from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
+
+if TYPE_CHECKING:
+    from flows.extract.embedded.connector import Embedded
 
 REGISTRATION = "analytics.registration"
 """Property of the connector's configuration that tells one registration from another."""
@@ -62,6 +65,8 @@ class Slot:
     wal_status: str
     confirmed: int | None
     kept: int
+    came_along: bool = False
+    """Whether it was made for a failover, and on a standby that has taken over since."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Observed:
     lsn: int
     wal_level: str
     is_standby: bool
+    version: int
+    """Of the server, like 18."""
     keep_limit: int | None
     """max_slot_wal_keep_size in bytes; None: unlimited."""
     slot_name: str
@@ -141,7 +148,9 @@ def secrets(settings: Settings) -> tuple[str, ...]:
 
 
 def cdc_dsn(settings: Settings) -> str:
-    """The application's database as Kafka Connect reaches it."""
+    """The application's database as Debezium reaches it."""
+    if settings.cdc_engine == "embedded":
+        return settings.require("app_dsn")
     if settings.cdc_dsn is not None:
         return settings.cdc_dsn.get_secret_value()
     if settings.app_dsn is None and settings.sandbox_state is not None and settings.sandbox_state.cdc_dsn:
@@ -149,8 +158,12 @@ def cdc_dsn(settings: Settings) -> str:
     return settings.require("app_dsn")
 
 
-def connect(settings: Settings) -> Connect:
-    """Kafka Connect as the settings name it."""
+def connect(settings: Settings) -> Connect | Embedded:
+    """Kafka Connect as the settings name it, or the engine that stands in its place."""
+    if settings.cdc_engine == "embedded":
+        from flows.extract.embedded.connector import Embedded
+
+        return Embedded(settings, named.names(settings))
     return Connect(settings.require("connect_url"), secrets(settings))
 
 
@@ -232,6 +245,7 @@ def _observed(
         select system_identifier::text as system, pg_is_in_recovery() as is_standby,
             (select oid::bigint from pg_database where datname = current_database()) as database,
             current_setting('wal_level') as wal_level,
+            current_setting('server_version_num')::int / 10000 as version,
             (case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
                 else pg_current_wal_lsn() end)::text as lsn,
             case when not pg_is_in_recovery()
@@ -244,8 +258,10 @@ def _observed(
     end = lsn_number(source["lsn"])
     slot = row(
         "select plugin::text, database::text, active, coalesce(wal_status, 'reserved') as wal_status, "
-        "confirmed_flush_lsn::text as confirmed, restart_lsn::text as restart "
-        "from pg_replication_slots where slot_name = %s",
+        "confirmed_flush_lsn::text as confirmed, restart_lsn::text as restart, "
+        # Columns that PostgreSQL has from 17 on.
+        "coalesce((to_jsonb(s) ->> 'failover')::boolean and (to_jsonb(s) ->> 'synced')::boolean, false) "
+        "as came_along from pg_replication_slots s where slot_name = %s",
         names.slot,
     )
     published = None
@@ -267,6 +283,7 @@ def _observed(
         lsn=end,
         wal_level=source["wal_level"],
         is_standby=source["is_standby"],
+        version=source["version"],
         keep_limit=source["keep_megabytes"] << 20 if source["keep_megabytes"] >= 0 else None,
         slot_name=names.slot,
         slot=Slot(
@@ -276,6 +293,7 @@ def _observed(
             wal_status=slot["wal_status"],
             confirmed=lsn_number(slot["confirmed"]) if slot["confirmed"] else None,
             kept=max(0, end - lsn_number(slot["restart"])) if slot["restart"] else 0,
+            came_along=slot["came_along"],
         )
         if slot
         else None,

@@ -10,7 +10,9 @@ import psycopg
 from psycopg import sql
 
 from flows.extract import SourceError, cdc, kafka
-from flows.extract.debezium import topic_of
+from flows.extract.debezium import topic as topic_of
+from flows.extract.embedded import topics
+from flows.settings import Settings
 from transforms.contract import Partition
 from transforms.entities import Kafka, Postgres, SourceEntity
 
@@ -20,12 +22,7 @@ _ANSWER_MILLISECONDS = 1000
 def waiting(
     entity: SourceEntity,
     positions: Mapping[str, Any],
-    now: datetime,
-    *,
-    app_dsn: str,
-    kafka_bootstrap: str,
-    kafka_options: Mapping[str, str],
-    cdc_prefix: str,
+    settings: Settings,
 ) -> dict[str, int]:
     """Window → rows that a run would land, as far as the source can say it within a second; empty: nothing,
     or unknown.
@@ -34,26 +31,25 @@ def waiting(
     can't tell at all. Raises SourceError when the source does not answer.
     """
     if isinstance(entity.read, Kafka):
-        return _records(entity, entity.read.topic, positions, now, kafka_bootstrap, kafka_options)
+        bootstrap, options = settings.require("kafka_bootstrap"), settings.kafka_options
+        rows = sum(kafka.lag(bootstrap, entity.read.topic, positions, options=options).values())
+        return {_window(entity, settings.now()): rows} if rows else {}
     if isinstance(entity.read, Postgres) and entity.read.mode == "cdc":
-        topic = topic_of(cdc_prefix, entity.read.schema, entity.read.table)
-        at = cdc.continued("cdc", positions)
-        return _records(entity, topic, at, now, kafka_bootstrap, kafka_options)
+        rows = waiting_in(settings, topic_of(settings, entity.read), cdc.continued("cdc", positions))
+        return {_window(entity, settings.now()): rows} if rows else {}
     if isinstance(entity.read, Postgres) and entity.read.mode == "incremental":
-        return _changed_rows(entity, entity.read, _seen(positions), app_dsn)
+        return _changed_rows(entity, entity.read, _seen(positions), settings.require("app_dsn"))
     return {}
 
 
-def _records(
-    entity: SourceEntity,
-    topic: str,
-    positions: Mapping[str, Any],
-    now: datetime,
-    bootstrap: str,
-    options: Mapping[str, str],
-) -> dict[str, int]:
-    rows = sum(kafka.lag(bootstrap, topic, positions, options=options).values())
-    return {_window(entity, now): rows} if rows else {}
+def waiting_in(settings: Settings, topic: str, positions: Mapping[str, Any]) -> int:
+    """Records of a change topic behind the positions. Without Kafka those that a run has read and not landed:
+    what else the source's log holds, nobody knows before it is read. Raises SourceError.
+    """
+    if settings.cdc_engine == "embedded":
+        return topics.span(settings, topic, positions).records
+    bootstrap, options = settings.require("kafka_bootstrap"), settings.kafka_options
+    return sum(kafka.lag(bootstrap, topic, positions, options=options).values())
 
 
 def _seen(positions: Mapping[str, Any]) -> object:

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from flows import change_topics
 from flows.build.job import build_due
 from flows.build.states import planner_states
-from flows.cdc.feed import ChangeFeed
 from flows.cdc.pending import Cut
-from flows.change_landing import FOLLOW, ChangeLanding, changes_read, locked, positions_of
+from flows.change_landing import FOLLOW, ChangeLanding, Feed, changes_read, locked, positions_of
 from flows.errors import FlowsError
 from flows.extract import SourceAway
 from flows.extract.debezium_guard import Observed
@@ -173,7 +172,7 @@ class _Session:
                     self._tell(ledger, feed)
         return False
 
-    def _look_again(self, ledger: JointLedger, feed: ChangeFeed) -> None:
+    def _look_again(self, ledger: JointLedger, feed: Feed) -> None:
         """Before reading: what is remembered of the source must not be newer than what is landed."""
         if time.monotonic() - self._looked_at < LOOK_EVERY_SECONDS:
             return
@@ -185,7 +184,7 @@ class _Session:
                 self._progress.say("changes", str(error))
         self._looked_at = time.monotonic()
 
-    def _cycle(self, ledger: JointLedger, feed: ChangeFeed, cut: Cut) -> None:
+    def _cycle(self, ledger: JointLedger, feed: Feed, cut: Cut) -> None:
         """Whole transactions of the application, from their records to where people see them. In this order;
         a crash before 5 leaves nothing that anybody trusts, and the same records are read again:
 
@@ -260,7 +259,7 @@ class _Session:
                     self._progress.say("changes", publication.message())
         return rows
 
-    def _tell(self, ledger: JointLedger, feed: ChangeFeed) -> None:
+    def _tell(self, ledger: JointLedger, feed: Feed) -> None:
         since, followed = time.monotonic() - self._told_at, self._followed
         if since < _SHOW_EVERY_SECONDS:
             return

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tests.benchmarks import (
     backfill,
+    capture,
     changes,
     command_line,
     daily,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "stream": stream.run,
     "stream-steady": stream.run_steadily,
     "cdc-live": following.run,
+    "cdc-snapshot": capture.run,
     "backfill": backfill.run,
     "cdc-merge": changes.run_few,
     "cdc-changes": changes.run_many,

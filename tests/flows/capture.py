@@ -47,17 +47,18 @@ class Capture:
     @classmethod
     def build(cls, house: House, folder: Path, server: Server | None = None, **settings: Any) -> Capture:
         """A new database on `server`, or on the sandbox's own, whose password Connect knows by name."""
-        state = house.parts(Part.APP_POSTGRES, Part.CONNECT)
+        is_embedded = settings.get("cdc_engine") == "embedded"
+        state = house.parts(Part.APP_POSTGRES, *([] if is_embedded else [Part.CONNECT]))
         own = server or Server(18, str(state.app_dsn))
         app_dsn = own.empty()
-        if server is None:
+        if server is None and not is_embedded:
             name = psycopg.conninfo.conninfo_to_dict(app_dsn)["dbname"]
             settings = {"cdc_dsn": make_conninfo(str(state.cdc_dsn), dbname=str(name)), **settings}
         given = {
             "app_dsn": app_dsn,
             "warehouse_dsn": "host=127.0.0.1 port=1 dbname=warehouse",
-            "kafka_bootstrap": house.kafka,
-            "connect_url": house.connect,
+            "kafka_bootstrap": "127.0.0.1:1" if is_embedded else house.kafka,
+            "connect_url": None if is_embedded else house.connect,
             "cdc_prefix": f"t_{os.urandom(4).hex()}",
             "stripe_url": "http://127.0.0.1:1",
             "sendgrid_url": "http://127.0.0.1:1",
@@ -75,7 +76,7 @@ class Capture:
         """The settings for a command line."""
         found = {name: getattr(self.settings, name) for name in type(self.settings).model_fields}
         wanted = ("app_dsn", "warehouse_dsn", "cdc_dsn", "kafka_bootstrap", "connect_url", "cdc_prefix")
-        more = ("stripe_url", "sendgrid_url", "lake")
+        more = ("stripe_url", "sendgrid_url", "lake", "cdc_engine")
         values = {name: found[name] for name in (*wanted, *more) if found[name] is not None}
         return {
             f"ANALYTICS_{name.upper()}": value.get_secret_value()

@@ -306,23 +306,3 @@ def test_exactly_once_leaves_no_event_twice_when_connect_is_killed(tmp_path: Pat
         assert sorted(capture.ids("alpha")) == expected
     finally:
         sandbox.reset(folder)
-
-
-@pytest.mark.full
-def test_connect_killed_in_the_middle_of_a_snapshot_loses_nothing(house: House, capture: Capture) -> None:
-    rows = 20_000
-    capture.tables("alpha", rows=rows)
-    capture.register(ALPHA)
-    until(lambda: len(capture.ids("alpha")) > 100)
-    house.kill(Part.CONNECT)
-    before = len(capture.ids("alpha"))
-    capture.app(
-        "update alpha set label = 'while it was dead' where id <= 100", "insert into alpha values (0, '')"
-    )
-    sandbox.start(house.folder, frozenset({Part.CONNECT}))
-    until(lambda: set(capture.ids("alpha")) == set(range(rows + 1)), 120)
-    last = {event["after"]["id"]: event["after"] for event in capture.events("alpha")}
-    assert sorted((row["id"], row["label"]) for row in last.values()) == capture.app(
-        "select id, label from alpha order by 1"
-    )
-    print(f"{before} of {rows} rows were in the topic when Connect was killed")

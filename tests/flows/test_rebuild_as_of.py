@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flows.as_of import AsOfError, Moment
@@ -42,6 +44,18 @@ def test_a_schema_that_is_somebody_elses_is_left_alone(company: Company) -> None
         done = place.run("rebuild", "--as-of", "2025-10-01", "--into", schema, "dim_date")
         assert done.code == 2
         assert f"Schema {schema} is not one that a rebuild made" in done.err
+
+
+def test_a_moment_before_anything_was_landed_is_refused_and_leaves_nothing(company: Company) -> None:
+    place = company.copy()
+    for moment, why in (
+        ("2001-01-01", r"The lake holds nothing as old as 2001-01-01: its first row was landed at 20\d\d-"),
+        ("0/1", "The lake holds no change as old as LSN 0/1: those it holds "),
+    ):
+        done = place.run("rebuild", "--as-of", moment, "--into", "past", "dim_date")
+        assert done.code == 2
+        assert re.search(why, done.err), done.err
+    assert place.rows("select 1 from pg_namespace where nspname like 'past%'") == []
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "16/", "2025-13-01"])

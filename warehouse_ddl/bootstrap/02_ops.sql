@@ -129,6 +129,34 @@ create table if not exists ops.incomplete_transaction (
     primary key (prefix, transaction, letter_id)
 );
 comment on table ops.incomplete_transaction is 'Transactions of the application that did not arrive whole, each with the dead letter it lacks if that is why.';
+-- Change capture without Kafka: how far the application's database was read, and the topics of its changes.
+create table if not exists ops.change_capture (
+    connector text primary key,
+    configuration jsonb not null,
+    state text not null default 'running' check (state in ('running', 'paused', 'stopped')),
+    position jsonb,
+    seen jsonb not null default '{}',
+    read_at timestamptz
+);
+comment on table ops.change_capture is 'Change capture without Kafka: one row per connector, with where Debezium goes on (null until every table was read once) and what was known of the source before it was read last.';
+
+create table if not exists ops.change_topic (
+    topic text primary key,
+    topic_id uuid not null default gen_random_uuid(),
+    next_offset bigint not null
+);
+comment on table ops.change_topic is 'Change capture without Kafka: one row per change topic that the warehouse keeps.';
+
+create table if not exists ops.change_record (
+    topic text not null,
+    kafka_offset bigint not null,
+    received_at timestamptz not null,
+    key bytea,
+    headers bytea not null,
+    value bytea,
+    primary key (topic, kafka_offset)
+);
+comment on table ops.change_record is 'Change capture without Kafka: Debezium''s records until they are landed; headers are JSON.';
 
 create table if not exists ops.check_result (
     run_id text not null,

@@ -196,7 +196,7 @@ def test_wal_that_the_slot_keeps_is_counted(source: Source) -> None:
 @pytest.mark.parametrize(
     ("state", "what", "next_step"),
     [
-        (None, "Kafka Connect has no connector for it", "python -m flows cdc register"),
+        (None, "no connector captures it", "python -m flows cdc register"),
         (ConnectorState(TaskState("PAUSED"), (TaskState("PAUSED"),)), "paused", "python -m flows cdc resume"),
         (ConnectorState(TaskState("STOPPED"), ()), "stopped", "python -m flows cdc resume"),
         (

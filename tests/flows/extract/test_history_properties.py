@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flows.sandbox.world import app
 from tests.flows.capture import Capture
 from tests.flows.extract.change_events import Topic
-from tests.flows.extract.test_cdc_source import declared
+from tests.flows.extract.told import declared
 from tests.flows.streaming.topics import until
 from transforms import engine
 

@@ -1,0 +1,115 @@
+"""A first snapshot by real Debezium, from nothing to rows in the warehouse, beside what Debezium alone needs
+to put it into Kafka: both in one run, PostgreSQL, broker, Connect and ours on the same machine.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+from pydantic import SecretStr
+
+import flows.sandbox as sandbox
+from flows.cdc import registration
+from flows.change_landing import land_changes
+from flows.extract import debezium, kafka
+from flows.sandbox import Part
+from flows.sandbox.world import app
+from flows.services import Services
+from flows.settings import Settings
+from tests.benchmarks.measure import Result, Rounds
+from tests.benchmarks.pipeline import rebuild
+from tests.benchmarks.server import CACHE, Server, settle
+from transforms import registry
+from transforms.entities import Postgres, SourceEntity
+
+ROWS = 100_000
+_MODELS = ["stg_app__users", "dim_users"]
+_SIDES = _KAFKA, _LANDED, _QUERYABLE = "in Kafka", "landed", "queryable"
+_SECONDS = 300.0
+_ROW = """
+insert into users select n, 'user' || n || '@example.com', 'User ' || n, 'de', 'de-DE', 'free', true,
+    '10.0.0.1', timestamptz '2025-01-01' + n * interval '1 minute', timestamptz '2025-10-01', null
+from generate_series(1, %s) n
+"""
+
+
+def run(server: Server, full: bool) -> Iterator[Result]:
+    """The same snapshot is timed twice: when its last record is in the topic, and when its last row is in
+    analytics.dim_users. A round has a new connector, slot, topic and warehouse.
+    """
+    folder = CACHE / "cdc"
+    if sandbox.read(folder) is not None:
+        sandbox.reset(folder)
+    state = sandbox.start(folder, parts=frozenset({Part.APP_POSTGRES, Part.CONNECT}))
+    try:
+        assert state.app_dsn is not None
+        with psycopg.connect(state.app_dsn, autocommit=True) as connection:
+            connection.execute((Path(app.__file__).parent / "app_schema.sql").read_bytes())
+            connection.execute(_ROW, (ROWS,))
+        seconds: dict[str, list[float]] = {side: [] for side in _SIDES}
+        # The first warms Connect up, as one is that has been running, and our own code too.
+        for number in range(6 if full else 4):
+            with server.services(str(state.kafka_bootstrap)) as made:
+                given = {
+                    "app_dsn": SecretStr(state.app_dsn),
+                    "cdc_dsn": SecretStr(str(state.cdc_dsn)),
+                    "connect_url": state.connect_url,
+                    "cdc_prefix": f"b_{secrets.token_hex(4)}",
+                }
+                settle(made.settings.require("warehouse_dsn"))
+                took = _snapshot(Services(made.settings.model_copy(update=given)))
+            for side, value in zip(_SIDES, took, strict=True):
+                seconds[side] += [value] if number > 0 else []
+        rounds = Rounds(seconds)
+        rates = {f"rows_a_second_{side}": round(ROWS / rounds.median(side)) for side in seconds}
+    finally:
+        sandbox.reset(folder)
+    yield Result(
+        f"a first snapshot of {ROWS:,} rows until it can be queried ÷ until Debezium has put it into Kafka",
+        rounds.ratio(_QUERYABLE, _KAFKA),
+        "×",
+        1.5,
+        "at most",
+        None,
+        rounds.details(rows=ROWS, **rates),
+    )
+
+
+def _snapshot(services: Services) -> tuple[float, float, float]:
+    """Seconds from the order to the last record in Kafka, to raw, and to the last row in the warehouse."""
+    entity, settings = _declared(), services.settings
+    begun = time.perf_counter()
+    try:
+        registration.register(settings, [entity], lambda _: None)
+        _await_records(settings, debezium.topic(settings, entity.read))  # type: ignore[arg-type]
+        told = time.perf_counter() - begun
+        with services.lake:
+            land_changes(services, [entity], "snapshot").of(entity)
+            landed = time.perf_counter() - begun
+            rebuild(services, _MODELS, "snapshot")
+        shown = time.perf_counter() - begun
+        with services.warehouse.connect() as connection:
+            counted = connection.execute("select count(*) from analytics.dim_users").fetchone()
+        assert counted == (ROWS,), counted
+        return told, landed, shown
+    finally:
+        registration.unregister(settings, lambda _: None)
+
+
+def _declared() -> SourceEntity:
+    own = registry.entity("raw_app__users")
+    assert isinstance(own.read, Postgres)
+    return replace(own, read=replace(own.read, mode="cdc"))
+
+
+def _await_records(settings: Settings, name: str) -> None:
+    topic = kafka.Topic(name, settings.require("kafka_bootstrap"), settings.kafka_options, 15.0)
+    deadline = time.monotonic() + _SECONDS
+    while sum(end - start for start, end in topic.spans({}).values()) < ROWS:
+        assert time.monotonic() < deadline, f"{ROWS:,} records were not in {name} within {_SECONDS:.0f} s"
+        time.sleep(0.05)
