@@ -21,6 +21,7 @@ from flows.services import Services
 from flows.stores.manifest import Commit
 from flows.stores.migrate import migrate
 from tests.flows.extract.parts import World
+from tests.flows.modes import read_by_rows
 from tests.house import House
 from transforms import catalog, registry
 from transforms.contract import ContractError
@@ -37,7 +38,8 @@ def run(services: Services) -> dict[str, list[str]]:
     """Land users and orders and build what is due, as a batch does; the windows whose content changed."""
     changed = {}
     for name in ("users", "orders"):
-        landing.land(services, registry.entity(f"raw_app__{name}"), os.urandom(4).hex())
+        entity = read_by_rows(registry.entity(f"raw_app__{name}"))
+        landing.land(services, entity, os.urandom(4).hex())
     for name in TABLES:
         table = registry.table(name)
         with services.ledger() as ledger:
@@ -93,7 +95,7 @@ def moment(month: int) -> datetime:
 
 def land_between(services: Services, **row: object) -> None:
     """A row of the users, as a landing brings it whose time is just behind the first one's."""
-    users = registry.entity("raw_app__users")
+    users = read_by_rows(registry.entity("raw_app__users"))
     wanted = schema(users)
     batch = pa.RecordBatch.from_pylist([dict.fromkeys(wanted.names) | row | {"_op": "r"}], wanted)
     with services.ledger() as ledger:

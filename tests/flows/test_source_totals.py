@@ -77,6 +77,7 @@ def shop(capture: Capture, house: House) -> Iterator[Shop]:
         yield shop
 
 
+@pytest.mark.full
 def test_the_totals_are_those_of_the_place_that_was_landed_while_others_write(shop: Shop) -> None:
     shop.land()
     assert shop.totals() == shop.landed() == [("EUR", 500, 125_250)]
@@ -130,6 +131,7 @@ def test_a_transaction_is_known_also_where_its_number_began_anew(transaction: in
         assert connection.execute(f"select {asked.knows(f'{transaction}::bigint')}").fetchone() == (is_known,)
 
 
+@pytest.mark.full
 def test_a_first_read_that_is_not_over_halts_its_tables_and_says_so(
     capture: Capture, house: House, tmp_path: Path
 ) -> None:
