@@ -126,6 +126,7 @@ class EntityLanding:
         self.run_id = run_id
         self.rows_per_file = rows_per_file
         self.told = told
+        self._connection: DuckDBPyConnection | None = None
         self.position = ledger.positions(entity.table)
         self.before = {
             name: value for name, value in self.position.positions.items() if name not in (CLOCK, NOTHING_IN)
@@ -150,7 +151,7 @@ class EntityLanding:
             failpoint("landing.written")
             windows = extract.windows
             if windows is None:
-                windows = self._windows(files)
+                windows = self._windows(files, opened)
         rows = sum(file.rows for file in files)
         landing = Landing(
             self.entity,
@@ -179,7 +180,7 @@ class EntityLanding:
         if isinstance(entity.read, Postgres):
             from flows.extract import postgres
 
-            connection = opened.enter_context(self._duckdb())
+            connection = self._duckdb(opened)
             if self.told is not None:
                 return change_topics.extract(
                     settings,
@@ -243,11 +244,10 @@ class EntityLanding:
                 measured="_landed_at",
             )
 
-    def _windows(self, files: list[LakeFile]) -> dict[str, int]:
+    def _windows(self, files: list[LakeFile], opened: ExitStack) -> dict[str, int]:
         # The paths are our own, written a moment ago: nothing has to be verified yet.
         paths = [str(Path(self.lake.root, file.path)) for file in files]
-        with self._duckdb() as connection:
-            return rows_by_window(connection, self.entity, paths, self._counts)
+        return rows_by_window(self._duckdb(opened), self.entity, paths, self._counts) if paths else {}
 
     @property
     def _counts(self) -> str:
@@ -323,7 +323,10 @@ class EntityLanding:
             add_span(spans, partition, span)
         return spans
 
-    def _duckdb(self) -> DuckDBPyConnection:
+    def _duckdb(self, opened: ExitStack) -> DuckDBPyConnection:
+        """One for the whole landing: to open it takes longer than what is asked of a few records."""
+        if self._connection is not None:
+            return self._connection
         folder = self.lake.root / ".spill"
         connection = duckdb.connect(
             config={
@@ -336,6 +339,7 @@ class EntityLanding:
             }
         )
         connection.execute("set TimeZone = 'UTC'")
+        self._connection = opened.enter_context(connection)
         return connection
 
 

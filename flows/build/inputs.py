@@ -270,11 +270,13 @@ class Reader:
 
     def _news(self, name: str, since: str) -> list[LakeFile]:
         """Files of the windows that changed behind a token; a window is read whole, so replaced rows are
-        seen.
+        seen. Of a raw table, what landed since.
         """
         sequence = self._ledger.sequence_of(since)
         if sequence is None:
             return self.everything(name)
+        if self.is_raw(name):
+            return [file for landing in self.landings_since(name, since) for file in landing.add]
         overview = self.overview(name)
         return self.in_force(name, [key for key, state in overview.items() if state.sequence > sequence])
 

@@ -104,13 +104,15 @@ def follow(
 
 
 def shown_live(entities: Iterable[SourceEntity]) -> list[Table]:
-    """The tables that follow changes, in build order: staging of these entities, and the dimensions and facts
-    made of them that are changed by merge. What is partitioned in PostgreSQL, and marts, are the batch's.
+    """The tables that follow changes, in build order: staging of these entities, the dimensions and, of the
+    facts that are made of nothing else, those that are changed by merge. What is partitioned in PostgreSQL,
+    and marts, are the batch's.
     """
     reached = {entity.table for entity in entities}
     found = []
     for table in registry.build_order():
-        is_shown = table.layer in (Layer.DIMENSIONS, Layer.FACTS) and table.write is Write.MERGE
+        is_fact = table.layer is Layer.FACTS and reached.issuperset(table.upstreams)
+        is_shown = (table.layer is Layer.DIMENSIONS or is_fact) and table.write is Write.MERGE
         if reached.intersection(table.upstreams) and (is_shown or table.layer is Layer.STAGING):
             reached.add(table.name)
             found.append(table)

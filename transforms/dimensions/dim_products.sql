@@ -2,6 +2,8 @@
 grain:     one row per product that anything refers to, also deleted ones and those that have not arrived yet
 key:       [product_id]
 write:     merge
+# Orders are only searched for products nobody has told us about: new ones are enough.
+changed:   [raw_app__orders]
 owner:     data-team
 freshness: 1 hour
 indexes:

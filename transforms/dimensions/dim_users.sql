@@ -2,8 +2,8 @@
 grain:     one row per user that anything refers to, also deleted ones and those who have not arrived yet
 key:       [user_id]
 write:     merge
-# Events are only searched for users nobody has told us about: new ones are enough.
-changed:   [stg_events__*]
+# Orders and events are only searched for users nobody has told us about: new ones are enough.
+changed:   [raw_app__orders, stg_events__*]
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name]
