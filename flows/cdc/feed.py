@@ -104,6 +104,9 @@ class ChangeFeed:
             raise
         except SourceError:
             return  # nobody tells of transactions: what was read is handed on
+        for table in self._tables.values():
+            if table.landed > end:  # the topic was made anew: its offsets say nothing of the old one's
+                table.landed = 0
         begin = min(table.landed for table in self._tables.values())
         self._ends = topic
         self._ends_reach = Reach(min(max(first, begin), end), end)
@@ -157,7 +160,11 @@ class ChangeFeed:
     @property
     def is_done(self) -> bool:
         """Whether all that the topics held at the beginning was handed on."""
-        return all(table.first >= table.reach.end for table in self._tables.values())
+        firsts = self._pending.firsts()
+        # Behind the last record a topic can hold markers of transactions, which are nothing to hand on.
+        return self.is_at_end and all(
+            firsts.get(name, table.reach.end) >= table.reach.end for name, table in self._tables.items()
+        )
 
     def topic(self, entity: SourceEntity) -> str:
         """The change topic of a table."""

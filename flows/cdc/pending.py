@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -20,8 +21,6 @@ from transforms.engine import text_literal
 
 _ROWS = 100_000
 _COUNTED = "(select tx, topic, count(*) as there from pending group by all)"
-
-
 STALL_SECONDS = 10.0
 """How long a transaction is waited for of which the end, or a change, does not come though all was read."""
 
@@ -196,6 +195,12 @@ class Pending:
         ((count,),) = self._connection.execute("select count(*) from pending").fetchall()
         return int(count)
 
+    def firsts(self) -> dict[str, int]:
+        """Topic → the first offset that is here; topics without one are left out."""
+        return dict(
+            self._connection.execute("select topic, min(kafka_offset) from pending group by topic").fetchall()
+        )
+
     def count(self, after: Mapping[str, int]) -> dict[str, int]:
         """Topic → its records before that offset; topics without one are left out."""
         return dict(
@@ -247,25 +252,17 @@ class Pending:
         for table in ("pending", "expected"):
             self._connection.execute(f"delete from {table} where topic = ?", [topic])
 
-    def _registered(self, rows: pa.Table) -> _Registered:
-        return _Registered(self._connection, rows)
+    @contextmanager
+    def _registered(self, rows: pa.Table) -> Iterator[None]:
+        """Arrow rows as the relation `fresh`, for a block."""
+        self._connection.register("fresh", rows)
+        try:
+            yield
+        finally:
+            self._connection.unregister("fresh")
 
     def _run(self, query: str) -> None:
         self._connection.execute(query).fetchall()
-
-
-class _Registered:
-    """Arrow rows as the relation `fresh`, for a block."""
-
-    def __init__(self, connection: DuckDBPyConnection, rows: pa.Table) -> None:
-        self._connection = connection
-        self._rows = rows
-
-    def __enter__(self) -> None:
-        self._connection.register("fresh", self._rows)
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.unregister("fresh")
 
 
 def _with_payload(shape: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -14,6 +15,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from flows import redelivery
+from flows.cdc import pending
 from flows.extract import SourceError
 from flows.extract.waiting import waiting
 from flows.landing import Landing
@@ -30,6 +32,7 @@ from tests.flows.extract.change_events import (
     updated,
 )
 from tests.flows.extract.parts import World
+from tests.flows.streaming.topics import until
 from tests.house import House
 from transforms.entities import Postgres, SourceEntity
 
@@ -65,6 +68,28 @@ class Shop:
             producer.produce(self.name, record["value"], record["key"], partition=0, headers=headers)
         assert producer.flush(20) == 0
         self.sent = len(self.topic.records)
+
+    @property
+    def transactions(self) -> str:
+        return f"{self.world.settings['cdc_prefix']}.transaction"
+
+    def end_transactions(self, *numbers: int, records: int = 1) -> None:
+        """Say that these ended, each with so many records of the table; makes the topic if it is missing."""
+        producer = Producer({"bootstrap.servers": self.world.kafka_bootstrap})
+        admin = AdminClient({"bootstrap.servers": self.world.kafka_bootstrap})
+        if self.transactions not in admin.list_topics(timeout=20).topics:
+            admin.create_topics([NewTopic(self.transactions, 1, 1)])[self.transactions].result(20)
+        for number in numbers:
+            counted = [{"data_collection": "public.products", "event_count": records}] if records else []
+            end = {"status": "END", "id": f"{number}:{number}", "data_collections": counted}
+            producer.produce(self.transactions, json.dumps(end), partition=0)
+        assert producer.flush(20) == 0
+
+    def forget_transactions(self) -> None:
+        """Delete their topic."""
+        admin = AdminClient({"bootstrap.servers": self.world.kafka_bootstrap})
+        admin.delete_topics([self.transactions])[self.transactions].result(20)
+        until(lambda: self.transactions not in admin.list_topics(timeout=20).topics)
 
     def entity(self, mode: str = "cdc", **read: Any) -> SourceEntity:
         cursor = {"cursor": "updated_at"} if mode == "incremental" else {}
@@ -108,6 +133,38 @@ def test_changes_land_once_and_say_which_windows_they_touch(shop: Shop) -> None:
     assert shop.land() is None
     assert shop.live("id, name, tags, image") == [(1, "b", ["a", None], b"\x00\xff")]
     assert shop.positions()["offsets"] == {"0": 6}
+
+
+def test_markers_of_transactions_behind_the_last_record_are_nothing_to_wait_for(shop: Shop) -> None:
+    shop.make_topic()
+    shop.send(created(row(1)))
+    shop.land()
+    producer = Producer({"bootstrap.servers": shop.world.kafka_bootstrap, "transactional.id": shop.name})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(shop.name, b"given up", partition=0)
+    producer.flush(20)
+    producer.abort_transaction(20)
+    assert shop.land() is None
+    assert shop.live("id") == [(1,)]
+
+
+def test_ends_of_transactions_are_heeded_though_their_topic_was_made_anew(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.make_topic()
+    shop.end_transactions(*range(900, 905), records=0)
+    shop.send(created(row(1)))
+    shop.end_transactions(shop.topic.lsn)
+    shop.land()
+    assert shop.positions()["transactions"] == 6
+    shop.forget_transactions()
+    shop.send(created(row(2)))
+    shop.end_transactions(shop.topic.lsn, records=2)
+    monkeypatch.setattr(pending, "STALL_SECONDS", 0.5)
+    shop.land()
+    ((lacking, reason),) = shop.world.warehouse("select transaction, reason from ops.incomplete_transaction")
+    assert (lacking, reason) == (shop.topic.lsn, "a change of it did not come")
 
 
 def test_a_tombstone_alone_touches_no_window(shop: Shop) -> None:
