@@ -8,8 +8,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from duckdb import DuckDBPyConnection
-
 from flows import change_topics, incomplete, schema_changes
 from flows.cdc.feed import ChangeFeed
 from flows.cdc.kept_feed import KeptFeed
@@ -39,7 +37,7 @@ Outcome = Landing | SourceError | None
 
 
 @dataclass
-class Landed:
+class ChangesLanded:
     """What became of each table, by its raw table, and the transactions that are not known to be whole."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -78,7 +76,7 @@ def land_changes(
     is_watched: bool = True,
     rows_per_file: int = ROWS_PER_FILE,
     rows_at_once: int = ROWS_AT_ONCE,
-) -> Landed:
+) -> ChangesLanded:
     """Land what the change topics of these tables hold now, cut where transactions end.
 
     While a stream follows the changes it lands them, and nobody else does: then there is nothing to tell.
@@ -88,20 +86,18 @@ def land_changes(
     wanted = sorted(entities, key=lambda entity: entity.table)
     with joint_ledger(services.warehouse) as ledger:
         if ledger.is_held(FOLLOW, services.settings.cdc_prefix):
-            return Landed()
-        with locked(ledger, wanted):
-            positions = positions_of(ledger, wanted)
-            observed, failed = change_topics.look(services.settings, positions) if is_watched else (None, {})
-            readable = {entity: at for entity, at in positions.items() if entity.table not in failed}
-            readable = dict(change_topics.beginnings(services.settings, readable, observed))
-            if is_watched and readable:
-                change_topics.fill(services.settings)
-            with changes_read(services, readable) as feed:
-                landing = ChangeLanding(services, feed, ledger, run_id, rows_per_file)
-                landing.landed.outcomes.update(failed)
-                landing.landed.outcomes.update(feed.failed)
-                _land_all(landing, feed, observed, rows_at_once)
-                return landing.landed
+            return ChangesLanded()
+        with (
+            locked(ledger, wanted),
+            reading(services, ledger, wanted, is_watched=is_watched) as (
+                feed,
+                observed,
+            ),
+        ):
+            landing = ChangeLanding(services, feed, ledger, run_id, rows_per_file)
+            landing.landed.outcomes.update(feed.failed)
+            _land_all(landing, feed, observed, rows_at_once)
+            return landing.landed
 
 
 def _land_all(landing: ChangeLanding, feed: Feed, observed: Observed | None, rows_at_once: int) -> None:
@@ -138,16 +134,33 @@ def positions_of(ledger: Ledger, entities: Iterable[SourceEntity]) -> dict[Sourc
 
 
 @contextmanager
-def changes_read(services: Services, positions: change_topics.Positions) -> Iterator[Feed]:
-    """A feed over the topics of these tables; what waits in it can be larger than memory."""
-    if services.settings.cdc_engine == "embedded":
-        yield KeptFeed(services.settings, positions)
-        return
-    connection: DuckDBPyConnection = engine.connect(
-        memory_limit=services.settings.memory_limit, temp_directory=services.lake.root / ".spill"
-    )
-    with closing(connection), closing(ChangeFeed(services.settings, positions, connection)) as feed:
-        yield feed
+def reading(
+    services: Services, ledger: Ledger, entities: Iterable[SourceEntity], *, is_watched: bool = True
+) -> Iterator[tuple[Feed, Observed | None]]:
+    """A feed over the topics of these tables from where the ledger stands, and how their source was seen just
+    before. The tables that must halt are among those that the feed has `failed`.
+
+    What waits in it can be larger than memory. `is_watched` and errors: see `land_changes`.
+    """
+    settings = services.settings
+    positions = positions_of(ledger, entities)
+    observed, halted = change_topics.look(settings, positions) if is_watched else (None, {})
+    readable = {entity: at for entity, at in positions.items() if entity.table not in halted}
+    begun = change_topics.beginnings(settings, readable, observed)
+    if is_watched and readable:
+        change_topics.fill(settings)
+    with ExitStack() as opened:
+        feed: Feed
+        if settings.cdc_engine == "embedded":
+            feed = KeptFeed(settings, begun)
+        else:
+            spill = services.lake.root / ".spill"
+            connection = engine.connect(memory_limit=settings.memory_limit, temp_directory=spill)
+            opened.enter_context(closing(connection))
+            feed = ChangeFeed(settings, begun, connection)
+        opened.enter_context(closing(feed))
+        feed.failed.update(halted)
+        yield feed, observed
 
 
 class ChangeLanding:
@@ -161,7 +174,7 @@ class ChangeLanding:
         run_id: str,
         rows_per_file: int = ROWS_PER_FILE,
     ) -> None:
-        self.landed = Landed()
+        self.landed = ChangesLanded()
         self._services = services
         self._feed = feed
         self._ledger = ledger
@@ -172,7 +185,7 @@ class ChangeLanding:
         """One transaction: the landings of all tables with records before the cut, whole transactions of the
         application. A table that can't be landed is read no more, and the others land.
         """
-        with self._ledger.jointly(self._services.lake):
+        with self._ledger.jointly():
             self.enter(cut, observed)
         self._feed.done(cut)
 
@@ -186,7 +199,7 @@ class ChangeLanding:
 
     def move_on(self, observed: Observed | None) -> None:
         """Let the positions of tables without news follow the others."""
-        with self._ledger.jointly(self._services.lake):
+        with self._ledger.jointly():
             for entity in self._feed.entities:
                 self._one(entity, Cut(), observed)
 

@@ -23,7 +23,7 @@ from flows import change_topics
 from flows.build.guard import gate_rules
 from flows.build.outcome import Built
 from flows.build.states import planner_states
-from flows.change_landing import Landed
+from flows.change_landing import ChangesLanded
 from flows.errors import FlowsError
 from flows.extract import SourceError
 from flows.landing import Landing
@@ -223,7 +223,7 @@ class Schedule:
             self._summary.failures += [failed.message for failed in quality.blocking(result)]
         elif job.is_refresh:
             self._note_refresh(result)
-        elif isinstance(result, Landed):
+        elif isinstance(result, ChangesLanded):
             self._note_changes(result)
         elif job.lane is Lane.BUILD:
             self._note_build(result)
@@ -270,7 +270,7 @@ class Schedule:
             self._summary.landed[table] = landing.rows
             self._progress.say(table, f"{landing.rows:,} rows landed")
 
-    def _note_changes(self, landed: Landed) -> None:
+    def _note_changes(self, landed: ChangesLanded) -> None:
         self._summary.warnings += [
             f"transaction {one.transaction} did not arrive whole: {one.reason}" for one in landed.incomplete
         ]

@@ -125,6 +125,12 @@ class Settings(BaseSettings):
 
         return timedelta(seconds=clock(self.sandbox)[0])
 
+    def machine_time(self) -> float:
+        """The machine's own time, seconds since 1970: what brokers stamp records with, whatever the world's
+        time is.
+        """
+        return (self.now() - self.clock_offset).timestamp()
+
     @property
     def earlier_clock_offsets(self) -> tuple[tuple[datetime, timedelta], ...]:
         """What it was before, each until a moment of the machine's clock, the oldest first: what the

@@ -15,7 +15,7 @@ from decimal import Decimal
 from psycopg import sql
 
 from flows import change_landing
-from flows.change_landing import Landed
+from flows.change_landing import ChangesLanded
 from flows.extract import ControlTotal, SourceError
 from flows.extract.debezium_caught_up import caught_up
 from flows.extract.debezium_observed import lsn_number
@@ -59,7 +59,7 @@ class Asked:
         return f"({behind} < 0{f' and {transaction} not in ({running})' if running else ''})"
 
 
-def land_changes(services: Services, entities: Iterable[SourceEntity], run_id: str) -> Landed:
+def land_changes(services: Services, entities: Iterable[SourceEntity], run_id: str) -> ChangesLanded:
     """`change_landing.land_changes`, after which the application's totals of these tables are known.
 
     1. Land what is there; where there is nothing new the totals are what they were.
@@ -93,7 +93,7 @@ def land_changes(services: Services, entities: Iterable[SourceEntity], run_id: s
     return landed
 
 
-def _is_to_be_compared(services: Services, entity: SourceEntity, landed: Landed) -> bool:
+def _is_to_be_compared(services: Services, entity: SourceEntity, landed: ChangesLanded) -> bool:
     """Whether the totals have to be asked for: not while a stream lands the changes."""
     if entity.control is None or entity.table not in landed.outcomes:
         return False
@@ -101,7 +101,7 @@ def _is_to_be_compared(services: Services, entity: SourceEntity, landed: Landed)
     return isinstance(outcome, Landing) or (outcome is None and not _are_known(services, entity))
 
 
-def _enter(services: Services, entity: SourceEntity, asked: Asked, landed: Landed) -> None:
+def _enter(services: Services, entity: SourceEntity, asked: Asked, landed: ChangesLanded) -> None:
     outcome = landed.outcomes[entity.table]
     if isinstance(outcome, SourceError):
         return

@@ -15,7 +15,7 @@ from flows.build import guard
 from flows.build.guard import CheckFailed
 from flows.build.job import build
 from flows.build.outcome import Built
-from flows.change_landing import Landed
+from flows.change_landing import ChangesLanded
 from flows.landing import Landing
 from flows.planner import Due, Work
 from flows.services import Services
@@ -42,7 +42,7 @@ def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | Non
 
 
 @task(task_run_name="land changes", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
-def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> Landed:
+def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> ChangesLanded:
     """Land what transactions of the application changed in these tables."""
     return source_totals.land_changes(services, entities, run_id)
 

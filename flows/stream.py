@@ -25,11 +25,12 @@ from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
-from flows.streaming.following import Followed, follow
+from flows.streaming.following import ChangesTally, follow
 from flows.streaming.journal import Fenced, Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.route import Route, route
+from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import Report, Tally
 from flows.streaming.visible import Visible
 from transforms import registry
@@ -45,7 +46,6 @@ KEEP_BEHIND_SECONDS = 5.0
 """How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
 _WAIT_SECONDS = 0.03
 """How long a micro-batch gathers messages when few come."""
-_LONGEST_PAUSE_SECONDS = 5.0
 
 
 def run(
@@ -63,26 +63,14 @@ def run(
     from the journal each time, so nothing is lost and nothing comes twice. Raises SourceError when a topic no
     longer holds what was not read yet, WarehouseError when the warehouse is away at the end.
     """
-    tally = Tally()
-    deadline = time.monotonic() + seconds if seconds is not None else None
-    pause = 0.5
+    tally, lifetime = Tally(), Lifetime(stop, seconds)
 
-    def is_over() -> bool:
-        return stop.is_set() or (deadline is not None and time.monotonic() >= deadline)
+    def session() -> bool:
+        own = _Session(services, way, tally, progress or Progress("stream"))
+        own.run(lambda idle: lifetime.is_over() or (until_idle and idle))
+        return True
 
-    while not is_over():
-        before = tally.batches
-        try:
-            _Session(services, way, tally, progress or Progress("stream")).run(
-                lambda idle: is_over() or (until_idle and idle)
-            )
-            break
-        except (WarehouseError, SourceAway, Fenced) as error:
-            tally.interruptions += 1
-            pause = 0.5 if tally.batches > before else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            if progress is not None:
-                progress.say("stream", f"{error} Going on in {pause:.1f} s.")
-            stop.wait(pause)
+    keep_going("stream", session, lifetime, tally, (WarehouseError, SourceAway, Fenced), progress)
     for entity in way.entities.values():
         land(services, entity, "stream", streamed_only=True)
     return tally
@@ -192,7 +180,8 @@ class _Session:
         self._consumer.tell_broker(batch.records)
         self._dead_topics.tell(batch.letters)
         since_then = time.perf_counter() - batch.stepped_at
-        self._tally.add(batch, self._machine_time() - since_then - batch.records.oldest)
+        now = self._services.settings.machine_time()
+        self._tally.add(batch, now - since_then - batch.records.oldest)
         self._small_files += 1
         self._report.when_due(self._consumer)
 
@@ -206,13 +195,8 @@ class _Session:
         if is_due:
             self._landed_at = time.monotonic()
 
-    def _machine_time(self) -> float:
-        """Broker timestamps are the machine's time, not the world's."""
-        settings = self._services.settings
-        return (settings.now() - settings.clock_offset).timestamp()
 
-
-def _follow(services: Services, changed: Sequence[SourceEntity], how: dict[str, Any]) -> Followed:
+def _follow(services: Services, changed: Sequence[SourceEntity], how: dict[str, Any]) -> ChangesTally:
     """Follow the changes of these tables, once they were read for the first time."""
     unread = first_read.wait(services, changed, how["progress"], stop=how["stop"])
     return follow(services, [entity for entity in changed if entity.table not in unread], **how)
@@ -256,5 +240,5 @@ def command(arguments: argparse.Namespace) -> int:
         seconds = time.monotonic() - begun
         progress.say("stream", tally.line(tally.messages / seconds))
         if followed is not None:
-            progress.say("changes", followed.line(followed.changes / seconds, 0))
+            progress.say("changes", followed.line(followed.messages / seconds, 0))
     return 0

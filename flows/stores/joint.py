@@ -26,22 +26,22 @@ class JointLedger(Ledger):
         super().__init__(connection)
         self.making = making
         self.opened = opened
-        self._unfinished: list[Commit] = []
+        self._unfinished: dict[Lake, list[Commit]] = {}
 
-    def finish(self, lake: Lake, commits: Sequence[Commit]) -> None:  # noqa: ARG002 - jointly has it
+    def finish(self, lake: Lake, commits: Sequence[Commit]) -> None:
         """Note that these lines are owed."""
-        self._unfinished += commits
+        self._unfinished.setdefault(lake, []).extend(commits)
 
     @contextmanager
-    def jointly(self, lake: Lake) -> Iterator[None]:
+    def jointly(self) -> Iterator[None]:
         """One transaction for all that is committed within; then the manifest lines of all of it."""
-        self._unfinished = []
+        self._unfinished = {}
         with self.connection.transaction():
             yield
             failpoint("joint.before_commit")
         failpoint("joint.committed")
-        unfinished, self._unfinished = self._unfinished, []
-        super().finish(lake, unfinished)
+        for lake, commits in self._unfinished.items():
+            super().finish(lake, commits)
 
 
 @contextmanager

@@ -7,18 +7,17 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flows import change_topics
 from flows.build.job import build_due
 from flows.build.states import planner_states
 from flows.cdc.pending import Cut
-from flows.change_landing import FOLLOW, ChangeLanding, Feed, changes_read, locked, positions_of
+from flows.change_landing import FOLLOW, ChangeLanding, Feed, locked, positions_of, reading
 from flows.errors import FlowsError
-from flows.extract import SourceAway
+from flows.extract import SourceError
 from flows.extract.debezium_guard import Observed
 from flows.failpoints import failpoint
 from flows.progress import Progress
@@ -27,7 +26,8 @@ from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
 from flows.stores.warehouse import WarehouseError
-from flows.streaming.tally import note_progress, percentiles
+from flows.streaming.sessions import Lifetime, keep_going
+from flows.streaming.tally import Count, note_progress
 from transforms import catalog, registry
 from transforms.contract import ContractError, Layer, Table, Write
 from transforms.entities import SourceEntity
@@ -41,28 +41,18 @@ RETRY_SECONDS = 60.0
 """How soon a table that could not be landed or built is tried again."""
 _SHOW_EVERY_SECONDS = 5.0
 _STAND_BY_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass
-class Followed:
-    """What was done since the beginning."""
-
-    cycles: int = 0
-    changes: int = 0
-    rows: int = 0
-    """Rows that PostgreSQL wrote or removed."""
-    dead_letters: int = 0
-    interruptions: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
-    """Seconds from the broker's timestamp of a cycle's oldest change to its commit, of the latest cycles."""
+class ChangesTally(Count):
+    """What was done since the beginning. Messages are changes; `rows`, those PostgreSQL wrote or removed."""
 
     def line(self, rate: float, waiting: int) -> str:
         """One line for people; `rate` is in changes per second."""
-        median, worst = percentiles(self.latencies)
+        median, worst = self.latency()
         return (
             f"{rate:,.0f} changes/s, shown after {median * 1000:,.0f} ms (p99 {worst * 1000:,.0f} ms); "
-            f"{self.changes:,} changes, {self.rows:,} rows, {self.dead_letters:,} dead letters; "
+            f"{self.messages:,} changes, {self.rows:,} rows, {self.dead_letters:,} dead letters; "
             f"{waiting:,} changes wait"
         )
 
@@ -75,32 +65,22 @@ def follow(
     until_idle: bool = False,
     seconds: float | None = None,
     progress: Progress | None = None,
-) -> Followed:
+) -> ChangesTally:
     """Show changes of these tables until `stop` is set, `seconds` are over, or (`until_idle`) all that is
     there is shown.
 
     One process follows a connector; others stand by. Where the warehouse, the broker or the connector is away
     it waits for them and goes on by itself, from the ledger's positions.
     """
-    followed, told = Followed(), progress or Progress("changes")
-    deadline = time.monotonic() + seconds if seconds is not None else None
-    pause = 0.5
+    tally, lifetime = ChangesTally(), Lifetime(stop, seconds)
+    told = progress or Progress("changes")
 
-    def is_over() -> bool:
-        return stop.is_set() or (deadline is not None and time.monotonic() >= deadline)
+    def session() -> bool:
+        return _Session(services, entities, tally, told).run(lifetime.is_over, until_idle=until_idle)
 
-    while not is_over():
-        before = followed.cycles
-        try:
-            is_idle = _Session(services, entities, followed, told).run(is_over, until_idle=until_idle)
-            if is_idle:
-                break
-        except (WarehouseError, SourceAway, Conflict) as error:
-            followed.interruptions += 1
-            pause = 0.5 if followed.cycles > before else min(2 * pause, _LONGEST_PAUSE_SECONDS)
-            told.say("changes", f"{error} Going on in {pause:.1f} s.")
-            stop.wait(pause)
-    return followed
+    # What a topic of one table can't go on with, the next session leaves out and names.
+    keep_going("changes", session, lifetime, tally, (WarehouseError, SourceError, Conflict), told)
+    return tally
 
 
 def shown_live(entities: Iterable[SourceEntity]) -> list[Table]:
@@ -123,11 +103,11 @@ class _Session:
     """Following between two interruptions: the ledger's positions are read once, at its beginning."""
 
     def __init__(
-        self, services: Services, entities: Sequence[SourceEntity], followed: Followed, progress: Progress
+        self, services: Services, entities: Sequence[SourceEntity], tally: ChangesTally, progress: Progress
     ) -> None:
         self._services = services
         self._entities = list(entities)
-        self._followed = followed
+        self._tally = tally
         self._progress = progress
         self._live = shown_live(entities)
         self._fingerprints = {table.name: catalog.fingerprint(table) for table in self._live}
@@ -138,7 +118,7 @@ class _Session:
         self._owner = f"changes-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._cycled_at = 0.0
         self._told_at = time.monotonic()
-        self._told_changes = followed.changes
+        self._told_changes = tally.messages
 
     def run(self, is_over: Callable[[], bool], *, until_idle: bool) -> bool:
         """Follow until it is over; True when (`until_idle`) all was shown. False also means: begin anew."""
@@ -149,18 +129,16 @@ class _Session:
                     return True
                 time.sleep(_STAND_BY_SECONDS)
             sweep(ledger.making)
-            with locked(ledger, self._entities):
-                positions = positions_of(ledger, self._entities)
-                self._observed, halted = change_topics.look(self._services.settings, positions)
-            self._looked_at = begun = time.monotonic()
-            readable = {entity: at for entity, at in positions.items() if entity.table not in halted}
-            for error in halted.values():
-                self._progress.say("changes", str(error))
-            with changes_read(self._services, readable) as feed:
+            with ExitStack() as opened:
+                with locked(ledger, self._entities):
+                    feed, self._observed = opened.enter_context(
+                        reading(self._services, ledger, self._entities)
+                    )
+                self._looked_at = begun = time.monotonic()
                 for error in feed.failed.values():
                     self._progress.say("changes", str(error))
                 while not is_over():
-                    if (halted or feed.failed) and time.monotonic() - begun > RETRY_SECONDS:
+                    if feed.failed and time.monotonic() - begun > RETRY_SECONDS:
                         return False
                     self._look_again(ledger, feed)
                     feed.poll(_POLL_SECONDS)
@@ -207,22 +185,22 @@ class _Session:
             for purpose in ("build", "publish"):
                 for table in self._live:
                     locks.enter_context(ledger.locked(purpose, table.name))
-            with ledger.jointly(self._services.lake):
+            with ledger.jointly():
                 landing.enter(cut, self._observed)
                 failpoint("changes.landed")
                 rows = self._build(ledger, run_id)
         ledger.opened.close()
         feed.done(cut)
-        followed = self._followed
-        followed.cycles += 1
-        followed.changes += cut.rows
-        followed.rows += rows
-        followed.dead_letters += sum(
+        tally = self._tally
+        tally.batches += 1
+        tally.messages += cut.rows
+        tally.rows += rows
+        tally.dead_letters += sum(
             outcome.dead_letters
             for outcome in landing.landed.outcomes.values()
             if outcome is not None and not isinstance(outcome, Exception)
         )
-        followed.latencies.append(self._machine_time() - cut.oldest)
+        tally.latencies.append(self._services.settings.machine_time() - cut.oldest)
         for name, outcome in landing.landed.outcomes.items():
             if isinstance(outcome, Exception):
                 self._progress.say("changes", str(outcome))
@@ -262,13 +240,13 @@ class _Session:
         return rows
 
     def _tell(self, ledger: JointLedger, feed: Feed) -> None:
-        since, followed = time.monotonic() - self._told_at, self._followed
+        since, tally = time.monotonic() - self._told_at, self._tally
         if since < _SHOW_EVERY_SECONDS:
             return
-        rate = (followed.changes - self._told_changes) / since
-        self._told_at, self._told_changes = time.monotonic(), followed.changes
-        self._progress.say("changes", followed.line(rate, feed.waiting))
-        median, worst = percentiles(followed.latencies)
+        rate = (tally.messages - self._told_changes) / since
+        self._told_at, self._told_changes = time.monotonic(), tally.messages
+        self._progress.say("changes", tally.line(rate, feed.waiting))
+        median, worst = tally.latency()
         note_progress(
             ledger.connection,
             self._owner,
@@ -276,14 +254,9 @@ class _Session:
             lag=feed.waiting,
             median_seconds=median,
             worst_seconds=worst,
-            messages=followed.changes,
-            row_count=followed.rows,
+            messages=tally.messages,
+            row_count=tally.rows,
             copies=0,
-            dead_letters=followed.dead_letters,
+            dead_letters=tally.dead_letters,
             open_windows=0,
         )
-
-    def _machine_time(self) -> float:
-        """Broker timestamps are the machine's time, not the world's."""
-        settings = self._services.settings
-        return (settings.now() - settings.clock_offset).timestamp()

@@ -19,27 +19,33 @@ from flows.streaming.route import Route
 _SHOW_EVERY_SECONDS = 5.0
 
 
-def percentiles(latencies: deque[float]) -> tuple[float, float]:
-    """Median and 99th percentile of the latest 200; zeros when there is none."""
-    waited = sorted(islice(reversed(latencies), 200))
-    if not waited:
-        return 0.0, 0.0
-    return waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
-
-
 @dataclass
-class Tally:
+class Count:
     """What a stream did since it began."""
 
     batches: int = 0
+    """Micro-batches, each one transaction."""
     messages: int = 0
     rows: int = 0
-    copies: int = 0
     dead_letters: int = 0
     interruptions: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     """Seconds from the broker's timestamp of the oldest message of a micro-batch to its commit, of the latest
     10,000."""
+
+    def latency(self) -> tuple[float, float]:
+        """Median and 99th percentile of the latest 200 micro-batches, seconds; zeros when there is none."""
+        waited = sorted(islice(reversed(self.latencies), 200))
+        if not waited:
+            return 0.0, 0.0
+        return waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
+
+
+@dataclass
+class Tally(Count):
+    """The same of the stream of events."""
+
+    copies: int = 0
 
     def add(self, batch: MicroBatch, latency: float) -> None:
         """Count one micro-batch."""
@@ -49,10 +55,6 @@ class Tally:
         self.copies += sum(content.copies for content in batch.contents)
         self.dead_letters += len(batch.letters)
         self.latencies.append(latency)
-
-    def latency(self) -> tuple[float, float]:
-        """Median and 99th percentile of the latest 200 micro-batches, seconds."""
-        return percentiles(self.latencies)
 
     def line(self, rate: float) -> str:
         """One line for people; `rate` is in messages per second."""

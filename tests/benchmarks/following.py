@@ -26,7 +26,7 @@ from flows.sandbox import Part
 from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
-from flows.streaming.following import Followed, follow, shown_live
+from flows.streaming.following import ChangesTally, follow, shown_live
 from tests.benchmarks.measure import Result
 from tests.benchmarks.processes import in_child
 from tests.benchmarks.server import CACHE, Server
@@ -73,8 +73,8 @@ def run(server: Server, full: bool) -> Iterator[Result]:
             registration.unregister(settings, lambda _: None)
     details = {
         "probes": len(waited),
-        "changes": followed.changes,
-        "cycles": followed.cycles,
+        "changes": followed.messages,
+        "cycles": followed.batches,
         "interruptions": followed.interruptions,
         "p50": round(waited[len(waited) // 2], 2),
     }
@@ -133,7 +133,7 @@ def _first(services: Services, entities: tuple[SourceEntity, ...]) -> None:
 
 def _follow(
     settings: Settings, entities: tuple[SourceEntity, ...], seconds: float
-) -> tuple[list[float], Followed]:
+) -> tuple[list[float], ChangesTally]:
     """Seconds that each probe was waited for, sorted; what the stream did."""
     stop = get_context("spawn").Event()
     over = threading.Event()
@@ -155,7 +155,7 @@ def _follow(
     return sorted(waited), done.result
 
 
-def _live(services: Services, entities: tuple[SourceEntity, ...], stop: threading.Event) -> Followed:
+def _live(services: Services, entities: tuple[SourceEntity, ...], stop: threading.Event) -> ChangesTally:
     return follow(services, entities, stop=stop, seconds=_LONGEST_SECONDS)
 
 

@@ -23,7 +23,7 @@ from flows.progress import Progress
 from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
-from flows.streaming.following import Followed, follow, shown_live
+from flows.streaming.following import ChangesTally, follow, shown_live
 from quality import CheckResult
 from tests.flows.capture import Capture
 from tests.flows.streaming.topics import until
@@ -109,14 +109,14 @@ class Company:
         """What shows changes, and what the rules of it need."""
         return [registry.table("dim_date"), *shown_live(ENTITIES)]
 
-    def follow(self, **options: Any) -> Followed:
+    def follow(self, **options: Any) -> ChangesTally:
         """Show all that is there."""
         services = self.services()
         with services.lake:
             return follow(services, ENTITIES, stop=threading.Event(), until_idle=True, seconds=120, **options)
 
     @contextmanager
-    def followed(self) -> Iterator[Future[Followed]]:
+    def followed(self) -> Iterator[Future[ChangesTally]]:
         """A stream of changes that lives while the block lasts, and has ended after it."""
         stop = threading.Event()
         services = self.services()

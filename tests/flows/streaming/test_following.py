@@ -100,8 +100,8 @@ def test_while_a_stream_follows_nobody_else_lands_changes(company: Company) -> N
 def test_what_was_not_shown_is_shown_by_the_next_stream_once(company: Company) -> None:
     company.capture.app("update users set country = 'IT' where id = 2")
     company.wait_for_user("country", "IT")
-    assert company.follow().changes == 1
-    assert company.follow().changes == 0
+    assert company.follow().messages == 1
+    assert company.follow().messages == 0
     assert company.shown("select country from analytics.dim_users where user_id = 2") == [("IT",)]
 
 
@@ -145,7 +145,7 @@ def test_a_transaction_with_a_row_that_cant_be_held_is_shown_without_it_and_name
     )
     company.wait_for_user("name", "Whole")
     followed = company.follow()
-    assert (followed.changes, followed.dead_letters) == (2, 1)
+    assert (followed.messages, followed.dead_letters) == (2, 1)
     assert company.shown("select name from analytics.dim_users where user_id = 5") == [("whole",)]
     services = Services(company.capture.settings)
     with services.warehouse.connect() as connection:
