@@ -7,7 +7,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -25,7 +24,7 @@ from tests.benchmarks.measure import Result, Rounds
 from tests.benchmarks.pipeline import rebuild
 from tests.benchmarks.server import CACHE, Server, settle
 from transforms import registry
-from transforms.entities import Postgres, SourceEntity
+from transforms.entities import Postgres
 
 ROWS = 100_000
 _MODELS = ["stg_app__users", "dim_users"]
@@ -82,11 +81,12 @@ def run(server: Server, full: bool) -> Iterator[Result]:
 
 def _snapshot(services: Services) -> tuple[float, float, float]:
     """Seconds from the order to the last record in Kafka, to raw, and to the last row in the warehouse."""
-    entity, settings = _declared(), services.settings
+    entity, settings = registry.entity("raw_app__users"), services.settings
+    assert isinstance(entity.read, Postgres)
     begun = time.perf_counter()
     try:
         registration.register(settings, [entity], lambda _: None)
-        _await_records(settings, debezium.topic(settings, entity.read))  # type: ignore[arg-type]
+        _await_records(settings, debezium.topic(settings, entity.read))
         told = time.perf_counter() - begun
         with services.lake:
             land_changes(services, [entity], "snapshot").of(entity)
@@ -99,12 +99,6 @@ def _snapshot(services: Services) -> tuple[float, float, float]:
         return told, landed, shown
     finally:
         registration.unregister(settings, lambda _: None)
-
-
-def _declared() -> SourceEntity:
-    own = registry.entity("raw_app__users")
-    assert isinstance(own.read, Postgres)
-    return replace(own, read=replace(own.read, mode="cdc"))
 
 
 def _await_records(settings: Settings, name: str) -> None:

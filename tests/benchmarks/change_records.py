@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from flows.stores.difference import duckdb_session
 
 USERS, PRODUCTS = 5_000, 300
-CONTEXT = [
+CONTEXT: list[tuple[str, str | bytes | None]] = [
     ("__debezium.context.connectorLogicalName", b"app"),
     ("__debezium.context.taskId", b"0"),
     ("__debezium.context.connectorName", b"postgresql"),

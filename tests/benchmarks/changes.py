@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import orjson
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from psycopg import sql
 
-from flows import landing
+from flows.change_landing import land_changes
 from flows.landed import LANDED_ON, rows_by_window
 from flows.services import Services
 from flows.stores.difference import duckdb_session
@@ -146,7 +148,7 @@ def _prepare(services: Services) -> None:
 
 def _apply(services: Services, entity: SourceEntity) -> int:
     """Land what waits, and build staging and the fact; rows that PostgreSQL wrote."""
-    landing.land(services, entity, "changes", is_watched=False)
+    land_changes(services, [entity], "changes", is_watched=False).of(entity)
     done = rebuild(services, _MODELS, "changes")
     assert not any(
         publication.is_pending for built in done["fct_orders"] for publication in built.publications
@@ -271,7 +273,8 @@ def run_few(server: Server, full: bool) -> Iterator[Result]:
             sides[rows] = (services, stack.enter_context(_topic(services, bootstrap)))
             _fill(services, rows)
 
-        def changes(rows: int, turn: int) -> float:
+        def changes(rows: int, number: int) -> float:
+            turn = number + 1
             services, entity = sides[rows]
             _produce(services, bootstrap, few(rows, FEW, turn), 1_000_000 * (turn + 1))
             settle(services.settings.require("warehouse_dsn"))
@@ -281,12 +284,9 @@ def run_few(server: Server, full: bool) -> Iterator[Result]:
             return elapsed()
 
         for rows in (LARGE, SMALL):
-            changes(rows, 0)  # the first of a process reads and hashes what every later one knows
+            changes(rows, -1)  # the first of a process reads and hashes what every later one knows
         times = alternate(
-            {
-                f"{rows:,} rows": lambda turn, rows=rows: changes(rows, turn + 1)  # type: ignore[misc]
-                for rows in (LARGE, SMALL)
-            },
+            {f"{rows:,} rows": partial(changes, rows) for rows in (LARGE, SMALL)},
             rounds=8 if full else 5,
         )
     yield Result(

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from tests.benchmarks.measure import Result
 from tests.benchmarks.processes import in_child
 from tests.benchmarks.server import CACHE, Server
 from transforms import catalog, registry
-from transforms.entities import Postgres, SourceEntity
+from transforms.entities import SourceEntity
 
 RATE = 1_000
 USERS, PRODUCTS, ORDERS = 5_000, 500, 20_000
@@ -63,7 +62,7 @@ def run(server: Server, full: bool) -> Iterator[Result]:
         )
         own = Services(settings)
         vars(own)["lake"] = services.lake
-        entities = tuple(_changed(name) for name in _TABLES)
+        entities = tuple(registry.entity(f"raw_app__{name}") for name in _TABLES)
         _fill(state.app_dsn)
         registration.register(settings, entities, lambda _: None)
         try:
@@ -87,12 +86,6 @@ def run(server: Server, full: bool) -> Iterator[Result]:
         None,
         details,
     )
-
-
-def _changed(name: str) -> SourceEntity:
-    own = registry.entity(f"raw_app__{name}")
-    assert isinstance(own.read, Postgres)
-    return replace(own, read=Postgres(own.read.table, mode="cdc"))
 
 
 def _fill(dsn: str) -> None:
@@ -121,11 +114,11 @@ def _first(services: Services, entities: tuple[SourceEntity, ...]) -> None:
     landed: set[str] = set()
     while not {"raw_app__users", "raw_app__products", "raw_app__orders"} <= landed:
         assert time.monotonic() < deadline, f"the snapshot did not come: {landed}"
-        for table, outcome in land_changes(services, entities, "first").outcomes.items():
+        for name, outcome in land_changes(services, entities, "first").outcomes.items():
             if isinstance(outcome, SourceError):
                 raise outcome
             if outcome is not None and outcome.rows:
-                landed.add(table)
+                landed.add(name)
         time.sleep(0.5)
     for table in [registry.table("dim_date"), *shown_live(entities)]:
         build_due(services, table, catalog.fingerprint(table), "first")

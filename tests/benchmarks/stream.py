@@ -18,7 +18,8 @@ from pathlib import Path
 
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 import flows.sandbox as sandbox
 from flows import stream
@@ -116,7 +117,7 @@ def run_steadily(server: Server, full: bool) -> Iterator[Result]:
     )
 
 
-def at_rate(server: Server, pairs: Iterable[tuple[bytes, bytes]], number: int) -> Done[stream.Tally]:
+def at_rate(server: Server, pairs: Iterable[tuple[bytes, bytes]], number: int) -> Done[Tally]:
     """A stream that lives while these `number` messages are sent, RATE a second."""
     bootstrap = broker()
     stop = get_context("spawn").Event()
