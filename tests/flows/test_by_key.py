@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,6 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from psycopg.conninfo import conninfo_to_dict
 
 from flows.build import by_key, compaction
 from flows.build.inputs import News, Reader
@@ -28,6 +26,7 @@ from flows.stores.manifest import Commit, LakeFile, fold
 from tests.flows import kill_child
 from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
+from tests.flows.warehouses import Warehouses
 from tests.house import Server
 from transforms import catalog, changes, registry
 from transforms.contract import Layer
@@ -90,7 +89,7 @@ class Shop:
         if step.what == "delete":
             if there is not None:
                 self.rows.pop(key)
-                self._tell(deleted(key), there, "d")  # type: ignore[arg-type]
+                self._tell(deleted(key), there, "d")
             return
         made = there["created_at"] if there else f"2025-{step.month:02d}-15T00:00:00Z"
         row = {
@@ -146,45 +145,14 @@ def _land(services: Services, number: int, rows: Any) -> None:
         ledger.record(services.lake, commit, version=ledger.positions(RAW).version)
 
 
-@dataclass
-class Warehouses:
-    """Warehouses with all tables and no rows, to be had quickly."""
-
-    server: Server
-    template: str
-    folder: Path
-
-    def place(self) -> Place:
-        return Place(
-            app_dsn="host=127.0.0.1 port=1",
-            warehouse_dsn=self.server.empty(self.template),
-            kafka_bootstrap="127.0.0.1:1",
-            apis_url="http://127.0.0.1:1",
-            lake=str(self.folder / secrets.token_hex(4)),
-            now=NOW.isoformat(),
-            sources=(),
-            models=MODELS,
-        )
-
-    def drop(self, place: Place) -> None:
-        name = conninfo_to_dict(place.warehouse_dsn)["dbname"]
-        with psycopg.connect(self.server.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f'drop database "{name}" with (force)'.encode())
-
-
 @pytest.fixture(scope="module")
 def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    made = Warehouses(postgres18, "bootstrapped", tmp_path_factory.mktemp("by-key"))
-    postgres18.database()
-    place = replace(made.place(), models=())
-    kill_child.play(place)
-    made.template = str(conninfo_to_dict(place.warehouse_dsn)["dbname"])
-    return made
+    return Warehouses.build(postgres18, tmp_path_factory.mktemp("by-key"), NOW)
 
 
 @pytest.fixture
 def place(warehouses: Warehouses) -> Iterator[Place]:
-    place = warehouses.place()
+    place = warehouses.place(*MODELS)
     yield place
     warehouses.drop(place)
 
@@ -227,7 +195,7 @@ def _rebuilt(services: Services, name: str) -> list[str]:
 
 
 def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step]) -> None:
-    place = warehouses.place()
+    place = warehouses.place(*MODELS)
     services = kill_child.services(place)
     shop, landed = Shop(), 0
     with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -17,7 +15,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg.conninfo import conninfo_to_dict
 
 from flows.build import superseded
 from flows.services import Services
@@ -27,7 +24,7 @@ from flows.stores.manifest import Commit, LakeFile, fold
 from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
 from tests.flows import kill_child
-from tests.flows.kill_child import Place
+from tests.flows.warehouses import Warehouses
 from tests.house import Server
 from transforms import registry
 
@@ -81,44 +78,9 @@ SENT = st.builds(
 )
 
 
-@dataclass
-class Warehouses:
-    """Warehouses with all tables and no rows, to be had quickly."""
-
-    server: Server
-    template: str
-    folder: Path
-
-    def place(self, *models: str) -> Place:
-        """A warehouse and a lake in which only these models are built."""
-        name = secrets.token_hex(4)
-        return Place(
-            app_dsn="host=127.0.0.1 port=1",
-            warehouse_dsn=self.server.empty(self.template),
-            kafka_bootstrap="127.0.0.1:1",
-            apis_url="http://127.0.0.1:1",
-            lake=str(self.folder / name),
-            now=NOW.isoformat(),
-            sources=(),
-            models=models,
-        )
-
-    def drop(self, place: Place) -> None:
-        """Give the disk back."""
-        name = conninfo_to_dict(place.warehouse_dsn)["dbname"]
-        with psycopg.connect(self.server.dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f'drop database "{name}" with (force)'.encode())
-
-
 @pytest.fixture(scope="module")
 def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    folder = tmp_path_factory.mktemp("properties")
-    made = Warehouses(postgres18, "bootstrapped", folder)
-    postgres18.database()
-    place = made.place()
-    kill_child.play(place)
-    made.template = str(conninfo_to_dict(place.warehouse_dsn)["dbname"])
-    return made
+    return Warehouses.build(postgres18, tmp_path_factory.mktemp("properties"), NOW)
 
 
 def _land(services: Services, batch: int, messages: Sequence[tuple[int, Sent]]) -> None:

@@ -41,7 +41,7 @@ PRODUCTS = SourceEntity(
 Event = dict[str, Any]
 
 
-def row(key: int, **values: Any) -> dict[str, Any]:
+def row(key: int | str, **values: Any) -> dict[str, Any]:
     """A whole row of PRODUCTS as Debezium writes it."""
     return {
         "id": key,
@@ -67,7 +67,7 @@ def updated(after: Mapping[str, Any]) -> Event:
     return {"key": {"id": after["id"]}, "op": "u", "before": None, "after": dict(after)}
 
 
-def deleted(key: int, new: int | None = None) -> Event:
+def deleted(key: int | str, new: int | None = None) -> Event:
     """A delete with an invented row before; with `new` the first half of a key change."""
     invented = row(key, name="", price="0.00", created_at="1970-01-01T00:00:00Z")
     event: Event = {"key": {"id": key}, "op": "d", "before": invented, "after": None}

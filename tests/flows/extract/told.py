@@ -106,8 +106,13 @@ def await_marker(capture: Capture) -> None:
 
 
 def assert_equal(capture: Capture, folder: Path, warehouse: str) -> None:
-    """What changes have made is what a read of the source gives."""
+    """What changes have made is what a read of the source gives, once the last of them has come."""
     await_marker(capture)
+    assert_same(capture, folder, warehouse)
+
+
+def assert_same(capture: Capture, folder: Path, warehouse: str) -> None:
+    """The same of what was told by now."""
     told = land(capture, CDC)
     whole = tuple(declared(name, "snapshot") for name in TABLES)
     read = land(capture, whole, lake=folder / "read", warehouse_dsn=SecretStr(warehouse))

@@ -6,17 +6,16 @@ import io
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from flows import failpoints, prepare
-from flows.build import guard
 from flows.build.job import build_due
 from flows.change_landing import land_changes
 from flows.progress import Progress
@@ -24,26 +23,18 @@ from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
 from flows.streaming.following import ChangesTally, follow, shown_live
-from quality import CheckResult
 from tests.flows.capture import Capture
+from tests.flows.kill_child import without_audit
 from tests.flows.streaming.topics import until
 from tests.house import House, Server
 from transforms import catalog, registry
 from transforms.contract import Table
-from transforms.entities import Postgres, SourceEntity
 
 SCHEMA = (Path(app.__file__).parent / "app_schema.sql").read_text(encoding="utf-8")
 TABLES = ("users", "products", "product_prices", "orders")
 
 
-def declared(name: str) -> SourceEntity:
-    """The application's own declaration, read by its changes."""
-    own = registry.entity(f"raw_app__{name}")
-    assert isinstance(own.read, Postgres)
-    return replace(own, read=Postgres(own.read.table, mode="cdc"))
-
-
-ENTITIES = tuple(declared(name) for name in TABLES)
+ENTITIES = tuple(registry.entity(f"raw_app__{name}") for name in TABLES)
 
 
 def order(number: int) -> str:
@@ -60,13 +51,6 @@ def new_order(number: int, user: int, product: int) -> str:
     )
 
 
-def _no_audit(
-    services: Services, table: Table, schema: str, names: Mapping[str, str]
-) -> Sequence[CheckResult]:
-    """Great Expectations alone takes longer to import than everything here takes to run."""
-    return []
-
-
 @dataclass
 class Company:
     """An application with ten users and products and twenty orders, captured, and published once."""
@@ -76,7 +60,6 @@ class Company:
     @classmethod
     def build(cls, house: House, folder: Path, server: Server | None = None) -> Company:
         """Everything up to the first batch. End it with `capture.end`."""
-        guard.audit = _no_audit  # type: ignore[assignment]
         capture = Capture.build(house, folder, server, warehouse_dsn=house.server().database())
         capture.app(
             SCHEMA,
@@ -91,7 +74,7 @@ class Company:
         company = cls(capture)
         until(lambda: len(capture.events("orders")) == 20, seconds=60)
         services = company.services()
-        with services.lake:
+        with services.lake, without_audit():
             prepare.warehouse(services, False, Progress("test", io.StringIO()))
             landed = land_changes(services, ENTITIES, "first")
             for entity in ENTITIES:
@@ -176,7 +159,6 @@ class Company:
 
 def _follow_and_die(settings: Settings, failpoint: str, passes: int) -> None:
     """In a process of its own: follow until a failpoint kills it."""
-    guard.audit = _no_audit  # type: ignore[assignment]
     services = Services(settings)
     failpoints.arm(failpoint, passes)
     with services.lake:
