@@ -100,8 +100,8 @@ def start(
         context = Context(folder, cache, root, home, progress, exactly_once)
         up = {part: Future[None]() for part in parts - {Part.CONNECT, Part.PREFECT, Part.PREFECT_WORKER}}
         chains: dict[str, Callable[[], object]] = {
-            part.value: lambda part=part: settle(up[part], partial(bring_up, part, context))  # type: ignore[misc]
-            for part in sorted(up)
+            part.value: partial(settle, outcome, partial(bring_up, part, context))
+            for part, outcome in sorted(up.items())
         }
         if Part.CONNECT in parts:
             chains[Part.CONNECT.value] = lambda: bring_up_connect(context, up[Part.KAFKA])
@@ -197,7 +197,7 @@ def _stop(folder: Path, progress: Progress) -> None:
         end(Part.CONNECT, connect)
     _in_parallel(
         {
-            part.value: lambda item=(part, running): end(*item)  # type: ignore[misc]
+            part.value: partial(end, part, running)
             for part, running in state.parts.items()
             if part is not Part.CONNECT
         }
