@@ -121,15 +121,15 @@ class Settings(BaseSettings):
         """
         if self.sandbox_state is None:
             return timedelta(0)
-        from flows.sandbox.state import clock
+        from flows.sandbox import clock
 
-        return timedelta(seconds=clock(self.sandbox)[0])
+        return timedelta(seconds=clock.offset(self.sandbox)[0])
 
     def machine_time(self) -> float:
         """The machine's own time, seconds since 1970: what brokers stamp records with, whatever the world's
         time is.
         """
-        return (self.now() - self.clock_offset).timestamp()
+        return datetime.now(UTC).timestamp()
 
     @property
     def earlier_clock_offsets(self) -> tuple[tuple[datetime, timedelta], ...]:
@@ -138,11 +138,11 @@ class Settings(BaseSettings):
         """
         if self.sandbox_state is None:
             return ()
-        from flows.sandbox.state import clock
+        from flows.sandbox import clock
 
         return tuple(
             (_EPOCH + timedelta(microseconds=until), timedelta(seconds=ahead))
-            for until, ahead in clock(self.sandbox)[1]
+            for until, ahead in clock.offset(self.sandbox)[1]
         )
 
     def now(self) -> datetime:

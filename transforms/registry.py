@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from transforms import changes
+from transforms import changes, relations
 from transforms.contract import Column, ContractError, Layer, Table, check_name
 from transforms.entities import Kafka, Rest, SourceEntity
 from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
@@ -81,7 +81,9 @@ class Registry:
         """
         sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
         for name in sorted(self.models):
-            sorter.add(name, *self.models[name].table.upstreams, *_referenced(self.models[name].table))
+            sorter.add(
+                name, *self.models[name].table.upstreams, *relations.referenced(self.models[name].table)
+            )
         try:
             sorter.prepare()
         except graphlib.CycleError as error:
@@ -99,13 +101,13 @@ class Registry:
     def table(self, name: str) -> Table:
         """The table of that name. Raises ContractError, naming what is close, when there is none."""
         if name not in self.tables:
-            raise ContractError(f"There is no table {name}.{_close(name, self.tables)}")
+            raise ContractError(f"There is no table {name}.{relations.close(name, self.tables)}")
         return self.tables[name]
 
     def model(self, name: str) -> Model:
         """The model that makes `name`. Raises ContractError when it is no model's table."""
         if name not in self.models:
-            raise ContractError(f"There is no model {name}.{_close(name, self.models)}")
+            raise ContractError(f"There is no model {name}.{relations.close(name, self.models)}")
         return self.models[name]
 
     def upstream(self, name: str) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ class Registry:
             name = word.strip("+")
             matches = [table for table in self.tables if fnmatchcase(table, name)]
             if not matches:
-                raise ContractError(f"'{word}' selects no table.{_close(name, self.tables)}")
+                raise ContractError(f"'{word}' selects no table.{relations.close(name, self.tables)}")
             for match in matches:
                 selected.add(match)
                 if word.endswith("+"):
@@ -206,92 +208,7 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
                 "Keep one of them."
             )
         models[path.stem] = load(path)
-    known = {*landed, *models}
-    for name, model in models.items():
-        table = _resolve(model.table, known)
-        models[name] = replace(model, table=table)
-    _check_references(models)
-    _check_histories(models)
-    return Registry(models, landed)
-
-
-def _resolve(table: Table, known: set[str]) -> Table:
-    """The table with patterns in `changed` written out; raises ContractError for unknown upstreams."""
-    where = place(table.path) if table.path else table.name
-    for upstream in table.upstreams:
-        if upstream not in known:
-            raise ContractError(
-                f"{where}: it reads {upstream}, which is no model and no landed table."
-                f"{_close(upstream, known)} Or add the file that makes it."
-            )
-    changed: list[str] = []
-    for pattern in table.changed:
-        matches = [upstream for upstream in table.upstreams if fnmatchcase(upstream, pattern)]
-        if not matches:
-            raise ContractError(
-                f"{where}: changed names {pattern}, which it does not read. "
-                f"Write one of {', '.join(table.upstreams)}."
-            )
-        changed.extend(match for match in matches if match not in changed)
-    if strange := sorted(table.by_key.keys() - set(table.upstreams)):
-        raise ContractError(
-            f"{where}: by_key names {strange[0]}, which it does not read. "
-            f"Write one of {', '.join(table.upstreams)}."
-        )
-    if table.by_key and table.partition and table.by_key.keys() != set(table.upstreams):
-        raise ContractError(
-            f"{where}: it is partitioned and follows keys, so by_key names every table that it reads "
-            f"({', '.join(table.upstreams)}). Name them all, or take by_key out."
-        )
-    return replace(table, changed=tuple(changed))
-
-
-def _referenced(table: Table) -> set[str]:
-    """Other tables that foreign keys or `references` rules of this one point to."""
-    keys = {target.partition(".")[0] for target in table.foreign_keys.values()}
-    rules = {str(rule.arguments["table"]) for rule in table.expect if rule.check == "references"}
-    return (keys | rules) - {table.name}
-
-
-def _check_references(models: Mapping[str, Model]) -> None:
-    for model in models.values():
-        table = model.table
-        where = place(table.path) if table.path else table.name
-        targets = [(column, *target.partition(".")[::2]) for column, target in table.foreign_keys.items()]
-        for rule in table.expect:
-            if rule.check == "references":
-                arguments = rule.arguments
-                targets.append((str(arguments["column"]), str(arguments["table"]), str(arguments["to"])))
-        for column, name, to in targets:
-            if name not in models:
-                raise ContractError(
-                    f"{where}: {column} references {name}, which is no model.{_close(name, models)}"
-                )
-            names = [c.name for c in models[name].table.columns]
-            if to and to not in names:
-                raise ContractError(
-                    f"{where}: {column} references {name}.{to}, which it does not have. "
-                    f"Write `to:` one of {', '.join(names)}."
-                )
-
-
-def _check_histories(models: Mapping[str, Model]) -> None:
-    for model in models.values():
-        table = model.table
-        for name in table.as_of:
-            if name not in models or not models[name].table.is_history or models[name].table.partition:
-                where = place(table.path) if table.path else table.name
-                raise ContractError(
-                    f"{where}: as_of names {name}, which is no history: an unpartitioned model with "
-                    "valid_from in its key. Name one, or join the table without asof."
-                )
-
-
-def _close(name: str, known: Iterable[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    return Registry(relations.checked(models, landed), landed)
 
 
 def declared_entities() -> tuple[SourceEntity, ...]:
@@ -344,7 +261,7 @@ def entity(name: str) -> SourceEntity:
     """The source entity that lands in raw table `name`. Raises ContractError when there is none."""
     entities = default().entities
     if name not in entities:
-        raise ContractError(f"No source entity lands in {name}.{_close(name, entities)}")
+        raise ContractError(f"No source entity lands in {name}.{relations.close(name, entities)}")
     return entities[name]
 
 

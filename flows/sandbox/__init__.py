@@ -10,7 +10,7 @@ Each part is a process of its own and survives the command that started it.
 from __future__ import annotations
 
 from flows.sandbox.lifecycle import Health, Status, prepare, reset, start, status, stop
-from flows.sandbox.state import ALL, PART_OF_SETTING, Part, State, read, set_clock_offset
+from flows.sandbox.state import ALL, PART_OF_SETTING, Part, State, read
 
 __all__ = [
     "ALL",
@@ -22,7 +22,6 @@ __all__ = [
     "prepare",
     "read",
     "reset",
-    "set_clock_offset",
     "start",
     "status",
     "stop",

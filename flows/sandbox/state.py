@@ -11,12 +11,10 @@ import json
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -287,32 +285,6 @@ def update(folder: Path, change: Callable[[State], State]) -> State:
         state = change(state)
         write(state)
         return state
-
-
-def set_clock_offset(folder: Path, seconds: float) -> State:
-    """Let the sandbox's world be `seconds` ahead of the real clock (negative: behind) from now on."""
-
-    def moved(state: State) -> State:
-        if state.clock_offset_seconds == seconds:
-            return state
-        earlier = (*state.earlier_offsets, (time.time_ns() // 1000, state.clock_offset_seconds))
-        return replace(state, clock_offset_seconds=seconds, earlier_offsets=earlier[-1_000:])
-
-    return update(folder, moved)
-
-
-def clock(folder: Path) -> tuple[float, Offsets]:
-    """How far the sandbox's world is ahead, and was before. Asked often, read when the file changed."""
-    try:
-        return _clock(folder, (folder / "state.json").stat().st_mtime_ns)
-    except OSError:
-        return 0.0, ()
-
-
-@lru_cache(maxsize=8)
-def _clock(folder: Path, _changed_at: int) -> tuple[float, Offsets]:
-    state = read(folder)
-    return (state.clock_offset_seconds, state.earlier_offsets) if state is not None else (0.0, ())
 
 
 def set_part(folder: Path, part: Part, running: Running) -> State:

@@ -18,6 +18,8 @@ from tests.flows.kill_compare import differences, seen
 from tests.flows.kill_story import Story, altered
 from tests.flows.kill_world import ROOT, run, run_with
 
+pytestmark = pytest.mark.full
+
 QUICK = (
     "landing.written",
     "build.written",
@@ -43,13 +45,11 @@ def _kill_all(story: Story, cases: list[tuple[str, str, int]]) -> None:
     assert not failures, "\n".join(failures)
 
 
-@pytest.mark.full
 def test_a_kill_at_the_turning_points_of_a_second_run_loses_nothing(story: Story) -> None:
     passed = story.unharmed("second")[1]
     _kill_all(story, [("second", name, passed[name] // 2) for name in QUICK])
 
 
-@pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_at_any_failpoint_loses_nothing(story: Story, scenario: str) -> None:
@@ -85,7 +85,6 @@ def test_a_kill_while_failing_rows_are_put_aside_leaves_no_half_file(story: Stor
     assert [path.name for path in Path(place.lake, "quarantine").rglob("*") if path.is_file()] == []
 
 
-@pytest.mark.full
 def test_every_failpoint_in_the_code_is_reached(story: Story) -> None:
     reached = {name for scenario in SCENARIOS for name in story.unharmed(scenario)[1]}
     reached.add("quarantine.written")

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from flows.errors import FlowsError
-from flows.sandbox.state import State, exclusive, set_clock_offset
+from flows.sandbox import clock
+from flows.sandbox.state import State, exclusive
 from flows.sandbox.world import lives
 from flows.sandbox.world.lives import World, exists
 from flows.sandbox.world.shape import WorldError
@@ -95,7 +96,7 @@ def advance(
         before = World.load(state.folder)
         is_resumed = before is not None and before.pending is not None
 
-        def clock(end: datetime) -> timedelta:
+        def move_clock(end: datetime) -> timedelta:
             # An interrupted advance may have moved it already: then it only must not stand before the end.
             gone = 0.0 if before is None or is_resumed else (end - before.end).total_seconds()
             return _set_clock(state, end, state.clock_offset_seconds + gone)
@@ -108,7 +109,7 @@ def advance(
             days=days,
             rate=rate,
             progress=_lines(progress),
-            clock=clock,
+            clock=move_clock,
         )
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
@@ -118,7 +119,7 @@ def _set_clock(state: State, end: datetime, offset: float | None) -> timedelta:
     """Set the clock to `offset`, but never before the world's end; None: right to it. Returns the offset."""
     least = end.timestamp() - time.time()
     chosen = least if offset is None or offset < least else offset
-    set_clock_offset(state.folder, chosen)
+    clock.set_offset(state.folder, chosen)
     return timedelta(seconds=chosen)
 
 

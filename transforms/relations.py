@@ -1,0 +1,100 @@
+"""What models say of other tables (upstreams, references, histories), and whether it holds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from transforms.contract import ContractError, Table
+from transforms.model import Model, place
+
+
+def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Model]:
+    """The models, patterns of their `changed` written out. `landed` are the names of the raw tables.
+
+    Raises ContractError for a table, column or history that is named and is not there.
+    """
+    known = {*landed, *models}
+    found = {name: replace(model, table=_resolve(model.table, known)) for name, model in models.items()}
+    for model in found.values():
+        _check_references(model.table, found)
+        _check_histories(model.table, found)
+    return found
+
+
+def referenced(table: Table) -> set[str]:
+    """Other tables that foreign keys or `references` rules of this one point to."""
+    keys = {target.partition(".")[0] for target in table.foreign_keys.values()}
+    rules = {str(rule.arguments["table"]) for rule in table.expect if rule.check == "references"}
+    return (keys | rules) - {table.name}
+
+
+def close(name: str, known: Iterable[str]) -> str:
+    """A sentence that names what is known and spelled alike, with a space before; empty for none."""
+    alike = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f" Did you mean {' or '.join(alike)}?" if alike else ""
+
+
+def _resolve(table: Table, known: set[str]) -> Table:
+    """The table with patterns in `changed` written out; raises ContractError for unknown upstreams."""
+    where = _where(table)
+    for upstream in table.upstreams:
+        if upstream not in known:
+            raise ContractError(
+                f"{where}: it reads {upstream}, which is no model and no landed table."
+                f"{close(upstream, known)} Or add the file that makes it."
+            )
+    changed: list[str] = []
+    for pattern in table.changed:
+        matches = [upstream for upstream in table.upstreams if fnmatchcase(upstream, pattern)]
+        if not matches:
+            raise ContractError(
+                f"{where}: changed names {pattern}, which it does not read. "
+                f"Write one of {', '.join(table.upstreams)}."
+            )
+        changed.extend(match for match in matches if match not in changed)
+    if strange := sorted(table.by_key.keys() - set(table.upstreams)):
+        raise ContractError(
+            f"{where}: by_key names {strange[0]}, which it does not read. "
+            f"Write one of {', '.join(table.upstreams)}."
+        )
+    if table.by_key and table.partition and table.by_key.keys() != set(table.upstreams):
+        raise ContractError(
+            f"{where}: it is partitioned and follows keys, so by_key names every table that it reads "
+            f"({', '.join(table.upstreams)}). Name them all, or take by_key out."
+        )
+    return replace(table, changed=tuple(changed))
+
+
+def _check_references(table: Table, models: Mapping[str, Model]) -> None:
+    targets = [(column, *target.partition(".")[::2]) for column, target in table.foreign_keys.items()]
+    for rule in table.expect:
+        if rule.check == "references":
+            arguments = rule.arguments
+            targets.append((str(arguments["column"]), str(arguments["table"]), str(arguments["to"])))
+    for column, name, to in targets:
+        if name not in models:
+            raise ContractError(
+                f"{_where(table)}: {column} references {name}, which is no model.{close(name, models)}"
+            )
+        names = [c.name for c in models[name].table.columns]
+        if to and to not in names:
+            raise ContractError(
+                f"{_where(table)}: {column} references {name}.{to}, which it does not have. "
+                f"Write `to:` one of {', '.join(names)}."
+            )
+
+
+def _check_histories(table: Table, models: Mapping[str, Model]) -> None:
+    for name in table.as_of:
+        if name not in models or not models[name].table.is_history or models[name].table.partition:
+            raise ContractError(
+                f"{_where(table)}: as_of names {name}, which is no history: an unpartitioned model with "
+                "valid_from in its key. Name one, or join the table without asof."
+            )
+
+
+def _where(table: Table) -> str:
+    return place(table.path) if table.path else table.name
