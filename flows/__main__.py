@@ -90,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")
     doctor.set_defaults(command=_verb("flows.doctor:command"))
 
+    maintain = verbs.add_parser("maintain", help="keep files and entries of the ledger few; changes no row")
+    maintain.set_defaults(command=_verb("flows.maintain:command"))
+
     letters = verbs.add_parser("dlq", help="records that could not be read")
     actions = letters.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the dead letters, newest first, and how many for which reason")

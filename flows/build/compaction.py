@@ -22,15 +22,15 @@ GONE_ROWS = 1_000
 """…if they are more than these."""
 
 
-def to_be_joined(files: Sequence[LakeFile]) -> list[LakeFile]:
+def to_be_joined(files: Sequence[LakeFile], at_most: int = MAX_FILES) -> list[LakeFile]:
     """Which files of a partition had better be one; none where all is well."""
     heavy = [
         file for file in files if len(file.gone) > max(GONE_ROWS, GONE_SHARE * (file.rows + len(file.gone)))
     ]
-    if len(files) - len(heavy) < MAX_FILES:
+    if len(files) - len(heavy) < at_most:
         return heavy
     light = sorted((file for file in files if file not in heavy), key=lambda file: file.rows)
-    taken = light[: MAX_FILES // 2]
+    taken = light[: at_most // 2]
     rows = sum(file.rows for file in taken)
     for file in light[len(taken) :]:
         if file.rows > 2 * rows:

@@ -138,12 +138,12 @@ class Lake:
         for commit in [commits] if isinstance(commits, Commit) else commits:
             by_table.setdefault((commit.layer, commit.table), []).append(commit)
         for (layer, table), group in by_table.items():
-            folder = self._folder(layer, table, None, "")
+            path = self.manifest_path(layer, table)
             try:
-                self._make_folder(folder)
-                manifest.append(folder / manifest.MANIFEST, group)
+                self._make_folder(path.parent)
+                manifest.append(path, group)
             except OSError as error:
-                raise LakeError(_why_not_written(folder, error)) from error
+                raise LakeError(_why_not_written(path.parent, error)) from error
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -184,7 +184,11 @@ class Lake:
 
     def manifest(self, layer: str, table: str) -> list[Commit]:
         """Every commit of a table, oldest first; none for a table nothing was written for."""
-        return manifest.read(self._folder(layer, table, None, "") / manifest.MANIFEST)
+        return manifest.read(self.manifest_path(layer, table))
+
+    def manifest_path(self, layer: str, table: str) -> Path:
+        """Where the manifest of a table is."""
+        return self._folder(layer, table, None, "") / manifest.MANIFEST
 
     def manifests(self) -> list[tuple[str, str]]:
         """(layer, table) of everything in the lake that has a manifest."""

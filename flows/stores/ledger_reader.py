@@ -113,6 +113,18 @@ class LedgerReader:
         rows = self._rows("SELECT sequence FROM ops.ledger WHERE token = %s", token)
         return int(rows[0]["sequence"]) if rows else None
 
+    def read_up_to(self, table: str, followers: Iterable[str]) -> tuple[str, int] | None:
+        """Token and place of the entry of a table up to which each of its followers has read it at least;
+        None where none of them notes one.
+        """
+        rows = self._rows(
+            "SELECT l.token, l.sequence FROM ops.partition_state s "
+            "JOIN ops.ledger l ON l.token = s.based_on ->> %(table)s "
+            "WHERE s.table_name = ANY(%(followers)s) AND s.partition = '' ORDER BY l.sequence LIMIT 1",
+            {"table": table, "followers": list(followers)},
+        )
+        return (rows[0]["token"], rows[0]["sequence"]) if rows else None
+
     def landed_windows(self, tables: Iterable[str] | None = None) -> dict[str, dict[str, LandedWindow]]:
         """Raw table → window → the landing that touched it last, and the rows all landings brought it."""
         found: dict[str, dict[str, LandedWindow]] = {}

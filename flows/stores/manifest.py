@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -184,6 +184,33 @@ def read(path: Path) -> list[Commit]:
     return list(_entries(path, content[: content.rfind(b"\n") + 1]))
 
 
+def rewrite(path: Path, changed: Mapping[str, Commit], dropped: Collection[str]) -> None:
+    """Write the manifest anew, whole or not at all: entries by their tokens `changed` to others in the same
+    place, or `dropped`. Every other line stays as it is. One writer at a time, as for `append`.
+
+    Raises ManifestDamaged for a line whose checksum does not fit; the manifest stays as it was.
+    """
+    with _locked(path) as descriptor:
+        content = _content(descriptor)
+        whole = content[: content.rfind(b"\n") + 1]
+        lines = [
+            _line(changed[entry.token]) if entry.token in changed else line
+            for line, entry in zip(whole.splitlines(keepends=True), _entries(path, whole), strict=True)
+            if entry.token not in dropped
+        ]
+        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+        try:
+            with temporary.open("wb") as handle:
+                handle.writelines(lines)
+                handle.flush()
+                failpoint("fold.manifest_rewriting")
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
 def changes(
     before: Sequence[LakeFile], after: Sequence[LakeFile]
 ) -> tuple[tuple[LakeFile, ...], tuple[str, ...]]:
@@ -272,9 +299,20 @@ def _write_all(descriptor: int, offset: int, content: bytes) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Who waited for the lock while the manifest was written anew has one that nobody reads.
+            if _is_at(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False

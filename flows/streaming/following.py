@@ -20,6 +20,7 @@ from flows.errors import FlowsError
 from flows.extract import SourceError
 from flows.extract.debezium_guard import Observed
 from flows.failpoints import failpoint
+from flows.maintenance.tidying import Tidying
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
@@ -116,6 +117,8 @@ class _Session:
         self._failed: dict[str, float] = {}
         """Table → when it could not be built."""
         self._owner = f"changes-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        followed = [registry.table(entity.table) for entity in entities]
+        self._tidying = Tidying(services, [*followed, *self._live], self._owner)
         self._cycled_at = 0.0
         self._told_at = time.monotonic()
         self._told_changes = tally.messages
@@ -149,6 +152,8 @@ class _Session:
                         self._cycle(ledger, feed, cut)
                     elif until_idle and is_due and feed.is_read and not feed.waiting:
                         return True
+                    elif is_due:
+                        self._tidying.step(ledger)
                     self._tell(ledger, feed)
         return False
 
@@ -191,6 +196,7 @@ class _Session:
                 rows = self._build(ledger, run_id)
         ledger.opened.close()
         feed.done(cut)
+        self._tidying.note([*(entity.table for entity in changed), *(table.name for table in self._live)])
         tally = self._tally
         tally.batches += 1
         tally.messages += cut.rows

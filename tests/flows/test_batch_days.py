@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import date, timedelta
 
+import psycopg
 import pytest
 
 from tests.flows.company import Company, Place
@@ -49,6 +50,23 @@ def test_a_day_more_equals_the_truth_and_touches_only_what_it_should(company: Co
     # What Stripe and SendGrid have, nobody can tell before asking them for all of it.
     asked = {name for name in changed if not _hangs_on(name, "raw_stripe__", "raw_sendgrid__")}
     assert EVENT_TABLES <= asked <= {table["table"] for table in planned["rebuild"]}
+
+
+def test_upkeep_shortens_the_past_makes_nothing_due_and_changes_no_row(company: Company) -> None:
+    place = company.copy()
+    company.advance(days=1)
+    assert place.run().code == 0
+    with psycopg.connect(place.warehouse_dsn, autocommit=True) as connection:
+        connection.execute("update ops.ledger set committed_at = committed_at - interval '2 hours'")
+    before, entries = place.content(), place.value("select count(*) from ops.ledger")
+    done = place.run("maintain")
+    assert done.code == 0, done.said
+    assert place.value("select count(*) from ops.ledger") < entries
+    assert place.content() == before
+    assert json.loads(place.run("plan", "--json").out)["rebuild"] == []
+    company.advance(days=1)
+    assert place.run().code == 0
+    assert place.differences() == []
 
 
 def test_a_late_row_for_a_day_8_days_ago_rebuilds_that_day_and_what_depends_on_it(company: Company) -> None:

@@ -39,7 +39,7 @@ def _trigger(server: httpx.Client, name: str, seconds: float = 200, **parameters
 
 def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Client) -> None:
     found = {item["name"]: item for item in server.post("deployments/filter", json={}).json()}
-    assert set(found) == {"daily", "hourly", "stream", "backfill", "replay"}
+    assert set(found) == {"daily", "hourly", "stream", "backfill", "replay", "maintain"}
     crons = {name: [s["schedule"]["cron"] for s in item["schedules"]] for name, item in found.items()}
     assert crons == {
         "daily": ["0 2 * * *"],
@@ -47,12 +47,13 @@ def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Cl
         "stream": ["0 * * * *"],
         "backfill": [],
         "replay": [],
+        "maintain": ["30 3 * * *"],
     }
     assert not any(schedule["active"] for item in found.values() for schedule in item["schedules"])
     assert {item["work_pool_name"] for item in found.values()} == {"analytics"}
 
 
-@pytest.mark.parametrize("name", ["analytics_pipeline/daily", "api_ingest/hourly"])
+@pytest.mark.parametrize("name", ["analytics_pipeline/daily", "api_ingest/hourly", "maintain/maintain"])
 def test_a_deployment_that_is_triggered_is_run_by_the_worker_and_completed(
     server: httpx.Client, company: Company, name: str
 ) -> None:

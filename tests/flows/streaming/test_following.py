@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -13,10 +14,12 @@ import pytest
 
 from flows import failpoints, incomplete
 from flows.change_landing import land_changes
+from flows.maintenance import folding, tidying
 from flows.services import Services
 from tests.flows.streaming.changes import ENTITIES, Company, new_order, order
 from tests.flows.streaming.topics import until
 from tests.house import House
+from transforms import registry
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,32 @@ def test_a_kill_anywhere_and_the_next_stream_shows_the_same(company: Company, fa
     assert company.differences() == []
     left = "select count(*) from pg_class where relnamespace = 'unpublished'::regnamespace"
     assert company.shown(left) == [(0,)]
+
+
+def test_a_stream_keeps_its_files_and_entries_few_and_shows_the_same(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tidying, "RAW_FILES", 4)
+    monkeypatch.setattr(tidying, "_JOIN_AFTER", 2)
+    monkeypatch.setattr(tidying, "_FOLD_AFTER", 2)
+    monkeypatch.setattr(folding, "READERS_GRACE", timedelta(0))
+    plan = "select plan from analytics.dim_users where user_id = 3"
+    with company.followed():
+        for number in range(12):
+            wanted = ("free", "pro", "team")[number % 3]
+            company.capture.app(f"update users set plan = '{wanted}' where id = 3")
+            until(lambda wanted=wanted: company.shown(plan) == [(wanted,)], 60)  # type: ignore[misc]
+        raw = "select count(*) from ops.ledger where table_name = 'raw_app__users'"
+        until(lambda: company.shown(raw)[0][0] < 12, 60)
+    services = company.services()
+    with services.lake, services.ledger() as ledger:
+        assert len(ledger.files("raw_app__users")) < 8
+        for name in ("raw_app__users", "stg_app__users", "dim_users"):
+            layer = registry.table(name).layer.value
+            assert services.lake.manifest(layer, name) == ledger.history(name)
+    assert company.differences() == []
+    company.capture.app("update users set plan = 'free' where id = 3")
+    until(lambda: company.follow().messages == 0 and company.shown(plan) == [("free",)], 60)
 
 
 def test_a_transaction_with_a_row_that_cant_be_held_is_shown_without_it_and_named(company: Company) -> None:
