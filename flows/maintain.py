@@ -42,9 +42,7 @@ def run() -> Maintained:
     """The same outside of Prefect."""
     services = open_services()
     with services.lake, Progress("maintain") as progress:
-        done = tidy(services, progress)
-        progress.say("maintain", str(done))
-    return done
+        return tidy(services, progress)
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:

@@ -14,23 +14,21 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 from psycopg import Connection
 
 from flows import deadletters
-from flows.build.inputs import partition_expression
 from flows.deadletters import Stored
 from flows.extract import repaired
 from flows.extract.repaired import Unusable
-from flows.landed import BY, BY_REPLAY, CLOCK, LANDED_ON, landing_time, with_place
+from flows.judge import Judge, placed
+from flows.landed import BY, BY_REPLAY, CLOCK, LANDED_ON, landing_time
 from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from transforms import engine, registry
-from transforms.contract import Layer, Table
-from transforms.engine import DEAD_LETTER_REASON, ModelError
+from transforms.contract import Layer
 from transforms.entities import Kafka, Postgres, SourceEntity
 
 _LETTERS_AT_ONCE = 500
@@ -106,7 +104,7 @@ class _Redelivery:
         self._ledger = ledger
         self._entity = entity
         self._run_id = run_id
-        self._staging = _staging(entity)
+        self._judge = Judge(services, entity)
 
     def landed(self, letters: Sequence[str], given: bytes | None) -> list[Outcome]:
         """Steps 2 to 4; to be called under the landing lock."""
@@ -125,7 +123,7 @@ class _Redelivery:
             LANDED_ON,
             f"{landed_at:%Y-%m-%d}",
             batch_id,
-            _rows(records, batch_id, landed_at),
+            placed([record.row for record in records], batch_id, landed_at),
             measured="_landed_at",
         )
         commit = Commit(
@@ -168,10 +166,11 @@ class _Redelivery:
                 records.append(self._record(letter, landed.get(letter.letter_id), given))
             except Unusable as error:
                 outcomes.append(Outcome(letter, reason=str(error)))
-        read = self._read(records)
-        outcomes += read
-        good = {outcome.letter.letter_id for outcome in read if not outcome.reason}
-        return outcomes, [record for record in records if record.letter.letter_id in good]
+        verdicts = self._judge.verdicts([record.row for record in records])
+        told = list(zip(records, verdicts, strict=True))
+        name = self._judge.table.name
+        outcomes += [Outcome(record.letter, name, verdict.window, verdict.reason) for record, verdict in told]
+        return outcomes, [record for record, verdict in told if not verdict.reason]
 
     # ------------------------------------------------------------------------------------------ the raw rows
 
@@ -250,59 +249,6 @@ class _Redelivery:
             query = f"select 1 from raw join mine on {same} where raw._landed_at > ? limit 1"
             return bool(connection.execute(query, [since]).fetchall())
 
-    # ------------------------------------------------------------------------------------ the staging model
-
-    def _read(self, records: Sequence[_Record]) -> list[Outcome]:
-        """Step 3. First all at once, since most are rejected; what is read is asked alone for its window."""
-        if len(records) == 1:
-            return [self._read_alone(records[0])]
-        try:
-            _, reasons = self._run(records)
-        except (ModelError, duckdb.Error):
-            reasons = {}  # one of them fails the model: which, is seen when each is alone
-        outcomes = []
-        for number, record in enumerate(records):
-            if number in reasons:
-                outcomes.append(Outcome(record.letter, self._staging.name, reason=reasons[number]))
-            else:
-                outcomes.append(self._read_alone(record))
-        return outcomes
-
-    def _read_alone(self, record: _Record) -> Outcome:
-        name = self._staging.name
-        try:
-            windows, reasons = self._run([record])
-        except ModelError as error:
-            return Outcome(record.letter, name, reason=str(error))
-        except duckdb.Error as error:
-            return Outcome(record.letter, name, reason=engine.explain(error))
-        if reasons:
-            return Outcome(record.letter, name, reason=reasons[0])
-        if not windows:
-            return Outcome(record.letter, name, reason=f"{name} gives no row for it")
-        if windows[0] is None:
-            # The build would stop at it: it belongs to no partition.
-            by = self._staging.partition.by if self._staging.partition else ""
-            return Outcome(record.letter, name, reason=f"{name} finds no {by} in it")
-        return Outcome(record.letter, name, window=windows[0])
-
-    def _run(self, records: Sequence[_Record]) -> tuple[list[str | None], dict[int, str]]:
-        """The windows of the rows that the model gives, and why it rejects which of the records."""
-        if not records:
-            return [], {}
-        table = self._staging
-        rows = _rows(records, "replay", self._services.settings.now())
-        with engine.connect(memory_limit=self._services.settings.memory_limit) as connection:
-            sources: dict[str, Any] = dict.fromkeys(table.upstreams)
-            sources[self._entity.table] = connection.from_arrow(rows)
-            computed = engine.compute(table, connection, sources)
-            key = partition_expression(table.partition) if table.partition else "''"
-            windows = [window for (window,) in computed.rows.project(key).fetchall()]
-            if computed.dead_letters is None:
-                return windows, {}
-            rejected = computed.dead_letters.project(f"_seq, {DEAD_LETTER_REASON}").fetchall()
-        return windows, {int(seq): str(reason) for seq, reason in rejected}
-
 
 def _known(letter: Stored, given: bytes | None) -> Outcome:
     """A letter that is replayed: a record comes once."""
@@ -315,21 +261,8 @@ def _known(letter: Stored, given: bytes | None) -> Outcome:
     )
 
 
-def _rows(records: Sequence[_Record], batch_id: str, landed_at: datetime) -> pa.Table:
-    batches = [with_place(r.row, batch_id, landed_at, number) for number, r in enumerate(records)]
-    return pa.Table.from_batches(batches)
-
-
 def _mark(hashes: dict[str, str], batch_id: str, at: datetime, connection: Connection[Any]) -> None:
     deadletters.mark_replayed(connection, hashes, batch_id, at)
-
-
-def _staging(entity: SourceEntity) -> Table:
-    return next(
-        table
-        for table in registry.build_order()
-        if table.layer is Layer.STAGING and entity.table in table.upstreams
-    )
 
 
 def _portions(connection: Connection[Any], letters: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -8,16 +8,16 @@ overlap, and nothing older.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from flows.extract import DeadLetter, Extract
-from flows.extract.answer import Answer, Record, moment, parse, steps
-from flows.extract.http import AnswerError, Http, RestConnection, RestError
+from flows.extract.answer import Record, moment, steps
+from flows.extract.http import Http, RestConnection, RestError
+from flows.extract.paging import Paging, Window
 from flows.failpoints import failpoint
 from transforms.entities import Rest, SourceEntity
 
@@ -32,20 +32,7 @@ SCHEMA = pa.schema(
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 """Older than every record of a REST source: where a first read starts."""
 
-_SECOND = timedelta(seconds=1)
-_REPEATS = 2
-_MOVES = 5
 _REMEMBERED = 10_000
-_AIM, _GROWTH = 0.7, 8
-"""How full a range's answer should be, and by how much the next range may be longer than the last."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A half-open range of time, in whole seconds."""
-
-    start: datetime
-    end: datetime
 
 
 def read(
@@ -94,7 +81,6 @@ class _Reading:
         self._overlap = self._floor(self._until - self._rest.lookback)
         self._digests: dict[str, str] = {}
         self._recent: dict[str, str] = {}
-        self._pages = 0
 
     def _floor(self, time: datetime) -> datetime:
         """The start of the day where ranges are dates."""
@@ -122,11 +108,10 @@ class _Reading:
 
     def batches(self, extract: Extract) -> Iterator[pa.RecordBatch]:
         """Read page after page, filling `extract` beside."""
-        rest = self._rest
         days: Counter[date | None] = Counter()
         with Http(self._name, self._connection) as http:
-            pages = {"cursor": self._by_cursor, "offset": self._by_offset, "window": self._by_window}
-            for window, records in pages[rest.paging](http):
+            paging = Paging(self._name, self._rest, http, self._connection.max_pages)
+            for window, records in paging.pages(self._window):
                 failpoint("rest.page_read")
                 rows: list[Record] = []
                 for record in records:
@@ -178,157 +163,6 @@ class _Reading:
         is_same = self._event_time == self._recorded_at
         time = recorded_at if is_same else moment(record.value, self._event_time) or recorded_at
         return None if time is None else time.date()
-
-    # ------------------------------------------------------------ one request
-
-    def _ask(self, http: Http, window: Window, paging: Mapping[str, str]) -> Answer:
-        """One page. Loud when a read takes more pages than any real one."""
-        rest = self._rest
-        self._pages += 1
-        if self._pages > self._connection.max_pages:
-            raise RestError(
-                f"{self._name}: more than {self._connection.max_pages:,} pages in one read; stopped. "
-                "If that is real, raise the limit of the connection."
-            )
-        end = window.end - _SECOND if rest.until_is_inclusive else window.end
-        since, until = self._written(window.start), self._written(end)
-        parameters = {
-            name: value.replace("{since}", since).replace("{until}", until)
-            for name, value in rest.parameters.items()
-        }
-        if rest.since:
-            parameters[rest.since] = since
-        if rest.until:
-            parameters[rest.until] = until
-        parameters |= {"limit": str(rest.page_size), **paging}
-        return http.get(rest.path, parameters, lambda body: parse(body, rest.records, rest.id_fields))
-
-    def _written(self, time: datetime) -> str:
-        match self._rest.time_format:
-            case "unix":
-                return str(int(time.timestamp()))
-            case "iso":
-                return f"{time:%Y-%m-%dT%H:%M:%SZ}"
-            case "date":
-                return f"{time:%Y-%m-%d}"
-
-    # ------------------------------------------------------------ ways of paging
-
-    def _by_cursor(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """starting_after / has_more, newest first.
-
-        A service that says "no more" is asked once more after its last object, so that a lying has_more
-        hides nothing. A cursor that comes back is asked twice and then ends the read. When the cursor's
-        object was deleted between two pages, paging goes on after the one before it.
-        """
-        cursors: list[str] = []
-        asked: set[str] = set()
-        promised = True
-        repeats = 0
-        while True:
-            paging = {"starting_after": cursors[-1]} if cursors else {}
-            try:
-                answer = self._ask(http, self._window, paging)
-            except AnswerError as error:
-                if error.code != "resource_missing" or len(cursors) < 2:
-                    raise
-                cursors.pop()
-                continue
-            has_more = answer.fields.get("has_more")
-            if not isinstance(has_more, bool):
-                raise RestError(f"{self._name}: an answer without has_more; is this the right API?")
-            ids = [record.id for record in answer.records if record.id is not None]
-            if not ids:
-                yield self._window, answer.records
-                if has_more:
-                    raise RestError(
-                        f"{self._name}: the service says there is more but gave no object to go on from; "
-                        "nothing was landed. Run again later, and tell the vendor if it stays."
-                    )
-                return
-            if ids[-1] in asked or (cursors and ids[-1] == cursors[-1]):
-                if not promised:
-                    return
-                repeats += 1
-                if repeats >= _REPEATS:
-                    raise self._repeated(f"starting_after={ids[-1]}")
-                continue
-            yield self._window, answer.records
-            # The ids of one page are kept as the ways back; older pages are settled.
-            cursors = ids
-            asked.add(ids[-1])
-            promised = has_more
-            repeats = 0
-
-    def _by_offset(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """limit / offset. Pages overlap by one record: when it is not where it was, the list has moved.
-
-        A moved list (something before this page was deleted) is read again from one page earlier. Reading
-        ends when an answer holds nothing but the overlap, so that a page that is short without reason hides
-        nothing.
-        """
-        offset = repeats = moves = 0
-        known: list[str] = []
-        while True:
-            records = self._ask(http, self._window, {"offset": str(offset)}).records
-            places = [record.place for record in records]
-            if not known:
-                if not records:
-                    return
-            elif not places or places[0] not in known:
-                moves += 1
-                if moves > _MOVES:
-                    raise RestError(
-                        f"{self._name}: the list kept changing while it was read ({_MOVES} times); nothing "
-                        "was landed. Run again later."
-                    )
-                offset = max(0, offset - self._rest.page_size)
-                known = [] if offset == 0 else known
-                continue
-            elif places == known[-1:] or (
-                len(places) < len(known) and places == known[len(known) - len(places) :]
-            ):
-                return
-            elif set(places) <= set(known):
-                repeats += 1
-                if repeats >= _REPEATS:
-                    raise self._repeated(f"offset={offset}")
-                continue
-            yield self._window, records
-            repeats = 0
-            offset += len(records) - 1
-            known = places
-
-    def _by_window(self, http: Http) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """No paging: ranges, oldest first, each as long as should give most of a page.
-
-        A full answer may hide the rest: its range is halved, down to a second, and asked again.
-        """
-        start, end = self._window.start, self._window.end
-        length = end - start
-        while start < end:
-            window = Window(start, min(start + length, end))
-            length = window.end - start
-            records = self._ask(http, window, {}).records
-            if len(records) < self._rest.page_size:
-                yield window, records
-                start = window.end
-                fill = len(records) / (_AIM * self._rest.page_size)
-                length = max(int(length // _SECOND / max(fill, 1 / _GROWTH)), 1) * _SECOND
-                continue
-            if length <= _SECOND:
-                raise RestError(
-                    f"{self._name}: {len(records)} or more records in the one second from "
-                    f"{window.start:%FT%TZ}, more than the service lists at once; nothing was landed. Ask "
-                    "the vendor for an export of that second."
-                )
-            length = length // _SECOND // 2 * _SECOND
-
-    def _repeated(self, where: str) -> RestError:
-        return RestError(
-            f"{self._name}: the service gave the same page again ({where}); stopped after {_REPEATS} "
-            "repeats, nothing was landed. Run again later, and tell the vendor if it stays."
-        )
 
 
 def _anew(tables: str) -> str:
