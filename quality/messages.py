@@ -47,7 +47,7 @@ def finding(
         of = f" of {rows:,}" if rows is not None and rule.check != "sql" else ""
         message = (
             f"{table.name}: rule {rule.name} ({rule.kind.value}) fails for {failing:,}{of} "
-            f"row{'' if failing == 1 else 's'}{f' ({shown}{more})' if shown else ''}. "
+            f"row{'' if (rows if of else failing) == 1 else 's'}{f' ({shown}{more})' if shown else ''}. "
             f"It says: {describe(rule)}. It stands in {written_in(rule, table)}."
         )
         if rule is ROW_COUNT:

@@ -4,6 +4,7 @@ reason.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -33,9 +34,16 @@ from transforms.engine import quoted
 
 
 class CheckFailed(FlowsError):
-    """Content broke a critical rule, so it was not published; what was published stays as it was."""
+    """Content broke a critical rule, so it was not published; what was published stays as it was.
+
+    `results` are of the rules that it broke.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, results: Sequence[CheckResult]) -> None:
+        super().__init__(message)
+        self.results = tuple(results)
 
 
 def gate_rules(table: Table) -> list[Rule]:
@@ -102,7 +110,7 @@ def quarantine(
     batch_id: str,
 ) -> Path:
     """Keep the rows that broke a rule, each with the rule and the reason, as one Parquet file; returns its
-    path.
+    path. The very same rows are kept once, however often they are refused.
 
     It stands in `<lake>/quarantine/<table>/`, is no part of the lake's tables, and stays until somebody
     removes it.
@@ -120,10 +128,19 @@ def quarantine(
             f"from ({broken.sql_query()}) as broken"
         )
     rows = connection.sql(" union all by name ".join(f"({part})" for part in parts))
-    path = folder / f"{encode_value(batch_id)}.parquet"
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = folder / f".tmp-{os.getpid()}-{encode_value(batch_id)}.parquet"
     rows.to_parquet(str(temporary), compression="zstd")
     failpoint("quarantine.written")
+    content = connection.execute(
+        "select count(*), sum(hash(row)) from "
+        "(select * exclude (_reason) from read_parquet(?, hive_partitioning = false)) as row",
+        [str(temporary)],
+    ).fetchall()
+    digest = hashlib.sha256(repr(content).encode()).hexdigest()[:8]
+    if kept := sorted(folder.glob(f"*-{digest}.parquet")):
+        temporary.unlink()
+        return kept[0]
+    path = folder / f"{encode_value(batch_id)}-{digest}.parquet"
     temporary.replace(path)
     fsync_folder(folder)
     return path
@@ -207,7 +224,8 @@ def refuse(table: Table, failed: Sequence[CheckResult], folder: Path | None) -> 
     look = f" The failing rows are in {folder}." if folder is not None else ""
     return CheckFailed(
         f"{table.name}: rule {worst.rule} failed for {worst.failing_rows:,} rows{more}; "
-        f"what is published stays as it was.{look} {worst.message}".rstrip()
+        f"what is published stays as it was.{look} {worst.message}".rstrip(),
+        failed,
     )
 
 

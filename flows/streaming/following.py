@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from flows import change_topics
+from flows.build import guard
+from flows.build.guard import CheckFailed
 from flows.build.job import build_due
 from flows.build.states import planner_states
 from flows.cdc.pending import Cut
@@ -235,9 +237,12 @@ class _Session:
             except Conflict:
                 raise
             except (FlowsError, ContractError) as error:
+                if isinstance(error, CheckFailed):
+                    guard.record(ledger.connection, run_id, error.results, services.settings.now())
                 self._failed[table.name] = now
                 left.add(table.name)
-                self._progress.say("changes", f"{table.name}: {error}")
+                said = str(error).removeprefix(f"{table.name}: ")
+                self._progress.say("changes", f"{table.name}: {said}")
                 continue
             rows += built.rows_written
             for publication in built.publications:

@@ -186,6 +186,30 @@ def test_a_transaction_with_a_row_that_cant_be_held_is_shown_without_it_and_name
     company.capture.app(f"update orders set updated_at = now() where id = '{order(8)}'")
 
 
+def test_what_breaks_a_rule_stays_as_it_was_is_kept_once_and_recorded(company: Company) -> None:
+    recorded = (
+        "select rule, failing_rows from ops.check_result where table_name = 'fct_orders' and not passed"
+    )
+    quantity = f"select quantity from analytics.fct_orders where order_id = '{order(4)}'"
+    company.capture.app(
+        "begin",
+        f"update orders set quantity = 0 where id = '{order(4)}'",
+        "update users set name = 'Beside' where id = 8",
+        "commit",
+    )
+    company.wait_for_user("name", "Beside")
+    for refused in range(1, 3):
+        company.follow()
+        assert company.shown(recorded) == [("between_quantity", 1)] * refused
+        company.capture.app(f"update orders set updated_at = now() where id = '{order(2 + refused)}'")
+    assert company.shown(quantity) == [(1,)]
+    assert company.shown("select name from analytics.dim_users where user_id = 8") == [("beside",)]
+    kept = Path(company.capture.settings.lake_root, "quarantine", "fct_orders")
+    assert len(list(kept.glob("*.parquet"))) == 1
+    company.capture.app(f"update orders set quantity = 2 where id = '{order(4)}'")
+    until(lambda: company.follow().messages == 0 and company.shown(quantity) == [(2,)], 60)
+
+
 def test_every_failpoint_of_the_stream_of_changes_is_killed_at() -> None:
     root = Path(failpoints.__file__).parent
     named = {name for name in failpoints.names(root) if name.startswith(("changes.", "joint."))}
