@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 
-from flows import failpoints
+from flows import failpoints, first_read, source_totals
 from flows.cdc import registration
 from flows.change_landing import land_changes
 from flows.errors import FlowsError
@@ -17,12 +18,15 @@ from flows.extract import SourceError, embedded
 from flows.extract.debezium_observed import lsn_number
 from flows.extract.embedded.engine import Engine
 from flows.landing import Landing
+from flows.progress import Progress
 from flows.services import Services
 from tests.flows.capture import Capture, entity
 from tests.flows.extract import landing_child
+from tests.flows.extract.parts import ORDERS, ORDERS_DDL
 from tests.flows.extract.told import CDC, SCHEMA, TABLES, assert_same, land, rows_of
 from tests.flows.extract.workload import Workload
 from tests.house import House
+from transforms.entities import Postgres
 
 ALPHA, BETA = entity("alpha"), entity("beta")
 
@@ -83,6 +87,25 @@ def test_what_the_log_tells_is_read_and_landed_once(capture: Capture) -> None:
         land_changes(services, [BETA], "run-2").of(BETA)
     with pytest.raises(FlowsError, match="is gone though the connector has read from it"):
         capture.register(ALPHA, BETA)
+
+
+@pytest.mark.full
+def test_what_the_application_counts_is_compared_without_a_broker(capture: Capture) -> None:
+    orders = replace(ORDERS, read=Postgres("orders", mode="cdc"))
+    capture.app(
+        ORDERS_DDL,
+        "insert into orders (id, amount, currency) select n, n, 'EUR' from generate_series(1, 50) n",
+    )
+    capture.register(orders)
+    capture.app("update orders set amount = 1000 where id = 1")
+    services = Services(capture.settings)
+    with services.lake, Progress("run") as progress, services.warehouse.connect() as connection:
+        assert first_read.wait(services, [orders], progress) == {}
+        landing = source_totals.land_changes(services, [orders], "run").of(orders)
+        assert landing is not None
+        assert landing.warnings == ()
+        totals = connection.execute("select sum(row_count)::int, sum(amount)::int from ops.control_total")
+        assert totals.fetchall() == [(50, 50 * 51 // 2 + 999)]
 
 
 @pytest.mark.full
