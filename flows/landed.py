@@ -162,7 +162,10 @@ def rows_by_window(
     if partition is not None and isinstance(entity.read, Kafka):
         path = json.dumps({entity.read.event_time: "VARCHAR"}).replace("'", "''")
         field = f'"{entity.read.event_time}"'
-        moment = f"try_cast(try(from_json(decode(value), '{path}')).{field} as timestamptz)"
+        # Once a row fails, `try` goes through all of its vector row by row: what is no JSON is not tried.
+        text = "try(decode(value))"
+        text = f"case when json_valid({text}) then {text} end"
+        moment = f"try_cast(try(from_json({text}, '{path}')).{field} as timestamptz)"
     rows = connection.execute(
         f"select coalesce(strftime({moment}, '{form}'), ''), count(*) "
         f"from read_parquet(?, hive_partitioning = false) where {among} group by 1 order by 1",

@@ -28,7 +28,8 @@ with texts as (
 parsed as (
     select
         texts.*,
-        try(from_json(text, '{
+        -- Once a row fails, `try` goes through all of its vector row by row: what is no JSON is not tried.
+        try(from_json(case when json_valid(text) then text end, '{
             "event_id": "VARCHAR", "event_time": "VARCHAR", "user_id": "JSON", "anonymous_id": "VARCHAR",
             "session_id": "VARCHAR", "page": "VARCHAR", "element": "VARCHAR", "x": "JSON", "y": "JSON"
         }')) as event
