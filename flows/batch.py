@@ -13,6 +13,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import finish, first_read, prepare
 from flows.errors import FlowsError
+from flows.garbage import look_rarely
 from flows.progress import Progress
 from flows.schedule import Lane, Schedule, reached_from
 from flows.services import open_services
@@ -79,6 +80,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     4. finish: refresh the views that are owed, write lake.sql, tell Prefect.
     """
     begun = time.perf_counter()
+    look_rarely()
     services = open_services()
     summary = Summary(run_id=str(flow_run.id or ""), flow=flow_name)
     with Progress(flow_name) as progress, services.lake:

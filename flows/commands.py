@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.extract import debezium
+from flows.garbage import look_rarely
 from flows.sandbox import ALL, PART_OF_SETTING, Part
 from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment
@@ -40,6 +41,7 @@ def ensure_services() -> None:
 
     With all services set and no PREFECT_API_URL, the run gets a temporary server of Prefect's own.
     """
+    look_rarely()
     settings = load()
     if not settings.uses_sandbox:
         use_prefect(QUIET)
