@@ -157,16 +157,11 @@ def reads_raw(table: Table, catalog: Mapping[str, Table]) -> bool:
 def _whole(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     """The one unit of an unpartitioned table, or of a partitioned one whose windows only its output tells."""
     standing = states.get(table.name, {}).get(WHOLE)
-    based_on = {
-        name: latest_token(states, name) if name in table.changed else digest(there, there)
-        for name in table.upstreams
-        if (there := states.get(name, {})) or name not in table.changed
-    }
+    based_on = {name: digest(there, there) for name in table.upstreams for there in [states.get(name, {})]}
     reason = _reason(standing, based_on, fingerprint)
     if reason:
-        continues = bool(table.changed) and standing is not None and standing.fingerprint == fingerprint
-        mode = "append" if continues else "replace"
-        yield Due(WHOLE, mode, reason, based_on, sum(_rows(states, name) for name in table.upstreams))
+        rows = sum(_rows(states, name) for name in table.upstreams)
+        yield Due(WHOLE, "replace", reason, based_on, rows)
 
 
 def _by_window(
@@ -226,7 +221,10 @@ def _as_of_token(states: States, name: str, end: datetime) -> str:
 
 
 def _by_key(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
-    """What came upstream since it was asked last, of all windows at once: a key's rows can stand in any."""
+    """What came upstream since it was asked last, of all windows at once: a key's rows can stand in any.
+
+    Where other tables mention its keys it is never begun anew for what came: who stands was mentioned.
+    """
     standing = states.get(table.name, {}).get(WHOLE)
     based_on = {name: latest_token(states, name) for name in table.upstreams if states.get(name)}
     if standing is None and not based_on and table.partition is not None:
@@ -238,7 +236,7 @@ def _by_key(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     since = standing.sequence if standing is not None and is_continued else -1
     if standing is not None:
         changed = {name for name in based_on if standing.based_on.get(name) != based_on[name]}
-        is_continued = is_continued and changed <= table.by_key.keys()
+        is_continued = is_continued and (changed <= table.by_key.keys() or bool(table.mentioned_by))
     rows = sum(state.rows for name in based_on for state in states[name].values() if state.sequence > since)
     yield Due(WHOLE, "append" if is_continued else "replace", reason, based_on, rows)
 

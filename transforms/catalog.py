@@ -47,6 +47,7 @@ def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
         "write": own.write.value,
         "changed": own.changed,
         "by_key": dict(own.by_key),
+        **({"mentioned_by": dict(own.mentioned_by)} if own.mentioned_by else {}),
         "lookback": own.lookback.total_seconds(),
         "tie_break": own.tie_break,
         "code": _code(model) if model else None,

@@ -180,10 +180,11 @@ class Table:
     """One table, whichever way it is made.
 
     `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt
-    by. `changed` lists upstreams that are read only where they changed (write=merge): rows whose key the
-    model does not give again are kept. `by_key` says of an upstream which of its columns are, in order, this
-    table's key, or the beginning of it (write=merge): a row depends on the rows of the same key alone, so
-    after a change only the keys of what is new are computed. `as_of` names the histories whose rows are
+    by. `by_key` says of an upstream which of its columns are, in order, this table's key, or the beginning of
+    it (write=merge): a row depends on the rows of the same key alone, so after a change only the keys of what
+    is new are computed. `changed` lists those of them of which the news alone are read: the newest row of a
+    key says all. `mentioned_by` says of an upstream which of its columns, the only one that the model reads,
+    names this table's key: who was ever named has a row for good. `as_of` names the histories whose rows are
     joined as they were at a time: history → column of that time. `lookback` widens the windows in which an
     appended key is looked for.
     """
@@ -204,6 +205,7 @@ class Table:
     changed: tuple[str, ...] = ()
     as_of: Mapping[str, str] = field(default_factory=dict)
     by_key: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mentioned_by: Mapping[str, str] = field(default_factory=dict)
     lookback: timedelta = timedelta(0)
     tie_break: tuple[str, ...] = ()
     windowed: Windowed | None = None

@@ -174,8 +174,13 @@ def _source(
             f"{model.table.name} reads {name}, which it was not given. "
             f"Pass inputs[{name!r}] (None for no rows)."
         )
+    return typed(name, connection, inputs[name], registry)
+
+
+def typed(name: str, connection: DuckDBPyConnection, value: Source, registry: Registry | None = None) -> str:
+    """A query for a table's declared columns out of what it is read from, as models see them."""
+    registry = registry or registries.default()
     declared = _visible_columns(name, registry)
-    value = inputs[name]
     if value is None or (not isinstance(value, DuckDBPyRelation | str | Path) and not value):
         return _empty_query(declared)
     if isinstance(value, DuckDBPyRelation):
@@ -193,7 +198,7 @@ def _source(
         present = {column.name for column in declared}
     # What was read before a rename stands in its files under the name of then.
     own = {c.name: changes.as_read(c, present) for c in entity.columns if c.formerly} if entity else {}
-    if entity is not None and changes.marks_deleted(entity):
+    if entity is not None and changes.marks_deleted(entity) and "_op" in present:
         landed = changes.DELETED_AT if "_changed_at" in present else changes.DELETED_AT_READ
         own["_deleted_at"] = f"({landed})"
     fields = ", ".join(

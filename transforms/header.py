@@ -30,6 +30,7 @@ _WORDS = {
     "changed": "changed: [stg_app__orders]",
     "as_of": "as_of: {dim_users_history: created_at}",
     "by_key": "by_key: {stg_app__orders: [order_id]}",
+    "mentioned_by": "mentioned_by: {raw_app__orders: user_id}",
     "lookback": "lookback: 8 days",
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
     "windowed": "windowed: {adds: event_count, end: window_end, lateness: 1 hour, topic: user_event_counts}",
@@ -57,6 +58,7 @@ class Header:
     changed: tuple[str, ...]
     as_of: Mapping[str, str]
     by_key: Mapping[str, tuple[str, ...]]
+    mentioned_by: Mapping[str, str]
     lookback: timedelta
     tie_break: tuple[str, ...]
     windowed: Windowed | None
@@ -182,16 +184,19 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         changed=names("changed"),
         as_of={history: str(moment) for history, moment in mapping("as_of").items()},
         by_key=_by_key(mapping("by_key"), names("key"), fail),
+        mentioned_by={upstream: str(column) for upstream, column in mapping("mentioned_by").items()},
         lookback=duration("lookback") or timedelta(0),
         tie_break=names("tie_break"),
         windowed=_windowed(words.get("windowed"), fail),
     )
     if header.write is Write.APPEND and not header.tie_break:
         raise fail("tie_break", "write: append must say which of two copies of a key wins.")
-    if header.changed and header.write is not Write.MERGE:
-        raise fail("changed", "changed only means something with write: merge.")
     if header.by_key and header.write is not Write.MERGE:
         raise fail("by_key", "by_key only means something with write: merge.")
+    if header.mentioned_by and not (header.by_key and header.partition is None and len(header.key) == 1):
+        raise fail(
+            "mentioned_by", "mentioned_by is for tables without windows that follow one column by_key."
+        )
     if header.foreign_keys and header.write is not Write.MERGE:
         raise fail(
             "foreign_keys", "only a table with write: merge may have foreign keys (others check references)."

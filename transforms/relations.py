@@ -12,7 +12,7 @@ from transforms.model import Model, place
 
 
 def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Model]:
-    """The models, patterns of their `changed` written out. `landed` are the names of the raw tables.
+    """The models, patterns of their headers written out. `landed` are the names of the raw tables.
 
     Raises ContractError for a table, column or history that is named and is not there.
     """
@@ -38,7 +38,7 @@ def close(name: str, known: Iterable[str]) -> str:
 
 
 def _resolve(table: Table, known: set[str]) -> Table:
-    """The table with patterns in `changed` written out; raises ContractError for unknown upstreams."""
+    """The table with its patterns written out; raises ContractError for unknown upstreams."""
     where = _where(table)
     for upstream in table.upstreams:
         if upstream not in known:
@@ -46,26 +46,38 @@ def _resolve(table: Table, known: set[str]) -> Table:
                 f"{where}: it reads {upstream}, which is no model and no landed table."
                 f"{close(upstream, known)} Or add the file that makes it."
             )
-    changed: list[str] = []
-    for pattern in table.changed:
-        matches = [upstream for upstream in table.upstreams if fnmatchcase(upstream, pattern)]
-        if not matches:
-            raise ContractError(
-                f"{where}: changed names {pattern}, which it does not read. "
-                f"Write one of {', '.join(table.upstreams)}."
-            )
-        changed.extend(match for match in matches if match not in changed)
+    changed = [name for pattern in table.changed for name in _meant(table, "changed", pattern)]
+    mentioned_by = {
+        name: column
+        for pattern, column in table.mentioned_by.items()
+        for name in _meant(table, "mentioned_by", pattern)
+    }
     if strange := sorted(table.by_key.keys() - set(table.upstreams)):
         raise ContractError(
             f"{where}: by_key names {strange[0]}, which it does not read. "
             f"Write one of {', '.join(table.upstreams)}."
+        )
+    if unknown := [name for name in changed if name not in table.by_key]:
+        raise ContractError(
+            f"{where}: changed names {unknown[0]}, and by_key does not say which of its columns are the key. "
+            "Add it to by_key, or take it out of changed."
         )
     if table.by_key and table.partition and table.by_key.keys() != set(table.upstreams):
         raise ContractError(
             f"{where}: it is partitioned and follows keys, so by_key names every table that it reads "
             f"({', '.join(table.upstreams)}). Name them all, or take by_key out."
         )
-    return replace(table, changed=tuple(changed))
+    return replace(table, changed=tuple(dict.fromkeys(changed)), mentioned_by=mentioned_by)
+
+
+def _meant(table: Table, word: str, pattern: str) -> list[str]:
+    matches = [upstream for upstream in table.upstreams if fnmatchcase(upstream, pattern)]
+    if not matches:
+        raise ContractError(
+            f"{_where(table)}: {word} names {pattern}, which it does not read. "
+            f"Write one of {', '.join(table.upstreams)}."
+        )
+    return matches
 
 
 def _check_references(table: Table, models: Mapping[str, Model]) -> None:

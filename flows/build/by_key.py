@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from flows.build import content
+from flows.build import content, mentions
+from flows.build.as_of import differs_from
 from flows.build.content import FRESH, KEY, REMOVED, Unreadable
 from flows.build.inputs import Inputs, News, Reader
 from flows.build.superseded import Places
@@ -22,7 +24,7 @@ from flows.planner import keys_between
 from flows.stores import scan
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
-from transforms import changes
+from transforms import changes, registry
 from transforms.contract import Layer, Table
 from transforms.engine import quoted
 
@@ -36,20 +38,25 @@ _MET = "met"
 class Followed:
     """What became of the keys that changed: `fresh` holds their rows, `removed` those that went.
 
-    `gone` are the places of what stood of them, `keys` the keys of these rows.
+    `gone` are the places of what stood of them, `keys` the keys of these rows. `noted`: what else the commit
+    says.
     """
 
     unreadable: Sequence[Unreadable] = ()
     gone: Places = field(default_factory=dict)
     keys: pa.Table | None = None
+    noted: Mapping[str, Any] = field(default_factory=dict)
 
 
 def news_of(reader: Reader, lake: Lake, table: Table, consumed: Mapping[str, str]) -> dict[str, News] | None:
     """Upstream → what came behind the token that was consumed of it; None where that can't be told."""
     found: dict[str, News] = {}
-    for name in table.by_key:
+    for name in (*table.by_key, *table.mentioned_by):
         since = consumed.get(name)
         news = reader.news(name, str(since)) if since else reader.all_news(name)
+        if news is not None and news.replaced and name in table.mentioned_by and not reader.is_raw(name):
+            # Who was mentioned stays so: what is there now tells of the others.
+            news = News((*news.files, *reader.in_force(name, news.replaced)), news.windows)
         if news is None or not all(Path(lake.root, file.path).exists() for file in news.files):
             return None
         found[name] = news
@@ -67,18 +74,50 @@ def follow(
     """Run the model over the rows of the keys that are new or went. `standing`: the files, by partition, in
     which these keys can be.
     """
-    _touch(table, connection, lake, news)
-    sources = {name: _source(table, connection, lake, reader, name, news) for name in table.upstreams}
+    files = [file for there in standing.values() for file in there]
+    _touch(table, connection, lake, reader, news)
+    mentioned: dict[str, str | None] = {}
+    if table.mentioned_by:
+        came = {name: news[name].files for name in table.mentioned_by}
+        mentioned = mentions.of_touched(table, connection, lake, came, files, _TOUCHED)
+    is_compared = not set(table.changed).issuperset(table.by_key)
+    under = _under(table)
+    _meet(table, connection, lake, files, [c.name for c in table.columns] if is_compared else under)
+    sources = {
+        name: mentioned[name] if name in mentioned else _source(table, connection, lake, reader, name, news)
+        for name in table.upstreams
+    }
     unreadable = content.compute(table, connection, sources)
-    gone = _meet(table, connection, lake, standing)
-    keys = ", ".join(map(quoted, table.key))
+    if is_compared:
+        _leave_unchanged(table, connection)
+    noted = differs_from(connection, table, _MET, FRESH) if table.is_history else {}
+    gone = _places(connection, files)
+    same = ", ".join(map(quoted, under))
     connection.execute(
-        f"create temp table {REMOVED} as select distinct {keys}, {KEY} from {_MET} "
-        f"anti join {FRESH} using ({keys})"
+        f"create temp table {REMOVED} as select distinct {same}, {KEY} from {_MET} "
+        f"anti join {FRESH} using ({same})"
     )
+    keys = ", ".join(map(quoted, table.key))
     found = connection.sql(f"select distinct {keys} from {_MET}").to_arrow_table() if gone else None
     connection.execute(f"drop table {_MET}; drop table {_TOUCHED}")
-    return Followed(unreadable, gone, found)
+    return Followed(unreadable, gone, found, noted)
+
+
+def is_told(table: Table, consumed: Mapping[str, Any], based_on: Mapping[str, Any]) -> bool:
+    """Whether all that is new upstream says which keys it is about."""
+    known = table.by_key.keys() | table.mentioned_by.keys()
+    return all(name in known or consumed.get(name) == token for name, token in based_on.items())
+
+
+def _under(table: Table) -> list[str]:
+    """The columns by which a row is found by those who follow the table: its key, and what others call it."""
+    others = {
+        column
+        for follower in registry.tables().values()
+        for column in follower.by_key.get(table.name, ())
+        if column not in table.key
+    }
+    return [*table.key, *sorted(others)]
 
 
 def _columns(table: Table) -> tuple[str, ...]:
@@ -86,7 +125,9 @@ def _columns(table: Table) -> tuple[str, ...]:
     return table.key[: len(next(iter(table.by_key.values())))]
 
 
-def _touch(table: Table, connection: DuckDBPyConnection, lake: Lake, news: Mapping[str, News]) -> None:
+def _touch(
+    table: Table, connection: DuckDBPyConnection, lake: Lake, reader: Reader, news: Mapping[str, News]
+) -> None:
     types = {column.name: column.type for column in table.columns}
     names = _columns(table)
     nothing = ", ".join(f"null::{types[name]} as {quoted(name)}" for name in names)
@@ -100,6 +141,8 @@ def _touch(table: Table, connection: DuckDBPyConnection, lake: Lake, news: Mappi
             given = " and ".join(f"{quoted(their)} is not null" for their in theirs)
             # Also the rows of these files that do not count: they are the keys of what went.
             files = scan.whole(lake.paths(news[upstream].files))
+            if reader.is_raw(upstream) and changes.is_of_changes(connection.sql(f"from {files}").columns):
+                given = f"{given} and {changes.VISIBLE}"
             parts.append(f"select {fields} from {files} where {given}")
     connection.execute(f"create temp table {_TOUCHED} as {' union '.join(parts)}")
 
@@ -169,24 +212,27 @@ def _latest(lake: Lake, files: Sequence[LakeFile], key: Sequence[str]) -> str:
     return (
         f"select * exclude (_build, _went, {scan.POSITION}) from (select * from "
         f"({' union all by name '.join(numbered)}) "
-        f"qualify row_number() over (partition by {keys} order by _build desc) = 1) where not _went"
+        f"qualify row_number() over (partition by {keys} order by _build desc, _went) = 1) where not _went"
     )
 
 
 def _meet(
-    table: Table, connection: DuckDBPyConnection, lake: Lake, standing: Mapping[str, Sequence[LakeFile]]
-) -> Places:
-    """Fill `met` with the rows that count of the touched keys, and return their places."""
+    table: Table,
+    connection: DuckDBPyConnection,
+    lake: Lake,
+    files: Sequence[LakeFile],
+    columns: Sequence[str],
+) -> None:
+    """Fill `met` with the rows that count of the touched keys: these columns of them, and their places."""
     types = {column.name: column.type for column in table.columns}
-    files = [file for there in standing.values() for file in there]
-    keys = ", ".join(map(quoted, table.key))
-    typed = ", ".join(f"{quoted(name)}::{types[name]} as {quoted(name)}" for name in table.key)
+    listed = ", ".join(map(quoted, columns))
+    typed = ", ".join(f"{quoted(name)}::{types[name]} as {quoted(name)}" for name in columns)
     if not files:
-        nothing = ", ".join(f"null::{types[name]} as {quoted(name)}" for name in table.key)
+        nothing = ", ".join(f"null::{types[name]} as {quoted(name)}" for name in columns)
         connection.execute(
             f"create temp table {_MET} as select 0 as file, 0 as position, '' as {KEY}, {nothing} where false"
         )
-        return {}
+        return
     paths = lake.paths(files)
     places = ", ".join(
         f"({scan.quoted(path)}, {number}, {scan.quoted(file.partition)})"
@@ -194,24 +240,45 @@ def _meet(
     )
     same = ", ".join(map(quoted, _columns(table)))
     connection.execute(
-        f"create temp table {_MET} as select file, position, {KEY}, {keys} from ("
+        f"create temp table {_MET} as select file, position, {KEY}, {listed} from ("
         f"select {typed}, filename, {scan.POSITION} as position from "
         f"{scan.numbered(*paths, options='filename = true')}) semi join {_TOUCHED} using ({same}) "
         f"join (values {places}) as places(filename, file, {KEY}) using (filename)"
     )
-    found: dict[int, list[int]] = {}
-    for number, position in connection.execute(f"select file, position from {_MET}").fetchall():
-        found.setdefault(int(number), []).append(int(position))
-    gone: dict[LakeFile, frozenset[int]] = {}
-    for number, positions in found.items():
-        file = files[number]
-        counting = frozenset(positions).difference(file.gone)
-        if counting:
-            gone[file] = counting
-        if passed := sorted(set(positions) - counting):
+    for number, positions in _positions(connection).items():
+        if passed := positions.intersection(files[number].gone):
             out = f"delete from {_MET} where file = {number} and position in "
             connection.execute(f"{out} (select unnest({scan.positions(passed)}))")
-    return gone
+
+
+def _leave_unchanged(table: Table, connection: DuckDBPyConnection) -> None:
+    """Leave in `met` and `fresh` what differs. What a row is made of changes more often than the row, where
+    more than its newest state is read.
+    """
+    keys = ", ".join(map(quoted, table.key))
+    rest = [quoted(column.name) for column in table.columns if column.name not in table.key]
+    same = " and ".join(f"f.{name} is not distinct from m.{name}" for name in rest) or "true"
+    connection.execute(
+        f"create temp table unchanged as select m.file, m.position, f.rowid as row "
+        f"from {_MET} as m join {FRESH} as f using ({keys}) where {same}"
+    )
+    connection.execute(f"delete from {FRESH} where rowid in (select row from unchanged)")
+    connection.execute(
+        f"delete from {_MET} where (file, position) in (select (file, position) from unchanged)"
+    )
+    connection.execute("drop table unchanged")
+
+
+def _positions(connection: DuckDBPyConnection) -> dict[int, set[int]]:
+    """Number of a file → the positions in it of what is in `met`."""
+    found: dict[int, set[int]] = {}
+    for number, position in connection.execute(f"select file, position from {_MET}").fetchall():
+        found.setdefault(int(number), set()).add(int(position))
+    return found
+
+
+def _places(connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Places:
+    return {files[number]: frozenset(positions) for number, positions in _positions(connection).items()}
 
 
 def reached(reader: Reader, table: Table, news: Mapping[str, News]) -> dict[str, list[LakeFile]]:

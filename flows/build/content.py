@@ -22,7 +22,8 @@ FRESH = "fresh"
 KEY = "_partition"
 
 REMOVED = "removed"
-"""Temporary table of the keys that went, with their partition key, where a table follows keys."""
+"""Temporary table of the keys that went, with their partition key, where a table follows keys. Beside them is
+what they were under to those who follow the table by another column."""
 
 
 class ContentError(FlowsError):
@@ -81,22 +82,6 @@ def keep_only(connection: DuckDBPyConnection, wanted: Sequence[str]) -> None:
     connection.execute(f"delete from {FRESH} where not list_contains(?, {KEY})", [list(wanted)])
 
 
-def keep_rows_not_given_again(
-    table: Table, connection: DuckDBPyConnection, lake: Lake, standing: Sequence[LakeFile]
-) -> None:
-    """Add the rows that stand and whose key the model did not give this time (it read only news)."""
-    if not standing:
-        return
-    columns = ", ".join(quoted(column.name) for column in table.columns)
-    same = " and ".join(f"{FRESH}.{quoted(name)} = standing.{quoted(name)}" for name in table.key)
-    lake.read(connection, standing).create_view("standing")
-    connection.execute(
-        f"insert into {FRESH} ({columns}, {KEY}) select {columns}, '' from standing "
-        f"where not exists (select 1 from {FRESH} where {same})"
-    )
-    connection.execute("drop view standing")
-
-
 def take_back_standing(
     table: Table, connection: DuckDBPyConnection, lake: Lake, window: str, files: Sequence[LakeFile]
 ) -> None:
@@ -121,10 +106,9 @@ def write(
     there = f"where {KEY} = {engine.text_literal(window)}"
     query = f"select {columns} from {FRESH} {there} order by {order}"
     if removed:
-        keys = ", ".join(map(quoted, table.key))
         query = (
             f"select {columns} from (select *, false as _went from {FRESH} {there} union all by name "
-            f"select {keys}, true as _went from {REMOVED} {there}) order by _went, {order}"
+            f"select *, true as _went from {REMOVED} {there}) order by _went, {order}"
         )
     folder = partition_folder(table) if window != WHOLE else None
     file = lake.write(table.layer, table.name, folder, window, batch_id, connection.sql(query), measured=by)

@@ -156,7 +156,7 @@ class Reader:
             upstream = self._catalog[name]
             if whole or table.partition is None or upstream.partition is None:
                 since = standing.based_on.get(name, "") if standing is not None else ""
-                if name in table.changed and since and due[0].mode == "append":
+                if name in table.mentioned_by and since and due[0].mode == "append":
                     continued.add(name)
                     files[name] = self._news(name, since)
                 else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from flows.build import by_key, compaction, content, superseded
+from flows.build import by_key, compaction, content, mentions, superseded
 from flows.build.content import REMOVED
 from flows.build.inputs import Inputs, News, chunks, is_fed_by_landings
 from flows.build.outcome import Built, Outcome
@@ -138,8 +138,10 @@ class _Job(Outcome):
             consumed = self.reader.overview(self.table.name)[WHOLE].based_on
             news = by_key.news_of(self.reader, self.lake, self.table, consumed)
             again = None if news is None else by_key.replaced_windows(self.reader, self.table, news)
-            if news is None or again is None:
-                self._replace(self._everything())
+            is_told = by_key.is_told(self.table, consumed, whole[0].based_on)
+            if news is None or again is None or not is_told:
+                is_one = self.table.partition is None and news is not None
+                self._replace(whole if is_one else self._everything())
                 return
             self._follow_news(whole[0], news)
             self.reader.forget()
@@ -200,10 +202,11 @@ class _Job(Outcome):
         standing = self.reader.overview(self.table.name)
         with self._connection() as connection:
             sources = by_key.sources(self.table, connection, self.lake, self.reader, inputs)
+            if inputs.continued:
+                came = {name: inputs.files[name] for name in inputs.continued}
+                there = self.reader.in_force(self.table.name)
+                sources |= mentions.of_all(self.table, connection, self.lake, came, there)
             unreadable = content.compute(self.table, connection, sources)
-            if inputs.continued and WHOLE in standing:
-                whole = self.reader.in_force(self.table.name, [WHOLE])
-                content.keep_rows_not_given_again(self.table, connection, self.lake, whole)
             if self.work.discover:
                 found = sorted({*content.partitions(connection), *standing} - {WHOLE})
                 based_on = {window: {} for window in found} | based_on

@@ -104,7 +104,10 @@ class Outcome:
             is_added = adds and window not in rewritten
             if is_added and window not in given:
                 if window in left:
-                    changed.append(Change(state, joined[window], None, True, keys, followed is not None))
+                    noted = followed.noted if followed is not None else {}
+                    changed.append(
+                        Change(state, joined[window], None, True, keys, followed is not None, noted)
+                    )
                 else:
                     commits.append(self._commit(state, based_on[window]))
                 continue
@@ -124,7 +127,7 @@ class Outcome:
                     commits.append(self._commit(state, based_on[window]))
             else:
                 files = (*joined.get(window, ()), file)
-                noted = differs_from(connection, self.lake, self.table, state.files, [file])
+                noted = self._noted(connection, state.files, file) if followed is None else followed.noted
                 changed.append(Change(state, files, file, is_added, keys, followed is not None, noted))
         self.built.partitions += [change.state.partition for change in changed]
         self.built.unchanged += len(windows) - len(changed)
@@ -149,6 +152,15 @@ class Outcome:
                 for change in changed
             ]
         self._record(commits, unreadable)
+
+    def _noted(
+        self, connection: DuckDBPyConnection, standing: Sequence[LakeFile], file: LakeFile
+    ) -> Mapping[str, Any]:
+        """What the commit of a content that was computed whole says beside it; nothing where all is new."""
+        if not self.table.is_history or not standing or not file.rows:
+            return {}
+        before, after = self.lake.scan(standing), self.lake.scan([file])
+        return differs_from(connection, self.table, before, after)
 
     def _publish(
         self,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -19,17 +18,18 @@ from flows.build import by_key, compaction
 from flows.build.inputs import News, Reader
 from flows.build.job import build
 from flows.build.states import planner_states
-from flows.landed import LANDED_ON, rows_by_window
 from flows.planner import ASKED_FOR, WHOLE, plan
 from flows.services import Services
-from flows.stores.manifest import Commit, LakeFile, fold
+from flows.stores.manifest import LakeFile, fold
 from tests.flows import kill_child
 from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
+from tests.flows.landings import enter
 from tests.flows.warehouses import Warehouses
 from tests.house import Server
-from transforms import catalog, changes, registry
+from transforms import catalog, registry
 from transforms.contract import Layer
+from transforms.engine import empty
 from transforms.entities import Postgres
 from transforms.lineage import lineage
 
@@ -119,30 +119,13 @@ class Shop:
         if self.is_captured:
             self.topic.land()
         for number in range(first, len(self.topic.landed)):
-            _land(services, number, self.topic.landed[number])
+            enter(services, CAPTURED, number, self.topic.landed[number])
         return len(self.topic.landed)
 
     @property
     def expected(self) -> list[tuple[Any, ...]]:
         """(order, month, quantity, currency), as staging and the fact are to have them."""
         return sorted((key, row["created_at"][:7], row["quantity"], "EUR") for key, row in self.rows.items())
-
-
-def _land(services: Services, number: int, rows: Any) -> None:
-    with services.ledger() as ledger, duckdb.connect() as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        file = services.lake.write(
-            "raw", RAW, LANDED_ON, "2025-11-03", f"b{number}", rows, measured="_landed_at"
-        )
-        path = str(Path(services.lake.root, file.path))
-        among = changes.VISIBLE if changes.is_of_changes(rows.column_names) else "true"
-        windows = rows_by_window(connection, CAPTURED, [path], among)
-        at = NOW + timedelta(minutes=number)
-        commit = Commit(
-            f"land-{number}", "land", "raw", RAW, add=(file,), windows=windows, row_count=file.rows,
-            landed_at=at,
-        )  # fmt: skip
-        ledger.record(services.lake, commit, version=ledger.positions(RAW).version)
 
 
 @pytest.fixture(scope="module")
@@ -285,8 +268,24 @@ def test_a_file_is_written_anew_only_with_others_of_its_size_or_when_much_of_it_
 def test_the_key_that_a_table_follows_is_passed_on_as_it_is(name: str) -> None:
     table = registry.table(name)
     known = lineage(name)
+    followed = len(next(iter(table.by_key.values())))
+    for number, own in enumerate(table.key[:followed]):
+        told = {(upstream, columns[number]) for upstream, columns in table.by_key.items()}
+        origins = {(origin.table, origin.column) for origin in known[own].origins}
+        assert origins
+        assert origins <= told | {*table.mentioned_by.items()}
     for upstream, columns in table.by_key.items():
         if registry.table(upstream).layer is Layer.RAW:
             assert columns == registry.entity(upstream).key
-        for own, theirs in zip(table.key, columns, strict=False):
-            assert [(origin.table, origin.column) for origin in known[own].origins] == [(upstream, theirs)]
+
+
+@pytest.mark.parametrize("name", [table.name for table in registry.build_order() if table.mentioned_by])
+def test_of_what_mentions_a_member_nothing_but_its_name_is_read(name: str) -> None:
+    table, sql = registry.table(name), registry.default().model(name).sql
+    assert sql is not None
+    with duckdb.connect() as connection:
+        for upstream in table.upstreams:
+            named = table.mentioned_by.get(upstream)
+            columns = [c for c in registry.table(upstream).columns if named in (None, c.name)]
+            empty(columns, connection).create(upstream)
+        connection.execute(sql)  # with another column of theirs it would not run

@@ -23,7 +23,9 @@ def model(upstream: str, extra: str = "") -> str:
 
 CHAIN = {
     "staging/stg_app__users.sql": model("(select id as user_id from raw_app__users)"),
-    "dimensions/dim_users.sql": model("stg_app__users", "write: merge\nchanged: [stg_*]\n"),
+    "dimensions/dim_users.sql": model(
+        "stg_app__users", "write: merge\nby_key: {stg_app__users: [user_id]}\nchanged: [stg_*]\n"
+    ),
     "facts/fct_logins.sql": model("dim_users"),
     "marts/mart_logins.sql": model("fct_logins"),
     "marts/another.sql": model("dim_users"),

@@ -2,8 +2,8 @@
 grain:     one row per product that anything refers to, also deleted ones and those that have not arrived yet
 key:       [product_id]
 write:     merge
-# Orders are only searched for products nobody has told us about: new ones are enough.
-changed:   [raw_app__orders]
+by_key:    {stg_app__products: [product_id], raw_app__products: [id], stg_app__product_prices: [product_id]}
+mentioned_by: {raw_app__orders: product_id}
 owner:     data-team
 freshness: 1 hour
 indexes:

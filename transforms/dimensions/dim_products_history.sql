@@ -2,6 +2,7 @@
 grain:     one row per product and time in which nothing that is tracked changed, its US list price included
 key:       [product_id, valid_from]
 write:     merge
+by_key:    {raw_app__products: [id], stg_app__product_prices: [product_id]}
 owner:     data-team
 freshness: 1 hour
 expect:

@@ -2,8 +2,8 @@
 grain:     one row per user that anything refers to, also deleted ones and those who have not arrived yet
 key:       [user_id]
 write:     merge
-# Orders and events are only searched for users nobody has told us about: new ones are enough.
-changed:   [raw_app__orders, stg_events__*]
+by_key:    {stg_app__users: [user_id], raw_app__users: [id]}
+mentioned_by: {raw_app__orders: user_id, stg_events__*: user_id}
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name]

@@ -2,6 +2,7 @@
 grain:     one row per user and time in which nothing that is tracked changed; no personal data
 key:       [user_id, valid_from]
 write:     merge
+by_key:    {raw_app__users: [id]}
 owner:     data-team
 freshness: 1 hour
 expect:
