@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from flows.stores.difference import duckdb_session
 
@@ -64,6 +64,17 @@ def row(key: str, step: str) -> str:
         f"'created_at': strftime({_made(key)}, '%Y-%m-%dT%H:%M:%S.%fZ'), "
         f"'updated_at': strftime({_made(key)} + to_hours({step}), '%Y-%m-%dT%H:%M:%S.%fZ')}}"
     )
+
+
+def made_in(key: str) -> str:
+    """SQL: the month in which an order was made, from its number."""
+    return f"strftime({_made(key)}, '%Y-%m')"
+
+
+def months() -> list[str]:
+    """The months in which orders were made."""
+    first = date.fromisoformat(_FIRST_DAY)
+    return sorted({f"{first + timedelta(days=day):%Y-%m}" for day in range(_DAYS)})
 
 
 def _id(key: str) -> str:
