@@ -7,6 +7,7 @@ never by count.
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -304,23 +305,41 @@ def _until(
 def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
     """Messages as they are landed, in SCHEMA."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
-    kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
-    headers: Sequence[Any] = list(map(Message.headers, messages))
-    if any(headers):
-        headers = [[{"name": name, "value": value} for name, value in pairs or ()] for pairs in headers]
-    else:
-        headers = [()] * len(messages)
-    times = pa.array(moments, pa.int64())
-    if TIMESTAMP_NOT_AVAILABLE in kinds:
-        known = pa.array([kind != TIMESTAMP_NOT_AVAILABLE for kind in kinds])
-        times = pc.if_else(known, times, None)
-    columns = [
-        pa.array(map(Message.topic, messages), pa.string()),
-        pa.array(map(Message.partition, messages), pa.int32()),
-        pa.array(map(Message.offset, messages), pa.int64()),
-        times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
-        pa.array(map(Message.key, messages), pa.binary()),
-        pa.array(headers, SCHEMA.field("headers").type),
-        pa.array(map(Message.value, messages), pa.binary()),
-    ]
+    with _uncollected():
+        kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
+        times = pa.array(moments, pa.int64())
+        if TIMESTAMP_NOT_AVAILABLE in kinds:
+            known = pa.array([kind != TIMESTAMP_NOT_AVAILABLE for kind in kinds])
+            times = pc.if_else(known, times, None)
+        columns = [
+            pa.array(list(map(Message.topic, messages)), pa.string()),
+            pa.array(list(map(Message.partition, messages)), pa.int32()),
+            pa.array(list(map(Message.offset, messages)), pa.int64()),
+            times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
+            pa.array(list(map(Message.key, messages)), pa.binary()),
+            _headers(messages),
+            pa.array(list(map(Message.value, messages)), pa.binary()),
+        ]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _headers(messages: Sequence[Message]) -> pa.Array:
+    """Most messages of a topic have the same headers: each set of them is made once."""
+    sets: dict[Sequence[Any], int] = {}
+    which = [sets.setdefault(tuple(pairs or ()), len(sets)) for pairs in map(Message.headers, messages)]
+    made = [[{"name": name, "value": value} for name, value in pairs] for pairs in sets]
+    return pa.array(made, SCHEMA.field("headers").type).take(pa.array(which, pa.int32()))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for circles, which looks at each object made and finds none here: half of the
+    time. Safe from several threads: whoever found it off leaves it to the one who did that.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
