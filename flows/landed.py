@@ -66,7 +66,7 @@ def with_place(batch: pa.RecordBatch, batch_id: str, landed_at: datetime, first:
     places = [
         pa.repeat(pa.scalar(batch_id), count),
         pa.repeat(pa.scalar(landed_at, schema.field("_landed_at").type), count),
-        pa.array(range(first, first + count), pa.int64()),
+        pa.arange(first, first + count),
     ]
     return pa.record_batch([*batch.columns, *places], schema=schema)
 

@@ -21,7 +21,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
-from flows.stores.files import measure, sync_and_hash, take_name
+from flows.stores.files import measure, sync_and_hash, take_name, write_arrow
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.verified import DamagedFile, LakeError, Verified, damage
 from transforms.contract import Layer, Table, check_name
@@ -281,12 +281,7 @@ class Lake:
         if isinstance(source, DuckDBPyRelation):
             source.to_parquet(str(path), compression="zstd")
             return
-        # A cursor of its own: threads write at the same time, and a connection does one thing at once. The
-        # lowest level takes half the time of the usual one, and landed JSON gets no larger by it.
-        with self.duckdb() as cursor:
-            cursor.register("landed", source)
-            options = "format parquet, compression zstd, compression_level 1"
-            cursor.execute(f"copy landed to {scan.quoted(str(path))} ({options})")
+        write_arrow(source.to_reader() if isinstance(source, pa.Table) else source, path)
 
     def _folder(self, layer: str, table: str, column: str | None, partition: str) -> Path:
         folder = self.root / Layer(layer).value / check_name(table)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,3 +220,15 @@ def test_compaction_keeps_the_rows_and_the_manifest_true(lake: Lake) -> None:
     history = [_commit("t1", *files), _commit("t2", one, remove=tuple(file.path for file in files))]
     assert manifest.fold(history) == [one]
     assert one.rows == 9
+
+
+def test_landed_rows_stand_in_groups_that_have_room_in_memory(tmp_path: Path) -> None:
+    batches = [pa.record_batch({"value": [b"%05d" % number * 4_000] * 100}) for number in range(20)]
+    reader = pa.RecordBatchReader.from_batches(batches[0].schema, iter(batches))
+    with Lake(tmp_path) as lake:
+        file = lake.write("raw", "raw_app__orders", None, "", "one", reader)
+    written = pq.ParquetFile(tmp_path / file.path)
+    assert written.read() == pa.Table.from_batches(batches)
+    rows = [written.metadata.row_group(number).num_rows for number in range(written.num_row_groups)]
+    assert sum(rows) == file.rows
+    assert max(rows) * 20_000 < 20 << 20
