@@ -27,6 +27,8 @@ FOLLOW = "follow"
 """Purpose of the lock, by connector, of the stream that lands changes: while it does, nobody else does."""
 ROWS_AT_ONCE = 1_000_000
 """Records that land in one transaction, unless one of the application is larger: bounds memory and disk."""
+BYTES_AT_ONCE = 128 << 20
+"""The same of their size."""
 _POLL_SECONDS = 0.2
 _GIVE_UP_SECONDS = STALL_SECONDS + 20.0
 """How long nothing may come of what the topics held at the beginning."""
@@ -106,7 +108,8 @@ def _land_all(landing: ChangeLanding, feed: Feed, observed: Observed | None, row
     while not feed.is_done:
         if feed.poll(_POLL_SECONDS):
             deadline = time.monotonic() + _GIVE_UP_SECONDS
-        if not feed.is_at_end and feed.waiting < rows_at_once and time.monotonic() < deadline:
+        is_full = feed.waiting >= rows_at_once or feed.waiting_bytes >= BYTES_AT_ONCE
+        if not (feed.is_at_end or is_full) and time.monotonic() < deadline:
             continue
         if cut := feed.cut():
             landing.land(cut, observed)
@@ -157,7 +160,8 @@ def reading(
             spill = services.lake.root / ".spill"
             connection = engine.connect(memory_limit=settings.memory_limit, temp_directory=spill)
             opened.enter_context(closing(connection))
-            feed = ChangeFeed(settings, begun, connection)
+            services.lake.begin_session()  # or another run sweeps what waits on disk
+            feed = ChangeFeed(settings, begun, connection, spill)
         opened.enter_context(closing(feed))
         feed.failed.update(halted)
         yield feed, observed

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -25,7 +26,8 @@ from transforms.entities import Postgres, SourceEntity
 
 _CUT_AGAIN_SECONDS = 1.0
 """How soon it is looked again for what can be handed on though nothing came."""
-_AT_ONCE = 20_000
+_MAX_RECORDS = 10_000
+_BATCH_BYTES = 32 << 20
 _QUEUE_KILOBYTES = 64 << 10
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class _Table:
 
 
 class ChangeFeed:
-    """Reads the topics from the positions given. For one thread.
+    """Reads the topics from the positions given. For one thread. What has no room in memory is kept below
+    `folder`.
 
     `failed` says of which tables nothing is read, and why. Raises SourceAway when the broker does not answer.
     """
@@ -52,15 +55,17 @@ class ChangeFeed:
         settings: Settings,
         positions: Mapping[SourceEntity, Mapping[str, Any]],
         connection: DuckDBPyConnection,
+        folder: Path,
     ) -> None:
         self._settings = settings
-        self._pending = Pending(connection)
+        self._pending = Pending(connection, folder)
         self.failed: dict[str, SourceError] = {}
         self._tables: dict[str, _Table] = {}
         self._ends: Topic | None = None
         self._ends_reach = Reach(0, 0)
         self._consumer: Consumer | None = None
         self._cut_again_at = 0.0
+        self._wanted = 1_000
         for entity, position in positions.items():
             self._find(entity, position)
         if self._tables:
@@ -68,7 +73,8 @@ class ChangeFeed:
             self._consumer = self._consume()
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Let go of the broker, and of what was read."""
+        self._pending.close()
         if self._consumer is not None:
             self._consumer.close()
 
@@ -146,6 +152,11 @@ class ChangeFeed:
         return len(self._pending)
 
     @property
+    def waiting_bytes(self) -> int:
+        """How large they are."""
+        return self._pending.bytes
+
+    @property
     def is_at_end(self) -> bool:
         """Whether all that the topics held at the beginning was read."""
         reaches = [table.reach for table in self._tables.values()]
@@ -178,9 +189,9 @@ class ChangeFeed:
         """
         if self._consumer is None:
             return 0
-        records: list[Message] = []
+        records: dict[str, list[Message]] = {}
         ends: list[Message] = []
-        for message in self._consumer.consume(_AT_ONCE, timeout=seconds):
+        for message in self._consumer.consume(self._wanted, timeout=seconds):
             name, offset, error = message.topic(), message.offset(), message.error()
             is_end = error is not None and error.code() == KafkaError._PARTITION_EOF
             if error is not None and not is_end:
@@ -193,18 +204,24 @@ class ChangeFeed:
             if table := self._tables.get(name):
                 table.reach.note(after, is_end=is_end)
                 if not is_end:
-                    records.append(message)
+                    records.setdefault(name, []).append(message)
             elif self._ends is not None and name == self._ends.name:
                 self._ends_reach.note(after, is_end=is_end)
                 if not is_end:
                     ends.append(message)
+        count = sum(map(len, records.values()))
         if records:
-            self._pending.keep(record_batch(records))
+            batches = list(map(record_batch, records.values()))
+            # A record can be large: what one call fetches is bounded in bytes, not in records alone.
+            size = sum(batch.nbytes for batch in batches)
+            self._wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * count // max(1, size)))
+            for batch in batches:
+                self._pending.keep(batch)
         if ends:
             self._pending.note_ends(record_batch(ends), self._collections())
         if records or ends:
             self._cut_again_at = 0.0
-        return len(records)
+        return count
 
     def _collections(self) -> dict[str, tuple[str, int]]:
         found = {}
@@ -237,7 +254,7 @@ class ChangeFeed:
         name = self.topic(entity)
         table = self._tables[name]
         after = cut.after.get(name, table.first)
-        extract = Extract(kafka.SCHEMA, self._pending.batches(name, after))
+        extract = Extract(kafka.SCHEMA, self._pending.records(name, after))
         extract.offsets = {0: (table.first, after)} if table.first < after else {}
         extract.positions = {
             "topic_id": table.topic.id,

@@ -60,6 +60,11 @@ class KeptFeed:
         return sum(table.span.records for table in self._tables.values())
 
     @property
+    def waiting_bytes(self) -> int:
+        """How large those are that were read: they are read when they are landed."""
+        return 0
+
+    @property
     def is_done(self) -> bool:
         """Whether all was handed on."""
         return self.waiting == 0

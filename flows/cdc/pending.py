@@ -1,9 +1,9 @@
 """Change records that were read and not landed yet, and what is known of the transactions that made them.
 
-Everything is in one DuckDB, which spills to disk: a transaction can be larger than memory. Tables of its
-connection: `pending`, the records with their transaction (`tx`, null for a snapshot's rows) and when they
-were read; `ended`, the transactions that ended, in the order of their commits (`place`, an offset);
-`expected`, how many records of each topic an ended transaction has.
+The records are in a backlog; of each one DuckDB knows its place. Tables of its connection: `pending`, the
+records' offsets with their transaction (`tx`, null for a snapshot's rows) and when they were read; `ended`,
+the transactions that ended, in the order of their commits (`place`, an offset); `expected`, how many records
+of each topic an ended transaction has.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from flows.extract import Incomplete, kafka
+from flows.cdc.backlog import Backlog, Records
+from flows.extract import Incomplete
 from transforms.engine import text_literal
 
-_ROWS = 100_000
 _COUNTED = "(select tx, topic, count(*) as there from pending group by all)"
+_END = 1 << 63
 STALL_SECONDS = 10.0
 """How long a transaction is waited for of which the end, or a change, does not come though all was read."""
 
@@ -64,31 +66,34 @@ class Reach:
 
 
 class Pending:
-    """The records of some topics. `connection` serves it alone."""
+    """The records of some topics. `connection` serves it alone; below `folder` is what has no room in memory
+    (None: everything has).
+    """
 
-    def __init__(self, connection: DuckDBPyConnection) -> None:
+    def __init__(self, connection: DuckDBPyConnection, folder: Path | None = None) -> None:
         self._connection = connection
-        with self._registered(kafka.SCHEMA.empty_table()):
-            self._run(
-                "create or replace temp table pending as "
-                "select *, null::bigint as tx, null::double as seen_at from fresh"
-            )
+        self._backlog = Backlog(folder)
+        self._run(
+            "create or replace temp table pending (topic varchar, kafka_offset bigint, "
+            "kafka_timestamp timestamptz, tx bigint, seen_at double)"
+        )
         self._run("create or replace temp table ended (place bigint, tx bigint, seen_at double)")
         self._run("create or replace temp table expected (tx bigint, topic varchar, records bigint)")
 
     # ------------------------------------------------------------------------------------------- taking in
 
     def keep(self, batch: pa.RecordBatch) -> None:
-        """Take in records of tables. What can't be read belongs to no transaction that anybody knows."""
+        """Take in records of one table. What can't be read belongs to no transaction that anybody knows."""
         shape = '{"source": {"txId": "BIGINT", "snapshot": "VARCHAR"}, "transaction": {"id": "VARCHAR"}}'
         with self._registered(pa.Table.from_batches([batch])):
             self._run(
-                "insert into pending select * exclude (e, s), "
+                "insert into pending select topic, kafka_offset, kafka_timestamp, "
                 "case when coalesce(s.snapshot, 'false') = 'false' then coalesce(try_cast(split_part("
                 "coalesce(e.payload.transaction.id, e.transaction.id), ':', 1) as bigint), s.txId) end, "
                 f"{time.monotonic()} from (select *, coalesce(e.payload.source, e.source) as s from "
                 f"(select *, try(from_json(decode(value), {_with_payload(shape)})) as e from fresh))"
             )
+        self._backlog.keep(batch)
 
     def note_ends(self, batch: pa.RecordBatch, collections: Mapping[str, tuple[str, int]]) -> None:
         """Take in what Debezium tells of transactions.
@@ -226,24 +231,25 @@ class Pending:
         ).fetchall()
         return {int(tx) for (tx,) in found}
 
-    def batches(self, topic: str, after: int) -> Iterator[pa.RecordBatch]:
-        """The records of a topic before that offset, in their order, in `kafka.SCHEMA`."""
-        relation = self._connection.sql(
-            f"select * exclude (tx, seen_at) from pending where topic = {text_literal(topic)} "
-            f"and kafka_offset < {after} order by kafka_offset"
-        )
-        for batch in relation.to_arrow_reader(_ROWS):
-            if batch.num_rows:
-                columns = [batch.column(field.name).cast(field.type) for field in kafka.SCHEMA]
-                yield pa.record_batch(columns, schema=kafka.SCHEMA)
+    @property
+    def bytes(self) -> int:
+        """How large the records are."""
+        return self._backlog.bytes
+
+    def records(self, topic: str, after: int) -> Records:
+        """The records of a topic before that offset, in their order; good until they are forgotten."""
+        return self._backlog.before(topic, after)
 
     def forget(self, after: Mapping[str, int], transactions: int) -> None:
         """Let go of records before those offsets, and of transactions that ended before that place."""
         if after:
+            # What is deleted keeps its memory; what stays is little.
             self._run(
-                f"delete from pending using (values {_values(after.items())}) as ends(name, after) "
-                "where pending.topic = ends.name and kafka_offset < ends.after"
+                "create or replace temp table pending as select pending.* from pending left join "
+                f"(values {_values(after.items())}) as ends(topic, after) using (topic) "
+                "where after is null or kafka_offset >= after"
             )
+            self._backlog.forget(after)
         self._run(f"delete from expected where tx in (select tx from ended where place < {transactions})")
         self._run(f"delete from ended where place < {transactions}")
 
@@ -251,6 +257,11 @@ class Pending:
         """Let go of a topic."""
         for table in ("pending", "expected"):
             self._connection.execute(f"delete from {table} where topic = ?", [topic])
+        self._backlog.forget({topic: _END})
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._backlog.close()
 
     @contextmanager
     def _registered(self, rows: pa.Table) -> Iterator[None]:

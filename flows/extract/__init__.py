@@ -7,7 +7,7 @@ One file per protocol, never per vendor: `postgres`, `kafka`, `rest`. An extract
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -117,13 +117,14 @@ class ControlTotal:
 class Extract:
     """The answer of a protocol.
 
-    `batches` streams the rows in `schema` and is read once. Everything below is final only when `batches` is
+    `batches` streams the rows in `schema` and is read once (the records of a change topic: as often as they
+    are needed). Everything below is final only when `batches` is
     exhausted without an error: until then nothing that was read may be committed. `positions` replaces the
     entity's position in the ledger and is JSON. `warnings` are sentences for the run's summary.
     """
 
     schema: pa.Schema
-    batches: Iterator[pa.RecordBatch]
+    batches: Iterable[pa.RecordBatch]
     positions: dict[str, Any] = field(default_factory=dict)
     control: list[ControlTotal] | None = None
     dead_letters: list[DeadLetter] = field(default_factory=list)

@@ -17,7 +17,6 @@ from psycopg import sql
 
 from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged
 from flows.extract.change_log import ChangeLog, Shape, schema
-from flows.extract.change_records import collect
 from flows.extract.debezium_guard import REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
@@ -115,7 +114,6 @@ class _Read:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         before, records = self.extract.positions, self.source.records
-        collect(self.connection, records.batches)
         # Seen a while ago, it may not know of what the records show; asked behind the last of them, it must.
         seen = self.source.seen if self.how.on_change == "evolve" else ()
         contract, log, count = self._opened(seen or self.source.catalog())
@@ -147,7 +145,7 @@ class _Read:
         before = self.extract.positions
         contract = Contract(self.entity, columns, before.get(CATALOG), self.landed_at)
         log = self._log(contract)
-        return contract, log, log.parse()
+        return contract, log, log.take(self.source.records.batches)
 
     def _log(self, contract: Contract) -> ChangeLog:
         relation = self.landed()

@@ -6,7 +6,7 @@ deleted row, the keys that a truncate empties. So whoever reads raw needs no oth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from flows.extract import kafka
-from flows.extract.change_records import Opening, collect
+from flows.extract.change_records import Opening
 from flows.extract.postgres_types import arrow_type, declared_type
+from flows.extract.record_rows import RecordRows
 from flows.extract.row_lives import KEYED, LIVE, Lives, applied
 from flows.extract.source_clock import SourceClock
 from transforms import changes
@@ -69,6 +70,7 @@ class ChangeLog:
         self._present = present
         self._clock = clock or SourceClock()
         self._also = also
+        self._records: Iterable[pa.RecordBatch] = ()
         self._served: dict[str, list[tuple[str, ...]]] = {}
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
@@ -78,14 +80,12 @@ class ChangeLog:
 
     # ---------------------------------------------------------------------------------------------- records
 
-    def take(self, batches: Iterator[pa.RecordBatch]) -> int:
-        """Read all records, and what can be told from each alone; returns their number."""
-        collect(self._connection, batches)
-        return self.parse()
-
-    def parse(self) -> int:
-        """What can be told from each record alone that was collected; returns their number."""
-        Opening(self._entity, self._connection, self._clock, self._also).parse()
+    def take(self, records: Iterable[pa.RecordBatch]) -> int:
+        """Read all records, and what can be told from each alone; returns their number. They are asked for
+        again when they are written.
+        """
+        self._records = records
+        Opening(self._entity, self._connection, self._clock, self._also).parse(records)
         (count,) = self._one("select count(*) from parsed")
         return int(count)
 
@@ -175,15 +175,22 @@ class ChangeLog:
             f"select kafka_offset from parsed where {is_one} "
             f"qualify row_number() over (partition by {same} order by kafka_offset) > 1"
         )
-        if self._landed and changes.is_of_changes(self._present) and seen and seen[0] is not None:
+        if self._is_sent_again(is_one, seen):
             keys = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
             again += (
                 f" union all select kafka_offset from parsed semi join (select _commit_lsn, _lsn, "
                 f"_transaction, _change, struct_pack({keys}) as _key from {self._landed} "
                 f"where _changed_at is not null and value is not null) as known using ({same}) "
-                f"where {is_one} and row(_commit_lsn, _lsn) <= row({int(seen[0])}, {int(seen[1] or 0)})"
+                f"where {is_one} and row(_commit_lsn, _lsn) <= row({int(seen[0] or 0)}, {int(seen[1] or 0)})"
             )
         self._run(f"update parsed set _ignored = 'duplicate' where kafka_offset in ({again})")
+
+    def _is_sent_again(self, is_one: str, seen: Sequence[int | None]) -> bool:
+        """Whether a record can be among those that were landed."""
+        if not (self._landed and changes.is_of_changes(self._present) and seen and seen[0] is not None):
+            return False
+        before = f"row(_commit_lsn, _lsn) <= row({int(seen[0])}, {int(seen[1] or 0)})"
+        return bool(self._connection.execute(f"from parsed where {is_one} and {before} limit 1").fetchall())
 
     def _not_sent(self) -> list[Column]:
         """The columns whose value some record leaves out."""
@@ -225,12 +232,13 @@ class ChangeLog:
             else "null"
         )
         self._run(
-            f"create or replace temp table judged as select kafka_offset, {why} as why, {fill} as fill "
-            f"from {source} where {applied()} and _change in {LIVE}"
+            "create or replace temp table judged as from (select kafka_offset, "
+            f"{why} as why, {fill} as fill from {source} where {applied()} and _change in {LIVE}) "
+            "where why is not null or fill is not null"
         )
         self._run(
             "update parsed set _problem = why, _filled = fill from judged "
-            "where judged.kafka_offset = parsed.kafka_offset and (why is not null or fill is not null)"
+            "where judged.kafka_offset = parsed.kafka_offset"
         )
 
     def _place_deletes(self) -> None:
@@ -240,7 +248,8 @@ class ChangeLog:
             "select kafka_offset, coalesce(earlier, base._part) as part "
             "from (select kafka_offset, _key, _change, last_value(_part ignore nulls) over ("
             "partition by _key order by kafka_offset rows between unbounded preceding and 1 preceding) "
-            f"as earlier from parsed where {applied()} and _change in {KEYED}) left join base using (_key) "
+            f"as earlier from parsed where {applied()} and _change in {KEYED} and _key in ("
+            "select _key from parsed where _change in ('d', 'r'))) left join base using (_key) "
             "where _change in ('d', 'r')"
         )
         self._run(
@@ -257,10 +266,11 @@ class ChangeLog:
 
     def unreadable(self) -> list[tuple[str, int, int, bytes | None, str, int | None]]:
         """(topic, partition, offset, value, reason, transaction) of the records that can't be read."""
-        return self._connection.execute(
-            "select topic, kafka_partition, kafka_offset, value, _problem, _transaction from parsed "
+        found = self._connection.execute(
+            "select kafka_offset, _problem, _transaction from parsed "
             "where _problem is not null order by kafka_offset"
         ).fetchall()
+        return RecordRows(self._records).with_bytes(found)
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """All records in their order, and the deletes of many rows behind the record that caused them."""
@@ -268,37 +278,34 @@ class ChangeLog:
         if marks:
             self._lives.keep_last_values()
         wanted = schema(self._entity)
+        names = [name for name in wanted.names if name not in kafka.SCHEMA.names]
         placed = {column.name for column in changes.placed(self._entity)}
 
         def selected(given: dict[str, str]) -> str:
-            return ", ".join(
-                f"{given.get(name) or ('null' if given else quoted(name))} as {quoted(name)}"
-                for name in wanted.names
-            )
+            return ", ".join(f"{given.get(name, 'null')} as {quoted(name)}" for name in names)
 
         own = {name: f"_key.{quoted(name)}" for name in self._entity.key}
         if self._by and self._by in placed and self._by not in own:
             own[self._by] = "_part"
-        itself = {name: quoted(name) for name in wanted.names if name not in placed}
+        itself = {name: quoted(name) for name in names if name not in placed}
         itself["_op"] = f"case when _change = 'd' then 'd' when _change in {LIVE} then 'r' end"
         caused = {
             name: f"cause.{quoted(name)}"
-            for name in (*kafka.SCHEMA.names, *changes.FOUND)
-            if name not in ("key", "value", "headers", "_ignored", "_problem", "_filled")
+            for name in changes.FOUND
+            if name not in ("_ignored", "_problem", "_filled")
         }
         if marks:
             caused["_filled"] = "emptied._filled"
+        caused |= {"_op": text_literal("d"), **_of("emptied", own)}
         query = (
-            f"select {selected({**itself, **own})}, kafka_offset as ord, 0 as sub from parsed union all "
-            f"select {selected({**caused, '_op': text_literal('d'), **_of('emptied', own)})}, "
+            f"select {selected({**itself, **own})}, kafka_offset, kafka_timestamp, kafka_offset as ord, "
+            f"0 as sub from parsed union all select {selected(caused)}, "
+            "cause.kafka_offset, cause.kafka_timestamp, "
             "coalesce(emptied.kafka_offset, 9223372036854775807), emptied.sub "
             "from emptied left join parsed as cause on cause.kafka_offset = emptied.kafka_offset"
         )
-        relation = self._connection.sql(f"select * exclude (ord, sub) from ({query}) order by ord, sub")
-        for batch in relation.to_arrow_reader(_ROWS):
-            if batch.num_rows:
-                columns = [batch.column(field.name).cast(field.type) for field in wanted]
-                yield pa.record_batch(columns, schema=wanted)
+        found = self._connection.sql(f"select * exclude (ord) from ({query}) order by ord, sub")
+        return RecordRows(self._records).joined(found.to_arrow_reader(_ROWS), wanted)
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> None:
         self._connection.execute(query, list(values)).fetchall()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
@@ -17,22 +17,12 @@ from transforms.entities import SourceEntity
 
 OLD_KEY = "__debezium.oldkey"
 """Header of a create that is the second half of a key change: the key that the row had before."""
-
-
-def collect(connection: DuckDBPyConnection, batches: Iterator[pa.RecordBatch]) -> None:
-    """`records` of that connection: all of them, as they came."""
-    connection.register("fresh", kafka.SCHEMA.empty_table())
-    connection.execute("create or replace temp table records as select * from fresh")
-    for batch in batches:
-        # Not as one stream: DuckDB would hide what the source said behind an error of its own.
-        connection.register("fresh", pa.Table.from_batches([batch]))
-        connection.execute("insert into records select * from fresh")
-    connection.unregister("fresh")
+_PORTION_BYTES = 64 << 20
 
 
 class Opening:
-    """Reads the records that were collected. `clock` tells the rows' time from the source server's; `also`
-    are names that rows' fields have had at the source and the entity has not.
+    """Reads records of one topic. `clock` tells the rows' time from the source server's; `also` are names
+    that rows' fields have had at the source and the entity has not.
     """
 
     def __init__(
@@ -49,20 +39,32 @@ class Opening:
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
 
-    def parse(self) -> None:
-        """Make `parsed` of `records`, which stay: they may be asked again by other columns."""
+    def parse(self, records: Iterable[pa.RecordBatch]) -> None:
+        """Make `parsed` of the records: one row for each, without its bytes."""
+        self._take(kafka.SCHEMA.empty_table(), f"create or replace temp table parsed as {self._query()}")
+        # Not as one stream: DuckDB would hide what the source said behind an error of its own.
+        for portion in _portions(records):
+            self._take(pa.Table.from_batches(portion), f"insert into parsed {self._query()}")
+
+    def _take(self, records: pa.Table, query: str) -> None:
+        self._connection.register("fresh", records)
+        try:
+            self._connection.execute(query).fetchall()
+        finally:
+            self._connection.unregister("fresh")
+
+    def _query(self) -> str:
         envelope = text_literal(changes.envelope(self._entity, self._also))
         key = text_literal(changes.message_key(self._entity))
         old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
-        self._run(
-            "create or replace temp table opened as select *, "
-            "coalesce(e.payload.op, e.op) as _change, coalesce(e.payload.after, e.after) as after, "
+        opened = (
+            "select *, coalesce(e.payload.op, e.op) as _change, coalesce(e.payload.after, e.after) as after, "
             "coalesce(e.payload.before, e.before) as before, coalesce(e.payload.source, e.source) as source, "
             "coalesce(e.payload.transaction, e.transaction) as transaction, "
             "e.payload.op is not null as wrapped "
             f"from (select *, try(from_json(decode(value), {envelope})) as e, "
             f"try(from_json(decode(key), {key})) as k, try(from_json(decode({old}), {key})) as o, "
-            f"{old} is not null as is_moved from records)"
+            f"{old} is not null as is_moved from fresh)"
         )
         is_stream = "coalesce(source.snapshot, 'false') = 'false'"
         committed = self._clock.sql("coalesce(source.ts_us, source.ts_ms * 1000)")
@@ -74,9 +76,10 @@ class Opening:
         )
         part = value(self._columns[self._by], f"after.{quoted(self._by)}") if self._by else "null"
         fields = "json_keys(decode(value), case when wrapped then '$.payload.after' else '$.after' end)"
-        self._run(
-            "create or replace temp table parsed as select * exclude (e, k, o, source, transaction), "
-            "source.lsn as _lsn, try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
+        return (
+            "select kafka_offset, kafka_timestamp, key is not null as has_key, "
+            "before is not null as has_before, _change, after, is_moved, source.lsn as _lsn, "
+            "try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
             "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
             "as _transaction, transaction.total_order as _total_order, "
             f"case when {is_stream} and _change <> 'r' "
@@ -85,9 +88,8 @@ class Opening:
             f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
             f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "
             f"{self._first_problem()} as _problem, {self._first_ignored()} as _ignored, "
-            "null::varchar as _filled from opened"
+            f"null::varchar as _filled from ({opened})"
         )
-        self._run("drop table opened")
 
     def _key(self, name: str) -> str:
         """The key of a delete is the record's: the row before is invented where the identity is the key."""
@@ -117,5 +119,14 @@ class Opening:
             "when _change = 't' then 'truncate' end"
         )
 
-    def _run(self, query: str) -> None:
-        self._connection.execute(query).fetchall()
+
+def _portions(records: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """As many batches at once as are worth a statement, and have room."""
+    portion: list[pa.RecordBatch] = []
+    for batch in records:
+        portion.append(batch)
+        if sum(one.nbytes for one in portion) >= _PORTION_BYTES:
+            yield portion
+            portion = []
+    if portion:
+        yield portion

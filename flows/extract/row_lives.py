@@ -181,8 +181,8 @@ class Lives:
         self._run(
             "insert into emptied "
             "select moved.kafka_offset, moved._before, moved._part, 1 from parsed as moved "
-            f"where {applied('moved.')} and moved._change = 'u' and moved.key is null "
-            "and moved.before is not null and moved._before is distinct from moved._key"
+            f"where {applied('moved.')} and moved._change = 'u' and not moved.has_key "
+            "and moved.has_before and moved._before is distinct from moved._key"
         )
 
     def lose_what_is_gone(self, keys: str) -> None:

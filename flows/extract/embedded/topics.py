@@ -199,11 +199,23 @@ def _span(connection: Connection[Any], topic: str, positions: Mapping[str, Any])
 
 
 def read(settings: Settings, topic: str, span: Span) -> Extract:
-    """Read these records of a topic, as `kafka.read` does; nothing is connected before the first batch."""
-    extract = Extract(kafka.SCHEMA, _batches(settings, topic, span))
+    """Read these records of a topic, as `kafka.read` does, as often as they are asked for; nothing is
+    connected before the first batch.
+    """
+    extract = Extract(kafka.SCHEMA, _Records(settings, topic, span))
     extract.offsets = {0: (span.start, span.end)} if span.records else {}
     extract.positions = {"topic_id": span.topic_id, "offsets": {"0": span.end} if span.topic_id else {}}
     return extract
+
+
+@dataclass(frozen=True)
+class _Records:
+    settings: Settings
+    topic: str
+    span: Span
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return _batches(self.settings, self.topic, self.span)
 
 
 def _batches(settings: Settings, topic: str, span: Span) -> Iterator[pa.RecordBatch]:

@@ -164,7 +164,7 @@ def test_what_was_handed_on_is_forgotten_and_the_rest_stays() -> None:
     held, reaches, ends = log.read()
     cut = held.cut(reaches, ends)
     assert cut is not None
-    (batch,) = held.batches("orders", cut.after["orders"])
+    (batch,) = held.records("orders", cut.after["orders"])
     assert batch.schema == kafka.SCHEMA
     assert batch.column("kafka_offset").to_pylist() == [0]
     held.forget(cut.after, cut.transactions)

@@ -173,7 +173,7 @@ class Topic:
                 connection.register("before", before)
                 present = before.column_names
             log = ChangeLog(self.entity, connection, "before" if self.landed else None, present)
-            log.take(iter(pa.Table.from_pylist(new, kafka.SCHEMA).to_batches()))
+            log.take(pa.Table.from_pylist(new, kafka.SCHEMA).to_batches())
             log.resolve(self.seen)
             self.problems += [(offset, reason) for _, _, offset, _, reason, _ in log.unreadable()]
             self.seen = max(self.seen or [0, 0], log.highest() or [0, 0])
