@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -112,7 +113,7 @@ def _land_all(landing: ChangeLanding, feed: Feed, observed: Observed | None, row
         if not (feed.is_at_end or is_full) and time.monotonic() < deadline:
             continue
         if cut := feed.cut():
-            landing.land(cut, observed)
+            _land_while_reading(landing, feed, cut, observed)
             deadline = time.monotonic() + _GIVE_UP_SECONDS
         elif time.monotonic() > deadline:
             raise SourceError(
@@ -120,6 +121,17 @@ def _land_all(landing: ChangeLanding, feed: Feed, observed: Observed | None, row
                 "landed; check the broker, then run again."
             )
     landing.move_on(observed)
+
+
+def _land_while_reading(landing: ChangeLanding, feed: Feed, cut: Cut, observed: Observed | None) -> None:
+    """Land a portion while the next one is read: the one is work of DuckDB, the other of Python."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        landed = pool.submit(landing.land, cut, observed)
+        full = cut.bytes + BYTES_AT_ONCE
+        while not (landed.done() or feed.is_at_end or feed.waiting_bytes >= full):
+            feed.poll(_POLL_SECONDS)
+        landed.result()
+    landing.done(cut)
 
 
 @contextmanager
@@ -182,19 +194,26 @@ class ChangeLanding:
         self._services = services
         self._feed = feed
         self._ledger = ledger
+        self._failed: list[tuple[SourceEntity, SourceError]] = []
         self._run_id = run_id
         self._rows_per_file = rows_per_file
 
     def land(self, cut: Cut, observed: Observed | None) -> None:
         """One transaction: the landings of all tables with records before the cut, whole transactions of the
-        application. A table that can't be landed is read no more, and the others land.
+        application. `done` follows; until then the feed may be read on in another thread.
         """
         with self._ledger.jointly():
             self.enter(cut, observed)
+
+    def done(self, cut: Cut) -> None:
+        """It is committed: the feed forgets what was landed, and what can't be landed is read no more."""
+        for entity, error in self._failed:
+            self._feed.leave_out(entity, error)
+        self._failed.clear()
         self._feed.done(cut)
 
     def enter(self, cut: Cut, observed: Observed | None) -> None:
-        """The same within the caller's transaction; the caller tells the feed when it is committed."""
+        """The same as `land`, within the caller's transaction."""
         for entity in self._feed.entities:
             if self._feed.topic(entity) in cut.after:
                 self._one(entity, cut, observed)
@@ -206,6 +225,7 @@ class ChangeLanding:
         with self._ledger.jointly():
             for entity in self._feed.entities:
                 self._one(entity, Cut(), observed)
+        self.done(Cut())
 
     def _one(self, entity: SourceEntity, cut: Cut, observed: Observed | None) -> None:
         connection = self._ledger.connection
@@ -219,5 +239,5 @@ class ChangeLanding:
         except SourceError as error:
             if isinstance(error, SchemaChanged):
                 schema_changes.enter(connection, error.changes)
-            self._feed.leave_out(entity, error)
+            self._failed.append((entity, error))
             self.landed.outcomes[entity.table] = error

@@ -338,7 +338,7 @@ class EntityLanding:
                 "preserve_insertion_order": False,
             }
         )
-        connection.execute("set TimeZone = 'UTC'")
+        connection.execute("set TimeZone = 'UTC'; set enable_progress_bar = false")
         self._connection = opened.enter_context(connection)
         return connection
 

@@ -49,6 +49,11 @@ class Records:
     held: tuple[_Held, ...]
     after: int
 
+    @property
+    def bytes(self) -> int:
+        """How large they are, with the rest of the last batch."""
+        return sum(one.size for one in self.held)
+
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for one in self.held:
             batch = one.rows()

@@ -36,6 +36,7 @@ class Cut:
 
     after: Mapping[str, int] = field(default_factory=dict)
     rows: int = 0
+    bytes: int = 0
     transactions: int = 0
     oldest: float = 0.0
     """When the broker got the first of these records, seconds since 1970."""
@@ -152,7 +153,8 @@ class Pending:
         after = {name: after[name] for name in rows}
         there = self.transactions(after) if incomplete else set[int]()
         named = tuple(one for one in incomplete if one.transaction in there)
-        return Cut(after, sum(rows.values()), bound, self.oldest(after), named)
+        size = sum(self._backlog.before(topic, offset).bytes for topic, offset in after.items())
+        return Cut(after, sum(rows.values()), size, bound, self.oldest(after), named)
 
     def blocked(self) -> list[tuple[int, int]]:
         """(place, transaction) of those that ended and are not in whole, in the order of their commits."""

@@ -197,7 +197,7 @@ class _Session:
                 failpoint("changes.landed")
                 rows = self._build(ledger, run_id)
         ledger.opened.close()
-        feed.done(cut)
+        landing.done(cut)
         self._tidying.note([*(entity.table for entity in changed), *(table.name for table in self._live)])
         tally = self._tally
         tally.batches += 1
