@@ -28,7 +28,7 @@ FOLLOW = "follow"
 """Purpose of the lock, by connector, of the stream that lands changes: while it does, nobody else does."""
 ROWS_AT_ONCE = 1_000_000
 """Records that land in one transaction, unless one of the application is larger: bounds memory and disk."""
-BYTES_AT_ONCE = 128 << 20
+BYTES_AT_ONCE = 96 << 20
 """The same of their size."""
 _POLL_SECONDS = 0.2
 _GIVE_UP_SECONDS = STALL_SECONDS + 20.0
