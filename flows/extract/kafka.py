@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,9 @@ OWN_OFFSETS: dict[str, Any] = {
 _BATCH_BYTES = 32 << 20
 _MAX_RECORDS = 20_000
 _log = logging.getLogger(__name__)
+
+_reading: set[object] = set()
+_reading_changes = threading.Lock()
 
 SCHEMA = pa.schema(
     [
@@ -302,10 +306,30 @@ def _until(
             )
 
 
+@contextmanager
+def messages_at_hand() -> Iterator[None]:
+    """For as long as many messages are alive: Python does not look for cycles, of which they are none.
+
+    It would go through all of them at every seven hundredth, which takes as long as reading them does.
+    Threads may overlap.
+    """
+    me = object()
+    with _reading_changes:
+        _reading.add(me)
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _reading_changes:
+            _reading.remove(me)
+            if not _reading:
+                gc.enable()
+
+
 def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
     """Messages as they are landed, in SCHEMA."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
-    with _uncollected():
+    with messages_at_hand():
         kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
         times = pa.array(moments, pa.int64())
         if TIMESTAMP_NOT_AVAILABLE in kinds:
@@ -329,17 +353,3 @@ def _headers(messages: Sequence[Message]) -> pa.Array:
     which = [sets.setdefault(tuple(pairs or ()), len(sets)) for pairs in map(Message.headers, messages)]
     made = [[{"name": name, "value": value} for name, value in pairs] for pairs in sets]
     return pa.array(made, SCHEMA.field("headers").type).take(pa.array(which, pa.int32()))
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without Python's search for circles, which looks at each object made and finds none here: half of the
-    time. Safe from several threads: whoever found it off leaves it to the one who did that.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flows.errors import FlowsError
-from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
+from flows.extract.kafka import OWN_OFFSETS, Topic, messages_at_hand, record_batch
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
 
@@ -85,6 +85,8 @@ class StreamConsumer:
                 "client.id": owner,
                 "fetch.wait.max.ms": 10,
                 "queued.max.messages.kbytes": BATCH_BYTES >> 11,
+                # So soon the client looks again at a queue that was full: after a second a read would starve.
+                "fetch.queue.backoff.ms": 20,
                 "session.timeout.ms": 6_000,
                 "heartbeat.interval.ms": 1_000,
                 **options,
@@ -147,13 +149,17 @@ class StreamConsumer:
 
         Raises SourceError when the topics can't be read, or no longer hold what was not read yet.
         """
-        messages = self._consumer.consume(self._wanted, timeout=seconds)
-        told = [message for message in messages if message.error() is not None]
-        if told:
-            messages = [message for message in messages if message.error() is None]
-        records = self._records(record_batch(messages)) if messages else Records()
+        with messages_at_hand():
+            messages = self._consumer.consume(self._wanted, timeout=seconds)
+            told = [message for message in messages if message.error() is not None]
+            if told:
+                messages = [message for message in messages if message.error() is None]
+            came = len(messages)
+            rows = record_batch(messages) if messages else None
+            del messages  # what follows takes longer than they are needed
+        records = self._records(rows) if rows is not None else Records()
         self._note(told)
-        self._adapt(len(messages), records)
+        self._adapt(came, records)
         return records
 
     def tell_broker(self, records: Records) -> None:
@@ -195,13 +201,16 @@ class StreamConsumer:
                 for there, partition, offset in zip(last["t"], last["p"], last["o_max"], strict=True)
                 if there == topic and partition in self._claims[name]
             }
-            mine = pc.and_(
-                pc.equal(rows["topic"], topic),
-                pc.is_in(rows["kafka_partition"], pa.array([*after], pa.int32())),
-            )
             if not after:
                 continue
-            batches[name] = rows.filter(mine)
+            if len(after) == len(last["t"]):  # all of them: no copy
+                batches[name] = rows
+            else:
+                mine = pc.and_(
+                    pc.equal(rows["topic"], topic),
+                    pc.is_in(rows["kafka_partition"], pa.array([*after], pa.int32())),
+                )
+                batches[name] = rows.filter(mine)
             claims[name] = {partition: self._claims[name][partition] for partition in after}
             spans[name] = {part: (claims[name][part].next_offset, end) for part, end in after.items()}
             for partition, end in after.items():
