@@ -105,7 +105,7 @@ class MicroBatches:
     """Makes micro-batches ready, one at a time; holds what stays between them: one DuckDB, and the identities
     of what is published.
 
-    The effects of a micro-batch, in this order; a crash before 6 leaves nothing that anybody trusts, and the
+    The effects of a micro-batch, in this order; a crash before 5 leaves nothing that anybody trusts, and the
     same offsets are read again; a crash after it leaves nothing to be done:
 
     1. A raw file a topic in the lake, final and trusted by nobody yet.
@@ -113,16 +113,15 @@ class MicroBatches:
        model can't read, and what breaks a rule that judges a row by itself, becomes a dead letter.
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
        tie-break counts, as in the batch. What is left is remembered, and counted by the windowed tables.
-    4. COPY of it into an unlogged table of this process.
-    5. Leaves that are missing are made and attached, empty.
-    6. One transaction: offsets compared and moved, raw files journaled, dead letters, copies that no longer
-       count out, rows in, what they add to windows, partitions marked as hot. Its commit is the moment
-       everybody sees it.
-    7. The broker is told the offsets, as a courtesy.
-    8. The keeper of the windows, within a second and beside the next: merges what was added, a revision and a
+    4. Leaves that are missing are made and attached, empty.
+    5. One transaction: offsets compared and moved, raw files journaled, dead letters, copies that no longer
+       count out, rows in by COPY, what they add to windows, partitions marked as hot. Its commit is the
+       moment everybody sees it.
+    6. The broker is told the offsets, as a courtesy.
+    7. The keeper of the windows, within a second and beside the next: merges what was added, a revision and a
        message of the outbox for each count that changed; then the messages, once, to their topic.
 
-    `ready` does 1 to 3, `Visible.show` 4 to 6 of the one before meanwhile. When 4 to 6 fail, everything that
+    `ready` does 1 to 3, `Visible.show` 4 and 5 of the one before meanwhile. When these fail, everything that
     was made ready is given up with this object.
     """
 

@@ -1,4 +1,4 @@
-"""Micro-batches becoming visible: what is ready is copied, and shown in one transaction with its offsets."""
+"""Micro-batches becoming visible: rows, and what belongs to them, in one transaction with their offsets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from psycopg.rows import dict_row
 
 from flows import deadletters
 from flows.failpoints import failpoint
-from flows.stores import apply
+from flows.stores import apply, binary_copy
 from flows.stores.difference import duckdb_session
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import Workshop
-from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
+from flows.stores.warehouse import PUBLISHED, Warehouse
 from flows.streaming import counts
 from flows.streaming.journal import Journal
 from flows.streaming.microbatch import Content, MicroBatch
@@ -24,9 +24,7 @@ from transforms.contract import Table
 
 
 class Visible:
-    """The PostgreSQL side of one stream: its session, and for each published table an unlogged one to COPY
-    into. For one thread at a time.
-    """
+    """The PostgreSQL side of one stream. For one thread at a time."""
 
     def __init__(
         self, warehouse: Warehouse, connection: Connection[Any], way: Route, shops: Sequence[Workshop]
@@ -38,34 +36,26 @@ class Visible:
         self._shops = {shop.table.name: shop for shop in shops}
         self.leaves = {name: apply.leaves(connection, name) for name in self._shops}
         """Published table → its leaves, as far as this stream knows."""
-        for shop in shops:
-            if shop.table in way.facts:
-                _create(shop)
 
     def show(self, batch: MicroBatch) -> None:
-        """Steps 4 to 6 of `MicroBatches`.
+        """Steps 4 and 5 of `MicroBatches`.
 
         Raises Fenced when a partition is somebody else's now (nothing happened then), WarehouseError when
-        PostgreSQL is not there (the offsets in the journal say whether 6 happened).
+        PostgreSQL is not there (the offsets in the journal say whether 5 happened).
         """
-        for content in batch.contents:
-            if content.rows:
-                shop = self._shops[content.table.name]
-                self._warehouse.copy(UNPUBLISHED, _loading(shop), shop.columns, content.relation)
-        failpoint("stream.copied")
-        batch.step("copy")
         for content in batch.contents:
             self._attach_missing(content.table, content.windows)
         for counted in batch.counts:
             self._attach_missing(counted.table, counted.windows)
         failpoint("stream.attached")
+        batch.step("attach")
         self._commit(batch)
         failpoint("stream.committed")
         batch.step("commit")
         batch.close()
 
     def _attach_missing(self, table: Table, windows: Sequence[str]) -> None:
-        """Step 5, with its key alone: its other indexes are built when it is sealed. Somebody else may attach
+        """Step 4, with its key alone: its other indexes are built when it is sealed. Somebody else may attach
         the same leaf at the same moment: then it is there.
         """
         leaves, shop = self.leaves[table.name], self._shops[table.name]
@@ -84,7 +74,7 @@ class Visible:
                     leaves.add(table.leaf(window))
 
     def _commit(self, batch: MicroBatch) -> None:
-        """Step 6."""
+        """Step 5."""
         with self._connection.transaction():
             for journaled in batch.journaled:
                 self._journal.enter(journaled, batch.records.claims[journaled.entity])
@@ -93,7 +83,7 @@ class Visible:
                 self._take_back(batch, content)
                 if content.rows:
                     self._mark_hot(content.table, content.windows)
-                    self._insert(content)
+                    self._copy(content)
             for one in batch.counts:
                 self._mark_hot(one.table, one.windows)
                 counts.enter(self._connection, one.table, one.added)
@@ -144,28 +134,8 @@ class Visible:
                 self._mark_hot(one.table, counts.touched(one.table, off))
                 counts.enter(self._connection, one.table, off)
 
-    def _insert(self, content: Content) -> None:
-        shop = self._shops[content.table.name]
-        names = sql.SQL(", ").join(sql.Identifier(column.name) for column in shop.columns)
-        loading = sql.Identifier(UNPUBLISHED, _loading(shop))
-        self._connection.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}").format(
-                sql.Identifier(PUBLISHED, content.table.name), names, names, loading
-            )
-        )
-        self._connection.execute(sql.SQL("TRUNCATE {}").format(loading))
-
-
-def _loading(shop: Workshop) -> str:
-    return shop.name(shop.table.name, "stream")
-
-
-def _create(shop: Workshop) -> None:
-    """The table that micro-batches are copied into: unlogged, since a crash makes it worthless anyway."""
-    name = _loading(shop)
-    shop.connection.execute(
-        sql.SQL("CREATE UNLOGGED TABLE {} (LIKE {}) WITH (autovacuum_enabled = false)").format(
-            sql.Identifier(UNPUBLISHED, name), sql.Identifier(*shop.parent)
-        )
-    )
-    shop.made.append(name)
+    def _copy(self, content: Content) -> None:
+        columns = self._shops[content.table.name].columns
+        rows = self._warehouse.exact(columns, content.relation).to_arrow_reader(binary_copy.BATCH_ROWS)
+        binary_copy.copy(self._connection, sql.Identifier(PUBLISHED, content.table.name), columns, rows)
+        failpoint("stream.copied")

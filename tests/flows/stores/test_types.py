@@ -12,7 +12,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
 
+from flows.stores import binary_copy
 from flows.stores.difference import duckdb_session
 from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.house import Server
@@ -43,6 +45,8 @@ TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
         pa.timestamp("us", "UTC"),
         st.datetimes().map(lambda moment: moment.replace(tzinfo=UTC, fold=0)),
     ),
+    "tn": ("timestamp", pa.timestamp("us"), st.datetimes().map(lambda moment: moment.replace(fold=0))),
+    "tm": ("time", pa.time64("us"), st.times().map(lambda moment: moment.replace(fold=0))),
     "o": ("boolean", pa.bool_(), st.booleans()),
     "u": ("uuid", pa.string(), st.uuids().map(str)),
     "e": ("mood", pa.string(), st.sampled_from(["sad", "glad"])),
@@ -72,6 +76,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.parametrize("way", ["by itself", "in a transaction"])
 @settings(
     max_examples=40,
     deadline=None,
@@ -79,12 +84,17 @@ ROWS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(ROWS)
-def test_every_value_arrives_as_it_is(typed: Warehouse, rows: list[dict[str, Any]]) -> None:
+def test_every_value_arrives_as_it_is(typed: Warehouse, way: str, rows: list[dict[str, Any]]) -> None:
     schema = pa.schema([(name, type_) for name, (_, type_, _) in TYPES.items()])
     with typed.connect() as connection, duckdb_session() as session:
         connection.execute("TRUNCATE unpublished.typed")
         columns = typed.columns(connection, "unpublished", "typed")
-        typed.copy("unpublished", "typed", columns, session.from_arrow(pa.Table.from_pylist(rows, schema)))
+        relation = session.from_arrow(pa.Table.from_pylist(rows, schema))
+        if way == "by itself":
+            typed.copy("unpublished", "typed", columns, relation)
+        else:
+            batches = typed.exact(columns, relation).to_arrow_reader(2)
+            binary_copy.copy(connection, sql.Identifier("unpublished", "typed"), columns, batches)
         found = connection.execute("SELECT * FROM unpublished.typed").fetchall()
     expected = [
         tuple(uuid.UUID(row[name]) if name == "u" and row[name] else row[name] for name in TYPES)
@@ -112,6 +122,18 @@ def test_what_does_not_fit_is_refused_and_nothing_is_loaded(typed: Warehouse, va
         assert connection.execute("SELECT count(*) FROM unpublished.narrow").fetchone() == (0,)
     assert "not a number" not in str(caught.value)
     assert "18446744073709551615" not in str(caught.value)
+
+
+def test_what_is_copied_in_a_transaction_goes_with_it(typed: Warehouse) -> None:
+    with typed.connect() as connection, duckdb_session() as session:
+        columns = typed.columns(connection, "unpublished", "narrow")
+        rows = session.sql("SELECT range::INTEGER AS n FROM range(5000)")
+        with connection.transaction(force_rollback=True):
+            batches = typed.exact(columns, rows).to_arrow_reader(binary_copy.BATCH_ROWS)
+            binary_copy.copy(connection, sql.Identifier("unpublished", "narrow"), columns, batches)
+            found = connection.execute("SELECT count(*), sum(n) FROM unpublished.narrow").fetchone()
+        left = connection.execute("SELECT count(*) FROM unpublished.narrow").fetchone()
+    assert (found, left) == ((5000, 12497500), (0,))
 
 
 def test_after_a_refused_copy_the_next_one_serves(typed: Warehouse) -> None:
