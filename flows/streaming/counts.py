@@ -89,7 +89,7 @@ def enter(connection: Connection[Any], table: Table, added: pa.Table, *, is_corr
         return
     names = Names(table)
     content = io.BytesIO()
-    rows = added.select(list(names.added_columns)).append_column(
+    rows = _in_session_time(added.select(list(names.added_columns))).append_column(
         "is_correction", pa.repeat(pa.scalar(is_correction), added.num_rows)
     )
     pa_csv.write_csv(rows, content, pa_csv.WriteOptions(include_header=False))
@@ -97,6 +97,14 @@ def enter(connection: Connection[Any], table: Table, added: pa.Table, *, is_corr
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(names.additions, listed)
     with connection.cursor() as cursor, cursor.copy(query) as copy:
         copy.write(content.getbuffer())
+
+
+def _in_session_time(rows: pa.Table) -> pa.Table:
+    """Times without their zone: PostgreSQL's session is in UTC, and Arrow is slow to write zones."""
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_timestamp(field.type) and field.type.tz is not None:
+            rows = rows.set_column(place, field.name, rows[place].cast(pa.timestamp(field.type.unit)))
+    return rows
 
 
 def _shared(counts: Counts) -> list[str]:

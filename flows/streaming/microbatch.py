@@ -153,7 +153,7 @@ class MicroBatches:
             name: pa.Table.from_batches([with_place(rows, batch.batch_id, now)])
             for name, rows in records.batches.items()
         }
-        files = {name: self._write_raw(cursor, batch.batch_id, name, rows) for name, rows in landed.items()}
+        files = {name: self._write_raw(batch.batch_id, name, rows) for name, rows in landed.items()}
         failpoint("stream.raw_written")
         step("raw")
         staged = {name: self._stage(cursor, name, rows) for name, rows in landed.items()}
@@ -180,7 +180,7 @@ class MicroBatches:
 
     # --------------------------------------------------------------------------------------------- the steps
 
-    def _write_raw(self, cursor: DuckDBPyConnection, batch_id: str, name: str, rows: pa.Table) -> LakeFile:
+    def _write_raw(self, batch_id: str, name: str, rows: pa.Table) -> LakeFile:
         """Step 1."""
         landed_at = rows["_landed_at"][0].as_py()
         return self._services.lake.write(
@@ -189,7 +189,7 @@ class MicroBatches:
             LANDED_ON,
             f"{landed_at:%Y-%m-%d}",
             batch_id,
-            cursor.from_arrow(rows),
+            rows,
             measured="_landed_at",
         )
 
@@ -197,7 +197,7 @@ class MicroBatches:
         """Step 2 for one topic."""
         table, entity = self._route.staging[raw], self._route.entities[raw]
         computed = engine.compute(table, cursor, {raw: cursor.from_arrow(rows)})
-        windows, latest = _places(computed.rows, table)
+        windows, latest = _places(computed.rows, table, quoted(table.tie_break[0]))
         if rest := rows.num_rows - windows.total():
             windows[WHOLE] += rest  # what can't be read belongs to no window that anybody knows
         letters = []
@@ -264,24 +264,25 @@ class MicroBatches:
 
     def _windows(self, cursor: DuckDBPyConnection, table: Table) -> dict[str, int]:
         """Window → rows of the micro-batch."""
-        key = partition_expression(table.partition) if table.partition else "''"
-        rows = cursor.table(self._seen[table.name].fresh).aggregate(f"{key}, count(*)", key).fetchall()
-        return dict(rows)
+        windows, _ = _places(cursor.table(self._seen[table.name].fresh), table)
+        return dict(windows)
 
 
-def _places(rows: DuckDBPyRelation, table: Table) -> tuple[Counter[str], dict[int, datetime]]:
-    """Of staged rows: how many stand in which window; Kafka partition → the latest event time."""
+def _places(
+    rows: DuckDBPyRelation, table: Table, place: str = "null"
+) -> tuple[Counter[str], dict[Any, datetime]]:
+    """How many rows stand in which window; value of `place` → the latest time of the rows there."""
+    partition = table.partition
+    by = quoted(partition.by) if partition else "null::timestamptz"
+    found = rows.aggregate(f"{place}, min({by}), max({by}), count({by}), count(*)", place).fetchall()
+    latest = {there: last for there, _, last, _, _ in found if last is not None}
     windows: Counter[str] = Counter()
-    latest: dict[int, datetime] = {}
-    by = quoted(table.partition.by) if table.partition else "null::timestamptz"
-    key = partition_expression(table.partition) if table.partition else "''"
-    place = quoted(table.tie_break[0])
-    for window, partition, moment, count in rows.aggregate(
-        f"{key}, {place}, max({by}), count(*)", f"{key}, {place}"
-    ).fetchall():
-        windows[window] += count
-        if moment is not None:
-            latest[partition] = max(moment, latest.get(partition, moment))
+    for _, first, last, timed, count in found:
+        # Most micro-batches have one window: a key for every row would cost more than all the rest here.
+        if partition and (timed < count or partition.key(first) != partition.key(last)):
+            key = partition_expression(partition)
+            return Counter(dict(rows.aggregate(f"{key}, count(*)", key).fetchall())), latest
+        windows[partition.key(first) if partition else ""] += count
     return windows, latest
 
 
