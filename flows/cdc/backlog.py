@@ -63,9 +63,9 @@ class Records:
 class Backlog:
     """`folder` is made when something has to go to disk; None: everything stays in memory."""
 
-    def __init__(self, folder: Path | None = None, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, folder: Path | None = None, memory_bytes: int | None = None) -> None:
         self._folder = folder / f"changes-{secrets.token_hex(8)}" if folder is not None else None
-        self._memory_bytes = memory_bytes
+        self._memory_bytes = MEMORY_BYTES if memory_bytes is None else memory_bytes
         self._topics: dict[str, list[_Held]] = {}
 
     @property
