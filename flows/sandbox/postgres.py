@@ -65,6 +65,8 @@ WAREHOUSE = COMMON | {
 
 OUTSIDE = [Path("/var/tmp"), Path("/tmp"), Path("/opt"), Path("/srv")]
 
+_OWNER = "sandbox.owner"
+"""File of a data folder that says whose it is, without saying the password."""
 FAST_SHUTDOWN = [(signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)]
 
 
@@ -226,6 +228,10 @@ def _copy_binaries(place: Path) -> Path:
 def start(instance: Instance, state: State, place: Home, port: int) -> Process:
     """Start the instance's server on `port`, creating its data folder the first time; does not wait."""
     data = place.data / instance.name
+    if not _is_of(state, instance, data):
+        # Of a sandbox in the same place whose state was deleted: its password went with that.
+        _end_stray(data)
+        shutil.rmtree(data)
     if not data.exists():
         _create(instance, state, place, data)
     settings = instance.settings | {"port": str(port)}
@@ -263,7 +269,20 @@ def _create(instance: Instance, state: State, place: Home, data: Path) -> None:
         )
     with (unfinished / "postgresql.conf").open("a") as file:
         file.write("\ninclude 'sandbox.conf'\n")
+    _write(unfinished / _OWNER, _owner(state, instance), place)
     unfinished.rename(data)
+
+
+def _is_of(state: State, instance: Instance, data: Path) -> bool:
+    """Whether a data folder is of this sandbox, or is not there."""
+    try:
+        return (data / _OWNER).read_text() == _owner(state, instance)
+    except FileNotFoundError:
+        return True
+
+
+def _owner(state: State, instance: Instance) -> str:
+    return hashlib.sha256(state.password(instance.part).encode()).hexdigest()
 
 
 def _write(path: Path, text: str, place: Home) -> None:

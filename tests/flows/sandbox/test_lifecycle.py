@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,24 @@ def test_a_state_from_before_a_reboot_is_not_taken_for_living_processes(small: P
     assert _ask(sandbox.start(small, frozenset({Part.APP_POSTGRES})).app_dsn, "select 1") == "1"
     assert processes.alive(stranger)
     processes.end(stranger, [(signal.SIGKILL, 5.0)])
+
+
+def test_a_folder_that_was_deleted_while_its_server_ran_starts_anew_in_the_same_place(tmp_path: Path) -> None:
+    """Outside the folder, where PostgreSQL's user can reach them, its data outlive it."""
+    folder, parts = tmp_path / "w", frozenset({Part.APP_POSTGRES})
+    before = sandbox.start(folder, parts, cache=CACHE)
+    left = before.parts[Part.APP_POSTGRES].process
+    assert left is not None
+    with psycopg.connect(before.app_dsn or "") as connection:
+        connection.execute("create table of_the_old_one as select 1 as one")
+    shutil.rmtree(folder)
+    try:
+        after = sandbox.start(folder, parts, cache=CACHE)
+        assert _ask(after.app_dsn, "select to_regclass('of_the_old_one')::text") == "None"
+        assert before.postgres_folder is None or not processes.alive(left)
+    finally:
+        processes.end(left, [(signal.SIGKILL, 5.0)])
+        sandbox.reset(folder)
 
 
 def test_a_stolen_port_is_replaced_and_said(small: Path) -> None:
