@@ -23,7 +23,7 @@ from flows.services import Services
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
-from flows.streaming.consumer import Records, StreamConsumer
+from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
 from flows.streaming.following import ChangesTally, follow
 from flows.streaming.journal import Fenced, Journal
@@ -119,17 +119,11 @@ class _Session:
         self._report: Report
         self._dead_topics: DeadTopics
         self._showing: tuple[MicroBatch, Future[None]] | None = None
-        self._handed_on = threading.Event()
-        """Nothing that was read is being made ready, it is at least on its way to be visible; and nobody but
-        who shows it uses the session of PostgreSQL."""
-        self._handed_on.set()
         self._small_files = 0
         self._landed_at = time.monotonic()
 
     def run(self, is_over: Callable[[bool], bool]) -> None:
-        """Take in until `is_over(idle)`: one micro-batch is read, and one made ready, while the last becomes
-        visible.
-        """
+        """Take in until `is_over(idle)`: one micro-batch is made ready while the last becomes visible."""
         settings = self._services.settings
         with ExitStack() as opened:
             connection = opened.enter_context(self._services.warehouse.connect())
@@ -150,32 +144,20 @@ class _Session:
                 settings.require("kafka_bootstrap"),
                 settings.kafka_options,
                 self._owner,
-                self._let_go,
+                self._settle,
             )
             opened.enter_context(closing(consumer))
             pool = opened.enter_context(ThreadPoolExecutor(max_workers=3))
-            reader = opened.enter_context(ThreadPoolExecutor(max_workers=1))
             rolling_up = _Chore(pool, self._roll_up, ROLL_UP_EVERY_SECONDS)
             keeping = _Chore(pool, keeper.keep, KEEP_EVERY_SECONDS)
             self._report = Report(connection, self._route, self._owner, self._tally, self._progress)
-            records = Records()
-            while True:
-                is_idle = consumer.is_idle and self._showing is None and not records
-                is_last = is_over(is_idle)
-                if is_last and not records:
-                    break
-                self._handed_on.clear()
-                reading = None if is_last else reader.submit(consumer.read, _WAIT_SECONDS)
-                try:
-                    if records:
-                        batch = batches.ready(records)
-                        self._settle()
-                        self._showing = batch, pool.submit(visible.show, batch)
-                    else:
-                        self._settle()
-                finally:
-                    self._handed_on.set()
-                records = reading.result() if reading is not None else Records()
+            while not is_over(consumer.is_idle and self._showing is None):
+                if records := consumer.read(_WAIT_SECONDS):
+                    batch = batches.ready(records)
+                    self._settle()
+                    self._showing = batch, pool.submit(visible.show, batch)
+                else:
+                    self._settle()
                 is_urgent = self._small_files >= ROLL_UP_AFTER_BATCHES
                 if self._small_files and rolling_up.when_due(is_urgent=is_urgent):
                     self._small_files = 0
@@ -185,12 +167,6 @@ class _Session:
             rolling_up.finish()
             keeping.finish()
             keeper.keep()
-
-    def _let_go(self) -> None:
-        """Before partitions change hands, in the thread that reads: what was read so far becomes visible."""
-        self._handed_on.wait()
-        if self._showing is not None:
-            self._showing[1].result()
 
     def _settle(self) -> None:
         """Wait until the micro-batch before is visible. Raises what kept it from that. Afterwards nobody else
