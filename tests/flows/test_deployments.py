@@ -53,7 +53,7 @@ def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Cl
     assert {item["work_pool_name"] for item in found.values()} == {"analytics"}
 
 
-@pytest.mark.parametrize("name", ["analytics_pipeline/daily", "api_ingest/hourly", "maintain/maintain"])
+@pytest.mark.parametrize("name", ["analytics_pipeline/daily", "api_ingest/hourly"])
 def test_a_deployment_that_is_triggered_is_run_by_the_worker_and_completed(
     server: httpx.Client, company: Company, name: str
 ) -> None:
@@ -63,6 +63,16 @@ def test_a_deployment_that_is_triggered_is_run_by_the_worker_and_completed(
     place = company.built()
     assert place.rows("select state from ops.run where run_id = %s", run["id"]) == [("Completed",)]
     assert place.differences() == []
+
+
+def test_upkeep_that_is_triggered_is_completed_and_changes_nothing(
+    server: httpx.Client, company: Company
+) -> None:
+    place = company.built()
+    before = place.physical()
+    run = _trigger(server, "maintain/maintain")
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    assert place.physical() == before
 
 
 def test_a_shift_of_the_stream_takes_in_what_is_there_and_ends_completed(
