@@ -66,10 +66,20 @@ class Pair:
         return bool(row and row[0])
 
     def fail_over(self) -> None:
-        """The primary is gone at once, the standby takes over."""
+        """The primary is gone at once, the standby takes over. It has all that was committed: what a standby
+        did not get is no part of the source any more, and nobody's loss but its own.
+        """
+        with psycopg.connect(self.primary.dsn("postgres"), autocommit=True) as connection:
+            (end,) = connection.execute("select pg_current_wal_flush_lsn()::text").fetchone() or ("",)
+        until(lambda: self._has_got(end), seconds=60)
         self._end("primary")
         with psycopg.connect(self.standby.dsn("postgres"), autocommit=True) as connection:
             assert connection.execute("select pg_promote(true, 60)").fetchone() == (True,)
+
+    def _has_got(self, lsn: str) -> bool:
+        with psycopg.connect(self.standby.dsn("postgres"), autocommit=True) as connection:
+            row = connection.execute("select pg_last_wal_receive_lsn() >= %s::pg_lsn", (lsn,)).fetchone()
+        return bool(row and row[0])
 
     def end(self) -> None:
         """End both."""
