@@ -23,6 +23,8 @@ from transforms.engine import quoted
 from transforms.entities import Kafka, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
+_LARGEST_MESSAGE = 1 << 20
+"""Bytes of a message that its staging model reads at most: a larger one is of no window."""
 STREAMED = "stream-"
 """What the names of micro-batches begin with."""
 BY, BY_STREAM, BY_REPLAY = "by", "stream", "replay"
@@ -163,7 +165,7 @@ def rows_by_window(
         path = json.dumps({entity.read.event_time: "VARCHAR"}).replace("'", "''")
         field = f'"{entity.read.event_time}"'
         # Once a row fails, `try` goes through all of its vector row by row: what is no JSON is not tried.
-        text = "try(decode(value))"
+        text = f"try(decode(case when octet_length(value) <= {_LARGEST_MESSAGE} then value end))"
         text = f"case when json_valid({text}) then {text} end"
         moment = f"try_cast(try(from_json({text}, '{path}')).{field} as timestamptz)"
     rows = connection.execute(
