@@ -7,9 +7,7 @@ never by count.
 
 from __future__ import annotations
 
-import gc
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from flows.extract import Extract, SourceAway, SourceError
+from flows.garbage import not_looked_for
 from transforms.entities import Kafka, SourceEntity
 
 REQUEST_SECONDS = 15.0
@@ -52,9 +51,6 @@ OWN_OFFSETS: dict[str, Any] = {
 _BATCH_BYTES = 32 << 20
 _MAX_RECORDS = 20_000
 _log = logging.getLogger(__name__)
-
-_reading: set[object] = set()
-_reading_changes = threading.Lock()
 
 SCHEMA = pa.schema(
     [
@@ -306,30 +302,10 @@ def _until(
             )
 
 
-@contextmanager
-def messages_at_hand() -> Iterator[None]:
-    """For as long as many messages are alive: Python does not look for cycles, of which they are none.
-
-    It would go through all of them at every seven hundredth, which takes as long as reading them does.
-    Threads may overlap.
-    """
-    me = object()
-    with _reading_changes:
-        _reading.add(me)
-        gc.disable()
-    try:
-        yield
-    finally:
-        with _reading_changes:
-            _reading.remove(me)
-            if not _reading:
-                gc.enable()
-
-
 def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
     """Messages as they are landed, in SCHEMA."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
-    with messages_at_hand():
+    with not_looked_for():
         kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
         times = pa.array(moments, pa.int64())
         if TIMESTAMP_NOT_AVAILABLE in kinds:

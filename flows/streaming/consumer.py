@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flows.errors import FlowsError
-from flows.extract.kafka import OWN_OFFSETS, Topic, messages_at_hand, record_batch
+from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
+from flows.garbage import not_looked_for
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
 
@@ -149,7 +150,7 @@ class StreamConsumer:
 
         Raises SourceError when the topics can't be read, or no longer hold what was not read yet.
         """
-        with messages_at_hand():
+        with not_looked_for():
             messages = self._consumer.consume(self._wanted, timeout=seconds)
             told = [message for message in messages if message.error() is not None]
             if told:

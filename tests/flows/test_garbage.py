@@ -50,3 +50,11 @@ def test_what_refers_to_itself_is_freed_within_a_few_batches() -> None:
     lost = weakref.ref(_Circle())
     _looks_while_making(120_000)
     assert lost() is None
+
+
+def test_nothing_is_looked_for_while_anybody_asks_for_it_and_is_afterwards() -> None:
+    with garbage.not_looked_for():
+        with garbage.not_looked_for():
+            both = gc.isenabled()
+        one = gc.isenabled()
+    assert (both, one, gc.isenabled()) == (False, False, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -214,11 +213,3 @@ def test_large_records_come_in_small_batches(topic: Topic) -> None:
     sizes = [batch.nbytes for batch in extract.batches]
     assert sum(sizes) > 54_000_000
     assert extract.positions["offsets"]["0"] == 60
-
-
-def test_cycles_are_not_looked_for_while_anybody_holds_messages_and_are_afterwards() -> None:
-    with kafka.messages_at_hand():
-        with kafka.messages_at_hand():
-            both = gc.isenabled()
-        one = gc.isenabled()
-    assert (both, one, gc.isenabled()) == (False, False, True)
