@@ -49,19 +49,35 @@ def compact(table: Table, lake: Lake, ledger: Ledger, partitions: Iterable[str],
         files = to_be_joined(state.files)
         if not files:
             continue
-        name = hashlib.sha256(f"{state.version} {[file.path for file in files]}".encode()).hexdigest()[:20]
         folder = partition_folder(table) if partition else None
         measured = table.partition.by if table.partition else None
-        file = lake.compact(files, folder, f"compact-{name}", measured=measured)
-        commit = Commit(
-            token=f"compact-{table.name}-{partition}-{name}",
-            kind="compact",
-            layer=table.layer.value,
-            table=table.name,
-            partition=partition,
-            run_id=run_id,
-            add=(file,) if file.rows else (),
-            remove=tuple(old.path for old in files),
-            row_count=file.rows,
-        )
+        commit = joined(lake, table, partition, files, folder, measured, run_id, state.version)
         ledger.record(lake, commit, version=state.version)
+
+
+def joined(
+    lake: Lake,
+    table: Table,
+    partition: str,
+    files: Sequence[LakeFile],
+    folder: str | None,
+    measured: str | None,
+    run_id: str,
+    version: int = 0,
+) -> Commit:
+    """Write one file with the rows of several of a partition, in the folder column `folder`; the commit that
+    puts it in their place.
+    """
+    name = hashlib.sha256(f"{version} {[file.path for file in files]}".encode()).hexdigest()[:20]
+    file = lake.compact(files, folder, f"compact-{name}", measured=measured)
+    return Commit(
+        token=f"compact-{table.name}-{partition}-{name}",
+        kind="compact",
+        layer=table.layer.value,
+        table=table.name,
+        partition=partition,
+        run_id=run_id,
+        add=(file,) if file.rows else (),
+        remove=tuple(old.path for old in files),
+        row_count=file.rows,
+    )

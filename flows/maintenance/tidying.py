@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
@@ -13,7 +12,7 @@ from flows.maintenance.folding import fold_past
 from flows.services import Services
 from flows.stores.joint import JointLedger
 from flows.stores.ledger import Ledger
-from flows.stores.manifest import Commit, LakeFile
+from flows.stores.manifest import LakeFile
 from transforms import registry
 from transforms.contract import Layer, Table, Write
 from transforms.entities import Kafka
@@ -96,19 +95,7 @@ def join_landed(services: Services, ledger: Ledger, table: Table, run_id: str) -
         files = compaction.to_be_joined(there, RAW_FILES)
         if not files:
             continue
-        name = hashlib.sha256(" ".join(file.path for file in files).encode()).hexdigest()[:20]
-        joined = services.lake.compact(files, LANDED_ON, f"compact-{name}", measured="_landed_at")
-        commit = Commit(
-            token=f"compact-{table.name}-{name}",
-            kind="compact",
-            layer=Layer.RAW.value,
-            table=table.name,
-            partition=day,
-            run_id=run_id,
-            add=(joined,),
-            remove=tuple(file.path for file in files),
-            row_count=joined.rows,
-        )
+        commit = compaction.joined(services.lake, table, day, files, LANDED_ON, "_landed_at", run_id)
         ledger.record(services.lake, commit, version=0)
         fewer += len(files) - 1
     return fewer
