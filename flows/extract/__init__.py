@@ -118,9 +118,9 @@ class Extract:
     """The answer of a protocol.
 
     `batches` streams the rows in `schema` and is read once (the records of a change topic: as often as they
-    are needed). Everything below is final only when `batches` is
-    exhausted without an error: until then nothing that was read may be committed. `positions` replaces the
-    entity's position in the ledger and is JSON. `warnings` are sentences for the run's summary.
+    are needed). Everything below is final only when it is exhausted without an error: until then nothing that
+    was read may be committed. `positions` replaces the entity's position in the ledger and is JSON.
+    `warnings` are sentences for the run's summary.
     """
 
     schema: pa.Schema

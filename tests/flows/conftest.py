@@ -13,10 +13,12 @@ import pytest
 from flows.extract.http import RestConnection
 from flows.sandbox.apis import SENDGRID_KEY, STRIPE_KEY
 from flows.sandbox.apis.store import Store
+from flows.stores.lake import Lake
+from flows.stores.warehouse import Warehouse
 from tests.flows.capture import Capture
 from tests.flows.company import Company, Place
 from tests.flows.kill_story import story
-from tests.house import House
+from tests.house import House, Server
 
 __all__ = ["story"]
 
@@ -90,3 +92,20 @@ def built(company: Company) -> Place:
 def copy(company: Company) -> Place:
     """A copy of them that a test may change and run on."""
     return company.copy()
+
+
+@pytest.fixture
+def dsn(postgres18: Server) -> str:
+    """A fresh database of PostgreSQL 18 with schemas and ops tables."""
+    return postgres18.database()
+
+
+@pytest.fixture
+def warehouse(dsn: str) -> Warehouse:
+    return Warehouse(dsn)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    with Lake(tmp_path / "lake") as lake:
+        yield lake

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from flows import failpoints
 from flows.maintenance.folding import fold_past, folds
 from flows.stores.lake import Lake
-from flows.stores.ledger import Ledger
-from flows.stores.manifest import Commit, LakeFile
+from flows.stores.ledger import Conflict, Ledger
+from flows.stores.manifest import Commit, Kind, LakeFile
 from flows.stores.manifest import fold as files_after
 from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
-from tests.house import Server
 
 ORDERS, FACT, MART = "raw_app__orders", "fct_orders", "mart_daily_revenue"
 ROOT = Path(failpoints.__file__).parent
@@ -52,11 +51,12 @@ def histories(draw: st.DrawFn) -> tuple[list[Commit], set[str], set[str]]:
                 files[files.index(file)] = worn = file.without([*file.gone, len(file.gone)])
                 add.append(worn)
         files += [file for file in add if file.path == f"{partition}{number}"]
-        kind = "land" if layer == "raw" else "publish"
+        own: Kind = "land" if layer == "raw" else "publish"
+        kind: Kind = "compact" if chance.random() < 0.2 else own
         commits.append(
             Commit(
                 f"t{number}",
-                "compact" if chance.random() < 0.2 else kind,  # type: ignore[arg-type]
+                kind,
                 layer,
                 "t",
                 partition,
@@ -112,22 +112,6 @@ def test_an_entry_removes_only_files_that_were_there_and_none_is_lost_from_the_c
     assert sum(sum(commit.windows.values()) for commit in told) == len(commits)
     # Told once more it is not told in fewer words.
     assert [commit.token for commit in _told(told, read, kept)] == [commit.token for commit in told]
-
-
-@pytest.fixture
-def dsn(postgres18: Server) -> str:
-    return postgres18.database()
-
-
-@pytest.fixture
-def warehouse(dsn: str) -> Warehouse:
-    return Warehouse(dsn)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    with Lake(tmp_path / "lake") as lake:
-        yield lake
 
 
 def _age(warehouse: Warehouse) -> None:
@@ -225,6 +209,16 @@ def test_entries_that_readers_may_have_open_are_left_alone(warehouse: Warehouse,
     with warehouse.connect() as connection:
         _land(Ledger(connection), lake, 0, 10)
     assert _fold(warehouse, lake) == 0
+
+
+def test_a_landing_that_was_folded_is_not_made_again(warehouse: Warehouse, lake: Lake) -> None:
+    _story(warehouse, lake)
+    (again,) = [commit for commit in lake.manifest("raw", ORDERS) if commit.token == "land-3"]
+    _fold(warehouse, lake)
+    with warehouse.connect() as connection:
+        with pytest.raises(Conflict):
+            Ledger(connection).record(lake, again, version=3)
+        assert [commit.token for commit in Ledger(connection).landed(ORDERS)] == ["land-39", "land-59"]
 
 
 def test_files_that_came_and_went_stay_for_who_began_before_and_go_afterwards(

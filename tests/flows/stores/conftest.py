@@ -1,14 +1,9 @@
-"""Warehouses for the stores, on PostgreSQL 18 and 15, and an empty lake."""
+"""Warehouses for the stores, on PostgreSQL 18 and 15."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from flows.stores.lake import Lake
-from flows.stores.warehouse import Warehouse
 from tests.house import VERSIONS, House, Server
 
 
@@ -29,24 +24,7 @@ def servers(house: House) -> dict[int, Server]:
     return _Servers(house)
 
 
-@pytest.fixture
-def dsn(postgres18: Server) -> str:
-    """A fresh database of PostgreSQL 18 with schemas and ops tables."""
-    return postgres18.database()
-
-
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
 def any_dsn(house: House, request: pytest.FixtureRequest) -> str:
     """The same, on both versions."""
     return house.server(request.param).database()
-
-
-@pytest.fixture
-def warehouse(dsn: str) -> Warehouse:
-    return Warehouse(dsn)
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    with Lake(tmp_path / "lake") as lake:
-        yield lake

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -139,6 +140,10 @@ def test_a_kill_anywhere_and_the_next_stream_shows_the_same(company: Company, fa
     assert company.shown(left) == [(0,)]
 
 
+def _is_shown(company: Company, query: str, value: str) -> bool:
+    return company.shown(query) == [(value,)]
+
+
 def test_a_stream_keeps_its_files_and_entries_few_and_shows_the_same(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +156,7 @@ def test_a_stream_keeps_its_files_and_entries_few_and_shows_the_same(
         for number in range(12):
             wanted = ("free", "pro", "team")[number % 3]
             company.capture.app(f"update users set plan = '{wanted}' where id = 3")
-            until(lambda wanted=wanted: company.shown(plan) == [(wanted,)], 60)  # type: ignore[misc]
+            until(partial(_is_shown, company, plan, wanted), 60)
         raw = "select count(*) from ops.ledger where table_name = 'raw_app__users'"
         until(lambda: company.shown(raw)[0][0] < 12, 60)
     services = company.services()
