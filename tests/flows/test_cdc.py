@@ -160,6 +160,8 @@ def test_a_dropped_slot_halts_its_tables_and_comes_back_only_when_asked_for(capt
         # Somebody makes one of that name: it does not go back to where the connector had read.
         capture.app(f"select pg_create_logical_replication_slot('{slot}', 'pgoutput')")
         client.resume(capture.names.connector)
+        # Connect calls a task running before it has asked its slot for anything.
+        until(lambda: capture.halts(ALPHA, since=seen) != [])
         assert "was made anew behind the connector's back" in capture.halts(ALPHA, since=seen)[0]
     assert 4 not in capture.ids("alpha")
 
