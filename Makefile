@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 PYTHON_ENV := .venv/bin/python
 RUN := PYTHONUNBUFFERED=1 $(PYTHON_ENV)
+# Two processes share one house (tests/conftest.py).
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run stop test test-full lint format bench bench-full lock cdc-engine environment environment-dev clean
@@ -18,10 +20,10 @@ stop: environment ## end the sandbox's processes; its data stay
 	@$(RUN) -m flows sandbox stop
 
 test: environment-dev ## every test except the long ones (10 minutes at most)
-	@$(RUN) -m pytest -m "not full"
+	@$(PYTEST) -m "not full"
 
 test-full: test ## the long tests too: kills, soaks, counterparts (40 minutes at most)
-	@$(RUN) -m pytest -m full
+	@$(PYTEST) -m full
 
 lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up to date
 	@$(RUN) -m ruff check .

@@ -1,5 +1,5 @@
-"""What every test may ask for: one PostgreSQL 18 pair, one 15, one broker, one Prefect server, one server of
-simulated APIs.
+"""What every test may ask for: one PostgreSQL 18 pair, one broker, one Prefect server, however many
+processes run the tests; and in each of them a PostgreSQL 15 and a server of simulated APIs.
 
 Each starts when the first test asks for it. Tests keep out of each other's way by databases, topics and
 folders of their own.
@@ -8,9 +8,13 @@ folders of their own.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from flows.sandbox.prefect_server import QUIET
 from tests.house import VERSIONS, House, Server
@@ -21,14 +25,50 @@ for _name in [name for name in os.environ if name.startswith(("ANALYTICS_", "PRE
 os.environ.update(QUIET, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL", GX_ANALYTICS_ENABLED="false")
 
 
-@pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The services of this test run."""
-    house = House(tmp_path_factory.mktemp("house") / "sandbox")
-    try:
-        yield house
-    finally:
+_HOUSE = pytest.StashKey[House]()
+_END_TO_END = "tests/flows/end_to_end/"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One house a test run, whether one process or several run the tests."""
+    given: dict[str, str] = getattr(config, "workerinput", {})
+    folder = Path(given["house"]) if given else Path(tempfile.mkdtemp(prefix="house-")) / "sandbox"
+    config.stash[_HOUSE] = House(folder, given.get("workerid", "main"))
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that runs tests where the house is."""
+    node.workerinput["house"] = str(node.config.stash[_HOUSE].folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last to leave ends the house."""
+    house = config.stash[_HOUSE]
+    house.leave()
+    if not hasattr(config, "workerinput"):
         house.end()
+        shutil.rmtree(house.folder.parent, ignore_errors=True)
+
+
+class _ByWhatTestsShare(LoadFileScheduling):
+    """A file's tests run in one process, since they share what a module's fixtures make; so do all that stand
+    on the generated company, which only ever goes on.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return _END_TO_END if file.startswith(_END_TO_END) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Which process runs what, where `-n` says that there are several."""
+    return _ByWhatTestsShare(config, log)
+
+
+@pytest.fixture(scope="session")
+def house(pytestconfig: pytest.Config) -> House:
+    """The services of this test run."""
+    return pytestconfig.stash[_HOUSE]
 
 
 @pytest.fixture(scope="session")

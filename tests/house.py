@@ -1,4 +1,8 @@
-"""The real parts that a test run stands on: started once, when first asked for, and ended with the run."""
+"""The real parts that a test run stands on: started once, when first asked for, and ended with the run.
+
+The processes of one run share them, each with databases, topics and folders of its own. What a process cannot
+share, since it has no names to keep tests apart by, is its own: the simulated services and PostgreSQL 15.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,11 @@ import os
 import secrets
 import shutil
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ FASTER = {"wal_level": "logical", "fsync": "off", "full_page_writes": "off", "ma
 # The generated company asks when it was committed.
 FASTER["track_commit_timestamp"] = "on"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
+_TEMPLATE = "bootstrapped"
 
 
 @dataclass
@@ -65,21 +69,32 @@ class Server:
     def database(self) -> str:
         """The DSN of a new database with the warehouse's schemas, roles and ops tables."""
         if not self._has_template:
-            with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
-                connection.execute(b"create database bootstrapped")
-            with psycopg.connect(self.dsn("bootstrapped"), autocommit=True) as connection:
-                for statement in bootstrap():
-                    connection.execute(statement.encode())
+            self._make_template()
             self._has_template = True
-        return self.empty("bootstrapped")
+        return self.empty(_TEMPLATE)
+
+    def _make_template(self) -> None:
+        with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
+            # Until it is disconnected, no other process of this run makes one, or copies half of one.
+            connection.execute("select pg_advisory_lock(hashtext(%s))", (_TEMPLATE,))
+            query = "select from pg_database where datname = %s"
+            if connection.execute(query, (_TEMPLATE,)).fetchone() is not None:
+                return
+            connection.execute(f"create database {_TEMPLATE}".encode())
+            with psycopg.connect(self.dsn(_TEMPLATE), autocommit=True) as template:
+                for statement in bootstrap():
+                    template.execute(statement.encode())
 
 
 class House:
-    """One sandbox for the whole test run, part by part; beside it the distribution's PostgreSQL 15."""
+    """One sandbox for the whole test run, part by part; beside it what each process that runs tests has of
+    its own: the distribution's PostgreSQL 15 and the simulated services.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: str) -> None:
         self.folder = folder
-        self.apis_hold_the_world = False
+        """The sandbox's, which the processes of this run share."""
+        self._own = folder.with_name(process)
         self._started: set[Part] = set()
         self._servers: dict[int, Server] = {}
         self._ends: list[Any] = []
@@ -127,48 +142,11 @@ class House:
         assert url is not None
         return url
 
-    @property
-    def apis(self) -> str:
-        """The simulated Stripe's and SendGrid's address."""
-        url = self.parts(Part.APIS).stripe_url
-        assert url is not None
-        return url
-
-    def behave(self) -> None:
-        """Take every fault and every rate limit off the simulated services."""
-        with httpx.Client(base_url=self.apis, trust_env=False) as control:
-            control.delete("/_control/faults").raise_for_status()
-            generous = {"requests": 100_000, "seconds": 1}
-            limits = {"stripe": generous, "sendgrid": generous}
-            control.put("/_control/limits", json=limits).raise_for_status()
-
-    def keep_apis(self) -> None:
-        """Remember what the services hold now, so that `restore_apis` can bring it back."""
-        with (
-            closing(sqlite3.connect(self._apis_database)) as live,
-            closing(sqlite3.connect(self._kept)) as kept,
-        ):
-            live.backup(kept)
-        self.apis_hold_the_world = True
-
-    def restore_apis(self) -> None:
-        """Bring back what `keep_apis` remembered, where another test has emptied the services."""
-        if self.apis_hold_the_world or not self._kept.exists():
-            return
-        with (
-            closing(sqlite3.connect(self._kept)) as kept,
-            closing(sqlite3.connect(self._apis_database)) as live,
-        ):
-            kept.backup(live)
-        self.apis_hold_the_world = True
-
-    @property
-    def _apis_database(self) -> Path:
-        return self.parts(Part.APIS).apis_database
-
-    @property
-    def _kept(self) -> Path:
-        return self.folder / "apis-of-the-world.sqlite"
+    def apis(self) -> State:
+        """A sandbox of this process, of which the simulated Stripe and SendGrid run and nothing else. The
+        world has its own.
+        """
+        return sandbox.start(self._own / "apis", frozenset({Part.APIS}))
 
     def _start_15(self) -> Server:
         if not HAS_15:
@@ -207,21 +185,38 @@ class House:
                 time.sleep(0.05)
         raise AssertionError("PostgreSQL 15 did not start")
 
-    def end(self) -> None:
-        """End everything that was started, and remove it."""
+    def leave(self) -> None:
+        """End what is this process's own, and remove it."""
         for process, folder in self._ends:
             process.send_signal(signal.SIGQUIT)
             process.wait(timeout=30)
             shutil.rmtree(folder, ignore_errors=True)
-        state = sandbox.read(self.folder)
-        for part, running in state.parts.items() if state else ():
-            if running.process and part is Part.PREFECT_WORKER:
-                processes.end_group(running.process, 1)
-            elif running.process:
-                # Nothing has to be kept; PostgreSQL's way to end at once also frees its shared memory.
-                at_once = signal.SIGQUIT if part in _POSTGRES else signal.SIGKILL
-                processes.end(running.process, [(at_once, 20.0), (signal.SIGKILL, 5.0)])
-        sandbox.reset(self.folder)
+        _end(self._own / "apis")
+
+    def end(self) -> None:
+        """End what all processes shared, once they have left, and remove it."""
+        _end(self.folder)
+
+
+def behave(url: str) -> None:
+    """Take every fault and every rate limit off the simulated services at this address."""
+    with httpx.Client(base_url=url, trust_env=False) as control:
+        control.delete("/_control/faults").raise_for_status()
+        generous = {"requests": 100_000, "seconds": 1}
+        limits = {"stripe": generous, "sendgrid": generous}
+        control.put("/_control/limits", json=limits).raise_for_status()
+
+
+def _end(folder: Path) -> None:
+    state = sandbox.read(folder)
+    for part, running in state.parts.items() if state else ():
+        if running.process and part is Part.PREFECT_WORKER:
+            processes.end_group(running.process, 1)
+        elif running.process:
+            # Nothing has to be kept; PostgreSQL's way to end at once also frees its shared memory.
+            at_once = signal.SIGQUIT if part in _POSTGRES else signal.SIGKILL
+            processes.end(running.process, [(at_once, 20.0), (signal.SIGKILL, 5.0)])
+    sandbox.reset(folder)
 
 
 @contextmanager

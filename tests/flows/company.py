@@ -21,7 +21,7 @@ from flows.sandbox import Part, State, read, world
 from flows.sandbox.postgres import packaged_binaries
 from tests.flows.modes import without_capture
 from tests.flows.sandbox import truth
-from tests.house import House, Server
+from tests.house import House, Server, behave
 
 ROOT = Path(__file__).parents[2]
 SCALE = 0.05
@@ -177,11 +177,13 @@ class Company:
             place = {"ANALYTICS_SANDBOX": str(state.folder)}
             done = run_here(["cdc", "register", "--wait", "2m"], state.folder, place)
             assert done.code == 0, done.said
-            self.house.behave()
-            self.house.keep_apis()
+            self.behave()
             state = self.house.parts()
-        self.house.restore_apis()
         return state
+
+    def behave(self) -> None:
+        """Take every fault off the services that the world has."""
+        behave(str(self.house.parts(Part.APIS).stripe_url))
 
     def built(self) -> Place:
         """The sandbox's own warehouse and lake, in step with the world. Only to be looked at."""
@@ -240,7 +242,6 @@ class Company:
 
     def changed(self) -> None:
         """Say that the sources have changed: what is built is brought into step before it is copied again."""
-        self.house.keep_apis()
         self._built = False
 
 

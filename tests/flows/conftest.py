@@ -16,9 +16,8 @@ from flows.sandbox.apis.store import Store
 from flows.stores.lake import Lake
 from flows.stores.warehouse import Warehouse
 from tests.flows.capture import Capture
-from tests.flows.company import Company, Place
 from tests.flows.kill_story import story
-from tests.house import House, Server
+from tests.house import House, Server, behave
 
 __all__ = ["story"]
 
@@ -55,14 +54,13 @@ class Apis:
 @pytest.fixture
 def apis(house: House) -> Iterator[Apis]:
     """The simulated services, empty and well-behaved."""
-    url, folder = house.apis, house.folder
-    house.apis_hold_the_world = False
-    store = Store(folder)
+    state = house.apis()
+    url = str(state.stripe_url)
+    store = Store(state.folder)
     store.clear()
-    house.behave()
+    behave(url)
     with httpx.Client(base_url=url, trust_env=False) as control:
         yield Apis(url, store, control)
-    house.behave()
     store.close()
 
 
@@ -74,24 +72,6 @@ def capture(house: House, tmp_path: Path) -> Iterator[Capture]:
         yield capture
     finally:
         capture.end()
-
-
-@pytest.fixture(scope="session")
-def company(house: House) -> Company:
-    """The generated company and what is built of it."""
-    return Company(house)
-
-
-@pytest.fixture
-def built(company: Company) -> Place:
-    """The warehouse and the lake after a whole batch. Only to be looked at."""
-    return company.built()
-
-
-@pytest.fixture
-def copy(company: Company) -> Place:
-    """A copy of them that a test may change and run on."""
-    return company.copy()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -48,7 +49,9 @@ def warehouse(postgres18: Server) -> Iterator[str]:
     """The address of a database with the schemas that checks look into; its password shows where it leaks."""
     dsn = postgres18.empty()
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("create role checker superuser login password 'secret-canary'")
+        # Roles belong to the server: another process of this run may have made it.
+        with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+            connection.execute("create role checker superuser login password 'secret-canary'")
         for schema in ("analytics", "ops", "unpublished"):
             connection.execute(f"create schema {schema}".encode())
         host, port, name = connection.info.host, connection.info.port, connection.info.dbname

@@ -105,7 +105,8 @@ def test_nothing_stays_locked_after_a_validation(content: Content) -> None:
     expectations.validate(content.dsn, TABLE, TABLE.expect, [content.leaf])
     left = content.postgres.execute(
         "select state, (select count(*) from pg_locks where pg_locks.pid = activity.pid) "
-        "from pg_stat_activity as activity where application_name = 'analytics checks'"
+        "from pg_stat_activity as activity "
+        "where application_name = 'analytics checks' and datname = current_database()"
     ).fetchall()
     assert set(left) == {("idle", 0)}
 

@@ -4,6 +4,7 @@ source.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +42,17 @@ IN_A_LANDING = {
     "lake.manifest_appended": 0,
 }
 """Failpoints of a landing, and how often each is passed before it kills: another table each time."""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One whose parts may be killed: no other test stands on them."""
+    own = House(tmp_path_factory.mktemp("house") / "sandbox", "main")
+    try:
+        yield own
+    finally:
+        own.leave()
+        own.end()
 
 
 def brought_back(house: House, capture: Capture) -> None:

@@ -118,7 +118,7 @@ def prism(house: House) -> Iterator[dict[str, str]]:
     if not SPECIFICATIONS.exists():
         pytest.skip("SendGrid's specifications are not beside the project")
     program = counterparts.prism()
-    upstream = house.apis
+    upstream = str(house.apis().stripe_url)
     with ExitStack() as stack:
         addresses = {}
         for name in sorted(set(SPECIFICATION_OF.values())):

@@ -39,7 +39,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.State
 
 
 @pytest.fixture(scope="module")
-def company(services: sandbox.State) -> Company:
+def small(services: sandbox.State) -> Company:
     """A small world as it was made."""
     return Company(services, lives.create(*arguments(services), **SMALL))
 
@@ -55,27 +55,27 @@ def test_the_same_seed_draws_the_same_world_and_another_seed_another() -> None:
         assert not first.equals(other)
 
 
-def test_a_world_has_the_sizes_it_was_asked_for(company: Company) -> None:
-    count = company.query("select count(*) from orders")[0][0]
+def test_a_world_has_the_sizes_it_was_asked_for(small: Company) -> None:
+    count = small.query("select count(*) from orders")[0][0]
     assert 2_400 - 30 <= count <= 2_400
-    assert 580 <= company.query("select count(*) from users")[0][0] <= 600
-    assert 10 * 2_000 <= len(company.messages()) <= 10 * 2_000 * 1.05
-    assert company.world.end == DEFAULT_END
-    assert exists(company.state.folder)
+    assert 580 <= small.query("select count(*) from users")[0][0] <= 600
+    assert 10 * 2_000 <= len(small.messages()) <= 10 * 2_000 * 1.05
+    assert small.world.end == DEFAULT_END
+    assert exists(small.state.folder)
 
 
-def test_topics_keep_a_week_and_their_timestamps_are_send_times(company: Company) -> None:
-    admin = AdminClient({"bootstrap.servers": company.state.kafka_bootstrap})
+def test_topics_keep_a_week_and_their_timestamps_are_send_times(small: Company) -> None:
+    admin = AdminClient({"bootstrap.servers": small.state.kafka_bootstrap})
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in clickstream.TOPICS]
     for future in admin.describe_configs(resources).values():
         assert int(future.result()["retention.ms"].value) >= 7 * 86_400_000
-    stamps = [message.timestamp for message in company.messages()]
+    stamps = [message.timestamp for message in small.messages()]
     assert min(stamps) > (DEFAULT_END + timedelta(days=1)).timestamp() * 1000
     assert max(stamps) - min(stamps) < 3_600_000
 
 
-def test_events_are_late_repeated_out_of_order_anonymous_and_strange(company: Company) -> None:
-    messages = company.messages()
+def test_events_are_late_repeated_out_of_order_anonymous_and_strange(small: Company) -> None:
+    messages = small.messages()
     events = [(m, fields) for m in messages if (fields := event(m)) is not None]
     copies: defaultdict[str, list[tuple[Message, dict[str, Any]]]] = defaultdict(list)
     for m, fields in events:
@@ -99,12 +99,12 @@ def test_events_are_late_repeated_out_of_order_anonymous_and_strange(company: Co
     for offset in (b"+02:00", b"+01:00", b"-04:00", b"-05:00", b"+05:30", b"+11:00", b"Z"):
         assert any(offset + b'"' in v for v in values), offset
     assert any(b'"page":null' in v for v in values)
-    reasons = pl.read_parquet(company.truth / "rows" / "dead_letters.parquet")["reason"]
+    reasons = pl.read_parquet(small.truth / "rows" / "dead_letters.parquet")["reason"]
     assert set(reasons) == set(REASONS)
 
 
-def test_an_event_is_sent_after_it_happened(company: Company) -> None:
-    log, periods = company.world.log, company.world.periods
+def test_an_event_is_sent_after_it_happened(small: Company) -> None:
+    log, periods = small.world.log, small.world.periods
     ahead = pl.col("event_time") - pl.col("sent_at")
     assert log.scan("deliveries", 0, periods).select(ahead.max()).collect().item() < 0
 
@@ -144,34 +144,34 @@ def test_an_event_is_sent_after_it_happened(company: Company) -> None:
         ),
     ],
 )
-def test_the_database_holds_what_real_ones_hold(company: Company, what: str, condition: str) -> None:
-    assert company.query(condition), what
+def test_the_database_holds_what_real_ones_hold(small: Company, what: str, condition: str) -> None:
+    assert small.query(condition), what
 
 
-def test_no_order_breaks_the_rules_of_the_trade(company: Company) -> None:
-    assert not company.query(
+def test_no_order_breaks_the_rules_of_the_trade(small: Company) -> None:
+    assert not small.query(
         "select * from orders where total_amount <> quantity * unit_price - discount_amount"
     )
-    assert not company.query(
+    assert not small.query(
         "select * from orders where total_amount < 0 or (total_amount = 0 and coupon_code is null)"
     )
-    assert not company.query(
+    assert not small.query(
         "select * from orders where currency in ('JPY', 'KRW') and total_amount <> trunc(total_amount)"
     )
-    assert not company.query(
+    assert not small.query(
         "select payment_id from refunds join payments on payments.id = payment_id"
         " group by payment_id, payments.amount having sum(refunds.amount) > payments.amount"
     )
-    assert not company.query(
+    assert not small.query(
         "select order_id from order_events group by 1"
         " having count(*) filter (where from_status is null) <> 1 or count(*) <> count(distinct to_status)"
     )
 
 
-def test_the_apis_tell_the_same_story_as_the_database(company: Company) -> None:
-    store = Store(company.state.folder)
+def test_the_apis_tell_the_same_story_as_the_database(small: Company) -> None:
+    store = Store(small.state.folder)
     charges = {c["id"]: c for c in map(json.loads, store.page("charges", limit=100_000))}
-    paid = company.query(
+    paid = small.query(
         "select stripe_charge_id, amount, currency, status from payments where stripe_charge_id is not null"
     )
     assert {row[0] for row in paid} == set(charges)
@@ -182,7 +182,7 @@ def test_the_apis_tell_the_same_story_as_the_database(company: Company) -> None:
     refunds = [json.loads(body) for body in store.page("refunds", limit=100_000)]
     assert Counter(r["id"] for r in refunds) == Counter(
         row[0]
-        for row in company.query("select stripe_refund_id from refunds where stripe_refund_id is not null")
+        for row in small.query("select stripe_refund_id from refunds where stripe_refund_id is not null")
     )
     assert Counter(r["charge"] for r in refunds).keys() == {
         i for i, c in charges.items() if c["amount_refunded"]
@@ -214,14 +214,14 @@ def test_the_apis_tell_the_same_story_as_the_database(company: Company) -> None:
     store.close()
 
 
-def test_the_truth_is_what_database_and_topics_hold(company: Company) -> None:
-    hold_to_the_truth(company)
+def test_the_truth_is_what_database_and_topics_hold(small: Company) -> None:
+    hold_to_the_truth(small)
 
 
-def test_one_planted_cent_is_told(company: Company, tmp_path: Path) -> None:
+def test_one_planted_cent_is_told(small: Company, tmp_path: Path) -> None:
     import duckdb
 
-    rows = company.truth / "rows" / "fct_orders.parquet"
+    rows = small.truth / "rows" / "fct_orders.parquet"
     for name, column in (
         ("right", "revenue"),
         ("wrong", "revenue + case when row_number() over () = 7 then 0.01 else 0 end"),
@@ -230,42 +230,42 @@ def test_one_planted_cent_is_told(company: Company, tmp_path: Path) -> None:
             warehouse.execute(
                 f"create table fct_orders as select * replace ({column} as revenue) from '{rows}'"
             ).fetchall()
-            lines = truth.differences(warehouse, company.truth, schema="", tables=["fct_orders"])
+            lines = truth.differences(warehouse, small.truth, schema="", tables=["fct_orders"])
             assert len(lines) == (1 if name == "wrong" else 0), lines
 
 
 @pytest.fixture(scope="module")
-def older(company: Company) -> tuple[Company, dict[date, int], set[uuid.UUID]]:
+def older(small: Company) -> tuple[Company, dict[date, int], set[uuid.UUID]]:
     """The same world three days later, the first advance having been interrupted on its way. Changes
-    `company`'s services.
+    `small`'s services.
     """
-    before = Counter(fields["event_time"].date() for fields in winners(company.messages()).values())
-    shipped = {row[0] for row in company.query("select id from orders where status = 'shipped'")}
+    before = Counter(fields["event_time"].date() for fields in winners(small.messages()).values())
+    shipped = {row[0] for row in small.query("select id from orders where status = 'shipped'")}
 
     def trip(what: str, _done: int, _steps: int) -> None:
         if what == "the truth":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        lives.advance(*company.arguments, days=1, progress=trip)
-    lives.advance(*company.arguments, days=5)  # finishes the one day it was about
-    return Company(company.state, lives.advance(*company.arguments, days=2)), dict(before), shipped
+        lives.advance(*small.arguments, days=1, progress=trip)
+    lives.advance(*small.arguments, days=5)  # finishes the one day it was about
+    return Company(small.state, lives.advance(*small.arguments, days=2)), dict(before), shipped
 
 
 def test_advance_brings_late_events_for_earlier_days_and_changes_what_was_there(
     older: tuple[Company, dict[date, int], set[uuid.UUID]],
 ) -> None:
-    company, before, shipped = older
-    assert company.world.end == DEFAULT_END + timedelta(days=3)
-    after = Counter(fields["event_time"].date() for fields in winners(company.messages()).values())
+    small, before, shipped = older
+    assert small.world.end == DEFAULT_END + timedelta(days=3)
+    after = Counter(fields["event_time"].date() for fields in winners(small.messages()).values())
     grown = [day for day, count in before.items() if after[day] > count]
     assert DEFAULT_END.date() in grown
     assert any(day <= DEFAULT_END.date() - timedelta(days=2) for day in grown), (
         "a day that was long over gained events"
     )
     delivered = "select id from orders where status = 'delivered' and updated_at > '2025-11-03 12:00+00'"
-    assert shipped & {row[0] for row in company.query(delivered)}
-    assert company.query("select count(*) from orders where created_at > '2025-11-05 12:00+00'")[0][0] > 0
+    assert shipped & {row[0] for row in small.query(delivered)}
+    assert small.query("select count(*) from orders where created_at > '2025-11-05 12:00+00'")[0][0] > 0
 
 
 def test_after_an_interrupted_advance_nothing_is_there_twice(
@@ -341,5 +341,5 @@ def test_the_default_world_holds_its_truth(services: sandbox.State) -> None:
     hold_to_the_truth(company)
 
 
-def _rows(company: Company) -> list[truth.Key]:
-    return [key for key in truth.expected(company.truth, "fct_events") if key[2] == "rows"]
+def _rows(small: Company) -> list[truth.Key]:
+    return [key for key in truth.expected(small.truth, "fct_events") if key[2] == "rows"]

@@ -14,6 +14,7 @@ import pytest
 from flows.planner import REPLAYED
 from flows.streaming.replays import BadReplay
 from tests.flows.company import Place
+from tests.flows.end_to_end.test_commands import _one_sentence, flows
 from tests.flows.replaying import (
     DAY,
     FACT,
@@ -30,7 +31,6 @@ from tests.flows.replaying import (
     tamper,
 )
 from tests.flows.streaming.topics import Topics, until
-from tests.flows.test_commands import _one_sentence, flows
 from tests.house import House
 
 

@@ -20,18 +20,18 @@ pytestmark = pytest.mark.full
 @pytest.fixture
 def fault(company: Company) -> Iterator[Callable[..., None]]:
     """Let the simulated services misbehave until the test ends."""
-    company.state()
+    services = company.state().stripe_url
 
     def arm(kind: str, path: str, **arguments: object) -> None:
         answer = httpx.post(
-            f"{company.house.apis}/_control/faults",
+            f"{services}/_control/faults",
             json={"kind": kind, "path": path, **arguments},
             trust_env=False,
         )
         assert answer.status_code == 200, answer.text
 
     yield arm
-    company.house.behave()
+    company.behave()
 
 
 def _failures(done: Done) -> list[str]:
@@ -73,7 +73,7 @@ def test_a_source_that_fails_stops_only_what_depends_on_it_and_the_next_run_heal
     assert all(place.value(f"select count(*) from analytics.{name}") for name in complete)
     assert place.value("select count(*) from analytics.fct_payments") == 0
 
-    company.house.behave()
+    company.behave()
     healed = place.run()
     assert healed.code == 0, healed.said
     assert place.differences() == []
