@@ -1,4 +1,5 @@
-"""Editing the declarations in transforms/sources: a table's columns as its source has them.
+"""Editing the declarations in transforms/sources: a table's columns as its source has them, and the staging
+that selects what is new of them.
 
 Only the text of that table's columns is written anew, in the form that the linter wants; the rest of the
 file, comments included, stays as it is.
@@ -7,15 +8,19 @@ file, comments included, stays as it is.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
+
 from flows.errors import FlowsError
 from flows.extract.schema_differences import Difference
+from transforms import engine, tokens
 from transforms.contract import Column
 from transforms.entities import SourceEntity
-from transforms.model import canonical_type
+from transforms.model import canonical_type, place
 
 _LINE = 110
 _SPELLED = {"TIMESTAMP WITH TIME ZONE": "timestamptz"}
@@ -42,6 +47,22 @@ def declared_columns(entity: SourceEntity, differences: Sequence[Difference]) ->
                 formerly = (own.name, *(name for name in own.formerly if name != one.after.name))
             columns[one.column] = replace(own, name=one.after.name, type=kind, formerly=formerly)
     return (*(column for column in columns.values() if column is not None), *added)
+
+
+def selected(model: Path, columns: Sequence[Column]) -> str:
+    """The text of a staging model with these columns of its upstream selected, last, as they are."""
+    text = model.read_text(encoding="utf-8")
+    for column in columns:
+        name = re.sub(r"[^a-z0-9_]", "_", column.name.lower())
+        own = column.name if column.name == name and not _is_reserved(name) else engine.quoted(column.name)
+        text = tokens.with_line(text, f"{own}::{column.type} as {name}", place(model))
+    return text
+
+
+def _is_reserved(name: str) -> bool:
+    query = "select 1 from duckdb_keywords() where keyword_name = ? and keyword_category <> 'unreserved'"
+    with duckdb.connect() as connection:
+        return bool(connection.execute(query, [name]).fetchall())
 
 
 def spelled(kind: str) -> str:

@@ -10,13 +10,11 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
+from flows import evolution
 from flows.errors import FlowsError
-from flows.extract.schema_contract import CATALOG, undeclared
-from flows.extract.schema_differences import Remembered
 from flows.landed import LANDED_ON, OFFSETS
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.manifest import fold, fsync_folder
@@ -67,8 +65,8 @@ def lake_sql(
                 source = _typed(entity, source)
             elif entity and any(column.formerly for column in entity.columns):
                 source = _renamed(entity, table, source)
-            elif any(column.name == "_lsn" for column in table.columns):
-                # What was read has no place in the source's log.
+            elif table.passes or any(column.name == "_lsn" for column in table.columns):
+                # What was read has no place in the source's log; earlier rows lack what came later.
                 source = f"{_nothing({c.name: c.type for c in table.columns})} union all by name {source}"
             if entity and changes.marks_deleted(entity):
                 own = "select * exclude (_deleted_at)" if table.name not in changed else "select *"
@@ -83,16 +81,18 @@ def lake_sql(
 
 def write(lake: Lake, tables: Iterable[Table]) -> Path:
     """Write `<lake>/lake.sql` from the manifests, whole or not at all; returns its path."""
-    shown = [table for table in tables if table.layer in SHOWN]
-    files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
-    entities, changed = {}, set()
+    found, changed = {}, set()
     for entity in registry.entities():
         if not isinstance(entity.read, Postgres):
             continue
         commits = lake.manifest(Layer.RAW, entity.table)
-        entities[entity.table] = evolved(entity, commits[-1].positions if commits else {})
+        found[entity.table] = evolution.found(entity, commits[-1].positions if commits else {})
         if any(OFFSETS in commit.control for commit in commits):
             changed.add(entity.table)
+    evolved = registry.default().with_found(found)
+    entities = {name: evolved.entities[name] for name in found}
+    shown = [evolved.table(table.name) for table in tables if table.layer in SHOWN]
+    files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
     path = lake.root / "lake.sql"
     lake.root.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".lake.sql.{os.getpid()}")
@@ -103,12 +103,6 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     temporary.replace(path)
     fsync_folder(lake.root)
     return path
-
-
-def evolved(entity: SourceEntity, positions: Mapping[str, Any]) -> SourceEntity:
-    """The entity with the columns that nobody declared and its landings let pass."""
-    columns = undeclared(entity, Remembered.read(positions.get(CATALOG)))
-    return replace(entity, columns=(*entity.columns, *columns))
 
 
 def _typed(entity: SourceEntity, source: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.check_source import chosen
-from flows.declaration import declared_columns, edited
+from flows.declaration import declared_columns, edited, selected
 from flows.errors import FlowsError
 from flows.extract.debezium_observed import answering
 from flows.extract.postgres_session import catalog
@@ -81,7 +81,8 @@ def compare(services: Services, names: Sequence[str]) -> list[Compared]:
 
 
 def write(services: Services, found: Sequence[Compared], path: Path) -> list[str]:
-    """Declare what the source has: edit the declarations in `path`, and let landings go on from it.
+    """Declare what the source has: edit the declarations in `path` and the staging models beside them that
+    passed new columns on, and let landings go on from it.
 
     Returns what was done, as sentences. Raises FlowsError where a person has to decide; nothing is written
     then.
@@ -90,16 +91,23 @@ def write(services: Services, found: Sequence[Compared], path: Path) -> list[str
     text = path.read_text(encoding="utf-8")
     done: list[str] = []
     declared: list[tuple[Compared, SourceEntity]] = []
+    models: dict[Path, str] = {}
     for one in wanted:
         _refuse_what_hangs(one)
         columns = declared_columns(one.entity, one.differences)
         if columns != one.entity.columns:
             text = edited(text, one.entity.name, columns, path)
-            done.append(f"{one.name}: declared in {path.name} as the source has it.{_to_do(one, columns)}")
+            chosen_in = _passing(one, columns, path)
+            models |= chosen_in
+            named = f" {', '.join(sorted(file.name for file in chosen_in))} selects it." if chosen_in else ""
+            done.append(
+                f"{one.name}: declared in {path.name} as the source has it.{named}{_to_do(one, columns)}"
+            )
         else:
             done.append(f"{one.name}: accepted; its declaration says nothing of it.")
         declared.append((one, replace(one.entity, columns=columns)))
-    path.write_text(text, encoding="utf-8")
+    for file, content in {**models, path: text}.items():
+        file.write_text(content, encoding="utf-8")
     with services.ledger() as ledger:
         for one, entity in declared:
             accept(ledger, one, entity, services.settings.now().isoformat())
@@ -114,6 +122,20 @@ def accept(ledger: Ledger, one: Compared, entity: SourceEntity, since: str) -> N
             accepted = replace(one.remembered, numbers={}).then(entity, one.current, since)
             kept = {**position.positions, CATALOG: accepted.stored()}
             ledger.move_on(entity.table, kept, position.version)
+
+
+def _passing(one: Compared, columns: Sequence[Column], path: Path) -> dict[Path, str]:
+    """The text of the models beside the declarations that have passed on what is new among these columns:
+    they select it from now on.
+    """
+    added = {difference.column for difference in one.differences if difference.change == "added"}
+    new = [column for column in columns if column.name in added]
+    files = [
+        path.parents[1] / table.layer.value / f"{table.name}.sql"
+        for table in registry.build_order()
+        if one.entity.table in table.passes
+    ]
+    return {file: selected(file, new) for file in files if new and file.exists()}
 
 
 def _refuse_what_hangs(one: Compared) -> None:

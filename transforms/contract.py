@@ -185,8 +185,9 @@ class Table:
     is new are computed. `changed` lists those of them of which the news alone are read: the newest row of a
     key says all. `mentioned_by` says of an upstream which of its columns, the only one that the model reads,
     names this table's key: who was ever named has a row for good. `as_of` names the histories whose rows are
-    joined as they were at a time: history → column of that time. `lookback` widens the windows in which an
-    appended key is looked for.
+    joined as they were at a time: history → column of that time. `passes` names the upstreams whose columns
+    that nobody declared it has too, last, as they are (`Registry.with_found`). `lookback` widens the windows
+    in which an appended key is looked for.
     """
 
     name: str
@@ -206,6 +207,7 @@ class Table:
     as_of: Mapping[str, str] = field(default_factory=dict)
     by_key: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mentioned_by: Mapping[str, str] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
     lookback: timedelta = timedelta(0)
     tie_break: tuple[str, ...] = ()
     windowed: Windowed | None = None

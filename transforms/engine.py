@@ -1,8 +1,7 @@
 """Runs a model over the relations it is given. No disk layout, no network: who calls decides what is read.
 
 A model sees its upstreams under their own names, each cast to its declared columns; what it gives comes
-back as exactly the table's columns, in order and type. The file's text is not touched, so that it runs as
-it stands anywhere else.
+back as exactly the table's columns, in order and type. The file's text runs as it stands anywhere else.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from transforms import registry as registries
 from transforms.contract import Column, ContractError, Table
 from transforms.model import Model, place
 from transforms.registry import Registry
+from transforms.tokens import with_items
 
 if TYPE_CHECKING:
     import polars as pl
@@ -223,7 +223,7 @@ def _text(value: str | Path | Sequence[str | Path]) -> str:
 
 
 def _query(model: Model, sources: Mapping[str, str], columns: Sequence[Column]) -> str:
-    """The model's text inside CTEs of its upstreams' names.
+    """The model's text inside CTEs of its upstreams' names, what it passes on behind its last column.
 
     Names bound in the query itself can't be seen by another run on the same connection, and stay what they
     are when the relation is read later. Everything added stands before the text's first line, so DuckDB's
@@ -232,6 +232,9 @@ def _query(model: Model, sources: Mapping[str, str], columns: Sequence[Column]) 
     ctes = ", ".join(f"{quoted(name)} as not materialized ({sql})" for name, sql in sources.items())
     fields = ", ".join(f"{quoted(c.name)}::{c.type} as {quoted(c.name)}" for c in columns)
     body = (model.sql or "").rstrip().removesuffix(";")
+    if model.passed:
+        names = [quoted(column.name) for column in model.passed]
+        body = with_items(body, names, place(model.table.path) if model.table.path else model.table.name)
     prefix = f"with {ctes} " if ctes else ""
     return f"{prefix}select {fields} from ({body}\n) as model"
 

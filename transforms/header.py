@@ -31,6 +31,7 @@ _WORDS = {
     "as_of": "as_of: {dim_users_history: created_at}",
     "by_key": "by_key: {stg_app__orders: [order_id]}",
     "mentioned_by": "mentioned_by: {raw_app__orders: user_id}",
+    "passes": "passes: [raw_app__orders]",
     "lookback": "lookback: 8 days",
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
     "windowed": "windowed: {adds: event_count, end: window_end, lateness: 1 hour, topic: user_event_counts}",
@@ -59,6 +60,7 @@ class Header:
     as_of: Mapping[str, str]
     by_key: Mapping[str, tuple[str, ...]]
     mentioned_by: Mapping[str, str]
+    passes: tuple[str, ...]
     lookback: timedelta
     tie_break: tuple[str, ...]
     windowed: Windowed | None
@@ -185,6 +187,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         as_of={history: str(moment) for history, moment in mapping("as_of").items()},
         by_key=_by_key(mapping("by_key"), names("key"), fail),
         mentioned_by={upstream: str(column) for upstream, column in mapping("mentioned_by").items()},
+        passes=names("passes"),
         lookback=duration("lookback") or timedelta(0),
         tie_break=names("tie_break"),
         windowed=_windowed(words.get("windowed"), fail),

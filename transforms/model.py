@@ -53,13 +53,15 @@ class _HeaderLoader(_Yaml):  # type: ignore[misc]
 class Model:
     """A table with the code that makes it: `sql` (the file as it stands) or `build` (Polars), never both.
 
-    `reserved` are the columns starting with `_` that the code gives beside the table's own.
+    `reserved` are the columns starting with `_` that the code gives beside the table's own, `passed` those
+    of its own that the code does not name.
     """
 
     table: Table
     sql: str | None = None
     build: Callable[..., Any] | None = None
     reserved: tuple[Column, ...] = ()
+    passed: tuple[Column, ...] = ()
 
 
 def place(path: Path) -> str:
@@ -194,6 +196,8 @@ def _table(path: Path, header: Header, columns: Sequence[Column], upstreams: tup
             f"{where}: a model's folder is its layer. Move the file to one of {folders}."
         ) from error
     header.check_columns({column.name for column in columns}, where)
+    if header.passes and layer is not Layer.STAGING:
+        raise ContractError(f"{where}: passes is for staging. Select what people read, and take it out.")
     try:
         return Table(
             name=path.stem,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphlib
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -97,6 +97,26 @@ class Registry:
             order.extend(self.models[name].table for name in ready if name in self.models)
             sorter.done(*ready)
         return tuple(order)
+
+    def with_found(self, found: Mapping[str, Sequence[Column]]) -> Registry:
+        """The same, with columns that sources have and nobody declared, by raw table: it has them, and so
+        has every model that passes them on.
+        """
+        entities = {
+            name: replace(entity, columns=(*entity.columns, *found.get(name, ())))
+            for name, entity in self.entities.items()
+        }
+        passed = {name: tuple(columns) for name, columns in found.items()}
+        models = dict(self.models)
+        for table in self.build_order:
+            given = {column.name: column for name in table.passes for column in passed.get(name, ())}
+            own = {column.name for column in table.columns}
+            columns = tuple(column for name, column in given.items() if name not in own)
+            if columns:
+                passed[table.name] = columns
+                wider = replace(table, columns=(*table.columns, *columns))
+                models[table.name] = replace(models[table.name], table=wider, passed=columns)
+        return Registry(models, entities)
 
     def table(self, name: str) -> Table:
         """The table of that name. Raises ContractError, naming what is close, when there is none."""

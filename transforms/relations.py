@@ -46,6 +46,7 @@ def _resolve(table: Table, known: set[str]) -> Table:
                 f"{where}: it reads {upstream}, which is no model and no landed table."
                 f"{close(upstream, known)} Or add the file that makes it."
             )
+    passes = tuple(name for pattern in table.passes for name in _meant(table, "passes", pattern))
     changed = [name for pattern in table.changed for name in _meant(table, "changed", pattern)]
     mentioned_by = {
         name: column
@@ -67,7 +68,7 @@ def _resolve(table: Table, known: set[str]) -> Table:
             f"{where}: it is partitioned and follows keys, so by_key names every table that it reads "
             f"({', '.join(table.upstreams)}). Name them all, or take by_key out."
         )
-    return replace(table, changed=tuple(dict.fromkeys(changed)), mentioned_by=mentioned_by)
+    return replace(table, changed=tuple(dict.fromkeys(changed)), mentioned_by=mentioned_by, passes=passes)
 
 
 def _meant(table: Table, word: str, pattern: str) -> list[str]:

@@ -45,6 +45,8 @@ class Token:
     line: int
     end_line: int
     depth: int
+    end: int
+    """Where it ends in the text."""
 
     def is_word(self, *words: str) -> bool:
         """Whether this is one of these unquoted words, in any case."""
@@ -79,7 +81,7 @@ def scan(sql: str) -> list[Token]:
             kind = "string"
         if kind == "symbol" and text in _CLOSING:
             depth -= 1
-        tokens.append(Token(kind, text, line, end_line, depth))
+        tokens.append(Token(kind, text, line, end_line, depth, match.end()))
         if kind == "symbol" and text in _OPENING:
             depth += 1
         line, position = end_line, match.end()
@@ -102,9 +104,38 @@ def final_select(sql: str, where: str) -> list[Item]:
     `where` names the file in errors. Raises ContractError for a set operation outside all brackets, a bare
     `*` or an item without `as name`: all of them leave columns unnamed.
     """
+    return _final_select(sql, where)[0]
+
+
+def with_line(sql: str, item: str, where: str) -> str:
+    """The text with one more item in a line of its own behind the last one of its final select, as a person
+    writes it. Raises ContractError as `final_select` does.
+    """
+    items, end = _final_select(sql, where)
+    break_ = sql.find("\n", end)
+    rest = sql[end:] if break_ < 0 else sql[end:break_]
+    if not items or (rest.strip() and not rest.lstrip().startswith("--")):
+        return with_items(sql, [item], where)
+    line = sql.splitlines()[items[-1].line - 1]
+    indent = line[: len(line) - len(line.lstrip())]
+    return f"{sql[:end]},{rest}\n{indent}{item}{sql[end + len(rest) :]}"
+
+
+def with_items(sql: str, added: Sequence[str], where: str) -> str:
+    """The text with more items behind the last one of its final select, on the line where that ends.
+
+    Raises ContractError as `final_select` does.
+    """
+    _, end = _final_select(sql, where)
+    return "".join((sql[:end], *(f", {item}" for item in added), sql[end:]))
+
+
+def _final_select(sql: str, where: str) -> tuple[list[Item], int]:
+    """The items, and where the last one ends in the text."""
     tokens = scan(sql)
     start = _position_of_final_select(tokens, where)
     items: list[Item] = []
+    end = tokens[start - 1].end
     current: list[Token] = []
     index = start
     while index < len(tokens):
@@ -114,7 +145,7 @@ def final_select(sql: str, where: str) -> list[Item]:
             continue
         if token.depth == 0 and token.is_symbol(","):
             items.append(_item(current, _trailing_comment(tokens, index), where))
-            current = []
+            current, end = [], current[-1].end
         elif _ends_list(token, current):
             break
         else:
@@ -123,7 +154,8 @@ def final_select(sql: str, where: str) -> list[Item]:
     if current:
         last = max(i for i in range(start, index) if tokens[i] is current[-1])
         items.append(_item(current, _trailing_comment(tokens, last), where))
-    return items
+        end = current[-1].end
+    return items, end
 
 
 def _ends_list(token: Token, before: Sequence[Token]) -> bool:

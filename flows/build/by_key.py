@@ -27,6 +27,7 @@ from flows.stores.manifest import LakeFile
 from transforms import changes, registry
 from transforms.contract import Layer, Table
 from transforms.engine import quoted
+from transforms.registry import Registry
 
 _TOUCHED = "touched"
 """Temporary table of the keys that are new or went upstream, under the names of the table's key."""
@@ -68,6 +69,7 @@ def follow(
     connection: DuckDBPyConnection,
     lake: Lake,
     reader: Reader,
+    known: Registry,
     news: Mapping[str, News],
     standing: Mapping[str, Sequence[LakeFile]],
 ) -> Followed:
@@ -87,7 +89,7 @@ def follow(
         name: mentioned[name] if name in mentioned else _source(table, connection, lake, reader, name, news)
         for name in table.upstreams
     }
-    unreadable = content.compute(table, connection, sources)
+    unreadable = content.compute(table, connection, sources, known)
     if is_compared:
         _leave_unchanged(table, connection)
     noted = differs_from(connection, table, _MET, FRESH) if table.is_history else {}

@@ -15,6 +15,7 @@ from flows.stores.manifest import LakeFile
 from transforms import engine
 from transforms.contract import Table
 from transforms.engine import DEAD_LETTER_REASON, quoted
+from transforms.registry import Registry
 
 FRESH = "fresh"
 """Temporary table of the rows a model gave, with their partition key."""
@@ -47,14 +48,14 @@ def sources(lake: Lake, inputs: Inputs) -> dict[str, str | None]:
 
 
 def compute(
-    table: Table, connection: DuckDBPyConnection, sources: Mapping[str, str | None]
+    table: Table, connection: DuckDBPyConnection, sources: Mapping[str, str | None], known: Registry
 ) -> list[Unreadable]:
-    """Run the model into the temporary table `fresh`; returns what it could not read.
+    """Run the model that `known` has into the temporary table `fresh`; returns what it could not read.
 
     Raises ContentError for a row without its partition column, DamagedFile for a file that is not what was
     written.
     """
-    computed = engine.compute(table, connection, sources)
+    computed = engine.compute(table, connection, sources, registry=known)
     key = partition_expression(table.partition) if table.partition else "''"
     placed = computed.rows.project(f"*, {key} as {KEY}")
     connection.execute(f"create temp table {FRESH} as {placed.sql_query()}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
+from flows import evolution
 from flows.build import by_key, compaction, content, mentions, superseded
 from flows.build.content import REMOVED
 from flows.build.inputs import Inputs, News, chunks, is_fed_by_landings
@@ -21,7 +22,6 @@ from flows.build.superseded import Places
 from flows.planner import ASKED_FOR, WHOLE, Due, Work, plan
 from flows.services import Services
 from flows.stores.manifest import Commit, LakeFile
-from transforms import registry
 from transforms.contract import Table, Write
 
 ROWS_AT_ONCE = 2_000_000
@@ -45,9 +45,10 @@ def build_due(
     begun = time.perf_counter()
     with services.ledger() as ledger, ledger.locked("build", table.name):
         states = planner_states(ledger, [table.name, *table.upstreams])
-        now = plan(table, registry.tables(), states, fingerprint, services.settings.now())
+        known = evolution.registry_for(ledger, table)
+        now = plan(known.table(table.name), known.tables, states, fingerprint, services.settings.now())
         still_due = [item for item in now.due if asked is None or item.partition in asked]
-        job = _Job(services, ledger, now, run_id)
+        job = _Job(services, ledger, known, now, run_id)
         if still_due:
             job.run(still_due)
     job.built.checks = job.checks.results
@@ -93,7 +94,7 @@ class _Job(Outcome):
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
         with self._connection() as connection:
             sources = content.sources(self.lake, Inputs({name: files}))
-            unreadable = content.compute(self.table, connection, sources)
+            unreadable = content.compute(self.table, connection, sources, self.registry)
             near = self.reader.within_lookback(self.table, sorted(content.partitions(connection)))
             gone = superseded.drop_known(self.table, connection, self.lake, near)
             left, rewritten = self._take_away(connection, near, gone)
@@ -117,12 +118,15 @@ class _Job(Outcome):
             }
             withdrawn = self.reader.withdrawn(self.table, continued)
             with self._connection() as connection:
-                gone = superseded.find_withdrawn(self.table, connection, self.lake, withdrawn, standing)
+                gone = superseded.find_withdrawn(
+                    self.table, connection, self.lake, withdrawn, standing, self.registry
+                )
                 if gone is None:
                     continued = []
                 else:
                     inputs = self.reader.appended(self.table, continued)
-                    content.compute(self.table, connection, content.sources(self.lake, inputs))
+                    sources = content.sources(self.lake, inputs)
+                    content.compute(self.table, connection, sources, self.registry)
                     content.keep_only(connection, list(based_on))
                     left, rewritten = self._take_away(connection, standing, gone)
                     self._finish(connection, based_on, adds=True, left=left, rewritten=rewritten)
@@ -155,7 +159,9 @@ class _Job(Outcome):
     def _follow_news(self, item: Due, news: Mapping[str, News]) -> None:
         standing = by_key.reached(self.reader, self.table, news)
         with self._connection(is_small=True) as connection:
-            followed = by_key.follow(self.table, connection, self.lake, self.reader, news, standing)
+            followed = by_key.follow(
+                self.table, connection, self.lake, self.reader, self.registry, news, standing
+            )
             left, _ = superseded.without(standing, followed.gone)
             touched = {*content.partitions(connection), *content.partitions(connection, REMOVED), *left}
             based_on: dict[str, dict[str, Any]] = {window: {} for window in sorted(touched)}
@@ -206,7 +212,7 @@ class _Job(Outcome):
                 came = {name: inputs.files[name] for name in inputs.continued}
                 there = self.reader.in_force(self.table.name)
                 sources |= mentions.of_all(self.table, connection, self.lake, came, there)
-            unreadable = content.compute(self.table, connection, sources)
+            unreadable = content.compute(self.table, connection, sources, self.registry)
             if self.work.discover:
                 found = sorted({*content.partitions(connection), *standing} - {WHOLE})
                 based_on = {window: {} for window in found} | based_on

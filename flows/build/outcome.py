@@ -27,7 +27,8 @@ from flows.stores.publication import Publication
 from flows.stores.publish import publish
 from flows.streaming.beside import not_built_yet
 from quality import CheckResult
-from transforms import engine, registry
+from transforms import engine
+from transforms.registry import Registry
 from warehouse_ddl.files import views
 
 _NOTHING: Mapping[str, Sequence[LakeFile]] = {}
@@ -55,14 +56,15 @@ class Built:
 class Outcome:
     """One build: its connections, and what was done so far."""
 
-    def __init__(self, services: Services, ledger: Ledger, work: Work, run_id: str) -> None:
+    def __init__(self, services: Services, ledger: Ledger, known: Registry, work: Work, run_id: str) -> None:
         self.services = services
         self.ledger = ledger
         self.lake = services.lake
         self.work = work
         self.table = work.table
         self.run_id = run_id
-        self.catalog = registry.tables()
+        self.registry = known
+        self.catalog = known.tables
         self.reader = Reader(ledger, self.catalog)
         self.built = Built(work.table.name)
         self.checks = Checks(services, ledger, work.table, self.reader, run_id)
@@ -216,7 +218,7 @@ class Outcome:
     def _connection(self, *, is_small: bool = False) -> Iterator[DuckDBPyConnection]:
         """DuckDB for one computation: bounded memory, spilling below the lake's root."""
         # What Polars gives is a view, which would stay with an engine that others use too.
-        if is_small and registry.default().model(self.table.name).sql is not None:
+        if is_small and self.registry.model(self.table.name).sql is not None:
             with self.lake.duckdb() as session:
                 yield session
             return

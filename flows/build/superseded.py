@@ -17,6 +17,7 @@ from flows.stores.scan import listed as positions
 from transforms import engine
 from transforms.contract import Table
 from transforms.engine import quoted
+from transforms.registry import Registry
 
 Places = Mapping[LakeFile, frozenset[int]]
 """Rows by their positions in their files."""
@@ -76,6 +77,7 @@ def find_withdrawn(
     lake: Lake,
     withdrawn: Mapping[str, Places],
     standing: Mapping[str, Sequence[LakeFile]],
+    known: Registry,
 ) -> Places | None:
     """The rows of a continued table that came from rows that no longer count upstream.
 
@@ -86,7 +88,7 @@ def find_withdrawn(
         return {}
     files = [file for there in standing.values() for file in there]
     sources = {name: lake.scan_at(places) if places else None for name, places in withdrawn.items()}
-    rows = engine.compute(table, connection, sources).rows
+    rows = engine.compute(table, connection, sources, registry=known).rows
     rows.project(", ".join(quoted(name) for name in table.key)).create("withdrawn")
     expected = int(connection.execute("select count(*) from withdrawn").fetchall()[0][0])
     found: Places = {}

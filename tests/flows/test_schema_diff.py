@@ -20,6 +20,7 @@ from flows.extract.schema_differences import Remembered, differences
 from flows.sandbox.world import app as world
 from tests.flows.capture import Capture
 from tests.house import House
+from transforms import registry
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
 from transforms.sources import app
@@ -80,6 +81,36 @@ def test_what_is_written_is_the_source_and_lints(
         assert differences(one, Remembered(), there) == [], one.table
     for command in (["check"], ["format", "--check"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, "--no-cache", str(copy)], check=True)
+
+
+def test_what_is_declared_is_selected_where_it_was_passed_on(
+    source: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.app(
+        'alter table users add column "nick name" text, add column height numeric(5, 2)',
+        "alter table suppliers add column rating smallint",
+    )
+    shutil.copytree(Path(registry.__file__).parent, tmp_path / "transforms")
+    copy = tmp_path / "transforms" / "sources" / "app.py"
+    monkeypatch.setattr("flows.schema.app", types.SimpleNamespace(__file__=str(copy)))
+
+    assert main(["schema", "diff", "--write", "users", "suppliers"]) == 0
+    assert "stg_app__users.sql selects it" in capsys.readouterr().err
+    others = [one for one in registry.entities() if one.source != "app"]
+    written = registry.read(tmp_path / "transforms", [*entities(copy), *others])
+    for name, new in (
+        ("stg_app__users", {"nick_name": "VARCHAR", "height": "DECIMAL(5,2)"}),
+        ("stg_app__suppliers", {"rating": "SMALLINT"}),
+        ("stg_app__orders", {}),
+    ):
+        before, after = registry.table(name), written.table(name)
+        assert after.columns[: len(before.columns)] == before.columns
+        assert {column.name: column.type for column in after.columns[len(before.columns) :]} == new
+    text = written.models["stg_app__users"].sql
+    assert text is not None
+    assert '\n    "nick name"::varchar as nick_name,\n' in text
+    assert "as updated_at, -- When the row last changed" in text
+    assert "\n    height::decimal(5, 2) as height\nfrom latest" in text
 
 
 def test_a_rename_that_was_seen_keeps_the_former_name_and_what_it_tells_of_persons(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import change_topics, lakeshell, landing, schema
+from flows import change_topics, evolution, landing, schema
 from flows.change_landing import land_changes
 from flows.declaration import declared_columns
 from flows.extract.postgres_session import catalog
@@ -191,7 +192,7 @@ def assert_shown(services: Services, tables: Sequence[Altered]) -> None:
         return
     with services.ledger() as ledger:
         positions = ledger.positions("raw_app__add_evolve").positions
-    shown = lakeshell.evolved(entity, positions)
+    shown = replace(entity, columns=(*entity.columns, *evolution.found(entity, positions)))
     assert [column.name for column in shown.columns][-1] == "colour"
     rows = seen(services, shown, "id, colour")
     assert rows == [(1, None), (2, None), (3, "red"), (4, None)]

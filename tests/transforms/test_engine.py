@@ -13,7 +13,7 @@ from tests.transforms.conftest import ReadModels
 from tests.transforms.test_harness import STG_CLICKS, STG_USERS
 from tests.transforms.test_model import POLARS
 from transforms import engine, registry
-from transforms.contract import ContractError, Table
+from transforms.contract import Column, ContractError, Table
 from transforms.engine import ModelError
 
 MODELS = registry.build_order()
@@ -39,6 +39,34 @@ def test_a_model_file_runs_as_it_stands(duck: DuckDBPyConnection) -> None:
             duck.execute(f"drop view if exists {upstream}")
             relation.create_view(upstream)
         duck.sql(model.sql).fetchall()
+
+
+@pytest.mark.parametrize("table", [table for table in MODELS if table.passes], ids=lambda table: table.name)
+def test_staging_of_the_application_passes_on_a_column_that_nobody_declared(
+    table: Table, duck: DuckDBPyConnection
+) -> None:
+    (raw,) = table.passes
+    found = (Column("Favourite colour", "VARCHAR"), Column("former_codes", "VARCHAR[]"))
+    known = registry.default().with_found({raw: found})
+    assert known.table(table.name).columns == (*table.columns, *found)
+    rows = engine.run(table, duck, {raw: None}, registry=known)
+    assert rows.columns[-2:] == ["Favourite colour", "former_codes"]
+    assert [str(kind) for kind in rows.types[-2:]] == ["VARCHAR", "VARCHAR[]"]
+    assert rows.fetchall() == []
+
+
+def test_a_passed_column_has_the_values_of_its_rows_and_null_where_files_lack_it(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    passing = STG_USERS.replace("--- */", "passes: [raw_app__users]\n--- */", 1)
+    models = read_models({"staging/stg_app__users.sql": passing}).with_found(
+        {"raw_app__users": [Column("nickname", "VARCHAR"), Column("user_id", "BIGINT")]}
+    )
+    both = f"{USER}, null as nickname union all by name select 2 as id, 'Bo' as nickname"
+    for source, expected in ((USER, [(1, None)]), (both, [(1, None), (2, "Bo")])):
+        rows = engine.run("stg_app__users", duck, {"raw_app__users": source}, registry=models)
+        assert rows.columns[-1] == "nickname", "a column of the model's own name is the model's"
+        assert rows.project("user_id, nickname").order("user_id").fetchall() == expected
 
 
 @pytest.mark.parametrize("form", ["relation", "query", "table", "files", "file"])

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from tests.transforms.conftest import ReadModels
+from transforms import tokens
 from transforms.contract import ContractError, Layer, Partition, RuleKind, Write
 
 HEADER = """\
@@ -258,3 +259,22 @@ def test_a_polars_table_that_needs_more_than_its_declaration_is_refused(read_mod
     )
     with pytest.raises(ContractError, match="TABLE uses GRAIN"):
         read_models({"marts/mart_mail.py": text})
+
+
+def test_what_postgresql_serves_passes_nothing_on_by_itself(read_models: ReadModels) -> None:
+    text = POLARS.replace('grain="one row per user"', 'grain="one row per user", passes=["raw_app__users"]')
+    with pytest.raises(ContractError, match=r"marts/mart_mail\.py: passes is for staging"):
+        read_models({"marts/mart_mail.py": text})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("select a::int as a, b::int as b", " -- what b is\nfrom t"),
+        ("select a::int as a", " from t where a > 1"),
+        ("select\n  a::int as a", ", -- last\nfrom t"),
+        ("with l as (select * from t) select l.a::int as a", "\nfrom l"),
+    ],
+)
+def test_an_item_more_stands_behind_the_last_one_of_the_final_select(before: str, after: str) -> None:
+    assert tokens.with_items(before + after, ["x", "y"], "here") == f"{before}, x, y{after}"

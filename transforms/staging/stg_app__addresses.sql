@@ -4,6 +4,7 @@ key:       [address_id]
 write:     merge
 changed:   [raw_app__addresses]
 by_key:    {raw_app__addresses: [id]}
+passes:    [raw_app__addresses]
 owner:     data-team
 freshness: 1 hour
 pii:       [line1, city, postal_code]

@@ -2,6 +2,7 @@
 grain:     one row per product category
 key:       [category_id]
 write:     replace_partition
+passes:    [raw_app__categories]
 owner:     data-team
 freshness: 1 hour
 expect:

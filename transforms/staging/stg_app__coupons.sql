@@ -2,6 +2,7 @@
 grain:     one row per coupon
 key:       [coupon_code]
 write:     replace_partition
+passes:    [raw_app__coupons]
 owner:     data-team
 freshness: 1 hour
 expect:

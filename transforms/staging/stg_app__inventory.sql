@@ -4,6 +4,7 @@ key:       [product_id, warehouse]
 write:     merge
 changed:   [raw_app__inventory]
 by_key:    {raw_app__inventory: [product_id, warehouse]}
+passes:    [raw_app__inventory]
 owner:     data-team
 freshness: 1 hour
 expect:

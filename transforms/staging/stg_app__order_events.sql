@@ -5,6 +5,7 @@ partition: {by: occurred_at, every: month}
 write:     merge
 changed:   [raw_app__order_events]
 by_key:    {raw_app__order_events: [id]}
+passes:    [raw_app__order_events]
 owner:     data-team
 freshness: 1 hour
 expect:

@@ -4,6 +4,7 @@ key:       [product_price_id]
 write:     merge
 changed:   [raw_app__product_prices]
 by_key:    {raw_app__product_prices: [id]}
+passes:    [raw_app__product_prices]
 owner:     data-team
 freshness: 1 hour
 expect:

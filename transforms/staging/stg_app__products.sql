@@ -4,6 +4,7 @@ key:       [product_id]
 write:     merge
 changed:   [raw_app__products]
 by_key:    {raw_app__products: [id]}
+passes:    [raw_app__products]
 owner:     data-team
 freshness: 1 hour
 expect:

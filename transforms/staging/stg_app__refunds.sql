@@ -5,6 +5,7 @@ partition: {by: created_at, every: month}
 write:     merge
 changed:   [raw_app__refunds]
 by_key:    {raw_app__refunds: [id]}
+passes:    [raw_app__refunds]
 owner:     data-team
 freshness: 1 hour
 expect:

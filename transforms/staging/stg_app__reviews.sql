@@ -5,6 +5,7 @@ partition: {by: created_at, every: month}
 write:     merge
 changed:   [raw_app__reviews]
 by_key:    {raw_app__reviews: [id]}
+passes:    [raw_app__reviews]
 owner:     data-team
 freshness: 1 hour
 expect:

@@ -2,6 +2,7 @@
 grain:     one row per supplier
 key:       [supplier_id]
 write:     replace_partition
+passes:    [raw_app__suppliers]
 owner:     data-team
 freshness: 1 hour
 pii:       [contact_email]

@@ -15,6 +15,7 @@ TABLE = polars_table(
     write="merge",
     changed=["raw_app__support_tickets"],
     by_key={"raw_app__support_tickets": ["id"]},
+    passes=["raw_app__support_tickets"],
     owner="data-team",
     freshness="1 hour",
     pii=["subject"],
@@ -48,7 +49,7 @@ def build(raw_app__support_tickets: pl.LazyFrame) -> pl.LazyFrame:
         .unique("id", keep="last", maintain_order=True)
         .filter(pl.col("_op") != "d")
         .with_columns(pl.col("messages").str.json_decode(_MESSAGES).alias("thread"))
-        .select(
+        .with_columns(
             pl.col("id").alias("ticket_id"),
             pl.col("user_id"),
             pl.col("order_id"),

@@ -4,6 +4,7 @@ key:       [user_id]
 write:     merge
 changed:   [raw_app__users]
 by_key:    {raw_app__users: [id]}
+passes:    [raw_app__users]
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name, last_ip]

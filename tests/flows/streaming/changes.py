@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 
 from flows import failpoints, prepare
+from flows.build.inputs import Reader
 from flows.build.job import build_due
 from flows.change_landing import land_changes
 from flows.progress import Progress
@@ -131,6 +133,17 @@ class Company:
         """Ask the warehouse."""
         with psycopg.connect(self.capture.settings.require("warehouse_dsn"), autocommit=True) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def staged(self, columns: str) -> list[tuple[Any, ...]]:
+        """These columns of the users, as the lake's staging has them now."""
+        services = self.services()
+        with services.lake, services.ledger() as ledger, duckdb.connect() as session:
+            files = Reader(ledger, registry.tables()).in_force("stg_app__users")
+            source = services.lake.scan(files)
+            is_there = {column.strip() for column in columns.split(",")} <= {
+                *session.sql(f"from {source}").columns
+            }
+            return session.sql(f"select {columns} from {source}").fetchall() if is_there else []
 
     def differences(self) -> list[str]:
         """What the warehouse shows otherwise than the application has it."""

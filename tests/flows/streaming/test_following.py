@@ -219,3 +219,17 @@ def test_every_failpoint_of_the_stream_of_changes_is_killed_at() -> None:
     root = Path(failpoints.__file__).parent
     named = {name for name in failpoints.names(root) if name.startswith(("changes.", "joint."))}
     assert named == {"changes.landed", "joint.before_commit", "joint.committed"}
+
+
+def test_a_column_that_the_source_gets_is_in_staging_within_seconds(company: Company) -> None:
+    with company.followed() as living:
+        company.capture.app(
+            "alter table users add column nickname text",
+            "update users set nickname = 'Bo' where id = 5",
+        )
+        until(lambda: (5, "Bo") in company.staged("user_id, nickname"), seconds=60)
+        assert not living.done()
+        company.capture.app("update users set nickname = 'Jo', country = 'NL' where id = 6")
+        until(lambda: (6, "Jo") in company.staged("user_id, nickname"), seconds=60)
+        until(lambda: company.differences() == [], seconds=60)
+    assert sum(name is not None for _, name in company.staged("user_id, nickname")) == 2
