@@ -253,12 +253,14 @@ class MicroBatches:
             if one is None or content is None:
                 continue
             identity, fact = self._route.identity, content.table
-            rows = counts.surviving(one.rows, self._seen[fact.name].fresh, (*identity, *fact.tie_break))
+            seen = self._seen[fact.name]
+            rows = counts.surviving(one.rows, seen.fresh, (*identity, *fact.tie_break))
             added = counts.count(cursor, table, one.table, rows)
             beaten: set[Any] = set()
             if content.gone:
                 listed = ", ".join(map(quoted, identity))
-                beaten = {tuple(map(str, row)) for row in rows.project(listed).fetchall()}
+                newcomers = counts.surviving(rows, seen.gone, identity).project(listed)
+                beaten = {tuple(map(str, row)) for row in newcomers.fetchall()}
             windows = counts.touched(table, added)
             yield Counts(table, one.table, fact, added, windows, beaten)
 

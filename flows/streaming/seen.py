@@ -31,6 +31,8 @@ class Seen:
         self._name = f"seen_{table.name}"
         self.fresh = f"fresh_{table.name}"
         """The temporary table of a cursor that holds the rows of one micro-batch."""
+        self.gone = f"gone_{table.name}"
+        """That of the published rows which no longer count since then, by identity and key."""
         self._covered: set[str] = set()
         types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self._columns)
         connection.execute(f"create or replace table {self._name} ({types})")
@@ -50,7 +52,8 @@ class Seen:
         by = quoted(self._table.partition.by) if self._table.partition else "null"
         days = self._table.lookback.days
         same = " and ".join(f"fresh.{quoted(name)} = seen.{quoted(name)}" for name in self._identity)
-        keys = ", ".join(f"seen.{quoted(name)}" for name in self._table.key)
+        known = dict.fromkeys((*self._identity, *self._table.key))
+        keys = ", ".join(f"seen.{quoted(name)}" for name in known)
         cursor.execute(
             f"create or replace temp table met as select fresh.rowid as newcomer, {keys}, "
             f"{self._order('fresh')} < {self._order('seen')} as wins from {self.fresh} as fresh "
@@ -60,7 +63,11 @@ class Seen:
         cursor.execute(f"delete from {self.fresh} where rowid in (select newcomer from met where not wins)")
         listed = ", ".join(map(quoted, self._table.key))
         beaten = "select newcomer from met group by newcomer having bool_and(wins)"
-        return cursor.execute(f"select {listed} from met where newcomer in ({beaten})").fetchall()
+        cursor.execute(
+            f"create or replace temp table {self.gone} as "
+            f"select * exclude (newcomer, wins) from met where newcomer in ({beaten})"
+        )
+        return cursor.execute(f"select {listed} from {self.gone}").fetchall()
 
     def remember(self, cursor: DuckDBPyConnection, gone: Sequence[tuple[Any, ...]]) -> None:
         """What is about to be written counts as seen, what is about to be taken back no longer does."""
