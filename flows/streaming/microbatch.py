@@ -174,7 +174,7 @@ class MicroBatches:
         ]
         batch.counts = list(self._counts(cursor, staged, batch.contents))
         for content in batch.contents:
-            self._seen[content.table.name].remember(cursor, content.gone)
+            self._seen[content.table.name].remember(cursor)
         step("models")
         return batch
 

@@ -69,11 +69,10 @@ class Seen:
         )
         return cursor.execute(f"select {listed} from {self.gone}").fetchall()
 
-    def remember(self, cursor: DuckDBPyConnection, gone: Sequence[tuple[Any, ...]]) -> None:
-        """What is about to be written counts as seen, what is about to be taken back no longer does."""
-        if gone:
-            same = " and ".join(f"{quoted(name)} = ?" for name in self._table.key)
-            cursor.executemany(f"delete from {self._name} where {same}", [list(key) for key in gone])
+    def remember(self, cursor: DuckDBPyConnection) -> None:
+        """What `settle` left counts as seen, what it took out of the published rows no longer does."""
+        same = " and ".join(f"seen.{quoted(name)} = gone.{quoted(name)}" for name in self._table.key)
+        cursor.execute(f"delete from {self._name} as seen using {self.gone} as gone where {same}")
         listed = ", ".join(map(quoted, self._columns))
         cursor.execute(f"insert into {self._name} select {listed} from {self.fresh}")
 
