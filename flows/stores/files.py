@@ -22,13 +22,14 @@ def write_arrow(rows: pa.RecordBatchReader, path: Path) -> None:
     # zstd takes half the time of the usual one, and landed JSON gets no larger by it.
     with pq.ParquetWriter(path, rows.schema, compression="zstd", compression_level=1) as writer:
         group: list[pa.RecordBatch] = []
+        count = size = 0
         for batch in rows:
             group.append(batch)
-            count, size = sum(one.num_rows for one in group), sum(one.nbytes for one in group)
+            count, size = count + batch.num_rows, size + batch.nbytes
             if size >= _GROUP_BYTES or count >= _GROUP_ROWS:
                 at_once = max(1, min(_GROUP_ROWS, count * _GROUP_BYTES // max(1, size)))
                 writer.write_table(pa.Table.from_batches(group), row_group_size=at_once)
-                group = []
+                group, count, size = [], 0, 0
         if group:
             writer.write_table(pa.Table.from_batches(group))
 
