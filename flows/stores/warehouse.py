@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,17 +11,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import duckdb
-import orjson
 import psycopg
 import pyarrow as pa
-import stamina
 from adbc_driver_manager import Error as AdbcError
 from duckdb import DuckDBPyRelation
 from psycopg import Connection
-from psycopg.types.json import set_json_loads
 
 from flows.errors import FlowsError
 from flows.stores.batches import SharedBatches
+from flows.stores.connections import Connections, opened
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
@@ -29,8 +27,6 @@ UNPUBLISHED = "unpublished"
 STREAMS = 2
 """Connections that share one COPY."""
 _BATCH_ROWS = 30_720
-_PLACE_SECONDS = 60.0
-"""How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _EXACT = {
     "bool": "BOOLEAN",
     "int2": "SMALLINT",
@@ -88,8 +84,9 @@ class PostgresColumn:
 class Warehouse:
     """One PostgreSQL database; safe to share between threads.
 
-    ADBC's connections are kept for the next COPY: each reads the type catalog first, which takes longer than
-    a small COPY. They hold no transaction.
+    Connections that served are kept for the next block, and ADBC's for the next COPY: to open one is work for
+    both sides, 9 ms of it, and ADBC reads the type catalog first, which takes longer than a small COPY. They
+    hold no transaction and no lock.
     """
 
     def __init__(self, dsn: str, application_name: str = "user-analytics") -> None:
@@ -97,22 +94,19 @@ class Warehouse:
             dsn, application_name=application_name, connect_timeout=10, keepalives_idle=30
         )
         self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._connections = Connections(self._dsn)
 
     def __repr__(self) -> str:
         return "Warehouse(…)"
 
     @contextmanager
     def connect(self) -> Iterator[Connection[Any]]:
-        """A psycopg connection in autocommit (transactions are blocks), UTC, closed at the end.
+        """A psycopg connection in autocommit (transactions are blocks), UTC, for this block alone.
 
-        Every error inside leaves as WarehouseError without secrets or people's data.
+        What a block leaves in its session (locks, settings, temporary tables) ends with it. Every error
+        inside leaves as WarehouseError without secrets or people's data.
         """
-        with (
-            readable_errors(),
-            closing(_opened(lambda: psycopg.connect(self._dsn, autocommit=True))) as connection,
-        ):
-            set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
-            connection.execute("SET TimeZone = 'UTC'")
+        with readable_errors(), self._connections.one() as connection:
             yield connection
 
     def columns(self, connection: Connection[Any], schema: str, name: str) -> list[PostgresColumn]:
@@ -205,7 +199,7 @@ class Warehouse:
         """An ADBC connection in autocommit, where one COPY is one transaction; kept only if it served."""
         from adbc_driver_postgresql import dbapi  # brings pandas: 1 s that only a COPY should cost
 
-        connection = self._kept() or _opened(lambda: dbapi.connect(self._dsn, autocommit=True))
+        connection = self._kept() or opened(lambda: dbapi.connect(self._dsn, autocommit=True))
         try:
             yield connection
         except BaseException:
@@ -227,23 +221,6 @@ class Warehouse:
                 return connection
             except (AdbcError, OSError):
                 connection.close()
-
-
-def _opened(connect: Callable[[], Any]) -> Any:
-    """A new session; waits for one while the server has as many as it takes."""
-    for attempt in stamina.retry_context(
-        on=_has_no_place, attempts=None, timeout=_PLACE_SECONDS, wait_initial=0.1, wait_max=2.0
-    ):
-        with attempt:
-            return connect()
-    raise AssertionError("a retry ends with a result or an error")
-
-
-def _has_no_place(error: Exception) -> bool:
-    """libpq gives no SQLSTATE (it would be 53300) for a session that never began."""
-    return isinstance(error, (psycopg.OperationalError, AdbcError, OSError)) and bool(
-        re.search(r"too many (clients|connections)|connection slots are reserved", str(error))
-    )
 
 
 @contextmanager

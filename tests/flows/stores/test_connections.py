@@ -1,0 +1,71 @@
+"""Connections are kept for the next block, and nothing of the block before is in them."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from flows.stores.warehouse import Warehouse, WarehouseError
+
+_HELD = "select count(*) from pg_locks where locktype = 'advisory' and pid = %s"
+
+
+def test_a_connection_that_served_is_used_again_and_only_by_one_block_at_a_time(dsn: str) -> None:
+    warehouse = Warehouse(dsn)
+    with warehouse.connect() as first, warehouse.connect() as beside:
+        served = {first.info.backend_pid, beside.info.backend_pid}
+    assert len(served) == 2
+
+    for _ in range(10):
+        with warehouse.connect() as again:
+            assert again.info.backend_pid in served
+
+
+def test_what_a_block_leaves_in_its_session_ends_with_the_block(dsn: str) -> None:
+    warehouse = Warehouse(dsn)
+    for _ in range(2):
+        with warehouse.connect() as connection:
+            assert connection.execute("show lock_timeout").fetchone() == ("0",)
+            assert connection.execute("show timezone").fetchone() == ("UTC",)
+            assert connection.execute("select to_regclass('pg_temp.left_over')").fetchone() == (None,)
+            connection.execute("set lock_timeout = '3s'; set timezone = 'Asia/Tokyo'")
+            connection.execute("create temp table left_over as select 1 as n")
+            connection.execute("select pg_advisory_lock(7)")
+            served = connection.info.backend_pid
+
+    with psycopg.connect(dsn) as other:
+        assert other.execute(_HELD, (served,)).fetchone() == (0,)
+
+
+def test_a_statement_asked_often_runs_after_its_table_got_another_column(dsn: str) -> None:
+    warehouse = Warehouse(dsn)
+    with warehouse.connect() as connection:
+        connection.execute("create table grows (a integer)")
+        for _ in range(10):
+            connection.execute("select * from grows")
+
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("alter table grows add column b integer")
+
+    with warehouse.connect() as connection:
+        assert connection.execute("select * from grows").description is not None
+
+
+def test_a_connection_is_not_used_again_after_an_error_within_a_transaction_or_when_its_server_ended_it(
+    dsn: str,
+) -> None:
+    warehouse = Warehouse(dsn)
+    with pytest.raises(WarehouseError), warehouse.connect() as failed:
+        failed.execute("select 1 / 0")
+    with warehouse.connect() as unfinished:
+        unfinished.execute("begin")
+    with warehouse.connect() as cut:
+        assert failed.closed
+        assert unfinished.closed
+        pid = cut.info.backend_pid
+    with psycopg.connect(dsn, autocommit=True) as other:
+        other.execute("select pg_terminate_backend(%s, 5000)", (pid,))
+
+    with warehouse.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+        assert connection.info.backend_pid != pid
