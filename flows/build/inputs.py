@@ -162,9 +162,7 @@ class Reader:
                 else:
                     files[name] = self.everything(name)
                 continue
-            windows = Windows(self._windows(name), upstream.partition)
-            wanted = {window for item in due for window in windows.read_by(table, item.partition)}
-            files[name] = self._in_windows(name, wanted, self._consumed(table, name))
+            files[name] = self._in_windows(name, self._read_by(table, name, due), self._consumed(table, name))
         return Inputs(files, frozenset(continued))
 
     def within_lookback(self, table: Table, touched: Sequence[str]) -> dict[str, list[LakeFile]]:
@@ -241,6 +239,17 @@ class Reader:
                 if file.path in read
             },
         )
+
+    def _read_by(self, table: Table, name: str, due: Sequence[Due]) -> set[str]:
+        """The windows of an upstream that these partitions read.
+
+        A table that is continued window by window reads the same windows alone: its lookback says where a
+        key was looked for upstream, and what it would read beside would be computed and left out.
+        """
+        if table.write is Write.APPEND and not reads_raw(table, self._catalog):
+            return {item.partition for item in due}
+        windows = Windows(self._windows(name), self._catalog[name].partition)
+        return {window for item in due for window in windows.read_by(table, item.partition)}
 
     def _windows(self, name: str) -> list[str]:
         if self._catalog[name].layer is Layer.RAW:
