@@ -25,6 +25,7 @@ from flows.stores.files import measure, sync_and_hash, take_name, write_arrow
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.verified import DamagedFile, LakeError, Verified, damage
 from transforms.contract import Layer, Table, check_name
+from transforms.engine import text_literal
 
 __all__ = ["Commit", "DamagedFile", "Lake", "LakeError", "LakeFile", "encode_value", "partition_folder"]
 
@@ -279,7 +280,10 @@ class Lake:
 
     def _copy(self, source: Source, path: Path) -> None:
         if isinstance(source, DuckDBPyRelation):
-            source.to_parquet(str(path), compression="zstd")
+            to = text_literal(str(path))
+            # As in `write_arrow`: the lowest level takes two thirds of the time, for files no larger.
+            options = "format parquet, compression zstd, compression_level 1"
+            source.query("written", f"copy written to {to} ({options})")
             return
         write_arrow(source.to_reader() if isinstance(source, pa.Table) else source, path)
 
