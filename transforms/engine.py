@@ -42,10 +42,11 @@ class ModelError(RuntimeError):
 @dataclass(frozen=True)
 class Computed:
     """What a model gave: `rows` are the table's; `dead_letters` hold a reason and what is needed to find
-    the bytes."""
+    the bytes. Where there can be any, both are in the temporary table `held`, which is the caller's."""
 
     rows: DuckDBPyRelation
     dead_letters: DuckDBPyRelation | None
+    held: str | None = None
 
 
 def connect(
@@ -95,12 +96,14 @@ def compute(
     inputs: Mapping[str, Source],
     *,
     registry: Registry | None = None,
+    beside: str = "",
 ) -> Computed:
     """As `run`, with the dead letters beside the rows.
 
     A model with `_dead_letter_reason` is computed once, into a temporary table of this connection, so that
     rows and dead letters are parted without computing twice. Dead letters have the declared columns (as far
-    as they could be read) and every reserved column.
+    as they could be read) and every reserved column; `beside` is one more column of that table, as SQL over
+    them.
     """
     registry = registry or registries.default()
     model = registry.model(table if isinstance(table, str) else table.name)
@@ -113,8 +116,10 @@ def compute(
             query = _run_polars(model, connection, sources, everything)
         if not any(column.name == DEAD_LETTER_REASON for column in model.reserved):
             return Computed(_project(connection.sql(query), model.table.columns), None)
-        name = quoted(f"_computed_{next(_serial)}_{model.table.name}")
-        connection.execute(f"create temp table {name} as {query}")
+        held = f"_computed_{next(_serial)}_{model.table.name}"
+        name = quoted(held)
+        more = f", {beside}" if beside else ""
+        connection.execute(f"create temp table {name} as select *{more} from ({query})")
         computed = connection.table(name)
     except duckdb.Error as error:
         raise _model_error(model, error) from error
@@ -122,6 +127,7 @@ def compute(
     return Computed(
         _project(good, model.table.columns),
         computed.filter(f"{DEAD_LETTER_REASON} is not null"),
+        held,
     )
 
 

@@ -55,10 +55,14 @@ def compute(
     Raises ContentError for a row without its partition column, DamagedFile for a file that is not what was
     written.
     """
-    computed = engine.compute(table, connection, sources, registry=known)
     key = partition_expression(table.partition) if table.partition else "''"
-    placed = computed.rows.project(f"*, {key} as {KEY}")
-    connection.execute(f"create temp table {FRESH} as {placed.sql_query()}")
+    placed = f"{key} as {KEY}"
+    computed = engine.compute(table, connection, sources, registry=known, beside=placed)
+    unreadable = _take_over(table, connection, computed)
+    if unreadable is None:
+        connection.execute(
+            f"create temp table {FRESH} as {computed.rows.project(f'*, {placed}').sql_query()}"
+        )
     if table.partition is not None:
         lost = _count(connection, f"select count(*) from {FRESH} where {KEY} is null")
         if lost:
@@ -66,10 +70,26 @@ def compute(
                 f"{table.name}: {lost:,} rows have no {table.partition.by}, so they belong to no partition. "
                 f"Give the column a value in {table.path}, or leave those rows out there."
             )
-    if computed.dead_letters is None:
-        return []
-    rows = computed.dead_letters.project(f"_batch_id, _seq, {DEAD_LETTER_REASON}").fetchall()
-    return [Unreadable(str(batch), int(seq), str(reason)) for batch, seq, reason in rows]
+    return unreadable or []
+
+
+def _take_over(
+    table: Table, connection: DuckDBPyConnection, computed: engine.Computed
+) -> list[Unreadable] | None:
+    """Make `fresh` of the table that a model was computed into, its dead letters and what only they need
+    taken out: a copy would take as long as a third of reading the records. None where there is no such table.
+    """
+    if computed.held is None or computed.dead_letters is None:
+        return None
+    held = quoted(computed.held)
+    letters = computed.dead_letters.project(f"_batch_id, _seq, {DEAD_LETTER_REASON}").fetchall()
+    there = {column.name for column in table.columns} | {KEY}
+    reserved = [name for name in computed.dead_letters.columns if name not in there]
+    connection.execute(f"delete from {held} where {DEAD_LETTER_REASON} is not null")
+    for name in reserved:
+        connection.execute(f"alter table {held} drop column {quoted(name)}")
+    connection.execute(f"alter table {held} rename to {FRESH}")
+    return [Unreadable(str(batch), int(seq), str(reason)) for batch, seq, reason in letters]
 
 
 def partitions(connection: DuckDBPyConnection, of: str = FRESH) -> dict[str, int]:
