@@ -43,7 +43,9 @@ TABLE = polars_table(
 
 def build(fct_events: pl.LazyFrame) -> pl.LazyFrame:
     """One row per user and day. A pause within a session counts to its length, one between two does not."""
-    pause = pl.col("event_time").diff().over("user_id", "date")
+    # Sorted rows are compared with the one before: a window over user and day would group them all once more.
+    is_same_day = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in ("user_id", "date"))
+    pause = pl.when(is_same_day).then(pl.col("event_time").diff())
     return (
         fct_events.filter(pl.col("user_id").is_not_null())
         .select("user_id", "event_type", "event_time", pl.col("event_time").dt.date().alias("date"))
