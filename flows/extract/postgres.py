@@ -157,7 +157,8 @@ class _Read:
                 yield batch
         high = max(highest, default=None)
         after: dict[str, Any] = {**self._advance(snapshot, mark, high, before)}
-        after["recent"] = [[since.isoformat(), _json(top)] for since, top in needed]
+        # What was landed before the table was read by its rows reaches as far as this whole read of it.
+        after["recent"] = [[since.isoformat(), _json(high if top is None else top)] for since, top in needed]
         if given:
             after["recent"].append([self.landed_at.isoformat(), _json(high)])
         after["compared_at"] = self.landed_at.isoformat() if compare else before.get("compared_at")

@@ -220,6 +220,16 @@ def as_row(shop: Shop, key: int, name: str) -> None:
     )
 
 
+def test_what_was_told_is_not_landed_again_by_reads_that_find_nothing_new(shop: Shop) -> None:
+    shop.make_topic()
+    for key in (1, 2, 3):
+        as_row(shop, key, f"told {key}")
+        shop.send({**created(row(key, name=f"told {key}", tags=["a"])), "op": "r"})
+    shop.world.app("update products set updated_at = '2025-10-07'")
+    shop.land()
+    assert [shop.land("incremental") for _ in range(4)] == [None] * 4
+
+
 @pytest.mark.parametrize("other", ["incremental", "snapshot"])
 def test_a_change_of_mode_there_and_back_loses_and_doubles_nothing(shop: Shop, other: str) -> None:
     for key in (1, 2, 3):
