@@ -74,7 +74,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     """The order of a run, for every flow of this family. To be called inside a flow.
 
     1. prepare: schemas and tables as the models say, what a crash left behind completed or swept;
-    2. wait until what is captured for the first time is read;
+    2. land what is captured for the first time, while the connector reads it;
     3. land every entity, build what is due of each table as soon as all it needs is there, and check what was
        published of it where people read it;
     4. finish: refresh the views that are owed, write lake.sql, tell Prefect.
@@ -89,8 +89,9 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
         models = _without(prepare.warehouse(services, yes, progress), models, summary)
         prepare.note_run(services, summary, "Running")
         try:
-            services.halted.update(first_read.wait(services, entities, progress))
-            Schedule(services, entities, models, summary, progress).carry_out()
+            landed = first_read.land(services, entities, summary.run_id, progress)
+            services.halted.update(landed.failures())
+            Schedule(services, entities, models, summary, progress).carry_out(landed)
             finish.run(services, models, summary, progress)
         except BaseException as error:
             summary.failures.append(str(error) or type(error).__name__)

@@ -31,6 +31,10 @@ class Told:
 
     records: Extract
     observed: Observed | None
+    is_half: bool = False
+    """Whether the rest of the connector's first read follows within the same transaction."""
+    is_all: bool = False
+    """Whether the topic has told of every row that the table ever had, and of all that went."""
 
 
 def look(settings: Settings, positions: Positions) -> tuple[Observed, dict[str, SourceError]]:
@@ -96,6 +100,8 @@ def extract(
             # topic may begin with what a registration before this one has sent.
             before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
         before[REMEMBERED] = {**told.observed.facts(), TOPIC: topic}
+    if told.is_all:
+        before.pop(cdc.COMPARE, None)
     source = cdc.Source(
         topic,
         told.records,
@@ -104,6 +110,7 @@ def extract(
         settings.earlier_clock_offsets,
         partial(_catalog, settings, entity.read) if told.observed is not None else tuple,
         told.observed.columns.get((entity.read.schema, entity.read.table), ()) if told.observed else (),
+        told.is_half,
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)
 

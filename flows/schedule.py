@@ -109,8 +109,11 @@ class Schedule:
         self._unsettled = set(self._tables)
         self._views = views()
 
-    def carry_out(self) -> None:
-        """Land, build and check; what happened is in the summary."""
+    def carry_out(self, landed: ChangesLanded | None = None) -> None:
+        """Land, build and check; what happened is in the summary. `landed`: what has landed already."""
+        for outcome in landed.outcomes.values() if landed is not None else ():
+            if isinstance(outcome, Landing):
+                self._note_landing(outcome)
         with self._services.ledger() as ledger:
             self._before = planner_states(ledger)
         self._sorter.prepare()
@@ -267,7 +270,7 @@ class Schedule:
         self._summary.dead_letters += landing.dead_letters
         if landing.rows:
             self._changed.add(table)
-            self._summary.landed[table] = landing.rows
+            self._summary.landed[table] = self._summary.landed.get(table, 0) + landing.rows
             self._progress.say(table, f"{landing.rows:,} rows landed")
 
     def _note_changes(self, landed: ChangesLanded) -> None:

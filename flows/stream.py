@@ -9,12 +9,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any
 
-from flows import change_topics, first_read
+from flows import change_topics
 from flows.durations import length_of_time
 from flows.extract import SourceAway
 from flows.landing import land
@@ -25,7 +25,7 @@ from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
 from flows.streaming.consumer import Records, StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
-from flows.streaming.following import ChangesTally, follow
+from flows.streaming.following import follow
 from flows.streaming.journal import Fenced, Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.microbatch import MicroBatch, MicroBatches
@@ -34,7 +34,7 @@ from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import Report, Tally
 from flows.streaming.visible import Visible
 from transforms import registry
-from transforms.entities import Kafka, SourceEntity
+from transforms.entities import Kafka
 
 ROLL_UP_EVERY_SECONDS = 60.0
 ROLL_UP_AFTER_BATCHES = 300
@@ -222,12 +222,6 @@ class _Session:
             self._landed_at = time.monotonic()
 
 
-def _follow(services: Services, changed: Sequence[SourceEntity], how: dict[str, Any]) -> ChangesTally:
-    """Follow the changes of these tables, once they were read for the first time."""
-    unread = first_read.wait(services, changed, how["progress"], stop=how["stop"])
-    return follow(services, [entity for entity in changed if entity.table not in unread], **how)
-
-
 def command(arguments: argparse.Namespace) -> int:
     """`python -m flows stream`: until SIGTERM or Ctrl-C, which end it cleanly."""
     from flows import prepare
@@ -253,7 +247,7 @@ def command(arguments: argparse.Namespace) -> int:
         }
         begun = time.monotonic()
         with ThreadPoolExecutor(max_workers=1) as beside:
-            following = beside.submit(_follow, services, changed, how) if changed else None
+            following = beside.submit(follow, services, changed, **how) if changed else None
             if following is not None:
                 # What one can't go on without ends the other, too: a supervisor starts both again.
                 following.add_done_callback(lambda done: stop.set() if done.exception() else None)

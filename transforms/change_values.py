@@ -40,7 +40,8 @@ _COUNT = "'-?[0-9]+'"
 
 def is_unavailable(text: str) -> str:
     """SQL: whether the text stands for a value that was not sent."""
-    return f"({text} in ({', '.join(_literal(form) for form in _PLACEHOLDERS)}))"
+    # Of a list of constants DuckDB makes a join, behind which it leaves no column out that nobody asks for.
+    return f"({' or '.join(f'{text} = {_literal(form)}' for form in _PLACEHOLDERS)})"
 
 
 def value(column: Column, text: str) -> str:

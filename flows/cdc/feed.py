@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from duckdb import DuckDBPyConnection
 
 from flows.cdc.pending import Cut, Pending, Reach
+from flows.cdc.snapshots import FirstRead, are_whole
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
 from flows.extract.kafka import OWN_OFFSETS, REQUEST_SECONDS, Topic, record_batch
 from flows.settings import Settings
@@ -41,13 +43,16 @@ class _Table:
     reach: Reach
     landed: int
     """Transactions that ended before this offset of their topic were landed of this table."""
+    first_read: FirstRead
 
 
 class ChangeFeed:
     """Reads the topics from the positions given. For one thread. What has no room in memory is kept below
     `folder`.
 
-    `failed` says of which tables nothing is read, and why. Raises SourceAway when the broker does not answer.
+    `failed` says of which tables nothing is read, and why. `since`: of tables that nothing was landed of
+    since the connector was registered, the LSN from which on its records are. Raises SourceAway when the
+    broker does not answer.
     """
 
     def __init__(
@@ -56,8 +61,10 @@ class ChangeFeed:
         positions: Mapping[SourceEntity, Mapping[str, Any]],
         connection: DuckDBPyConnection,
         folder: Path,
+        since: Mapping[SourceEntity, int] | None = None,
     ) -> None:
         self._settings = settings
+        self._since = since or {}
         self._pending = Pending(connection, folder)
         self.failed: dict[str, SourceError] = {}
         self._tables: dict[str, _Table] = {}
@@ -99,7 +106,8 @@ class ChangeFeed:
             return
         first, end = spans[0]
         landed = int(position.get(cdc.TRANSACTIONS, 0))
-        self._tables[name] = _Table(entity, topic, first, Reach(first, end), landed)
+        first_read = FirstRead(self._since.get(entity))
+        self._tables[name] = _Table(entity, topic, first, Reach(first, end), landed, first_read)
 
     def _find_ends(self) -> None:
         """Transactions are told from where the table that is furthest behind has got to."""
@@ -177,6 +185,24 @@ class ChangeFeed:
             firsts.get(name, table.reach.end) >= table.reach.end for name, table in self._tables.items()
         )
 
+    def are_read(self, entities: Iterable[SourceEntity]) -> bool:
+        """Whether the connector's first read of these tables is here whole, as far as their records tell."""
+        wanted = {*entities}
+        return are_whole([table.first_read for table in self._tables.values() if table.entity in wanted])
+
+    def is_all_told(self, entity: SourceEntity) -> bool:
+        """Whether its topic has told of every row that ever went: see `FirstRead.is_all`."""
+        return self._tables[self.topic(entity)].first_read.is_all
+
+    def look_again(self) -> None:
+        """Go on to the ends that the topics have now: where the first read is whole, what is here is enough.
+
+        Raises SourceError like `poll`.
+        """
+        for table in self._tables.values():
+            is_whole = table.first_read.is_whole
+            table.reach.end = table.reach.position if is_whole else table.topic.spans({})[0][1]
+
     def topic(self, entity: SourceEntity) -> str:
         """The change topic of a table."""
         assert isinstance(entity.read, Postgres)
@@ -191,37 +217,45 @@ class ChangeFeed:
             return 0
         records: dict[str, list[Message]] = {}
         ends: list[Message] = []
-        for message in self._consumer.consume(self._wanted, timeout=seconds):
-            name, offset, error = message.topic(), message.offset(), message.error()
-            is_end = error is not None and error.code() == KafkaError._PARTITION_EOF
-            if error is not None and not is_end:
-                if error.fatal() or not error.retriable():
-                    raise self._told(name, error)
-                continue
-            if name is None or offset is None:
-                continue
-            after = offset if is_end else offset + 1
-            if table := self._tables.get(name):
-                table.reach.note(after, is_end=is_end)
-                if not is_end:
-                    records.setdefault(name, []).append(message)
+        # Run by run: most messages are of one topic, and none of their errors.
+        for (name, is_error), run in groupby(self._consumer.consume(self._wanted, timeout=seconds), _sort):
+            messages = [*run]
+            if is_error:
+                self._note_errors(name, messages)
+            elif table := self._tables.get(name):
+                table.reach.note(_behind(messages), is_end=False)
+                records.setdefault(name, []).extend(messages)
             elif self._ends is not None and name == self._ends.name:
-                self._ends_reach.note(after, is_end=is_end)
-                if not is_end:
-                    ends.append(message)
+                self._ends_reach.note(_behind(messages), is_end=False)
+                ends += messages
         count = sum(map(len, records.values()))
         if records:
-            batches = list(map(record_batch, records.values()))
+            batches = [record_batch(messages, (name, 0)) for name, messages in records.items()]
             # A record can be large: what one call fetches is bounded in bytes, not in records alone.
             size = sum(batch.nbytes for batch in batches)
             self._wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * count // max(1, size)))
-            for batch in batches:
-                self._pending.keep(batch)
+            for name, batch in zip(records, batches, strict=True):
+                first_read = self._tables[name].first_read
+                first_read.note(self._pending.keep(batch, is_first=first_read.since is not None))
         if ends:
             self._pending.note_ends(record_batch(ends), self._collections())
         if records or ends:
             self._cut_again_at = 0.0
         return count
+
+    def _note_errors(self, name: str, messages: Iterable[Message]) -> None:
+        for message in messages:
+            error, offset = message.error(), message.offset()
+            assert error is not None
+            if error.code() == KafkaError._PARTITION_EOF:
+                if offset is None:
+                    continue
+                if table := self._tables.get(name):
+                    table.reach.note(offset, is_end=True)
+                elif self._ends is not None and name == self._ends.name:
+                    self._ends_reach.note(offset, is_end=True)
+            elif error.fatal() or not error.retriable():
+                raise self._told(name, error)
 
     def _collections(self) -> dict[str, tuple[str, int]]:
         found = {}
@@ -230,8 +264,8 @@ class ChangeFeed:
             found[debezium.collection(table.entity.read)] = name, table.landed
         return found
 
-    def _told(self, name: str | None, error: KafkaError) -> SourceError:
-        table = self._tables.get(name or "")
+    def _told(self, name: str, error: KafkaError) -> SourceError:
+        table = self._tables.get(name)
         topic = table.topic if table else self._ends or next(iter(self._tables.values())).topic
         return topic.told(error)
 
@@ -278,3 +312,13 @@ class ChangeFeed:
         self._pending.leave_out(name)
         if self._consumer is not None:
             self._consumer.incremental_unassign([TopicPartition(name, 0)])
+
+
+def _sort(message: Message) -> tuple[str, bool]:
+    """Of which topic a message is, and whether it is none but an error."""
+    return message.topic() or "", message.error() is not None
+
+
+def _behind(messages: Sequence[Message]) -> int:
+    """The offset behind the last of them."""
+    return (messages[-1].offset() or 0) + 1

@@ -18,6 +18,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from flows.cdc.backlog import Backlog, Records
+from flows.cdc.snapshots import Mark
 from flows.extract import Incomplete
 from transforms.engine import text_literal
 
@@ -83,18 +84,39 @@ class Pending:
 
     # ------------------------------------------------------------------------------------------- taking in
 
-    def keep(self, batch: pa.RecordBatch) -> None:
-        """Take in records of one table. What can't be read belongs to no transaction that anybody knows."""
-        shape = '{"source": {"txId": "BIGINT", "snapshot": "VARCHAR"}, "transaction": {"id": "VARCHAR"}}'
+    def keep(self, batch: pa.RecordBatch, *, is_first: bool = False) -> list[Mark]:
+        """Take in records of one table. What can't be read belongs to no transaction that anybody knows.
+
+        Returns what they tell of the table's first read, where it `is_first`.
+        """
+        paths = [
+            f"'$.{wrap}{path}'"
+            for path in ("source.snapshot", "source.lsn", "source.txId", "transaction.id")
+            for wrap in ("payload.", "")
+        ]
+        mark, lsn, number, transaction = (f"coalesce(e[{at}], e[{at + 1}])" for at in range(1, 8, 2))
+        placed = (
+            "select topic, kafka_offset, kafka_timestamp, case when mark = 'false' then coalesce(try_cast("
+            f"split_part({transaction}, ':', 1) as bigint), try_cast({number} as bigint)) end as tx, "
+            f"{time.monotonic()} as seen_at, mark, try_cast({lsn} as bigint) as lsn from ("
+            f"select *, coalesce({mark}, 'false') as mark from (select *, "
+            f"try(json_extract_string(decode(value), [{', '.join(paths)}])) as e from fresh))"
+        )
         with self._registered(pa.Table.from_batches([batch])):
-            self._run(
-                "insert into pending select topic, kafka_offset, kafka_timestamp, "
-                "case when coalesce(s.snapshot, 'false') = 'false' then coalesce(try_cast(split_part("
-                "coalesce(e.payload.transaction.id, e.transaction.id), ':', 1) as bigint), s.txId) end, "
-                f"{time.monotonic()} from (select *, coalesce(e.payload.source, e.source) as s from "
-                f"(select *, try(from_json(decode(value), {_with_payload(shape)})) as e from fresh))"
-            )
+            if is_first:
+                self._run(f"create or replace temp table came as {placed}")
+                placed = "from came"
+            self._run(f"insert into pending select * exclude (mark, lsn) from ({placed})")
         self._backlog.keep(batch)
+        return self._marks() if is_first else []
+
+    def _marks(self) -> list[Mark]:
+        """What the records that came tell of a first read: those of the log count where they come before."""
+        return self._connection.execute(
+            "select mark, coalesce(lsn, -1), count(*) from came where mark <> 'false' group by all union all "
+            "select mark, -1, count(*) from came where mark = 'false' and kafka_offset < coalesce("
+            f"(select min(kafka_offset) from came where mark <> 'false'), {_END - 1}) group by all"
+        ).fetchall()
 
     def note_ends(self, batch: pa.RecordBatch, collections: Mapping[str, tuple[str, int]]) -> None:
         """Take in what Debezium tells of transactions.

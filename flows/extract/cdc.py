@@ -56,6 +56,8 @@ class Source:
     """The table's columns as the source has them now; none where it can't be asked."""
     seen: Sequence[SourceColumn] = ()
     """The same as they were seen shortly before the records were read: enough where these fit them."""
+    is_half: bool = False
+    """Whether more is to come before any of it counts: the source's keys are compared in the end."""
 
 
 def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +127,8 @@ class _Read:
         self.extract.schema = schema(contract.entity)
         undeclared = self._hold_to_declaration(log, contract, before.get("undeclared", []))
         log.resolve(before.get(SEEN) or [])
-        gone = bool(before.get(COMPARE)) and self._lose_what_is_gone(log)
+        is_owed = bool(before.get(COMPARE)) and self.source.is_half
+        gone = bool(before.get(COMPARE)) and not is_owed and self._lose_what_is_gone(log)
         self._keep_dead_letters(log)
         # What the source counted before says nothing of what changes have made of the rows since.
         self.extract.control = [] if count or gone else None
@@ -136,6 +139,7 @@ class _Read:
             SEEN: max(before.get(SEEN) or [0, 0], log.highest() or [0, 0]),
             "undeclared": undeclared,
             **contract.stored(),
+            **({COMPARE: True} if is_owed else {}),
         }
         if count or gone:
             yield from log.rows()

@@ -71,6 +71,7 @@ class ChangeLog:
         self._clock = clock or SourceClock()
         self._also = also
         self._records: Iterable[pa.RecordBatch] = ()
+        self._shapes: list[Shape] = []
         self._served: dict[str, list[tuple[str, ...]]] = {}
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
@@ -86,11 +87,15 @@ class ChangeLog:
         """
         self._records = records
         Opening(self._entity, self._connection, self._clock, self._also).parse(records)
+        self._shapes = self._found_shapes()
         (count,) = self._one("select count(*) from parsed")
         return int(count)
 
     def shapes(self) -> list[Shape]:
         """The sets of fields that the records' rows have."""
+        return self._shapes
+
+    def _found_shapes(self) -> list[Shape]:
         found = self._connection.execute(
             f"select fields, min(kafka_offset), count(*) from parsed where _change in {LIVE} "
             "and _problem is null group by fields order by 2"

@@ -54,17 +54,18 @@ class Opening:
             self._connection.unregister("fresh")
 
     def _query(self) -> str:
-        envelope = text_literal(changes.envelope(self._entity, self._also))
+        envelope = changes.envelope(self._entity, self._also)
         key = text_literal(changes.message_key(self._entity))
         old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
         opened = (
-            "select *, coalesce(e.payload.op, e.op) as _change, coalesce(e.payload.after, e.after) as after, "
-            "coalesce(e.payload.before, e.before) as before, coalesce(e.payload.source, e.source) as source, "
-            "coalesce(e.payload.transaction, e.transaction) as transaction, "
-            "e.payload.op is not null as wrapped "
-            f"from (select *, try(from_json(decode(value), {envelope})) as e, "
+            "select *, coalesce(e.op, w.payload.op) as _change, coalesce(e.after, w.payload.after) as after, "
+            "coalesce(e.before, w.payload.before) as before, coalesce(e.source, w.payload.source) as source, "
+            "coalesce(e.transaction, w.payload.transaction) as transaction, "
+            "w.payload.op is not null as wrapped "
+            f"from (select *, {changes.in_schema('decode(value)', 'e.op', envelope)} as w "
+            f"from (select *, try(from_json(decode(value), {text_literal(envelope)})) as e, "
             f"try(from_json(decode(key), {key})) as k, try(from_json(decode({old}), {key})) as o, "
-            f"{old} is not null as is_moved from fresh)"
+            f"{old} is not null as is_moved from fresh))"
         )
         is_stream = "coalesce(source.snapshot, 'false') = 'false'"
         committed = self._clock.sql("coalesce(source.ts_us, source.ts_ms * 1000)")

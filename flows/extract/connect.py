@@ -20,6 +20,9 @@ SECONDS = 15.0
 _REBALANCE = 409
 
 
+_GOING = frozenset({"RUNNING", "UNASSIGNED", "RESTARTING"})
+
+
 @dataclass(frozen=True)
 class TaskState:
     """A connector or one of its tasks: its state, and why it failed, in one sentence."""
@@ -39,6 +42,11 @@ class ConnectorState:
     def runs(self) -> bool:
         """Whether the connector and every task run, and there is one."""
         return bool(self.tasks) and all(one.state == "RUNNING" for one in (self.connector, *self.tasks))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it runs, or will without anybody's doing."""
+        return all(one.state in _GOING for one in (self.connector, *self.tasks))
 
     @property
     def failure(self) -> str:

@@ -302,8 +302,8 @@ def _until(
             )
 
 
-def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
-    """Messages as they are landed, in SCHEMA."""
+def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = None) -> pa.RecordBatch:
+    """Messages as they are landed, in SCHEMA. `place`: the topic and partition that all of them are of."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
     with not_looked_for():
         kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
@@ -312,8 +312,7 @@ def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
             known = pa.array([kind != TIMESTAMP_NOT_AVAILABLE for kind in kinds])
             times = pc.if_else(known, times, None)
         columns = [
-            pa.array(list(map(Message.topic, messages)), pa.string()),
-            pa.array(list(map(Message.partition, messages)), pa.int32()),
+            *_places(messages, place),
             pa.array(list(map(Message.offset, messages)), pa.int64()),
             times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
             pa.array(list(map(Message.key, messages)), pa.binary()),
@@ -321,6 +320,17 @@ def record_batch(messages: Sequence[Message]) -> pa.RecordBatch:
             pa.array(list(map(Message.value, messages)), pa.binary()),
         ]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _places(messages: Sequence[Message], place: tuple[str, int] | None) -> list[pa.Array]:
+    if place is not None:
+        topic, partition = place
+        same = (pa.scalar(topic, pa.string()), pa.scalar(partition, pa.int32()))
+        return [pa.repeat(value, len(messages)) for value in same]
+    return [
+        pa.array(list(map(Message.topic, messages)), pa.string()),
+        pa.array(list(map(Message.partition, messages)), pa.int32()),
+    ]
 
 
 def _headers(messages: Sequence[Message]) -> pa.Array:

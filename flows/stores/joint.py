@@ -27,6 +27,7 @@ class JointLedger(Ledger):
         self.making = making
         self.opened = opened
         self._unfinished: dict[Lake, list[Commit]] = {}
+        self._is_open = False
 
     def finish(self, lake: Lake, commits: Sequence[Commit]) -> None:
         """Note that these lines are owed."""
@@ -34,11 +35,20 @@ class JointLedger(Ledger):
 
     @contextmanager
     def jointly(self) -> Iterator[None]:
-        """One transaction for all that is committed within; then the manifest lines of all of it."""
-        self._unfinished = {}
-        with self.connection.transaction():
-            yield
-            failpoint("joint.before_commit")
+        """One transaction for all that is committed within; then the manifest lines of all of it. Within
+        another one it is a part of that.
+        """
+        if self._is_open:
+            with self.connection.transaction():
+                yield
+            return
+        self._unfinished, self._is_open = {}, True
+        try:
+            with self.connection.transaction():
+                yield
+                failpoint("joint.before_commit")
+        finally:
+            self._is_open = False
         failpoint("joint.committed")
         for lake, commits in self._unfinished.items():
             super().finish(lake, commits)

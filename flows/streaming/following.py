@@ -7,11 +7,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from flows import change_topics
+from flows import change_topics, first_read
 from flows.build import guard
 from flows.build.guard import CheckFailed
 from flows.build.job import build_due
@@ -22,6 +22,7 @@ from flows.errors import FlowsError
 from flows.extract import SourceError
 from flows.extract.debezium_guard import Observed
 from flows.failpoints import failpoint
+from flows.landing import Landing
 from flows.maintenance.tidying import Tidying
 from flows.progress import Progress
 from flows.services import Services
@@ -134,11 +135,12 @@ class _Session:
                     return True
                 time.sleep(_STAND_BY_SECONDS)
             sweep(ledger.making)
+            unread = self._read_first(ledger, is_over)
             with ExitStack() as opened:
-                with locked(ledger, self._entities):
-                    feed, self._observed = opened.enter_context(
-                        reading(self._services, ledger, self._entities)
-                    )
+                followed = [entity for entity in self._entities if entity.table not in unread]
+                with locked(ledger, followed):
+                    feed, self._observed = opened.enter_context(reading(self._services, ledger, followed))
+                feed.failed.update(unread)
                 self._looked_at = begun = time.monotonic()
                 for error in feed.failed.values():
                     self._progress.say("changes", str(error))
@@ -158,6 +160,29 @@ class _Session:
                         self._tidying.step(ledger)
                     self._tell(ledger, feed)
         return False
+
+    def _read_first(self, ledger: JointLedger, is_over: Callable[[], bool]) -> dict[str, SourceError]:
+        """Land what the connector reads for the first time; raw table → why it can't be followed now."""
+        run_id = f"first-{self._services.settings.now():%Y%m%dT%H%M%S}"
+        landed = first_read.land_within(
+            self._services, ledger, self._entities, run_id, self._progress, is_over
+        )
+        if any(isinstance(one, Landing) for one in landed.outcomes.values()):
+            with self._shown_jointly(ledger, ()):
+                self._build(ledger, run_id)
+            ledger.opened.close()
+        return {name: one for name, one in landed.outcomes.items() if isinstance(one, SourceError)}
+
+    @contextmanager
+    def _shown_jointly(self, ledger: JointLedger, changed: Iterable[SourceEntity]) -> Iterator[None]:
+        """The locks of all that is to be changed, in one order, and one transaction."""
+        with ExitStack() as locks:
+            locks.enter_context(locked(ledger, changed))
+            for purpose in ("build", "publish"):
+                for table in self._live:
+                    locks.enter_context(ledger.locked(purpose, table.name))
+            with ledger.jointly():
+                yield
 
     def _look_again(self, ledger: JointLedger, feed: Feed) -> None:
         """Before reading: what is remembered of the source must not be newer than what is landed."""
@@ -186,16 +211,10 @@ class _Session:
         changed = [entity for entity in feed.entities if feed.topic(entity) in cut.after]
         run_id = f"changes-{self._services.settings.now():%Y%m%dT%H%M%S}"
         landing = ChangeLanding(self._services, feed, ledger, run_id)
-        rows = 0
-        with ExitStack() as locks:
-            locks.enter_context(locked(ledger, changed))
-            for purpose in ("build", "publish"):
-                for table in self._live:
-                    locks.enter_context(ledger.locked(purpose, table.name))
-            with ledger.jointly():
-                landing.enter(cut, self._observed)
-                failpoint("changes.landed")
-                rows = self._build(ledger, run_id)
+        with self._shown_jointly(ledger, changed):
+            landing.enter(cut, self._observed)
+            failpoint("changes.landed")
+            rows = self._build(ledger, run_id)
         ledger.opened.close()
         landing.done(cut)
         self._tidying.note([*(entity.table for entity in changed), *(table.name for table in self._live)])

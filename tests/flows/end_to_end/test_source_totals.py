@@ -73,7 +73,7 @@ def shop(capture: Capture, house: House) -> Iterator[Shop]:
     shop = Shop(capture, house.server().database())
     with shop.services.lake, Progress("run") as progress:
         shop.services.lake.begin_session()
-        assert first_read.wait(shop.services, [TABLE], progress) == {}
+        assert first_read.land(shop.services, [TABLE], "first", progress).failures() == {}
         yield shop
 
 
@@ -144,11 +144,12 @@ def test_a_first_read_that_is_not_over_halts_its_tables_and_says_so(
     shop = Shop(capture, house.server().database())
     with shop.services.lake, Progress("run") as progress:
         shop.services.lake.begin_session()
-        halted = first_read.wait(shop.services, [TABLE], progress, seconds=0.0)
+        halted = first_read.land(shop.services, [TABLE], "first", progress, seconds=0.0).failures()
         assert "still reading" in halted[TABLE.table]
-        assert first_read.wait(shop.services, [TABLE], progress) == {}
-        assert shop.land() == 40_000
-        assert first_read.wait(shop.services, [TABLE], progress, seconds=0.0) == {}, (
+        landing = first_read.land(shop.services, [TABLE], "second", progress).of(TABLE)
+        assert landing is not None
+        assert landing.rows == 40_000
+        assert first_read.land(shop.services, [TABLE], "third", progress, seconds=0.0).outcomes == {}, (
             "landed: nothing to wait for"
         )
 

@@ -100,7 +100,7 @@ def test_what_the_application_counts_is_compared_without_a_broker(capture: Captu
     capture.app("update orders set amount = 1000 where id = 1")
     services = Services(capture.settings)
     with services.lake, Progress("run") as progress, services.warehouse.connect() as connection:
-        assert first_read.wait(services, [orders], progress) == {}
+        assert first_read.land(services, [orders], "first", progress).outcomes == {}
         landing = source_totals.land_changes(services, [orders], "run").of(orders)
         assert landing is not None
         assert landing.warnings == ()
