@@ -65,9 +65,14 @@ def lake_sql(
                 source = _typed(entity, source)
             elif entity and any(column.formerly for column in entity.columns):
                 source = _renamed(entity, table, source)
-            elif table.passes or any(column.name == "_lsn" for column in table.columns):
-                # What was read has no place in the source's log; earlier rows lack what came later.
+            elif any(column.name == "_lsn" for column in table.columns):
+                # What was read has no place in the source's log.
                 source = f"{_nothing({c.name: c.type for c in table.columns})} union all by name {source}"
+            elif table.passes:
+                # Files lack what came later, and have what the source has no more.
+                own = ", ".join(f'"{name}"' for name in [*(c.name for c in table.columns), *_folders(table)])
+                nothing = _nothing({c.name: c.type for c in table.columns})
+                source = f"select {own} from ({nothing} union all by name {source})"
             if entity and changes.marks_deleted(entity):
                 own = "select * exclude (_deleted_at)" if table.name not in changed else "select *"
                 source = f"{own}, {changes.DELETED_AT} as _deleted_at from ({source})"
@@ -135,6 +140,11 @@ def _nothing(kinds: Mapping[str, str]) -> str:
 
 def _folder(table: Table) -> str | None:
     return LANDED_ON if table.layer is Layer.RAW else partition_folder(table)
+
+
+def _folders(table: Table) -> list[str]:
+    folder = _folder(table)
+    return [folder] if folder else []
 
 
 def _folder_type(table: Table) -> str:

@@ -46,6 +46,8 @@ def test_a_new_column_of_the_application_is_in_staging_after_the_next_run(compan
     done = place.run()
     assert done.code == 0, done.said
     assert asked(place, "select count(*) > 200 from stg_app__users") == [(True,)]
+    columns = [name for name, *_ in asked(place, "describe stg_app__users")]
+    assert "nickname" not in columns
 
 
 def asked(place: Place, query: str) -> list[tuple[object, ...]]:

@@ -75,8 +75,10 @@ def staged(services: Services, name: str) -> str:
     try:
         with services.ledger() as ledger:
             built = Reader(ledger, registry.tables()).everything(model)
-            nothing = engine.empty(registry.table(model).columns, connection)
-            (services.lake.read(connection, built) if built else nothing).to_parquet(str(path))
+            columns = registry.table(model).columns
+            rows = services.lake.read(connection, built) if built else engine.empty(columns, connection)
+            # A file from when the source had one column more has it still.
+            rows.project(", ".join(engine.quoted(column.name) for column in columns)).to_parquet(str(path))
             if files := ledger.files(raw):
                 services.lake.read(connection, files).create_view("files")
                 present = connection.table("files").columns
