@@ -64,6 +64,17 @@ def apis(house: House) -> Iterator[Apis]:
     store.close()
 
 
+@pytest.fixture(scope="module")
+def own_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A house whose parts a test may kill: no other test stands on them."""
+    own = House(tmp_path_factory.mktemp("house") / "sandbox", "main")
+    try:
+        yield own
+    finally:
+        own.leave()
+        own.end()
+
+
 @pytest.fixture
 def capture(house: House, tmp_path: Path) -> Iterator[Capture]:
     """A database that real Debezium can read, for one test."""

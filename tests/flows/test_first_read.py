@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,8 +40,8 @@ ROWS = 60_000
 """Enough for several portions."""
 
 
-@pytest.fixture
-def shop(house: House, tmp_path: Path) -> Iterator[Capture]:
+@contextmanager
+def made(house: House, tmp_path: Path) -> Iterator[Capture]:
     """An application and a warehouse without a row of it."""
     capture = Capture.build(house, tmp_path, warehouse_dsn=house.server().database())
     services = Services(capture.settings)
@@ -50,6 +51,18 @@ def shop(house: House, tmp_path: Path) -> Iterator[Capture]:
         yield capture
     finally:
         capture.end()
+
+
+@pytest.fixture
+def shop(house: House, tmp_path: Path) -> Iterator[Capture]:
+    with made(house, tmp_path) as capture:
+        yield capture
+
+
+@pytest.fixture
+def own_shop(own_house: House, tmp_path: Path) -> Iterator[Capture]:
+    with made(own_house, tmp_path) as capture:
+        yield capture
 
 
 def land(settings: Settings, *entities: SourceEntity, seconds: float = 120.0) -> ChangesLanded:
@@ -198,19 +211,20 @@ def _is_equal(capture: Capture) -> bool:
 
 @pytest.mark.full
 def test_a_connector_that_is_killed_begins_again_and_what_went_meanwhile_is_gone(
-    house: House, shop: Capture
+    own_house: House, own_shop: Capture
 ) -> None:
+    shop = own_shop
     shop.tables("alpha", rows=ROWS)
     shop.tables("beta", rows=ROWS)
     shop.register(ALPHA, BETA)
     with ThreadPoolExecutor(1) as pool:
         landing = pool.submit(land, shop.settings)
         until(lambda: told(shop, "alpha") > 5_000, seconds=120)
-        house.kill(Part.CONNECT)
+        own_house.kill(Part.CONNECT)
         assert told(shop, "alpha") + told(shop, "beta") < 2 * ROWS, "it was killed too late"
         assert landed(shop) == 0
         shop.app("delete from alpha where id <= 100", "delete from beta where id <= 100")
-        url, state = shop.settings.connect_url, sandbox.start(house.folder, frozenset({Part.CONNECT}))
+        url, state = shop.settings.connect_url, sandbox.start(own_house.folder, frozenset({Part.CONNECT}))
         shop.settings = shop.settings.model_copy(update={"connect_url": state.connect_url})
         outcomes = landing.result(300).outcomes
     if not isinstance(outcomes[ALPHA.table], Landing):
