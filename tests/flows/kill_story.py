@@ -13,7 +13,7 @@ import pytest
 from tests.flows.kill_child import Place
 from tests.flows.kill_compare import Seen, differences, seen
 from tests.flows.kill_world import ROOT, KillWorld, Stage, count, kill, kill_world, run, run_with
-from tests.house import Server
+from tests.house import House
 
 MUCH_LATER = "2028-10-30T12:00:00+00:00"
 """When the first days of the world are older than the declared retention of 1,095 days."""
@@ -112,7 +112,14 @@ def older_models(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def story(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """One small company for every test that harms a run."""
-    with kill_world(postgres18, tmp_path_factory.mktemp("kills")) as world:
-        yield Story(world)
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """One small company for every test that harms a run, on a server of its own: where one database's disk
+    is full, no checkpoint of any succeeds.
+    """
+    own = House(tmp_path_factory.mktemp("house") / "sandbox", "main")
+    try:
+        with kill_world(own.server(), tmp_path_factory.mktemp("kills")) as world:
+            yield Story(world)
+    finally:
+        own.leave()
+        own.end()
