@@ -23,7 +23,7 @@ from flows.services import Services
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
-from flows.streaming.consumer import Records, StreamConsumer
+from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
 from flows.streaming.following import follow
 from flows.streaming.journal import Fenced, Journal
@@ -107,18 +107,7 @@ class _Chore:
 
 
 class _Session:
-    """The stream between two interruptions: a consumer, sessions of PostgreSQL, what was seen.
-
-    Records have one owner at a time: the reader while they are read, this thread while they are made ready,
-    and who shows them until they are visible. The reader is one micro-batch ahead, never more: it begins when
-    this thread takes what was read before. The consumer is the reader's alone; this thread waits for a read,
-    and calls nothing that would wait for one.
-
-    A read in which partitions change hands waits until all that was read before it is visible: first for this
-    thread to hand it on (`_at_work`), then for it to be shown. What it gathered itself of partitions that
-    went is dropped; who has them now reads it. The session of PostgreSQL is used by who shows, else by this
-    thread while it is at work, else by such a read.
-    """
+    """The stream between two interruptions: a consumer, sessions of PostgreSQL, what was seen."""
 
     def __init__(self, services: Services, way: Route, tally: Tally, progress: Progress) -> None:
         self._services = services
@@ -130,14 +119,11 @@ class _Session:
         self._report: Report
         self._dead_topics: DeadTopics
         self._showing: tuple[MicroBatch, Future[None]] | None = None
-        self._at_work = threading.Lock()
         self._small_files = 0
         self._landed_at = time.monotonic()
 
     def run(self, is_over: Callable[[bool], bool]) -> None:
-        """Take in until `is_over(idle)`: while one micro-batch becomes visible the next is made ready, and
-        the one after that is read. What is no more than read at the end is left to the next session.
-        """
+        """Take in until `is_over(idle)`: one micro-batch is made ready while the last becomes visible."""
         settings = self._services.settings
         with ExitStack() as opened:
             connection = opened.enter_context(self._services.warehouse.connect())
@@ -158,25 +144,20 @@ class _Session:
                 settings.require("kafka_bootstrap"),
                 settings.kafka_options,
                 self._owner,
-                self._let_go,
+                self._settle,
             )
             opened.enter_context(closing(consumer))
             pool = opened.enter_context(ThreadPoolExecutor(max_workers=3))
             rolling_up = _Chore(pool, self._roll_up, ROLL_UP_EVERY_SECONDS)
             keeping = _Chore(pool, keeper.keep, KEEP_EVERY_SECONDS)
             self._report = Report(connection, self._route, self._owner, self._tally, self._progress)
-            reader = opened.enter_context(ThreadPoolExecutor(max_workers=1))
-            records = Records()
-            while not is_over(consumer.is_idle and self._showing is None and not records):
-                with self._at_work:
-                    reading = reader.submit(consumer.read, _WAIT_SECONDS)
-                    if records:
-                        batch = batches.ready(records)
-                        self._settle()
-                        self._showing = batch, pool.submit(visible.show, batch)
-                    else:
-                        self._settle()
-                records = reading.result()
+            while not is_over(consumer.is_idle and self._showing is None):
+                if records := consumer.read(_WAIT_SECONDS):
+                    batch = batches.ready(records)
+                    self._settle()
+                    self._showing = batch, pool.submit(visible.show, batch)
+                else:
+                    self._settle()
                 is_urgent = self._small_files >= ROLL_UP_AFTER_BATCHES
                 if self._small_files and rolling_up.when_due(is_urgent=is_urgent):
                     self._small_files = 0
@@ -186,13 +167,6 @@ class _Session:
             rolling_up.finish()
             keeping.finish()
             keeper.keep()
-
-    def _let_go(self) -> None:
-        """Wait, within a read, until all that was read before is visible. Raises what kept it from that."""
-        with self._at_work:
-            showing = self._showing
-        if showing is not None:
-            showing[1].result()
 
     def _settle(self) -> None:
         """Wait until the micro-batch before is visible. Raises what kept it from that. Afterwards nobody else

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 
 import psycopg
 import pyarrow as pa
@@ -59,10 +57,8 @@ class StreamConsumer:
     """Reads the topics of a route. Partitions come and go by the group's rules; each is claimed in the
     journal when it comes, and read from where the journal says.
 
-    `read` and `close` are for one thread at a time, and nothing else calls the client: a call from another
-    thread would wait until the read is over. The group's callbacks run inside them, on the journal's
-    connection. `settle` is called before they use it: when it returns, what earlier reads gave is committed,
-    or given up, and nobody else uses that connection until the read is over.
+    For one thread: the group's callbacks run inside `read`, on the journal's connection. `settle` is called
+    before they use it: what was read so far must be committed, or given up, before partitions change hands.
     """
 
     def __init__(
@@ -76,9 +72,6 @@ class StreamConsumer:
     ) -> None:
         self._claims: dict[str, dict[int, Claim]] = {name: {} for name in route.entities}
         self._topic_ids: dict[str, str] = {}
-        self.lag = 0
-        """Messages that waited in our partitions after the last read, as far as the broker has told."""
-        self._untold: SimpleQueue[Mapping[str, Mapping[int, tuple[int, int]]]] = SimpleQueue()
         self._settle = settle
         self._entities = route.topics
         self._journal = journal
@@ -118,7 +111,6 @@ class StreamConsumer:
 
         def leave() -> None:
             try:
-                self._tell()
                 self._consumer.close()
             except (FlowsError, KafkaException, psycopg.Error) as error:  # what the callbacks raise
                 raised.append(error)
@@ -143,12 +135,21 @@ class StreamConsumer:
         """Whether so much is waiting that whole micro-batches come at once."""
         return self._wanted >= MOST_MESSAGES // 4
 
+    @property
+    def lag(self) -> int:
+        """Messages that wait in our partitions, as far as the broker has told."""
+        waiting = 0
+        for topic, entity in self._entities.items():
+            for partition, claim in self._claims[entity.table].items():
+                _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                waiting += max(0, end - claim.next_offset)
+        return waiting
+
     def read(self, seconds: float) -> Records:
         """What has come, at the latest after so many seconds; at once when much is waiting.
 
         Raises SourceError when the topics can't be read, or no longer hold what was not read yet.
         """
-        self._tell()
         with not_looked_for():
             messages = self._consumer.consume(self._wanted, timeout=seconds)
             told = [message for message in messages if message.error() is not None]
@@ -160,38 +161,21 @@ class StreamConsumer:
         records = self._records(rows) if rows is not None else Records()
         self._note(told)
         self._adapt(came, records)
-        self.lag = sum(self._waiting())
         return records
 
     def tell_broker(self, records: Records) -> None:
-        """After the commit: a courtesy to those who watch the group's offsets. From any thread; the broker
-        hears of it with the next `read`, or on leaving.
-        """
-        self._untold.put(records.spans)
-
-    # ---------------------------------------------------------------------------------------------- inside
-
-    def _tell(self) -> None:
+        """After the commit: a courtesy to those who watch the group's offsets."""
         topics = {entity.table: topic for topic, entity in self._entities.items()}
-        reached: dict[tuple[str, int], int] = {}
-        while not self._untold.empty():
-            for name, spans in self._untold.get().items():
-                reached.update(((name, partition), after) for partition, (_, after) in spans.items())
         offsets = [
             TopicPartition(topics[name], partition, after)
-            for (name, partition), after in reached.items()
+            for name, spans in records.spans.items()
+            for partition, (_, after) in spans.items()
             if partition in self._claims[name]
         ]
         if offsets:
-            with suppress(KafkaException):
-                self._consumer.commit(offsets=offsets, asynchronous=True)
+            self._consumer.commit(offsets=offsets, asynchronous=True)
 
-    def _waiting(self) -> Iterator[int]:
-        """Messages that wait, by partition of ours."""
-        for topic, entity in self._entities.items():
-            for partition, claim in self._claims[entity.table].items():
-                _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-                yield max(0, end - claim.next_offset)
+    # ---------------------------------------------------------------------------------------------- inside
 
     def _note(self, told: Iterable[Message]) -> None:
         """Ends of partitions that were reached; errors that do not pass are raised."""
