@@ -110,8 +110,8 @@ class Registry:
         models = dict(self.models)
         for table in self.build_order:
             given = {column.name: column for name in table.passes for column in passed.get(name, ())}
-            own = {column.name for column in table.columns}
-            columns = tuple(column for name, column in given.items() if name not in own)
+            own = {column.name.lower() for column in table.columns}
+            columns = tuple(column for name, column in given.items() if name.lower() not in own)
             if columns:
                 passed[table.name] = columns
                 wider = replace(table, columns=(*table.columns, *columns))

@@ -229,13 +229,17 @@ def _meet(
     types = {column.name: column.type for column in table.columns}
     listed = ", ".join(map(quoted, columns))
     typed = ", ".join(f"{quoted(name)}::{types[name]} as {quoted(name)}" for name in columns)
+    nothing = ", ".join(f"null::{types[name]} as {quoted(name)}" for name in columns)
     if not files:
-        nothing = ", ".join(f"null::{types[name]} as {quoted(name)}" for name in columns)
         connection.execute(
             f"create temp table {_MET} as select 0 as file, 0 as position, '' as {KEY}, {nothing} where false"
         )
         return
     paths = lake.paths(files)
+    rows = scan.numbered(*paths, options="filename = true")
+    if table.passes:
+        # Files from before lack what the source has got since.
+        rows = f"(from {rows} union all by name select {nothing} where false)"
     places = ", ".join(
         f"({scan.quoted(path)}, {number}, {scan.quoted(file.partition)})"
         for number, (path, file) in enumerate(zip(paths, files, strict=True))
@@ -243,8 +247,8 @@ def _meet(
     same = ", ".join(map(quoted, _columns(table)))
     connection.execute(
         f"create temp table {_MET} as select file, position, {KEY}, {listed} from ("
-        f"select {typed}, filename, {scan.POSITION} as position from "
-        f"{scan.numbered(*paths, options='filename = true')}) semi join {_TOUCHED} using ({same}) "
+        f"select {typed}, filename, {scan.POSITION} as position from {rows}) "
+        f"semi join {_TOUCHED} using ({same}) "
         f"join (values {places}) as places(filename, file, {KEY}) using (filename)"
     )
     for number, positions in _positions(connection).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -20,6 +21,7 @@ from flows.build.job import build
 from flows.build.states import planner_states
 from flows.planner import ASKED_FOR, WHOLE, plan
 from flows.services import Services
+from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile, fold
 from tests.flows import kill_child
 from tests.flows.extract.change_events import Topic, created, deleted, updated
@@ -27,8 +29,8 @@ from tests.flows.kill_child import Place
 from tests.flows.landings import enter
 from tests.flows.warehouses import Warehouses
 from tests.house import Server
-from transforms import catalog, registry
-from transforms.contract import Layer
+from transforms import catalog, engine, registry
+from transforms.contract import Column, Layer, Table, Write
 from transforms.engine import empty
 from transforms.entities import Postgres
 from transforms.lineage import lineage
@@ -292,3 +294,26 @@ def test_of_what_mentions_a_member_nothing_but_its_name_is_read(name: str) -> No
             columns = [c for c in registry.table(upstream).columns if named in (None, c.name)]
             empty(columns, connection).create(upstream)
         connection.execute(sql)  # with another column of theirs it would not run
+
+
+def test_what_stands_in_files_without_a_column_that_came_later_is_met_with_null(
+    tmp_path: Path,
+) -> None:
+    columns = (Column("id", "BIGINT", nullable=False), Column("nickname", "VARCHAR"))
+    table = Table(
+        "stg_app__people", Layer.STAGING, "one row per person", ("id",), columns, write=Write.MERGE,
+        by_key={"raw_app__people": ("id",)}, passes=("raw_app__people",), upstreams=("raw_app__people",),
+    )  # fmt: skip
+    with Lake(tmp_path) as lake, engine.connect(threads=1) as connection:
+        files = [
+            lake.write("staging", table.name, None, "", name, connection.sql(query))
+            for name, query in (
+                ("before", "select 1::bigint as id"),
+                ("after", "select 2::bigint as id, 'Bo' as nickname"),
+            )
+        ]
+        connection.execute("create temp table touched as select unnest([1, 2, 3])::bigint as id")
+        for some, expected in ((files, [(1, None), (2, "Bo")]), (files[:1], [(1, None)])):
+            by_key._meet(table, connection, lake, some, ["id", "nickname"])
+            assert connection.execute("select id, nickname from met order by id").fetchall() == expected
+            connection.execute("drop table met")

@@ -60,7 +60,7 @@ def test_a_passed_column_has_the_values_of_its_rows_and_null_where_files_lack_it
 ) -> None:
     passing = STG_USERS.replace("--- */", "passes: [raw_app__users]\n--- */", 1)
     models = read_models({"staging/stg_app__users.sql": passing}).with_found(
-        {"raw_app__users": [Column("nickname", "VARCHAR"), Column("user_id", "BIGINT")]}
+        {"raw_app__users": [Column("nickname", "VARCHAR"), Column("User_ID", "BIGINT")]}
     )
     both = f"{USER}, null as nickname union all by name select 2 as id, 'Bo' as nickname"
     for source, expected in ((USER, [(1, None)]), (both, [(1, None), (2, "Bo")])):
