@@ -1,0 +1,1 @@
+"""How the pipeline is: signals, their verdicts, and who is told."""
