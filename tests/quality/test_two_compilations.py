@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from quality import check, expectations, failing_rows
@@ -84,11 +85,13 @@ FORMS: tuple[Rule, ...] = (
 TABLE: Table = make_table(*FORMS)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=rows, known=st.lists(st.sampled_from(ODD), unique=True, max_size=6))
-def test_both_compilations_count_the_same_failing_rows(
-    content: Content, rows: list[Row], known: list[str]
-) -> None:
+ANY_ROWS = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+any_known = st.lists(st.sampled_from(ODD), unique=True, max_size=6)
+
+
+def _count_the_same(content: Content, rows: list[Row], known: list[str]) -> None:
     content.fill(rows, known)
     references = {"dim_kinds": "dim_kinds"}
     in_duckdb = check(content.duck, TABLE, FORMS, content.relation, references, expected_rows=5)
@@ -97,9 +100,7 @@ def test_both_compilations_count_the_same_failing_rows(
     assert [result.passed for result in in_duckdb] == [result.passed for result in in_postgres]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=rows, known=st.lists(st.sampled_from(ODD), unique=True, max_size=6))
-def test_both_compilations_find_the_same_rows(content: Content, rows: list[Row], known: list[str]) -> None:
+def _find_the_same(content: Content, rows: list[Row], known: list[str]) -> None:
     numbered = [(at, *row[1:]) for at, row in enumerate(rows)]
     content.fill(numbered, known)
     counted = counts(check(content.duck, TABLE, FORMS, content.relation))
@@ -113,6 +114,30 @@ def test_both_compilations_find_the_same_rows(content: Content, rows: list[Row],
             f"with content as (select * from {content.leaf}) {select}".replace("%", "%%"), ()
         ).fetchall()
         assert sorted(row[0] for row in found) == sorted(row[0] for row in in_postgres), rule.name
+
+
+@ANY_ROWS
+@given(rows=rows, known=any_known)
+def test_both_compilations_count_the_same_failing_rows(
+    content: Content, rows: list[Row], known: list[str]
+) -> None:
+    _count_the_same(content, rows, known)
+
+
+@ANY_ROWS
+@given(rows=rows, known=any_known)
+def test_both_compilations_find_the_same_rows(content: Content, rows: list[Row], known: list[str]) -> None:
+    _find_the_same(content, rows, known)
+
+
+@pytest.mark.full
+@settings(ANY_ROWS, max_examples=100)
+@given(rows=rows, known=any_known)
+def test_both_compilations_count_and_find_the_same_whatever_the_rows(
+    content: Content, rows: list[Row], known: list[str]
+) -> None:
+    _count_the_same(content, rows, known)
+    _find_the_same(content, rows, known)
 
 
 def test_an_empty_table_breaks_no_rule(content: Content) -> None:

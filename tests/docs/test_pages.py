@@ -1,0 +1,64 @@
+"""What the documentation names is there, and what is there it names."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from flows.__main__ import parser
+from tests.docs.markdown import PAGES, ROOT, Command, blocks, commands, matches
+from transforms.header import _WORDS
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#([\w-]+))?\)")
+
+
+def _anchors(text: str) -> set[str]:
+    """Headings as links name them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    lost = []
+    for target, anchor in _LINK.findall(page.read_text(encoding="utf-8")):
+        if target.startswith(("http://", "https://")):
+            continue
+        file = page.parent / target
+        if not file.exists():
+            lost.append(target)
+        elif anchor and anchor not in _anchors(file.read_text(encoding="utf-8")):
+            lost.append(f"{target}#{anchor}")
+    assert not lost
+
+
+def test_every_word_of_a_header_is_explained() -> None:
+    page = (ROOT / "docs/add-a-table.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(explained) == sorted(_WORDS)
+
+
+def test_every_verb_of_the_command_line_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    verbs = next(action for action in parser()._actions if action.choices and action.metavar == "VERB")
+    assert verbs.choices is not None
+    missing = [verb for verb in verbs.choices if f"python -m flows {verb}" not in readme and verb != "run"]
+    assert not missing, "say in the README's table of commands what they do"
+
+
+def test_declarations_shown_can_be_read() -> None:
+    page = (ROOT / "docs/connect.md").read_text(encoding="utf-8")
+    shown = [block.text for block in blocks(page) if block.language == "python"]
+    assert len(shown) == 3
+    for text in shown:
+        exec(compile(ast.parse(text), "docs/connect.md", "exec"), {})
+
+
+def test_console_blocks_are_told_apart_and_compared() -> None:
+    page = "Say:\n\n```console\n$ flows one\na 12 b\nlast\n$ flows two\n```\n"
+    assert list(commands(page)) == [Command("flows one", "a 12 b\nlast\n"), Command("flows two", "")]
+    assert matches("a … b\n…\nlast\n", "a 3 b  \nx\ny\nlast\n")
+    assert not matches("a … b\nlast\n", "a 3 b\nx\nlast\n")

@@ -1,0 +1,62 @@
+"""What the pages of the documentation have one do, done literally on the generated company."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import PAGES, ROOT, commands, files, matches, section
+from tests.flows.company import Place
+
+pytestmark = pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if any(commands(page.read_text(encoding="utf-8")))],
+    ids=lambda page: page.name,
+)
+def test_a_command_prints_what_its_page_shows(copy: Place, page: Path) -> None:
+    for command in commands(page.read_text(encoding="utf-8")):
+        program, *words = shlex.split(command.words)
+        assert [program, *words[:2]] == [".venv/bin/python", "-m", "flows"], command.words
+        done = copy.run(*words[2:])
+        assert matches(command.prints, done.out), f"$ {command.words}\n{done.said}"
+
+
+def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tmp_path: Path) -> None:
+    readme = section((ROOT / "README.md").read_text(encoding="utf-8"), "Add a table")
+    added = files(readme) | files((ROOT / "docs/add-a-table.md").read_text(encoding="utf-8"))
+    names = {Path(path).stem for path in added}
+    assert names == {"mart_daily_signups", "mart_order_gaps"}
+
+    project = tmp_path / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "__pycache__", "lake"), symlinks=True)
+    for path, text in added.items():
+        (project / path).write_text(text, encoding="utf-8")
+
+    def python(*words: str) -> None:
+        environment = {**os.environ, **copy.environment, "PYTHONPATH": str(project)}
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    python("-m", "warehouse_ddl")
+    cases = [f"tests/transforms/{file}" for file in ("test_given_expect.py", "test_registry.py")]
+    python("-m", "pytest", "-q", "-p", "no:cacheprovider", *cases)
+    python("-m", "flows", "run", "--select", "mart_daily_signups", "--select", "mart_order_gaps")
+    for name in names:
+        assert copy.value(f"select count(*) from analytics.{name}") > 0
+        assert copy.value("select obj_description(%s::regclass)", f"analytics.{name}")
