@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")
     doctor.set_defaults(command=_verb("flows.doctor:command"))
 
+    roles = verbs.add_parser("roles", help="make the warehouse's roles and rights, and say who has which")
+    roles.add_argument("--json", action="store_true", help="for programs")
+    roles.set_defaults(command=_verb("flows.roles:command"))
+
     maintain = verbs.add_parser("maintain", help="keep files and entries of the ledger few; changes no row")
     maintain.set_defaults(command=_verb("flows.maintain:command"))
 

@@ -27,10 +27,18 @@ from flows.services import Services
 from flows.stores.manifest import fold
 from transforms import changes, engine, registry
 from transforms.contract import Layer, Table, Write
-from warehouse_ddl.statements import PUBLISHED, UNPUBLISHED, comment_ddl, index_ddl, quoted, table_ddl
+from warehouse_ddl.statements import (
+    PERSONAL,
+    PUBLISHED,
+    UNPUBLISHED,
+    comment_ddl,
+    index_ddl,
+    quoted,
+    table_ddl,
+)
 
 _MARK = "The warehouse as it was"
-_RESERVED = {PUBLISHED, UNPUBLISHED, "ops", "public", "information_schema"}
+_RESERVED = {PUBLISHED, PERSONAL, UNPUBLISHED, "ops", "public", "information_schema"}
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 
@@ -116,9 +124,13 @@ def rebuild(
                     sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(into), sql.Literal(comment))
                 )
                 connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO reader").format(sql.Identifier(into)))
-                connection.execute(
-                    sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO reader").format(sql.Identifier(into))
-                )
+                for name in rows:
+                    who = "pii_reader" if registry.table(name).personal else "reader"
+                    connection.execute(
+                        sql.SQL("GRANT SELECT ON {} TO {}").format(
+                            sql.Identifier(into, name), sql.Identifier(who)
+                        )
+                    )
         finally:
             connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(making)))
     return Rebuilt(into, rows)

@@ -8,13 +8,14 @@ from psycopg.types.json import Jsonb
 
 from flows.progress import Progress
 from flows.services import Services
+from flows.stores import roles
 from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
 from flows.stores.migrate import migrate, migrate_view
 from flows.stores.standalone import sweep
 from flows.summary import Summary
 from transforms import registry
-from warehouse_ddl.files import bootstrap, views
+from warehouse_ddl.files import views
 
 _BOOTSTRAP = "bootstrap"
 
@@ -52,8 +53,7 @@ def schemas(ledger: Ledger) -> None:
 
 
 def _schemas(ledger: Ledger) -> None:
-    for statement in bootstrap():
-        ledger.connection.execute(statement.encode())
+    roles.lay(ledger.connection)
 
 
 def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str]:

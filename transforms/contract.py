@@ -249,6 +249,11 @@ class Table:
         return self.layer.is_published
 
     @property
+    def personal(self) -> tuple[str, ...]:
+        """Names of the columns that hold personal data."""
+        return tuple(column.name for column in self.columns if column.pii)
+
+    @property
     def is_partitioned_in_postgres(self) -> bool:
         """A merged table is one table in PostgreSQL even where the lake keeps it in windows."""
         return self.is_published and self.partition is not None and self.write is not Write.MERGE

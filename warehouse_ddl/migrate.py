@@ -8,7 +8,7 @@ from typing import Literal
 
 from transforms.contract import Table
 from warehouse_ddl.postgres_types import holds, postgres_type, widens
-from warehouse_ddl.statements import PUBLISHED, index_ddl, quoted
+from warehouse_ddl.statements import home, index_ddl, quoted
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def plan(actual: ActualTable | Sequence[ActualColumn], table: Table) -> Migratio
     place."""
     if not isinstance(actual, ActualTable):
         actual = ActualTable(tuple(actual), key=table.key, partitioned_by=_partitioned_by(table))
-    target = f"{PUBLISHED}.{quoted(table.name)}"
+    target = f"{home(table)}.{quoted(table.name)}"
     changes: list[Change] = []
     statements: list[str] = []
     there = {column.name: column for column in actual.columns}

@@ -7,6 +7,7 @@ each attach).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transforms import catalog
@@ -17,6 +18,8 @@ from warehouse_ddl.postgres_types import postgres_type
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
+PERSONAL = "personal"
+"""Where a published table stands that holds personal data: what readers see of it is a view in PUBLISHED."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,14 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def home(table: Table) -> str:
+    """The schema in which a published table and its leaves stand."""
+    return PERSONAL if table.personal else PUBLISHED
+
+
 def ddl(table: Table, registry: Registry | None = None) -> list[str]:
-    """Everything that makes a published table where there is none: table, indexes, foreign keys, comments.
+    """Everything that makes a published table where there is none: table, indexes, foreign keys, comments,
+    and the view that masks its personal data.
 
     The leaves of a partitioned table have their own indexes: on the parent there is only the key.
     """
@@ -56,12 +65,13 @@ def ddl(table: Table, registry: Registry | None = None) -> list[str]:
         *([] if table.is_partitioned_in_postgres else index_ddl(table)),
         *foreign_key_ddl(table, registry),
         *comment_ddl(table, registry),
+        *masked_view_ddl(table, registry),
     ]
 
 
-def table_ddl(table: Table, schema: str = PUBLISHED, name: str | None = None) -> list[str]:
+def table_ddl(table: Table, schema: str | None = None, name: str | None = None) -> list[str]:
     """The table itself with its key; a partitioned one without a partition."""
-    name = name or table.name
+    name, schema = name or table.name, schema or home(table)
     lines = [_column_line(column) for column in table.columns]
     if _key_holds_partition(table):
         lines.append(f"constraint {check_name(f'{name}_pkey')} primary key ({_list(table.key)})")
@@ -73,9 +83,9 @@ def table_ddl(table: Table, schema: str = PUBLISHED, name: str | None = None) ->
     return [f"create table if not exists {schema}.{quoted(name)} (\n{body}\n){partition}"]
 
 
-def index_ddl(table: Table, schema: str = PUBLISHED, name: str | None = None) -> list[str]:
+def index_ddl(table: Table, schema: str | None = None, name: str | None = None) -> list[str]:
     """The header's indexes, on the table or (`name`) on another relation of its shape."""
-    target = name or table.name
+    target, schema = name or table.name, schema or home(table)
     suffix = target.removeprefix(table.name)
     return [
         f"create index if not exists {check_name(index + suffix)} "
@@ -85,35 +95,71 @@ def index_ddl(table: Table, schema: str = PUBLISHED, name: str | None = None) ->
 
 
 def foreign_key_ddl(
-    table: Table, registry: Registry | None = None, schema: str = PUBLISHED, name: str | None = None
+    table: Table, registry: Registry | None = None, schema: str | None = None, name: str | None = None
 ) -> list[str]:
     """Foreign keys of a merged table; each may be added again (dropped first), as after a rebuild."""
     registry = registry or registries.default()
-    target = f"{schema}.{quoted(name or table.name)}"
+    target = f"{schema or home(table)}.{quoted(name or table.name)}"
     statements = []
     for column, reference in table.foreign_keys.items():
         other, _, referenced = reference.partition(".")
-        referenced = referenced or _only_key(registry.table(other))
+        there = registry.table(other)
+        referenced = referenced or _only_key(there)
         constraint = check_name(f"{table.name}_{column}_fkey")
         statements.append(f"alter table {target} drop constraint if exists {constraint}")
         statements.append(
             f"alter table {target} add constraint {constraint} foreign key ({quoted(column)}) "
-            f"references {PUBLISHED}.{quoted(other)} ({quoted(referenced)})"
+            f"references {home(there)}.{quoted(other)} ({quoted(referenced)})"
         )
     return statements
 
 
 def comment_ddl(
-    table: Table, registry: Registry | None = None, schema: str = PUBLISHED, name: str | None = None
+    table: Table,
+    registry: Registry | None = None,
+    schema: str | None = None,
+    name: str | None = None,
+    kind: str = "table",
 ) -> list[str]:
-    """COMMENTs on the table and on each column that has documentation."""
-    target = f"{schema}.{quoted(name or table.name)}"
-    statements = [f"comment on table {target} is {literal(catalog.description(table))}"]
+    """COMMENTs on the table (or view) and on each column that has documentation."""
+    target = f"{schema or home(table)}.{quoted(name or table.name)}"
+    statements = [f"comment on {kind} {target} is {literal(catalog.description(table))}"]
     for column in catalog.columns(table, registry):
         if column.description:
             text = f"{column.description} (personal data)" if column.pii else column.description
             statements.append(f"comment on column {target}.{quoted(column.name)} is {literal(text)}")
     return statements
+
+
+def masked_view_ddl(table: Table, registry: Registry | None = None, order: Sequence[str] = ()) -> list[str]:
+    """What everybody reads of a table with personal data: the view of its name in the published schema; none
+    for other tables. `order`: its columns, where they are to stand otherwise than declared.
+
+    Whoever is a pii_reader sees all; others see of a text a keyed hash (the same for the same text, in every
+    table, so that counts and joins stay right, and of no use without the key), of anything else null.
+    """
+    if not table.personal:
+        return []
+    names = order or [column.name for column in table.columns]
+    items = ",\n".join(f"    {_as_readers_see(table.column(name))}" for name in names)
+    view = f"{PUBLISHED}.{quoted(table.name)}"
+    return [
+        f"create or replace view {view} as\nselect\n{items}\nfrom {home(table)}.{quoted(table.name)}",
+        *comment_ddl(table, registry, schema=PUBLISHED, kind="view"),
+    ]
+
+
+def _as_readers_see(column: Column) -> str:
+    name = quoted(column.name)
+    if not column.pii:
+        return name
+    type_ = postgres_type(column)
+    if column.type == "VARCHAR":
+        hashed = f"sha256((select key from {PERSONAL}.access) || convert_to({name}, 'UTF8'))"
+        masked = f"('masked:' || left(encode({hashed}, 'hex'), 16))::{type_}"
+    else:
+        masked = f"null::{type_}"
+    return f"case when (select is_full from {PERSONAL}.access) then {name} else {masked} end as {name}"
 
 
 def leaf_ddl(table: Table, partition: str, schema: str = UNPUBLISHED) -> Leaf:
@@ -125,10 +171,10 @@ def leaf_ddl(table: Table, partition: str, schema: str = UNPUBLISHED) -> Leaf:
         raise ValueError(f"{table.name} has no partitions, so it has no leaf {partition}.")
     start, end = (literal(bound) for bound in bounds(table, partition))
     name = table.leaf(partition)
-    parent, leaf = f"{PUBLISHED}.{quoted(table.name)}", f"{schema}.{quoted(name)}"
-    published = f"{PUBLISHED}.{quoted(name)}"
+    parent, leaf = f"{home(table)}.{quoted(table.name)}", f"{schema}.{quoted(name)}"
+    published = f"{home(table)}.{quoted(name)}"
     by = quoted(table.partition.by)
-    move = [] if schema == PUBLISHED else [f"alter table {leaf} set schema {PUBLISHED}"]
+    move = [] if schema == home(table) else [f"alter table {leaf} set schema {home(table)}"]
     return Leaf(
         name=name,
         # A vacuum that starts by itself holds a lock that makes every swap wait; the flow vacuums once,

@@ -24,13 +24,13 @@ from flows.stores.apply import leaves
 from flows.stores.lake import QUARANTINE, Lake, encode_value
 from flows.stores.manifest import LakeFile, fsync_folder
 from flows.stores.upkeep import analyze
-from flows.stores.warehouse import PUBLISHED
 from quality import CheckResult
 from quality.expectations import validate
 from quality.published import published_arrivals
 from transforms import engine
 from transforms.contract import Rule, RuleKind, Table
 from transforms.engine import quoted
+from warehouse_ddl.statements import home
 
 
 class CheckFailed(FlowsError):
@@ -202,12 +202,12 @@ def check_published(
     found: set[str] = set()
     if table.is_partitioned_in_postgres:
         with services.warehouse.connect() as connection:
-            found = leaves(connection, table.name) & {table.leaf(window) for window in partitions}
+            found = leaves(connection, table) & {table.leaf(window) for window in partitions}
     results = validate(
         dsn,
         table,
         quality.rules(table),
-        [f'{PUBLISHED}."{name}"' for name in sorted(found or {table.name})],
+        [f'{home(table)}."{name}"' for name in sorted(found or {table.name})],
         {"arrivals": f"({published_arrivals(now, [table])})"},
         partitions=None if is_whole else sorted(set(partitions)),
         # A leaf's bounds say the same, and without a condition PostgreSQL reads several by their indexes, in

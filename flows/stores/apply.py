@@ -10,9 +10,9 @@ from typing import Any, LiteralString
 from psycopg import Connection, sql
 
 from flows.stores.publication import Streamed
-from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, PostgresColumn, WarehouseError
+from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, WarehouseError
 from transforms.contract import Table
-from warehouse_ddl.statements import bounds
+from warehouse_ddl.statements import bounds, home
 
 _GONE_SECONDS = 30.0
 _NOTHING = Streamed()
@@ -44,12 +44,12 @@ class Written:
         return self.inserted + self.updated + self.deleted
 
 
-def leaves(connection: Connection[Any], parent: str) -> set[str]:
+def leaves(connection: Connection[Any], table: Table) -> set[str]:
     """The names of the partitions attached to a published table."""
     rows = connection.execute(
         "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
         "WHERE i.inhparent = to_regclass(format('%%I.%%I', %s::text, %s::text))",
-        (PUBLISHED, parent),
+        (home(table), table.name),
     ).fetchall()
     return {row[0] for row in rows}
 
@@ -80,24 +80,26 @@ def reopen(connection: Connection[Any], table: Table, partition: str) -> None:
     )
 
 
-def lock_for_swap(connection: Connection[Any], parent: str) -> None:
+def lock_for_swap(connection: Connection[Any], table: Table) -> None:
     """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap."""
     connection.execute(
-        sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(PUBLISHED, parent))
+        sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(home(table), table.name))
     )
 
 
 def detach(connection: Connection[Any], table: Table, partition: str, away: str) -> None:
     """Take a leaf out of the published table and put it among the unpublished ones under another name."""
     leaf = table.leaf(partition)
-    published = sql.Identifier(PUBLISHED, leaf)
+    published = sql.Identifier(home(table), leaf)
     connection.execute(
-        sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(sql.Identifier(PUBLISHED, table.name), published)
+        sql.SQL("ALTER TABLE {} DETACH PARTITION {}").format(
+            sql.Identifier(home(table), table.name), published
+        )
     )
     connection.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(published, sql.Identifier(away)))
     connection.execute(
         sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-            sql.Identifier(PUBLISHED, away), sql.Identifier(UNPUBLISHED)
+            sql.Identifier(home(table), away), sql.Identifier(UNPUBLISHED)
         )
     )
 
@@ -105,7 +107,7 @@ def detach(connection: Connection[Any], table: Table, partition: str, away: str)
 def attach(connection: Connection[Any], table: Table, partition: str, standing: str) -> None:
     """Make an unpublished table a leaf. Looks at no row: its CHECK proves the bounds, indexes are there."""
     leaf = table.leaf(partition)
-    published = sql.Identifier(PUBLISHED, leaf)
+    published = sql.Identifier(home(table), leaf)
     connection.execute(
         sql.SQL("ALTER TABLE {} RENAME TO {}").format(
             sql.Identifier(UNPUBLISHED, standing), sql.Identifier(leaf)
@@ -113,13 +115,13 @@ def attach(connection: Connection[Any], table: Table, partition: str, standing: 
     )
     connection.execute(
         sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-            sql.Identifier(UNPUBLISHED, leaf), sql.Identifier(PUBLISHED)
+            sql.Identifier(UNPUBLISHED, leaf), sql.Identifier(home(table))
         )
     )
     low, high = map(sql.Literal, bounds(table, partition))
     connection.execute(
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-            sql.Identifier(PUBLISHED, table.name), published, low, high
+            sql.Identifier(home(table), table.name), published, low, high
         )
     )
     connection.execute(sql.SQL("ALTER TABLE {} RESET (autovacuum_enabled)").format(published))
@@ -142,7 +144,7 @@ def write(
     """
     names = [column.name for column in columns]
     others = [name for name in names if name not in table.key]
-    into = sql.Identifier(PUBLISHED, target)
+    into = sql.Identifier(home(table), target)
     same_key = _joined(
         " AND ", (sql.SQL("t.{n} = u.{n}").format(n=sql.Identifier(name)) for name in table.key)
     )
@@ -175,7 +177,7 @@ def write(
         return Written(inserted, updated, deleted)
     if (deleted, updated, inserted) != (changes.gone_rows, changes.changed_rows, changes.new_rows):
         raise WarehouseError(
-            f"{PUBLISHED}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "
+            f"{home(table)}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "
             f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there. Nothing was "
             f"changed. Make it equal again with `python -m flows rebuild {table.name}`."
         )
@@ -198,7 +200,7 @@ def make_equal(
     holds them, where there is one. What is `spared` is neither written nor removed.
     """
     names = [column.name for column in columns]
-    into, source = sql.Identifier(PUBLISHED, target or table.name), _source(standing)
+    into, source = sql.Identifier(home(table), target or table.name), _source(standing)
     spare = _Spare(spared, columns)
     same_key = _joined(
         " AND ", (sql.SQL("t.{n} = u.{n}").format(n=sql.Identifier(name)) for name in table.key)

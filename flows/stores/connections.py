@@ -17,6 +17,8 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
+from flows.stores import roles
+
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _AS_NEW = (
@@ -55,6 +57,7 @@ class Connections:
         connection: Connection[Any] = opened(lambda: psycopg.connect(self._dsn, autocommit=True))
         set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
         connection.execute("SET TimeZone = 'UTC'")
+        roles.act(connection)
         return connection
 
     def _rest(self, connection: Connection[Any]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from flows.stores.warehouse import PUBLISHED
 from transforms.contract import MAX_IDENTIFIER_BYTES, Table
+from warehouse_ddl.statements import home
 
 _UNIQUE_BYTES = 6
 _BUILD = "SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 1"
@@ -43,7 +43,7 @@ def missing(connection: Connection[Any], table: Table, leaves: Iterable[str]) ->
         "FROM pg_class leaf LEFT JOIN pg_index i ON i.indrelid = leaf.oid AND i.indisvalid "
         "LEFT JOIN pg_class index ON index.oid = i.indexrelid "
         "WHERE leaf.relnamespace = to_regnamespace(%s) AND leaf.relname = ANY(%s) GROUP BY 1 ORDER BY 1",
-        (PUBLISHED, wanted),
+        (home(table), wanted),
     ).fetchall()
     lacking = {
         leaf: [index for index in table.indexes if not any(name.startswith(_stem(index)) for name in there)]
@@ -62,7 +62,7 @@ def complete(connection: Connection[Any], table: Table, leaves: Iterable[str]) -
     for leaf, indexes in lacking.items():
         with connection.transaction():
             connection.execute(_BUILD)
-            for statement in build_statements(table, PUBLISHED, leaf, indexes):
+            for statement in build_statements(table, home(table), leaf, indexes):
                 connection.execute(statement)
     return lacking
 

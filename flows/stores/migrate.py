@@ -8,7 +8,8 @@ from psycopg import Connection, sql
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
-from flows.stores import apply, leaf_indexes
+from flows.stores import apply, leaf_indexes, masking
+from flows.stores.dependents import InTheWay, refuse_others
 from flows.stores.difference import adapted, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
@@ -19,15 +20,13 @@ from transforms.contract import Table
 from transforms.registry import Registry
 from warehouse_ddl.files import View, views
 from warehouse_ddl.migrate import ActualColumn, ActualTable, Migration, plan
-from warehouse_ddl.statements import comment_ddl, ddl, foreign_key_ddl, index_ddl, table_ddl
+from warehouse_ddl.statements import comment_ddl, ddl, foreign_key_ddl, home, index_ddl, table_ddl
+
+__all__ = ["ConsentNeeded", "InTheWay", "migrate", "migrate_view", "pending"]
 
 
 class ConsentNeeded(FlowsError):
     """A change would take something from readers; say `--yes` to make it."""
-
-
-class InTheWay(FlowsError):
-    """Somebody's own object depends on a table that has to be replaced."""
 
 
 def pending(connection: Connection[Any], table: Table) -> Migration | None:
@@ -44,19 +43,26 @@ def migrate(
     In place where PostgreSQL can (a new nullable column, a wider type, an index). Otherwise the table is
     built beside from the lake's files, new columns null, and swapped together with the views, foreign keys
     and grants that hang on it; the run that follows fills it by difference. A new required column stays
-    nullable until it is filled. Raises ConsentNeeded for a change that takes something away, InTheWay when
-    other people's views depend on the table, Blocked when a lock stays in the way; nothing was changed then.
+    nullable until it is filled. Where a header has come to say that a table holds personal data, or no longer
+    does, the table moves to where such tables stand. Raises ConsentNeeded for a change that takes something
+    away, InTheWay when other people's views depend on the table, Blocked when a lock stays in the way;
+    nothing was changed then.
     """
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
         with ledger.locked("publish", table.name):
+            with_short_waits(warehouse, connection, BRIEF, lambda: masking.move_home(connection, table))
             migration = pending(connection, table)
             if migration is None:
                 with connection.transaction():
                     for statement in ddl(table, registry):
                         connection.execute(statement.encode())
+                    masking.show(connection, table, registry)
                 return Migration(table.name)
             if not migration.is_needed:
+                with_short_waits(
+                    warehouse, connection, BRIEF, lambda: masking.show(connection, table, registry)
+                )
                 return migration
             if migration.is_destructive and not yes:
                 listed = "; ".join(migration.describe())
@@ -66,8 +72,11 @@ def migrate(
             else:
 
                 def work() -> None:
+                    if any(" alter column " in statement for statement in migration.statements):
+                        masking.take_off(connection, table)
                     for statement in (*migration.statements, *comment_ddl(table, registry)):
                         connection.execute(statement.encode())
+                    masking.show(connection, table, registry)
 
                 with_short_waits(warehouse, connection, BRIEF, work)
                 leaf_indexes.complete(connection, table, _sealed_leaves(connection, table))
@@ -91,7 +100,7 @@ def migrate_view(warehouse: Warehouse, view: View) -> bool:
             return False
 
         def work() -> None:
-            _refuse_others(connection, view.name, [])
+            refuse_others(connection, PUBLISHED, view.name, [])
             connection.execute(
                 sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
             )
@@ -155,21 +164,22 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
     """The one transaction: what hangs on the old table is taken off, and put on the new one."""
     connection, table = shop.connection, shop.table
     dependent = [view for view in views() if table.name in view.upstreams]
-    _refuse_others(connection, table.name, [view.name for view in dependent])
+    refuse_others(connection, home(table), table.name, [view.name for view in dependent])
+    masking.take_off(connection, table)
     for view in dependent:
         connection.execute(
             sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
         )
-    apply.lock_for_swap(connection, table.name)
+    apply.lock_for_swap(connection, table)
     inbound = connection.execute(
         "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint "
         "WHERE contype = 'f' AND confrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) "
         "AND conrelid <> confrelid",
-        (PUBLISHED, table.name),
+        (home(table), table.name),
     ).fetchall()
     for holder, name, _ in inbound:
         connection.execute(f"ALTER TABLE {holder} DROP CONSTRAINT {name}".encode())
-    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(PUBLISHED, table.name)))
+    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(home(table), table.name)))
     connection.execute(
         sql.SQL("ALTER TABLE {} RENAME TO {}").format(
             sql.Identifier(UNPUBLISHED, beside), sql.Identifier(table.name)
@@ -177,7 +187,7 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
     )
     connection.execute(
         sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
-            sql.Identifier(UNPUBLISHED, table.name), sql.Identifier(PUBLISHED)
+            sql.Identifier(UNPUBLISHED, table.name), sql.Identifier(home(table))
         )
     )
     _name_constraints(connection, table, beside)
@@ -191,7 +201,11 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
         connection.execute(statement.encode())
     for holder, name, definition in inbound:
         connection.execute(f"ALTER TABLE {holder} ADD CONSTRAINT {name} {definition}".encode())
-    connection.execute(sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name)))
+    if not table.personal:
+        connection.execute(
+            sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name))
+        )
+    masking.show(connection, table, registry)
     for view in dependent:
         for statement in view.statements:
             connection.execute(statement.encode())
@@ -203,33 +217,15 @@ def _name_constraints(connection: Connection[Any], table: Table, beside: str) ->
     found = connection.execute(
         "SELECT conname FROM pg_constraint "
         "WHERE conrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND starts_with(conname, %s)",
-        (PUBLISHED, table.name, beside),
+        (home(table), table.name, beside),
     ).fetchall()
     for (name,) in found:
         connection.execute(
             sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
-                sql.Identifier(PUBLISHED, table.name),
+                sql.Identifier(home(table), table.name),
                 sql.Identifier(name),
                 sql.Identifier(table.name + name.removeprefix(beside)),
             )
-        )
-
-
-def _refuse_others(connection: Connection[Any], name: str, ours: list[str]) -> None:
-    rows = connection.execute(
-        """
-        SELECT DISTINCT c.oid::regclass::text FROM pg_depend d
-        JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-        JOIN pg_class c ON c.oid = r.ev_class
-        WHERE d.refobjid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND c.relname <> ALL(%s)
-        """,
-        (PUBLISHED, name, [name, *ours]),
-    ).fetchall()
-    if rows:
-        names = ", ".join(row[0] for row in rows)
-        raise InTheWay(
-            f"{PUBLISHED}.{name} has to be replaced, and {names} depends on it. Nothing was changed: "
-            "drop it or move it to another source, then run again."
         )
 
 
@@ -246,7 +242,7 @@ def _empty_columns(session: Any, lake: Lake, table: Table, states: list[Partitio
 
 def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
     oid = "to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
-    names = {"schema": PUBLISHED, "name": table.name}
+    names = {"schema": home(table), "name": table.name}
     columns = connection.execute(
         f"SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute "
         f"WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum".encode(),
@@ -275,7 +271,7 @@ def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
         tuple(ActualColumn(name, type_, nullable) for name, type_, nullable in columns),
         key=tuple(row[0] for row in key),
         partitioned_by=by[0] if by else None,
-        leaves=tuple(sorted(apply.leaves(connection, table.name))),
+        leaves=tuple(sorted(apply.leaves(connection, table))),
         indexes=tuple(row[0] for row in indexes),
         bare_leaves=leaf_indexes.missing(connection, table, _sealed_leaves(connection, table)) if by else {},
     )
@@ -284,4 +280,4 @@ def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
 def _sealed_leaves(connection: Connection[Any], table: Table) -> set[str]:
     """The leaves that have all indexes: those the stream does not write into."""
     hot = {table.leaf(partition) for partition in apply.hot_partitions(connection, table.name)}
-    return apply.leaves(connection, table.name) - hot if table.is_partitioned_in_postgres else set()
+    return apply.leaves(connection, table) - hot if table.is_partitioned_in_postgres else set()

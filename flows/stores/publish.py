@@ -232,7 +232,7 @@ def _transaction(
             "this work on it was given up. Run again."
         )
     if any(step.way == "swap" for step in fresh):
-        apply.lock_for_swap(connection, table.name)
+        apply.lock_for_swap(connection, table)
     _refuse_over_stream(connection, table, fresh)
     done = [(step, _apply(connection, shop, step, fresh, spared)) for step in fresh]
     failpoint("publish.applied")
@@ -256,7 +256,7 @@ def _refuse_over_stream(connection: Connection[Any], table: Table, steps: list[S
     """
     hot = apply.hot_partitions(connection, table.name)
     counted = apply.counted_partitions(connection, table)
-    leaves = apply.leaves(connection, table.name) if hot or counted else set()
+    leaves = apply.leaves(connection, table) if hot or counted else set()
     for step in steps:
         partition = step.built.partition
         is_taken = (partition in hot and step.way in ("attach", "swap")) or (

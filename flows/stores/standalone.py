@@ -13,9 +13,9 @@ from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
 from flows.stores import leaf_indexes
-from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, PostgresColumn, Warehouse, WarehouseError
+from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, Warehouse, WarehouseError
 from transforms.contract import MAX_IDENTIFIER_BYTES, Table
-from warehouse_ddl.statements import bounds
+from warehouse_ddl.statements import bounds, home
 
 _SUMMED = {"int2", "int4", "int8", "numeric"}
 _LOCK = "unpublished"
@@ -33,7 +33,7 @@ class Workshop:
         self.connection = connection
         self.table = table
         self.suffix = secrets.token_hex(4)
-        self.parent = (PUBLISHED, table.name)
+        self.parent = (home(table), table.name)
         """What the tables made here are like; a migration builds beside and names its own."""
         self.columns = warehouse.columns(connection, *self.parent)
         self.made: list[str] = []

@@ -17,6 +17,7 @@ from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
 from transforms.contract import Table
+from warehouse_ddl.statements import home
 
 ANALYZE_SHARE = 0.1
 """The share of changed rows from which autovacuum, too, analyzes a table anew."""
@@ -84,21 +85,21 @@ def analyze(warehouse: Warehouse, tables: Iterable[Table]) -> None:
     with warehouse.connect() as connection:
         is_18 = connection.info.server_version >= 180_000
         for table in tables:
-            if table.is_partitioned_in_postgres and not _has_outgrown_statistics(connection, table.name):
+            if table.is_partitioned_in_postgres and not _has_outgrown_statistics(connection, table):
                 continue
             only = sql.SQL("ONLY ") if is_18 and table.is_partitioned_in_postgres else sql.SQL("")
             connection.execute(
-                sql.SQL("ANALYZE (SKIP_LOCKED) {}{}").format(only, sql.Identifier(PUBLISHED, table.name))
+                sql.SQL("ANALYZE (SKIP_LOCKED) {}{}").format(only, sql.Identifier(home(table), table.name))
             )
 
 
-def _has_outgrown_statistics(connection: Connection[Any], parent: str) -> bool:
+def _has_outgrown_statistics(connection: Connection[Any], table: Table) -> bool:
     """Whether the leaves' rows differ by more than ANALYZE_SHARE from what the parent's statistics saw."""
     row = connection.execute(
         "SELECT p.reltuples, (SELECT coalesce(sum(greatest(c.reltuples, 0)), 0) FROM pg_inherits i "
         "JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = p.oid) FROM pg_class p "
         "WHERE p.oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
-        (PUBLISHED, parent),
+        (home(table), table.name),
     ).fetchone()
     return row is None or row[0] <= 0 or abs(row[1] - row[0]) > ANALYZE_SHARE * row[0]
 
@@ -114,7 +115,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
     retired = []
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
-        there = apply.leaves(connection, table.name)
+        there = apply.leaves(connection, table)
         old = [
             partition
             for _, partition, *_ in ledger.outlines([table.name])
@@ -138,7 +139,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
 
             def work(commit: Commit = commit, version: int = state.version) -> None:
                 ledger.commit(commit, version=version, published=False)
-                apply.lock_for_swap(connection, table.name)
+                apply.lock_for_swap(connection, table)
                 away = f"retired_{commit.token[-8:]}"
                 apply.detach(connection, table, commit.partition, away)
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(UNPUBLISHED, away)))

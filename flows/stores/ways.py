@@ -50,7 +50,7 @@ def choose(
             step.way = "merge" if step in known else "load"
         load_difference(shop, known, session, lake, table.name)
         return
-    leaves = apply.leaves(shop.connection, table.name)
+    leaves = apply.leaves(shop.connection, table)
     hot = apply.hot_partitions(shop.connection, table.name)
     counted = apply.counted_partitions(shop.connection, table)
     for step in steps:

@@ -15,12 +15,12 @@ from flows.services import Services
 from flows.stores.difference import content, duckdb_session
 from flows.stores.ledger import PartitionState
 from flows.stores.standalone import workshop
-from flows.stores.warehouse import PUBLISHED, UNPUBLISHED
+from flows.stores.warehouse import UNPUBLISHED
 from flows.streaming import counts
 from flows.streaming.windows import Names
 from transforms.contract import Table
 from transforms.engine import quoted
-from warehouse_ddl.statements import bounds
+from warehouse_ddl.statements import bounds, home
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def compare_rows(
     """A fact's leaf against the lake, row by row, in the caller's snapshot."""
     names = compared(table)
     listed = sql.SQL(", ").join(_in_postgres(table, name) for name in names)
-    query = sql.SQL("SELECT {} FROM {}").format(listed, sql.Identifier(PUBLISHED, table.leaf(window)))
+    query = sql.SQL("SELECT {} FROM {}").format(listed, sql.Identifier(home(table), table.leaf(window)))
     with duckdb_session() as session:
         session.register("published", _copied(connection, table, names, query))
         content(session, services.lake, table, state.files).create_view("lake")
@@ -61,7 +61,7 @@ def correct_rows(
     """Make the leaf what the lake says, in one transaction; nothing but these rows is touched: what the
     stream wrote since they were found stays.
     """
-    leaf = sql.Identifier(PUBLISHED, table.leaf(window))
+    leaf = sql.Identifier(home(table), table.leaf(window))
     names = compared(table)
     same = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(_in_postgres(table, name)) for name in names)
     with workshop(services.warehouse, connection, table) as shop, duckdb_session() as session:
@@ -104,7 +104,7 @@ def compare_counts(
     ).format(
         shown=sql.SQL(", ").join(_in_postgres(table, name) for name in columns),
         listed=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        leaf=sql.Identifier(PUBLISHED, table.leaf(window)),
+        leaf=sql.Identifier(home(table), table.leaf(window)),
         low=low,
         high=high,
         **parts,

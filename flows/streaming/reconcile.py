@@ -121,7 +121,7 @@ def _judge(services: Services, connection: Connection[Any], way: Route, table: T
                 window: there.get((table.name, window), PartitionState(table.name, window))
                 for window in windows
             }
-            leaves = apply.leaves(connection, table.name)
+            leaves = apply.leaves(connection, table)
             found = {
                 window: compare(services, connection, table, window, state)
                 for window, state in states.items()

@@ -10,9 +10,10 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 from flows.build.inputs import partition_expression
-from flows.stores.warehouse import PUBLISHED, Warehouse
+from flows.stores.warehouse import Warehouse
 from transforms.contract import Table, moved
 from transforms.engine import quoted
+from warehouse_ddl.statements import home
 
 
 class Seen:
@@ -106,7 +107,7 @@ class Seen:
             for name in self._columns
         )
         query = (
-            f"select {listed} from {PUBLISHED}.{self._table.name} "
+            f"select {listed} from {home(self._table)}.{self._table.name} "
             f"where {by} >= '{start.isoformat()}' and {by} < '{end.isoformat()}'"
         )
         with warehouse.reading(query) as reader, closing(self._connection.cursor()) as cursor:

@@ -14,13 +14,14 @@ from flows.stores import apply, binary_copy
 from flows.stores.difference import duckdb_session
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import Workshop
-from flows.stores.warehouse import PUBLISHED, Warehouse
+from flows.stores.warehouse import Warehouse
 from flows.streaming import counts
 from flows.streaming.journal import Journal
 from flows.streaming.microbatch import Content, MicroBatch
 from flows.streaming.route import Route
 from transforms import engine
 from transforms.contract import Table
+from warehouse_ddl.statements import home
 
 
 class Visible:
@@ -34,7 +35,7 @@ class Visible:
         self._identity = way.identity
         self._journal = Journal(connection)
         self._shops = {shop.table.name: shop for shop in shops}
-        self.leaves = {name: apply.leaves(connection, name) for name in self._shops}
+        self.leaves = {name: apply.leaves(connection, shop.table) for name, shop in self._shops.items()}
         """Published table → its leaves, as far as this stream knows."""
 
     def show(self, batch: MicroBatch) -> None:
@@ -63,7 +64,7 @@ class Visible:
             if table.leaf(window) in leaves:
                 continue
             with Ledger(self._connection).locked("publish", table.name):
-                leaves |= apply.leaves(self._connection, table.name)
+                leaves |= apply.leaves(self._connection, table)
                 if table.leaf(window) not in leaves:
                     with duckdb_session() as session:
                         nothing = engine.empty(table.columns, session)
@@ -115,7 +116,7 @@ class Visible:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(
                 sql.SQL("DELETE FROM {} t USING unnest({}) AS gone({}) WHERE {} RETURNING {}").format(
-                    sql.Identifier(PUBLISHED, table.name),
+                    sql.Identifier(home(table), table.name),
                     arrays,
                     names,
                     same,
@@ -137,5 +138,6 @@ class Visible:
     def _copy(self, content: Content) -> None:
         columns = self._shops[content.table.name].columns
         rows = self._warehouse.exact(columns, content.relation).to_arrow_reader(binary_copy.BATCH_ROWS)
-        binary_copy.copy(self._connection, sql.Identifier(PUBLISHED, content.table.name), columns, rows)
+        table = content.table
+        binary_copy.copy(self._connection, sql.Identifier(home(table), table.name), columns, rows)
         failpoint("stream.copied")

@@ -17,9 +17,9 @@ from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
 from flows.stores.ledger import Ledger
-from flows.stores.warehouse import PUBLISHED
 from flows.streaming.watermark import Progress, watermark
 from transforms.contract import IS_FINAL, REVISION, Table, Windowed
+from warehouse_ddl.statements import home
 
 VACUUM_AFTER = 100_000
 """Merged additions after which their table is vacuumed: it is read whole by every merge."""
@@ -68,7 +68,7 @@ class Names:
             sql.SQL("{}, {}").format(sql.Literal(name), _shown(table, name)) for name in shown
         )
         return {
-            "table": sql.Identifier(PUBLISHED, table.name),
+            "table": sql.Identifier(home(table), table.name),
             "additions": self.additions,
             "late": self.late,
             "vanished": self.vanished,
@@ -106,7 +106,7 @@ def prepare(connection: Connection[Any], table: Table) -> Names:
         for target, columns in beside:
             connection.execute(
                 sql.SQL("CREATE TABLE IF NOT EXISTS {} AS SELECT {} FROM {} LIMIT 0").format(
-                    target, columns, sql.Identifier(PUBLISHED, table.name)
+                    target, columns, sql.Identifier(home(table), table.name)
                 )
             )
     return names

@@ -210,7 +210,7 @@ def _take_in(services: Services, entity: SourceEntity, stop: threading.Event | N
     if stop is None:
         with services.warehouse.connect() as connection:
             for table in (*way.facts, *way.windows):
-                leaf_indexes.complete(connection, table, apply.leaves(connection, table.name))
+                leaf_indexes.complete(connection, table, apply.leaves(connection, table))
     return tally
 
 

@@ -12,7 +12,7 @@ from transforms import registry
 from transforms.contract import Column, Layer, Partition, Table, Write
 from warehouse_ddl.files import bootstrap, views
 from warehouse_ddl.migrate import ActualColumn, ActualTable, plan
-from warehouse_ddl.statements import ddl, foreign_key_ddl, leaf_ddl, table_ddl
+from warehouse_ddl.statements import ddl, foreign_key_ddl, home, leaf_ddl, table_ddl
 
 VISITS = Table(
     name="fct_visits",
@@ -43,7 +43,8 @@ def test_every_published_table_and_view_can_be_made_and_made_again(database: psy
             run(database, view.statements)
     found = database.execute(
         "select count(*) from pg_class "
-        "where relnamespace = 'analytics'::regnamespace and relkind in ('r', 'p')"
+        "where relnamespace = any(array['analytics', 'personal']::regnamespace[]) and relkind in ('r', 'p') "
+        "and relname <> 'mask_key'"
     ).fetchone()
     assert found == (len(PUBLISHED),)
 
@@ -239,7 +240,7 @@ def relations(connection: psycopg.Connection, table: str) -> set[tuple[object, .
 
 def actual(connection: psycopg.Connection, table: Table) -> ActualTable:
     """The table as the catalog has it."""
-    name = f"analytics.{table.name}"
+    name = f"{home(table)}.{table.name}"
     columns = connection.execute(
         "select attname, format_type(atttypid, atttypmod), not attnotnull from pg_attribute "
         "where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum",
@@ -257,7 +258,7 @@ def actual(connection: psycopg.Connection, table: Table) -> ActualTable:
         [name],
     ).fetchone()
     indexes = connection.execute(
-        "select indexrelid::regclass::text from pg_index where indrelid = %s::regclass", [name]
+        "select relname from pg_index join pg_class on oid = indexrelid where indrelid = %s::regclass", [name]
     ).fetchall()
     return ActualTable(
         columns=tuple(ActualColumn(*row) for row in columns),

@@ -5,7 +5,7 @@ key:       [message_id]
 write:     merge
 owner:     data-team
 freshness: 1 hour
-pii:       [subject]
+pii:       [subject, recipient_hash]
 indexes:
   idx_emails_user: [user_id]
   idx_emails_last_event: [last_event_at desc]

@@ -18,7 +18,7 @@ create table if not exists analytics.fct_orders (
 create index if not exists idx_orders_user on analytics.fct_orders (user_id);
 create index if not exists idx_orders_date on analytics.fct_orders (order_date);
 alter table analytics.fct_orders drop constraint if exists fct_orders_user_id_fkey;
-alter table analytics.fct_orders add constraint fct_orders_user_id_fkey foreign key (user_id) references analytics.dim_users (user_id);
+alter table analytics.fct_orders add constraint fct_orders_user_id_fkey foreign key (user_id) references personal.dim_users (user_id);
 alter table analytics.fct_orders drop constraint if exists fct_orders_product_id_fkey;
 alter table analytics.fct_orders add constraint fct_orders_product_id_fkey foreign key (product_id) references analytics.dim_products (product_id);
 alter table analytics.fct_orders drop constraint if exists fct_orders_order_date_fkey;

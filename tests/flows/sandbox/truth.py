@@ -255,7 +255,8 @@ def row_differences(
     names = [
         row[0]
         for row in connection.execute(
-            f"select column_name from information_schema.columns where table_name = '{table}'"
+            f"select column_name from information_schema.columns "
+            f"where table_name = '{table}' and table_schema = '{schema}'"
         ).fetchall()
     ]
     columns = [column for column in want.columns if column in set(names)]
