@@ -11,7 +11,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows import finish, first_read, prepare
+from flows import alerts, finish, first_read, prepare
 from flows.errors import FlowsError
 from flows.garbage import look_rarely
 from flows.progress import Progress
@@ -77,7 +77,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     2. land what is captured for the first time, while the connector reads it;
     3. land every entity, build what is due of each table as soon as all it needs is there, and check what was
        published of it where people read it;
-    4. finish: refresh the views that are owed, write lake.sql, tell Prefect.
+    4. finish: refresh the views that are owed, write lake.sql, tell Prefect, tell who is to know.
     """
     begun = time.perf_counter()
     look_rarely()
@@ -99,6 +99,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
         finally:
             summary.seconds = round(time.perf_counter() - begun, 2)
             prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
+            alerts.run_ended(services, summary)
         finish.show_in_prefect(summary)
     if summary.failures:
         raise RunFailed(summary)

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """What one DuckDB connection may use before it spills to the lake's temporary folder."""
     dead_topics: bool = False
     """Whether the stream produces its dead letters to `<topic>.dead` too."""
+    alerts: Path | None = None
+    """The file that says who is told of incidents (docs/alerts.md); unset: nobody, in the sandbox a file."""
     failpoint: str | None = None
     debug: bool = False
 

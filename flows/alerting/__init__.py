@@ -1,0 +1,1 @@
+"""Who is told what: incidents from verdicts, messages from incidents, and their delivery."""

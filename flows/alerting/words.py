@@ -1,0 +1,121 @@
+"""What a message says: what, since when, what it touches, what to do; without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+_NAMES = 20
+"""So many names stand in a message; the rest is counted."""
+
+
+def title(severity: str, kind: str, message: str, lasted: timedelta, *, is_worse: bool = False) -> str:
+    """The first line: how bad, and what."""
+    what = message.split("\n")[0].rstrip(".")
+    match kind:
+        case "opened" | "info":
+            head = severity.upper()
+        case "resolved":
+            head = f"RESOLVED after {span(lasted)}"
+        case _ if is_worse:
+            head = f"NOW {severity.upper()}"
+        case _:
+            head = f"STILL {severity.upper()} after {span(lasted)}"
+    return f"{head}: {what}"
+
+
+def body(
+    *,
+    message: str,
+    action: str,
+    since: datetime,
+    now: datetime,
+    members: Sequence[Mapping[str, Any]],
+    touches: Sequence[str],
+    runbook: str,
+    incident_id: str,
+    is_over: bool = False,
+    note: str = "",
+) -> str:
+    """The lines below it. Those that would be empty are left out."""
+    lines = [f"What:     {message}"]
+    if note:
+        lines.append(f"Note:     {note}")
+    until = f" to {at(now)}" if is_over else ""
+    lines.append(f"Since:    {at(since)}{until} ({span(now - since)})")
+    if members:
+        lines.append(f"With it:  {len(members)} more: {told(members)}")
+    if touches:
+        lines.append(f"Touches:  {listed(touches)}")
+    if not is_over:
+        if action:
+            lines.append(f"To do:    {action}")
+        lines.append(f"Runbook:  {runbook}")
+        lines.append(f"Incident: {incident_id} (python -m flows alerts ack {incident_id})")
+    else:
+        lines.append(f"Incident: {incident_id}")
+    return "\n".join(lines)
+
+
+def told(members: Iterable[Mapping[str, Any]]) -> str:
+    """What else is bad, by signal: `fct_orders, fct_refunds (data_freshness); …`."""
+    found: dict[str, list[str]] = {}
+    for member in members:
+        found.setdefault(str(member["signal"]), []).append(str(member["subject"]))
+    return "; ".join(f"{listed(names)} ({signal})" for signal, names in found.items())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas between, and how many more there are."""
+    more = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def at(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def span(length: timedelta) -> str:
+    """A length of time as people say it: 3 min, 2 h 5 min, 3 d 4 h."""
+    minutes = max(0, int(length.total_seconds() // 60))
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min"
+
+
+def scrubbed(text: str, secrets: Iterable[str]) -> str:
+    """The text without secrets: none of these, no password of an address among them, of none at all."""
+    for secret in sorted(_parts(secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", text)
+    return re.sub(r"(?i)(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def _parts(secrets: Iterable[str]) -> set[str]:
+    """Each secret, and what is secret in it if it is an address: its password, its long path elements."""
+    found: set[str] = set()
+    for secret in secrets:
+        if not secret:
+            continue
+        found.add(secret)
+        if "://" in secret:
+            try:
+                parts = urlsplit(secret)
+                password = parts.password
+            except ValueError:
+                continue
+            words = [password or ""]
+            if not parts.scheme.startswith(("postgres", "http", "mailto")):
+                # Tokens of Slack, Teams and PagerDuty stand where a host and a path would.
+                words += [parts.username or "", parts.hostname or "", *parts.path.split("/")]
+            for word in words:
+                found |= {part for part in (word, unquote(word)) if len(part) >= 8}
+        elif matched := re.search(r"password\s*=\s*'?([^'\s]+)", secret):
+            found.add(matched[1])
+    return found

@@ -1,0 +1,207 @@
+"""Who is told when something is wrong: verdicts in, one message for each trouble out.
+
+Nothing here fails a run: what goes wrong with telling is itself an incident, or a line of the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from flows.alerting import away, delivery, incidents, runs, settlement, words
+from flows.alerting.routes import Routes, routes
+from flows.errors import FlowsError
+from flows.monitoring.verdict import Verdict
+from flows.services import Services
+from flows.stores.warehouse import WarehouseError
+from flows.summary import Summary
+
+_log = logging.getLogger("flows.alerts")
+
+
+class NoIncident(FlowsError):
+    """There is no open incident of that id."""
+
+
+def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
+    """Open, add to, escalate and resolve incidents by these verdicts, and tell who is to be told.
+
+    To be called every minute with all that was measured, good and bad; how the last runs ended and whether
+    messages get through is added here. 1. incidents and the messages that they owe, in one transaction;
+    2. what is owed is sent; 3. a channel that failed becomes an incident. Where the warehouse is away that is
+    told, once. Raises AlertsError for a file of routes that can't be used, WarehouseError once it has told
+    that the warehouse is away, never what a channel does.
+    """
+    try:
+        _settle(services, lambda connection, now: [*verdicts, *runs.pipeline_verdicts(connection, now)])
+    except WarehouseError as error:
+        settings, known = services.settings, routes(services.settings)
+        away.away(settings.lake_root, known, str(error), settings.now(), _hidden(services, known))
+        raise
+
+
+def run_ended(services: Services, summary: Summary) -> None:
+    """Tell how a run ended: at once when it failed, as news when it completed. Never raises: the run is what
+    it is.
+    """
+
+    def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
+        if not summary.failures:
+            _news(services, connection, *runs.completed(summary), now)
+        return runs.pipeline_verdicts(connection, now)
+
+    try:
+        _settle(services, told)
+    except Exception as error:  # noqa: BLE001 - telling of a run must not change how it ended
+        _log.warning(
+            "The end of the run could not be told: %s", words.scrubbed(str(error), _hidden(services))
+        )
+
+
+def daily_summary(services: Services) -> str:
+    """Tell how the last 24 hours were; returns the text."""
+    text = ""
+
+    def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
+        nonlocal text
+        title, lines = runs.day(connection, now)
+        text = f"{title}\n{lines}"
+        _news(services, connection, title, lines, now)
+        return []
+
+    _settle(services, told)
+    return text
+
+
+def _settle(services: Services, measured: Callable[[Connection[Any], datetime], Sequence[Verdict]]) -> None:
+    now, known = services.settings.now(), routes(services.settings)
+    hidden = _hidden(services, known)
+    with services.warehouse.connect() as connection:
+        with connection.transaction():
+            verdicts = [_with_since(connection, one) for one in measured(connection, now)]
+            verdicts += delivery.channel_verdicts(connection, known, now)
+            settlement.settle(connection, known, verdicts, now, hidden)
+            is_back = away.back(connection, services.settings.lake_root, known, now)
+        if is_back:
+            is_back.unlink(missing_ok=True)
+        delivery.deliver(connection, known, now, hidden)
+        with connection.transaction():
+            channels = delivery.channel_verdicts(connection, known, now)
+            if channels:
+                settlement.settle(connection, known, channels, now, hidden)
+        delivery.deliver(connection, known, now, hidden)
+
+
+def _news(services: Services, connection: Connection[Any], title: str, body: str, now: datetime) -> None:
+    known = routes(services.settings)
+    hidden = _hidden(services, known)
+    incidents.owe(
+        connection,
+        known.to("info"),
+        kind="info",
+        severity="info",
+        title=words.scrubbed(title, hidden),
+        body=words.scrubbed(body, hidden),
+        now=now,
+        due_at=known.due_at("info", now),
+    )
+
+
+def _with_since(connection: Connection[Any], verdict: Verdict) -> Verdict:
+    """The verdict with the time from which on it is so, where the monitor has noted it."""
+    if verdict.since is not None:
+        return verdict
+    row = connection.execute(
+        "select since from ops.health where signal = %s and subject = %s and verdict = %s",
+        (verdict.signal, verdict.subject, verdict.state.value),
+    ).fetchone()
+    return replace(verdict, since=row[0] if row else verdict.measured_at)
+
+
+def _hidden(services: Services, known: Routes | None = None) -> list[str]:
+    return [*services.settings.secrets(), *(known.secrets() if known else ())]
+
+
+# ------------------------------------------------------------------------------------------ the command line
+
+
+def list_command(arguments: argparse.Namespace) -> int:
+    """`python -m flows alerts list`: what is open; `--all`: what was resolved too."""
+    from flows.services import open_services
+
+    services = open_services()
+    with services.warehouse.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            "select incident_id, signal, subject, severity, owner, since, opened_at, seen_at, resolved_at, "
+            "acknowledged_at, acknowledged_by, escalated_at, message, action, runbook, touches, members "
+            "from ops.incident where resolved_at is null or %s "
+            "order by resolved_at is not null, opened_at desc limit 500",
+            (arguments.all,),
+        ).fetchall()
+    if arguments.json:
+        print(json.dumps(rows, default=lambda moment: moment.isoformat(), indent=2))
+        return 0
+    now = services.settings.now()
+    for row in rows:
+        print("\n".join(_lines(row, now)))
+    if not rows:
+        print("No incident is open." if not arguments.all else "There has been no incident.")
+    return 0
+
+
+def _lines(row: dict[str, Any], now: datetime) -> list[str]:
+    lasted = words.span((row["resolved_at"] or now) - row["opened_at"])
+    state = f"resolved after {lasted}" if row["resolved_at"] else f"open for {lasted}"
+    if row["acknowledged_at"]:
+        state += f", acknowledged by {row['acknowledged_by']}"
+    found = [f"{row['incident_id']}  {row['severity']:<8}  {state}", f"    {row['message']}"]
+    if row["members"]:
+        found.append(f"    with it: {words.told(row['members'])}")
+    if row["action"] and not row["resolved_at"]:
+        found.append(f"    to do:   {row['action']}  ({row['runbook']})")
+    return found
+
+
+def ack_command(arguments: argparse.Namespace) -> int:
+    """`python -m flows alerts ack ID`: somebody is on it, so it is not escalated."""
+    from flows.services import open_services
+
+    services = open_services()
+    name = arguments.by or getpass.getuser()
+    with services.warehouse.connect() as connection:
+        acknowledge(connection, arguments.incident, name, services.settings.now())
+    print(f"{arguments.incident} is acknowledged by {name}; it is not escalated while it is as bad as now.")
+    return 0
+
+
+def acknowledge(connection: Connection[Any], incident_id: str, by: str, now: datetime) -> None:
+    """Note who is on it. The id may be cut short while it is the only one. Raises NoIncident."""
+    rows = connection.execute(
+        "select incident_id from ops.incident where resolved_at is null and starts_with(incident_id, %s)",
+        (incident_id,),
+    ).fetchall()
+    if len(rows) != 1:
+        what = "No open incident's id begins" if not rows else f"{len(rows)} open incidents' ids begin"
+        raise NoIncident(f"{what} with '{incident_id}'. See `python -m flows alerts list`.")
+    connection.execute(
+        "update ops.incident set acknowledged_at = %s, acknowledged_by = %s where incident_id = %s",
+        (now, by, rows[0][0]),
+    )
+
+
+def summary_command(_: argparse.Namespace) -> int:
+    """`python -m flows alerts summary`: tell how the last 24 hours were, and print it."""
+    from flows.services import open_services
+
+    print(daily_summary(open_services()), file=sys.stdout)
+    return 0

@@ -1,0 +1,104 @@
+"""A warehouse, a clock that the test moves, a file that messages go to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from flows.alerts import send_alert
+from flows.monitoring.verdict import State, Verdict
+from flows.services import Services
+from flows.settings import Settings
+from tests.house import Server
+
+START = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
+
+
+class At(Settings):
+    """Settings whose clock the test moves."""
+
+    moment: Any
+
+    def now(self) -> datetime:
+        found: datetime = self.moment[0]
+        return found
+
+
+@dataclass
+class Watch:
+    """An operator's view: what is measured goes in, messages come out."""
+
+    folder: Path
+    dsn: str
+    moment: list[datetime] = field(default_factory=lambda: [START])
+
+    def __post_init__(self) -> None:
+        self.write("channels: {log: 'file://" + str(self.log) + "'}\nroutes: [{channels: [log]}]\n")
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "alerts.jsonl"
+
+    @property
+    def routes(self) -> Path:
+        return self.folder / "alerts.yaml"
+
+    @property
+    def now(self) -> datetime:
+        return self.moment[0]
+
+    def write(self, routes: str) -> None:
+        """Say who is told what."""
+        self.routes.write_text(routes)
+
+    def later(self, **length: float) -> None:
+        self.moment[0] += timedelta(**length)
+
+    def services(self, **settings: Any) -> Services:
+        known = {"warehouse_dsn": self.dsn, "lake": self.folder / "lake", "alerts": self.routes}
+        addresses = dict.fromkeys(("app_dsn",), "postgresql://app:app-secret-word@127.0.0.1:1/app")
+        urls = dict.fromkeys(("kafka_bootstrap", "stripe_url", "sendgrid_url"), "127.0.0.1:1")
+        return Services(At(**{**known, **addresses, **urls, "moment": self.moment, **settings}))
+
+    def minute(self, *verdicts: Verdict) -> list[dict[str, Any]]:
+        """A minute passes, this is measured; the messages that came of it."""
+        self.later(minutes=1)
+        return self.measured(verdicts)
+
+    def measured(self, verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
+        before = len(self.messages())
+        send_alert(self.services(), list(verdicts))
+        return self.messages()[before:]
+
+    def messages(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def verdict(self, signal: str, subject: str, state: State = State.CRITICAL, **more: Any) -> Verdict:
+        said = {} if state is State.OK else {"message": f"{subject}: {signal} is {state}.", "action": "Look."}
+        return Verdict(signal, subject, state, self.now, since=self.now, **{**said, **more})
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            return connection.execute(query.encode(), parameters or None).fetchall()
+
+
+@pytest.fixture(scope="module")
+def database(postgres18: Server) -> str:
+    return postgres18.database()
+
+
+@pytest.fixture
+def watch(database: str, tmp_path: Path) -> Watch:
+    """A warehouse in which nothing has happened yet."""
+    watch = Watch(tmp_path, database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        for table in ("notification", "incident", "run", "health", "health_span", "check_result"):
+            connection.execute(f"delete from ops.{table}".encode())
+    return watch

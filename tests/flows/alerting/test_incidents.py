@@ -1,0 +1,174 @@
+"""What an operator is told: one message for one trouble, from its beginning to its end."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from flows.alerting.causes import below, served, tables_of
+from flows.alerts import send_alert
+from flows.monitoring.verdict import State
+from tests.flows.alerting.conftest import Watch
+from transforms.registry import tables, upstream
+
+ORDERS = "raw_app__orders"
+LATE = "data_freshness"
+
+
+def test_a_failed_source_is_one_message_that_names_the_twelve_tables_behind_it(watch: Watch) -> None:
+    raw = tables_of("source", "source:app")
+    behind = [name for name in tables() if raw & set(upstream(name))][-12:]
+    assert len(behind) == 12
+    source = watch.verdict("source", "source:app")
+    late = [watch.verdict(LATE, name) for name in behind]
+    (message,) = watch.minute(*late, source)
+    assert message["severity"] == "critical"
+    assert message["title"].startswith("CRITICAL: source:app")
+    assert "12 more" in message["body"]
+    for name in behind:
+        assert name in message["body"]
+    assert "Runbook:  docs/runbook.md#source" in message["body"]
+    assert "To do:    Look." in message["body"]
+    assert watch.minute(*late, source) == []
+    assert watch.rows("select cause, jsonb_array_length(members) from ops.incident") == [
+        ("source:source:app", 12)
+    ]
+
+
+def test_what_it_touches_are_the_tables_and_views_that_people_read(watch: Watch) -> None:
+    (message,) = watch.minute(watch.verdict("source", f"source:{ORDERS}"))
+    touched = served(below(ORDERS))
+    assert {"fct_orders", "mart_daily_revenue", "mv_daily_revenue"} <= set(touched)
+    assert f"Touches:  {', '.join(touched)}" in message["body"]
+
+
+def test_what_lasts_is_escalated_once_and_what_is_over_is_resolved_once(watch: Watch) -> None:
+    bad = [watch.verdict(LATE, "fct_orders")]
+    assert [m["kind"] for m in watch.minute(*bad)] == ["opened"]
+    assert watch.minute(*bad) == []
+    watch.later(minutes=27)
+    assert watch.minute(*bad) == []
+    (message,) = watch.minute(*bad)
+    assert message["title"].startswith("STILL CRITICAL after 30 min: fct_orders")
+    watch.later(minutes=58)
+    assert watch.minute(*bad) == []
+    good = [watch.verdict(LATE, "fct_orders", State.OK)]
+    (message,) = watch.minute(*good)
+    assert message["kind"] == "resolved"
+    assert message["title"].startswith("RESOLVED after 1 h 30 min: fct_orders")
+    assert watch.minute(*good) == []
+
+
+def test_what_is_acknowledged_is_not_escalated(watch: Watch) -> None:
+    bad = [watch.verdict(LATE, "fct_orders")]
+    watch.minute(*bad)
+    watch.rows("update ops.incident set acknowledged_at = now(), acknowledged_by = 'eve' returning 1")
+    watch.later(hours=5)
+    assert watch.minute(*bad) == []
+
+
+def test_a_warning_that_becomes_critical_is_told_again(watch: Watch) -> None:
+    watch.minute(watch.verdict(LATE, "fct_orders", State.WARNING))
+    (message,) = watch.minute(watch.verdict(LATE, "fct_orders"))
+    assert (message["kind"], message["severity"]) == ("escalated", "critical")
+    assert message["title"].startswith("NOW CRITICAL")
+    assert watch.minute(watch.verdict(LATE, "fct_orders", State.WARNING)) == []
+
+
+def test_tables_that_are_late_after_their_source_is_back_are_no_new_incidents(watch: Watch) -> None:
+    late = [watch.verdict(LATE, name) for name in ("fct_orders", "mart_daily_revenue")]
+    watch.minute(watch.verdict("source", f"source:{ORDERS}"), *late)
+    back = watch.verdict("source", f"source:{ORDERS}", State.OK)
+    assert watch.minute(back, *late) == []
+    later_late = watch.verdict(LATE, "mart_plan_revenue")
+    assert watch.minute(back, *late, later_late) == []
+    fine = [watch.verdict(LATE, one.subject, State.OK) for one in (*late, later_late)]
+    (message,) = watch.minute(back, *fine)
+    assert message["kind"] == "resolved"
+
+
+def test_a_cause_that_is_found_later_takes_in_what_was_told_before(watch: Watch) -> None:
+    late = watch.verdict(LATE, "fct_orders")
+    watch.minute(late)
+    source = watch.verdict("source", f"source:{ORDERS}")
+    (message,) = watch.minute(late, source)
+    assert message["title"].startswith(f"CRITICAL: source:{ORDERS}")
+    assert "why what was told before" in message["body"]
+    assert watch.rows("select signal from ops.incident where resolved_at is null") == [("source",)]
+    (over,) = watch.minute(
+        watch.verdict("source", source.subject, State.OK), watch.verdict(LATE, "fct_orders", State.OK)
+    )
+    assert over["kind"] == "resolved"
+
+
+def test_troubles_that_have_nothing_to_do_with_each_other_are_told_apart(watch: Watch) -> None:
+    told = watch.minute(
+        watch.verdict(LATE, "fct_emails"),
+        watch.verdict("null_rate", "fct_orders.user_id", State.WARNING),
+        watch.verdict("dead_letters", "topic:clicks", State.WARNING),
+    )
+    assert sorted(message["severity"] for message in told) == ["critical", "warning", "warning"]
+
+
+def test_dead_letters_do_not_hide_that_a_table_is_late(watch: Watch) -> None:
+    letters = watch.verdict("dead_letters", "topic:clicks", State.WARNING)
+    watch.minute(letters)
+    (message,) = watch.minute(letters, watch.verdict(LATE, "fct_events"))
+    assert message["title"].startswith("CRITICAL: fct_events")
+
+
+def test_what_could_not_be_measured_is_a_warning_once_it_lasts(watch: Watch) -> None:
+    unknown = watch.verdict("row_count", "fct_events", State.UNKNOWN)
+    assert watch.minute(unknown) == []
+    watch.later(minutes=7)
+    assert watch.minute(unknown) == []
+    assert len(watch.minute(unknown)) == 1
+    assert watch.minute(unknown) == []
+    assert watch.messages()[0]["severity"] == "warning"
+
+
+def test_a_subject_that_is_gone_is_resolved_but_not_after_one_minute_without_it(watch: Watch) -> None:
+    other = watch.verdict(LATE, "fct_emails", State.OK)
+    watch.minute(watch.verdict(LATE, "fct_orders"), other)
+    told = [len(watch.minute(other)) for _ in range(7)]
+    assert told == [0, 0, 0, 0, 1, 0, 0]
+
+
+def test_a_minute_in_which_a_signal_says_nothing_resolves_nothing(watch: Watch) -> None:
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    watch.later(minutes=20)
+    assert watch.minute() == []
+
+
+def test_what_comes_and_goes_is_not_told_each_time(watch: Watch) -> None:
+    bad = [watch.verdict(LATE, "fct_orders")]
+    good = [watch.verdict(LATE, "fct_orders", State.OK)]
+    kinds = [m["kind"] for _ in range(6) for verdicts in (bad, good) for m in watch.minute(*verdicts)]
+    assert kinds == ["opened", "resolved", "opened"]
+    assert "there again" in watch.messages()[-1]["body"]
+    watch.later(minutes=13)
+    assert [m["kind"] for _ in range(3) for m in watch.minute(*good)] == ["resolved"]
+
+
+def test_two_monitors_at_the_same_moment_tell_it_once(watch: Watch) -> None:
+    verdicts = [watch.verdict(LATE, "fct_orders"), watch.verdict("source", f"source:{ORDERS}")]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: send_alert(watch.services(), verdicts), range(4)))
+    assert len(watch.messages()) == 1
+    assert watch.rows("select count(*) from ops.incident") == [(1,)]
+
+
+def test_a_burning_budget_is_part_of_the_incident_that_burns_it(watch: Watch) -> None:
+    burn = watch.verdict("sla_burn", "uptime")
+    assert len(watch.minute(burn, watch.verdict(LATE, "fct_orders"))) == 1
+    (alone,) = watch.minute(burn, watch.verdict(LATE, "fct_orders", State.OK)) or [None]
+    assert alone is None
+
+
+def test_secrets_of_services_are_in_no_message(watch: Watch) -> None:
+    words = (
+        "password=app-secret-word postgresql://app:app-secret-word@127.0.0.1:1/app hunter2://u:pass-word@h"
+    )
+    (message,) = watch.minute(watch.verdict("source", f"source:{ORDERS}", message=f"It said {words}"))
+    assert "app-secret-word" not in str(message)
+    assert "pass-word@" not in str(message)
+    assert "app-secret-word" not in str(watch.rows("select * from ops.incident"))

@@ -1,0 +1,113 @@
+"""The file of channels and routes: each mistake is one sentence that names its place."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from flows.alerting.routes import AlertsError, Routes, read, routes
+from flows.settings import Settings
+
+ONE = "channels: {log: 'file:///tmp/log'}\n"
+
+
+def _read(folder: Path, text: str) -> Routes:
+    path = folder / "alerts.yaml"
+    path.write_text(text)
+    return read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("channels: [", "is no YAML in line 1"),
+        ("- a", "the file must be names with values"),
+        ("chanels: {}", "the file has 'chanels', which is unknown"),
+        ("channels: {log: 7}", "channels.log must be names with values"),
+        ("channels: {log: {}}", "channels.log needs either `url`, an address, or `url_from`"),
+        (
+            "channels: {log: {url_from: /no/such}}",
+            "channels.log.url_from names /no/such, which can't be read",
+        ),
+        ("channels: {log: 'file://log'}", "channels.log must name an absolute path"),
+        ("channels: {slack: 'slack://hush-hush'}", "channels.slack is no address that apprise knows"),
+        (
+            "channels: {x: 'carrier-pigeon://coop'}",
+            "the address of kind 'carrier-pigeon' is incomplete or unknown",
+        ),
+        (
+            "channels: {log: {url: 'file:///a', resolved: maybe}}",
+            "channels.log.resolved must be true or false",
+        ),
+        (ONE + "routes: {a: b}", "routes must be a list"),
+        (ONE + "routes: [{severity: critical}]", "routes[1] needs `channels`"),
+        (ONE + "routes: [{channels: [logg]}]", "routes[1].channels names 'logg', which is no channel (log)"),
+        (ONE + "routes: [{channels: log, severity: bad}]", "routes[1].severity has 'bad'"),
+        (ONE + "routes: [{channels: log, owner: 3}]", "routes[1].owner must be a name or a list of names"),
+        (ONE + "escalate: {critical: soon}", "escalate.critical can't be read: 'soon' is no length of time"),
+        (ONE + "quiet: {from: '22:00'}", "quiet needs `from` and `to`"),
+        (
+            ONE + "quiet: {from: 22:00, to: '07:00'}",
+            "quiet.from has 1320: write a time of day between quotes",
+        ),
+        (ONE + "quiet: {from: '22:00', to: '07:00', timezone: Moon}", "'Moon', which is no time zone"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(AlertsError) as failed:
+        _read(tmp_path, text)
+    assert sentence in str(failed.value)
+    assert "hush-hush" not in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(AlertsError, match=r"ANALYTICS_ALERTS names .*nowhere.yaml, which can't be read"):
+        read(tmp_path / "nowhere.yaml")
+
+
+def test_a_message_goes_to_the_channels_of_every_route_that_takes_it(tmp_path: Path) -> None:
+    found = _read(
+        tmp_path,
+        "channels: {a: 'file:///a', b: 'file:///b', c: 'file:///c'}\n"
+        "routes:\n"
+        "  - {severity: [critical], channels: [a, b]}\n"
+        "  - {table: 'fct_*', owner: data-team, channels: [b, c]}\n"
+        "escalate: {channels: [a], warning: 2h}\n",
+    )
+    assert found.to("critical", "data-team", {"fct_orders"}) == ["a", "b", "c"]
+    assert found.to("warning", "data-team", {"fct_orders"}) == ["b", "c"]
+    assert found.to("warning", "others", {"fct_orders"}) == []
+    assert found.to("warning", "data-team", {"dim_users"}) == []
+    assert found.to("warning", "data-team", {"fct_orders"}, escalated=True) == ["b", "c", "a"]
+    assert found.to("critical", without="a") == ["b"]
+    assert found.escalate_after["warning"].total_seconds() == 7200
+
+
+def test_quiet_hours_reach_over_midnight_in_their_own_zone(tmp_path: Path) -> None:
+    found = _read(tmp_path, ONE + 'quiet: {from: "22:00", to: "07:00", timezone: Europe/Berlin}')
+    evening = datetime(2025, 11, 3, 21, 30, tzinfo=UTC)
+    assert found.due_at("warning", evening) == datetime(2025, 11, 4, 6, 0, tzinfo=UTC)
+    assert found.due_at("critical", evening) == evening
+    noon = datetime(2025, 11, 3, 11, 0, tzinfo=UTC)
+    assert found.due_at("warning", noon) == noon
+
+
+def test_without_a_file_nobody_is_told_but_the_sandbox_writes_one(tmp_path: Path) -> None:
+    sandbox = routes(Settings(sandbox=tmp_path))
+    assert sandbox.channels["file"].url == f"file://{tmp_path / 'alerts.jsonl'}"
+    services = {
+        "warehouse_dsn": "dbname=w",
+        "app_dsn": "dbname=a",
+        "kafka_bootstrap": "k:1",
+        "stripe_url": "http://s",
+        "sendgrid_url": "http://s",
+    }
+    assert routes(Settings(**services)).channels == {}
+
+
+def test_what_a_channel_s_address_holds_is_not_shown(tmp_path: Path) -> None:
+    found = _read(tmp_path, "channels: {mail: 'mailto://u:pass-word@mail.example.com?to=o@example.com'}\n")
+    assert "pass-word" not in repr(found)

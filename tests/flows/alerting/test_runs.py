@@ -1,0 +1,106 @@
+"""How runs end is told: failed at once, completed as news, made good by the next; and the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from argparse import Namespace
+from unittest import mock
+
+import pytest
+
+from flows import alerts, services
+from flows.alerts import NoIncident, ack_command, daily_summary, list_command, run_ended
+from flows.monitoring.verdict import State
+from flows.prepare import note_run
+from flows.summary import Summary
+from tests.flows.alerting.conftest import Watch
+
+FAILURE = "raw_stripe__charges: Stripe answers 500"
+
+
+def _run(watch: Watch, name: str, *failures: str, flow: str = "analytics_pipeline") -> Summary:
+    """A run of a minute that ends with these failures."""
+    summary = Summary(name, flow, landed={"raw_app__orders": 7})
+    note_run(watch.services(), summary, "Running")
+    watch.later(minutes=1)
+    summary.failures += failures
+    note_run(watch.services(), summary, "Failed" if failures else "Completed")
+    run_ended(watch.services(), summary)
+    return summary
+
+
+def test_a_failed_run_is_critical_told_once_and_resolved_by_the_next(watch: Watch) -> None:
+    _run(watch, "one", FAILURE)
+    (message,) = watch.messages()
+    assert message["title"] == f"CRITICAL: analytics_pipeline failed: {FAILURE}"
+    assert "docs/runbook.md#pipeline_failed" in message["body"]
+    assert "fct_payments" in message["body"]
+    assert watch.minute() == []
+    _run(watch, "two", FAILURE)
+    assert len(watch.messages()) == 1
+    _run(watch, "three")
+    assert [one["kind"] for one in watch.messages()[1:]] == ["info", "resolved"]
+
+
+def test_a_run_that_fails_because_its_source_is_away_is_part_of_that_incident(watch: Watch) -> None:
+    source = watch.verdict("source", "source:stripe")
+    watch.minute(source)
+    _run(watch, "one", FAILURE)
+    assert len(watch.messages()) == 1
+    assert watch.rows("select members -> 0 ->> 'signal' from ops.incident") == [("pipeline_failed",)]
+
+
+def test_a_failed_backfill_is_made_good_by_an_ordinary_run(watch: Watch) -> None:
+    _run(watch, "one", "fct_orders: refused", flow="backfill")
+    _run(watch, "two")
+    assert watch.rows("select count(*) from ops.incident where resolved_at is null") == [(0,)]
+
+
+def test_a_run_that_completes_is_news(watch: Watch) -> None:
+    _run(watch, "one")
+    (message,) = watch.messages()
+    assert message["severity"] == "info"
+    assert message["title"].startswith("INFO: analytics_pipeline completed: 7 rows landed")
+
+
+def test_what_is_wrong_with_telling_never_fails_a_run(watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    watch.write("routes: 7")
+    with caplog.at_level(logging.WARNING, "flows.alerts"):
+        _run(watch, "one", FAILURE)
+    assert "routes must be a list" in caplog.text
+    with mock.patch.object(alerts.delivery, "send", side_effect=alerts.delivery.NotSent("broken")):
+        watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
+        _run(watch, "two", FAILURE)
+    watch.later(minutes=1)
+    assert [one["kind"] for one in watch.measured([])] == ["opened"]
+
+
+def test_the_daily_summary_counts_runs_and_names_what_is_open(watch: Watch) -> None:
+    _run(watch, "one", FAILURE)
+    text = daily_summary(watch.services())
+    assert text.startswith("INFO: the last 24 hours: 1 runs, 1 failed; 1 incidents open, 0 resolved")
+    assert FAILURE in text
+    assert watch.messages()[-1]["kind"] == "info"
+
+
+def test_the_list_shows_what_is_open_and_what_to_do_and_an_id_may_be_cut_short(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch.minute(watch.verdict("data_freshness", "fct_orders"))
+    with mock.patch.object(services, "open_services", watch.services):
+        list_command(Namespace(all=False, json=False))
+        shown = capsys.readouterr().out
+        assert "critical  open for 0 min" in shown
+        assert "to do:   Look.  (docs/runbook.md#data_freshness)" in shown
+        ack_command(Namespace(incident=shown[:4], by="eve"))
+        list_command(Namespace(all=False, json=True))
+        (row,) = json.loads(capsys.readouterr().out.split("\n", 1)[1])
+        assert (row["acknowledged_by"], row["subject"]) == ("eve", "fct_orders")
+        watch.minute(watch.verdict("data_freshness", "fct_orders", State.OK))
+        list_command(Namespace(all=False, json=False))
+        assert capsys.readouterr().out == "No incident is open.\n"
+        list_command(Namespace(all=True, json=False))
+        assert "resolved after 1 min, acknowledged by eve" in capsys.readouterr().out
+        with pytest.raises(NoIncident, match="No open incident's id begins with 'zz'"):
+            ack_command(Namespace(incident="zz", by="eve"))
