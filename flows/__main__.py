@@ -129,6 +129,8 @@ def parser() -> argparse.ArgumentParser:
     taken.add_argument("incident", metavar="ID", help="its id, or the beginning of it")
     taken.add_argument("--by", metavar="NAME", help="who; default: the user of this terminal")
     taken.set_defaults(command=_verb("flows.alerts:ack_command"))
+    watched = told.add_parser("automations", help="have Prefect report runs that crash or do not start")
+    watched.set_defaults(command=_verb("flows.alerts:automations_command"))
     day = told.add_parser("summary", help="tell how the last 24 hours were")
     day.set_defaults(command=_verb("flows.alerts:summary_command"))
 

@@ -43,7 +43,7 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     that the warehouse is away, never what a channel does.
     """
     try:
-        _settle(services, lambda connection, now: [*verdicts, *runs.pipeline_verdicts(connection, now)])
+        _settle(services, lambda connection, now: [*verdicts, *runs.verdicts(connection, now)])
     except WarehouseError as error:
         settings, known = services.settings, routes(services.settings)
         away.away(settings.lake_root, known, str(error), settings.now(), _hidden(services, known))
@@ -58,7 +58,7 @@ def run_ended(services: Services, summary: Summary) -> None:
     def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
         if not summary.failures:
             _news(services, connection, *runs.completed(summary), now)
-        return runs.pipeline_verdicts(connection, now)
+        return runs.verdicts(connection, now)
 
     try:
         _settle(services, told)
@@ -66,6 +66,16 @@ def run_ended(services: Services, summary: Summary) -> None:
         _log.warning(
             "The end of the run could not be told: %s", words.scrubbed(str(error), _hidden(services))
         )
+
+
+def report_flow_run(services: Services, run_id: str, flow: str, state: str, message: str) -> None:
+    """Tell of a run that could not tell it itself: `state` is Crashed, Failed, TimedOut or Late."""
+
+    def noted(connection: Connection[Any], now: datetime) -> list[Verdict]:
+        runs.note(connection, run_id, flow, state, message, now)
+        return runs.verdicts(connection, now)
+
+    _settle(services, noted)
 
 
 def daily_summary(services: Services) -> str:
@@ -204,4 +214,20 @@ def summary_command(_: argparse.Namespace) -> int:
     from flows.services import open_services
 
     print(daily_summary(open_services()), file=sys.stdout)
+    return 0
+
+
+def automations_command(_: argparse.Namespace) -> int:
+    """`python -m flows alerts automations`: have Prefect's server report runs that crash or do not start."""
+    from flows.alerting.automations import AutomationsError, register
+    from flows.settings import load
+
+    address = load().prefect_address
+    if address is None:
+        raise AutomationsError(
+            "No Prefect server is known: set PREFECT_API_URL, or start the sandbox "
+            "(`python -m flows sandbox start`)."
+        )
+    for name in register(address):
+        print(f"{name}: is reported")
     return 0

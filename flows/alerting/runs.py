@@ -13,23 +13,75 @@ from flows.monitoring.verdict import State, Verdict
 from flows.summary import Summary
 from transforms import registry
 
-SIGNAL = "pipeline_failed"
+SIGNAL, LATE = "pipeline_failed", "run_late"
 ORDINARY = "analytics_pipeline"
 """The run that makes good what any other left: it builds all that is due."""
-_FAILED = ("Failed", "Crashed")
+_FAILED = ("Failed", "Crashed", "TimedOut")
 _REMEMBERED = timedelta(days=7)
 _OTHERS_REMEMBERED = timedelta(days=1)
 """How long a failure counts of a flow that notes no run that completes."""
 
 
-def pipeline_verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
-    """One for each flow that ran: critical when its last run failed and no ordinary run completed since."""
+def verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
+    """Of each flow that ran: critical when its last run failed and no ordinary run completed since, a warning
+    when one is late that has not started since.
+    """
+    return [*_failed(connection, now), *_late(connection, now)]
+
+
+def note(
+    connection: Connection[Any], run_id: str, flow: str, state: str, message: str, now: datetime
+) -> None:
+    """Enter into ops.run what Prefect says of a run; one that has told its end itself stays as it said."""
+    # What is said of the stream is held against ops.stream_progress, which has the database's own time.
+    connection.execute(
+        "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values "
+        "(%(id)s, %(flow)s, %(now)s, %(end)s, %(state)s, jsonb_build_object('failures', "
+        "jsonb_build_array(%(said)s::text), 'reported_at', clock_timestamp())) "
+        "on conflict (run_id) do update set state = excluded.state, finished_at = excluded.finished_at, "
+        "summary = ops.run.summary || excluded.summary where ops.run.state in ('Running', 'Late')",
+        {
+            "id": run_id,
+            "flow": flow,
+            "now": now,
+            "end": None if state == "Late" else now,
+            "state": state,
+            "said": message,
+        },
+    )
+
+
+def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
+    rows = connection.execute(
+        b"""
+        select flow, min(started_at) filter (where state = 'Late' and started_at > %(since)s and not exists (
+            select from ops.stream_progress
+            where run.flow = 'event_stream' and reported_at > (summary ->> 'reported_at')::timestamptz))
+        from ops.run where started_at > %(remembered)s group by flow
+        """,
+        {"since": now - _OTHERS_REMEMBERED, "remembered": now - _REMEMBERED},
+    ).fetchall()
+    return [
+        Verdict(
+            signal=LATE,
+            subject=f"flow:{flow}",
+            state=State.OK if since is None else State.WARNING,
+            measured_at=now,
+            message="" if since is None else f"A run of {flow} should have started and has not.",
+            action="See whether a worker serves the pool: `prefect worker start --pool analytics`.",
+            since=since or now,
+        )
+        for flow, since in rows
+    ]
+
+
+def _failed(connection: Connection[Any], now: datetime) -> list[Verdict]:
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             """
             with ended as (
                 select run_id, flow, state, summary, coalesce(finished_at, started_at) as ended_at
-                from ops.run where state <> 'Running' and started_at > %(since)s
+                from ops.run where state not in ('Running', 'Late') and started_at > %(since)s
             ),
             last as (select distinct on (flow) * from ended order by flow, ended_at desc, run_id)
             select last.*, exists (

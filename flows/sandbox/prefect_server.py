@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from flows.alerting import automations
 from flows.errors import FlowsError
 from flows.sandbox import processes
 from flows.sandbox.state import Part, Process, State
@@ -31,6 +32,13 @@ QUIET = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
+
+
+PRUNED = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86_400),
+}
+"""Of runs that ended the server forgets those older than 30 days; ops.run keeps what they did."""
 
 
 def environment(state: State) -> dict[str, str]:
@@ -119,6 +127,7 @@ def start(state: State, cache: Path, port: int, root: Path, progress: Callable[[
             "PREFECT_UI_API_URL": address,
             "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
             "PREFECT__SERVER_FINAL": "1",
+            **PRUNED,
         },
     )
 
@@ -176,6 +185,7 @@ def digest(root: Path) -> str | None:
     content = declared.read_bytes()
     found = hashlib.sha256(content)
     found.update(str(root).encode())
+    found.update(Path(automations.__file__).read_bytes())
     for deployment in yaml.safe_load(content).get("deployments") or []:
         file = root / str(deployment.get("entrypoint", "")).partition(":")[0]
         found.update(file.read_bytes() if file.is_file() else b"")
@@ -183,7 +193,8 @@ def digest(root: Path) -> str | None:
 
 
 def deploy(state: State, root: Path) -> None:
-    """Register every deployment of prefect.yaml. Schedules stay paused unless somebody has switched them on.
+    """Register every deployment of prefect.yaml, and what the server watches. Schedules stay paused unless
+    somebody has switched them on.
 
     Raises `FlowsError` with what Prefect said when a deployment cannot be registered.
     """
@@ -194,6 +205,7 @@ def deploy(state: State, root: Path) -> None:
         with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30, trust_env=False) as client:
             switched_on = {key for key, _, active in _schedules(client) if active}
             _deploy_all(state, root)
+            automations.register(str(state.prefect_url))
             for key, path, active in _schedules(client):
                 if active and key not in switched_on:
                     # The server's SQLite answers 503 while somebody else writes for long.

@@ -39,7 +39,16 @@ def _trigger(server: httpx.Client, name: str, seconds: float = 200, **parameters
 
 def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Client) -> None:
     found = {item["name"]: item for item in server.post("deployments/filter", json={}).json()}
-    assert set(found) == {"daily", "hourly", "stream", "backfill", "replay", "maintain"}
+    assert set(found) == {
+        "daily",
+        "hourly",
+        "stream",
+        "backfill",
+        "replay",
+        "maintain",
+        "daily-summary",
+        "report-run",
+    }
     crons = {name: [s["schedule"]["cron"] for s in item["schedules"]] for name, item in found.items()}
     assert crons == {
         "daily": ["0 2 * * *"],
@@ -48,6 +57,8 @@ def test_every_deployment_is_registered_and_its_schedule_paused(server: httpx.Cl
         "backfill": [],
         "replay": [],
         "maintain": ["30 3 * * *"],
+        "daily-summary": ["0 7 * * *"],
+        "report-run": [],
     }
     assert not any(schedule["active"] for item in found.values() for schedule in item["schedules"])
     assert {item["work_pool_name"] for item in found.values()} == {"analytics"}

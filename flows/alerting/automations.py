@@ -1,0 +1,98 @@
+"""What Prefect's server itself watches for: runs that failed or crashed, and runs that do not start.
+
+Both start the deployment `report-run`, which enters them where the incidents are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import FlowsError
+
+if TYPE_CHECKING:
+    import httpx
+
+REPORTER = "report_run/report-run"
+"""Flow and deployment that an automation starts; its own runs are not watched: nothing may start itself."""
+_WATCHED = {
+    "a run failed or crashed": (["prefect.flow-run.Failed", "prefect.flow-run.Crashed"], 300),
+    "a run is late": (["prefect.flow-run.Late"], 3600),
+}
+"""Name → events, and the seconds in which it is reported once for each flow."""
+_NOT_FOUND, _SERVER_ERROR = 404, 500
+
+
+class AutomationsError(FlowsError):
+    """Prefect's server did not take the automations."""
+
+
+def register(address: str) -> list[str]:
+    """Make both automations as they are declared here, at the API of this address; again: nothing changes.
+
+    Returns their names. Raises AutomationsError, also where `report-run` is not deployed.
+    """
+    import httpx
+
+    try:
+        with httpx.Client(base_url=f"{address}/", timeout=30, trust_env=False) as client:
+            answer = _asked(client, "GET", f"deployments/name/{REPORTER}")
+            if answer.status_code == _NOT_FOUND:
+                raise AutomationsError(
+                    f"The deployment {REPORTER} is not at {address}: `prefect deploy --all` first."
+                )
+            deployment = answer.raise_for_status().json()["id"]
+            known = _asked(client, "POST", "automations/filter", {"limit": 200}).raise_for_status().json()
+            ids = {automation["name"]: automation["id"] for automation in known}
+            for name in _WATCHED:
+                wanted = _automation(name, deployment)
+                if name in ids:
+                    _asked(client, "PUT", f"automations/{ids[name]}", wanted).raise_for_status()
+                else:
+                    _asked(client, "POST", "automations/", wanted).raise_for_status()
+    except httpx.HTTPError as error:
+        raise AutomationsError(
+            f"The Prefect server at {address} did not take the automations: {error}"
+        ) from error
+    return list(_WATCHED)
+
+
+def _automation(name: str, deployment: str) -> dict[str, Any]:
+    events, seconds = _WATCHED[name]
+    return {
+        "name": name,
+        "description": "Made by `python -m flows alerts automations`; see docs/alerts.md.",
+        "enabled": True,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "match": {"prefect.resource.id": "prefect.flow-run.*"},
+            "match_related": {"prefect.resource.role": "flow", "prefect.resource.name": "!report_run"},
+            "for_each": ["related:flow:prefect.resource.id"],
+            "expect": events,
+            "threshold": 1,
+            "within": seconds,
+        },
+        "actions": [
+            {
+                "type": "run-deployment",
+                "source": "selected",
+                "deployment_id": deployment,
+                "parameters": {
+                    "flow_run": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"},
+                },
+            }
+        ],
+    }
+
+
+def _asked(client: httpx.Client, method: str, path: str, body: Any = None) -> httpx.Response:
+    """The answer; the server's SQLite says 503 while somebody else writes for long."""
+    import httpx
+    import stamina
+
+    for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0):
+        with attempt:
+            answer = client.request(method, path, json=body)
+            if answer.status_code >= _SERVER_ERROR:
+                answer.raise_for_status()
+    return answer

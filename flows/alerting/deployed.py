@@ -1,0 +1,39 @@
+"""The flows of alerting that Prefect starts: what its automations report, and the daily summary."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from flows import alerts
+from flows.batch import run_name
+from flows.services import open_services
+
+_RESOURCE = "prefect.flow-run."
+_REPORTED = {"Late", "Failed", "Crashed", "TimedOut"}
+
+
+@flow(name="report_run", flow_run_name="report_run", result_serializer="json")
+def report_run(flow_run: str) -> dict[str, Any]:
+    """Tell of a run that failed, crashed or does not start, if that is still so.
+
+    `flow_run` is its id, or the resource that an event is about (`prefect.flow-run.…`).
+    """
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(UUID(flow_run.removeprefix(_RESOURCE)))
+        name = client.read_flow(run.flow_id).name
+    state = run.state.name if run.state else ""
+    if state not in _REPORTED or name == "report_run":
+        return {"flow": name, "state": state, "reported": False}
+    message = (run.state.message if run.state else None) or f"run {run.name} is {state.lower()}"
+    alerts.report_flow_run(open_services(), str(run.id), name, state, message)
+    return {"flow": name, "state": state, "reported": True}
+
+
+@flow(name="daily_summary", flow_run_name=run_name, result_serializer="json")
+def daily_summary() -> dict[str, str]:
+    """Tell how the last 24 hours were: runs, checks, dead letters, incidents."""
+    return {"text": alerts.daily_summary(open_services())}

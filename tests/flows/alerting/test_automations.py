@@ -1,0 +1,67 @@
+"""Runs that could not tell how they ended: Prefect's server tells of them, through a real worker."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from flows.alerting import automations
+from flows.sandbox import Part
+from tests.house import House
+from warehouse_ddl.files import bootstrap
+
+pytestmark = pytest.mark.full
+NAMES = {"a run failed or crashed", "a run is late"}
+
+
+@pytest.fixture
+def dsn(house: House) -> str:
+    """The warehouse of a sandbox with a Prefect server and a worker; it has its ops tables."""
+    state = house.parts(Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES, Part.PREFECT, Part.PREFECT_WORKER)
+    address = str(state.warehouse_dsn)
+    with psycopg.connect(address, autocommit=True) as connection:
+        for statement in bootstrap():
+            connection.execute(statement.encode())
+    return address
+
+
+@pytest.fixture
+def server(house: House, dsn: str) -> Any:
+    state = house.parts(Part.PREFECT)
+    with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False, timeout=30) as client:
+        yield client
+
+
+def test_the_automations_are_there_with_the_deployments_and_made_once(server: httpx.Client) -> None:
+    def names() -> list[str]:
+        return sorted(item["name"] for item in server.post("automations/filter", json={}).json())
+
+    assert set(names()) == NAMES
+    automations.register(str(server.base_url).rstrip("/"))
+    assert sorted(NAMES) == names()
+
+
+def test_a_run_that_crashed_becomes_an_incident_without_any_code_of_it_having_run(
+    server: httpx.Client, dsn: str
+) -> None:
+    found = server.get("deployments/name/maintain/maintain").raise_for_status().json()
+    # Far ahead, so that the worker leaves it alone.
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2100-01-01T00:00:00Z"}}
+    run = server.post(f"deployments/{found['id']}/create_flow_run", json={"state": later}).json()["id"]
+    crashed = {"type": "CRASHED", "name": "Crashed", "message": "The worker's machine went away."}
+    server.post(f"flow_runs/{run}/set_state", json={"state": crashed, "force": True}).raise_for_status()
+    query = (
+        "select severity, message from ops.incident where subject = 'flow:maintain' and resolved_at is null"
+    )
+    deadline = time.monotonic() + 90
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while not (rows := connection.execute(query).fetchall()):
+            assert time.monotonic() < deadline, "the crashed run was not reported"
+            time.sleep(0.5)
+        connection.execute("delete from ops.run where run_id = %s", (run,))
+        connection.execute("delete from ops.incident")
+    assert rows == [("critical", "maintain failed: The worker's machine went away.")]
