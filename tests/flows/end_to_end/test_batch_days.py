@@ -18,6 +18,7 @@ EVENT_TABLES = {
     "fct_events",
     "fct_daily_active_users",
     "mart_daily_metrics",
+    "mart_daily_event_types",
     "mart_user_activity",
     "mart_user_activity_monthly",
     "user_event_counts",
