@@ -133,6 +133,15 @@ def parser() -> argparse.ArgumentParser:
     watched.set_defaults(command=_verb("flows.alerts:automations_command"))
     day = told.add_parser("summary", help="tell how the last 24 hours were")
     day.set_defaults(command=_verb("flows.alerts:summary_command"))
+    lineage = verbs.add_parser("lineage", help="where a column comes from, and what a change of it touches")
+    lineage.add_argument(
+        "name", metavar="TABLE[.COLUMN]", help="e.g. fct_orders.revenue; a view, chart or source"
+    )
+    way = lineage.add_mutually_exclusive_group()
+    way.add_argument("--up", action="store_true", help="only where it comes from")
+    way.add_argument("--down", action="store_true", help="only what a change would touch")
+    lineage.add_argument("--json", action="store_true", help="for programs")
+    lineage.set_defaults(command=_verb("flows.lineage:command"))
 
     cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
     steps = cdc.add_subparsers(title="actions", metavar="ACTION", required=True)

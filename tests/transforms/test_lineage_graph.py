@@ -1,0 +1,99 @@
+"""The graph holds every column from the sources to the charts, and every step of it names what exists."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from transforms import registry
+from transforms.charts import CHARTS
+from transforms.contract import ContractError
+from transforms.lineage_graph import Graph, build, from_data
+from transforms.lineage_steps import ROWS, Origin
+from warehouse_ddl.files import views
+
+VIEWS = {view.name: view.statements[0] for view in views()}
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    """That of the models, views and charts there are."""
+    return build(registry.default(), VIEWS)
+
+
+def test_revenue_is_followed_from_the_order_to_the_chart(graph: Graph) -> None:
+    way = [
+        ("app.orders.total_amount", "raw_app__orders.total_amount", "pass"),
+        ("raw_app__orders.total_amount", "stg_app__orders.total_amount", "pass"),
+        ("stg_app__orders.total_amount", "fct_orders.revenue", "rename"),
+        ("fct_orders.revenue", "mart_daily_revenue.revenue", "aggregate"),
+        ("mart_daily_revenue.revenue", "mv_daily_revenue.revenue", "pass"),
+        ("mv_daily_revenue.revenue", "dashboard.revenue_chart.revenue", "expression"),
+    ]
+    down = graph.reached(graph.find("app.orders.total_amount"), down=True)
+    assert set(way) <= {(str(edge.origin), str(edge.target), edge.kind.word) for edge in down}
+    up = graph.reached(graph.find("dashboard.revenue_chart.revenue"), down=False)
+    assert set(way) <= {(str(edge.origin), str(edge.target), edge.kind.word) for edge in up}
+
+
+def test_every_step_names_columns_that_exist(graph: Graph) -> None:
+    columns = {name: {column.name for column in node.columns} | {ROWS} for name, node in graph.nodes.items()}
+    for edge in graph.edges:
+        assert edge.origin.column in columns[edge.origin.table], edge
+        assert edge.target.column in columns[edge.target.table], edge
+        assert edge.kind.is_condition <= (edge.target.column == ROWS), edge
+
+
+def test_every_table_view_and_chart_hangs_on_what_it_reads_and_on_nothing_else(graph: Graph) -> None:
+    read: dict[str, set[str]] = {name: set() for name in graph.nodes}
+    for origin, target in graph.table_edges:
+        read[target].add(origin)
+    for table in registry.build_order():
+        assert read[table.name] == set(table.upstreams), table.name
+    for view in views():
+        assert read[view.name] == set(view.upstreams), view.name
+    for entity in registry.entities():
+        assert read[entity.table] == {f"{entity.source}.{entity.name}"}
+    for chart in CHARTS:
+        assert read[f"dashboard.{chart.name}"], chart.name
+
+
+def test_every_figure_of_a_chart_comes_from_a_source(graph: Graph) -> None:
+    for chart in CHARTS:
+        for column in (*chart.points, *chart.measures):
+            steps = graph.reached(Origin(f"dashboard.{chart.name}", column), down=False)
+            kinds = {graph.nodes[edge.origin.table].kind for edge in steps}
+            assert "source" in kinds, f"{chart.name}.{column}"
+
+
+def test_what_passes_through_a_view_keeps_its_documentation_and_says_when_it_is_personal(
+    graph: Graph,
+) -> None:
+    sent = next(
+        column for column in graph.nodes["dashboard.email_engagement"].columns if column.name == "sent"
+    )
+    assert sent.description == "E-mails SendGrid took on"
+    statement = "create materialized view mv_people as select user_id, email as mail from analytics.dim_users"
+    people = build(registry.default(), {"mv_people": statement}, ()).nodes["mv_people"]
+    personal = {column.name: column.pii for column in people.columns}
+    assert personal == {"user_id": False, "mail": True}
+
+
+def test_it_is_the_same_when_it_was_kept_as_json(graph: Graph) -> None:
+    assert from_data(json.loads(json.dumps(graph.as_data()))) == graph
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("fct_orders.revenu", "fct_orders has no column revenu. Did you mean revenue?"),
+        ("fct_order.revenue", "no table, view or chart fct_order. Did you mean fct_orders"),
+        ("app.order", "no table, view or chart app.order. Did you mean app.orders"),
+        ("dashboard.revenue", "Did you mean dashboard.revenue_chart"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_what_is_close(graph: Graph, name: str, answer: str) -> None:
+    with pytest.raises(ContractError) as refused:
+        graph.find(name)
+    assert answer in str(refused.value)

@@ -1,0 +1,274 @@
+"""The whole lineage as one graph: from the sources' columns through models and views to the charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from transforms import catalog, relations
+from transforms.charts import CHARTS, DASHBOARD, Chart
+from transforms.contract import Column, ContractError
+from transforms.entities import Kafka, Rest, SourceEntity
+from transforms.lineage import ColumnLineage, conditions, lineage, rows, steps
+from transforms.lineage_steps import ROWS, Kind, Origin, Traced
+from transforms.registry import Registry
+
+SOURCE, VIEW, CHART = "source", "view", "chart"
+"""Kinds of nodes beside the layers of tables."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A source's table, topic or list, a table, a view or a chart."""
+
+    name: str
+    kind: str
+    """`source`, `raw`, `staging`, `dimensions`, `facts`, `marts`, `view` or `chart`: left to right."""
+    description: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, order=True)
+class Edge:
+    """One step: `target` is made of `origin`. `ROWS` in place of a column stands for a table's rows: what
+    filters, joins and groups leads there, and so do the rows of the tables that they are.
+    """
+
+    origin: Origin
+    target: Origin
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every node by name, upstreams first, and every step between two of them."""
+
+    nodes: Mapping[str, Node]
+    edges: tuple[Edge, ...]
+
+    @cached_property
+    def into(self) -> Mapping[Origin, tuple[Edge, ...]]:
+        """The steps that lead to a column."""
+        return _grouped((edge.target, edge) for edge in self.edges)
+
+    @cached_property
+    def out_of(self) -> Mapping[Origin, tuple[Edge, ...]]:
+        """The steps that lead from a column."""
+        return _grouped((edge.origin, edge) for edge in self.edges)
+
+    @cached_property
+    def table_edges(self) -> Mapping[tuple[str, str], frozenset[Kind]]:
+        """(from, to) of whole tables, with all kinds of steps between them."""
+        found: dict[tuple[str, str], set[Kind]] = {}
+        for edge in self.edges:
+            found.setdefault((edge.origin.table, edge.target.table), set()).add(edge.kind)
+        return {pair: frozenset(kinds) for pair, kinds in found.items()}
+
+    def find(self, name: str) -> Origin:
+        """What `fct_orders.revenue` or `fct_orders` names; a table alone stands for its rows.
+
+        `analytics.` may stand before it. Raises ContractError, naming what is close, for what is not there.
+        """
+        name = name.strip().removeprefix("analytics.")
+        if name in self.nodes:
+            return Origin(name, ROWS)
+        table, _, column = name.rpartition(".")
+        if table in self.nodes:
+            own = [known.name for known in self.nodes[table].columns]
+            if column in (*own, ROWS):
+                return Origin(table, column)
+            raise ContractError(f"{table} has no column {column}.{relations.close(column, own)}")
+        missing = name if "." not in name or table in {*_SOURCES, DASHBOARD} else table
+        raise ContractError(
+            f"There is no table, view or chart {missing}.{relations.close(missing, self.nodes)}"
+        )
+
+    def reached(self, start: Origin, *, down: bool) -> tuple[Edge, ...]:
+        """Every step up or down from a column, nearest first; from a table's rows: of whole tables, as
+        `tables_reached` has it for columns.
+        """
+        steps_from = self.out_of if down else self.into
+        found: dict[Edge, None] = {}
+        waiting, seen = [start], {start}
+        for place in waiting:
+            for edge in steps_from.get(place, ()):
+                found[edge] = None
+                following = edge.target if down else edge.origin
+                if following not in seen:
+                    seen.add(following)
+                    waiting.append(following)
+        return tuple(found)
+
+    def tables_reached(self, start: str, *, down: bool) -> tuple[tuple[str, str], ...]:
+        """Every step between whole tables up or down from one, nearest first."""
+        found: dict[tuple[str, str], None] = {}
+        waiting, seen = [start], {start}
+        for name in waiting:
+            for pair in self.table_edges:
+                if pair[0 if down else 1] == name:
+                    found[pair] = None
+                    following = pair[1 if down else 0]
+                    if following not in seen:
+                        seen.add(following)
+                        waiting.append(following)
+        return tuple(found)
+
+    def as_data(self) -> dict[str, Any]:
+        """Nodes and edges as JSON has them; `from_data` reads it back."""
+        return {
+            "nodes": [
+                {
+                    "name": node.name,
+                    "kind": node.kind,
+                    "description": node.description,
+                    "columns": [_column_data(column) for column in node.columns],
+                }
+                for node in self.nodes.values()
+            ],
+            "edges": [edge_data(edge) for edge in self.edges],
+        }
+
+
+def edge_data(edge: Edge) -> dict[str, str]:
+    """A step as JSON has it."""
+    return {"from": str(edge.origin), "to": str(edge.target), "kind": edge.kind.word}
+
+
+def from_data(data: Mapping[str, Any]) -> Graph:
+    """The graph of which `Graph.as_data` made this. Raises KeyError or ValueError for anything else."""
+    nodes = {
+        node["name"]: Node(
+            node["name"],
+            node["kind"],
+            node["description"],
+            tuple(Column(**column) for column in node["columns"]),
+        )
+        for node in data["nodes"]
+    }
+    edges = (
+        Edge(_place(edge["from"]), _place(edge["to"]), Kind[edge["kind"].upper()]) for edge in data["edges"]
+    )
+    return Graph(nodes, tuple(edges))
+
+
+def build(registry: Registry, views: Mapping[str, str], charts: Iterable[Chart] = CHARTS) -> Graph:
+    """The graph of these models, views (name → statement, in PostgreSQL) and charts.
+
+    Raises ContractError for a query that can't be read so far.
+    """
+    nodes: dict[str, Node] = {}
+    edges: list[Edge] = []
+    for entity in registry.entities.values():
+        node = _source(entity, registry)
+        nodes[node.name] = node
+        edges += _landed(node, entity.table)
+    for table in registry.tables.values():
+        columns = catalog.columns(table, registry)
+        nodes[table.name] = _node(table.name, table.layer.value, catalog.description(table), columns)
+        edges += _made(table.name, lineage(table.name, registry))
+        edges += _chosen(table.name, conditions(table.name, registry), rows(table.name, registry))
+    for name, statement in views.items():
+        edges += _add_query(nodes, name, VIEW, "", statement)
+    for chart in charts:
+        edges += _add_query(nodes, f"{DASHBOARD}.{chart.name}", CHART, chart.description, chart.sql)
+    return Graph(nodes, tuple(sorted(set(edges))))
+
+
+_SOURCES = ("app", "events", "stripe", "sendgrid")
+
+
+def source_name(entity: SourceEntity) -> str:
+    """How the lineage names what an entity reads: `app.orders`."""
+    return f"{entity.source}.{entity.name}"
+
+
+def _source(entity: SourceEntity, registry: Registry) -> Node:
+    """What the source itself has: of an API its objects, of a topic its records."""
+    match entity.read:
+        case Rest():
+            names = {"id", "object"}
+        case Kafka():
+            names = {column.name for column in registry.table(entity.table).columns if column.name[0] != "_"}
+        case _:
+            names = {column.name for column in entity.columns}
+    columns = tuple(column for column in registry.table(entity.table).columns if column.name in names)
+    return _node(source_name(entity), SOURCE, entity.description or entity.grain, columns)
+
+
+def _node(name: str, kind: str, description: str, columns: Iterable[Column]) -> Node:
+    """Of the columns what lineage shows; how long a text may be is the tables' affair."""
+    shown = (replace(column, max_length=None, formerly=()) for column in columns)
+    return Node(name, kind, description, tuple(shown))
+
+
+def _landed(source: Node, raw: str) -> Iterator[Edge]:
+    """Landing changes nothing; what it adds itself (when, in which batch) comes from nowhere."""
+    for name in (*(column.name for column in source.columns), ROWS):
+        yield Edge(Origin(source.name, name), Origin(raw, name), Kind.PASS)
+
+
+def _made(name: str, known: Mapping[str, ColumnLineage]) -> Iterator[Edge]:
+    for column, made in known.items():
+        for origin, kind in made.kinds.items():
+            yield Edge(origin, Origin(name, column), kind)
+
+
+def _chosen(name: str, known: Mapping[Origin, Kind], tables: Iterable[str]) -> Iterator[Edge]:
+    for origin, kind in known.items():
+        yield Edge(origin, Origin(name, ROWS), kind)
+    for table in tables:
+        yield Edge(Origin(table, ROWS), Origin(name, ROWS), Kind.PASS)
+
+
+def _add_query(nodes: dict[str, Node], name: str, kind: str, description: str, sql: str) -> Iterator[Edge]:
+    """Put a view or a chart among the nodes; what passes through keeps its type and its documentation."""
+    types = {node.name: {column.name: column.type for column in node.columns} for node in nodes.values()}
+    traced = _traced(name, sql, types)
+    known = steps((Column(column, "") for column in traced.columns), traced, types)
+    columns = []
+    for column, made in known.items():
+        told = Column(column, "")
+        if made.passed_through is not None:
+            origin = made.passed_through
+            upstream = next(c for c in nodes[origin.table].columns if c.name == origin.column)
+            is_cast = made.kinds[origin] is Kind.CAST
+            told = replace(upstream, name=column, type="" if is_cast else upstream.type)
+        columns.append(told)
+    nodes[name] = Node(name, kind, description, tuple(columns))
+    yield from _made(name, known)
+    yield from _chosen(name, traced.conditions, traced.rows)
+
+
+def _traced(name: str, sql: str, types: Mapping[str, Mapping[str, str]]) -> Traced:
+    from sqlglot import errors
+
+    from transforms import lineage_sql
+
+    try:
+        return lineage_sql.trace(sql, types, dialect="postgres")
+    except errors.SqlglotError as error:
+        raise ContractError(f"{name}: its column lineage can't be read: {error}") from error
+
+
+def _column_data(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "type": column.type,
+        "description": column.description,
+        "nullable": column.nullable,
+        "pii": column.pii,
+    }
+
+
+def _place(name: str) -> Origin:
+    table, _, column = name.rpartition(".")
+    return Origin(table, column)
+
+
+def _grouped(pairs: Iterable[tuple[Origin, Edge]]) -> Mapping[Origin, tuple[Edge, ...]]:
+    found: dict[Origin, list[Edge]] = {}
+    for place, edge in pairs:
+        found.setdefault(place, []).append(edge)
+    return {place: tuple(edges) for place, edges in found.items()}
