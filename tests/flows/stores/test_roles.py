@@ -137,11 +137,10 @@ def test_a_loader_may_not_change_roles_and_is_told_who_must(any_dsn: str) -> Non
 
 
 def test_a_member_of_owner_may_complete_what_a_newer_version_needs(any_dsn: str) -> None:
-    with login(any_dsn, "owner") as dsn:
-        with Warehouse(dsn).connect() as connection:
-            assert roles.lay(connection) is True
-            name = connection.info.user
-            assert name in {member.login for member in roles.members(connection)}
+    with login(any_dsn, "owner") as dsn, Warehouse(dsn).connect() as connection:
+        assert roles.lay(connection) is True
+        name = connection.info.user
+        assert name in {member.login for member in roles.members(connection)}
 
 
 def test_what_a_superuser_made_is_handed_over(any_dsn: str, lake: Lake) -> None:
