@@ -143,6 +143,10 @@ def parser() -> argparse.ArgumentParser:
     lineage.add_argument("--json", action="store_true", help="for programs")
     lineage.set_defaults(command=_verb("flows.lineage:command"))
 
+    sla = verbs.add_parser("sla", help="what was promised and kept over 30 days; exit 1 when it was not")
+    sla.add_argument("--json", action="store_true", help="for programs")
+    sla.set_defaults(command=_verb("flows.sla:command"))
+
     cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
     steps = cdc.add_subparsers(title="actions", metavar="ACTION", required=True)
     capture = steps.add_parser("register", help="capture the tables that are declared as cdc; twice is once")

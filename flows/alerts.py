@@ -18,6 +18,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from flows import sla
 from flows.alerting import away, delivery, incidents, runs, settlement, words
 from flows.alerting.routes import Routes, routes
 from flows.errors import FlowsError
@@ -36,14 +37,18 @@ class NoIncident(FlowsError):
 def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     """Open, add to, escalate and resolve incidents by these verdicts, and tell who is to be told.
 
-    To be called every minute with all that was measured, good and bad; how the last runs ended and whether
-    messages get through is added here. 1. incidents and the messages that they owe, in one transaction;
-    2. what is owed is sent; 3. a channel that failed becomes an incident. Where the warehouse is away that is
-    told, once. Raises AlertsError for a file of routes that can't be used, WarehouseError once it has told
-    that the warehouse is away, never what a channel does.
+    To be called every minute with all that was measured, good and bad; how the last runs ended, how fast
+    error budgets burn and whether messages get through is added here. 1. incidents and the messages that
+    they owe, in one transaction; 2. what is owed is sent; 3. a channel that failed becomes an incident.
+    Where the warehouse is away that is told, once. Raises AlertsError for a file of routes that can't be
+    used, WarehouseError once it has told that the warehouse is away, never what a channel does.
     """
+
+    def measured(connection: Connection[Any], now: datetime) -> list[Verdict]:
+        return [*verdicts, *runs.verdicts(connection, now), *sla.burn_verdicts(connection, now)]
+
     try:
-        _settle(services, lambda connection, now: [*verdicts, *runs.verdicts(connection, now)])
+        _settle(services, measured)
     except WarehouseError as error:
         settings, known = services.settings, routes(services.settings)
         away.away(settings.lake_root, known, str(error), settings.now(), _hidden(services, known))

@@ -7,6 +7,7 @@ rule is one query more. Failing rows are looked for only where something failed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import duckdb
 
@@ -58,6 +59,7 @@ def check(
         raise _culprit(connection, table, screened, measures[1:], content, error) from error
     rows = counts[0]
     failing = dict(zip((rule.name for rule in screened), counts[1:], strict=True))
+    together = _together(connection, table, screened, failing, content, relations)
     results = []
     for rule in rules:
         count = failing.get(rule.name, 0)
@@ -70,10 +72,32 @@ def check(
         spread: dict[str, int] = {}
         if count:
             spread = _spread(connection, table, rule, relation_name, relations)
-        results.append(finding(table, rule, "duckdb", count, rows, partitions, spread))
+        result = finding(table, rule, "duckdb", count, rows, partitions, spread)
+        if rule.name in together:
+            result = replace(result, observed={**result.observed, "broken_rows": together[rule.name]})
+        results.append(result)
     if expected_rows is not None:
         results.append(finding(table, ROW_COUNT, "duckdb", abs(rows - expected_rows), rows, partitions, {}))
     return results
+
+
+def _together(
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    rules: Sequence[Rule],
+    failing: Mapping[str, int],
+    content: str,
+    relations: Mapping[str, str],
+) -> dict[str, int]:
+    """Where rows break several rules that judge a row by itself: each of these rules → rows that break one of
+    them at least. A row that breaks two is one row.
+    """
+    broken = [rule for rule in rules if rule.check != "unique" and failing[rule.name]]
+    if len(broken) < 2:
+        return {}
+    any_of = " or ".join(f"({predicate(rule, table, 'duckdb', relations)})" for rule in broken)
+    count = int(_one(connection, f"with {content} select count(*) filter (where {any_of}) from {CONTENT}")[0])
+    return {rule.name: count for rule in broken}
 
 
 def failing_rows(

@@ -31,8 +31,6 @@ _ORDER = (
 )
 _RANKS = {signal: rank for rank, signals in enumerate(_ORDER) for signal in signals}
 _UNRANKED = len(_ORDER)
-_LATE = _RANKS["data_freshness"]
-_BURN = "sla_burn"
 _EVERYTHING = {"warehouse", "postgres", "disk"}
 _SOURCES_OF_FLOWS = {
     "daily": ("app", "events", "stripe", "sendgrid"),
@@ -69,9 +67,6 @@ class Trouble:
 
     def explains(self, other: Trouble) -> bool:
         """Whether the other would be as it is because of this one."""
-        if other.signal == _BURN:
-            # A budget burns because of something: what came is its quality, all before it the rest.
-            return self.signal != _BURN and (self.rank > _LATE) == (other.subject == "quality")
         if not other.tables or not other.tables <= self.reach or self.rank > other.rank:
             return False
         # Of two of a kind the one upstream explains the other.
@@ -82,8 +77,6 @@ def trouble(verdict: Verdict) -> Trouble:
     """What a verdict is about. Tables that a run names in `observed` are those it is about."""
     named = verdict.observed.get("tables")
     tables = frozenset(map(str, named)) if isinstance(named, list) else frozenset()
-    if verdict.signal == _BURN:
-        return Trouble(verdict.signal, verdict.subject, frozenset())
     return Trouble(
         verdict.signal, verdict.subject, tables & _everything() or tables_of(verdict.signal, verdict.subject)
     )

@@ -53,10 +53,15 @@ _COLUMNS = tuple(column.name for column in fields(Incident))
 _JSON = {"touches", "members", "about"}
 
 
-def save(connection: Connection[Any], one: Incident, resolved_at: datetime | None = None) -> None:
-    """Write an incident as it is now; `resolved_at` ends it."""
+def save(
+    connection: Connection[Any],
+    one: Incident,
+    resolved_at: datetime | None = None,
+    taken_in_by: str | None = None,
+) -> None:
+    """Write an incident as it is now; `resolved_at` ends it, for good or as part of another."""
     values = {name: Jsonb(getattr(one, name)) if name in _JSON else getattr(one, name) for name in _COLUMNS}
-    values["resolved_at"] = resolved_at
+    values |= {"resolved_at": resolved_at, "taken_in_by": taken_in_by}
     names = ", ".join(values)
     given = ", ".join(f"%({name})s" for name in values)
     changed = ", ".join(f"{name} = excluded.{name}" for name in values if name != "incident_id")

@@ -68,6 +68,7 @@ class _Settlement:
         a cause above it; 4. resolve what is over, escalate what lasts.
         """
         groups = self._groups()
+        homes = {trouble(verdict).key: cause for cause, group in groups.items() for verdict in group}
         taken_in = {cause for cause in self._open if cause in self._bad and cause not in groups}
         for cause, members in groups.items():
             if cause in self._open:
@@ -76,7 +77,8 @@ class _Settlement:
                 self._begin(cause, members, [self._open[one] for one in taken_in])
         for cause in taken_in:
             one = self._open.pop(cause)
-            self._save(replace(one, good_since=self._now), resolved_at=self._now)
+            by = self._open[homes[cause]].incident_id
+            save(self._connection, replace(one, good_since=self._now), self._now, taken_in_by=by)
             self._withdraw(one, "its cause was found, and has an incident of its own")
         for one in list(self._open.values()):
             if one.cause not in groups:

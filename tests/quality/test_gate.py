@@ -138,3 +138,15 @@ def test_row_level_rules_judge_a_micro_batch(content: Content) -> None:
         "amount_not_negative": 1,
         "not_null_id": 0,
     }
+
+
+def test_a_row_that_breaks_two_rules_is_counted_once_beside_them(content: Content) -> None:
+    rules = [
+        make_rule("between", column="amount", min=0),
+        make_rule("not_null", column="kind"),
+        make_rule("unique", "uniqueness", columns=["id"]),
+    ]
+    content.fill([row(1), row(2, amount="-1"), row(3, kind=None, amount="-1"), row(4, kind=None), row(1)])
+    results = check(content.duck, make_table(*rules), rules, content.relation)
+    assert [result.failing_rows for result in results] == [2, 2, 2]
+    assert [result.observed.get("broken_rows") for result in results] == [3, 3, None]

@@ -9,7 +9,7 @@ begin
     ) then
         alter table ops.incident add column since timestamptz, add column severity_since timestamptz,
             add column good_since timestamptz, add column patience interval not null default '0',
-            add column about jsonb not null default '[]';
+            add column about jsonb not null default '[]', add column taken_in_by text;
     end if;
     if not exists (
         select from pg_attribute where attrelid = 'ops.notification'::regclass and attname = 'due_at'
@@ -24,5 +24,6 @@ comment on column ops.incident.severity_since is 'From when on the severity is w
 comment on column ops.incident.good_since is 'From when on its cause and all its members are well; null while one is not. Once resolved it is resolved_at.';
 comment on column ops.incident.patience is 'How long all must be well before it is resolved: longer for what came back soon after it was resolved.';
 comment on column ops.incident.about is 'Tables that the cause is about.';
+comment on column ops.incident.taken_in_by is 'The incident of its cause, where that was found later; such an incident counts no more.';
 comment on column ops.notification.due_at is 'When it may go: after quiet hours, or when it is tried again.';
 comment on column ops.notification.given_up_at is 'When it was decided that it will not go: its tries are used up, or it was overtaken.';

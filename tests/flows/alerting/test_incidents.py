@@ -140,7 +140,7 @@ def test_a_minute_in_which_a_signal_says_nothing_resolves_nothing(watch: Watch) 
 
 
 def test_what_comes_and_goes_is_not_told_each_time(watch: Watch) -> None:
-    bad = [watch.verdict(LATE, "fct_orders")]
+    bad = [watch.verdict(LATE, "fct_orders", State.WARNING)]
     good = [watch.verdict(LATE, "fct_orders", State.OK)]
     kinds = [m["kind"] for _ in range(6) for verdicts in (bad, good) for m in watch.minute(*verdicts)]
     assert kinds == ["opened", "resolved", "opened"]
@@ -157,11 +157,18 @@ def test_two_monitors_at_the_same_moment_tell_it_once(watch: Watch) -> None:
     assert watch.rows("select count(*) from ops.incident") == [(1,)]
 
 
-def test_a_burning_budget_is_part_of_the_incident_that_burns_it(watch: Watch) -> None:
-    burn = watch.verdict("sla_burn", "uptime")
-    assert len(watch.minute(burn, watch.verdict(LATE, "fct_orders"))) == 1
-    (alone,) = watch.minute(burn, watch.verdict(LATE, "fct_orders", State.OK)) or [None]
-    assert alone is None
+def test_what_one_incident_burns_of_a_budget_is_told_by_it_what_several_burn_is_told_once(
+    watch: Watch,
+) -> None:
+    late = watch.verdict(LATE, "fct_orders")
+    assert len(watch.minute(late)) == 1
+    assert watch.minute(late) == []
+    other = watch.verdict(LATE, "fct_emails")
+    assert len(watch.minute(late, other)) == 1
+    (burn,) = watch.minute(late, other)
+    assert burn["title"].startswith("CRITICAL: uptime: its error budget of 30 days burns")
+    assert "docs/runbook.md#sla_burn" in burn["body"]
+    assert watch.minute(late, other) == []
 
 
 def test_secrets_of_services_are_in_no_message(watch: Watch) -> None:
