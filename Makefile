@@ -32,6 +32,7 @@ lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up t
 	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar transforms warehouse_ddl/views
 	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(RUN) -m warehouse_ddl --check
+	@$(RUN) -m flows catalog --check
 
 format: environment-dev ## bring the sources into the form that lint wants
 	@$(RUN) -m ruff check --fix-only --quiet .

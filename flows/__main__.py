@@ -133,6 +133,16 @@ def parser() -> argparse.ArgumentParser:
     watched.set_defaults(command=_verb("flows.alerts:automations_command"))
     day = told.add_parser("summary", help="tell how the last 24 hours were")
     day.set_defaults(command=_verb("flows.alerts:summary_command"))
+    catalog = verbs.add_parser("catalog", help="what tables and columns mean, and who answers for them")
+    catalog.add_argument("table", nargs="?", help="one table, view or chart, with examples of its values")
+    catalog.add_argument(
+        "--search", nargs="+", metavar="WORD", help="tables and columns that say all of these"
+    )
+    catalog.add_argument("--json", action="store_true", help="for programs")
+    catalog.add_argument("--write", action="store_true", help="bring docs/dictionary.md up to date")
+    catalog.add_argument("--check", action="store_true", help="exit 1 when docs/dictionary.md is not")
+    catalog.set_defaults(command=_verb("flows.catalog:command"))
+
     lineage = verbs.add_parser("lineage", help="where a column comes from, and what a change of it touches")
     lineage.add_argument(
         "name", metavar="TABLE[.COLUMN]", help="e.g. fct_orders.revenue; a view, chart or source"

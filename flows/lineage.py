@@ -15,7 +15,7 @@ from pathlib import Path
 import transforms
 import warehouse_ddl
 from transforms.contract import Layer
-from transforms.lineage_graph import CHART, SOURCE, VIEW, Edge, Graph, build, edge_data, from_data
+from transforms.lineage_graph import CHART, SOURCE, VIEW, Edge, Graph, View, build, edge_data, from_data
 from transforms.lineage_steps import ROWS, Kind, Origin
 
 CACHE = Path(".cache")
@@ -37,7 +37,8 @@ def graph() -> Graph:
     from transforms import registry
     from warehouse_ddl.files import views
 
-    made = build(registry.default(), {view.name: view.statements[0] for view in views()})
+    shown = [View(view.name, view.description, view.query) for view in views()]
+    made = build(registry.default(), shown)
     # Without the folder, or the right to write there, it is read again next time.
     with contextlib.suppress(OSError):
         temporary = kept.with_name(f".lineage.{os.getpid()}")

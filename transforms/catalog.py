@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,35 +127,8 @@ def description(table: Table) -> str:
 
 
 def dictionary(registry: Registry | None = None) -> list[dict[str, Any]]:
-    """Every table with its columns, documentation and lineage, as data for pages and checks."""
+    """The entries of all tables; transforms.dictionary has views and charts too."""
+    from transforms import dictionary, lineage_graph
+
     registry = registry or registries.default()
-    return [_entry(table, registry) for table in registry.tables.values()]
-
-
-def _entry(table: Table, registry: Registry) -> dict[str, Any]:
-    known: Mapping[str, ColumnLineage] = lineage(table.name, registry)
-    return {
-        "table": table.name,
-        "layer": table.layer.value,
-        "description": description(table),
-        "grain": table.grain,
-        "key": list(table.key),
-        "owner": table.owner,
-        "write": table.write.value,
-        "partition": asdict(table.partition) if table.partition else None,
-        "upstreams": list(table.upstreams),
-        "rules": [{"name": rule.name, "kind": rule.kind.value, "check": rule.check} for rule in table.expect],
-        "columns": [
-            {
-                "name": column.name,
-                "type": column.type,
-                "description": column.description,
-                "nullable": column.nullable,
-                "pii": column.pii,
-                "from": [f"{o.table}.{o.column}" for o in known[column.name].origins]
-                if column.name in known
-                else [],
-            }
-            for column in columns(table, registry)
-        ],
-    }
+    return dictionary.entries(lineage_graph.build(registry, (), ()), registry)

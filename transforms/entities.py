@@ -111,6 +111,11 @@ class SourceEntity:
     description: str = ""
 
     @property
+    def place(self) -> str:
+        """How people name what is read: `app.orders`."""
+        return f"{self.source}.{self.name}"
+
+    @property
     def table(self) -> str:
         """Name of the raw table, `raw_<source>__<name>`."""
         return check_name(f"raw_{self.source}__{self.name}")

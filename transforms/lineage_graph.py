@@ -66,6 +66,10 @@ class Graph:
             found.setdefault((edge.origin.table, edge.target.table), set()).add(edge.kind)
         return {pair: frozenset(kinds) for pair, kinds in found.items()}
 
+    def column(self, place: Origin) -> Column:
+        """The column of that name."""
+        return next(column for column in self.nodes[place.table].columns if column.name == place.column)
+
     def find(self, name: str) -> Origin:
         """What `fct_orders.revenue` or `fct_orders` names; a table alone stands for its rows.
 
@@ -153,8 +157,17 @@ def from_data(data: Mapping[str, Any]) -> Graph:
     return Graph(nodes, tuple(edges))
 
 
-def build(registry: Registry, views: Mapping[str, str], charts: Iterable[Chart] = CHARTS) -> Graph:
-    """The graph of these models, views (name → statement, in PostgreSQL) and charts.
+@dataclass(frozen=True)
+class View:
+    """A view of the warehouse: the statement that makes it, in PostgreSQL."""
+
+    name: str
+    description: str
+    statement: str
+
+
+def build(registry: Registry, views: Iterable[View], charts: Iterable[Chart] = CHARTS) -> Graph:
+    """The graph of these models, views and charts.
 
     Raises ContractError for a query that can't be read so far.
     """
@@ -169,19 +182,14 @@ def build(registry: Registry, views: Mapping[str, str], charts: Iterable[Chart] 
         nodes[table.name] = _node(table.name, table.layer.value, catalog.description(table), columns)
         edges += _made(table.name, lineage(table.name, registry))
         edges += _chosen(table.name, conditions(table.name, registry), rows(table.name, registry))
-    for name, statement in views.items():
-        edges += _add_query(nodes, name, VIEW, "", statement)
+    for view in views:
+        edges += _add_query(nodes, view.name, VIEW, view.description, view.statement)
     for chart in charts:
         edges += _add_query(nodes, f"{DASHBOARD}.{chart.name}", CHART, chart.description, chart.sql)
     return Graph(nodes, tuple(sorted(set(edges))))
 
 
 _SOURCES = ("app", "events", "stripe", "sendgrid")
-
-
-def source_name(entity: SourceEntity) -> str:
-    """How the lineage names what an entity reads: `app.orders`."""
-    return f"{entity.source}.{entity.name}"
 
 
 def _source(entity: SourceEntity, registry: Registry) -> Node:
@@ -194,7 +202,7 @@ def _source(entity: SourceEntity, registry: Registry) -> Node:
         case _:
             names = {column.name for column in entity.columns}
     columns = tuple(column for column in registry.table(entity.table).columns if column.name in names)
-    return _node(source_name(entity), SOURCE, entity.description or entity.grain, columns)
+    return _node(entity.place, SOURCE, entity.description or entity.grain, columns)
 
 
 def _node(name: str, kind: str, description: str, columns: Iterable[Column]) -> Node:
@@ -232,7 +240,7 @@ def _add_query(nodes: dict[str, Node], name: str, kind: str, description: str, s
         told = Column(column, "")
         if made.passed_through is not None:
             origin = made.passed_through
-            upstream = next(c for c in nodes[origin.table].columns if c.name == origin.column)
+            upstream = next(own for own in nodes[origin.table].columns if own.name == origin.column)
             is_cast = made.kinds[origin] is Kind.CAST
             told = replace(upstream, name=column, type="" if is_cast else upstream.type)
         columns.append(told)

@@ -27,6 +27,19 @@ class View:
     statements: tuple[str, ...]
 
     @property
+    def query(self) -> str:
+        """The statement that makes it, of what it reads."""
+        return self.statements[0]
+
+    @property
+    def description(self) -> str:
+        """What its comment says."""
+        told = re.search(
+            rf"comment on materialized view \S+\.{self.name} is '((?:[^']|'')*)'", "\n".join(self.statements)
+        )
+        return told.group(1).replace("''", "'") if told else ""
+
+    @property
     def fingerprint(self) -> str:
         """Another one when its file says something else."""
         return hashlib.sha256("\n".join(self.statements).encode()).hexdigest()[:16]

@@ -9,11 +9,11 @@ import pytest
 from transforms import registry
 from transforms.charts import CHARTS
 from transforms.contract import ContractError
-from transforms.lineage_graph import Graph, build, from_data
+from transforms.lineage_graph import Graph, View, build, from_data
 from transforms.lineage_steps import ROWS, Origin
 from warehouse_ddl.files import views
 
-VIEWS = {view.name: view.statements[0] for view in views()}
+VIEWS = [View(view.name, view.description, view.query) for view in views()]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_what_passes_through_a_view_keeps_its_documentation_and_says_when_it_is_
     )
     assert sent.description == "E-mails SendGrid took on"
     statement = "create materialized view mv_people as select user_id, email as mail from analytics.dim_users"
-    people = build(registry.default(), {"mv_people": statement}, ()).nodes["mv_people"]
+    people = build(registry.default(), [View("mv_people", "", statement)], ()).nodes["mv_people"]
     personal = {column.name: column.pii for column in people.columns}
     assert personal == {"user_id": False, "mail": True}
 
