@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
         help="as it was then, in a schema of its own, from the lake alone; without TABLE all tables",
     )
     rebuild.add_argument("--into", metavar="SCHEMA", help="name of that schema")
+    rebuild.add_argument(
+        "--from-lake",
+        action="store_true",
+        help="the ledger and all tables as the lake has them, where they were lost or are older or newer",
+    )
     rebuild.set_defaults(command=_verb("flows.commands:rebuild"))
 
     replay = verbs.add_parser("replay", help="rebuild what records of a topic touch, from raw or the broker")
@@ -96,6 +101,25 @@ def parser() -> argparse.ArgumentParser:
 
     maintain = verbs.add_parser("maintain", help="keep files and entries of the ledger few; changes no row")
     maintain.set_defaults(command=_verb("flows.maintain:command"))
+
+    backup = verbs.add_parser("backup", help="dump the warehouse, with the lake's manifests and raw files")
+    backup.set_defaults(command=_verb("flows.backup:command"))
+    kinds = backup.add_subparsers(title="actions", metavar="ACTION")
+    held = kinds.add_parser("list", help="the backups that are there, newest first")
+    held.add_argument("--json", action="store_true", help="for programs")
+    held.set_defaults(command=_verb("flows.recovery.listing:list_command"))
+
+    restore = verbs.add_parser("restore", help="rehearse the way back from a backup, or go it")
+    ways = restore.add_mutually_exclusive_group(required=True)
+    ways.add_argument(
+        "--verify", action="store_true", help="the drill: restore aside, compare; exit 1 if other"
+    )
+    ways.add_argument("--into", metavar="DSN", help="restore into this database and replay from the lake")
+    ways.add_argument("--lake", type=Path, metavar="DIR", help="fill an empty lake with a backup's raw files")
+    restore.add_argument("--backup", metavar="ID", help="this one; without it the newest")
+    restore.add_argument("--no-replay", action="store_true", help="with --into: stop at the backup's moment")
+    restore.add_argument("--yes", action="store_true", help="with --into: replace what is there")
+    restore.set_defaults(command=_verb("flows.restore:command"))
 
     letters = verbs.add_parser("dlq", help="records that could not be read")
     actions = letters.add_subparsers(title="actions", metavar="ACTION", required=True)

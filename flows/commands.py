@@ -170,6 +170,10 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def rebuild(arguments: argparse.Namespace) -> int:
     """`python -m flows rebuild`."""
+    if arguments.from_lake:
+        from flows.recovery.whole import command as from_lake
+
+        return from_lake(arguments)
     if arguments.as_of:
         from flows.as_of import command as as_of
 
@@ -177,7 +181,9 @@ def rebuild(arguments: argparse.Namespace) -> int:
     if arguments.into or not arguments.table:
         from flows.errors import FlowsError
 
-        raise FlowsError("rebuild needs the names of the tables to make right, or --as-of with a moment.")
+        raise FlowsError(
+            "rebuild needs the names of the tables to make right, --as-of with a moment, or --from-lake."
+        )
     ensure_services()
     from flows.backfill import rebuild as flow
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from psycopg.types.json import Jsonb
 
+from flows.errors import FlowsError
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores import roles
@@ -44,6 +45,18 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
             left = f"{len(removed)} files and {len(dropped)} unpublished tables"
             progress.say("lake", f"{left} removed: replaced long ago, or left by a run that did not end")
     return held
+
+
+def tables(services: Services, progress: Progress) -> None:
+    """The first two of these steps alone, where nothing that stands has to be kept from readers."""
+    with services.ledger() as ledger, ledger.locked(_BOOTSTRAP, "warehouse"):
+        _schemas(ledger)
+        held = _migrate(services, True, progress)
+    if held:
+        name, holder = next(iter(held.items()))
+        raise FlowsError(
+            f"{name} can't be changed: {holder} holds a lock on it. End that session, run again."
+        )
 
 
 def schemas(ledger: Ledger) -> None:

@@ -79,6 +79,16 @@ class Settings(BaseSettings):
     """Whether the stream produces its dead letters to `<topic>.dead` too."""
     alerts: Path | None = None
     """The file that says who is told of incidents (docs/alerts.md); unset: nobody, in the sandbox a file."""
+    backups: Path | None = None
+    """Folder of the backups; the sandbox has its own, beside its lake."""
+    backup_key: SecretStr | None = None
+    """A key of age: `age1…` seals backups, `AGE-SECRET-KEY-1…` also opens them. Unset: nothing is sealed."""
+    backup_raw: Literal["copy", "link", "none"] = "copy"
+    """What a backup does with the lake's raw files: a link survives a deletion, a copy a disk."""
+    backup_days: int = Field(default=7, ge=1, le=3660)
+    """For so many days the newest backup of each day stays…"""
+    backup_weeks: int = Field(default=5, ge=1, le=520)
+    """…and for so many weeks that of each week. The newest of all always does."""
     failpoint: str | None = None
     debug: bool = False
 
@@ -165,6 +175,18 @@ class Settings(BaseSettings):
             return self.lake.expanduser().absolute()
         return Path(self._service("lake", "the lake")).absolute()
 
+    @property
+    def backups_root(self) -> Path:
+        """Folder of the backups, absolute."""
+        if self.backups is not None:
+            return self.backups.expanduser().absolute()
+        if self.sandbox_state is None:
+            raise SettingsError(
+                "ANALYTICS_BACKUPS is not set, so there is no place for backups. Set it to a folder on "
+                "another disk than the warehouse's and the lake's."
+            )
+        return self.lake_root.parent / "backups"
+
     def require(self, name: str) -> str:
         """The address (or key) of a service; raises SettingsError when neither a setting nor the sandbox has
         it.
@@ -198,10 +220,10 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Everything that must never be printed, for scrubbing messages."""
         found: list[str] = []
-        for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key"):
+        for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key", "backup_key"):
             value = getattr(self, name)
             if value is None and self.sandbox_state is not None:
-                value = getattr(self.sandbox_state, name)
+                value = getattr(self.sandbox_state, name, None)
             if value is not None:
                 found.append(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
         return found

@@ -9,6 +9,7 @@ from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
+from flows.stores.locks import refuse_while_dumped
 from flows.stores.publication import Streamed
 from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, WarehouseError
 from transforms.contract import Table
@@ -81,7 +82,11 @@ def reopen(connection: Connection[Any], table: Table, partition: str) -> None:
 
 
 def lock_for_swap(connection: Connection[Any], table: Table) -> None:
-    """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap."""
+    """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap.
+
+    Raises Blocked while a backup is being taken.
+    """
+    refuse_while_dumped(connection)
     connection.execute(
         sql.SQL("LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(home(table), table.name))
     )

@@ -22,6 +22,8 @@ PATIENT = (25, 50, 100, 200, 400, 800, 800, 800)
 """Milliseconds a try waits for a lock nobody queues behind; always under deadlock_timeout (1 s)."""
 BRIEF = (25, 50, 100, 150, 150, 150, 150, 150, 150, 150)
 """The same for ACCESS EXCLUSIVE: readers queue behind the wait, so it stays below what a person feels."""
+DUMP_LOCK = ("dump", "warehouse")
+"""What a backup holds (`Ledger.locked`) while a snapshot of it is open."""
 _LOOK_EVERY_SECONDS = 0.01
 
 
@@ -57,6 +59,20 @@ def with_short_waits(
             holder = seen[-1] if seen else holder
             time.sleep(random.uniform(0.05, 0.15))
     raise Blocked(holder or "a session that could not be seen")
+
+
+def refuse_while_dumped(connection: Connection[Any]) -> None:
+    """Called in a transaction before it takes a table away from readers: until it ends no backup begins.
+
+    A dump holds a lock on every table, and what it has not read yet must stay as it is. Raises Blocked while
+    a backup is being taken, before any lock is asked for: readers would queue behind that.
+    """
+    key = ":".join(DUMP_LOCK)
+    row = connection.execute(
+        "SELECT pg_try_advisory_xact_lock_shared(hashtextextended(%s, 0))", (key,)
+    ).fetchone()
+    if not (row and row[0]):
+        raise Blocked("the backup that is being taken")
 
 
 def remember(connection: Connection[Any], commits: Sequence[Commit], blocked: Blocked) -> None:

@@ -13,7 +13,7 @@ from flows.stores.dependents import InTheWay, refuse_others
 from flows.stores.difference import adapted, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
-from flows.stores.locks import BRIEF, with_short_waits
+from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
 from flows.stores.standalone import Workshop, workshop
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
 from transforms.contract import Table
@@ -72,6 +72,7 @@ def migrate(
             else:
 
                 def work() -> None:
+                    refuse_while_dumped(connection)
                     if any(" alter column " in statement for statement in migration.statements):
                         masking.take_off(connection, table)
                     for statement in (*migration.statements, *comment_ddl(table, registry)):
@@ -100,6 +101,7 @@ def migrate_view(warehouse: Warehouse, view: View) -> bool:
             return False
 
         def work() -> None:
+            refuse_while_dumped(connection)
             refuse_others(connection, PUBLISHED, view.name, [])
             connection.execute(
                 sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
@@ -163,6 +165,7 @@ def _rebuild(
 def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: Registry | None) -> None:
     """The one transaction: what hangs on the old table is taken off, and put on the new one."""
     connection, table = shop.connection, shop.table
+    refuse_while_dumped(connection)
     dependent = [view for view in views() if table.name in view.upstreams]
     refuse_others(connection, home(table), table.name, [view.name for view in dependent])
     masking.take_off(connection, table)

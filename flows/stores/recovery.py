@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger
+from flows.stores.manifest import Commit
 
 
 def rebuild_ledger(ledger: Ledger, lake: Lake) -> int:
@@ -11,15 +14,44 @@ def rebuild_ledger(ledger: Ledger, lake: Lake) -> int:
 
     Partitions come back unpublished (`published_at` is None). Raises Conflict when the ledger is not empty.
     """
-    histories = [lake.manifest(layer, table) for layer, table in lake.manifests()]
+    histories = histories_of(lake)
     with ledger.connection.transaction():
         ledger.connection.execute("LOCK TABLE ops.ledger IN EXCLUSIVE MODE")
         if ledger.connection.execute("SELECT 1 FROM ops.ledger LIMIT 1").fetchone():
             raise Conflict("The ledger is not empty: it can't be filled from the lake. Nothing was changed.")
-        versions: dict[tuple[str, str, str], int] = {}
-        for commit in (commit for history in histories for commit in history):
-            counter = (commit.kind if commit.kind == "land" else "state", commit.table, commit.partition)
-            ledger.commit(commit, version=versions.get(counter, 0))
-            versions[counter] = versions.get(counter, 0) + 1
-        ledger.connection.execute("UPDATE ops.ledger SET in_manifest = true")
+        fill(ledger, histories)
     return sum(len(history) for history in histories)
+
+
+def replace_ledger(ledger: Ledger, histories: Iterable[Sequence[Commit]]) -> None:
+    """Put what these manifests tell in the place of what the ledger holds, in the caller's transaction."""
+    ledger.connection.execute(
+        "TRUNCATE ops.ledger, ops.partition_state, ops.position, ops.landed_window, ops.pending_publish"
+    )
+    fill(ledger, histories)
+
+
+def histories_of(lake: Lake) -> list[list[Commit]]:
+    """Every manifest of a lake, entry by entry."""
+    return [lake.manifest(layer, table) for layer, table in lake.manifests()]
+
+
+def fill(ledger: Ledger, histories: Iterable[Sequence[Commit]]) -> None:
+    """Enter the commits of each table in their order, in the caller's transaction.
+
+    Versions of partitions begin above all that were ever used: a version is part of what a commit is named
+    by, and of marks (`Ledger.mark`), which raise it, a manifest does not tell.
+    """
+    versions: dict[tuple[str, str, str], int] = {}
+    for commit in (commit for history in histories for commit in history):
+        # Of a landing it is the position that has a version, whatever partition its file is of.
+        counter = (
+            ("land", commit.table, "") if commit.kind == "land" else ("state", commit.table, commit.partition)
+        )
+        ledger.commit(commit, version=versions.get(counter, 0))
+        versions[counter] = versions.get(counter, 0) + 1
+    ledger.connection.execute("UPDATE ops.ledger SET in_manifest = true")
+    ledger.connection.execute(
+        "UPDATE ops.partition_state "
+        "SET version = version + (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    )

@@ -1,0 +1,34 @@
+"""Backups: `python -m flows backup`, `backup list`, or the nightly deployment."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from prefect import flow
+
+from flows.batch import run_name
+from flows.progress import Progress
+from flows.recovery.listing import text_of
+from flows.recovery.taking import Taken, take
+from flows.services import open_services
+
+
+@flow(name="backup", flow_run_name=run_name, result_serializer="json")
+def backup() -> dict[str, Any]:
+    """Take a backup of the warehouse with the lake's manifests and raw files, and let old ones go."""
+    taken = run()
+    return {"backup": taken.backup.id, "rows": taken.backup.rows, "seconds": taken.seconds}
+
+
+def run() -> Taken:
+    """The same outside of Prefect."""
+    services = open_services()
+    with services.lake, Progress("backup") as progress:
+        return take(services, progress)
+
+
+def command(_: argparse.Namespace) -> int:
+    """`python -m flows backup`."""
+    print(text_of(run()))
+    return 0

@@ -1,0 +1,237 @@
+"""The drill: the way back is gone, aside, and what stands at its end is compared with what is live."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from flows import prepare
+from flows.errors import FlowsError
+from flows.progress import Progress
+from flows.recovery import notes, raw_files
+from flows.recovery.erasures import apply_erasures
+from flows.recovery.from_lake import recover
+from flows.recovery.notes import Note
+from flows.recovery.restoring import notes_of, restore, workplace
+from flows.recovery.scratch import scratch
+from flows.recovery.taking import open_vault
+from flows.recovery.vault import Backup, Vault
+from flows.services import Services
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import Commit, LakeFile, fold
+from flows.stores.recovery import histories_of
+from flows.stores.upkeep import refresh
+from flows.stores.warehouse import Warehouse
+from transforms import registry
+from transforms.contract import Layer
+
+_LINE_SECONDS = 1.0
+_LINE_TRIES = 10
+
+
+class DrillFailed(FlowsError):
+    """The way back does not lead to what is live; the message says where, one line each."""
+
+    exit_code = 1
+
+
+@dataclass
+class Drill:
+    """What a rehearsal found. Seconds are of the machine's clock."""
+
+    backup: Backup
+    started_at: datetime
+    rto_seconds: float | None = None
+    """From an empty server to the content that is live."""
+    rpo_seconds: float | None = None
+    """How old the backup is: what would be lost if the lake were lost too."""
+    seconds: float = 0.0
+    compared: int = 0
+    replayed: int = 0
+    streamed: list[str] = field(default_factory=list)
+    """Leaves that the stream writes into: they hold what no landing names yet, and are not compared."""
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the way back leads to what is live."""
+        return not self.differences
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What is live at one moment."""
+
+    notes: Mapping[str, Note]
+    files: Mapping[str, frozenset[str]]
+    """Table → the lake files that are its content."""
+    tokens: frozenset[str]
+    hot: frozenset[str]
+    """`schema.leaf` of what the stream writes into."""
+    is_view_owed: frozenset[str]
+
+
+def drill(services: Services, name: str | None, progress: Progress) -> Drill:
+    """Rehearse the restore of a backup (the newest without a name); nothing live is changed but `ops.drill`.
+
+    1. Every file of the backup, and every raw file that it names, is held against its sum.
+    2. It is restored into a server of its own; counts, sums and hashes are held against those noted when it
+       was taken.
+    3. What came after is replayed from the lake, as `restore --into` does it, and erasures are applied again.
+    4. Every published table and leaf is held against the live one, at one moment of the ledger.
+
+    Raises BackupError, ProgramError, SealError where the rehearsal could not be tried.
+    """
+    began, started_at = time.perf_counter(), services.settings.now()
+    vault = open_vault(services)
+    backup = vault.find(name)
+    done = Drill(backup, started_at)
+    vault.opener(backup)
+    services.lake.begin_session()
+    done.differences += vault.problems(backup)
+    done.differences += raw_files.problems(vault, backup)
+    progress.say(backup.id, "sums of its files compared")
+    if not done.differences:
+        _rehearse(services, vault, done, progress)
+    done.seconds = round(time.perf_counter() - began, 2)
+    done.rpo_seconds = round((started_at - backup.taken_at).total_seconds(), 1)
+    with services.ledger() as ledger:
+        prepare.schemas(ledger)
+        _enter(ledger.connection, done)
+    return done
+
+
+def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress) -> None:
+    backup = done.backup
+    with workplace(vault) as work, scratch(vault.root) as dsn:
+        began = time.perf_counter()
+        restore(vault, backup, dsn, work)
+        restored = time.perf_counter() - began
+        progress.say(backup.id, f"restored in {restored:.1f} s")
+        there = notes_of(dsn)
+        owed = {f"analytics.{view}" for view in backup.owed_views}
+        noted = {table: note for table, note in backup.notes.items() if table not in owed}
+        done.compared += len(noted)
+        done.differences += [
+            f"{table}: the restored backup has {what}, against what was noted when it was taken."
+            for table, note in noted.items()
+            if (what := note.differs(there[table]) if table in there else "no such table")
+        ]
+        live, histories = _live(services, done)
+        began = time.perf_counter()
+        scratched = Warehouse(dsn)
+        recovered = recover(
+            scratched, services.lake, histories, registry.default(), services.settings.now(), progress.say
+        )
+        done.replayed = recovered.partitions
+        apply_erasures(scratched)
+        refresh(scratched)
+        done.rto_seconds = round(restored + time.perf_counter() - began, 2)
+        progress.say("lake", f"{recovered.partitions} partitions replayed")
+        _compare(live, notes_of(dsn, ("analytics",)), done)
+
+
+def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
+    """What is live now, and the lake's manifests up to that moment."""
+    with services.ledger() as ledger:
+        ledger.repair_manifest(services.lake)
+        connection = ledger.connection
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            live = _Live(
+                notes.take(connection, ("analytics",)),
+                {name: frozenset(file.path for file in files) for name, files in _contents(ledger).items()},
+                frozenset(token for (token,) in connection.execute("SELECT token FROM ops.ledger")),
+                frozenset(
+                    f"analytics.{registry.table(table).leaf(partition)}"
+                    for table, partition in connection.execute(
+                        "SELECT table_name, partition FROM ops.hot_partition"
+                    )
+                ),
+                frozenset(
+                    f"analytics.{view}"
+                    for (view,) in connection.execute("SELECT view_name FROM ops.refresh_owed")
+                ),
+            )
+    for _ in range(_LINE_TRIES):
+        histories = [
+            [commit for commit in history if commit.token in live.tokens]
+            for history in histories_of(services.lake)
+        ]
+        problems = _lake_problems(live, histories)
+        if not problems:
+            return live, histories
+        # A run that has committed just now appends its lines a moment later.
+        time.sleep(_LINE_SECONDS)
+    done.differences += problems
+    return live, histories
+
+
+def _contents(ledger: Ledger) -> dict[str, list[LakeFile]]:
+    """Table → the files that the ledger says are its content."""
+    found: dict[str, list[LakeFile]] = {}
+    for (name, _), state in ledger.states().items():
+        found.setdefault(name, []).extend(state.files)
+    for table in registry.tables().values():
+        if table.layer is Layer.RAW and (files := ledger.files(table.name)):
+            found[table.name] = files
+    return found
+
+
+def _lake_problems(live: _Live, histories: Sequence[Sequence[Commit]]) -> list[str]:
+    """Where the manifests tell another content than the ledger."""
+    told = {history[0].table: {file.path for file in fold(history)} for history in histories if history}
+    return [
+        f"{table}: the lake's manifest and the ledger name different files "
+        f"({len(files - told.get(table, set()))} only in the ledger, "
+        f"{len(told.get(table, set()) - files)} only in the manifest)."
+        for table, files in sorted(live.files.items())
+        if files != told.get(table, set())
+    ]
+
+
+def _compare(live: _Live, there: Mapping[str, Note], done: Drill) -> None:
+    done.streamed = sorted(name for name in live.hot if name in live.notes)
+    left_out = live.hot | live.is_view_owed
+    names = {name for name in (*live.notes, *there) if name not in left_out}
+    done.compared += len(names)
+    nothing = Note(0, "0", {})
+    for name in sorted(names):
+        if name not in live.notes or name not in there:
+            # An empty leaf says nothing that no leaf does not.
+            rows = live.notes.get(name, there.get(name, nothing)).rows
+            if rows:
+                where = "live" if name in live.notes else "restored"
+                done.differences.append(f"{name}: its {rows:,} rows are {where} alone.")
+            continue
+        if what := there[name].differs(live.notes[name]):
+            done.differences.append(
+                f"{name}: live there is {what}, against the restored and replayed backup."
+            )
+
+
+def _enter(connection: Connection[Any], done: Drill) -> None:
+    stamp = f"{done.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    connection.execute(
+        "INSERT INTO ops.drill (drill_id, backup_id, is_equal, rto_seconds, rpo_seconds, seconds, compared, "
+        "replayed, differences, started_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            stamp,
+            done.backup.id,
+            done.is_equal,
+            done.rto_seconds,
+            done.rpo_seconds,
+            done.seconds,
+            done.compared,
+            done.replayed,
+            Jsonb(done.differences),
+            done.started_at,
+        ),
+    )

@@ -1,0 +1,192 @@
+"""Taking a backup: a dump of the warehouse, what was in it, and the lake's manifests at the same moment."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.prepare import schemas
+from flows.progress import Progress
+from flows.recovery import notes, programs, raw_files
+from flows.recovery.programs import Program
+from flows.recovery.seal import seal_of
+from flows.recovery.vault import DUMP, MANIFESTS, RAW_LIST, ROLES, Backup, Making, Vault
+from flows.services import Services
+from flows.stores import manifest
+from flows.stores.lake import SPILL
+from flows.stores.ledger import Ledger
+from flows.stores.ledger_rows import commit_of
+from flows.stores.locks import DUMP_LOCK
+from flows.stores.manifest import Commit, LakeFile, fold
+from transforms.contract import Layer
+
+JOBS = 2
+"""Sessions that pg_dump and pg_restore work with at once."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A backup that was completed, and what went for it."""
+
+    backup: Backup
+    raw_bytes: int
+    """Bytes of raw files that were new to the pool."""
+    seconds: float
+    expired: tuple[str, ...] = ()
+    raw_expired: int = 0
+
+
+def open_vault(services: Services) -> Vault:
+    """The folder of backups that the settings name. Raises SettingsError, SealError."""
+    settings = services.settings
+    key = settings.backup_key.get_secret_value() if settings.backup_key else None
+    return Vault(settings.backups_root, seal_of(key))
+
+
+def take(services: Services, progress: Progress) -> Taken:
+    """Take one backup. Publishes, streams and readers go on; what would be swapped is written by difference
+    meanwhile, or waits as pending.
+
+    1. The dump lock: swaps under way end, none begins (`locks.refuse_while_dumped`).
+    2. A snapshot is exported. pg_dump reads in it; meanwhile the same snapshot is counted, summed and hashed,
+       and the ledger in it written as the lake's manifests. Then the lock is given back.
+    3. The raw files that the snapshot names are kept, those that are there already once.
+    4. What has to be is sealed; every file gets its sum and is on the disk.
+    5. The folder gets its name: from here on there is a backup.
+    6. `ops.backup` has its row, and what has expired goes.
+
+    A crash before 5 leaves nothing that counts, and the next backup removes it. Raises BackupError for a full
+    disk, ProgramError for what pg_dump says.
+    """
+    began = time.perf_counter()
+    vault = open_vault(services)
+    moment = services.settings.now()
+    # Files that the snapshot names stay while this process lives.
+    services.lake.begin_session()
+    with services.ledger() as ledger:
+        if not ledger.is_there():
+            raise FlowsError(
+                "The warehouse has no ledger yet, so there is nothing to back up: python -m flows"
+            )
+        schemas(ledger)
+    with vault.making(moment, services.lake.root / SPILL) as making:
+        files = _dump(services, making, moment, progress)
+        raw = raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+        progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
+        name = making.folder.name.removeprefix(".making-")
+    backup = vault.find(name)
+    taken = Taken(backup, raw, round(time.perf_counter() - began, 2))
+    with services.warehouse.connect() as connection:
+        _enter(connection, taken)
+    expired, raw_expired = expire(services, vault)
+    return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired)
+
+
+def expire(services: Services, vault: Vault) -> tuple[list[str], int]:
+    """Remove backups whose declared time has come, and the raw files that none names any more."""
+    settings = services.settings
+    gone = vault.expire(settings.now(), settings.backup_days, settings.backup_weeks)
+    return gone, raw_files.expire(vault)
+
+
+def _dump(services: Services, making: Making, moment: datetime, progress: Progress) -> list[LakeFile]:
+    with _snapshot(services) as (connection, name):
+        failpoint("backup.snapshot")
+        place = programs.folder_for(connection)
+        dsn = services.settings.require("warehouse_dsn")
+        words = [f"--file={making.work / DUMP}", "--format=directory", f"--jobs={JOBS}", f"--snapshot={name}"]
+        # What is not yet published belongs to runs that will not live on; our own sums come with an fsync.
+        words += ["--exclude-schema=unpublished", "--compress=gzip:1", "--no-sync"]
+        dump = Program(place / "pg_dump", words, dsn)
+        try:
+            noted = notes.take(connection)
+            progress.say("warehouse", f"{sum(n.rows for n in noted.values()):,} rows counted, summed, hashed")
+            commits, journaled = _ledger(connection)
+            _write_manifests(making, commits)
+            owed = connection.execute("SELECT DISTINCT view_name FROM ops.refresh_owed ORDER BY 1").fetchall()
+            sequence = connection.execute("SELECT coalesce(max(sequence), 0) FROM ops.ledger").fetchone()
+            dump.wait()
+        finally:
+            dump.end()
+        version = connection.info.server_version
+    progress.say("warehouse", "dumped")
+    failpoint("backup.dumped")
+    roles = ["--roles-only", "--no-role-passwords", f"--file={making.work / ROLES}"]
+    programs.run(place / "pg_dumpall", roles, dsn)
+    programs.run(
+        place / "pg_restore", ["--list", f"--file={making.work / 'contents.txt'}", making.work / DUMP]
+    )
+    files = [*fold(commit for commit in commits if commit.layer == Layer.RAW), *journaled]
+    (making.folder / RAW_LIST).write_text("".join(f"{json.dumps(file.as_json())}\n" for file in files))
+    making.note(
+        {
+            "taken_at": moment.astimezone(UTC).isoformat(),
+            "sequence": sequence[0] if sequence else 0,
+            "server_version": version,
+            "sealed_for": making.seal.recipient if making.seal else None,
+            "raw": services.settings.backup_raw,
+            "owed_views": [view for (view,) in owed],
+            "tables": {table: note.as_json() for table, note in noted.items()},
+        }
+    )
+    return files
+
+
+@contextmanager
+def _snapshot(services: Services) -> Iterator[tuple[Connection[Any], str]]:
+    """A connection in a transaction whose snapshot others can read in, while nothing is swapped."""
+    with (
+        services.warehouse.connect() as connection,
+        Ledger(connection).locked(*DUMP_LOCK),
+        connection.transaction(),
+    ):
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None
+        yield connection, str(row[0])
+
+
+def _ledger(connection: Connection[Any]) -> tuple[list[Commit], list[LakeFile]]:
+    """The ledger's entries in their order, and the raw files that the stream's journal names."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute("SELECT * FROM ops.ledger ORDER BY sequence").fetchall()
+        files = cursor.execute("SELECT file FROM ops.stream_batch ORDER BY sequence").fetchall()
+    return [commit_of(row) for row in rows], [LakeFile.from_json(row["file"]) for row in files]
+
+
+def _write_manifests(making: Making, commits: list[Commit]) -> None:
+    """The ledger as the lake has it, table by table: what a restore without the warehouse begins with."""
+    by_table: dict[tuple[str, str], list[Commit]] = {}
+    for commit in commits:
+        by_table.setdefault((commit.layer, commit.table), []).append(commit)
+    for (layer, table), group in by_table.items():
+        manifest.append(making.work / MANIFESTS / layer / table / manifest.MANIFEST, group)
+
+
+def _enter(connection: Connection[Any], taken: Taken) -> None:
+    backup = taken.backup
+    connection.execute(
+        "INSERT INTO ops.backup (backup_id, folder, ledger_sequence, row_count, bytes, raw_bytes, is_sealed, "
+        "seconds, taken_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        (
+            backup.id,
+            str(backup.folder.parent),
+            backup.sequence,
+            backup.rows,
+            backup.bytes,
+            taken.raw_bytes,
+            backup.recipient is not None,
+            taken.seconds,
+            backup.taken_at,
+        ),
+    )

@@ -1,0 +1,315 @@
+"""The folder of the backups: each is there whole or not at all, checked by its sums, and goes in its time.
+
+<backups>/20251103T120000Z/backup.json     what was noted of the moment
+                           SHA256SUMS      `sha256sum -c SHA256SUMS` checks every file
+                           dump/           `pg_restore -d … dump` restores the warehouse
+                           roles.sql       the roles that its grants name
+                           manifests/      the lake's manifests at that moment
+                           raw.jsonl       the raw files that count at that moment
+<backups>/lake/raw/…                       raw files, each once for all backups that name it
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.recovery.notes import Note
+from flows.recovery.seal import SUFFIX, Seal, SealError
+from flows.stores.files import sync_and_hash
+from flows.stores.manifest import fsync_folder
+
+FORMAT = 1
+NOTED, SUMS, DUMP, ROLES, MANIFESTS, RAW_LIST, POOL = (
+    "backup.json",
+    "SHA256SUMS",
+    "dump",
+    "roles.sql",
+    "manifests",
+    "raw.jsonl",
+    "lake",
+)
+_PLAIN = {NOTED, SUMS, RAW_LIST}
+"""Never sealed: they hold no row, and whoever looks after the folder need not be able to read backups."""
+_MAKING = ".making-"
+
+
+class BackupError(FlowsError):
+    """A backup can't be taken, found or trusted."""
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A whole backup, as its backup.json tells."""
+
+    folder: Path
+    taken_at: datetime
+    sequence: int
+    """The ledger's last entry in it; 0 in one without."""
+    server_version: int
+    recipient: str | None
+    """The public key that it is sealed for."""
+    raw: str
+    """How raw files were kept: copy, link or none."""
+    owed_views: tuple[str, ...]
+    """Views that were owed a refresh: a restore makes them newer than they were."""
+    notes: Mapping[str, Note]
+
+    @property
+    def id(self) -> str:
+        """Its name: the moment of its snapshot."""
+        return self.folder.name
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(note.rows for note in self.notes.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its own files."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+class Vault:
+    """One folder of backups."""
+
+    def __init__(self, root: Path, seal: Seal | None) -> None:
+        self.root = root
+        self.seal = seal
+
+    # ----------------------------------------------------------------------------------------- making one
+
+    @contextmanager
+    def making(self, moment: datetime, private: Path) -> Iterator[Making]:
+        """A place for a new backup, which takes its name when the block ends well; else nothing is left.
+
+        `private`: where what is to be sealed may stand open meanwhile. Raises BackupError when another one
+        is being taken, or a disk is full.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._alone():
+                for left in self.root.glob(f"{_MAKING}*"):
+                    shutil.rmtree(left)
+                name = self._free_name(moment)
+                making = Making(self.root / f"{_MAKING}{name}", self.seal, private / f"{_MAKING}{name}")
+                try:
+                    making.folder.mkdir(mode=0o700)
+                    making.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    yield making
+                    making.finish()
+                    failpoint("backup.before_rename")
+                    making.folder.rename(self.root / name)
+                    fsync_folder(self.root)
+                finally:
+                    shutil.rmtree(making.folder, ignore_errors=True)
+                    shutil.rmtree(making.work, ignore_errors=True)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise BackupError(
+                    f"The disk of the backups is full ({self.root}). Nothing of this backup is left, and the "
+                    "earlier ones are as they were. Free space, or keep fewer (ANALYTICS_BACKUP_DAYS, "
+                    "ANALYTICS_BACKUP_WEEKS), and run again."
+                ) from error
+            raise BackupError(
+                f"The backup can't be written in {self.root}: {error.strerror or error}. "
+                "Nothing of it is left; mend that and run again."
+            ) from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BackupError(
+                    f"Another backup is being taken in {self.root}. Wait for it and run again."
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _free_name(self, moment: datetime) -> str:
+        name = f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        taken = {path.name for path in self.root.iterdir()}
+        return next(n for n in (name, *(f"{name}-{i}" for i in range(2, 1000))) if n not in taken)
+
+    # ------------------------------------------------------------------------------------- those that are
+
+    def backups(self) -> list[Backup]:
+        """All whole backups, the newest first."""
+        if not self.root.is_dir():
+            return []
+        found = [_read(path.parent) for path in self.root.glob(f"[0-9]*/{NOTED}")]
+        return sorted(found, key=lambda backup: (backup.taken_at, backup.id), reverse=True)
+
+    def find(self, name: str | None = None) -> Backup:
+        """The backup of this name, or the newest. Raises BackupError."""
+        there = self.backups()
+        if not there:
+            raise BackupError(f"There is no backup in {self.root} yet: `python -m flows backup` takes one.")
+        if name is None:
+            return there[0]
+        for backup in there:
+            if backup.id == name:
+                return backup
+        raise BackupError(
+            f"There is no backup {name} in {self.root}; there is {', '.join(item.id for item in there[:5])}."
+        )
+
+    def problems(self, backup: Backup) -> list[str]:
+        """Which of its files are not what was written, one sentence each."""
+        sums = _sums(backup.folder)
+        there = {
+            path.relative_to(backup.folder).as_posix(): path
+            for path in sorted(backup.folder.rglob("*"))
+            if path.is_file() and path.name != SUMS
+        }
+        found = [
+            f"{backup.id}: {name} is missing. Take another backup (`python -m flows backup list`)."
+            for name in sums
+            if name not in there
+        ]
+        for name, path in there.items():
+            if name not in sums or sync_and_hash(path)[1] != sums[name]:
+                found.append(
+                    f"{backup.id}: {name} is not the file that was written (SHA-256). "
+                    "Take another backup (`python -m flows backup list`)."
+                )
+        return found
+
+    def opener(self, backup: Backup) -> Seal | None:
+        """The seal that opens a backup; None where none is needed. Raises SealError when the key is another
+        one, or only closes.
+        """
+        if backup.recipient is None:
+            return None
+        if self.seal is None or self.seal.recipient != backup.recipient or not self.seal.opens:
+            raise SealError(
+                f"Backup {backup.id} is sealed for {backup.recipient}: set ANALYTICS_BACKUP_KEY to the "
+                "AGE-SECRET-KEY-1… that belongs to it."
+            )
+        return self.seal
+
+    def open(self, backup: Backup, name: str, target: Path) -> Path:
+        """A file or folder of a backup, readable: itself, or opened into `target`. Raises SealError."""
+        if backup.recipient is None or name in _PLAIN:
+            return backup.folder / name
+        seal = self.opener(backup)
+        assert seal is not None
+        source = backup.folder / name
+        sealed = (
+            [backup.folder / f"{name}{SUFFIX}"] if not source.is_dir() else sorted(source.rglob(f"*{SUFFIX}"))
+        )
+        for path in sealed:
+            opened = target / path.relative_to(backup.folder).as_posix().removesuffix(SUFFIX)
+            opened.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            seal.open(path, opened)
+        return target / name
+
+    # ------------------------------------------------------------------------------------------- expiring
+
+    def expire(self, now: datetime, days: int, weeks: int) -> list[str]:
+        """Remove the backups whose time has come; returns their names.
+
+        The newest of each day stays for `days`, the newest of each week (ISO) for `weeks`, and the newest of
+        all as long as it is that.
+        """
+        there = self.backups()
+        kept = {backup.id for backup in _kept(there, now, days, weeks)}
+        gone = [backup for backup in there if backup.id not in kept]
+        for backup in gone:
+            # Without its name it is none any more, however far the removal comes.
+            away = self.root / f"{_MAKING}gone-{backup.id}"
+            backup.folder.rename(away)
+            shutil.rmtree(away)
+        return [backup.id for backup in gone]
+
+
+class Making:
+    """A backup on its way: programs write into `work`, and what is there at the end becomes the backup."""
+
+    def __init__(self, folder: Path, seal: Seal | None, private: Path) -> None:
+        self.folder = folder
+        self.seal = seal
+        self.work = folder if seal is None else private
+
+    def note(self, noted: Mapping[str, Any]) -> None:
+        """Write backup.json."""
+        text = json.dumps({"format": FORMAT, **noted}, indent=1, sort_keys=True)
+        (self.folder / NOTED).write_text(text + "\n", encoding="utf-8")
+
+    def finish(self) -> None:
+        """Seal what has to be, and put every file on the disk with its sum."""
+        lines: list[str] = []
+        for path in sorted(path for path in self.work.rglob("*") if path.is_file()):
+            name = path.relative_to(self.work).as_posix()
+            if self.seal is not None and name not in _PLAIN:
+                target = self.folder / f"{name}{SUFFIX}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.seal.close(path, target)
+                path.unlink()
+        failpoint("backup.sealed")
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            lines.append(f"{sync_and_hash(path)[1]}  {path.relative_to(self.folder).as_posix()}\n")
+        (self.folder / SUMS).write_text("".join(lines), encoding="utf-8")
+        sync_and_hash(self.folder / SUMS)
+        for folder in [self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())]:
+            fsync_folder(folder)
+
+
+def _kept(there: Sequence[Backup], now: datetime, days: int, weeks: int) -> Iterator[Backup]:
+    newest_of: set[tuple[Any, ...]] = set()
+    for backup in there:  # the newest first
+        day, week = backup.taken_at.date(), backup.taken_at.isocalendar()[:2]
+        age = now - backup.taken_at
+        is_first = not newest_of
+        is_of_day = ("day", day) not in newest_of and age < timedelta(days=days)
+        is_of_week = ("week", week) not in newest_of and age < timedelta(weeks=weeks)
+        newest_of.update({("day", day), ("week", week)})
+        if is_first or is_of_day or is_of_week:
+            yield backup
+
+
+def _read(folder: Path) -> Backup:
+    path = folder / NOTED
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["format"] > FORMAT:
+            raise BackupError(f"{path} was written by a later version of this program: use that.")
+        return Backup(
+            folder,
+            datetime.fromisoformat(value["taken_at"]),
+            value["sequence"],
+            value["server_version"],
+            value["sealed_for"],
+            value["raw"],
+            tuple(value["owed_views"]),
+            {name: Note.from_json(note) for name, note in value["tables"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BackupError(
+            f"{path} is damaged, so what that backup holds is not certain. Move {folder} away, or restore "
+            "the file from a copy."
+        ) from error
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        lines = []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}

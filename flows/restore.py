@@ -1,0 +1,135 @@
+"""The way back: `python -m flows restore --verify | --into DSN | --lake DIR`, or the weekly drill."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.batch import run_name
+from flows.progress import Progress
+from flows.recovery import raw_files
+from flows.recovery.drill import Drill, DrillFailed
+from flows.recovery.drill import drill as rehearse
+from flows.recovery.restoring import clear, occupied, restore, workplace
+from flows.recovery.taking import open_vault
+from flows.recovery.vault import Backup, BackupError
+from flows.recovery.whole import from_lake, replayed
+from flows.services import Services, open_services
+from flows.settings import load
+
+
+@flow(name="drill", flow_run_name=run_name, result_serializer="json")
+def drill(backup: str | None = None) -> dict[str, Any]:
+    """Rehearse the restore of a backup, the newest unless one is named; fails when it is not what is live."""
+    done = run_drill(backup)
+    return {"backup": done.backup.id, "rto_seconds": done.rto_seconds, "rpo_seconds": done.rpo_seconds}
+
+
+def run_drill(backup: str | None) -> Drill:
+    """The same outside of Prefect. Raises DrillFailed naming what differs."""
+    services = open_services()
+    with services.lake, Progress("drill") as progress:
+        done = rehearse(services, backup, progress)
+    if not done.is_equal:
+        shown = done.differences[:20]
+        more = [f"… and {len(done.differences) - 20} more (ops.drill)."] if done.differences[20:] else []
+        raise DrillFailed(
+            "\n".join(
+                [
+                    f"The way back from backup {done.backup.id} does not lead to what is live:",
+                    *shown,
+                    *more,
+                    "docs/recovery.md tells for each kind what to do.",
+                ]
+            )
+        )
+    return done
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows restore`."""
+    if arguments.verify:
+        print(_said(run_drill(arguments.backup)))
+    elif arguments.into:
+        print(_into(arguments.into, arguments.backup, replays=not arguments.no_replay, yes=arguments.yes))
+    else:
+        print(_lake(arguments.lake, arguments.backup))
+    return 0
+
+
+def _said(done: Drill) -> str:
+    streamed = (
+        f" {len(done.streamed)} leaves that the stream writes into were left out." if done.streamed else ""
+    )
+    return (
+        f"Equal: backup {done.backup.id} was restored, {done.replayed} partitions replayed from the lake, "
+        f"{done.compared} tables and leaves compared.{streamed}\n"
+        f"RTO {done.rto_seconds:.1f} s; RPO 0 with the lake, {_time(done.rpo_seconds or 0)} without it. "
+        f"The drill took {done.seconds:.1f} s and stands in ops.drill."
+    )
+
+
+def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
+    """Restore a backup into a database, and what came after from the lake.
+
+    The target is refused when it has our schemas and nobody said `--yes`, and when runs are at work in it.
+    """
+    began = time.perf_counter()
+    services = Services(load(warehouse_dsn=dsn))
+    vault = open_vault(services)
+    backup = vault.find(name)
+    problems = vault.problems(backup)
+    if problems:
+        raise BackupError("\n".join([*problems, "Nothing was changed."]))
+    if there := occupied(dsn):
+        if not yes:
+            raise BackupError(
+                f"The target is not empty: it has the schemas {', '.join(there)}. Name an empty database, or "
+                "run again with --yes to replace them; nothing was changed."
+            )
+        clear(dsn)
+    with services.lake, Progress("restore") as progress, workplace(vault) as work:
+        restore(vault, backup, dsn, work)
+        progress.say(backup.id, f"{backup.rows:,} rows restored")
+        lines = [f"Backup {backup.id} is restored."]
+        if replays:
+            lines = [f"Backup {backup.id} is restored. {replayed(from_lake(services, progress))}"]
+    return "\n".join([*lines, *_next(backup, began)])
+
+
+def _next(backup: Backup, began: float) -> list[str]:
+    return [
+        f"It took {time.perf_counter() - began:.1f} s; the backup is of "
+        f"{backup.taken_at:%Y-%m-%d %H:%M} UTC.",
+        "Next: set ANALYTICS_WAREHOUSE_DSN to this database, then `python -m flows check` and "
+        "`python -m flows`.",
+    ]
+
+
+def _lake(folder: Path, name: str | None) -> str:
+    """Fill an empty lake with the raw files of a backup."""
+    services = open_services()
+    vault = open_vault(services)
+    backup = vault.find(name)
+    target = folder.expanduser().absolute()
+    with Progress("restore") as progress, workplace(vault) as work:
+        count = raw_files.give_back(vault, backup, target, work, progress)
+    return (
+        f"{count:,} raw files of backup {backup.id} are in {target}.\n"
+        "Next: set ANALYTICS_LAKE to it, then `python -m flows rebuild --from-lake` and `python -m flows`, "
+        "which makes the other layers and reads again what the sources have had since."
+    )
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else (f"{seconds / 3600:.1f} h")
+    )
