@@ -31,6 +31,7 @@ from flows.stores.upkeep import refresh
 from flows.stores.warehouse import Warehouse
 from transforms import registry
 from transforms.contract import Layer
+from warehouse_ddl.statements import home
 
 _LINE_SECONDS = 1.0
 _LINE_TRIES = 10
@@ -135,7 +136,7 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
         refresh(scratched)
         done.rto_seconds = round(restored + time.perf_counter() - began, 2)
         progress.say("lake", f"{recovered.partitions} partitions replayed")
-        _compare(live, notes_of(dsn, ("analytics",)), done)
+        _compare(live, notes_of(dsn, notes.SERVED), done)
 
 
 def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
@@ -146,11 +147,11 @@ def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             live = _Live(
-                notes.take(connection, ("analytics",)),
+                notes.take(connection, notes.SERVED),
                 {name: frozenset(file.path for file in files) for name, files in _contents(ledger).items()},
                 frozenset(token for (token,) in connection.execute("SELECT token FROM ops.ledger")),
                 frozenset(
-                    f"analytics.{registry.table(table).leaf(partition)}"
+                    f"{home(registry.table(table))}.{registry.table(table).leaf(partition)}"
                     for table, partition in connection.execute(
                         "SELECT table_name, partition FROM ops.hot_partition"
                     )

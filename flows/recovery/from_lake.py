@@ -25,11 +25,11 @@ from flows.stores.locks import BRIEF, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.recovery import replace_ledger
 from flows.stores.standalone import workshop
-from flows.stores.warehouse import PUBLISHED, Warehouse
+from flows.stores.warehouse import Warehouse
 from transforms.contract import Table
 from transforms.registry import Registry
 from warehouse_ddl.files import views
-from warehouse_ddl.statements import foreign_key_ddl
+from warehouse_ddl.statements import foreign_key_ddl, home
 
 Say = Callable[[str, str], None]
 
@@ -235,11 +235,11 @@ def _drop_unknown(warehouse: Warehouse, ledger: Ledger, table: Table, done: Reco
         for (_, partition), state in ledger.states([table.name], with_files=False).items()
         if partition and state.published_at is not None
     }
-    for leaf in sorted(apply.leaves(connection, table.name) - known):
+    for leaf in sorted(apply.leaves(connection, table) - known):
 
         def work(leaf: str = leaf) -> None:
-            apply.lock_for_swap(connection, table.name)
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(PUBLISHED, leaf)))
+            apply.lock_for_swap(connection, table)
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(home(table), leaf)))
 
         with ledger.locked("publish", table.name):
             with_short_waits(warehouse, connection, BRIEF, work)
@@ -257,7 +257,7 @@ def _load_leaf(
     connection, leaf = ledger.connection, table.leaf(state.partition)
     with workshop(warehouse, connection, table) as shop, duckdb_session() as session:
         rows = content(session, lake, table, state.files)
-        is_there = leaf in apply.leaves(connection, table.name)
+        is_there = leaf in apply.leaves(connection, table)
         if is_there:
             name = shop.load(leaf, "equal", rows)
         else:

@@ -8,6 +8,13 @@ from typing import Any, Self
 
 from psycopg import Connection, sql
 
+from warehouse_ddl.statements import PERSONAL, PUBLISHED
+
+SERVED = (PUBLISHED, PERSONAL)
+"""Schemas of what people read."""
+KEPT = (*SERVED, "ops")
+"""Schemas of which every row counts."""
+
 _SUMMED = ["int2", "int4", "int8", "numeric"]
 _AS_TEXT = (
     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; "
@@ -47,7 +54,7 @@ class Note:
         return f"as many rows ({self.rows:,}), but not the same ones"
 
 
-def take(connection: Connection[Any], schemas: tuple[str, ...] = ("analytics", "ops")) -> dict[str, Note]:
+def take(connection: Connection[Any], schemas: tuple[str, ...] = KEPT) -> dict[str, Note]:
     """`schema.table` → its note, for every table, leaf and materialized view of these schemas.
 
     To be called in a transaction of one snapshot (REPEATABLE READ): each leaf is read by itself, since a

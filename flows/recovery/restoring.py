@@ -11,13 +11,14 @@ import psycopg
 from psycopg import sql
 
 from flows.recovery import programs
-from flows.recovery.notes import Note, take
+from flows.recovery.notes import KEPT, Note, take
 from flows.recovery.taking import JOBS
 from flows.recovery.vault import DUMP, Backup, BackupError, Vault
-from flows.stores.warehouse import Warehouse
+from flows.stores import roles
+from flows.stores.warehouse import UNPUBLISHED, Warehouse
 from warehouse_ddl.files import bootstrap
 
-OURS = ("analytics", "ops", "unpublished")
+OURS = (*KEPT, UNPUBLISHED)
 
 
 @contextmanager
@@ -70,11 +71,11 @@ def restore(vault: Vault, backup: Backup, dsn: str, work: Path) -> None:
     words: list[str | Path] = ["--format=directory", f"--jobs={JOBS}", "--no-owner", "--exit-on-error", dump]
     programs.run(place / "pg_restore", words, dsn)
     with Warehouse(dsn).connect() as connection:
-        for statement in bootstrap():
-            connection.execute(statement.encode())
+        roles.lay(connection)
+        roles.hand_over(connection)
 
 
-def notes_of(dsn: str, schemas: tuple[str, ...] = ("analytics", "ops")) -> dict[str, Note]:
+def notes_of(dsn: str, schemas: tuple[str, ...] = KEPT) -> dict[str, Note]:
     """What a database holds now."""
     with psycopg.connect(dsn) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
