@@ -181,6 +181,10 @@ def parser() -> argparse.ArgumentParser:
     sla.add_argument("--json", action="store_true", help="for programs")
     sla.set_defaults(command=_verb("flows.sla:command"))
 
+    metrics = verbs.add_parser("metrics", help="what the warehouse knows, as Prometheus reads it")
+    metrics.add_argument("--serve", type=int, metavar="PORT", help="answer at /metrics until it is stopped")
+    metrics.set_defaults(command=_verb("flows.metrics.endpoint:command"))
+
     cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
     steps = cdc.add_subparsers(title="actions", metavar="ACTION", required=True)
     capture = steps.add_parser("register", help="capture the tables that are declared as cdc; twice is once")

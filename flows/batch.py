@@ -14,6 +14,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows import alerts, finish, first_read, prepare
 from flows.errors import FlowsError
 from flows.garbage import look_rarely
+from flows.metrics import run as numbers
 from flows.progress import Progress
 from flows.schedule import Lane, Schedule, reached_from
 from flows.services import open_services
@@ -100,6 +101,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             summary.seconds = round(time.perf_counter() - begun, 2)
             prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
             alerts.run_ended(services, summary)
+            numbers.write(services, summary)
         finish.show_in_prefect(summary)
     if summary.failures:
         raise RunFailed(summary)

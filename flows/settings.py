@@ -89,6 +89,12 @@ class Settings(BaseSettings):
     """For so many days the newest backup of each day stays…"""
     backup_weeks: int = Field(default=5, ge=1, le=520)
     """…and for so many weeks that of each week. The newest of all always does."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """Where the stream answers Prometheus (docs/metrics.md); unset: nowhere; 0: any port that is free."""
+    metrics_host: str = "127.0.0.1"
+    """The address that is answered at, for `python -m flows metrics --serve` too."""
+    metrics_folder: Path | None = None
+    """Where a run leaves its numbers, for node_exporter's textfile collector; unset: nowhere."""
     failpoint: str | None = None
     debug: bool = False
 

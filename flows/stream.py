@@ -18,6 +18,8 @@ from flows import change_topics
 from flows.durations import length_of_time
 from flows.extract import SourceAway
 from flows.landing import land
+from flows.metrics.endpoint import of_stream
+from flows.metrics.stream import StreamNumbers
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.standalone import workshop
@@ -25,7 +27,7 @@ from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics
-from flows.streaming.following import follow
+from flows.streaming.following import ChangesTally, follow
 from flows.streaming.journal import Fenced, Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.microbatch import MicroBatch, MicroBatches
@@ -56,14 +58,16 @@ def run(
     until_idle: bool = False,
     seconds: float | None = None,
     progress: Progress | None = None,
+    tally: Tally | None = None,
 ) -> Tally:
     """Take topics in until `stop` is set, `seconds` are over, or (`until_idle`) all that is there is in.
 
     Where the warehouse or the broker is away it waits for them and goes on by itself: offsets are read back
-    from the journal each time, so nothing is lost and nothing comes twice. Raises SourceError when a topic no
-    longer holds what was not read yet, WarehouseError when the warehouse is away at the end.
+    from the journal each time, so nothing is lost and nothing comes twice. What it does is counted in
+    `tally`. Raises SourceError when a topic no longer holds what was not read yet, WarehouseError when the
+    warehouse is away at the end.
     """
-    tally, lifetime = Tally(), Lifetime(stop, seconds)
+    tally, lifetime = tally or Tally(), Lifetime(stop, seconds)
 
     def session() -> bool:
         own = _Session(services, way, tally, progress or Progress("stream"))
@@ -220,13 +224,19 @@ def command(arguments: argparse.Namespace) -> int:
             "progress": progress,
         }
         begun = time.monotonic()
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            following = beside.submit(follow, services, changed, **how) if changed else None
+        events, changes = Tally(), ChangesTally()
+        counted = StreamNumbers({"events": events, "changes": changes})
+        host, port = services.settings.metrics_host, services.settings.metrics_port
+        with (
+            of_stream(counted, host, port, progress.say),
+            ThreadPoolExecutor(max_workers=1) as beside,
+        ):
+            following = beside.submit(follow, services, changed, **how, tally=changes) if changed else None
             if following is not None:
                 # What one can't go on without ends the other, too: a supervisor starts both again.
                 following.add_done_callback(lambda done: stop.set() if done.exception() else None)
             try:
-                tally = run(services, route(entities), **how)
+                tally = run(services, route(entities), **how, tally=events)
             except BaseException:
                 stop.set()
                 raise

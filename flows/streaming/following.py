@@ -69,14 +69,15 @@ def follow(
     until_idle: bool = False,
     seconds: float | None = None,
     progress: Progress | None = None,
+    tally: ChangesTally | None = None,
 ) -> ChangesTally:
     """Show changes of these tables until `stop` is set, `seconds` are over, or (`until_idle`) all that is
     there is shown.
 
     One process follows a connector; others stand by. Where the warehouse, the broker or the connector is away
-    it waits for them and goes on by itself, from the ledger's positions.
+    it waits for them and goes on by itself, from the ledger's positions. What it does is counted in `tally`.
     """
-    tally, lifetime = ChangesTally(), Lifetime(stop, seconds)
+    tally, lifetime = tally or ChangesTally(), Lifetime(stop, seconds)
     told = progress or Progress("changes")
 
     def session() -> bool:
@@ -227,7 +228,8 @@ class _Session:
             for outcome in landing.landed.outcomes.values()
             if outcome is not None and not isinstance(outcome, Exception)
         )
-        tally.latencies.append(self._services.settings.machine_time() - cut.oldest)
+        tally.bytes += cut.bytes
+        tally.took(self._services.settings.machine_time() - cut.oldest)
         for name, outcome in landing.landed.outcomes.items():
             if isinstance(outcome, Exception):
                 self._progress.say("changes", str(outcome))
@@ -274,7 +276,7 @@ class _Session:
         if since < _SHOW_EVERY_SECONDS:
             return
         rate = (tally.messages - self._told_changes) / since
-        self._told_at, self._told_changes = time.monotonic(), tally.messages
+        self._told_at, self._told_changes, tally.lag = time.monotonic(), tally.messages, feed.waiting
         self._progress.say("changes", tally.line(rate, feed.waiting))
         median, worst = tally.latency()
         note_progress(

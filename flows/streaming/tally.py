@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
+from flows.metrics.names import LATENCY_BUCKETS
 from flows.progress import Progress
 from flows.streaming import windows
 from flows.streaming.consumer import StreamConsumer
@@ -28,10 +30,25 @@ class Count:
     messages: int = 0
     rows: int = 0
     dead_letters: int = 0
+    bytes: int = 0
+    """Of the messages, as they are held in memory."""
+    copies: int = 0
+    """Messages that were left out, each the copy of another."""
     interruptions: int = 0
+    lag: int = 0
+    """Messages that wait, as last seen."""
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     """Seconds from the broker's timestamp of the oldest message of a micro-batch to its commit, of the latest
     10,000."""
+    waited: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
+    """All of them, counted by LATENCY_BUCKETS; the last are above."""
+    waited_seconds: float = 0.0
+
+    def took(self, latency: float) -> None:
+        """Note the latency of one micro-batch, seconds."""
+        self.latencies.append(latency)
+        self.waited[bisect_left(LATENCY_BUCKETS, latency)] += 1
+        self.waited_seconds += latency
 
     def latency(self) -> tuple[float, float]:
         """Median and 99th percentile of the latest 200 micro-batches, seconds; zeros when there is none."""
@@ -45,8 +62,6 @@ class Count:
 class Tally(Count):
     """The same of the stream of events."""
 
-    copies: int = 0
-
     def add(self, batch: MicroBatch, latency: float) -> None:
         """Count one micro-batch."""
         self.batches += 1
@@ -54,7 +69,8 @@ class Tally(Count):
         self.rows += sum(content.rows for content in batch.contents)
         self.copies += sum(content.copies for content in batch.contents)
         self.dead_letters += len(batch.letters)
-        self.latencies.append(latency)
+        self.bytes += sum(rows.nbytes for rows in batch.records.batches.values())
+        self.took(latency)
 
     def line(self, rate: float) -> str:
         """One line for people; `rate` is in messages per second."""
@@ -87,7 +103,7 @@ class Report:
             return
         rate, lag = (self._tally.messages - self._messages) / since, consumer.lag
         still_open = sum(windows.open_windows(self._connection, table) for table in self._route.windows)
-        self._told, self._messages = time.monotonic(), self._tally.messages
+        self._told, self._messages, self._tally.lag = time.monotonic(), self._tally.messages, lag
         self._progress.say(
             "stream", f"{self._tally.line(rate)}; {lag:,} messages wait, {still_open:,} windows are open"
         )
