@@ -7,6 +7,7 @@ from __future__ import annotations
 from psycopg.types.json import Jsonb
 
 from flows.errors import FlowsError
+from flows.openlineage.report import run_is
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores import roles
@@ -90,7 +91,8 @@ def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str
 
 
 def note_run(services: Services, summary: Summary, state: str) -> None:
-    """Write the run into ops.run: once when it begins, once when it ends."""
+    """Write the run into ops.run, and tell who listens: once when it begins, once when it ends."""
+    run_is(services, summary, state)
     now = services.settings.now()
     with services.warehouse.connect() as connection:
         connection.execute(

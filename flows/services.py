@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from flows.settings import Settings, load
 from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from flows.openlineage.receiver import Receiver
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,19 @@ class Services:
         """The warehouse's PostgreSQL."""
         return Warehouse(self.settings.require("warehouse_dsn"))
 
+    @cached_property
+    def openlineage(self) -> Receiver | None:
+        """Who is told what is made of what; None: nobody."""
+        if not self.settings.openlineage:
+            return None
+        from flows.openlineage.receiver import Receiver
+
+        return Receiver(self.settings.openlineage)
+
     def within(self, ledger: JointLedger) -> Services:
         """The same lake and warehouse; what is committed becomes true with that ledger's transaction."""
         services = replace(self, joint=ledger)
-        vars(services).update(lake=self.lake, warehouse=self.warehouse)
+        vars(services).update(lake=self.lake, warehouse=self.warehouse, openlineage=self.openlineage)
         return services
 
     @contextmanager

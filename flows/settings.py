@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     """The address that is answered at, for `python -m flows metrics --serve` too."""
     metrics_folder: Path | None = None
     """Where a run leaves its numbers, for node_exporter's textfile collector; unset: nowhere."""
+    openlineage: str | None = None
+    """Where to tell who made which table of what, as OpenLineage events: a file, or the address of a
+    receiver. Unset: nowhere."""
     failpoint: str | None = None
     debug: bool = False
 

@@ -10,13 +10,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from flows import landing, source_totals
 from flows.build import guard
 from flows.build.guard import CheckFailed
-from flows.build.job import build
 from flows.build.outcome import Built
 from flows.change_landing import ChangesLanded
 from flows.landing import Landing
+from flows.openlineage import report
 from flows.planner import Due, Work
 from flows.services import Services
 from flows.stores.upkeep import Refreshed, refresh
@@ -38,19 +37,19 @@ def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 @task(task_run_name="land {entity.table}", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
 def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | None:
     """Land what is new of one source entity."""
-    return landing.land(services, entity, run_id)
+    return report.land(services, entity, run_id)
 
 
 @task(task_run_name="land changes", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
 def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> ChangesLanded:
     """Land what transactions of the application changed in these tables."""
-    return source_totals.land_changes(services, entities, run_id)
+    return report.land_changes(services, entities, run_id)
 
 
 @task(cache_policy=NO_CACHE, retry_condition_fn=_may_pass)
 def build_partitions(services: Services, work: Work, due: Sequence[Due], run_id: str) -> Built:
     """Build a window batch of one table and publish it; who submits it gives the run its name."""
-    return build(services, work, due, run_id)
+    return report.build(services, work, due, run_id)
 
 
 @task(task_run_name="refresh {view}", cache_policy=NO_CACHE)

@@ -1,0 +1,90 @@
+"""Where events go: a file, one a line, or an address that takes them by HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from flows.stores.warehouse import scrub
+
+_ENDPOINT = "/api/v1/lineage"
+"""The specification's, where the setting names a server alone."""
+_SECONDS = 2.0
+
+
+class Receiver:
+    """Takes the events of one process. Nothing here raises: what can't be told keeps no run from its work.
+
+    After the first event that it does not take, the others of the process are not tried: a receiver that is
+    away would make each build wait. `trouble` says what happened, in a sentence.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._is_told = False
+        self.trouble: str | None = None
+        self.run: tuple[str, str] | None = None
+        """Id and job of the run that builds and landings are part of, once it has begun."""
+        self._client: httpx.Client | None = None
+        address = urlsplit(target)
+        if address.scheme in {"http", "https"}:
+            path = address.path if address.path not in {"", "/"} else _ENDPOINT
+            self._url = address._replace(path=path).geturl()
+            # A proxy of the environment is for the way out, not for this machine's own services.
+            self._client = httpx.Client(timeout=_SECONDS, trust_env=not _is_loopback(address.hostname or ""))
+
+    def send(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        """Make an event and hand it over, or note why that was not possible."""
+        if self.trouble is not None:
+            return
+        try:
+            event = make()
+            if self._client is not None:
+                self._client.post(self._url, json=event).raise_for_status()
+            else:
+                self._append(json.dumps(event, ensure_ascii=False) + "\n")
+        except httpx.HTTPStatusError as error:
+            self._give_up(f"it answers {error.response.status_code}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
+            self._give_up(scrub(str(error)) if str(error) else type(error).__name__)
+
+    def told(self) -> str | None:
+        """What happened, the first time that somebody asks; None when all is well."""
+        with self._lock:
+            if self.trouble is None or self._is_told:
+                return None
+            self._is_told = True
+            return self.trouble
+
+    def _append(self, line: str) -> None:
+        path = Path(self._target.removeprefix("file://")).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            # One write at the file's end: processes that append at once do not mix their lines.
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(handle, line.encode())
+            finally:
+                os.close(handle)
+
+    def _give_up(self, reason: str) -> None:
+        self.trouble = (
+            f"OpenLineage events do not reach {scrub(self._target)}: {reason}. The run goes on without them; "
+            "correct ANALYTICS_OPENLINEAGE or start what listens there."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

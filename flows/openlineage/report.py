@@ -1,0 +1,137 @@
+"""What a run tells while it works. Where nobody listens (no ANALYTICS_OPENLINEAGE), nothing is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, TypeVar
+
+from flows import landing, planner, source_totals
+from flows.build import job
+from flows.build.outcome import Built
+from flows.change_landing import ChangesLanded
+from flows.landing import Landing
+from flows.openlineage.places import Place, of_source, of_table
+from flows.stores.warehouse import scrub
+from transforms import registry
+from transforms.contract import Table
+from transforms.entities import SourceEntity
+
+if TYPE_CHECKING:
+    from flows.openlineage.events import Dataset, State, Work
+    from flows.services import Services
+    from flows.summary import Summary
+
+Result = TypeVar("Result")
+_STATES: Mapping[str, State] = {"Running": "START", "Completed": "COMPLETE", "Failed": "FAIL"}
+"""Words of ops.run, and those of the specification."""
+
+
+def run_is(services: Services, summary: Summary, state: str) -> None:
+    """Tell that a run begins or has ended; what a receiver did not take is said in its summary, once."""
+    receiver = services.openlineage
+    if receiver is None:
+        return
+    from flows.openlineage.events import Work, as_uuid, event
+
+    work = Work(f"run.{summary.flow}", run_id=as_uuid(summary.run_id))
+    receiver.run = (work.run_id, work.job)
+    failures = scrub("; ".join(summary.failures)) if summary.failures else ""
+    told = _STATES[state]
+    receiver.send(partial(event, work, told, services.settings.now(), error=failures))
+    if trouble := receiver.told():
+        summary.warnings.append(trouble)
+
+
+def land(services: Services, entity: SourceEntity, run_id: str) -> Landing | None:
+    """Land what is new of one source entity, and tell it."""
+
+    def rows(landed: Landing | None) -> Mapping[str, int]:
+        return {entity.table: landed.rows if landed is not None else 0}
+
+    return _told(
+        services, partial(_landing, services, [entity]), partial(landing.land, services, entity, run_id), rows
+    )
+
+
+def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: str) -> ChangesLanded:
+    """Land what transactions of the application changed in these tables, and tell it."""
+
+    def rows(landed: ChangesLanded) -> Mapping[str, int]:
+        return {name: one.rows for name, one in landed.outcomes.items() if isinstance(one, Landing)}
+
+    do = partial(source_totals.land_changes, services, entities, run_id)
+    return _told(services, partial(_landing, services, entities), do, rows)
+
+
+def build(services: Services, work: planner.Work, due: Sequence[planner.Due], run_id: str) -> Built:
+    """Build partitions of one table of its upstreams, and tell it."""
+
+    def rows(built: Built) -> Mapping[str, int]:
+        return {built.table: built.rows}
+
+    do = partial(job.build, services, work, due, run_id)
+    return _told(services, partial(_building, services, work.table), do, rows)
+
+
+def _told(
+    services: Services,
+    describe: Callable[[], Work],
+    do: Callable[[], Result],
+    rows: Callable[[Result], Mapping[str, int]],
+) -> Result:
+    receiver = services.openlineage
+    if receiver is None:
+        return do()
+    from flows.openlineage.events import event
+
+    now = services.settings.now
+    # Described by the first event, so that the receiver catches what goes wrong there too.
+    work = cache(describe)
+    receiver.send(lambda: event(work(), "START", now()))
+    try:
+        result = do()
+    except BaseException as error:
+        said = scrub(str(error) or type(error).__name__)
+        receiver.send(lambda: event(work(), "FAIL", now(), error=said))
+        raise
+    receiver.send(lambda: event(work(), "COMPLETE", now(), rows=rows(result)))
+    return result
+
+
+def _building(services: Services, table: Table) -> Work:
+    from flows.openlineage.events import Work
+
+    model = registry.default().models[table.name]
+    return Work(
+        f"build.{table.name}",
+        inputs=[_table(services, registry.table(name)) for name in table.upstreams],
+        outputs=[_table(services, table)],
+        parent=services.openlineage.run if services.openlineage else None,
+        owner=table.owner,
+        sql=model.sql or "",
+    )
+
+
+def _landing(services: Services, entities: Sequence[SourceEntity]) -> Work:
+    from flows.openlineage.events import Work
+
+    return Work(
+        f"land.{entities[0].place}" if len(entities) == 1 else "land.changes",
+        inputs=[_dataset(entity.place, of_source(entity, services.settings)) for entity in entities],
+        outputs=[_table(services, registry.table(entity.table)) for entity in entities],
+        parent=services.openlineage.run if services.openlineage else None,
+        owner=entities[0].owner,
+    )
+
+
+def _table(services: Services, table: Table) -> Dataset:
+    return _dataset(table.name, of_table(table, services.settings))
+
+
+def _dataset(name: str, place: Place) -> Dataset:
+    from flows.lineage import graph
+    from flows.openlineage.events import Dataset
+
+    node = graph().nodes[name]
+    return Dataset(name, place, node.columns, node.description)

@@ -1,0 +1,239 @@
+"""What a run tells who listens, held to the specification; and that nobody's absence harms a run."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import psycopg
+import pytest
+
+from flows import planner, prepare
+from flows.build.states import planner_states
+from flows.openlineage import report
+from flows.services import Services
+from flows.stores.verified import DamagedFile
+from flows.summary import Summary
+from tests.flows.extract.parts import World
+from tests.flows.kill_child import without_audit
+from tests.flows.openlineage_schema import event_schema
+from tests.house import House
+from transforms import catalog, registry
+from warehouse_ddl.statements import ddl
+
+RAW, STAGED, PUBLISHED = "raw_app__categories", "stg_app__categories", "dim_currencies"
+RUN = "0c9f1c9e-1f0f-4b8b-9d0b-1d1c1c1c1c1c"
+_SCHEMA = jsonschema.Draft202012Validator(
+    event_schema(), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+)
+
+
+@pytest.fixture(scope="module")
+def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Three categories in the application, and an empty warehouse."""
+    world = World.build(house.server(), tmp_path_factory.mktemp("openlineage"), retries=0)
+    world.app(
+        "create table categories (id int primary key, parent_id int, name varchar, updated_at timestamptz)",
+        "insert into categories select i, null, 'c' || i, '2025-10-07' from generate_series(1, 3) as i",
+    )
+    with psycopg.connect(world.warehouse_dsn, autocommit=True) as connection:
+        for statement in ddl(registry.table(PUBLISHED)):
+            connection.execute(statement.encode())
+    return world
+
+
+@pytest.fixture(scope="module")
+def told(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the first run told a file in a folder that was not there."""
+    events = tmp_path_factory.mktemp("told") / "folder" / "events.jsonl"
+    assert run(listening(world, str(events)), STAGED, PUBLISHED).warnings == []
+    return read(events)
+
+
+def listening(world: World, target: str | None) -> Services:
+    """The services of a process that tells this receiver."""
+    world.settings["openlineage"] = target
+    return world.services()
+
+
+def run(services: Services, *tables: str) -> Summary:
+    """A run that lands one table and builds these."""
+    summary = Summary(RUN, "analytics_pipeline")
+    with services.lake, without_audit():
+        services.lake.begin_session()
+        prepare.note_run(services, summary, "Running")
+        report.land(services, registry.entity(RAW), RUN)
+        for name in tables:
+            build(services, name)
+        prepare.note_run(services, summary, "Completed")
+    return summary
+
+
+def build(services: Services, name: str) -> None:
+    table = registry.table(name)
+    with services.ledger() as ledger:
+        states = planner_states(ledger, [name, *table.upstreams])
+    work = planner.plan(table, registry.tables(), states, catalog.fingerprint(table), services.settings.now())
+    report.build(services, work, work.due, RUN)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@contextmanager
+def receiving(status: int = 201) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """A receiver on loopback; gives its address and what it got: path and event."""
+    got: list[tuple[str, dict[str, Any]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.path, json.loads(body)))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", got
+    finally:
+        server.shutdown()
+        thread.join(timeout=10)
+        server.server_close()
+
+
+def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list[dict[str, Any]]) -> None:
+    for event in told:
+        _SCHEMA.validate(event)
+    assert [(event["job"]["name"], event["eventType"]) for event in told] == [
+        ("run.analytics_pipeline", "START"),
+        ("land.app.categories", "START"),
+        ("land.app.categories", "COMPLETE"),
+        (f"build.{STAGED}", "START"),
+        (f"build.{STAGED}", "COMPLETE"),
+        (f"build.{PUBLISHED}", "START"),
+        (f"build.{PUBLISHED}", "COMPLETE"),
+        ("run.analytics_pipeline", "COMPLETE"),
+    ]
+    starts, ends = told[1::2], told[2::2]
+    assert [event["run"]["runId"] for event in starts[:3]] == [event["run"]["runId"] for event in ends[:3]]
+    assert {event["run"]["facets"]["parent"]["run"]["runId"] for event in told[1:-1]} == {RUN}
+    counted = {
+        event["job"]["name"]: event["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"]
+        for event in ends[:3]
+    }
+    assert counted == {"land.app.categories": 3, f"build.{STAGED}": 3, f"build.{PUBLISHED}": 20}
+
+
+def test_what_one_job_writes_is_by_name_what_the_next_one_reads(
+    world: World, told: list[dict[str, Any]]
+) -> None:
+    landed, staged, published = told[2::2][:3]
+
+    def place(dataset: dict[str, Any]) -> tuple[str, str]:
+        return dataset["namespace"], dataset["name"]
+
+    with psycopg.connect(world.app_dsn) as connection:
+        info = connection.info
+        application = f"postgres://{'localhost' if info.host.startswith('/') else info.host}:{info.port}"
+        assert place(landed["inputs"][0]) == (application, f"{info.dbname}.public.categories")
+    assert place(landed["outputs"][0]) == ("file", str(world.lake / "raw" / RAW))
+    assert [place(dataset) for dataset in staged["inputs"]] == [place(landed["outputs"][0])]
+    assert place(published["outputs"][0])[1].endswith(".analytics.dim_currencies")
+
+
+def test_the_columns_say_what_they_are_made_of(told: list[dict[str, Any]]) -> None:
+    staged = told[4]
+    facets = staged["outputs"][0]["facets"]
+    assert facets["schema"]["fields"][0] == {
+        "name": "category_id",
+        "type": "INTEGER",
+        "description": "Identifies the category",
+        "fields": [],
+    }
+    lineage = facets["columnLineage"]
+    how = {
+        column: [(read["field"], read["transformations"][0]["subtype"]) for read in made["inputFields"]]
+        for column, made in lineage["fields"].items()
+    }
+    assert how == {
+        "category_id": [("id", "IDENTITY")],
+        "parent_category_id": [("parent_id", "IDENTITY")],
+        "category_name": [("name", "TRANSFORMATION")],
+        "updated_at": [("updated_at", "IDENTITY")],
+    }
+    assert {(read["field"], read["transformations"][0]["subtype"]) for read in lineage["dataset"]} == {
+        (name, "FILTER") for name in ("id", "_landed_at", "_seq", "_op")
+    }
+
+
+def test_a_build_that_fails_is_told_and_fails_all_the_same(world: World, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    services = listening(world, str(events))
+    with services.lake:
+        services.lake.begin_session()
+        report.land(services, registry.entity(RAW), RUN)
+        for file in (world.lake / "raw" / RAW).rglob("*.parquet"):
+            file.unlink()
+        with services.ledger() as ledger:
+            ledger.mark([(STAGED, planner.WHOLE)], planner.ASKED_FOR)
+        with pytest.raises(DamagedFile):
+            build(services, STAGED)
+    failed = read(events)[-1]
+    _SCHEMA.validate(failed)
+    assert failed["eventType"] == "FAIL"
+    assert failed["run"]["facets"]["errorMessage"]["message"]
+    assert "password" not in events.read_text(encoding="utf-8")
+
+
+def test_a_receiver_gets_the_same_events_by_http(world: World) -> None:
+    with receiving() as (address, got):
+        summary = run(listening(world, address))
+    assert summary.warnings == []
+    assert {path for path, _ in got} == {"/api/v1/lineage"}
+    assert len(got) == 4
+    for _, event in got:
+        _SCHEMA.validate(event)
+
+
+def test_a_receiver_that_refuses_is_asked_once_and_the_run_goes_on(world: World) -> None:
+    with receiving(status=503) as (address, got):
+        summary = run(listening(world, f"{address}/lineage"))
+    assert [path for path, _ in got] == ["/lineage"]
+    (warning,) = summary.warnings
+    assert "it answers 503. The run goes on without them" in warning
+
+
+def test_a_receiver_that_is_away_is_a_warning_told_once(world: World) -> None:
+    summary = run(listening(world, "http://127.0.0.1:9/"))
+    (warning,) = summary.warnings
+    assert warning.startswith("OpenLineage events do not reach http://127.0.0.1:9/: ")
+    assert warning.endswith("correct ANALYTICS_OPENLINEAGE or start what listens there.")
+    with psycopg.connect(world.warehouse_dsn) as connection:
+        state = connection.execute("select state, summary ->> 'warnings' from ops.run").fetchone()
+    assert state is not None
+    assert state[0] == "Completed"
+    assert warning in str(state[1])
+
+
+def test_a_folder_in_place_of_the_file_is_a_warning_too(world: World, tmp_path: Path) -> None:
+    (warning,) = run(listening(world, str(tmp_path))).warnings
+    assert str(tmp_path) in warning
+
+
+def test_where_nobody_listens_nothing_is_told(world: World) -> None:
+    services = listening(world, None)
+    assert services.openlineage is None
+    assert run(services).warnings == []
