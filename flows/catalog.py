@@ -15,6 +15,7 @@ from flows.examples import examples
 from flows.lineage import graph
 from transforms import dictionary, registry
 from transforms.contract import Layer
+from transforms.lineage_steps import ROWS
 
 PAGE = Path(__file__).parents[1] / "docs" / "dictionary.md"
 """The dictionary as a page, generated and committed."""
@@ -117,13 +118,20 @@ def _entry(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"{column['name']:<{width}}  {column['type']:<{kinds}}  {column['description']}{marks}".rstrip()
         margin = " " * (width + kinds + 4)
         if column["made"]:
-            yield margin + "from " + ", ".join(f"{o} ({kind})" for o, kind in column["made"].items())
+            yield margin + "from " + ", ".join(f"{origin} ({kind})" for origin, kind in made(column))
         if entry["examples"].get(column["name"]):
             yield margin + "e.g. " + ", ".join(entry["examples"][column["name"]])
     if entry["rules"]:
         yield ""
         yield "held to:"
         yield from (f"  {rule['claim']}  ({rule['kind']}, {rule['severity']})" for rule in entry["rules"])
+
+
+def made(column: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a column is made of, and how, in words."""
+    for origin, kind in column["made"].items():
+        table = origin.removesuffix(f".{ROWS}")
+        yield (origin if table == origin else f"rows of {table}"), kind
 
 
 def facts(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flows.catalog import facts
+from flows.catalog import facts, made
 
 _CHAPTERS = {
     "marts": "Marts: answers",
@@ -56,9 +56,9 @@ def _entry(entry: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for column in entry["columns"]:
         personal = " *(personal)*" if column["pii"] else ""
-        made = ", ".join(f"`{origin}` ({kind})" for origin, kind in column["made"].items())
+        how = ", ".join(f"{_marked(origin)} ({kind})" for origin, kind in made(column))
         type_ = f"{column['type']}{'' if column['nullable'] else ' not null'}"
-        yield f"| `{column['name']}` | {_cell(type_)} | {_cell(column['description'])}{personal} | {made} |"
+        yield f"| `{column['name']}` | {_cell(type_)} | {_cell(column['description'])}{personal} | {how} |"
     if entry["rules"]:
         yield ""
         claims = (f"{_cell(rule['claim'])} ({rule['kind']}, {rule['severity']})" for rule in entry["rules"])
@@ -70,6 +70,11 @@ _NAMES = {"Key", "Sources", "Made of", "Read by", "Personal data", "File"}
 
 def _code(names: str) -> str:
     return ", ".join(f"`{name}`" for name in names.split(", "))
+
+
+def _marked(origin: str) -> str:
+    *words, name = origin.rsplit(" ", 1)
+    return " ".join([*words, f"`{name}`"])
 
 
 def _cell(text: str) -> str:

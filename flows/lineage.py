@@ -20,7 +20,7 @@ from transforms.lineage_steps import ROWS, Kind, Origin
 
 CACHE = Path(".cache")
 """Where the graph is kept between two processes, if there is such a folder."""
-_READS = ((transforms, ("*.sql", "*.py")), (warehouse_ddl, ("views/*.sql",)))
+_READS = ((transforms, ("*.sql", "*.py")), (warehouse_ddl, ("views/*.sql", "files.py")))
 
 
 @cache
@@ -37,7 +37,7 @@ def graph() -> Graph:
     from transforms import registry
     from warehouse_ddl.files import views
 
-    shown = [View(view.name, view.description, view.query) for view in views()]
+    shown = [View(view.name, view.description, view.query, view.documentation) for view in views()]
     made = build(registry.default(), shown)
     # Without the folder, or the right to write there, it is read again next time.
     with contextlib.suppress(OSError):

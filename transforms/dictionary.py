@@ -22,8 +22,9 @@ Rules = Callable[[Table], Iterable[tuple[Rule, str]]]
 def entries(graph: Graph, registry: Registry, rules: Rules | None = None) -> list[dict[str, Any]]:
     """An entry for every table, raw ones first, in build order, then views, then charts.
 
-    `layer` is `view` or `chart` for these. A column's `from` are the columns it is made of, `made` how;
-    `sources` are those of the sources it comes from; `inherited` is the column whose documentation it has.
+    `layer` is `view` or `chart` for these. A column's `from` are the columns it is made of, `made` how,
+    with `dim_users.*` where rows are counted; `sources` are those of the sources it comes from; `inherited`
+    is the column whose documentation it has.
     """
     found = []
     for node in graph.nodes.values():
@@ -141,7 +142,7 @@ def _owner(node: Node, graph: Graph, registry: Registry) -> str:
 
 def _column(node: Node, column: Column, graph: Graph) -> dict[str, Any]:
     place = Origin(node.name, column.name)
-    made = {edge.origin: edge.kind for edge in graph.into.get(place, ()) if edge.origin.column != ROWS}
+    made = {edge.origin: edge.kind for edge in graph.into.get(place, ())}
     beneath = {edge.origin for edge in graph.reached(place, down=False) if edge.origin.column != ROWS}
     description, inherited = _documented(place, column, made, graph)
     return {
@@ -150,7 +151,7 @@ def _column(node: Node, column: Column, graph: Graph) -> dict[str, Any]:
         "description": description,
         "nullable": column.nullable,
         "pii": column.pii,
-        "from": [str(origin) for origin in made],
+        "from": [str(origin) for origin in made if origin.column != ROWS],
         "made": {str(origin): kind.word for origin, kind in made.items()},
         "sources": sorted(str(origin) for origin in beneath if graph.nodes[origin.table].kind == SOURCE),
         "inherited": inherited,
@@ -166,7 +167,8 @@ def _documented(
     of the same value.
     """
     if column.description:
-        only = next(iter(made)) if len(made) == 1 and max(made.values()) <= Kind.CAST else None
+        columns = [origin for origin in made if origin.column != ROWS]
+        only = columns[0] if len(columns) == 1 and made[columns[0]] <= Kind.CAST else None
         told = graph.column(only).description if only is not None else ""
         return column.description, str(only) if told == column.description else None
     for edge in graph.out_of.get(place, ()):

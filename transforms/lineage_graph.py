@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -164,6 +164,8 @@ class View:
     name: str
     description: str
     statement: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the columns mean that it computes."""
 
 
 def build(registry: Registry, views: Iterable[View], charts: Iterable[Chart] = CHARTS) -> Graph:
@@ -183,9 +185,10 @@ def build(registry: Registry, views: Iterable[View], charts: Iterable[Chart] = C
         edges += _made(table.name, lineage(table.name, registry))
         edges += _chosen(table.name, conditions(table.name, registry), rows(table.name, registry))
     for view in views:
-        edges += _add_query(nodes, view.name, VIEW, view.description, view.statement)
+        edges += _add_query(nodes, Node(view.name, VIEW, view.description, ()), view.statement, view.labels)
     for chart in charts:
-        edges += _add_query(nodes, f"{DASHBOARD}.{chart.name}", CHART, chart.description, chart.sql)
+        node = Node(f"{DASHBOARD}.{chart.name}", CHART, chart.description, ())
+        edges += _add_query(nodes, node, chart.sql, chart.measures)
     return Graph(nodes, tuple(sorted(set(edges))))
 
 
@@ -230,23 +233,26 @@ def _chosen(name: str, known: Mapping[Origin, Kind], tables: Iterable[str]) -> I
         yield Edge(Origin(table, ROWS), Origin(name, ROWS), Kind.PASS)
 
 
-def _add_query(nodes: dict[str, Node], name: str, kind: str, description: str, sql: str) -> Iterator[Edge]:
-    """Put a view or a chart among the nodes; what passes through keeps its type and its documentation."""
-    types = {node.name: {column.name: column.type for column in node.columns} for node in nodes.values()}
-    traced = _traced(name, sql, types)
-    known = steps((Column(column, "") for column in traced.columns), traced, types)
+def _add_query(nodes: dict[str, Node], node: Node, sql: str, labels: Mapping[str, str]) -> Iterator[Edge]:
+    """Put a view or a chart among the nodes with the columns that its query gives.
+
+    What passes through keeps its type and its documentation; what is computed has its label, if any.
+    """
+    types = {known.name: {column.name: column.type for column in known.columns} for known in nodes.values()}
+    traced = _traced(node.name, sql, types)
+    made = steps((Column(column, "") for column in traced.columns), traced, types)
     columns = []
-    for column, made in known.items():
-        told = Column(column, "")
-        if made.passed_through is not None:
-            origin = made.passed_through
+    for name, how in made.items():
+        column = Column(name, "", labels.get(name, ""))
+        if how.passed_through is not None:
+            origin = how.passed_through
             upstream = next(own for own in nodes[origin.table].columns if own.name == origin.column)
-            is_cast = made.kinds[origin] is Kind.CAST
-            told = replace(upstream, name=column, type="" if is_cast else upstream.type)
-        columns.append(told)
-    nodes[name] = Node(name, kind, description, tuple(columns))
-    yield from _made(name, known)
-    yield from _chosen(name, traced.conditions, traced.rows)
+            is_cast = how.kinds[origin] is Kind.CAST
+            column = replace(upstream, name=name, type="" if is_cast else upstream.type)
+        columns.append(column)
+    nodes[node.name] = replace(node, columns=tuple(columns))
+    yield from _made(node.name, made)
+    yield from _chosen(node.name, traced.conditions, traced.rows)
 
 
 def _traced(name: str, sql: str, types: Mapping[str, Mapping[str, str]]) -> Traced:

@@ -16,6 +16,7 @@ from transforms.tokens import scan
 from warehouse_ddl.statements import ddl
 
 HERE = Path(__file__).parent
+_COMMENT = re.compile(r"comment on (?:materialized view|column) analytics\.([\w.]+) is '(.*)'$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,18 @@ class View:
     @property
     def description(self) -> str:
         """What its comment says."""
-        told = re.search(
-            rf"comment on materialized view \S+\.{self.name} is '((?:[^']|'')*)'", "\n".join(self.statements)
-        )
-        return told.group(1).replace("''", "'") if told else ""
+        return self._comments().get(self.name, "")
+
+    @property
+    def documentation(self) -> Mapping[str, str]:
+        """What its comments say of columns that it computes; the others mean what they mean upstream."""
+        before = f"{self.name}."
+        said = self._comments().items()
+        return {name.removeprefix(before): text for name, text in said if name.startswith(before)}
+
+    def _comments(self) -> dict[str, str]:
+        found = (_COMMENT.match(statement) for statement in self.statements)
+        return {told[1]: told[2].replace("''", "'") for told in found if told is not None}
 
     @property
     def fingerprint(self) -> str:

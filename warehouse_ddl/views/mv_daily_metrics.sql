@@ -10,3 +10,4 @@ from analytics.mart_daily_metrics;
 create unique index if not exists idx_mv_daily_metrics on analytics.mv_daily_metrics (date);
 
 comment on materialized view analytics.mv_daily_metrics is 'One row per day (UTC): events and the signed-in users behind them.';
+comment on column analytics.mv_daily_metrics.events_per_active_user is 'total_events / active_users; null on a day of visitors alone';

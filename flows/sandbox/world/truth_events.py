@@ -149,6 +149,13 @@ def _day(events: pl.DataFrame) -> list[Measured]:
             },
         ).filter(pl.col("measure") != "rows"),
         measure(
+            "mart_daily_event_types",
+            events,
+            day=day,
+            group=pl.col("event_type"),
+            counts={"events": pl.len(), "active_users": user.drop_nulls().n_unique()},
+        ).filter(pl.col("measure") != "rows"),
+        measure(
             "fct_daily_active_users",
             events,
             day=day,
@@ -159,6 +166,8 @@ def _day(events: pl.DataFrame) -> list[Measured]:
     result += [
         measure(table, ones, day=pl.col("day")) for table in ("mart_daily_metrics", "fct_daily_active_users")
     ]
+    types = events.select("event_type").unique().join(ones, how="cross")
+    result.append(measure("mart_daily_event_types", types, day=pl.col("day"), group=pl.col("event_type")))
     return result + _windows(events.filter(user.is_not_null()))
 
 

@@ -142,6 +142,7 @@ MEASURES: dict[str, Measures] = {
         _USER_IDS | {"known_users": "count(user_id)"} | _sums("opens", "clicks"),
     ),
     "fct_daily_active_users": Measures("date", of=_sums("daily_active_users")),
+    "mart_daily_event_types": Measures("date", "event_type", _sums("events", "active_users")),
     "mart_daily_metrics": Measures(
         "date", of=_sums("total_events", "active_users", "signed_in_events", "anonymous_events", "sessions")
     ),
