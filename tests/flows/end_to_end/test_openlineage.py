@@ -19,6 +19,7 @@ def test_every_job_of_a_run_begins_and_ends_and_names_what_it_read(company: Comp
     events = place.lake.parent / "events.jsonl"
     done = place.run("rebuild", "fct_orders+", ANALYTICS_OPENLINEAGE=str(events))
     assert done.code == 0, done.said
+    assert "OpenLineage" not in done.said, done.said
     told = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
     validator = jsonschema.Draft202012Validator(event_schema())
     for event in told:
