@@ -177,6 +177,13 @@ def parser() -> argparse.ArgumentParser:
     lineage.add_argument("--json", action="store_true", help="for programs")
     lineage.set_defaults(command=_verb("flows.lineage:command"))
 
+    portal = verbs.add_parser("portal", help="write the pages that people look at")
+    portal.add_argument("--out", metavar="DIR", help="folder for them; default: portal, beside the lake")
+    portal.add_argument("--serve", action="store_true", help="serve them, with the rows behind each point")
+    portal.add_argument("--host", default="127.0.0.1", help="where to serve; any but loopback needs a token")
+    portal.add_argument("--port", type=int, default=8321, help="port to serve at (8321); 0: any that is free")
+    portal.set_defaults(command=_verb("flows.portal.command:command"))
+
     sla = verbs.add_parser("sla", help="what was promised and kept over 30 days; exit 1 when it was not")
     sla.add_argument("--json", action="store_true", help="for programs")
     sla.set_defaults(command=_verb("flows.sla:command"))

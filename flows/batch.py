@@ -15,8 +15,9 @@ from flows import alerts, finish, first_read, prepare
 from flows.errors import FlowsError
 from flows.garbage import look_rarely
 from flows.metrics import run as numbers
+from flows.jobs import Lane
 from flows.progress import Progress
-from flows.schedule import Lane, Schedule, reached_from
+from flows.schedule import Schedule, reached_from
 from flows.services import open_services
 from flows.settings import load
 from flows.summary import Summary
@@ -78,7 +79,8 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     2. land what is captured for the first time, while the connector reads it;
     3. land every entity, build what is due of each table as soon as all it needs is there, and check what was
        published of it where people read it;
-    4. finish: refresh the views that are owed, write lake.sql, tell Prefect, tell who is to know.
+    4. finish: refresh the views that are owed, write lake.sql and the portal, tell Prefect, tell who is to
+       know.
     """
     begun = time.perf_counter()
     look_rarely()
@@ -102,6 +104,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
             alerts.run_ended(services, summary)
             numbers.write(services, summary)
+        finish.write_portal(services, progress)
         finish.show_in_prefect(summary)
     if summary.failures:
         raise RunFailed(summary)

@@ -64,6 +64,14 @@ def _count(services: Services, summary: Summary) -> None:
             summary.table(table.name).rows = rows[table.name]
 
 
+def write_portal(services: Services, progress: Progress) -> None:
+    """The pages that people look at, as the warehouse is now. What is wrong with them is only said."""
+    from flows.portal.site import after_run
+
+    if problem := after_run(services):
+        progress.say("portal", problem)
+
+
 def show_in_prefect(summary: Summary) -> None:
     """Two artifacts: what was published, and what the checks said."""
     create_markdown_artifact(

@@ -29,7 +29,7 @@ def graph() -> Graph:
 
     To read it takes seconds of a busy machine, so it is kept until one of the files says something else.
     """
-    known, kept = _fingerprint(), CACHE / "lineage.json"
+    known, kept = fingerprint(), CACHE / "lineage.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(kept.read_text(encoding="utf-8"))
         if stored["fingerprint"] == known:
@@ -47,7 +47,8 @@ def graph() -> Graph:
     return made
 
 
-def _fingerprint() -> str:
+def fingerprint() -> str:
+    """Of everything that the graph is read from."""
     digest = hashlib.sha256("".join(version(name) for name in ("sqlglot", "polars")).encode())
     for package, patterns in _READS:
         folder = Path(package.__file__ or "").parent

@@ -7,10 +7,9 @@ pages, and what was published is checked meanwhile. What failed takes with it wh
 from __future__ import annotations
 
 import graphlib
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
@@ -26,6 +25,7 @@ from flows.build.states import planner_states
 from flows.change_landing import ChangesLanded
 from flows.errors import FlowsError
 from flows.extract import SourceError
+from flows.jobs import Job, Lane
 from flows.landing import Landing
 from flows.planner import States, Work, batches, plan
 from flows.progress import Progress
@@ -44,35 +44,6 @@ ROWS_AT_ONCE = 4_000_000
 """Rows that the partitions of one task read together: bounds its memory."""
 
 Outcome = PrefectFuture[Any]
-
-
-class Lane(StrEnum):
-    """Where a task waits: each lane has `settings.workers` places, so that none waits for another's."""
-
-    API = "api"
-    """Pages come one by one from somebody else's machine."""
-    LAND = "land"
-    BUILD = "build"
-
-
-@dataclass
-class _Job:
-    """The tasks that are still to be started for one source entity, one table, one view or one check."""
-
-    name: str
-    lane: Lane
-    steps: deque[Callable[[], Outcome]]
-    size: int = 0
-    """Of a landing what hangs on it, of a build its rows, roughly: the largest job of a lane goes first."""
-    is_check: bool = False
-    is_refresh: bool = False
-    entities: tuple[str, ...] = ()
-    """Of a landing, whose rows it brings: tables that are read by their changes land together."""
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether a table may wait for it."""
-        return not self.is_check and not self.is_refresh
 
 
 class Schedule:
@@ -98,9 +69,9 @@ class Schedule:
                 **{name: tuple(needs(table) & nodes) for name, table in self._tables.items()},
             }
         )
-        self._waiting: list[_Job] = []
+        self._waiting: list[Job] = []
         self._running: Counter[Lane] = Counter()
-        self._finished: SimpleQueue[tuple[_Job, Outcome]] = SimpleQueue()
+        self._finished: SimpleQueue[tuple[Job, Outcome]] = SimpleQueue()
         self._lost: set[str] = set()
         self._changed: set[str] = set()
         """What this run has landed or built; the rest stands as it did when the run began."""
@@ -141,7 +112,7 @@ class Schedule:
             else:
                 self._be_done(name)
 
-    def _add(self, job: _Job) -> None:
+    def _add(self, job: Job) -> None:
         self._progress.expect(len(job.steps))
         self._waiting.append(job)
 
@@ -166,46 +137,47 @@ class Schedule:
                 self._waiting.remove(job)
                 self._begin(job)
 
-    def _begin(self, job: _Job) -> None:
+    def _begin(self, job: Job) -> None:
         """Start the next task of a job; the batches of one table follow each other."""
         self._running[job.lane] += 1
         if job.lane is Lane.BUILD and not self._is_warm:
             warm_up()  # what is published needs it, and a run with nothing to do does not
             self._is_warm = True
+        job.begun = time.perf_counter()
         future = job.steps.popleft()()
         future.add_done_callback(lambda done: self._finished.put((job, done)))
 
-    def _landing(self, entity: SourceEntity) -> _Job:
+    def _landing(self, entity: SourceEntity) -> Job:
         task = land.with_options(**self._retries())
         lane = Lane.API if isinstance(entity.read, Rest) else Lane.LAND
         step = partial(task.submit, self._services, entity, self._summary.run_id)
         size = len(reached_from(entity.table, self._tables))
-        return _Job(entity.table, lane, deque([step]), size=size, entities=(entity.table,))
+        return Job(entity.table, lane, deque([step]), size=size, entities=(entity.table,))
 
-    def _landing_of_changes(self, entities: Sequence[SourceEntity]) -> _Job:
+    def _landing_of_changes(self, entities: Sequence[SourceEntity]) -> Job:
         task = land_changes.with_options(**self._retries())
         step = partial(task.submit, self._services, entities, self._summary.run_id)
         names = tuple(entity.table for entity in entities)
-        return _Job("changes", Lane.LAND, deque([step]), size=len(self._tables), entities=names)
+        return Job("changes", Lane.LAND, deque([step]), size=len(self._tables), entities=names)
 
-    def _building(self, work: Work) -> _Job:
+    def _building(self, work: Work) -> Job:
         steps: deque[Callable[[], Outcome]] = deque()
         for due in batches(work, ROWS_AT_ONCE):
             label = f"build {work.table.name} {span(due[0].partition, due[-1].partition)}".rstrip()
             task = build_partitions.with_options(task_run_name=label, **self._retries())
             steps.append(partial(task.submit, self._services, work, due, self._summary.run_id))
-        return _Job(work.table.name, Lane.BUILD, steps, size=sum(item.rows for item in work.due))
+        return Job(work.table.name, Lane.BUILD, steps, size=sum(item.rows for item in work.due))
 
-    def _checking(self, table: Table) -> _Job:
+    def _checking(self, table: Table) -> Job:
         task = check_published.with_options(**self._retries())
         windows = self._summary.table(table.name).windows
         step = partial(task.submit, self._services, table, windows, self._summary.run_id)
-        return _Job(table.name, Lane.BUILD, deque([step]), is_check=True)
+        return Job(table.name, Lane.BUILD, deque([step]), is_check=True)
 
-    def _refreshing(self, view: View) -> _Job:
+    def _refreshing(self, view: View) -> Job:
         task = refresh_view.with_options(**self._retries())
         step = partial(task.submit, self._services, view.name)
-        return _Job(view.name, Lane.BUILD, deque([step]), is_refresh=True)
+        return Job(view.name, Lane.BUILD, deque([step]), is_refresh=True)
 
     def _retries(self) -> dict[str, Any]:
         settings = self._services.settings
@@ -213,9 +185,10 @@ class Schedule:
 
     # ---------------------------------------------------------------------------------------------- settling
 
-    def _settle(self, job: _Job, future: Outcome) -> None:
+    def _settle(self, job: Job, future: Outcome) -> None:
         """Note how a task ended. A table is done with its last batch, whatever became of the others."""
         self._running[job.lane] -= 1
+        self._summary.took(job.step, time.perf_counter() - job.begun)
         self._progress.advance()
         result, failure = _outcome(future)
         if failure:

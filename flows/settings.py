@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     openlineage: str | None = None
     """Where to tell who made which table of what, as OpenLineage events: a file, or the address of a
     receiver. Unset: nowhere."""
+    portal: str | None = None
+    """Folder that runs write the portal into; `off`: none does. Unset: `portal`, beside the lake."""
+    portal_token: SecretStr | None = None
+    """What `portal --serve` asks for where it can be reached from elsewhere than this machine."""
     failpoint: str | None = None
     debug: bool = False
 
@@ -230,6 +234,7 @@ class Settings(BaseSettings):
         """Everything that must never be printed, for scrubbing messages."""
         found: list[str] = []
         for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key", "backup_key"):
+        for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key", "portal_token"):
             value = getattr(self, name)
             if value is None and self.sandbox_state is not None:
                 value = getattr(self.sandbox_state, name, None)

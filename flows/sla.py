@@ -203,6 +203,25 @@ def report(connection: Connection[Any], now: datetime) -> Report:
     return Report(since, until, objectives, tables)
 
 
+def sql(connection: Connection[Any], found: Report) -> dict[str, str]:
+    """The ledger's queries by objective, with the period written out: good and bad, of freshness by table."""
+    from psycopg import ClientCursor
+
+    told = ClientCursor(connection)
+    given = {"freshness": _FRESHNESS, "uptime": _UPTIME, "quality": _QUALITY}
+    return {
+        name: told.mogrify(
+            query.strip().encode(),
+            {
+                "since": found.until - PERIOD if name == "quality" else found.since,
+                "until": found.until,
+                "own": _OWN,
+            },
+        )
+        for name, query in given.items()
+    }
+
+
 def burn_verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
     """One verdict of signal `sla_burn` for each objective.
 

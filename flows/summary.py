@@ -37,10 +37,16 @@ class Summary:
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    steps: dict[str, float] = field(default_factory=dict)
+    """Seconds of each landing, build, check and refresh, from its start to its end; they run side by side."""
 
     def table(self, name: str) -> TableSummary:
         """The line of one published table."""
         return self.tables.setdefault(name, TableSummary())
+
+    def took(self, step: str, seconds: float) -> None:
+        """Add what a task of a step took."""
+        self.steps[step] = round(self.steps.get(step, 0.0) + seconds, 2)
 
     def has_changed(self, name: str) -> bool:
         """Whether this run published something of the table."""

@@ -1,0 +1,111 @@
+"""How values look: numbers, times, money, verdicts. Each figure says which cell of which query it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from flows.portal.reading import Result
+
+_ICONS = Path(__file__).with_name("vendor") / "icons"
+_ABSENT = "–"
+_WORDS = {
+    "ok": ("circle-check", "OK"),
+    "warning": ("triangle-alert", "Warning"),
+    "critical": ("octagon-alert", "Critical"),
+    "unknown": ("circle-help", "Not measured"),
+    "info": ("circle-help", "Info"),
+    "late": ("octagon-alert", "Late"),
+}
+_OF_STATE = {
+    "Completed": ("ok", "Completed"),
+    "Failed": ("critical", "Failed"),
+    "Running": ("info", "Running"),
+    "opened": ("warning", "Opened"),
+    "escalated": ("critical", "Escalated"),
+    "resolved": ("ok", "Resolved"),
+    "waiting": ("warning", "Waiting"),
+    "replayed": ("ok", "Replayed"),
+    "discarded": ("info", "Discarded"),
+}
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+_SPACE = "\u00a0"
+
+
+@cache
+def icon(name: str) -> Markup:
+    """An icon that says nothing by itself: words stand beside it."""
+    text = (_ICONS / f"{name}.svg").read_text(encoding="utf-8")
+    drawing = " ".join(text[text.index("<svg") :].split())
+    return Markup(drawing.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1))
+
+
+def pill(verdict: str | None, words: str | None = None) -> Markup:
+    """A verdict or a state as colour, icon and word together."""
+    tone, word = _OF_STATE.get(str(verdict), (verdict or "unknown", ""))
+    sign, usual = _WORDS.get(tone, _WORDS["unknown"])
+    return Markup('<span class="pill {}">{}{}</span>').format(tone, icon(sign), words or word or usual)
+
+
+def fig(result: Result, column: str, kind: str = "count", row: int = 0, **more: Any) -> Markup:
+    """One cell of a query as a figure that can be held against it."""
+    value = result.value(column, row)
+    return Markup('<span class="fig" data-q="{}" data-c="{}" data-r="{}">{}</span>').format(
+        result.name, column, row, shown(value, kind, **more)
+    )
+
+
+def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Markup:
+    """A value for people; `–` where there is none."""
+    if value is None or value == "":
+        return Markup('<span class="sr">none</span><span aria-hidden="true">{}</span>').format(_ABSENT)
+    if kind == "count":
+        return f"{int(Decimal(str(value))):,}"
+    if kind == "number":
+        return f"{Decimal(str(value)).normalize():,f}"
+    if kind == "money":
+        return f"{Decimal(str(value)):,.{2 if digits is None else digits}f}"
+    if kind == "share":
+        percent = Decimal(str(value)) * 100
+        return f"{percent.quantize(Decimal(10) ** -(1 if digits is None else digits)):f}{_SPACE}%"
+    if kind == "seconds":
+        return _span(float(value))
+    if kind == "bytes":
+        return _size(float(value))
+    if kind in {"time", "date"}:
+        return _time(str(value), kind)
+    return str(escape(value)) if not isinstance(value, Markup) else value
+
+
+def _span(seconds: float) -> str:
+    """12.3 s, 4 min 10 s, 3 h 5 min, 2 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.1f}{_SPACE}s" if seconds < 10 and seconds % 1 else f"{seconds:.0f}{_SPACE}s"
+    for place, (size, unit) in enumerate(_UNITS):
+        if seconds >= size:
+            whole, rest = divmod(seconds, size)
+            below, word = _UNITS[place + 1] if place + 1 < len(_UNITS) else (1, "s")
+            small = f" {rest // below:.0f}{_SPACE}{word}" if rest >= below else ""
+            return f"{whole:.0f}{_SPACE}{unit}{small}"
+    return f"{seconds:.0f}{_SPACE}s"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return (
+                f"{size:,.0f}{_SPACE}{unit}" if unit == "B" or size >= 100 else f"{size:,.1f}{_SPACE}{unit}"
+            )
+        size /= 1000
+    raise AssertionError
+
+
+def _time(text: str, kind: str) -> Markup:
+    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    words = f"{moment.day} {moment:%b %Y}" if kind == "date" else f"{moment.day} {moment:%b %Y %H:%M}"
+    return Markup('<time datetime="{}">{}</time>').format(text, words)

@@ -1,0 +1,26 @@
+"""`python -m flows portal`: write the pages, and serve them where that is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from flows.portal.site import folder_of, write
+from flows.services import open_services
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows portal [--out DIR] [--serve]`."""
+    services = open_services()
+    folder = Path(arguments.out).expanduser().absolute() if arguments.out else folder_of(services)
+    begun = time.perf_counter()
+    written = write(services, folder)
+    seconds = time.perf_counter() - begun
+    print(f"{len(written.bytes_of)} pages in {seconds:.1f} s. Open {written.front.as_uri()}")
+    if arguments.serve:
+        from flows.portal.serving import serve
+
+        return serve(services, folder, arguments.host, arguments.port)
+    print("The rows behind the points of a chart are shown by: python -m flows portal --serve")
+    return 0

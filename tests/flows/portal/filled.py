@@ -1,0 +1,108 @@
+"""A warehouse with a few rows of everything that the portal shows, and services at a moment of its world."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+
+from flows.services import Services
+from flows.settings import Settings
+from tests.house import Server
+from tests.warehouse_ddl.test_charts import FILLED
+from transforms import registry
+from warehouse_ddl.files import views
+from warehouse_ddl.statements import PUBLISHED, ddl, leaf_ddl
+
+NOW = datetime(2025, 10, 20, 12, tzinfo=UTC)
+SECRET = "somebody.private@example.test"
+"""What no page may show."""
+
+_OPS = f"""
+insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values
+    ('run-1', 'analytics_pipeline', '2025-10-20 02:00Z', '2025-10-20 02:01Z', 'Completed',
+     '{{"seconds": 61.5, "checks": 4, "checks_passed": 3, "dead_letters": 2,
+       "landed": {{"raw_app__orders": 12}},
+       "tables": {{"fct_orders": {{"windows": ["2025-10"]}}}}, "failures": [], "warnings": ["a rule fails"],
+       "steps": {{"build fct_orders": 1.25, "land raw_app__orders": 2.5}}}}'),
+    ('run-2', 'api_ingest', '2025-10-20 11:10Z', null, 'Running', '{{}}');
+insert into ops.ledger (token, kind, layer, table_name, partition, run_id, manifest_hash, row_count)
+values ('t1', 'publish', 'facts', 'fct_orders', '2025-10', 'run-1', 'h', 4);
+insert into ops.partition_state (table_name, partition, token, version, row_count, files, published_at) values
+    ('fct_orders', '2025-10', 't1', 1, 4, '[{{"bytes": 1234}}]', '2025-10-20 02:01Z'),
+    ('stg_app__orders', '2025-10', 't0', 1, 4, '[]', null);
+insert into ops.check_result (run_id, table_name, partition, rule, kind, severity, engine, passed,
+    failing_rows, observed, checked_at) values
+    ('run-1', 'fct_orders', '', 'unique_order_id', 'uniqueness', 'critical', 'duckdb', true, 0,
+     '{{"rows": 4}}', '2025-10-20 02:00Z'),
+    ('run-1', 'fct_orders', '', 'unique_order_id', 'uniqueness', 'critical', 'great_expectations', true, 0,
+     '{{"rows": 4}}', '2025-10-20 02:00Z'),
+    ('run-1', 'fct_orders', '', 'not_null_currency', 'completeness', 'critical', 'duckdb', true, 0,
+     '{{"rows": 4}}', '2025-10-20 02:00Z'),
+    ('run-1', 'stg_app__orders', '', 'between_quantity', 'accuracy', 'warning', 'duckdb', false, 2,
+     '{{"rows": 4}}', '2025-10-20 02:00Z');
+insert into ops.dead_letter (letter_id, source, entity, topic, kafka_partition, kafka_offset, reason, payload,
+    received_at) values
+    ('letter-1-of-the-clicks', 'events', 'clicks', 'clicks', 0, 7, 'it is not valid JSON', '{SECRET}',
+     '2025-10-20 01:00Z');
+insert into ops.health (signal, subject, verdict, value, limit_value, unit, since, measured_at, message,
+    action)
+values
+    ('data_freshness', 'fct_orders', 'critical', 7300, 3600, 's', '2025-10-20 11:00Z', '2025-10-20 11:59Z',
+     'fct_orders is late.', 'Look at the last run.'),
+    ('disk', 'lake', 'ok', 0.4, 0.9, 'ratio', '2025-10-20 09:00Z', '2025-10-20 11:59Z', '', '');
+insert into ops.health_span (signal, subject, since, until, verdict) values
+    ('data_freshness', 'fct_orders', '2025-10-20 09:00Z', '2025-10-20 10:59Z', 'ok'),
+    ('data_freshness', 'fct_orders', '2025-10-20 11:00Z', '2025-10-20 11:59Z', 'critical'),
+    ('disk', 'lake', '2025-10-20 09:00Z', '2025-10-20 11:59Z', 'ok');
+insert into ops.incident (incident_id, cause, signal, subject, severity, owner, opened_at, seen_at,
+    resolved_at, message, action, runbook, touches, members) values
+    ('i-1', 'data_freshness fct_orders', 'data_freshness', 'fct_orders', 'critical', 'data-team',
+     '2025-10-20 11:00Z', '2025-10-20 11:59Z', null, 'fct_orders is late.', 'Look at the last run.',
+     'docs/runbook.md#data_freshness', '["mart_daily_revenue"]', '["data_freshness mart_daily_revenue"]'),
+    ('i-2', 'disk lake', 'disk', 'lake', 'warning', '', '2025-10-19 11:00Z', '2025-10-19 12:00Z',
+     '2025-10-19 12:00Z', 'The disk is full.', 'Make room.', '', '[]', '[]');
+insert into ops.notification (incident_id, kind, channel, severity, title, body, created_at, sent_at)
+values ('i-1', 'opened', 'file', 'critical', 'fct_orders is late', '', '2025-10-20 11:00Z',
+    '2025-10-20 11:00Z');
+insert into analytics.mart_daily_metrics
+    (date, total_events, active_users, signed_in_events, anonymous_events, sessions)
+select day, 100 + n, 10 + n, 90, 10 + n, 40
+from (select day::date, row_number() over (order by day) as n
+    from generate_series('2025-10-06'::date, '2025-10-20', '1 day') as day) as days;
+update personal.dim_users set email = '{SECRET}' where user_id = 1;
+"""
+
+
+def fill(dsn: str) -> None:
+    """Make every published table and view, and the rows above."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for table in registry.build_order():
+            for statement in ddl(table) if table.is_published else ():
+                connection.execute(statement.encode())
+        for view in views():
+            for statement in view.statements:
+                connection.execute(statement.encode())
+        for day in ("2025-10-06", "2025-10-08", "2025-10-14"):
+            leaf = leaf_ddl(registry.table("mart_user_activity"), day, PUBLISHED)
+            for statement in (*leaf.create, *leaf.constrain, *leaf.attach):
+                connection.execute(statement.encode())
+        connection.execute(FILLED.encode())
+        connection.execute(_OPS.encode())
+
+
+class _Settings(Settings):
+    def now(self) -> datetime:
+        return NOW
+
+
+def services(server: Server, folder: Path, *, filled: bool = True, **settings: str) -> Services:
+    """A warehouse of its own, with those rows or with none and no table."""
+    dsn = server.database()
+    if filled:
+        fill(dsn)
+    elsewhere = {"kafka_bootstrap": "127.0.0.1:1", "stripe_url": "http://127.0.0.1:1"}
+    elsewhere |= {"app_dsn": "host=127.0.0.1 port=1", "sendgrid_url": "http://127.0.0.1:1"}
+    given = {"warehouse_dsn": dsn, "lake": folder / "lake", **elsewhere, **settings}
+    return Services(_Settings(_env_file=None, **given))  # type: ignore[arg-type]

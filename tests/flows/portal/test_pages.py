@@ -1,0 +1,190 @@
+"""The portal's pages: what they show is what the warehouse says, and they stand by themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from flows.portal import site
+from flows.portal.reading import as_json
+from flows.portal.site import PAGES, Written, after_run, write
+from flows.services import Services
+from tests.flows.portal import filled
+from tests.flows.portal.reader import Read
+from tests.house import Server
+
+MOST_BYTES = 2_000_000
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def services(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    return filled.services(postgres18, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def written(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write(services, tmp_path_factory.mktemp("portal"))
+
+
+@pytest.fixture(scope="module")
+def pages(written: Written) -> dict[str, Read]:
+    return {page.name: Read(written.folder / page.file) for page in PAGES}
+
+
+@pytest.fixture(scope="module")
+def connection(services: Services) -> Iterator[psycopg.Connection[Any]]:
+    with services.warehouse.connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("name", [page.name for page in PAGES])
+def test_what_a_page_shows_is_what_the_query_that_it_names_gives(
+    name: str, pages: dict[str, Read], connection: psycopg.Connection[Any]
+) -> None:
+    page = pages[name]
+    assert set(page.queries) == set(page.data["results"])
+    for query, sql in page.queries.items():
+        cursor = connection.execute(sql.encode())
+        found = [[as_json(cell) for cell in row] for row in cursor]
+        shown = page.data["results"][query]
+        assert (shown["columns"], shown["rows"]) == ([c.name for c in cursor.description or ()], found), query
+    for figure in page.figures:
+        result = page.data["results"][figure.query]
+        cell = result["rows"][figure.row][result["columns"].index(figure.column)] if result["rows"] else None
+        plain = figure.text.replace(",", "").strip()
+        if re.fullmatch(r"-?\d+(\.\d+)?", plain):
+            digits = len(plain.partition(".")[2])
+            assert Decimal(plain) == round(Decimal(str(cell)), digits), figure
+        elif cell is None:
+            assert plain == "none–", figure
+
+
+def test_pages_show_figures(pages: dict[str, Read]) -> None:
+    numbers = {name: len(page.figures) for name, page in pages.items()}
+    assert all(numbers[name] > 5 for name in ("overview", "quality", "runs", "incidents")), numbers
+    assert pages["dashboards"].data["results"]["revenue_chart"]["rows"][0][2] == "10.00"
+
+
+def test_trouble_comes_first(pages: dict[str, Read]) -> None:
+    overview = pages["overview"]
+    assert "Something is wrong" in overview.text
+    assert overview.text.index("fct_orders is late.") < overview.text.index("Last run")
+    rules = pages["quality"].data["results"]["rules"]["rows"]
+    assert rules[0][:2] == ["stg_app__orders", "between_quantity"]
+
+
+def test_every_page_is_there_before_anything_ran(postgres18: Server, tmp_path: Path) -> None:
+    written = write(filled.services(postgres18, tmp_path, filled=False), tmp_path / "portal")
+    for page in PAGES:
+        read = Read(written.folder / page.file)
+        assert page.title in read.text
+        if page.name not in {"catalog", "lineage"}:
+            assert "python -m flows" in read.text, page.name
+
+
+def test_nothing_is_loaded_from_elsewhere(written: Written, pages: dict[str, Read]) -> None:
+    outside = re.compile(r"(?:https?:)?//[a-z]", re.IGNORECASE)
+    for page in pages.values():
+        assert not [place for place in (*page.loaded, *page.links) if outside.match(place)]
+        for place in page.loaded:
+            assert place == "data:," or (written.folder / place).is_file(), place
+    for own in ("portal.css", *(page.script for page in PAGES if page.script), "portal.js", "theme.js"):
+        assert not outside.search((written.folder / "assets" / own).read_text(encoding="utf-8")), own
+
+
+def test_links_between_pages_lead_somewhere(written: Written, pages: dict[str, Read]) -> None:
+    ids = {page.path.name: set(re.findall(r'\bid="([^"]+)"', page.html)) for page in pages.values()}
+    for page in pages.values():
+        for link in page.links:
+            file, _, place = link.partition("#")
+            file = file or page.path.name
+            assert file in ids, link
+            assert not place or file == "lineage.html" or place in ids[file], (page.path.name, link)
+
+
+def test_no_personal_data_stand_in_a_page(pages: dict[str, Read]) -> None:
+    assert not [name for name, page in pages.items() if filled.SECRET in page.html]
+
+
+def test_a_year_of_days_fits_into_two_megabytes_a_page(postgres18: Server, tmp_path: Path) -> None:
+    services = filled.services(postgres18, tmp_path)
+    with services.warehouse.connect() as connection:
+        for statement in _YEAR:
+            connection.execute(statement.encode())
+    written = write(services, tmp_path / "portal")
+    assert max(written.bytes_of.values()) <= MOST_BYTES, written.bytes_of
+    charts = Read(written.folder / "dashboards.html").data["results"]
+    assert len(charts["revenue_chart"]["rows"]) > 365 * 7
+    assert len(charts["events_by_type"]["rows"]) > 365 * 14
+
+
+_YEAR = (
+    """insert into analytics.mart_daily_revenue
+    select date::date, currency, 100, 123456.78, 3, 1000.00, 5, 1234.56, 122222.22
+    from generate_series('2024-10-01'::date, '2025-10-01', '1 day') as date
+    cross join unnest(array['USD', 'EUR', 'GBP', 'JPY', 'INR', 'KRW', 'CHF']) as currency""",
+    """insert into analytics.mart_revenue_reconciliation
+    select date, currency, 100, revenue, 0, 100, revenue, 0, 0, 0, 0, 0, 0 from analytics.mart_daily_revenue
+    where date < '2025-10-02'""",
+    "refresh materialized view analytics.mv_daily_revenue",
+    """insert into analytics.fct_daily_active_users
+    select date::date, 2000 from generate_series('2024-10-01'::date, '2025-10-01', '1 day') as date""",
+    """insert into analytics.mart_daily_event_types
+    select date::date, 'event_type_' || kind, 12345, 678
+    from generate_series('2024-10-01'::date, '2025-10-01', '1 day') as date
+    cross join generate_series(1, 14) as kind""",
+    """insert into ops.run
+    select 'year-' || n, 'analytics_pipeline', '2025-10-20'::timestamptz - n * interval '1 hour',
+        '2025-10-20'::timestamptz - n * interval '1 hour', 'Completed',
+        '{"seconds": 30, "landed": {}, "tables": {}, "warnings": ["a rule fails"], "failures": []}'
+    from generate_series(1, 8760) as n""",
+    """insert into ops.check_result
+    select 'year-' || n, 'fct_orders', '', 'rule_' || rule, 'accuracy', 'critical', 'duckdb', rule <> 7, 0,
+        '{"rows": 4}', '2025-10-20'::timestamptz - n * interval '12 hours'
+    from generate_series(1, 60) as n cross join generate_series(1, 340) as rule""",
+    """insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at,
+        resolved_at, message)
+    select 'year-' || n, 'c' || n, 'row_count', 'fct_orders', 'warning', at, at, at + interval '1 hour',
+        'fct_orders has fewer rows than it uses to have'
+    from generate_series(1, 365) as n cross join lateral (
+        select '2025-10-19'::timestamptz - n * interval '1 day') as opened (at)""",
+)
+
+
+def test_a_run_does_not_fail_by_its_pages(postgres18: Server, tmp_path: Path) -> None:
+    unreachable = filled.services(
+        postgres18, tmp_path, warehouse_dsn="host=127.0.0.1 port=1", portal=str(tmp_path), filled=False
+    )
+    problem = after_run(unreachable)
+    assert problem.startswith("it was not written")
+    assert problem.endswith("Try: python -m flows portal")
+    assert "\n" not in problem
+
+
+def test_who_wants_no_pages_gets_none(postgres18: Server, tmp_path: Path) -> None:
+    services = filled.services(postgres18, tmp_path, portal="off", filled=False)
+    assert after_run(services) == ""
+    assert not list(tmp_path.rglob("*.html"))
+
+
+@pytest.mark.parametrize(
+    "folder", [Path(site.__file__).with_name("vendor"), HERE / "vendor"], ids=["portal", "tests"]
+)
+def test_what_others_wrote_is_what_the_manifest_says(folder: Path) -> None:
+    entries = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for entry in entries:
+        assert hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest() == entry["sha256"], entry
+    known = {entry["file"] for entry in entries}
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    licences = {f"{entry['package'].split('/')[-1]}.LICENSE" for entry in entries}
+    assert licences <= files
+    assert files - known - licences <= {"manifest.json", "echarts.NOTICE"}
