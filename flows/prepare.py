@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from flows.errors import FlowsError
 from flows.openlineage.report import run_is
 from flows.progress import Progress
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores import roles
 from flows.stores.ledger import Ledger
@@ -26,16 +27,19 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
     """Make the warehouse fit the models and finish what a killed run began.
 
     1. bootstrap: schemas, roles, ops tables (each statement may be repeated);
-    2. tables and views: created, changed in place, or marked for a rebuild beside and a swap;
-    3. manifest lines that a crash left out are appended;
-    4. lake files and unpublished tables that belong to nobody are removed.
+    2. warehouse and lake are held against each other: a restore of one of them stops the run here;
+    3. tables and views: created, changed in place, or marked for a rebuild beside and a swap;
+    4. manifest lines that a crash left out are appended;
+    5. lake files and unpublished tables that belong to nobody are removed.
 
     Returns the tables whose change somebody's lock held back, each with whose: they stay as they were until
-    the next run. Raises ConsentNeeded for a change that takes something from readers, without `yes`.
+    the next run. Raises ConsentNeeded for a change that takes something from readers, without `yes`, and
+    TwoStories as step 2 tells.
     """
     with services.ledger() as ledger:
         with ledger.locked(_BOOTSTRAP, "warehouse"):
             _schemas(ledger)
+            refuse_two_stories(ledger, services.lake)
             held = _migrate(services, yes, progress)
         repaired = ledger.repair_manifest(services.lake)
         if repaired:
@@ -49,7 +53,7 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
 
 
 def tables(services: Services, progress: Progress) -> None:
-    """The first two of these steps alone, where nothing that stands has to be kept from readers."""
+    """Schemas and tables alone, where nothing that stands has to be kept from readers."""
     with services.ledger() as ledger, ledger.locked(_BOOTSTRAP, "warehouse"):
         _schemas(ledger)
         held = _migrate(services, True, progress)

@@ -114,7 +114,6 @@ def recover(
                 "ON CONFLICT DO NOTHING",
                 [(view.name,) for view in views()],
             )
-    failpoint("recovery.loaded")
     return done
 
 

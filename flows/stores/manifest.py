@@ -28,6 +28,8 @@ _HEAD = b'{"checksum":"'
 _BODY = b'","entry":'
 _BODY_BEGINS = len(_HEAD) + 16 + len(_BODY)
 
+_TAIL_BYTES = 1 << 16
+
 Kind = Literal["land", "build", "publish", "compact"]
 
 
@@ -182,6 +184,36 @@ def read(path: Path) -> list[Commit]:
     except FileNotFoundError:
         return []
     return list(_entries(path, content[: content.rfind(b"\n") + 1]))
+
+
+def last(path: Path) -> Commit | None:
+    """The newest whole entry, of which alone the line is taken apart; None where there is none.
+
+    Raises ManifestDamaged when its checksum does not fit.
+    """
+    whole, begin = b"", -1
+    try:
+        with path.open("rb") as handle:
+            begin = size = handle.seek(0, os.SEEK_END)
+            # The line before the last one has to end within what was read.
+            while begin > 0 and whole.count(b"\n") < 2:
+                begin = max(0, begin - max(_TAIL_BYTES, size - begin))
+                handle.seek(begin)
+                tail = handle.read(size - begin)
+                whole = tail[: tail.rfind(b"\n") + 1]
+    except FileNotFoundError:
+        return None
+    lines = whole.splitlines(keepends=True)
+    return next(_entries(path, lines[-1])) if lines else None
+
+
+def names(path: Path, token: str) -> bool:
+    """Whether an entry has this token; False where there is no manifest."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return _holds(path, content[: content.rfind(b"\n") + 1], token)
 
 
 def rewrite(path: Path, changed: Mapping[str, Commit], dropped: Collection[str]) -> None:

@@ -1,0 +1,301 @@
+"""A backup holds one moment, is there whole or not at all, and is opened by its key alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pyrage
+import pytest
+
+from flows.__main__ import main
+from flows.recovery import programs, raw_files
+from flows.recovery.restoring import notes_of, restore, workplace
+from flows.recovery.seal import SealError
+from flows.recovery.taking import Taken, open_vault, take
+from flows.recovery.vault import NOTED, Backup, BackupError
+from flows.services import Services
+from flows.settings import Settings
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import Commit
+from flows.stores.publish import publish
+from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, visits
+from tests.house import Server
+
+ROOT = Path(__file__).parents[3]
+KEY = str(pyrage.x25519.Identity.generate())
+
+
+class _Silent:
+    def say(self, part: str, message: str) -> None:
+        """Nobody listens."""
+
+    def expect(self, steps: int) -> None:
+        """Nobody looks."""
+
+    def advance(self) -> None:
+        """Nobody counts."""
+
+
+SILENT = _Silent()
+
+
+def _services(dsn: str, folder: Path, **settings: object) -> Services:
+    given = {"lake": folder / "lake", "backups": folder / "backups", "sandbox": folder / "none", **settings}
+    return Services(Settings(_env_file=None, warehouse_dsn=dsn, **given))  # type: ignore[arg-type]
+
+
+def _land(services: Services, number: int) -> None:
+    """One more landing with a file of raw."""
+    rows = pa.table({"v": [number]})
+    with services.ledger() as ledger:
+        position = ledger.positions("raw_app__users")
+        file = services.lake.write("raw", "raw_app__users", "landed_on", DAY, f"b{number}", rows)
+        commit = Commit(f"l{number}", "land", "raw", "raw_app__users", DAY, add=(file,), row_count=1)
+        ledger.record(services.lake, commit, version=position.version)
+
+
+@pytest.fixture
+def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
+    """A warehouse with a published day, people, and one landing."""
+    dsn = postgres18.database()
+    create(dsn, EVENTS, USERS)
+    services = _services(dsn, tmp_path)
+    with services.lake:
+        day = built(services.lake, EVENTS, DAY, visits(DAY, 500), batch="e1")
+        publish(EVENTS, [day], warehouse=services.warehouse, lake=services.lake)
+        _land(services, 1)
+        yield services
+
+
+def _take(services: Services, **settings: object) -> Taken:
+    if settings:
+        services = Services(services.settings.model_copy(update=settings))
+    with services.lake:
+        return take(services, SILENT)  # type: ignore[arg-type]
+
+
+def _restored(services: Services, backup: Backup, server: Server) -> str:
+    dsn, vault = server.empty(), open_vault(services)
+    with workplace(vault) as work:
+        restore(vault, backup, dsn, work)
+    return dsn
+
+
+def test_what_is_restored_is_what_was_noted_of_one_moment_though_publishes_go_on(
+    services: Services, postgres18: Server
+) -> None:
+    dsn = services.settings.require("warehouse_dsn")
+    stopped = threading.Event()
+
+    def go_on() -> None:
+        with psycopg.connect(dsn) as connection:
+            number = 0
+            while not stopped.is_set():
+                number += 1
+                connection.execute("insert into analytics.dim_people values (%s, 'n')", (number,))
+                connection.execute("insert into ops.view_definition values (%s, 'x')", (str(number),))
+                connection.commit()
+
+    beside = threading.Thread(target=go_on)
+    beside.start()
+    try:
+        backup = _take(services).backup
+    finally:
+        stopped.set()
+        beside.join()
+
+    there = notes_of(_restored(services, backup, postgres18))
+
+    assert there == backup.notes
+    assert there["analytics.dim_people"].rows == there["ops.view_definition"].rows
+    assert there["analytics.fct_visits_2025_10_07"].rows == 500
+
+
+def test_while_a_snapshot_is_open_a_swap_waits_and_a_difference_does_not(services: Services) -> None:
+    lake, warehouse = services.lake, services.warehouse
+    swapped = built(lake, EVENTS, DAY, visits(DAY, 400, mark="x"), batch="e2")
+    with warehouse.connect() as connection, Ledger(connection).locked("dump", "warehouse"):
+        pending = publish(EVENTS, [swapped], warehouse=warehouse, lake=lake, way="swap")
+        assert pending.is_pending
+        assert "the backup that is being taken" in pending.message()
+        changed = built(lake, EVENTS, DAY, visits(DAY, 501), batch="e3")
+        assert publish(EVENTS, [changed], warehouse=warehouse, lake=lake).ways == {DAY: "diff"}
+    assert publish(EVENTS, [swapped], warehouse=warehouse, lake=lake, way="swap").ways == {DAY: "swap"}
+
+
+def test_a_file_that_is_another_or_missing_or_too_many_is_named(services: Services) -> None:
+    backup, vault = _take(services).backup, open_vault(services)
+    assert vault.problems(backup) == []
+    assert list(raw_files.problems(vault, backup)) == []
+    dumped = sorted((backup.folder / "dump").iterdir())[0]
+    whole = bytearray(dumped.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    dumped.write_bytes(whole)
+    (backup.folder / "roles.sql").unlink()
+    (backup.folder / "more").touch()
+    raw = next((vault.root / "lake").rglob("*.parquet"))
+    raw.write_bytes(raw.read_bytes()[:-1] + b"x")
+
+    named = "\n".join([*vault.problems(backup), *raw_files.problems(vault, backup)])
+
+    for name in (
+        f"dump/{dumped.name}",
+        "roles.sql",
+        "more",
+        f"the raw file raw/raw_app__users/landed_on={DAY}",
+    ):
+        assert name in named
+    assert named.count("\n") == 3
+
+
+def test_a_sealed_backup_says_nothing_without_its_key_and_everything_with_it(
+    services: Services, postgres18: Server
+) -> None:
+    public = str(pyrage.x25519.Identity.from_str(KEY).to_public())
+    backup = _take(services, backup_key=_secret(public)).backup
+    texts = [path.read_bytes() for path in backup.folder.rglob("*") if path.is_file()]
+    pooled = [path.read_bytes() for path in (backup.folder.parent / "lake").rglob("*") if path.is_file()]
+    assert not any(b"create table" in text.lower() or b"PGDMP" in text for text in texts)
+    assert all(text.startswith(b"age-encryption.org/v1") for text in pooled)
+    assert not list(services.lake.root.rglob(".making-*")), "what stood open meanwhile is gone"
+
+    owner = Services(services.settings.model_copy(update={"backup_key": _secret(KEY)}))
+    assert notes_of(_restored(owner, backup, postgres18)) == backup.notes
+    assert list(raw_files.problems(open_vault(owner), backup)) == []
+    for wrong in (public, str(pyrage.x25519.Identity.generate()), None):
+        key = _secret(wrong) if wrong else None
+        stranger = Services(services.settings.model_copy(update={"backup_key": key}))
+        with pytest.raises(SealError, match=rf"^Backup \S+ is sealed for {public}: set ANALYTICS_BACKUP_KEY"):
+            open_vault(stranger).opener(backup)
+
+
+def test_a_raw_file_is_kept_once_for_all_backups_and_goes_with_the_last(services: Services) -> None:
+    first = _take(services)
+    _land(services, 2)
+    second = _take(services)
+    assert 0 < second.raw_bytes < first.raw_bytes * 1.5
+    assert second.expired == (first.backup.id,), "of one day the newest stays"
+    vault = open_vault(services)
+    pool = vault.root / "lake"
+    assert len(list(pool.rglob("*.parquet"))) == 2
+    assert list(raw_files.problems(vault, second.backup)) == []
+
+    (second.backup.folder / "raw.jsonl").write_text("")
+
+    assert raw_files.expire(vault) == 2
+    assert not pool.exists() or not list(pool.rglob("*.parquet"))
+
+
+def test_of_old_backups_the_newest_of_each_day_and_of_each_week_stay_for_as_long_as_declared(
+    services: Services,
+) -> None:
+    backup, vault = _take(services).backup, open_vault(services)
+    now = datetime(2025, 11, 3, 12, tzinfo=UTC)  # a Monday
+    hours = [1, 2, 26, 50, 24 * 8, 24 * 9, 24 * 15, 24 * 40]
+    for number, before in enumerate(hours):
+        folder = vault.root / f"2025{number}"
+        folder.mkdir()
+        noted = json.loads((backup.folder / NOTED).read_text())
+        taken_at = (now - timedelta(hours=before)).isoformat()
+        (folder / NOTED).write_text(json.dumps({**noted, "taken_at": taken_at}))
+        (folder / "raw.jsonl").touch()
+    _age(backup, days=1000)
+
+    vault.expire(now, 3, 5)
+
+    left = {round((now - backup.taken_at).total_seconds() / 3600) for backup in vault.backups()}
+    assert left == {1, 26, 50, 24 * 8, 24 * 15}
+    vault.expire(now + timedelta(days=3650), 3, 5)
+    assert len(vault.backups()) == 1, "the newest of all stays"
+
+
+def test_a_full_disk_leaves_the_earlier_backups_and_nothing_else(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _take(services).backup
+    _land(services, 2)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("flows.recovery.raw_files.shutil.copyfile", full)
+    with pytest.raises(
+        BackupError, match=r"^The disk of the backups is full .*Nothing of this backup is left"
+    ):
+        _take(services)
+    names = sorted(path.name for path in first.folder.parent.iterdir())
+    assert names == [".lock", first.id, "lake"]
+    assert [item.id for item in open_vault(services).backups()] == [first.id]
+
+
+def test_a_server_newer_than_every_pg_dump_is_one_sentence() -> None:
+    with pytest.raises(
+        programs.ProgramError, match=r"PostgreSQL 99, and its pg_dump must be at least as new"
+    ):
+        programs.folder(990_001)
+
+
+def test_without_a_backup_the_list_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANALYTICS_BACKUPS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["backup", "list"]) == 1
+    assert "python -m flows backup" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "backup.dumped",
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in ("backup.snapshot", "backup.raw_written", "backup.sealed", "backup.before_rename")
+        ),
+    ],
+)
+def test_a_backup_that_was_killed_leaves_nothing_that_counts(services: Services, failpoint: str) -> None:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "ANALYTICS_WAREHOUSE_DSN": services.settings.require("warehouse_dsn"),
+        "ANALYTICS_LAKE": str(services.lake.root),
+        "ANALYTICS_BACKUPS": str(services.settings.backups_root),
+        "ANALYTICS_BACKUP_KEY": KEY,
+        "ANALYTICS_FAILPOINT": failpoint,
+    }
+    words = "from flows.services import open_services as o; from flows.recovery.taking import take; "
+    words += "from flows.progress import Progress; take(o(), Progress('t'))"
+    killed = subprocess.run(
+        [sys.executable, "-c", words], env=environment, cwd=services.lake.root, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert open_vault(services).backups() == []
+
+    backup = _take(services).backup
+
+    root = services.settings.backups_root
+    assert sorted(path.name for path in root.iterdir()) == [".lock", backup.id, "lake"]
+    assert open_vault(services).problems(backup) == []
+
+
+def _age(backup: Backup, days: int) -> None:
+    path = backup.folder / NOTED
+    noted = json.loads(path.read_text())
+    noted["taken_at"] = (backup.taken_at - timedelta(days=days)).isoformat()
+    path.write_text(json.dumps(noted))
+
+
+def _secret(key: str) -> object:
+    from pydantic import SecretStr
+
+    return SecretStr(key)
