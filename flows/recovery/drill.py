@@ -16,7 +16,6 @@ from flows import prepare
 from flows.errors import FlowsError
 from flows.progress import Progress
 from flows.recovery import notes, raw_files
-from flows.recovery.erasures import apply_erasures
 from flows.recovery.from_lake import recover
 from flows.recovery.notes import Note
 from flows.recovery.restoring import notes_of, restore, workplace
@@ -85,7 +84,8 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
     1. Every file of the backup, and every raw file that it names, is held against its sum.
     2. It is restored into a server of its own; counts, sums and hashes are held against those noted when it
        was taken.
-    3. What came after is replayed from the lake, as `restore --into` does it, and erasures are applied again.
+    3. What came after is replayed from the lake, as `restore --into` does it. Whoever was erased since is
+       erased in the lake; erasing again writes files, which a rehearsal must not.
     4. Every published table and leaf is held against the live one, at one moment of the ledger.
 
     Raises BackupError, ProgramError, SealError where the rehearsal could not be tried.
@@ -132,7 +132,6 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
             scratched, services.lake, histories, registry.default(), services.settings.now(), progress.say
         )
         done.replayed = recovered.partitions
-        apply_erasures(scratched)
         refresh(scratched)
         done.rto_seconds = round(restored + time.perf_counter() - began, 2)
         progress.say("lake", f"{recovered.partitions} partitions replayed")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from flows.stores.warehouse import Warehouse
+from flows.progress import Progress
+from flows.services import Services
 
 
-def apply_erasures(warehouse: Warehouse) -> int:
-    """Erase again from a restored warehouse everybody who was erased since its backup; returns how many."""
-    del warehouse
+def erase_again(services: Services, progress: Progress) -> int:
+    """Erase from a restored warehouse everybody who was erased since its backup; returns how many."""
+    del services, progress
     return 0

@@ -205,7 +205,8 @@ def _give_up_the_stream(ledger: Ledger, registry: Registry) -> None:
     Generations go on, so that a process which still holds a claim can commit nothing.
     """
     connection = ledger.connection
-    connection.execute("TRUNCATE ops.stream_batch, ops.hot_partition")
+    connection.execute("DELETE FROM ops.stream_batch")
+    connection.execute("DELETE FROM ops.hot_partition")
     connection.execute(
         """
         UPDATE ops.stream_partition s SET generation = s.generation + 1, watermark = NULL,
@@ -222,7 +223,7 @@ def _give_up_the_stream(ledger: Ledger, registry: Registry) -> None:
             row = connection.execute("SELECT to_regclass(%s)", (name,)).fetchone()
             if row and row[0]:
                 connection.execute(
-                    sql.SQL("TRUNCATE {}").format(sql.Identifier("ops", f"{table.name}_{suffix}"))
+                    sql.SQL("DELETE FROM {}").format(sql.Identifier("ops", f"{table.name}_{suffix}"))
                 )
 
 

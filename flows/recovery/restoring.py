@@ -15,7 +15,7 @@ from flows.recovery.notes import KEPT, Note, take
 from flows.recovery.taking import JOBS
 from flows.recovery.vault import DUMP, Backup, BackupError, Vault
 from flows.stores import roles
-from flows.stores.warehouse import UNPUBLISHED, Warehouse
+from flows.stores.warehouse import UNPUBLISHED, Warehouse, readable_errors
 from warehouse_ddl.files import bootstrap
 
 OURS = (*KEPT, UNPUBLISHED)
@@ -62,7 +62,8 @@ def restore(vault: Vault, backup: Backup, dsn: str, work: Path) -> None:
     says.
     """
     dump = vault.open(backup, DUMP, work)
-    with Warehouse(dsn).connect() as connection:
+    # As who logs in: the loader may make no role.
+    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
         place = programs.folder_for(connection)
         for statement in bootstrap():
             # Roles belong to the server, not to the dump. The schemas are the dump's.
@@ -77,6 +78,6 @@ def restore(vault: Vault, backup: Backup, dsn: str, work: Path) -> None:
 
 def notes_of(dsn: str, schemas: tuple[str, ...] = KEPT) -> dict[str, Note]:
     """What a database holds now."""
-    with psycopg.connect(dsn) as connection:
+    with readable_errors(), psycopg.connect(dsn) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return take(connection, schemas)

@@ -7,7 +7,7 @@ import argparse
 from flows import prepare
 from flows.errors import FlowsError
 from flows.progress import Progress
-from flows.recovery.erasures import apply_erasures
+from flows.recovery.erasures import erase_again
 from flows.recovery.from_lake import Recovered, recover
 from flows.services import Services, open_services
 from flows.stores.recovery import histories_of
@@ -34,7 +34,7 @@ def from_lake(services: Services, progress: Progress) -> Recovered:
     prepare.tables(services, progress)
     now = services.settings.now()
     done = recover(services.warehouse, services.lake, histories, registry.default(), now, progress.say)
-    erased = apply_erasures(services.warehouse)
+    erased = erase_again(services, progress)
     if erased:
         progress.say("erasures", f"{erased} persons erased again")
     for view in refresh(services.warehouse):

@@ -25,9 +25,8 @@ def rebuild_ledger(ledger: Ledger, lake: Lake) -> int:
 
 def replace_ledger(ledger: Ledger, histories: Iterable[Sequence[Commit]]) -> None:
     """Put what these manifests tell in the place of what the ledger holds, in the caller's transaction."""
-    ledger.connection.execute(
-        "TRUNCATE ops.ledger, ops.partition_state, ops.position, ops.landed_window, ops.pending_publish"
-    )
+    for name in ("ledger", "partition_state", "position", "landed_window", "pending_publish"):
+        ledger.connection.execute(f"DELETE FROM ops.{name}".encode())
     fill(ledger, histories)
 
 
