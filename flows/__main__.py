@@ -95,6 +95,12 @@ def parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")
     doctor.set_defaults(command=_verb("flows.doctor:command"))
 
+    erase = verbs.add_parser("erase", help="forget a person: warehouse, lake, dead letters; and prove it")
+    erase.add_argument("--user", type=int, required=True, action="append", metavar="ID", help="user_id")
+    erase.add_argument("--reason", default="", help="kept with the erasure; name nobody in it")
+    erase.add_argument("--yes", action="store_true", help="don't ask")
+    erase.set_defaults(command=_verb("flows.erase:command"))
+
     roles = verbs.add_parser("roles", help="make the warehouse's roles and rights, and say who has which")
     roles.add_argument("--json", action="store_true", help="for programs")
     roles.set_defaults(command=_verb("flows.roles:command"))

@@ -105,6 +105,11 @@ class SourceEntity:
     """The windows a landing touches: a column that never changes for a key. None: one window, the whole
     entity."""
     control: Control | None = None
+    person: str | None = None
+    """Column that says whose row it is, by the application's user id; an erasure takes the columns with
+    personal data out of that person's rows."""
+    personal: tuple[str, ...] = ()
+    """Of a protocol without columns: fields that hold personal data of whose address stands beside them."""
     retention: timedelta | None = None
     """How long raw is kept; None: for ever."""
     owner: str = "data-team"

@@ -16,7 +16,20 @@ from typing import Literal
 from transforms.contract import Column, Partition
 from transforms.entities import Control, Postgres, SourceEntity
 
-_PERSONAL = frozenset({"email", "last_ip", "line1", "postal_code", "contact_email"})
+_PERSONAL = frozenset(
+    {
+        "email",
+        "last_ip",
+        "line1",
+        "city",
+        "postal_code",
+        "contact_email",
+        "subject",
+        "messages",
+        "title",
+        "body",
+    }
+)
 
 
 def _entity(
@@ -61,6 +74,7 @@ def _entity(
         ),
         partition=Partition(month_of, "month") if month_of else None,
         control=control,
+        person="id" if name == "users" else "user_id" if "user_id" in columns else None,
     )
 
 

@@ -30,6 +30,7 @@ def _suppressions(name: str, grain: str) -> SourceEntity:
         key=("id",),
         grain=grain,
         partition=Partition("created", "day"),
+        personal=("ip", "reason"),
     )
 
 
@@ -52,6 +53,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
         ),
         key=("id",),
         grain="one row per version of an e-mail in SendGrid's activity feed",
+        personal=("subject",),
     ),
     SourceEntity(
         source="sendgrid",

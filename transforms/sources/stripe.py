@@ -31,6 +31,7 @@ def _list(
         key=("id",),
         grain=grain,
         partition=Partition(event_time, "day"),
+        personal=("name", "phone", "line1", "line2", "city", "postal_code"),
     )
 
 

@@ -1,0 +1,65 @@
+"""Forgetting a person: `python -m flows erase --user ID [--yes] [--reason TEXT]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow
+
+from flows import prepare
+from flows.batch import run_name
+from flows.erasure.erasing import Erased, erase
+from flows.errors import FlowsError
+from flows.progress import Progress
+from flows.services import open_services
+
+
+@flow(name="erase", flow_run_name=run_name, result_serializer="json")
+def erase_people(users: list[int], reason: str = "") -> dict[str, Any]:
+    """Take these users out of warehouse, lake and dead letters, and prove it.
+
+    Returns where it looked and what was found: nothing, or the run fails. Backups lose them when they expire.
+    """
+    return asdict(run(users, reason))
+
+
+def run(users: list[int], reason: str) -> Erased:
+    """The same outside of Prefect."""
+    services = open_services()
+    with services.lake, Progress("erase") as progress:
+        services.lake.begin_session()
+        with services.ledger() as ledger:
+            prepare.schemas(ledger)
+            ledger.repair_manifest(services.lake)
+        return erase(services, sorted(set(users)), reason, "erase", progress)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows erase`."""
+    users = sorted(set(arguments.user))
+    if not arguments.yes and not _agreed(users):
+        raise FlowsError("Nothing was erased: say yes at the question, or give --yes.")
+    done = run(users, arguments.reason)
+    print(
+        f"Erased: user {', '.join(map(str, users))}. {done.raw_files} raw files written anew, "
+        f"{done.partitions} partitions built anew, {done.entries} dead letters and other entries emptied, "
+        f"{done.files_removed} files removed."
+    )
+    print("Searched for their addresses, and their rows for personal data:")
+    for place in done.places:
+        print(f"  {place}")
+    print(
+        "Their orders, events and payments stay, under a number that leads to nobody. Backups lose them when "
+        "they expire; a backup that is restored has them erased again."
+    )
+    return 0
+
+
+def _agreed(users: list[int]) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    named = ", ".join(map(str, users))
+    return input(f"Erase user {named} for good? This can't be undone. [yes/no] ").strip().lower() == "yes"

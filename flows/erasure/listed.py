@@ -1,0 +1,128 @@
+"""The list of erased people: in the warehouse and, so that a restored backup knows of them too, in the lake.
+
+Neither holds an address once an erasure is finished: addresses are known again by salted hashes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from flows.erasure.person import Person
+from flows.errors import FlowsError
+from flows.failpoints import failpoint
+from flows.stores.lake import Lake
+from flows.stores.manifest import fsync_folder
+
+FILE = "_erasures.jsonl"
+
+
+def people(connection: Connection[Any]) -> list[Person]:
+    """Everybody who was erased, or is being erased; none in a warehouse that has no such list yet."""
+    there = connection.execute("SELECT to_regclass('ops.erasure') IS NOT NULL").fetchone()
+    if there is None or not there[0]:
+        return []
+    rows = connection.execute(
+        "SELECT user_id, alias, salt, email_hashes, identifiers FROM ops.erasure ORDER BY user_id"
+    ).fetchall()
+    return [Person(row[0], row[1], row[2], frozenset(row[3]), tuple(row[4])) for row in rows]
+
+
+def begin(connection: Connection[Any], lake: Lake, person: Person, reason: str, now: datetime) -> None:
+    """Note that somebody is being erased, with the addresses that are to be looked for. First in the
+    warehouse, then in the lake; once more is the same.
+    """
+    connection.execute(
+        """
+        INSERT INTO ops.erasure AS there (user_id, alias, salt, email_hashes, reason, asked_at, identifiers)
+        VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (user_id) DO UPDATE SET
+        (email_hashes, reason, finished_at, identifiers) = (excluded.email_hashes,
+        coalesce(nullif(excluded.reason, ''), there.reason), NULL, excluded.identifiers)
+        """,
+        (
+            person.user_id,
+            person.alias,
+            person.salt,
+            sorted(person.email_hashes),
+            reason,
+            now,
+            Jsonb(list(person.emails)),
+        ),
+    )
+    failpoint("erase.noted")
+    write(connection, lake)
+
+
+def finish(connection: Connection[Any], lake: Lake, user_id: int, now: datetime, found: Any) -> None:
+    """Note that nothing of them was found any more, and where was looked; their addresses are forgotten."""
+    connection.execute(
+        "UPDATE ops.erasure SET (finished_at, identifiers, found) = (%s, '[]', %s) WHERE user_id = %s",
+        (now, Jsonb(found), user_id),
+    )
+    write(connection, lake)
+
+
+def write(connection: Connection[Any], lake: Lake) -> None:
+    """Write the lake's copy of the list, whole or not at all: what stands there and what ops has."""
+    known = {entry["user_id"]: entry for entry in _read(lake)}
+    rows = connection.execute(
+        "SELECT user_id, alias, salt, email_hashes, reason, asked_at FROM ops.erasure"
+    ).fetchall()
+    for user_id, alias, salt, hashes, reason, asked_at in rows:
+        known[user_id] = {
+            "user_id": user_id,
+            "alias": alias,
+            "salt": salt,
+            "email_hashes": hashes,
+            "reason": reason,
+            "asked_at": asked_at.isoformat(),
+        }
+    path = lake.root / FILE
+    temporary = path.with_name(f".tmp-{os.getpid()}-{FILE}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as handle:
+        handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def take_over(connection: Connection[Any], lake: Lake) -> list[int]:
+    """Bring into the warehouse's list whom only the lake's copy names: it was restored from before. Gives
+    everybody who has to be erased again, which is everybody.
+    """
+    for entry in _read(lake):
+        connection.execute(
+            "INSERT INTO ops.erasure (user_id, alias, salt, email_hashes, reason, asked_at) "
+            "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (user_id) DO NOTHING",
+            (
+                entry["user_id"],
+                entry["alias"],
+                entry["salt"],
+                list(entry["email_hashes"]),
+                entry["reason"],
+                entry["asked_at"],
+            ),
+        )
+    return [user for (user,) in connection.execute("SELECT user_id FROM ops.erasure ORDER BY 1").fetchall()]
+
+
+def _read(lake: Lake) -> Iterable[Mapping[str, Any]]:
+    path: Path = lake.root / FILE
+    if not path.exists():
+        return []
+    try:
+        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+    except orjson.JSONDecodeError as error:
+        raise FlowsError(
+            f"{path} is damaged, so who was erased can't be told from it. Move it away: it is written anew "
+            "from ops.erasure; of a warehouse that was restored, restore this file too."
+        ) from error

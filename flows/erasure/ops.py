@@ -1,0 +1,136 @@
+"""A person in the tables of ops: dead letters, records that wait, and whatever text quotes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, LiteralString
+
+from psycopg import Connection, sql
+
+from flows.erasure.person import Person
+from flows.failpoints import failpoint
+
+_TYPES: dict[str, LiteralString] = {
+    "text": "text",
+    "character varying": "varchar",
+    "jsonb": "jsonb",
+    "json": "json",
+    "text[]": "text[]",
+    "bytea": "bytea",
+}
+"""Types that can hold a text, and how to cast to them."""
+_OWN = ("erasure",)
+
+
+def columns(connection: Connection[Any], schemas: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """(schema, table, column, type) of every column of these schemas that can hold text or bytes; leaves by
+    their parents.
+    """
+    return connection.execute(
+        "SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, NULL) "
+        "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p', 'm') AND NOT c.relispartition "
+        "AND a.attnum > 0 AND NOT a.attisdropped AND format_type(a.atttypid, NULL) = ANY(%s) "
+        "AND has_table_privilege(c.oid, 'select') ORDER BY 1, 2, a.attnum",
+        (list(schemas), list(_TYPES)),
+    ).fetchall()
+
+
+def forget(connection: Connection[Any], people: Sequence[Person]) -> int:
+    """Take people out of ops, each row in a statement of its own; returns the rows that changed.
+
+    A dead letter that names one of them, or that says it is of one of them, loses its payload, and waits no
+    longer: there is nothing left to be replayed. In any other text the alias takes an address's place.
+    """
+    changed = _letters(connection, people)
+    failpoint("erase.letters_forgotten")
+    for schema, table, column, kind in columns(connection, ["ops"]):
+        if table in _OWN:
+            continue
+        for ctid, text in _naming(connection, schema, table, column, kind, people):
+            new = text
+            for person in people:
+                new = person.without(new)
+            value: Any = new.encode("latin-1") if kind == "bytea" else new
+            connection.execute(
+                sql.SQL("UPDATE {} SET {} = %s::{} WHERE ctid = %s::tid").format(
+                    sql.Identifier(schema, table),
+                    sql.Identifier(column),
+                    sql.SQL(_TYPES[kind]),
+                ),
+                (value, ctid),
+            )
+            changed += 1
+    failpoint("erase.ops_forgotten")
+    return changed
+
+
+def naming(
+    connection: Connection[Any], schema: str, table: str, column: str, kind: str, people: Sequence[Person]
+) -> int:
+    """How many rows of a column name one of these people."""
+    return sum(1 for _ in _naming(connection, schema, table, column, kind, people))
+
+
+def _letters(connection: Connection[Any], people: Sequence[Person]) -> int:
+    changed = 0
+    rows = connection.execute(
+        "SELECT letter_id, payload, reason FROM ops.dead_letter WHERE payload IS NOT NULL"
+    ).fetchall()
+    for letter, payload, reason in rows:
+        text = bytes(payload).decode("latin-1")
+        if not any(_is_about(text, person) or person.is_named_in(reason) for person in people):
+            continue
+        connection.execute(
+            "UPDATE ops.dead_letter SET payload = NULL, reason = 'the person it is about was erased', "
+            "status = CASE status WHEN 'waiting' THEN 'discarded' ELSE status END WHERE letter_id = %s",
+            (letter,),
+        )
+        changed += 1
+    return changed
+
+
+def _is_about(text: str, person: Person) -> bool:
+    """Whether bytes, each as one character, name a person or say that they are of one by `user_id`."""
+    if person.is_named_in(text) or person.is_named_in(text.encode("latin-1").decode("utf-8", "replace")):
+        return True
+    return re.search(rf'"user_id"\s*:\s*"?{person.user_id}\b', text) is not None
+
+
+def _naming(
+    connection: Connection[Any], schema: str, table: str, column: str, kind: str, people: Sequence[Person]
+) -> Iterator[tuple[str, str]]:
+    """(ctid, text) of the rows that name one of them; of bytes each as one character."""
+    patterns = [form for person in people for form in person.forms]
+    if not patterns:
+        return
+    name = sql.Identifier(column)
+    text = (
+        sql.SQL("lower(encode({}, 'escape'))").format(name)
+        if kind == "bytea"
+        else sql.SQL("lower({}::text)").format(name)
+    )
+    looked = [_escaped(form) if kind == "bytea" else form.lower() for form in patterns]
+    query = sql.SQL(
+        "SELECT ctid::text, {shown} FROM {table} WHERE EXISTS (SELECT FROM unnest(%s::text[]) AS p (form) "
+        "WHERE position(p.form IN {text}) > 0)"
+    ).format(
+        shown=name if kind == "bytea" else sql.SQL("{}::text").format(name),
+        table=sql.Identifier(schema, table),
+        text=text,
+    )
+    for ctid, value in connection.execute(query, (looked,)).fetchall():
+        shown = bytes(value).decode("latin-1") if kind == "bytea" else value
+        whole = shown.encode("latin-1").decode("utf-8", "replace") if kind == "bytea" else shown
+        if any(person.is_named_in(shown) or person.is_named_in(whole) for person in people):
+            yield ctid, shown
+
+
+def _escaped(form: str) -> str:
+    """A text as PostgreSQL's encode(…, 'escape') writes its bytes."""
+    return "".join(
+        chr(byte) if byte < 128 and byte != 92 else ("\\\\" if byte == 92 else f"\\{byte:03o}")
+        for byte in form.lower().encode()
+    )

@@ -1,0 +1,241 @@
+"""Rows without what they say about erased people. Pure: what is landed and what the lake holds goes through.
+
+A row that is a person's (its entity declares whose) loses the columns with personal data. Wherever an address
+of theirs stands, in any column, in JSON or in bytes that are neither, their alias takes its place. All else
+stays, so counts and sums stay what they were.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows.erasure.person import Person
+from transforms.entities import Rest, SourceEntity
+
+_JSON_COLUMNS = {"value", "_filled", "object", "key"}
+_PARTS = ("before", "after")
+
+
+class Scrubber:
+    """Takes people out of record batches of one entity (None: of no entity, as in quarantine)."""
+
+    def __init__(
+        self, people: Sequence[Person], entity: SourceEntity | None = None, *, is_arriving: bool = False
+    ) -> None:
+        """`is_arriving`: rows of the users themselves say that the user is gone, whatever the source says."""
+        self._goes = is_arriving and entity is not None and entity.person in entity.key
+        self._people = {person.user_id: person for person in people}
+        self._entity = entity
+        self._person = entity.person if entity is not None else None
+        self._personal = _personal_fields(entity)
+        self._rough = self._roughly()
+        self._is_rest = entity is not None and isinstance(entity.read, Rest)
+        self._beside = frozenset(entity.personal) if entity is not None else frozenset()
+        self._knows_all = all(person.emails for person in people)
+
+    def batch(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[int]]:
+        """The batch as it may be kept, and the numbers of the rows that are other ones now."""
+        rows = self._candidates(batch)
+        if not rows:
+            return batch, []
+        values = {name: _column(batch, name).take(pa.array(rows)).to_pylist() for name in batch.schema.names}
+        edited: dict[str, dict[int, Any]] = {}
+        for place, row in enumerate(rows):
+            before = {name: column[place] for name, column in values.items()}
+            for name, value in self._edited(before).items():
+                edited.setdefault(name, {})[row] = value
+        changed = sorted({row for cells in edited.values() for row in cells})
+        if not changed:
+            return batch, []
+        columns = [
+            _with_cells(batch.column(number), edited[field.name])
+            if field.name in edited
+            else batch.column(number)
+            for number, field in enumerate(batch.schema)
+        ]
+        return pa.record_batch(columns, schema=batch.schema), changed
+
+    def batches(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same for a stream of batches."""
+        for batch in batches:
+            yield self.batch(batch)[0]
+
+    # ---------------------------------------------------------------------------------------- which rows
+
+    def _candidates(self, batch: pa.RecordBatch) -> list[int]:
+        """Numbers of the rows that may have to change: all that have to, and few others."""
+        mask = pa.array([False] * batch.num_rows) if batch.num_rows else pa.array([], pa.bool_())
+        for field in batch.schema:
+            column = _column(batch, field.name)
+            if field.name == self._person and pa.types.is_integer(column.type):
+                found = pc.is_in(column, pa.array(list(self._people), column.type))
+            elif _is_text(column.type) and self._rough and (self._knows_all or not self._is_rest):
+                found = pc.match_substring_regex(column, self._rough)
+            elif _is_text(column.type) and self._is_rest:
+                found = pc.match_substring(column, "@")
+            else:
+                continue
+            mask = pc.or_(mask, pc.fill_null(found, False))
+        return [int(row) for row in pc.indices_nonzero(mask).to_pylist()]
+
+    def _roughly(self) -> str:
+        parts = [person.rough_pattern.removeprefix("(?i)") for person in self._people.values()]
+        parts = [part for part in parts if part]
+        if self._person is not None and self._people:
+            ids = "|".join(map(str, self._people))
+            parts.append(rf'"{self._person}"\s*:\s*"?(?:{ids})\b')
+        return "(?i)" + "|".join(parts) if parts else ""
+
+    # ---------------------------------------------------------------------------------------- what changes
+
+    def _edited(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The columns of one row that are other ones afterwards."""
+        person = self._people.get(row.get(self._person)) if self._person else None  # type: ignore[arg-type]
+        found = {}
+        for name, value in row.items():
+            if value is None or not isinstance(value, str | bytes):
+                continue
+            text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+            if person is not None and name in self._personal:
+                new: str | None = _blanked(text)
+            else:
+                new = self._text(name, text, person)
+            if self._goes and name == "_op" and person is not None:
+                new = "d"
+            if new != text:
+                is_bytes = isinstance(value, bytes) and new is not None
+                found[name] = new.encode("utf-8", "surrogateescape") if is_bytes else new  # type: ignore[union-attr]
+        return found
+
+    def _text(self, name: str, text: str, person: Person | None) -> str:
+        if name in _JSON_COLUMNS and (self._personal or self._is_rest):
+            try:
+                document = json.loads(text)
+            except ValueError:
+                document = None
+            if self._in_document(document, person):
+                text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        for somebody in self._people.values():
+            text = somebody.without(text)
+        return text
+
+    def _in_document(self, document: Any, person: Person | None) -> bool:
+        """Take personal fields out of a change record, and known addresses out of any document, in place;
+        whether there was something.
+        """
+        changed = False
+        if isinstance(document, dict):
+            inner = document.get("payload")
+            for around in (document, inner if isinstance(inner, dict) else {}):
+                for part in (around, *(around.get(name) for name in _PARTS)):
+                    if isinstance(part, dict) and (person is not None or self._is_theirs(part)):
+                        changed |= _without_fields(part, self._personal)
+        if self._is_rest:
+            changed |= self._in_objects(document)
+        return changed
+
+    def _in_objects(self, document: Any) -> bool:
+        """An address of theirs becomes their alias, and what is declared to be personal beside it goes."""
+        if isinstance(document, list):
+            return sum(self._in_objects(inner) for inner in document) > 0
+        if not isinstance(document, dict):
+            return False
+        named = {name: self._alias_of(value) for name, value in document.items() if isinstance(value, str)}
+        found = {name: alias for name, alias in named.items() if alias != document[name]}
+        document.update(found)
+        if found:
+            _without_fields_below(document, self._beside)
+        return sum(self._in_objects(inner) for inner in document.values()) > 0 or bool(found)
+
+    def _is_theirs(self, part: dict[str, Any]) -> bool:
+        value = part.get(self._person) if self._person else None
+        return str(value) in {str(user) for user in self._people}
+
+    def _alias_of(self, text: str) -> str:
+        for person in self._people.values():
+            if person.has(text):
+                return person.alias
+        return text
+
+
+def _personal_fields(entity: SourceEntity | None) -> frozenset[str]:
+    if entity is None or entity.person is None:
+        return frozenset()
+    return frozenset(name for c in entity.columns if c.pii for name in (c.name, *c.formerly))
+
+
+def _without_fields(part: dict[str, Any], names: frozenset[str]) -> bool:
+    changed = False
+    for name in names & part.keys():
+        old = part[name]
+        new = _blanked(old) if isinstance(old, str) else None
+        changed |= new != old
+        part[name] = new
+    return changed
+
+
+def _without_fields_below(document: Any, names: frozenset[str]) -> None:
+    if isinstance(document, dict):
+        _without_fields(document, names)
+        for inner in document.values():
+            _without_fields_below(inner, names)
+
+
+def _blanked(text: str) -> str | None:
+    """Of a JSON list or object its shape, each sentence and address in it emptied; of other text nothing."""
+    if not re.match(r"\s*[\[{]", text):
+        return None
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    _replaced(document, lambda inner: "" if re.search(r"[\s@]", inner) else inner)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+
+def _replaced(document: Any, by: Callable[[str], str]) -> bool:
+    """Put other strings in the place of those in a document; whether one differs."""
+    changed = False
+    places: Iterable[tuple[Any, Any]] = ()
+    if isinstance(document, dict):
+        places = list(document.items())
+    elif isinstance(document, list):
+        places = list(enumerate(document))
+    for place, value in places:
+        if isinstance(value, str):
+            document[place] = by(value)
+            changed |= document[place] != value
+        else:
+            changed |= _replaced(value, by)
+    return changed
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(
+        check(kind)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )
+
+
+def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
+    column = batch.column(name)
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
+
+
+def _with_cells(column: pa.Array, cells: dict[int, Any]) -> pa.Array:
+    storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+    mask = [number in cells for number in range(len(storage))]
+    values = pa.array([cells[number] for number in sorted(cells)], storage.type)
+    new = pc.replace_with_mask(storage, pa.array(mask), values)
+    return pa.ExtensionArray.from_storage(column.type, new) if isinstance(column, pa.ExtensionArray) else new
