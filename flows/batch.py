@@ -14,8 +14,8 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows import alerts, finish, first_read, prepare
 from flows.errors import FlowsError
 from flows.garbage import look_rarely
-from flows.metrics import run as numbers
 from flows.jobs import Lane
+from flows.metrics import run as numbers
 from flows.progress import Progress
 from flows.schedule import Schedule, reached_from
 from flows.services import open_services

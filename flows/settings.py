@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -233,8 +233,9 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Everything that must never be printed, for scrubbing messages."""
         found: list[str] = []
-        for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key", "backup_key"):
-        for name in ("warehouse_dsn", "app_dsn", "cdc_dsn", "stripe_key", "sendgrid_key", "portal_token"):
+        for name, field in type(self).model_fields.items():
+            if SecretStr not in get_args(field.annotation):
+                continue
             value = getattr(self, name)
             if value is None and self.sandbox_state is not None:
                 value = getattr(self.sandbox_state, name, None)
