@@ -108,7 +108,7 @@ def test_examples_are_values_as_they_are_and_personal_ones_masked(postgres18: Se
         for statement in ddl(registry.table("dim_users")):
             connection.execute(statement.encode())
         connection.execute(
-            "insert into analytics.dim_users (user_id, email, name, plan, is_deleted, is_inferred) values "
+            "insert into personal.dim_users (user_id, email, name, plan, is_deleted, is_inferred) values "
             "(1, 'Ada.Lovelace7@example.com', 'ada lovelace', 'pro', false, false), "
             "(2, 'grace@example.org', 'grace hopper', 'pro', false, false), "
             "(3, null, null, null, true, false)"
