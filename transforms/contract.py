@@ -187,7 +187,8 @@ class Table:
     names this table's key: who was ever named has a row for good. `as_of` names the histories whose rows are
     joined as they were at a time: history → column of that time. `passes` names the upstreams whose columns
     that nobody declared it has too, last, as they are (`Registry.with_found`). `lookback` widens the windows
-    in which an appended key is looked for.
+    in which an appended key is looked for. `sensitivity` says how far from usual its figures must be before
+    somebody is told (quality.monitors.sensitivity).
     """
 
     name: str
@@ -202,6 +203,7 @@ class Table:
     expect: tuple[Rule, ...] = ()
     freshness: timedelta | None = None
     retention: timedelta | None = None
+    sensitivity: str = "normal"
     upstreams: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     as_of: Mapping[str, str] = field(default_factory=dict)

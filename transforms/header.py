@@ -24,6 +24,7 @@ _WORDS = {
     "freshness": "freshness: 1 hour",
     "pii": "pii: [email]",
     "retention": "retention: 400 days",
+    "sensitivity": "sensitivity: low   # or normal, high",
     "lengths": "lengths: {event_type: 50}",
     "indexes": "indexes: {idx_orders_user: [user_id]}",
     "foreign_keys": "foreign_keys: {user_id: dim_users}",
@@ -36,6 +37,7 @@ _WORDS = {
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
     "windowed": "windowed: {adds: event_count, end: window_end, lateness: 1 hour, topic: user_event_counts}",
 }
+SENSITIVITIES = ("high", "normal", "low")
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 
 
@@ -53,6 +55,7 @@ class Header:
     freshness: timedelta | None
     pii: tuple[str, ...]
     retention: timedelta | None
+    sensitivity: str
     lengths: Mapping[str, int]
     indexes: Mapping[str, tuple[str, ...]] | tuple[tuple[str, ...], ...]
     foreign_keys: Mapping[str, str]
@@ -180,6 +183,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         freshness=duration("freshness"),
         pii=names("pii"),
         retention=duration("retention"),
+        sensitivity=str(words.get("sensitivity") or "normal"),
         lengths=lengths,
         indexes=_indexes(words.get("indexes") or {}, fail),
         foreign_keys={column: str(target) for column, target in mapping("foreign_keys").items()},
@@ -192,6 +196,8 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         tie_break=names("tie_break"),
         windowed=_windowed(words.get("windowed"), fail),
     )
+    if header.sensitivity not in SENSITIVITIES:
+        raise fail("sensitivity", f"'{header.sensitivity}' is no sensitivity.")
     if header.write is Write.APPEND and not header.tie_break:
         raise fail("tie_break", "write: append must say which of two copies of a key wins.")
     if header.by_key and header.write is not Write.MERGE:
