@@ -105,6 +105,11 @@ def parser() -> argparse.ArgumentParser:
     roles.add_argument("--json", action="store_true", help="for programs")
     roles.set_defaults(command=_verb("flows.roles:command"))
 
+    monitor = verbs.add_parser("monitor", help="how the pipeline is now, and tell who is to be told")
+    monitor.add_argument("--json", action="store_true", help="for programs: every verdict")
+    monitor.add_argument("--all", action="store_true", help="what is well, too")
+    monitor.set_defaults(command=_verb("flows.monitoring.look:command"))
+
     maintain = verbs.add_parser("maintain", help="keep files and entries of the ledger few; changes no row")
     maintain.set_defaults(command=_verb("flows.maintain:command"))
 

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows import lakeshell
 from flows.build.guard import record
+from flows.monitoring import profiles
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.upkeep import refresh, retire
@@ -26,7 +27,8 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
     2. Views that are owed a refresh (also by a run that died) get it.
     3. Partitions that the stream wrote and the batch has computed are compared, corrected, and are the
        batch's from then on. What that changes in windowed counts goes to their topic.
-    4. `lake.sql` names the files that count now.
+    4. What was published is looked at, day by day: the monitor compares it with earlier days.
+    5. `lake.sql` names the files that count now.
     """
     now = services.settings.now()
     for table in models:
@@ -42,6 +44,7 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
             progress.say(view.view, "refreshed")
     _agree(services, summary)
     _count(services, summary)
+    profiles.update(services)
     lakeshell.write(services.lake, registry.tables().values())
 
 

@@ -1,0 +1,216 @@
+"""data_freshness, missing_run: is everything published as soon after it landed, or was due, as declared?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from flows.change_topics import of as read_by_changes
+from flows.monitoring import schedules
+from flows.monitoring.runs import ALL_SOURCES, APIS, Run
+from flows.monitoring.verdict import State, Verdict
+from flows.monitoring.watch import Watch
+from flows.streaming.following import shown_live
+from flows.streaming.route import route
+from quality.published import raw_ancestors
+from quality.rulebook import PUBLISHED_WITHIN
+from transforms import registry
+from transforms.contract import Table
+from transforms.entities import Kafka
+
+FRESHNESS, MISSING = "data_freshness", "missing_run"
+REAL_TIME = timedelta(minutes=1)
+"""What the stream takes in is seen within this."""
+CRITICAL_AFTER = timedelta(hours=2)
+"""Past its due time; where more than an hour is declared, an hour after that."""
+STARTS_WITHIN = timedelta(minutes=10)
+"""How long after its time a deployment may start: a worker may be busy with the one before."""
+_API_SOURCES = ("stripe", "sendgrid")
+
+
+def freshness(watch: Watch) -> Iterator[Verdict]:
+    """Each source entity (`source:raw_…`) and each published table: seconds since it was due and not done.
+
+    Due is what a run was to do and did not: from the start of the oldest such run, or from the time at which
+    a schedule was to start one. What somebody's lock keeps from being seen is due since then. While a stream
+    takes a table in, it is also late by what the stream is behind. Nothing scans a table.
+    """
+    held = dict(
+        watch.rows(
+            "select table_name, max(extract(epoch from clock_timestamp() - since))::float8 "
+            "from ops.pending_publish group by 1"
+        )
+    )
+    live = _live(watch)
+    for entity in registry.entities():
+        flows = (ALL_SOURCES, APIS) if entity.source in _API_SOURCES else (ALL_SOURCES,)
+        yield _late(watch, f"source:{entity.table}", entity.table, PUBLISHED_WITHIN, flows)
+    for table in registry.build_order():
+        if not table.is_published:
+            continue
+        late = _late(watch, table.name, table.name, table.freshness or PUBLISHED_WITHIN, _flows(table))
+        yield _worst([late, *_held(late, held), *_behind(watch, late, live)])
+
+
+def missing_runs(watch: Watch) -> Iterator[Verdict]:
+    """Each deployment with a schedule: seconds since it was to start and did not."""
+    switched, settings = watch.schedules, watch.services.settings
+    now = schedules.machine_time(settings)
+    for deployment in schedules.declared():
+        subject, limit = f"deployment:{deployment.name}", STARTS_WITHIN.total_seconds()
+        found = switched.on.get(deployment.name)
+        if switched.problem:
+            yield watch.says(
+                MISSING, subject, None, limit, "s", state=State.UNKNOWN, message=switched.problem
+            )
+            continue
+        if found is None:
+            yield watch.says(MISSING, subject, 0.0, limit, "s", observed={"schedule": "off"})
+            continue
+        due = found.last_until(now - STARTS_WITHIN)
+        since = schedules.world_time(settings, due)
+        has_run = any(run.flow == found.flow and run.started_at >= since for run in watch.runs)
+        if has_run or schedules.started(settings, found, due):
+            yield watch.says(MISSING, subject, 0.0, limit, "s", observed={"due": due.isoformat()})
+            continue
+        late = (now - due).total_seconds()
+        yield watch.says(
+            MISSING,
+            subject,
+            late,
+            limit,
+            "s",
+            state=State.CRITICAL if late > CRITICAL_AFTER.total_seconds() else State.WARNING,
+            message=f"Deployment {deployment.name} was to run at {due:%Y-%m-%d %H:%M} UTC and did not start.",
+            observed={"due": due.isoformat()},
+        )
+
+
+def as_of(watch: Watch, table: Table) -> datetime | None:
+    """Up to when a published table tells of what happened: the start of the last run that has done it."""
+    return due_since(watch, table.name, _flows(table))[1]
+
+
+def _flows(table: Table) -> tuple[str, ...]:
+    """The flows that bring it news."""
+    sources = {registry.entity(name).source for name in raw_ancestors(table, registry.tables())}
+    return (ALL_SOURCES, APIS) if sources & {*_API_SOURCES} else (ALL_SOURCES,)
+
+
+def due_since(watch: Watch, name: str, flows: Iterable[str]) -> tuple[datetime | None, datetime | None]:
+    """(since when a table is due and not done or None, start of the last run that has done it or None)."""
+    found: list[datetime] = []
+    last: datetime | None = None
+    for flow in flows:
+        # What a run of one source does, a run of all does too.
+        serving = [run for run in watch.runs if run.flow in (flow, ALL_SOURCES)]
+        done = next((run.started_at for run in serving if run.has_done(name)), None)
+        last = max(filter(None, (last, done)), default=None)
+        if done is None and not serving:
+            continue
+        undone = [run.started_at for run in serving if done is None or run.started_at > done]
+        found += undone[-1:]
+        begin = done or serving[-1].started_at
+        for deployment in watch.schedules.of_flow(flow):
+            machine = begin - watch.services.settings.clock_offset
+            next_run = schedules.world_time(watch.services.settings, deployment.next_after(machine))
+            if next_run <= watch.now:
+                found.append(next_run)
+    return min(found, default=None), last
+
+
+def _late(watch: Watch, subject: str, name: str, limit: timedelta, flows: Iterable[str]) -> Verdict:
+    since, last = due_since(watch, name, flows)
+    observed = {"as_of": last.isoformat() if last else None, "due": since.isoformat() if since else None}
+    if since is None and last is None:
+        return watch.says(
+            FRESHNESS,
+            subject,
+            None,
+            limit.total_seconds(),
+            "s",
+            state=State.UNKNOWN,
+            message=f"{name} was never built here, so how fresh it is can't be said.",
+            action="Run the batch: python -m flows",
+            observed=observed,
+        )
+    late = max(0.0, (watch.now - since).total_seconds()) if since else 0.0
+    state = _state(late, limit)
+    message = "" if state is State.OK or since is None else _sentence(watch.runs, subject, name, since, last)
+    return watch.says(
+        FRESHNESS, subject, late, limit.total_seconds(), "s", state=state, message=message, observed=observed
+    )
+
+
+def _sentence(runs: list[Run], subject: str, name: str, since: datetime, last: datetime | None) -> str:
+    what = "was not landed" if subject.startswith("source:") else "was not published"
+    why = "a run that was to do it did not" if any(run.started_at == since for run in runs) else "it was due"
+    seen = f"; it is as it was at {last:%Y-%m-%d %H:%M} UTC" if last else ""
+    return f"{name} {what}: {why} at {since:%Y-%m-%d %H:%M} UTC{seen}."
+
+
+def _held(late: Verdict, held: dict[str, float]) -> Iterator[Verdict]:
+    waits = held.get(late.subject)
+    if waits is None or late.limit is None:
+        return
+    state = _state(waits, timedelta(seconds=late.limit))
+    yield replace(
+        late,
+        value=waits,
+        state=state,
+        message=f"{late.subject} is built and can't be shown: somebody's lock is in the way.",
+        action="See who holds it: select * from ops.pending_publish; end that session if it should not wait.",
+    )
+
+
+def _live(watch: Watch) -> dict[str, str]:
+    """Published table → the kind of stream that takes it in now, where there was one within a day."""
+    found: dict[str, str] = {}
+    entities = registry.entities()
+    if "changes" in watch.streams:
+        found |= {
+            table.name: "changes" for table in shown_live(read_by_changes(entities)) if table.is_published
+        }
+    topics = [entity for entity in entities if isinstance(entity.read, Kafka)]
+    if "events" in watch.streams and topics:
+        way = route(topics)
+        found |= {table.name: "events" for table in (*way.facts, *way.windows)}
+    return found
+
+
+def _behind(watch: Watch, late: Verdict, live: dict[str, str]) -> Iterator[Verdict]:
+    kind = live.get(late.subject)
+    if kind is None:
+        return
+    stream, limit = watch.streams[kind], REAL_TIME
+    state = _state(stream.behind, limit)
+    why = (
+        f"what comes is seen after {stream.behind:,.0f} s"
+        if stream.is_there
+        else f"the stream of {kind} has said nothing for {stream.age:,.0f} s"
+    )
+    yield replace(
+        late,
+        value=stream.behind,
+        limit=limit.total_seconds(),
+        state=state,
+        message="" if state is State.OK else f"{late.subject} is not up to the minute: {why}.",
+        action="Start the stream: python -m flows stream, or its deployment. What was missed is made up for.",
+        observed={**late.observed, "stream": kind},
+    )
+
+
+def _state(seconds: float, limit: timedelta) -> State:
+    if seconds <= limit.total_seconds():
+        return State.OK
+    critical = max(CRITICAL_AFTER, limit + timedelta(hours=1)) if limit > REAL_TIME else CRITICAL_AFTER
+    return State.CRITICAL if seconds > critical.total_seconds() else State.WARNING
+
+
+_BADNESS = [State.OK, State.UNKNOWN, State.WARNING, State.CRITICAL]
+
+
+def _worst(verdicts: list[Verdict]) -> Verdict:
+    """The worst of several views of one table; of two alike the narrower limit says more."""
+    return max(verdicts, key=lambda one: (_BADNESS.index(one.state), -(one.limit or 0.0)))

@@ -1,0 +1,60 @@
+"""The runs of the batch, and which tables each of them has left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg import Connection
+
+from transforms import registry
+
+ALL_SOURCES = "analytics_pipeline"
+APIS = "api_ingest"
+OF_SOURCES = (ALL_SOURCES, APIS)
+"""The flows that land; each builds what its sources touch. A run of the first does the work of the other."""
+_REMEMBERED = timedelta(days=35)
+_MOST = 1_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. `undone` are the tables that it did not bring to an end; None: none of them."""
+
+    flow: str
+    started_at: datetime
+    state: str
+    undone: frozenset[str] | None
+
+    def has_done(self, table: str) -> bool:
+        """Whether all that was to be done of a table was done, and seen, when it ended."""
+        return self.undone is not None and table not in self.undone
+
+
+def recent(connection: Connection[Any], now: datetime) -> list[Run]:
+    """The newest first."""
+    rows = connection.execute(
+        "select flow, started_at, state, summary -> 'failures', summary -> 'skipped' from ops.run "
+        "where flow = any(%s) and state <> 'Late' and started_at > %s order by started_at desc limit %s",
+        (list(OF_SOURCES), now - _REMEMBERED, _MOST),
+    ).fetchall()
+    return [
+        Run(flow, started_at, state, _undone(state, failures or (), skipped or ()))
+        for flow, started_at, state, failures, skipped in rows
+    ]
+
+
+def _undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:
+    """From what a run said: a line of its failures begins with the table, one of what it skipped with all
+    that it left out. A line that names none is about the whole run.
+    """
+    if state not in ("Completed", "Failed"):
+        return None
+    known = registry.tables()
+    failed = {line.partition(":")[0].strip() for line in failures}
+    left_out = {name.strip() for line in skipped for name in line.partition(":")[0].split(",")}
+    if any(name not in known and not name.startswith("mv_") for name in failed):
+        return None
+    return frozenset(failed | left_out)

@@ -1,0 +1,121 @@
+"""Which deployments run by themselves, and when: prefect.yaml says what is declared, Prefect what is on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.settings import Settings
+
+DECLARED = Path(__file__).parents[2] / "prefect.yaml"
+_TIMEOUT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One deployment that has a schedule; crons are in UTC."""
+
+    name: str
+    flow: str
+    crons: tuple[str, ...]
+    id: str = ""
+
+    def next_after(self, moment: datetime) -> datetime:
+        """When it is to run next. Not within the minute that `moment` is in."""
+        from cronsim import CronSim
+
+        return min(next(CronSim(cron, moment)) for cron in self.crons)
+
+    def last_until(self, moment: datetime) -> datetime:
+        """When it was to run last, `moment` included."""
+        from cronsim import CronSim
+
+        after = moment + timedelta(seconds=1)
+        return max(next(CronSim(cron, after, reverse=True)) for cron in self.crons)
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What Prefect says. `problem`: why it could not be asked; then nothing is known to be on."""
+
+    on: Mapping[str, Deployment] = field(default_factory=dict)
+    problem: str = ""
+
+    def of_flow(self, name: str) -> list[Deployment]:
+        """The deployments of a flow that run by themselves."""
+        return [deployment for deployment in self.on.values() if deployment.flow == name]
+
+
+def declared(path: Path = DECLARED) -> list[Deployment]:
+    """The deployments of prefect.yaml that have a cron schedule."""
+    import yaml
+
+    found = []
+    for item in yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]:
+        crons = tuple(schedule["cron"] for schedule in item.get("schedules") or () if "cron" in schedule)
+        if crons:
+            found.append(Deployment(item["name"], item["entrypoint"].rpartition(":")[2], crons))
+    return found
+
+
+def ask(settings: Settings) -> Switched:
+    """Which of them are switched on. Without a server of Prefect nothing is."""
+    address = settings.prefect_address
+    if address is None:
+        return Switched()
+    import httpx
+
+    try:
+        answer = httpx.post(f"{address}/deployments/filter", json={}, timeout=_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+    except (httpx.HTTPError, OSError) as error:
+        return Switched(
+            problem=f"Prefect's server at {address} does not answer ({type(error).__name__}), so which "
+            "schedules are on is not known. Start it (prefect server start) or correct PREFECT_API_URL."
+        )
+    return Switched(_on(declared(), answer.json()))
+
+
+def started(settings: Settings, deployment: Deployment, since: datetime) -> bool:
+    """Whether Prefect knows a run of a deployment that started since a moment of the machine's clock."""
+    import httpx
+
+    asked: dict[str, Any] = {
+        "deployments": {"id": {"any_": [deployment.id]}},
+        "flow_runs": {"start_time": {"after_": since.isoformat()}},
+        "limit": 1,
+    }
+    answer = httpx.post(f"{settings.prefect_address}/flow_runs/filter", json=asked, timeout=_TIMEOUT_SECONDS)
+    answer.raise_for_status()
+    return bool(answer.json())
+
+
+def _on(known: Sequence[Deployment], there: Sequence[Mapping[str, Any]]) -> dict[str, Deployment]:
+    found = {}
+    by_name = {deployment.name: deployment for deployment in known}
+    for item in there:
+        declared_as = by_name.get(item["name"])
+        crons = tuple(
+            schedule["schedule"]["cron"]
+            for schedule in item.get("schedules") or ()
+            if schedule.get("active") and "cron" in schedule.get("schedule", {})
+        )
+        if declared_as is not None and crons and not item.get("paused"):
+            found[item["name"]] = Deployment(item["name"], declared_as.flow, crons, str(item["id"]))
+    return found
+
+
+def machine_time(settings: Settings) -> datetime:
+    """What schedules go by, whatever the world's time is."""
+    return datetime.fromtimestamp(settings.machine_time(), UTC)
+
+
+def world_time(settings: Settings, machine: datetime) -> datetime:
+    """What the world's time was at a moment of the machine's clock."""
+    for until, ahead in settings.earlier_clock_offsets:
+        if machine < until:
+            return machine + ahead
+    return machine + settings.clock_offset

@@ -1,0 +1,100 @@
+"""What the signals of one minute share: one session of PostgreSQL, one moment, what several of them ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from psycopg import Connection
+
+from flows.monitoring import runs, schedules
+from flows.monitoring.verdict import State, Verdict
+from flows.services import Services
+from flows.stores.warehouse import WarehouseError
+
+
+@dataclass
+class Watch:
+    """One look at everything. `now` is the world's time; what PostgreSQL stamps is held against its own."""
+
+    services: Services
+    now: datetime
+    session: Connection[Any] | None
+    """None while the warehouse is away: then only what does without it can be measured."""
+
+    @property
+    def connection(self) -> Connection[Any]:
+        """The session of the warehouse. Raises WarehouseError while it is away."""
+        if self.session is None:
+            raise WarehouseError("The warehouse is away. Start it, or correct ANALYTICS_WAREHOUSE_DSN.")
+        return self.session
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query of the ops tables."""
+        return self.connection.execute(query.encode(), parameters or None).fetchall()
+
+    def says(
+        self, signal: str, subject: str, value: float | None, limit: float | None, unit: str, **more: Any
+    ) -> Verdict:
+        """A verdict of this moment; `state` is ok unless it is given, what else is given is the verdict's."""
+        given = {"state": State.OK, "measured_at": self.now, **more}
+        return Verdict(signal, subject, value=value, limit=limit, unit=unit, **given)
+
+    @cached_property
+    def schedules(self) -> schedules.Switched:
+        """The deployments that run by themselves, as Prefect has them now."""
+        return schedules.ask(self.services.settings)
+
+    @cached_property
+    def runs(self) -> list[runs.Run]:
+        """The runs of the batch, the newest first."""
+        return runs.recent(self.connection, self.now)
+
+    @cached_property
+    def streams(self) -> Mapping[str, Stream]:
+        """What each kind of stream says of itself: `events`, `changes`; those that were there in a day."""
+        found: dict[str, Stream] = {}
+        for owner, age, rate, lag, worst in self.rows(
+            "select owner, extract(epoch from clock_timestamp() - reported_at)::float8, messages_per_second, "
+            "lag, worst_seconds from ops.stream_progress "
+            "where reported_at > clock_timestamp() - interval '1 day' order by reported_at desc"
+        ):
+            kind = "changes" if owner.startswith("changes-") else "events"
+            there = found.get(kind)
+            if there is None:
+                found[kind] = Stream(age, rate, lag, worst)
+            elif age < REPORTED_WITHIN.total_seconds():
+                # Several share the partitions of a topic.
+                found[kind] = Stream(
+                    there.age, there.rate + rate, there.lag + lag, max(there.worst_seconds, worst)
+                )
+        return found
+
+
+REPORTED_WITHIN = timedelta(minutes=1)
+"""A stream tells of itself every few seconds; of one that has not for as long, nothing is known."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """All processes of one kind together. `age`: seconds since the last word of any of them."""
+
+    age: float
+    rate: float
+    lag: int
+    worst_seconds: float
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it lives."""
+        return self.age <= REPORTED_WITHIN.total_seconds()
+
+    @property
+    def behind(self) -> float:
+        """Seconds that what readers see is behind what happened, as far as is known."""
+        if not self.is_there:
+            return self.age
+        return self.worst_seconds if self.lag or self.rate else 0.0

@@ -1,0 +1,184 @@
+"""A table is late from when it was due and not done, whoever was to do it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows.monitoring.schedules import Deployment, Switched, declared
+from flows.monitoring.verdict import State
+from tests.flows.monitoring.conftest import DAILY, NOW, Place
+
+HOUR = timedelta(hours=1)
+
+
+def _progress(
+    place: Place, owner: str, seconds_ago: float, *, lag: int = 0, rate: float = 10.0, worst: float = 0.2
+) -> None:
+    place.execute(
+        "insert into ops.stream_progress values "
+        "(%s, clock_timestamp() - %s * interval '1 second', %s, %s, 0.1, %s, 1, 1, 0, 0, 0)",
+        owner,
+        seconds_ago,
+        rate,
+        lag,
+        worst,
+    )
+
+
+def test_after_a_run_that_did_everything_nothing_is_late_while_no_schedule_is_on(place: Place) -> None:
+    place.run(NOW - timedelta(days=9))
+    found = place.measure("data_freshness")
+    assert {verdict.state for verdict in found.values()} == {State.OK}
+    assert {
+        "fct_orders",
+        "mart_daily_revenue",
+        "source:raw_app__orders",
+        "source:raw_stripe__charges",
+    } <= set(found)
+    assert found["fct_orders"].observed["as_of"] == (NOW - timedelta(days=9)).isoformat()
+
+
+@pytest.mark.parametrize(("hours", "state"), [(0.5, State.OK), (1.5, State.WARNING), (2.5, State.CRITICAL)])
+def test_what_a_run_left_out_is_late_since_that_run_began(place: Place, hours: float, state: State) -> None:
+    place.run(NOW - timedelta(hours=9))
+    place.run(
+        NOW - hours * HOUR,
+        "raw_stripe__charges: Stripe did not answer",
+        skipped=["fct_payments, mart_revenue_reconciliation: they need raw_stripe__charges, which failed"],
+    )
+    found = place.measure("data_freshness")
+    for late in ("source:raw_stripe__charges", "fct_payments", "mart_revenue_reconciliation"):
+        assert (found[late].state, found[late].value) == (state, hours * 3600), late
+    assert found["fct_orders"].state is State.OK
+    if state is not State.OK:
+        assert found["fct_payments"].message.startswith(
+            "fct_payments was not published: a run that was to do it did not at"
+        )
+
+
+def test_a_later_run_that_does_it_ends_it(place: Place) -> None:
+    place.run(NOW - 5 * HOUR, "fct_orders: rule not_null_user_id failed for 3 rows")
+    place.run(NOW - 4 * HOUR, "fct_orders: rule not_null_user_id failed for 3 rows")
+    assert place.measure("data_freshness")["fct_orders"].value == 5 * 3600
+    place.run(NOW - HOUR)
+    assert place.measure("data_freshness")["fct_orders"].state is State.OK
+
+
+@pytest.mark.parametrize("state", ["Crashed", "Running"])
+def test_a_run_that_never_ended_has_done_nothing(place: Place, state: str) -> None:
+    place.run(NOW - 8 * HOUR)
+    place.run(NOW - 3 * HOUR, state=state)
+    assert place.measure("data_freshness")["dim_users"].state is State.CRITICAL
+
+
+def test_where_a_schedule_is_on_data_are_due_at_its_times(place: Place) -> None:
+    place.schedules = Switched({"daily": DAILY})
+    place.run(datetime(2025, 11, 2, 2, 0, 4, tzinfo=UTC))
+    found = place.measure("data_freshness")["fct_orders"]
+    assert (found.state, found.value) == (State.CRITICAL, 10 * 3600)
+    place.run(datetime(2025, 11, 3, 2, 0, 4, tzinfo=UTC))
+    assert place.measure("data_freshness")["fct_orders"].state is State.OK
+
+
+def test_a_run_of_the_apis_serves_their_hourly_schedule_and_not_the_daily_one(place: Place) -> None:
+    place.schedules = Switched(
+        {"hourly": Deployment("hourly", "api_ingest", ("10 * * * *",), "2"), "daily": DAILY}
+    )
+    place.run(datetime(2025, 11, 3, 2, 0, 4, tzinfo=UTC))
+    late = place.measure("data_freshness")
+    assert late["source:raw_stripe__charges"].value == timedelta(hours=9, minutes=50).total_seconds()
+    assert late["fct_orders"].state is State.OK
+    place.run(datetime(2025, 11, 3, 11, 10, 4, tzinfo=UTC), flow="api_ingest")
+    assert place.measure("data_freshness")["source:raw_stripe__charges"].state is State.OK
+
+
+def test_what_a_lock_keeps_from_being_seen_is_late_since_then(place: Place) -> None:
+    place.run(NOW - HOUR)
+    place.execute(
+        "insert into ops.pending_publish values ('fct_orders', '2025-11', 'token', 'session 7', "
+        "clock_timestamp() - interval '3 hours')"
+    )
+    found = place.measure("data_freshness")["fct_orders"]
+    assert found.state is State.CRITICAL
+    assert "lock" in found.message
+
+
+def test_what_a_stream_takes_in_is_up_to_the_minute_or_late(place: Place) -> None:
+    place.run(NOW - HOUR)
+    _progress(place, "machine-1-ab", 3)
+    found = place.measure("data_freshness")
+    assert (found["fct_events"].state, found["fct_events"].limit) == (State.OK, 60)
+    assert found["user_event_counts"].limit == 60
+    assert found["fct_orders"].limit == 3600
+    place.execute("update ops.stream_progress set reported_at = clock_timestamp() - interval '10 minutes'")
+    found = place.measure("data_freshness")
+    assert found["fct_events"].state is State.WARNING
+    assert "the stream of events has said nothing for" in found["fct_events"].message
+    place.execute("update ops.stream_progress set reported_at = clock_timestamp() - interval '3 hours'")
+    assert place.measure("data_freshness")["fct_events"].state is State.CRITICAL
+
+
+def test_a_stream_that_ended_a_day_ago_is_no_longer_asked_for(place: Place) -> None:
+    place.run(NOW - HOUR)
+    _progress(place, "machine-1-ab", 90_000)
+    assert place.measure("data_freshness")["fct_events"].state is State.OK
+    assert place.measure("stream_lag") == {}
+
+
+def test_the_lag_of_all_processes_of_a_stream_is_one(place: Place) -> None:
+    _progress(place, "machine-1-ab", 3, lag=4_000)
+    _progress(place, "machine-2-cd", 4, lag=5_000)
+    _progress(place, "changes-machine-1-ef", 2, worst=9.0)
+    lag = place.measure("stream_lag")
+    assert (lag["stream:events"].value, lag["stream:events"].state) == (9_000, State.WARNING)
+    assert lag["stream:changes"].state is State.OK
+    latency = place.measure("stream_latency")
+    assert (latency["stream:changes"].value, latency["stream:changes"].state) == (9.0, State.WARNING)
+    assert latency["stream:events"].state is State.OK
+
+
+def test_a_stream_that_says_nothing_is_told_once_and_what_to_do(place: Place) -> None:
+    _progress(place, "machine-1-ab", 200)
+    found = place.measure("stream_lag")["stream:events"]
+    assert found.state is State.WARNING
+    assert "python -m flows stream" in found.action
+    assert place.measure("stream_latency") == {}
+
+
+def test_a_deployment_that_did_not_run_in_time_is_missing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "flows.monitoring.schedules.started", lambda _, deployment, since: bool(asked.append(since))
+    )
+    place.schedules = Switched({"daily": DAILY})
+    found = place.measure("missing_run")
+    assert (found["deployment:daily"].state, found["deployment:daily"].value) == (State.CRITICAL, 10 * 3600)
+    assert asked == [datetime(2025, 11, 3, 2, tzinfo=UTC)]
+    # Schedules of the sandbox are off: what is off is not missing.
+    assert {verdict.state for subject, verdict in found.items() if subject != "deployment:daily"} == {
+        State.OK
+    }
+    place.run(datetime(2025, 11, 3, 2, 0, 9, tzinfo=UTC), "fct_orders: rule x failed")
+    assert place.measure("missing_run")["deployment:daily"].state is State.OK
+
+
+def test_what_prefect_cannot_be_asked_is_unknown(place: Place) -> None:
+    place.schedules = Switched(problem="Prefect's server does not answer.")
+    found = place.measure("missing_run")
+    assert {verdict.state for verdict in found.values()} == {State.UNKNOWN}
+    assert found.keys() == {f"deployment:{deployment.name}" for deployment in declared()}
+
+
+def test_schedules_are_read_as_prefect_reads_them() -> None:
+    every = Deployment("x", "y", ("10 * * * *", "0 2 * * *"))
+    at = datetime(2025, 11, 3, 2, 5, tzinfo=UTC)
+    assert every.last_until(at) == datetime(2025, 11, 3, 2, 0, tzinfo=UTC)
+    assert every.last_until(datetime(2025, 11, 3, 2, 10, tzinfo=UTC)) == datetime(
+        2025, 11, 3, 2, 10, tzinfo=UTC
+    )
+    assert every.next_after(at) == datetime(2025, 11, 3, 2, 10, tzinfo=UTC)
+    assert {"daily", "hourly", "monitor"} <= {deployment.name for deployment in declared()}
