@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from flows import prepare
+from flows.erasure.erasing import apply_erasures
 from flows.errors import FlowsError
 from flows.progress import Progress
-from flows.recovery.erasures import erase_again
 from flows.recovery.from_lake import Recovered, recover
 from flows.services import Services, open_services
 from flows.stores.recovery import histories_of
@@ -34,9 +34,8 @@ def from_lake(services: Services, progress: Progress) -> Recovered:
     prepare.tables(services, progress)
     now = services.settings.now()
     done = recover(services.warehouse, services.lake, histories, registry.default(), now, progress.say)
-    erased = erase_again(services, progress)
-    if erased:
-        progress.say("erasures", f"{erased} persons erased again")
+    for erased in apply_erasures(services, progress):
+        progress.say("erasures", f"{len(erased.users)} persons erased again")
     for view in refresh(services.warehouse):
         progress.say(view.view, f"waits: {view.blocked_by} holds a lock" if view.blocked_by else "refreshed")
     return done
