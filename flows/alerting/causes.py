@@ -15,23 +15,35 @@ from warehouse_ddl.files import View, views
 # Signals in the order in which they can cause each other: what keeps data from coming, what shows that it did
 # not come, then what came. The earlier explains the later, never the other way round.
 _ORDER = (
-    ("warehouse", "postgres", "disk"),
-    ("source", "source_reachable", "connector", "slot", "wal", "broker", "api"),
-    ("missing_run", "run_late"),
-    ("schema_drift",),
-    ("pipeline_failed",),
-    ("stream_lag", "stream_latency", "stream"),
-    ("data_freshness",),
-    ("dead_letters",),
-    ("duplicate_rate",),
-    ("row_count",),
-    ("null_rate",),
-    ("distribution_drift",),
-    ("reconciliation",),
+    "warehouse",
+    "source",
+    "wal",
+    "missing_run",
+    "run_late",
+    "schema_drift",
+    "pipeline_failed",
+    "stream_lag",
+    "stream_latency",
+    "data_freshness",
+    "dead_letters",
+    "duplicate_rate",
+    "row_count",
+    "null_rate",
+    "distribution_drift",
+    "reconciliation",
 )
-_RANKS = {signal: rank for rank, signals in enumerate(_ORDER) for signal in signals}
+_RANKS = {signal: rank for rank, signal in enumerate(_ORDER)}
 _UNRANKED = len(_ORDER)
-_EVERYTHING = {"warehouse", "postgres", "disk"}
+_LATE, _SCHEMA = _RANKS["data_freshness"], _RANKS["schema_drift"]
+_MISSED = {"row_count", "reconciliation"}
+"""What is odd about content when some of it has not come; odd values have another reason."""
+_SHOWS_IN = {
+    "dead_letters": _MISSED,
+    "duplicate_rate": _MISSED,
+    "row_count": {"reconciliation"},
+    "null_rate": {"distribution_drift"},
+}
+"""What came: in which other signals it shows."""
 _SOURCES_OF_FLOWS = {
     "daily": ("app", "events", "stripe", "sendgrid"),
     "analytics_pipeline": ("app", "events", "stripe", "sendgrid"),
@@ -69,6 +81,10 @@ class Trouble:
         """Whether the other would be as it is because of this one."""
         if not other.tables or not other.tables <= self.reach or self.rank > other.rank:
             return False
+        if self.rank <= _LATE < other.rank and other.signal not in _MISSED:
+            return self.rank == _SCHEMA and other.signal != "duplicate_rate"
+        if self.rank > _LATE and self.signal != other.signal:
+            return other.signal in _SHOWS_IN.get(self.signal, ())
         # Of two of a kind the one upstream explains the other.
         return self.rank < other.rank or not self.tables <= other.reach
 
@@ -94,14 +110,14 @@ def tables_of(signal: str, subject: str) -> frozenset[str]:
     """The tables that a subject names: `fct_orders`, `fct_orders.revenue`, `source:raw_app__orders`,
     `source:stripe`, `topic:clicks`, `slot:…`, `deployment:daily`.
     """
-    if signal in _EVERYTHING:
+    if signal == "warehouse":
         return _everything()
     kind, _, rest = subject.rpartition(":") if ":" in subject else ("", "", subject)
     word = re.match(r"\w*", rest)
     name = word[0] if word else ""
     if name in _everything():
         return frozenset({name})
-    if kind in {"slot", "connector"}:
+    if kind in {"slot", "connector"} or subject == "stream:changes":
         return _raw(_is_changes)
     if kind in {"deployment", "flow"}:
         sources = _SOURCES_OF_FLOWS.get(rest, ())

@@ -14,6 +14,8 @@ from flows.services import open_services
 
 _RESOURCE = "prefect.flow-run."
 _REPORTED = {"Late", "Failed", "Crashed", "TimedOut"}
+_NOTED = {"analytics_pipeline", "api_ingest", "backfill", "rebuild", "replay", "event_stream"}
+"""Flows that tell when they start after all; of the others the signal missing_run tells."""
 
 
 @flow(name="report_run", flow_run_name="report_run", result_serializer="json")
@@ -26,7 +28,7 @@ def report_run(flow_run: str) -> dict[str, Any]:
         run = client.read_flow_run(UUID(flow_run.removeprefix(_RESOURCE)))
         name = client.read_flow(run.flow_id).name
     state = run.state.name if run.state else ""
-    if state not in _REPORTED or name == "report_run":
+    if state not in _REPORTED or name == "report_run" or (state == "Late" and name not in _NOTED):
         return {"flow": name, "state": state, "reported": False}
     message = (run.state.message if run.state else None) or f"run {run.name} is {state.lower()}"
     alerts.report_flow_run(open_services(), str(run.id), name, state, message)

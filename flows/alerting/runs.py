@@ -16,6 +16,8 @@ from transforms import registry
 SIGNAL, LATE = "pipeline_failed", "run_late"
 ORDINARY = "analytics_pipeline"
 """The run that makes good what any other left: it builds all that is due."""
+LATE_AFTER = timedelta(minutes=10)
+"""A worker may be busy with the run before."""
 _FAILED = ("Failed", "Crashed", "TimedOut")
 _REMEMBERED = timedelta(days=7)
 _OTHERS_REMEMBERED = timedelta(days=1)
@@ -61,18 +63,26 @@ def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
         """,
         {"since": now - _OTHERS_REMEMBERED, "remembered": now - _REMEMBERED},
     ).fetchall()
-    return [
-        Verdict(
-            signal=LATE,
-            subject=f"flow:{flow}",
-            state=State.OK if since is None else State.WARNING,
-            measured_at=now,
-            message="" if since is None else f"A run of {flow} should have started and has not.",
-            action="See whether a worker serves the pool: `prefect worker start --pool analytics`.",
-            since=since or now,
+    found = []
+    for flow, since in rows:
+        if since is None or now - since < LATE_AFTER:
+            found.append(Verdict(LATE, f"flow:{flow}", State.OK, now, since=now))
+            continue
+        found.append(
+            Verdict(
+                signal=LATE,
+                subject=f"flow:{flow}",
+                state=State.WARNING,
+                measured_at=now,
+                value=(now - since).total_seconds(),
+                limit=LATE_AFTER.total_seconds(),
+                unit="s",
+                message=f"A run of {flow} should have started and has not.",
+                action="See whether a worker serves the pool: `prefect worker start --pool analytics`.",
+                since=since,
+            )
         )
-        for flow, since in rows
-    ]
+    return found
 
 
 def _failed(connection: Connection[Any], now: datetime) -> list[Verdict]:

@@ -19,7 +19,7 @@ from flows.monitoring.verdict import State, Verdict
 UNKNOWN_AFTER = timedelta(minutes=10)
 """From then on what could not be measured counts as a warning."""
 GONE_AFTER = timedelta(minutes=5)
-"""From then on a subject counts as gone of which its signal says nothing any more."""
+"""From then on a subject counts as gone of which its signal, measured whole, says nothing any more."""
 FORGOTTEN_AFTER = timedelta(days=1)
 """From then on an incident is over of which no signal says anything at all."""
 AGAIN_WITHIN = timedelta(minutes=15)
@@ -59,7 +59,8 @@ class _Settlement:
         self._now = now
         self._hidden = hidden
         self._verdicts = {trouble(verdict).key: verdict for verdict in verdicts}
-        self._signals = {verdict.signal for verdict in verdicts}
+        unsure = {verdict.signal for verdict in verdicts if verdict.state is State.UNKNOWN}
+        self._signals = {verdict.signal for verdict in verdicts} - unsure
         self._bad = {key: verdict for key, verdict in self._verdicts.items() if is_bad(verdict, now)}
         self._open = {one.cause: one for one in opened(connection)}
 

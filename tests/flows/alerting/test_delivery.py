@@ -185,7 +185,8 @@ def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Wa
     assert message["title"].startswith("CRITICAL: The warehouse is away")
     assert "docs/runbook.md#warehouse" in message["body"]
     assert "secret-of-w" not in str(message)
-    (over,) = watch.minute()
+    said = watch.verdict("warehouse", "warehouse")
+    (over,) = watch.minute(said)
     assert over["title"].startswith("RESOLVED after 3 min: The warehouse is away")
     assert watch.minute() == []
     assert watch.rows("select signal, resolved_at - opened_at from ops.incident")[0][0] == "warehouse"

@@ -139,6 +139,22 @@ def test_a_minute_in_which_a_signal_says_nothing_resolves_nothing(watch: Watch) 
     assert watch.minute() == []
 
 
+def test_a_signal_that_could_not_be_measured_whole_resolves_nothing(watch: Watch) -> None:
+    watch.minute(watch.verdict(LATE, "fct_orders", State.WARNING))
+    for _ in range(2):
+        watch.later(minutes=4)
+        assert watch.minute(watch.verdict(LATE, "everything", State.UNKNOWN)) == []
+
+
+def test_late_data_does_not_hide_odd_values(watch: Watch) -> None:
+    late = watch.verdict(LATE, f"source:{ORDERS}", State.WARNING)
+    few = watch.verdict("row_count", "fct_orders", State.WARNING)
+    nulls = watch.verdict("null_rate", "fct_orders.user_id", State.WARNING)
+    drift = watch.verdict("distribution_drift", "fct_orders.user_id", State.WARNING)
+    told = watch.minute(late, few, nulls, drift)
+    assert [message["title"].split(":")[1].strip() for message in told] == ["source", "fct_orders.user_id"]
+
+
 def test_what_comes_and_goes_is_not_told_each_time(watch: Watch) -> None:
     bad = [watch.verdict(LATE, "fct_orders", State.WARNING)]
     good = [watch.verdict(LATE, "fct_orders", State.OK)]

@@ -10,7 +10,14 @@ from unittest import mock
 import pytest
 
 from flows import alerts, services
-from flows.alerts import NoIncident, ack_command, daily_summary, list_command, run_ended
+from flows.alerts import (
+    NoIncident,
+    ack_command,
+    daily_summary,
+    list_command,
+    report_flow_run,
+    run_ended,
+)
 from flows.monitoring.verdict import State
 from flows.prepare import note_run
 from flows.summary import Summary
@@ -55,6 +62,28 @@ def test_a_failed_backfill_is_made_good_by_an_ordinary_run(watch: Watch) -> None
     _run(watch, "one", "fct_orders: refused", flow="backfill")
     _run(watch, "two")
     assert watch.rows("select count(*) from ops.incident where resolved_at is null") == [(0,)]
+
+
+def test_a_run_that_does_not_start_is_a_warning_after_ten_minutes_and_over_when_it_does(
+    watch: Watch,
+) -> None:
+    report_flow_run(watch.services(), "one", "analytics_pipeline", "Late", "")
+    watch.later(minutes=8)
+    assert watch.minute() == []
+    (message,) = watch.minute()
+    assert message["title"] == "WARNING: A run of analytics_pipeline should have started and has not"
+    note_run(watch.services(), Summary("one", "analytics_pipeline"), "Running")
+    assert [one["kind"] for one in watch.minute()] == ["resolved"]
+
+
+def test_a_crash_that_prefect_reports_does_not_overwrite_what_a_run_told_itself(watch: Watch) -> None:
+    _run(watch, "one", FAILURE)
+    report_flow_run(watch.services(), "one", "analytics_pipeline", "Crashed", "gone")
+    assert watch.rows("select state from ops.run") == [("Failed",)]
+    report_flow_run(watch.services(), "two", "maintain", "Crashed", "The machine went away.")
+    assert watch.messages()[-1]["title"] == "CRITICAL: maintain failed: The machine went away"
+    watch.later(days=1)
+    assert "resolved" in [one["kind"] for one in watch.minute()]
 
 
 def test_a_run_that_completes_is_news(watch: Watch) -> None:
