@@ -18,7 +18,7 @@ from flows.landing import Landing
 from flows.openlineage import report
 from flows.planner import Due, Work
 from flows.services import Services
-from flows.stores.upkeep import Refreshed, refresh
+from flows.stores.upkeep import Refreshed
 from quality import CheckResult
 from transforms.contract import ContractError, Table
 from transforms.engine import ModelError
@@ -55,7 +55,7 @@ def build_partitions(services: Services, work: Work, due: Sequence[Due], run_id:
 @task(task_run_name="refresh {view}", cache_policy=NO_CACHE)
 def refresh_view(services: Services, view: str) -> list[Refreshed]:
     """Refresh a view if it is owed that."""
-    return refresh(services.warehouse, view)
+    return report.refresh(services, view)
 
 
 @task(task_run_name="check {table.name}", cache_policy=NO_CACHE, retry_condition_fn=_may_pass)

@@ -55,6 +55,7 @@ class Work:
     """Id and job of the run that it is part of."""
     owner: str = ""
     sql: str = ""
+    dialect: str = "duckdb"
     run_id: str = field(default_factory=lambda: str(generate_new_uuid()))
 
 
@@ -113,7 +114,7 @@ def _job_facets(work: Work) -> dict[str, Any]:
         owner = facet_v2.ownership_job.Owner(name=f"team:{work.owner}", type="OWNER")
         facets["ownership"] = facet_v2.ownership_job.OwnershipJobFacet(owners=[owner])
     if work.sql:
-        facets["sql"] = facet_v2.sql_job.SQLJobFacet(query=work.sql, dialect="duckdb")
+        facets["sql"] = facet_v2.sql_job.SQLJobFacet(query=work.sql, dialect=work.dialect)
     return facets
 
 
@@ -122,7 +123,7 @@ def _described(dataset: Dataset) -> dict[str, Any]:
     if dataset.columns:
         fields = [
             facet_v2.schema_dataset.SchemaDatasetFacetFields(
-                name=column.name, type=column.type, description=column.description or None
+                name=column.name, type=column.type or None, description=column.description or None
             )
             for column in dataset.columns
         ]

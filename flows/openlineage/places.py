@@ -28,9 +28,14 @@ class Place:
 def of_table(table: Table, settings: Settings) -> Place:
     """What PostgreSQL serves stands there, what only the lake has in its folder."""
     if table.is_published:
-        namespace, database = _database(settings.require("warehouse_dsn"))
-        return Place(namespace, f"{database}.{PUBLISHED}.{table.name}")
+        return of_published(table.name, settings)
     return Place("file", str(settings.lake_root / table.layer.value / table.name))
+
+
+def of_published(name: str, settings: Settings) -> Place:
+    """A table or view under the name that people read it by."""
+    namespace, database = _database(settings.require("warehouse_dsn"))
+    return Place(namespace, f"{database}.{PUBLISHED}.{name}")
 
 
 def of_source(entity: SourceEntity, settings: Settings) -> Place:

@@ -11,11 +11,14 @@ from flows.build import job
 from flows.build.outcome import Built
 from flows.change_landing import ChangesLanded
 from flows.landing import Landing
-from flows.openlineage.places import Place, of_source, of_table
+from flows.openlineage.places import Place, of_published, of_source, of_table
+from flows.stores import upkeep
+from flows.stores.upkeep import Refreshed
 from flows.stores.warehouse import scrub
 from transforms import registry
 from transforms.contract import Table
 from transforms.entities import SourceEntity
+from warehouse_ddl.files import views
 
 if TYPE_CHECKING:
     from flows.openlineage.events import Dataset, State, Work
@@ -74,6 +77,12 @@ def build(services: Services, work: planner.Work, due: Sequence[planner.Due], ru
     return _told(services, partial(_building, services, work.table), do, rows)
 
 
+def refresh(services: Services, name: str) -> list[Refreshed]:
+    """Refresh a view if it is owed that, and tell it."""
+    do = partial(upkeep.refresh, services.warehouse, name)
+    return _told(services, partial(_refreshing, services, name), do, lambda _: {})
+
+
 def _told(
     services: Services,
     describe: Callable[[], Work],
@@ -110,6 +119,20 @@ def _building(services: Services, table: Table) -> Work:
         parent=services.openlineage.run if services.openlineage else None,
         owner=table.owner,
         sql=model.sql or "",
+    )
+
+
+def _refreshing(services: Services, name: str) -> Work:
+    from flows.openlineage.events import Work
+
+    view = next(view for view in views() if view.name == name)
+    return Work(
+        f"refresh.{name}",
+        inputs=[_table(services, registry.table(table)) for table in view.upstreams],
+        outputs=[_dataset(name, of_published(name, services.settings))],
+        parent=services.openlineage.run if services.openlineage else None,
+        sql=view.query,
+        dialect="postgres",
     )
 
 

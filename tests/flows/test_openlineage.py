@@ -25,9 +25,11 @@ from tests.flows.kill_child import without_audit
 from tests.flows.openlineage_schema import event_schema
 from tests.house import House
 from transforms import catalog, registry
+from warehouse_ddl.files import views
 from warehouse_ddl.statements import ddl
 
 RAW, STAGED, PUBLISHED = "raw_app__categories", "stg_app__categories", "dim_currencies"
+VIEW = "mv_daily_revenue"
 RUN = "0c9f1c9e-1f0f-4b8b-9d0b-1d1c1c1c1c1c"
 _SCHEMA = jsonschema.Draft202012Validator(
     event_schema(), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -43,7 +45,9 @@ def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
         "insert into categories select i, null, 'c' || i, '2025-10-07' from generate_series(1, 3) as i",
     )
     with psycopg.connect(world.warehouse_dsn, autocommit=True) as connection:
-        for statement in ddl(registry.table(PUBLISHED)):
+        view = next(view for view in views() if view.name == VIEW)
+        tables = (PUBLISHED, *view.upstreams)
+        for statement in (*(s for name in tables for s in ddl(registry.table(name))), *view.statements):
             connection.execute(statement.encode())
     return world
 
@@ -63,7 +67,7 @@ def listening(world: World, target: str | None) -> Services:
 
 
 def run(services: Services, *tables: str) -> Summary:
-    """A run that lands one table and builds these."""
+    """A run that lands one table, builds these and looks whether a view is owed a refresh."""
     summary = Summary(RUN, "analytics_pipeline")
     with services.lake, without_audit():
         services.lake.begin_session()
@@ -71,6 +75,7 @@ def run(services: Services, *tables: str) -> Summary:
         report.land(services, registry.entity(RAW), RUN)
         for name in tables:
             build(services, name)
+        report.refresh(services, VIEW)
         prepare.note_run(services, summary, "Completed")
     return summary
 
@@ -125,10 +130,12 @@ def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list
         (f"build.{STAGED}", "COMPLETE"),
         (f"build.{PUBLISHED}", "START"),
         (f"build.{PUBLISHED}", "COMPLETE"),
+        (f"refresh.{VIEW}", "START"),
+        (f"refresh.{VIEW}", "COMPLETE"),
         ("run.analytics_pipeline", "COMPLETE"),
     ]
     starts, ends = told[1::2], told[2::2]
-    assert [event["run"]["runId"] for event in starts[:3]] == [event["run"]["runId"] for event in ends[:3]]
+    assert [event["run"]["runId"] for event in starts[:4]] == [event["run"]["runId"] for event in ends[:4]]
     assert {event["run"]["facets"]["parent"]["run"]["runId"] for event in told[1:-1]} == {RUN}
     counted = {
         event["job"]["name"]: event["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"]
@@ -179,6 +186,17 @@ def test_the_columns_say_what_they_are_made_of(told: list[dict[str, Any]]) -> No
     }
 
 
+def test_a_view_is_made_of_its_mart_column_by_column(told: list[dict[str, Any]]) -> None:
+    (view,) = told[8]["outputs"]
+    assert view["name"].endswith(f".analytics.{VIEW}")
+    made = view["facets"]["columnLineage"]["fields"]["revenue_per_order"]["inputFields"]
+    assert {(read["name"].rsplit(".", 1)[-1], read["field"]) for read in made} == {
+        ("mart_daily_revenue", "revenue"),
+        ("mart_daily_revenue", "orders"),
+    }
+    assert told[8]["job"]["facets"]["sql"]["dialect"] == "postgres"
+
+
 def test_a_build_that_fails_is_told_and_fails_all_the_same(world: World, tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     services = listening(world, str(events))
@@ -203,7 +221,7 @@ def test_a_receiver_gets_the_same_events_by_http(world: World) -> None:
         summary = run(listening(world, address))
     assert summary.warnings == []
     assert {path for path, _ in got} == {"/api/v1/lineage"}
-    assert len(got) == 4
+    assert len(got) == 6
     for _, event in got:
         _SCHEMA.validate(event)
 
