@@ -14,7 +14,7 @@ from flows.services import open_services
 from transforms.contract import Layer
 from transforms.lineage_graph import VIEW
 
-_SERVED = {VIEW, *(layer.value for layer in Layer if layer.is_published)}
+SERVED = {VIEW, *(layer.value for layer in Layer if layer.is_published)}
 _ROWS = 200
 _VALUES = 3
 _LETTERS = 40
@@ -25,7 +25,7 @@ def examples(entry: Mapping[str, Any]) -> tuple[dict[str, list[str]], str]:
 
     Raw and staging are not shown: they hold records as they came, in which nobody says what is personal.
     """
-    if entry["layer"] not in _SERVED:
+    if entry["layer"] not in SERVED:
         return {}, ""
     try:
         dsn = open_services().settings.require("warehouse_dsn")

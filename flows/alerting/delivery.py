@@ -42,6 +42,8 @@ class Message:
     kind: str
     incident_id: str | None
     created_at: datetime
+    html: str = ""
+    """The same as a page, for channels that are e-mail."""
 
 
 def deliver(connection: Connection[Any], routes: Routes, now: datetime, hidden: Sequence[str]) -> None:
@@ -164,14 +166,15 @@ def send(channel: Channel, message: Message) -> None:
     import apprise
 
     to = apprise.Apprise()
+    is_page = bool(message.html) and channel.url.startswith("mailto")
     kind = _KINDS.get(message.kind, "failure" if message.severity == "critical" else "warning")
     with _Said() as said:
         try:
             sent = to.add(channel.url) and to.notify(
                 title=message.title,
-                body=message.body,
+                body=message.html if is_page else message.body,
                 notify_type=apprise.NotifyType(kind),
-                body_format=apprise.NotifyFormat.TEXT,
+                body_format=apprise.NotifyFormat.HTML if is_page else apprise.NotifyFormat.TEXT,
             )
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and fails nothing but its message
             raise NotSent(f"{type(error).__name__}: {error}") from None

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import psycopg
+
+from flows.catalog import entries
+from flows.examples import SERVED, sampled
 from flows.lineage import CACHE, fingerprint, graph
 from flows.portal.promises import kept
 from flows.portal.quarantine import quarantined
 from flows.portal.reading import Reading, Result
 from flows.services import Services
-from transforms import charts, registry
+from transforms import charts
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,10 @@ def queried(page: str, moment: Reading) -> dict[str, Result]:
     return {chart.name: moment.query(chart.name, chart.sql.strip()) for chart in charts.CHARTS}
 
 
-def of(page: str, services: Services) -> dict[str, Any]:
+def of(page: str, services: Services, moment: Reading) -> dict[str, Any]:
     """Values for a page's template."""
+    if page == "catalog":
+        return {"tables": _with_examples(moment)}
     if page == "dashboards":
         return {"charts": charts.CHARTS, "tiles": _TILES, "widths": _WIDTHS}
     if page == "lineage":
@@ -86,34 +92,31 @@ def _chart(chart: charts.Chart) -> dict[str, Any]:
     }
 
 
-def of_code() -> dict[str, Any]:
-    """The dictionary, which only the code decides. It is kept beside the lineage graph, since reading every
-    model's lineage takes seconds: a process whose code is that of the one before takes it from there.
+def of_code() -> list[dict[str, Any]]:
+    """The dictionary, which only the code decides. It is kept beside the lineage graph: to read all of it
+    takes a second, and a process whose code is that of the one before takes it from there.
     """
-    known, kept = fingerprint(), CACHE / "portal.json"
+    known, kept = fingerprint(), CACHE / "dictionary.json"
     with contextlib.suppress(OSError, ValueError, KeyError):
         stored = json.loads(kept.read_text(encoding="utf-8"))
         if stored["fingerprint"] == known:
-            return {"tables": stored["tables"]}
-    found = _read_code()
+            return list(stored["entries"])
+    found = entries()
     # Without the folder, or the right to write there, it is read again next time.
     with contextlib.suppress(OSError):
-        temporary = kept.with_name(f".portal.{os.getpid()}")
-        temporary.write_text(json.dumps({"fingerprint": known, **found}), encoding="utf-8")
+        temporary = kept.with_name(f".dictionary.{os.getpid()}")
+        temporary.write_text(json.dumps({"fingerprint": known, "entries": found}), encoding="utf-8")
         temporary.replace(kept)
     return found
 
 
-def _read_code() -> dict[str, Any]:
-    from transforms import catalog
-
-    entries = catalog.dictionary()
-    tables = {entry["table"]: entry for entry in entries}
-    for entry in entries:
-        entry["downstreams"] = sorted(
-            other["table"] for other in entries if entry["table"] in other["upstreams"]
-        )
-        declared = registry.table(entry["table"])
-        entry["freshness_seconds"] = declared.freshness.total_seconds() if declared.freshness else None
-        entry["retention_days"] = declared.retention.days if declared.retention else None
-    return {"tables": list(tables.values())}
+def _with_examples(moment: Reading) -> list[dict[str, Any]]:
+    """The dictionary with a few values of each column that PostgreSQL serves, personal ones masked."""
+    found = []
+    for entry in of_code():
+        shown: dict[str, list[str]] = {}
+        if entry["layer"] in SERVED:
+            with contextlib.suppress(psycopg.Error), moment.connection.transaction():
+                shown = sampled(moment.connection, entry)
+        found.append({**entry, "examples": shown})
+    return found

@@ -120,7 +120,7 @@ class _Handler(SimpleHTTPRequestHandler):
         shown = cookies.get(_COOKIE) or self.headers.get("Authorization", "").removeprefix("Bearer ")
         if hmac.compare_digest(shown.encode(), self._token.encode()):
             return True
-        self.send_error(HTTPStatus.UNAUTHORIZED, "Open the address with ?token=…")
+        self.send_error(HTTPStatus.UNAUTHORIZED, explain="Open the address once with ?token= and the token.")
         return False
 
     def _rows(self, name: str, query: dict[str, list[str]]) -> None:

@@ -136,9 +136,8 @@ def write(services: Services, folder: Path) -> Written:
     """Read the warehouse at one moment and write every page; what was there is replaced, file by file."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = _assets(folder / "assets")
-    known = contents.of_code()
     with reading(services) as moment:
-        texts = {page: render(page, moment, {**known, **contents.of(page.name, services)}) for page in PAGES}
+        texts = {page: render(page, moment, contents.of(page.name, services, moment)) for page in PAGES}
     for page, text in texts.items():
         _put(folder / page.file, text.encode())
     always = ("portal.css", "theme.js", "inter-latin-wght-normal.woff2")

@@ -1,0 +1,17 @@
+"""The weekly report, as a flow: its deployment is `weekly-report`."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.batch import run_name
+from flows.portal import weekly
+from flows.services import open_services
+
+
+@flow(name="weekly_report", flow_run_name=run_name, result_serializer="json")
+def weekly_report() -> dict[str, object]:
+    """Send how the last whole week was, to everybody who is told of `info` (docs/alerts.md)."""
+    services = open_services()
+    report = weekly.render(services)
+    return {"subject": report.subject, "channels": weekly.deliver(services, report)}

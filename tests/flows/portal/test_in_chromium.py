@@ -1,0 +1,188 @@
+"""The portal in a real browser: every page at two widths in both themes, by keyboard, and held against SQL.
+
+Pictures of what was seen stand in pytest's folder (`--basetemp` names another).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from flows.portal.serving import server
+from flows.portal.site import PAGES, write
+from flows.services import Services
+from tests.flows.portal import filled
+from tests.house import Server
+
+pytestmark = pytest.mark.full
+
+CHROMIUM = shutil.which("chromium")
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
+WIDTHS = (1440, 390)
+THEMES = ("light", "dark")
+
+
+@pytest.fixture(scope="module")
+def services(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    return filled.services(postgres18, tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def folder(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(services, tmp_path_factory.mktemp("portal")).folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; skipped where there is none, but not in continuous integration."""
+    if CHROMIUM is None and not os.environ.get("CI"):
+        pytest.skip("there is no chromium on the PATH: apt-get install chromium")
+    with sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def front(browser: Browser, folder: Path) -> Iterator[Page]:
+    """A page on a desk, in the light."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="light")
+    yield page
+    page.close()
+
+
+def shown(page: Page, folder: Path, name: str) -> None:
+    """Open a page of the portal from its file and wait until it has drawn."""
+    page.goto((folder / name).as_uri())
+    page.evaluate("document.fonts.ready")
+    page.wait_for_function("document.readyState === 'complete'")
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_page_works_from_a_file_and_axe_finds_nothing(
+    browser: Browser, folder: Path, tmp_path: Path, width: int, theme: Any
+) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, color_scheme=theme, reduced_motion="reduce"
+    )
+    for wanted in PAGES:
+        page = context.new_page()
+        said: list[str] = []
+        asked: list[str] = []
+        page.on("pageerror", lambda error, said=said: said.append(str(error)))
+        page.on("console", lambda line, said=said: said.append(line.text) if line.type == "error" else None)
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        shown(page, folder, wanted.file)
+        page.screenshot(path=tmp_path / f"{wanted.name}-{theme}-{width}.png", full_page=True)
+        assert not said, (wanted.name, said)
+        assert all(url.startswith(("file:", "data:")) for url in asked), asked
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), wanted.name
+        page.evaluate(AXE)
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false})")
+        broken = [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]]
+        assert not broken, (wanted.name, broken)
+        page.close()
+    context.close()
+
+
+def test_what_is_added_up_in_the_page_is_what_its_sql_gives(
+    front: Page, folder: Path, services: Services
+) -> None:
+    shown(front, folder, "dashboards.html")
+    front.evaluate(
+        "(([from, to]) => { from.value = '2025-10-07'; to.value = '2025-10-14'; "
+        "to.dispatchEvent(new Event('change')) })(document.querySelectorAll('input[type=date]'))"
+    )
+    tiles = front.evaluate(
+        "[...document.querySelectorAll('[data-tile]')].map("
+        "(tile) => [tile.dataset.measure, tile.dataset.value, tile.querySelector('pre').textContent])"
+    )
+    with services.warehouse.connect() as connection:
+        for measure, value, sql in tiles:
+            row = connection.execute(sql.encode()).fetchone()
+            expected = row[0] if row else None
+            assert (Decimal(value) if value else None) == expected, (measure, sql)
+    assert {measure: value for measure, value, _ in tiles}["revenue"] == "13"
+
+
+def test_a_page_is_used_by_keyboard_alone(front: Page, folder: Path) -> None:
+    shown(front, folder, "index.html")
+    front.keyboard.press("Tab")
+    assert front.evaluate("document.activeElement.textContent") == "Skip to the content"
+    front.keyboard.press("Enter")
+    assert front.evaluate("document.activeElement.id") == "content"
+    front.keyboard.press("Tab")
+    front.keyboard.press("Enter")
+    assert front.evaluate("document.querySelector(':popover-open pre').dataset.sql") == "state"
+    front.keyboard.press("Escape")
+    assert front.evaluate("document.querySelector(':popover-open')") is None
+
+    shown(front, folder, "catalog.html")
+    front.keyboard.press("/")
+    front.keyboard.type("coupon discount")
+    hidden = (
+        "[...document.querySelectorAll('.entry')].filter((entry) => !entry.hidden).map((entry) => entry.id)"
+    )
+    assert "fct_orders" in front.evaluate(hidden)
+    assert "dim_date" not in front.evaluate(hidden)
+
+    shown(front, folder, "dashboards.html")
+    front.get_by_role("button", name="All", exact=True).press("Enter")
+    front.locator(".heat td button").first.focus()
+    front.keyboard.press("ArrowDown")
+    front.keyboard.press("Enter")
+    assert front.evaluate("document.getElementById('rows').open")
+    front.keyboard.press("Escape")
+    assert not front.evaluate("document.getElementById('rows').open")
+
+
+def test_the_lineage_of_a_column_ends_in_its_chart(front: Page, folder: Path) -> None:
+    shown(front, folder, "lineage.html")
+    front.get_by_label("Table or column").fill("fct_orders.revenue")
+    front.get_by_label("Table or column").press("Enter")
+    nodes = front.evaluate("drawn.nodes().map((node) => node.id())")
+    assert {"app.orders.total_amount", "stg_app__orders.total_amount", "dashboard.revenue_chart.revenue"} <= {
+        *nodes
+    }
+    assert front.evaluate("location.hash") == "#fct_orders.revenue"
+    made_from = front.locator("#panel").get_by_text("stg_app__orders.total_amount")
+    assert made_from.is_visible()
+
+
+def test_the_theme_that_somebody_chose_stays(front: Page, folder: Path) -> None:
+    shown(front, folder, "index.html")
+    light = front.evaluate("getComputedStyle(document.body).backgroundColor")
+    front.locator("#theme").click()
+    shown(front, folder, "quality.html")
+    assert front.evaluate("getComputedStyle(document.body).backgroundColor") != light
+
+
+def test_a_point_shows_its_rows_where_they_are_served(
+    browser: Browser, folder: Path, services: Services
+) -> None:
+    with server(services, folder, "127.0.0.1", 0) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            page = browser.new_page(viewport={"width": 390, "height": 844})
+            refused: list[str] = []
+            page.on("console", lambda line: refused.append(line.text) if line.type == "error" else None)
+            page.goto(f"http://127.0.0.1:{running.server_port}/dashboards.html")
+            page.get_by_role("button", name="All", exact=True).click()
+            page.locator("[data-as-table=revenue_chart]").click()
+            page.get_by_role("button", name="Rows behind 2025-10-07, EUR").click()
+            page.get_by_text("2 rows, read just now by the role reader.").wait_for()
+            assert not refused
+            page.close()
+        finally:
+            running.shutdown()
+            thread.join()

@@ -1,0 +1,78 @@
+"""The weekly report: its figures are the warehouse's, and it reaches who is told of `info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.alerting import delivery
+from flows.portal import weekly
+from flows.portal.reading import as_json
+from flows.sandbox import processes
+from flows.services import Services
+from tests.flows.alerting.test_delivery import mail_server
+from tests.flows.portal import filled
+from tests.house import Server
+
+PORT = processes.free_port()
+_ROUTES = """
+channels:
+  people: {url: "file:///PEOPLE"}
+  mail: {url: "mailto://127.0.0.1:PORT?from=warehouse@example.com&to=board@example.com"}
+routes:
+  - {severity: info, channels: [people, mail]}
+"""
+
+
+@pytest.fixture(scope="module")
+def services(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    folder = tmp_path_factory.mktemp("world")
+    told = folder / "alerts.yaml"
+    told.write_text(
+        _ROUTES.replace("/PEOPLE", str(folder / "people.jsonl")).replace("PORT", str(PORT)), encoding="utf-8"
+    )
+    return filled.services(postgres18, folder, alerts=str(told))
+
+
+def test_the_report_says_what_its_queries_give(services: Services) -> None:
+    report = weekly.render(services)
+    assert report.subject == "User analytics, 2025-10-13 to 2025-10-19"
+    with services.warehouse.connect() as connection:
+        for result in report.results.values():
+            found = [[as_json(cell) for cell in row] for row in connection.execute(result.sql.encode())]
+            assert found == [list(row) for row in result.rows], result.name
+    assert report.results["people"].value("events") == sum(100 + n for n in range(8, 15))
+    assert f"{sum(100 + n for n in range(8, 15)):,}" in report.html
+    assert "fct_orders is late" not in report.html, "that is this week's"
+    assert "The disk is full." in report.html
+    assert "//" not in report.html.replace("</", "")
+
+
+def test_it_reaches_the_channels_that_are_told_of_info(services: Services) -> None:
+    report = weekly.render(services)
+    with mail_server(PORT) as mails:
+        assert weekly.deliver(services, report) == ["people", "mail"]
+    body = mails[0].get_body(("html",)).get_content()
+    assert mails[0]["subject"] == report.subject
+    assert "Revenue by currency, never added across" in body
+    lines = (services.settings.lake_root.parent / "people.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["title"] == report.subject
+
+
+def test_a_channel_that_does_not_take_it_is_named(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise delivery.NotSent("connection refused")
+
+    monkeypatch.setattr(weekly, "send", refuse)
+    with pytest.raises(weekly.NotDelivered, match="did not reach people: connection refused"):
+        weekly.deliver(services, weekly.render(services))
+
+
+def test_a_warehouse_without_tables_gives_a_report_all_the_same(postgres18: Server, tmp_path: Path) -> None:
+    report = weekly.render(filled.services(postgres18, tmp_path, filled=False))
+    assert "No order in these two weeks." in report.html
