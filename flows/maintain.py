@@ -1,4 +1,4 @@
-"""Upkeep of lake and ledger: `python -m flows maintain`, or the nightly deployment."""
+"""Upkeep of lake, ledger and warehouse: `python -m flows maintain`, or the nightly deployment."""
 
 from __future__ import annotations
 
@@ -8,32 +8,46 @@ from dataclasses import asdict, dataclass
 from prefect import flow
 
 from flows.batch import run_name
+from flows.maintenance import pruning, tending
 from flows.maintenance.tidying import fold, join_landed, tidied
 from flows.progress import Progress
+from flows.recovery.taking import expire, open_vault
+from flows.recovery.vault import BackupError
 from flows.services import Services, open_services
+from flows.settings import SettingsError
 from transforms.contract import Layer
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What there is less of: raw files that were joined, entries of the ledger, files that nobody names."""
+    """What there is less of: raw files that were joined, entries of the ledger, files that nobody names, rows
+    of ops and backups past their time. And tables vacuumed, indexes built anew, leaves for the days to come.
+    """
 
     joined: int = 0
     folded: int = 0
     swept: int = 0
+    pruned: int = 0
+    expired: int = 0
+    vacuumed: int = 0
+    reindexed: int = 0
+    ahead: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.joined:,} raw files fewer, {self.folded:,} entries of the ledger fewer; "
-            f"{self.swept:,} files removed that were replaced long ago"
+            f"{self.swept:,} files removed that were replaced long ago; {self.pruned:,} rows of ops and "
+            f"{self.expired:,} backups whose time had passed; {self.vacuumed:,} tables vacuumed, "
+            f"{self.reindexed:,} indexes built anew, {self.ahead:,} leaves ahead"
         )
 
 
 @flow(name="maintain", flow_run_name=run_name, result_serializer="json")
 def maintain() -> dict[str, int]:
-    """Join small raw files, tell the ledger's past in fewer entries, remove files that nobody names.
+    """Join small raw files, tell the ledger's past in fewer entries, remove files that nobody names, what of
+    ops and of the backups has had its time, dead rows and bloat; attach leaves for the days to come.
 
-    No row changes, and readers and runs beside it need not know of it.
+    No row of a published table changes, and readers and runs beside it need not know of it.
     """
     return asdict(run())
 
@@ -46,7 +60,7 @@ def run() -> Maintained:
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:
-    """Every table that is tidied, in turn; then the sweep."""
+    """Every table that is tidied, in turn; then the sweep, what has expired, and PostgreSQL's own upkeep."""
     joined = folded = 0
     progress.expect(len(tidied()))
     with services.ledger() as ledger:
@@ -58,7 +72,31 @@ def tidy(services: Services, progress: Progress) -> Maintained:
             folded += fold(services, ledger, table)
             progress.advance()
         swept = services.lake.sweep(ledger.named_paths)
-    return Maintained(joined, folded, len(swept))
+        pruned = pruning.prune(ledger.connection, services.settings.now())
+        vacuumed = tending.vacuum(ledger.connection)
+        reindexed = tending.reindex(ledger.connection)
+    ahead = tending.leaves_ahead(services)
+    return Maintained(
+        joined,
+        folded,
+        len(swept),
+        sum(pruned.values()),
+        _expire_backups(services),
+        len(vacuumed),
+        len(reindexed),
+        len(ahead),
+    )
+
+
+def _expire_backups(services: Services) -> int:
+    """Also where no new one is taken for a while. Nothing where no place for backups is named, and while one
+    is being taken: that ends with the same.
+    """
+    try:
+        vault = open_vault(services)
+        return len(expire(services, vault)[0]) if vault.root.is_dir() else 0
+    except (SettingsError, BackupError):
+        return 0
 
 
 def command(_: argparse.Namespace) -> int:

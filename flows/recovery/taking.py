@@ -93,10 +93,14 @@ def take(services: Services, progress: Progress) -> Taken:
 
 
 def expire(services: Services, vault: Vault) -> tuple[list[str], int]:
-    """Remove backups whose declared time has come, and the raw files that none names any more."""
+    """Remove backups whose declared time has come, and the raw files that none names any more.
+
+    Raises BackupError while another backup is being taken: its raw files have no name in one yet.
+    """
     settings = services.settings
-    gone = vault.expire(settings.now(), settings.backup_days, settings.backup_weeks)
-    return gone, raw_files.expire(vault)
+    with vault.alone():
+        gone = vault.expire(settings.now(), settings.backup_days, settings.backup_weeks)
+        return gone, raw_files.expire(vault)
 
 
 def _dump(services: Services, making: Making, moment: datetime, progress: Progress) -> list[LakeFile]:

@@ -100,7 +100,7 @@ class Vault:
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._alone():
+            with self.alone():
                 for left in self.root.glob(f"{_MAKING}*"):
                     shutil.rmtree(left)
                 name = self._free_name(moment)
@@ -129,14 +129,15 @@ class Vault:
             ) from error
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
+        """Hold the folder's lock: nobody else takes a backup or removes one. Raises BackupError."""
         descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BackupError(
-                    f"Another backup is being taken in {self.root}. Wait for it and run again."
+                    f"Another backup is being taken or removed in {self.root}. Wait and run again."
                 ) from None
             yield
         finally:

@@ -24,6 +24,34 @@ from transforms.contract import Table
 from warehouse_ddl.statements import home
 
 
+def attach_hot(connection: Connection[Any], shop: Workshop, window: str) -> bool:
+    """Attach an empty leaf that the stream writes into, with its key alone: its other indexes are built when
+    it is sealed. False when somebody else was quicker.
+    """
+    table = shop.table
+    with Ledger(connection).locked("publish", table.name):
+        if table.leaf(window) in apply.leaves(connection, table):
+            return False
+        with duckdb_session() as session:
+            nothing = engine.empty(table.columns, session)
+            standing = shop.stand_up(table.leaf(window), nothing, window, key_only=True)
+        with connection.transaction():
+            apply.attach(connection, table, window, standing)
+            _mark_hot(connection, table, [window])
+        return True
+
+
+def _mark_hot(connection: Connection[Any], table: Table, windows: Sequence[str]) -> None:
+    """The update locks the row: sealing a partition waits for our commit."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition) VALUES (%s, %s) "
+            "ON CONFLICT (table_name, partition) DO UPDATE SET sealed_at = NULL, since = "
+            "CASE WHEN hot_partition.sealed_at IS NULL THEN hot_partition.since ELSE excluded.since END",
+            [(table.name, window) for window in windows],
+        )
+
+
 class Visible:
     """The PostgreSQL side of one stream. For one thread at a time."""
 
@@ -61,18 +89,9 @@ class Visible:
         """
         leaves, shop = self.leaves[table.name], self._shops[table.name]
         for window in windows:
-            if table.leaf(window) in leaves:
-                continue
-            with Ledger(self._connection).locked("publish", table.name):
+            if table.leaf(window) not in leaves:
+                attach_hot(self._connection, shop, window)
                 leaves |= apply.leaves(self._connection, table)
-                if table.leaf(window) not in leaves:
-                    with duckdb_session() as session:
-                        nothing = engine.empty(table.columns, session)
-                        standing = shop.stand_up(table.leaf(window), nothing, window, key_only=True)
-                    with self._connection.transaction():
-                        apply.attach(self._connection, table, window, standing)
-                        self._mark_hot(table, [window])
-                    leaves.add(table.leaf(window))
 
     def _commit(self, batch: MicroBatch) -> None:
         """Step 5."""
@@ -83,22 +102,12 @@ class Visible:
             for content in batch.contents:
                 self._take_back(batch, content)
                 if content.rows:
-                    self._mark_hot(content.table, content.windows)
+                    _mark_hot(self._connection, content.table, content.windows)
                     self._copy(content)
             for one in batch.counts:
-                self._mark_hot(one.table, one.windows)
+                _mark_hot(self._connection, one.table, one.windows)
                 counts.enter(self._connection, one.table, one.added)
             failpoint("stream.before_commit")
-
-    def _mark_hot(self, table: Table, windows: Sequence[str]) -> None:
-        """The update locks the row: sealing a partition waits for our commit."""
-        with self._connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition) VALUES (%s, %s) "
-                "ON CONFLICT (table_name, partition) DO UPDATE SET sealed_at = NULL, since = "
-                "CASE WHEN hot_partition.sealed_at IS NULL THEN hot_partition.since ELSE excluded.since END",
-                [(table.name, window) for window in windows],
-            )
 
     def _take_back(self, batch: MicroBatch, content: Content) -> None:
         """Copies that were visible and lost against one that came later; windows count them no more."""
@@ -132,7 +141,7 @@ class Visible:
             beaten = [row for row in gone if tuple(row["_identity"]) in one.beaten]
             if beaten:
                 off = counts.taken_off(batch.cursor, one, beaten)
-                self._mark_hot(one.table, counts.touched(one.table, off))
+                _mark_hot(self._connection, one.table, counts.touched(one.table, off))
                 counts.enter(self._connection, one.table, off)
 
     def _copy(self, content: Content) -> None:

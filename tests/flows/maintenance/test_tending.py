@@ -1,0 +1,64 @@
+"""What grows for ever is kept as long as declared; PostgreSQL's own upkeep changes no row."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from flows.maintenance.pruning import HISTORY, prune
+from flows.maintenance.tending import reindex, vacuum
+from flows.stores.ledger import Ledger
+from flows.stores.warehouse import Warehouse
+from tests.flows.stores.world import USERS, create
+
+NOW = datetime(2025, 11, 3, tzinfo=UTC)
+
+
+def test_history_goes_when_its_time_has_passed_and_what_is_not_over_stays(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for name, days, ended in (("old", 401, True), ("open", 401, False), ("new", 399, True)):
+            at = NOW - timedelta(days=days)
+            connection.execute(
+                "insert into ops.run values (%s, 'f', %s, %s, '')", (name, at, at if ended else None)
+            )
+            connection.execute(
+                "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at, "
+                "resolved_at, message) values (%s, %s, 's', 't', 'info', %s, %s, %s, 'm')",
+                (name, name, at, at, at if ended else None),
+            )
+        with Warehouse(dsn).connect() as ours:
+            assert prune(ours, NOW) == {"run": 1, "incident": 1}
+            assert prune(ours, NOW) == {}
+        left = connection.execute(
+            "select run_id from ops.run union all select incident_id from ops.incident order by 1"
+        ).fetchall()
+    assert [name for (name,) in left] == ["new", "new", "open", "open"]
+
+
+def test_every_table_of_history_has_the_column_that_its_time_is_read_from(dsn: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        for kept in HISTORY:
+            connection.execute(f"select {kept.column}, {kept.but} from ops.{kept.table}".encode())
+
+
+def test_a_bloated_index_is_built_anew_and_dead_rows_go_but_not_while_a_backup_is_taken(dsn: str) -> None:
+    create(dsn, USERS)
+    size = "select pg_relation_size('analytics.dim_people_pkey')"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("insert into analytics.dim_people select i, 'n' from generate_series(1, 200000) i")
+        connection.execute("delete from analytics.dim_people where person_id % 50 > 0")
+        connection.execute("select pg_stat_force_next_flush()")
+        before = connection.execute(size).fetchone()
+        rows = connection.execute("select sum(person_id) from analytics.dim_people").fetchone()
+        with Warehouse(dsn).connect() as ours:
+            assert vacuum(ours) == ["analytics.dim_people"]
+            with Ledger(connection).locked("dump", "warehouse"):
+                assert reindex(ours) == []
+            assert reindex(ours) == ["analytics.dim_people_pkey"]
+            assert reindex(ours) == []
+        after = connection.execute(size).fetchone()
+        assert before is not None
+        assert after is not None
+        assert after[0] < before[0] / 10
+        assert connection.execute("select sum(person_id) from analytics.dim_people").fetchone() == rows
