@@ -23,8 +23,8 @@ def test_history_goes_when_its_time_has_passed_and_what_is_not_over_stays(dsn: s
                 "insert into ops.run values (%s, 'f', %s, %s, '')", (name, at, at if ended else None)
             )
             connection.execute(
-                "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at, "
-                "resolved_at, message) values (%s, %s, 's', 't', 'info', %s, %s, %s, 'm')",
+                "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, "
+                "seen_at, resolved_at, message) values (%s, %s, 's', 't', 'info', %s, %s, %s, 'm')",
                 (name, name, at, at, at if ended else None),
             )
         with Warehouse(dsn).connect() as ours:
