@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from flows.erasure.listed import FILE as ERASED
 from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery.seal import SUFFIX, Seal, SealError
@@ -102,7 +103,8 @@ def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Pr
         fsync_folder(target.parent)
         progress.advance()
     opened = vault.open(backup, MANIFESTS, work)
-    for manifest in sorted((opened / "raw").glob(f"*/{MANIFEST}")):
+    # Who was erased stays so: the list is asked by every landing.
+    for manifest in [*opened.glob(ERASED), *sorted((opened / "raw").glob(f"*/{MANIFEST}"))]:
         target = lake / manifest.relative_to(opened)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(manifest, target)

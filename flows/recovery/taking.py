@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from flows.erasure.listed import FILE as ERASED
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.prepare import schemas
@@ -117,6 +119,8 @@ def _dump(services: Services, making: Making, moment: datetime, progress: Progre
             progress.say("warehouse", f"{sum(n.rows for n in noted.values()):,} rows counted, summed, hashed")
             commits, journaled = _ledger(connection)
             _write_manifests(making, commits)
+            if (erased := services.lake.root / ERASED).exists():
+                shutil.copyfile(erased, making.work / MANIFESTS / ERASED)
             owed = connection.execute("SELECT DISTINCT view_name FROM ops.refresh_owed ORDER BY 1").fetchall()
             sequence = connection.execute("SELECT coalesce(max(sequence), 0) FROM ops.ledger").fetchone()
             dump.wait()
