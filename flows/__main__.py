@@ -273,7 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if parsed.debug or not isinstance(error, FlowsError | ContractError | ModelError):
             raise
-        print(f"{error}", file=sys.stderr)
+        from flows.scrubbing import shown
+
+        print(shown(f"{error}"), file=sys.stderr)
         return getattr(error, "exit_code", 2)
 
 
@@ -288,8 +290,16 @@ def _end_with(code: int) -> None:
     os._exit(code)
 
 
+def _show_scrubbed(_kind: object, error: BaseException, _where: object) -> None:
+    """A traceback without the secrets that libraries quote."""
+    from flows.scrubbing import told
+
+    print(told(error), file=sys.stderr, end="")
+
+
 if __name__ == "__main__":
     outcome = [1]
+    sys.excepthook = _show_scrubbed
     # The first to be registered is the last to be called.
     atexit.register(lambda: _end_with(outcome[0]))
     try:

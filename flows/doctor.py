@@ -62,10 +62,13 @@ def _guarded(subject: str, check: Callable[[Settings], list[Finding]], settings:
         return [Finding(subject, False, str(error))]
     except (OSError, RuntimeError, psycopg.Error) as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
-        for secret in settings.secrets():
-            message = [line.replace(secret, "***") for line in message]
         return [
-            Finding(subject, False, message[0], "Correct the address or start the service, then ask again.")
+            Finding(
+                subject,
+                False,
+                settings.scrub(message[0]),
+                "Correct the address or start the service, then ask again.",
+            )
         ]
 
 

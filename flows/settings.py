@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSetting
 
-from flows import failpoints
+from flows import failpoints, scrubbing
 from flows.errors import FlowsError
+from flows.secret_sources import Elsewhere, ElsewhereError
 
 if TYPE_CHECKING:
     from flows.sandbox.state import State
@@ -105,6 +106,18 @@ class Settings(BaseSettings):
     failpoint: str | None = None
     debug: bool = False
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a folder; we name files
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Files and blocks that variables name, beside the environment and `.env`."""
+        return (init_settings, Elsewhere(settings_cls), env_settings, dotenv_settings)
+
     @field_validator("warehouse_dsn", "app_dsn", "cdc_dsn")
     @classmethod
     def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
@@ -113,11 +126,14 @@ class Settings(BaseSettings):
             from psycopg.conninfo import conninfo_to_dict
 
             try:
-                conninfo_to_dict(value.get_secret_value())
+                known = conninfo_to_dict(value.get_secret_value())
             except psycopg.ProgrammingError:
                 raise ValueError(
                     "it is not written like postgresql://user:password@host:5432/database"
                 ) from None
+            if "@" in str(known.get("host", "")):
+                # Else a part of the password is taken for the host, and named in every error about it.
+                raise ValueError("its password holds an @, which has to be written %40 there")
         return value
 
     @cached_property
@@ -235,13 +251,25 @@ class Settings(BaseSettings):
         found: list[str] = []
         for name, field in type(self).model_fields.items():
             if SecretStr not in get_args(field.annotation):
+        """Everything that must never be printed, for scrubbing messages: keys, addresses with a password, the
+        passwords alone, secret options of Kafka's clients.
+        """
+        found = scrubbing.of_options(self.kafka_options)
+        for name, field in type(self).model_fields.items():
+            if "SecretStr" not in str(field.annotation):
                 continue
             value = getattr(self, name)
             if value is None and self.sandbox_state is not None:
                 value = getattr(self.sandbox_state, name, None)
-            if value is not None:
-                found.append(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
-        return found
+            if value is None:
+                continue
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            found |= {text} | (scrubbing.parts(text) if name.endswith("_dsn") else set())
+        return sorted(found, key=len, reverse=True)
+
+    def scrub(self, text: str) -> str:
+        """A text without secrets: for whatever is shown or kept and was not written here."""
+        return scrubbing.scrubbed(text, self.secrets())
 
 
 def load(**overrides: Any) -> Settings:
@@ -255,6 +283,8 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(
             f"{name} can't be used: {reason}. Correct it in the environment or in .env."
         ) from None
+    except ElsewhereError as error:
+        raise SettingsError(f"{error}. Correct it in the environment or in .env.") from None
     except UnreadableSetting as error:
         # What is no single value is read as JSON; the library names the field between quotes.
         name = f"ANALYTICS_{str(error).split(chr(34))[1].upper()}"
@@ -263,6 +293,7 @@ def load(**overrides: Any) -> Settings:
         ) from None
     if settings.failpoint:
         failpoints.arm(settings.failpoint)
+    scrubbing.watch(settings)
     return settings
 
 

@@ -13,6 +13,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from flows import prepare
+from flows.erasure import again
 from flows.errors import FlowsError
 from flows.progress import Progress
 from flows.recovery import notes, raw_files
@@ -132,6 +133,7 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
             scratched, services.lake, histories, registry.default(), services.settings.now(), progress.say
         )
         done.replayed = recovered.partitions
+        again.in_warehouse(scratched, services.lake)
         refresh(scratched)
         done.rto_seconds = round(restored + time.perf_counter() - began, 2)
         progress.say("lake", f"{recovered.partitions} partitions replayed")

@@ -89,7 +89,8 @@ def test_every_failpoint_in_the_code_is_reached(story: Story) -> None:
     reached = {name for scenario in SCENARIOS for name in story.unharmed(scenario)[1]}
     reached.add("quarantine.written")
     elsewhere = set(failpoints.names(ROOT / "flows" / "streaming"))  # tests/flows/streaming reaches these
-    own = ("joint.", "fold.", "backup.", "recovery.")  # …/streaming, …/maintenance, …/recovery and end_to_end
+    # tests/flows/streaming, maintenance, recovery and end_to_end, erasure, stores reach these
+    own = ("joint.", "fold.", "backup.", "recovery.", "erase.", "masking.")
     elsewhere |= {name for name in failpoints.names(ROOT / "flows") if name.startswith(own)}
     elsewhere |= set(failpoints.names(ROOT / "flows" / "extract" / "embedded"))  # test_cdc_embedded.py these
     assert sorted(set(failpoints.names(ROOT / "flows")) - reached - elsewhere) == []

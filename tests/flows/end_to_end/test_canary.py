@@ -1,0 +1,159 @@
+"""Recognizable secrets, errors of every kind, and everything that was written then: none of them is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from flows.sandbox import Part
+from tests.house import House
+
+pytestmark = pytest.mark.full
+
+ROOT = Path(__file__).parents[3]
+CANARY = "kanarie4711"
+VALUE = "wert0815@example.com"
+"""A person's datum in a row that PostgreSQL refuses."""
+
+
+class Place:
+    """Settings with a canary in each secret, and what was said with them."""
+
+    def __init__(self, house: House, folder: Path, dsn: str, api: str, prefect: str) -> None:
+        known = conninfo_to_dict(dsn)
+        self.dsn, self.folder, self.api = dsn, folder, api
+        self.said: list[str] = []
+        self.environment = {
+            "ANALYTICS_WAREHOUSE_DSN": dsn,
+            "ANALYTICS_APP_DSN": f"postgresql://app:{CANARY}%2Fapp@127.0.0.1:{known['port']}/{known['dbname']}",
+            "ANALYTICS_KAFKA_BOOTSTRAP": house.kafka,
+            "ANALYTICS_KAFKA_OPTIONS": json.dumps({"ssl.key.password": CANARY + "-kafka"}),
+            "ANALYTICS_STRIPE_URL": api,
+            "ANALYTICS_STRIPE_KEY": CANARY + "-stripe",
+            "ANALYTICS_SENDGRID_URL": api,
+            "ANALYTICS_SENDGRID_KEY": CANARY + "-sendgrid",
+            "ANALYTICS_LAKE": str(folder / "lake"),
+            "ANALYTICS_RETRIES": "0",
+            "PREFECT_API_URL": prefect,
+        }
+
+    def run(self, *words: str, **other: str) -> str:
+        """A command that has to fail, its traceback asked for; what it said."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flows", "--debug", *words],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **other},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode != 0, done.stdout + done.stderr
+        self.said.append(done.stdout + done.stderr)
+        return self.said[-1]
+
+
+@pytest.fixture
+def place(house: House, tmp_path: Path) -> Iterator[Place]:
+    state = house.parts(Part.PREFECT, Part.KAFKA)
+    assert state.prefect_url is not None
+    dsn = house.server().database()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"create role app login password '{CANARY}-other'".encode())
+    try:
+        yield Place(house, tmp_path, dsn, str(house.apis().stripe_url), state.prefect_url)
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("drop role app")
+
+
+def test_no_secret_is_in_anything_that_is_written(place: Place) -> None:
+    known = conninfo_to_dict(place.dsn)
+    wrong = make_conninfo(place.dsn, password=CANARY + "-wrong")
+    away = f"postgresql://w:{quote(CANARY + '@/away', safe='')}@127.0.0.1:1/none"
+
+    assert "password authentication failed" in place.run("plan", ANALYTICS_WAREHOUSE_DSN=wrong)
+    assert "refused" in place.run("plan", ANALYTICS_WAREHOUSE_DSN=away)
+    place.run("plan", ANALYTICS_WAREHOUSE_DSN=f"postgresql://w:{CANARY}@x@127.0.0.1:1/none")
+    place.run("plan", ANALYTICS_WAREHOUSE_DSN=f"postgresql://w:{CANARY}@127.0.0.1:port/none")
+    place.run("plan", ANALYTICS_KAFKA_OPTIONS='{"sasl.password": "' + CANARY)
+    place.run("plan", ANALYTICS_WORKERS=CANARY)
+    place.run("doctor")
+    place.run("doctor", ANALYTICS_APP_DSN=away, ANALYTICS_STRIPE_URL=f"http://u:{CANARY}@127.0.0.1:1")
+    wrong_options = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u",
+                     "sasl.password": CANARY, "debug": "security"}  # fmt: skip
+    place.run("doctor", ANALYTICS_KAFKA_OPTIONS=json.dumps(wrong_options))
+    place.run("schema", "diff")
+    failed = place.run("run")  # the sources refuse: a wrong password, 401 by both APIs
+    assert "raw_app__" in failed
+    assert "refused the key" in failed
+    _refuse_a_row(place)
+
+    everything = [*place.said, *_files(place.folder), *_warehouse(place.dsn), *_prefect(place)]
+    assert len(everything) > 30
+    assert [text[:300] for text in everything if CANARY in text] == []
+    assert [text[:300] for text in place.said if VALUE in text] == []
+    assert str(known["password"]) not in "".join(place.said)
+
+
+def _refuse_a_row(place: Place) -> None:
+    """A row whose value the warehouse can't take: the error quotes it, what is said does not."""
+    script = (
+        "from flows.services import open_services\n"
+        "with open_services().warehouse.connect() as c:\n"
+        "    c.execute('create table public.mails (mail text primary key)')\n"
+        f"    c.execute(\"insert into public.mails values ('{VALUE}')\")\n"
+        f"    c.execute(\"insert into public.mails values ('{VALUE}')\")\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=place.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **place.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "duplicate key" in done.stderr
+    errors = done.stderr.splitlines()[-1]
+    assert VALUE not in errors
+    place.said.append(errors)
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
+
+
+def _warehouse(dsn: str) -> list[str]:
+    with psycopg.connect(dsn) as connection:
+        tables = connection.execute(
+            "select oid::regclass::text from pg_class "
+            "where relkind = 'r' and relnamespace = 'ops'::regnamespace"
+        ).fetchall()
+        return [str(connection.execute(f"select * from {name}".encode()).fetchall()) for (name,) in tables]
+
+
+def _prefect(place: Place) -> list[str]:
+    """Flow and task runs with their states, their logs, artifacts and events."""
+    found: list[str] = []
+    with httpx.Client(base_url=place.environment["PREFECT_API_URL"], trust_env=False, timeout=30) as api:
+        for path, body in (
+            ("flow_runs/filter", {}),
+            ("task_runs/filter", {}),
+            ("logs/filter", {"limit": 200}),
+            ("artifacts/filter", {}),
+        ):
+            answer: Any = api.post(f"/{path}", json={"sort": "START_TIME_DESC"} if "runs" in path else body)
+            found.append(answer.text)
+        for run in api.post("/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 3}).json():
+            found.append(api.get(f"/flow_run_states/?flow_run_id={run['id']}").text)
+    return found

@@ -1,0 +1,150 @@
+"""A person who is erased is nowhere any more, nobody else is touched, and a kill anywhere is made good."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import failpoints
+from flows.erasure.erasing import apply_erasures, unfinished
+from flows.erasure.identify import CannotErase
+from flows.progress import Progress
+from flows.streaming.journal import Journal
+from tests.flows import kill_child
+from tests.flows.erasure import child
+from tests.flows.erasure.world import ADA, BOB, BOBS, NOW, SECRETS, Filled, bytes_of, rows
+from tests.flows.kill_child import Place
+from tests.flows.warehouses import Warehouses
+from tests.house import Server
+from transforms import registry
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def filled(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Filled:
+    return Filled.build(Warehouses.build(postgres18, tmp_path_factory.mktemp("erase"), NOW))
+
+
+def _seen(place: Place) -> dict[str, Any]:
+    """What people see afterwards, and what the ledger and the manifests say is there."""
+    services = kill_child.services(place)
+    differing = []
+    with services.ledger() as ledger:
+        for name, table in registry.tables().items():
+            named = {file.path: file.sha256 for file in ledger.files(name)}
+            for commit in services.lake.manifest(table.layer.value, name):
+                for file in commit.add:
+                    if file.path in named and named[file.path] != file.sha256:
+                        differing.append(file.path)
+            services.lake.paths(ledger.files(name) if table.layer.value == "raw" else [])
+        assert unfinished(ledger) == []
+    assert differing == []
+    return {
+        "users": rows(
+            place, "select user_id, email, name, country, is_deleted from analytics.dim_users order by 1"
+        ),
+        "orders": rows(place, "select user_id, revenue from analytics.fct_orders order by 1"),
+        "events": rows(place, "select user_id, count(*) from analytics.fct_events group by 1 order by 1"),
+        "emails": rows(place, "select user_id, opens from analytics.fct_emails order by 1"),
+        "letters": rows(place, "select letter_id, payload is null, status from ops.dead_letter order by 1"),
+        "history": rows(
+            place, "select user_id, is_deleted from analytics.dim_users_history where is_current order by 1"
+        ),
+    }
+
+
+def test_nothing_names_an_erased_person_and_everybody_else_is_as_before(filled: Filled) -> None:
+    place = filled.copy()
+    before = _seen(place)
+    assert all(secret in bytes_of(place) for secret in SECRETS)
+
+    done = child.play(place, ADA, reason="asked")
+
+    assert [place.found for place in done.places] == [0] * len(done.places)
+    left = bytes_of(place)
+    assert [secret for secret in SECRETS if secret in left.replace(BOBS, "")] == []
+    assert BOBS in left
+    after = _seen(place)
+    assert after["users"] == [(ADA, None, None, "GB", True), (BOB, BOBS, "bob lovelace", "GB", False)]
+    assert after["orders"] == before["orders"]
+    assert after["events"] == before["events"]
+    assert after["emails"] == [(BOB, 1), (None, 1)]
+    assert after["letters"] == [
+        ("letter0", True, "discarded"), ("letter1", True, "discarded"), ("letter2", False, "waiting")
+    ]  # fmt: skip
+    assert after["history"] == [(ADA, True), (BOB, False)]
+    ((alias, identifiers, hashes),) = rows(place, "select alias, identifiers, email_hashes from ops.erasure")
+    assert identifiers == []
+    assert len(hashes) == 2
+    assert alias in left
+
+
+@pytest.mark.full
+def test_what_is_rebuilt_from_raw_is_what_stands(filled: Filled) -> None:
+    place = filled.copy()
+    child.play(place, ADA)
+    before = _seen(place)
+    services = kill_child.services(place)
+    with services.lake, kill_child.without_audit():
+        with services.ledger() as ledger:
+            ledger.mark(list(ledger.states()), "replay")
+        kill_child.build_all(services, place, "again")
+    assert _seen(place) == before
+
+
+@pytest.mark.full
+def test_an_erasure_is_repeated_after_an_older_backup_was_restored(filled: Filled) -> None:
+    place = filled.copy()
+    child.play(place, ADA)
+    older = filled.copy()  # a warehouse and a lake from before; only the list is the newer one
+    (Path(older.lake) / "_erasures.jsonl").write_bytes((Path(place.lake) / "_erasures.jsonl").read_bytes())
+    services = kill_child.services(older)
+    with services.lake, kill_child.without_audit(), Progress("apply", io.StringIO()) as progress:
+        (done,) = apply_erasures(services, progress)
+    assert done.users == (ADA,)
+    assert _seen(older) == _seen(place)
+    alias = "select alias from ops.erasure"
+    assert rows(older, alias) == rows(place, alias)
+
+
+def test_nobody_is_erased_by_mistake(filled: Filled) -> None:
+    place = filled.copy()
+    before = bytes_of(place)
+    with pytest.raises(CannotErase, match="There is no user 77"):
+        child.play(place, 77)
+    services = kill_child.services(place)
+    with services.warehouse.connect() as streaming:
+        Journal(streaming).join(["raw_events__clicks"])
+        with pytest.raises(CannotErase, match="A stream is at work"):
+            child.play(place, ADA)
+    assert bytes_of(place) == before
+
+
+@pytest.fixture(scope="module")
+def unharmed(filled: Filled) -> dict[str, Any]:
+    place = filled.copy()
+    child.play(place, ADA)
+    return _seen(place)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [n for n in failpoints.names(ROOT / "flows") if n.startswith("erase.")])
+def test_a_kill_anywhere_is_made_good_by_the_same_command(
+    filled: Filled, unharmed: dict[str, Any], name: str
+) -> None:
+    place = filled.copy()
+    words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(ADA)]
+    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = child.play(place, ADA)
+    assert sum(place.found for place in done.places) == 0
+    left = bytes_of(place).replace(BOBS, "")
+    assert [secret for secret in SECRETS if secret in left] == []
+    assert _seen(place) == unharmed

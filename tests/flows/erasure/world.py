@@ -1,0 +1,223 @@
+"""Two people in every store: what an erasure of the first has to find, and to leave of the second."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+from psycopg.conninfo import conninfo_to_dict
+
+from flows import lakeshell
+from flows.extract import kafka, repaired
+from flows.landed import LANDED_ON, with_place
+from flows.services import Services
+from flows.stores.manifest import Commit
+from tests.flows import kill_child
+from tests.flows.extract.change_events import Topic, created, updated
+from tests.flows.kill_child import Place
+from tests.flows.landings import enter
+from tests.flows.warehouses import Warehouses
+from transforms import registry
+from transforms.entities import SourceEntity
+
+ADA, BOB = 1, 2
+ADAS = ("Ada@Example.com", "ada.old@example.com")
+"""Her addresses: the present one, and one that she had before."""
+SECRETS = ("ada@example.com", "ada.old@example.com", "ada lovelace", "10.0.0.7", "12 st james's square")
+BOBS = "bob.ada@example.com"
+NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
+_AT = "2025-10-20T10:00:00Z"
+_DAY = 1_760_954_400  # 2025-10-20 10:00 UTC
+
+
+def fill(place: Place) -> None:
+    """Land, build and publish both of them."""
+    services = kill_child.services(place)
+    with services.lake, kill_child.without_audit():
+        for name, events in _told().items():
+            topic = Topic(registry.entity(name))
+            for event in events:
+                topic.send(event)
+            topic.land()
+            for number, rows in enumerate(topic.landed):
+                enter(services, topic.entity, number, rows)
+        for name, objects in _objects().items():
+            entity = registry.entity(name)
+            _enter_objects(services, entity, objects)
+        enter(services, registry.entity("raw_events__page_views"), 0, _page_views())
+        _letters(services)
+        _quarantine(services)
+        kill_child.build_all(services, replace(place, models=None), "first")
+        lakeshell.write(services.lake, registry.tables().values())
+
+
+def _enter_objects(services: Services, entity: SourceEntity, objects: list[Any]) -> None:
+    """Land objects of an API."""
+    told = [repaired.of_api(entity, json.dumps(one).encode(), NOW) for one in objects]
+    batch = pa.Table.from_batches([one for one, _ in told]).combine_chunks().to_batches()[0]
+    placed = pa.Table.from_batches([with_place(batch, "b0", NOW)])
+    file = services.lake.write(
+        "raw", entity.table, LANDED_ON, "2025-11-03", "b0", placed, measured="_landed_at"
+    )
+    windows = dict(Counter(window for _, window in told))
+    commit = Commit(
+        f"land-{entity.table}", "land", "raw", entity.table, add=(file,), windows=windows,
+        row_count=file.rows, landed_at=NOW,
+    )  # fmt: skip
+    with services.ledger() as ledger:
+        ledger.record(services.lake, commit, version=0)
+
+
+def _told() -> dict[str, list[Any]]:
+    """The application's tables, by their changes."""
+    return {
+        "raw_app__users": [
+            created(_user(ADA, email=ADAS[1], name="Ada Lovelace", last_ip="10.0.0.7")),
+            created(_user(BOB, email=BOBS, name="Bob Lovelace", last_ip="10.0.0.8")),
+            updated(_user(ADA, email=ADAS[0], name="Ada Lovelace", last_ip="10.0.0.7", plan="pro")),
+        ],
+        "raw_app__addresses": [
+            created(_row("addresses", id=9, user_id=ADA, line1="12 St James's Square", city="London")),
+            created(_row("addresses", id=10, user_id=BOB, line1="1 Main Street", city="Leeds")),
+        ],
+        "raw_app__orders": [
+            created(
+                _row(
+                    "orders", id=f"00000000-0000-4000-8000-{user:012d}", user_id=user, product_id=1,
+                    quantity=1, unit_price="2.00", discount_amount="0.00", total_amount="2.00",
+                    currency="EUR", status="paid",
+                )
+            )
+            for user in (ADA, BOB)
+        ],
+    }  # fmt: skip
+
+
+def _user(user: int, **values: Any) -> dict[str, Any]:
+    return _row("users", id=user, country="GB", **{"plan": "free", **values})
+
+
+def _row(table: str, **values: Any) -> dict[str, Any]:
+    times = {"created_at": _AT, "updated_at": _AT}
+    columns = [column.name for column in registry.entity(f"raw_app__{table}").columns]
+    return {column: values.get(column, times.get(column)) for column in columns}
+
+
+def _objects() -> dict[str, list[Any]]:
+    """What the APIs say of them."""
+    return {
+        "raw_stripe__customers": [
+            {"id": f"cus_{user}", "email": email, "name": name, "created": _DAY,
+             "address": {"country": "GB", "line1": line}, "metadata": {"user_id": str(user)}}
+            for user, email, name, line in (
+                (ADA, "ada@example.com", "Ada Lovelace", "12 St James's Square"),
+                (BOB, BOBS, "Bob Lovelace", "1 Main Street"),
+            )
+        ],
+        "raw_sendgrid__messages": [
+            {"msg_id": f"m{number}", "from_email": "shop@example.org", "to_email": email,
+             "subject": f"Dear {email}", "status": "delivered", "opens_count": 1, "clicks_count": 0,
+             "last_event_time": _AT}
+            for number, email in enumerate(("ada@example.com", BOBS))
+        ],
+    }  # fmt: skip
+
+
+def _page_views() -> pa.Table:
+    """Two views of pages, one with her address in its path."""
+    values = [
+        {"event_id": f"00000000-0000-4000-8000-{number:012d}", "event_time": _AT, "user_id": user,
+         "session_id": "s", "path": path}
+        for number, (user, path) in enumerate([(ADA, "/verify?mail=ADA@example.com"), (BOB, "/home")])
+    ]  # fmt: skip
+    count = len(values)
+    rows = pa.record_batch(
+        [
+            pa.array(["page_views"] * count),
+            pa.array([0] * count, pa.int32()),
+            pa.array(range(count), pa.int64()),
+            pa.array([NOW] * count, kafka.SCHEMA.field("kafka_timestamp").type),
+            pa.nulls(count, pa.binary()),
+            pa.nulls(count, kafka.SCHEMA.field("headers").type),
+            pa.array([json.dumps(value).encode() for value in values], pa.binary()),
+        ],
+        schema=kafka.SCHEMA,
+    )
+    return pa.Table.from_batches([with_place(rows, "b0", NOW)])
+
+
+def _letters(services: Services) -> None:
+    """Letters that name her, that are of her by id, and that are of him; a check that quotes her."""
+    payloads = [b"\xff not JSON: ada@EXAMPLE.com", b'{"user_id": 1, "broken', b'{"user_id": 12, "broken']
+    with services.warehouse.connect() as connection:
+        for number, payload in enumerate(payloads):
+            connection.execute(
+                "insert into ops.dead_letter (letter_id, source, entity, reason, payload, received_at) "
+                "values (%s, 'events', 'clicks', 'it is not valid JSON', %s, %s)",
+                (f"letter{number}", payload, NOW),
+            )
+        connection.execute(
+            "insert into ops.check_result values ('r', 'dim_users', '', 'rule', 'accuracy', 'warning', "
+            "'duckdb', false, 1, %s, %s)",
+            (json.dumps({"examples": ["ada@example.com"]}), NOW),
+        )
+
+
+def _quarantine(services: Services) -> None:
+    folder = services.lake.root / "quarantine" / "dim_users"
+    folder.mkdir(parents=True)
+    rows = pa.table({"user_id": [ADA, BOB], "email": ["Ada@Example.com", BOBS], "_reason": ["r", "r"]})
+    pq.write_table(rows, folder / "b0.parquet")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A warehouse and a lake with both of them, to be copied."""
+
+    warehouses: Warehouses
+    place: Place
+
+    @classmethod
+    def build(cls, warehouses: Warehouses) -> Filled:
+        """Make it once."""
+        filled = cls(warehouses, warehouses.place())
+        fill(filled.place)
+        return filled
+
+    def copy(self) -> Place:
+        """One of its own for a test."""
+        database = str(conninfo_to_dict(self.place.warehouse_dsn)["dbname"])
+        dsn = self.warehouses.server.empty(database)
+        lake = f"{self.place.lake}-{conninfo_to_dict(dsn)['dbname']}"
+        shutil.copytree(self.place.lake, lake)
+        return replace(self.place, warehouse_dsn=dsn, lake=lake)
+
+
+def bytes_of(place: Place) -> str:
+    """All that the lake's files say, decoded, in lower case."""
+    found = []
+    for path in Path(place.lake).rglob("*"):
+        if path.suffix == ".parquet":
+            for column in pq.read_table(path).columns:
+                kind = column.type
+                storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+                if pa.types.is_binary(storage) or pa.types.is_string(storage) or pa.types.is_list(storage):
+                    found.append(str(column.to_pylist()))
+        elif path.is_file():
+            found.append(path.read_text(errors="replace"))
+    return "\n".join(found).lower()
+
+
+def rows(place: Place, query: str) -> list[tuple[Any, ...]]:
+    """Rows of the warehouse."""
+    with psycopg.connect(place.warehouse_dsn, autocommit=True) as connection:
+        connection.execute("set timezone = 'UTC'")
+        return connection.execute(query.encode()).fetchall()
