@@ -247,16 +247,12 @@ class Settings(BaseSettings):
         return self.prefect_server or (self.sandbox_state.prefect_url if self.sandbox_state else None)
 
     def secrets(self) -> list[str]:
-        """Everything that must never be printed, for scrubbing messages."""
-        found: list[str] = []
-        for name, field in type(self).model_fields.items():
-            if SecretStr not in get_args(field.annotation):
         """Everything that must never be printed, for scrubbing messages: keys, addresses with a password, the
         passwords alone, secret options of Kafka's clients.
         """
         found = scrubbing.of_options(self.kafka_options)
         for name, field in type(self).model_fields.items():
-            if "SecretStr" not in str(field.annotation):
+            if SecretStr not in get_args(field.annotation):
                 continue
             value = getattr(self, name)
             if value is None and self.sandbox_state is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from flows.monitoring import agreement, arrivals, content, freshness, storage, streams
+from flows.monitoring import agreement, arrivals, content, freshness, recovery, storage, streams
 from flows.monitoring.verdict import Verdict
 from flows.monitoring.watch import Watch
 
@@ -127,6 +127,20 @@ SIGNALS: tuple[Signal, ...] = (
         "warning",
         "vacuum analyze",
         storage.bloat,
+    ),
+    Signal(
+        recovery.BACKUP,
+        "The warehouse: seconds since the newest backup, where the deployment that takes them is on.",
+        "warning",
+        "python -m flows backup",
+        recovery.backups,
+    ),
+    Signal(
+        recovery.DRILL,
+        "The warehouse: whether the last rehearsal of a restore led to what was live, and how long ago.",
+        "critical",
+        "python -m flows restore --verify",
+        recovery.drills,
     ),
 )
 """In the order in which they are shown."""

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from flows import sla
 from flows.__main__ import parser
+from flows.alerting import away, runs
+from flows.alerting import delivery as alert_channel
+from flows.monitoring.signals import SIGNALS
 from tests.docs.markdown import PAGES, ROOT, Command, blocks, commands, matches
 from transforms.header import _WORDS
 
@@ -62,3 +66,10 @@ def test_console_blocks_are_told_apart_and_compared() -> None:
     assert list(commands(page)) == [Command("flows one", "a 12 b\nlast\n"), Command("flows two", "")]
     assert matches("a … b\n…\nlast\n", "a 3 b  \nx\ny\nlast\n")
     assert not matches("a … b\nlast\n", "a 3 b\nx\nlast\n")
+
+
+def test_every_signal_has_its_section_in_the_runbook() -> None:
+    page = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
+    told = {alert_channel.SIGNAL, away.SIGNAL, sla.SIGNAL, runs.SIGNAL, runs.LATE}
+    sections = re.findall(r"^## (\w+)$", page, re.MULTILINE)
+    assert sorted(sections) == sorted(told | {signal.name for signal in SIGNALS})
