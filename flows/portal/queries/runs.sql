@@ -61,4 +61,4 @@ select latest.run_id, latest.flow, latest.started_at, steps.key as step, steps.v
 from latest
 cross join jsonb_each_text(latest.summary -> 'steps') as steps
 order by seconds desc, step
-limit 40;
+limit 24;

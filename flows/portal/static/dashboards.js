@@ -191,7 +191,6 @@ function heat(element, chart) {
       if (!row) continue;
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: percent.format(row[measure]), tabIndex: -1 });
       button.style.setProperty("--share", `${Math.round(Number(row[measure]) * 100)}%`);
-      if (row[measure] > 0.55) button.className = "strong";
       button.addEventListener("click", () => show(chart, row));
       cell.append(button);
     }

@@ -46,6 +46,11 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 });
 
+// On a phone the pages stand in a row that is moved by hand: the present one is in sight.
+const tabs = document.querySelector(".side nav");
+const current = tabs.querySelector("[aria-current]");
+tabs.scrollLeft = current.offsetLeft - (tabs.clientWidth - current.offsetWidth) / 2;
+
 const counts = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const shortCounts = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const days = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
@@ -60,7 +65,7 @@ function frame(more = {}) {
     animation: false,
     textStyle: text,
     aria: { enabled: true },
-    grid: { left: 4, right: 12, top: 12, bottom: 4, containLabel: true, outerBoundsMode: "same" },
+    grid: { left: 4, right: 20, top: 12, bottom: 4, containLabel: true, outerBoundsMode: "same" },
     tooltip: {
       trigger: "axis", confine: true, backgroundColor: tone("surface"), borderColor: tone("line-strong"),
       textStyle: { ...text, color: tone("text"), fontSize: 13 }, axisPointer: { lineStyle: { color: tone("line-strong") } },
