@@ -13,9 +13,11 @@ from flows.__main__ import parser
 from flows.alerting import away, runs
 from flows.alerting import delivery as alert_channel
 from flows.monitoring.signals import SIGNALS
+from flows.settings import Settings
 from tests.docs.markdown import PAGES, ROOT, Command, blocks, commands, matches
 from transforms.header import _WORDS
 
+_OF_TESTS = {"ANALYTICS_FAILPOINT", "ANALYTICS_DEBUG"}
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#([\w-]+))?\)")
 
 
@@ -73,3 +75,9 @@ def test_every_signal_has_its_section_in_the_runbook() -> None:
     told = {alert_channel.SIGNAL, away.SIGNAL, sla.SIGNAL, runs.SIGNAL, runs.LATE}
     sections = re.findall(r"^## (\w+)$", page, re.MULTILINE)
     assert sorted(sections) == sorted(told | {signal.name for signal in SIGNALS})
+
+
+def test_every_setting_is_explained() -> None:
+    told = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = {f"ANALYTICS_{name.upper()}" for name in Settings.model_fields} - _OF_TESTS
+    assert sorted(name for name in names if f"`{name}`" not in told) == []
