@@ -11,6 +11,7 @@ from psycopg import sql
 
 from flows.errors import FlowsError
 from flows.services import open_services
+from flows.stores.warehouse import scrub
 from transforms.contract import Layer
 from transforms.lineage_graph import VIEW
 
@@ -28,11 +29,11 @@ def examples(entry: Mapping[str, Any]) -> tuple[dict[str, list[str]], str]:
     if entry["layer"] not in SERVED:
         return {}, ""
     try:
-        dsn = open_services().settings.require("warehouse_dsn")
-        with psycopg.connect(dsn, connect_timeout=5, options="-c statement_timeout=5s") as connection:
+        with open_services().warehouse.connect() as connection:
+            connection.execute("set statement_timeout = '5s'")
             return sampled(connection, entry), ""
     except (FlowsError, psycopg.Error) as error:
-        return {}, f"No examples: {str(error).splitlines()[0]}"
+        return {}, f"No examples: {scrub(str(error))}"
 
 
 def sampled(connection: psycopg.Connection[Any], entry: Mapping[str, Any]) -> dict[str, list[str]]:

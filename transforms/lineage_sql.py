@@ -37,7 +37,7 @@ def trace(sql: str, schema: Mapping[str, Mapping[str, str]], dialect: str = "duc
     scope = build_scope(qualified)
     if scope is None:
         return Traced({}, {}, ())
-    walk = _Walk(schema, dialect)
+    walk = _Walk(schema)
     columns = {name: walk.column(scope, name) for name in _names(scope)}
     return Traced(columns, walk.conditions(scope), tuple(sorted(walk.rows(scope))))
 
@@ -45,9 +45,8 @@ def trace(sql: str, schema: Mapping[str, Mapping[str, str]], dialect: str = "duc
 class _Walk:
     """One query. What a column of a scope is made of is worked out once."""
 
-    def __init__(self, schema: Mapping[str, Mapping[str, str]], dialect: str) -> None:
+    def __init__(self, schema: Mapping[str, Mapping[str, str]]) -> None:
         self._schema = schema
-        self._dialect = dialect
         self._known: dict[tuple[int, str], Mapping[Origin, Made]] = {}
 
     def column(self, scope: Scope, name: str) -> Mapping[Origin, Made]:
