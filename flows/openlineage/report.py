@@ -39,7 +39,7 @@ def run_is(services: Services, summary: Summary, state: str) -> None:
 
     work = Work(f"run.{summary.flow}", run_id=as_uuid(summary.run_id))
     receiver.run = (work.run_id, work.job)
-    failures = scrub("; ".join(summary.failures)) if summary.failures else ""
+    failures = _without_secrets(services, "; ".join(summary.failures)) if summary.failures else ""
     told = _STATES[state]
     receiver.send(partial(event, work, told, services.settings.now(), error=failures))
     if trouble := receiver.told():
@@ -101,11 +101,16 @@ def _told(
     try:
         result = do()
     except BaseException as error:
-        said = scrub(str(error) or type(error).__name__)
+        said = _without_secrets(services, str(error) or type(error).__name__)
         receiver.send(lambda: event(work(), "FAIL", now(), error=said))
         raise
     receiver.send(lambda: event(work(), "COMPLETE", now(), rows=rows(result)))
     return result
+
+
+def _without_secrets(services: Services, text: str) -> str:
+    """An error as others may read it: its first line, without passwords and values of rows."""
+    return services.settings.scrub(scrub(text))
 
 
 def _building(services: Services, table: Table) -> Work:
