@@ -48,9 +48,10 @@ def replayed(done: Recovered) -> str:
         count = sum(map(len, done.dropped.values()))
         parts.append(f"{count} leaves that the lake has not were dropped ({', '.join(sorted(done.dropped))})")
     if done.left:
+        more = f" and {len(done.left) - 3} more" if done.left[3:] else ""
         parts.append(
-            f"{', '.join(done.left)} have no manifest in the lake: they stay as they are until the next run "
-            "builds them from raw"
+            f"{', '.join(done.left[:3])}{more} have no manifest in the lake: they stay as they are until the "
+            "next run builds them from raw"
         )
     return f"{done.entries:,} entries of the ledger are the lake's; {'; '.join(parts)}."
 
