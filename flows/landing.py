@@ -22,8 +22,7 @@ from psycopg import Connection
 
 from flows import change_topics, deadletters, incomplete, schema_changes
 from flows.change_topics import Told
-from flows.erasure import listed
-from flows.erasure.scrub import Scrubber
+from flows.erasure.listed import arriving
 from flows.extract import Extract, SchemaChanged, cdc
 from flows.extract.postgres import Landed
 from flows.failpoints import failpoint
@@ -232,9 +231,7 @@ class EntityLanding:
     # --------------------------------------------------------------------------------------------- writing
 
     def _write(self, extract: Extract) -> Iterator[LakeFile]:
-        if forgotten := listed.people(self.ledger.connection):
-            # Whom the source still tells of, though they were erased, is landed without personal data.
-            extract.batches = Scrubber(forgotten, self.entity, is_arriving=True).batches(extract.batches)
+        extract.batches = arriving(self.ledger, self.entity, iter(extract.batches))
         portions = portions_of(extract, self.batch_id, self.landed_at, self.rows_per_file)
         for number, reader in enumerate(portions):
             if number == 0:

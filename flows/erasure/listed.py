@@ -6,20 +6,24 @@ Neither holds an address once an erasure is finished: addresses are known again 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from flows.erasure.person import Person
+from flows.erasure.scrub import Scrubber
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger
 from flows.stores.manifest import fsync_folder
+from transforms.entities import SourceEntity
 
 FILE = "_erasures.jsonl"
 
@@ -33,6 +37,16 @@ def people(connection: Connection[Any]) -> list[Person]:
         "SELECT user_id, alias, salt, email_hashes, identifiers FROM ops.erasure ORDER BY user_id"
     ).fetchall()
     return [Person(row[0], row[1], row[2], frozenset(row[3]), tuple(row[4])) for row in rows]
+
+
+def arriving(
+    ledger: Ledger, entity: SourceEntity, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """What is about to be landed, without personal data of those whom the source still tells of though they
+    were erased.
+    """
+    erased = people(ledger.connection)
+    return Scrubber(erased, entity, is_arriving=True).batches(batches) if erased else batches
 
 
 def begin(connection: Connection[Any], lake: Lake, person: Person, reason: str, now: datetime) -> None:

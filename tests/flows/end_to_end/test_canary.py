@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import quote
 
 import httpx
@@ -16,7 +19,10 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from flows import scrubbing
+from flows.__main__ import _show_scrubbed, main
 from flows.sandbox import Part
+from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.house import House
 
 pytestmark = pytest.mark.full
@@ -49,11 +55,30 @@ class Place:
         }
 
     def run(self, *words: str, **other: str) -> str:
-        """A command that has to fail, its traceback asked for; what it said."""
+        """A command that has to fail, with its traceback; what it said, as its process would have said it."""
+        out, err = io.StringIO(), io.StringIO()
+        environment = {**self.environment, **other}
+        with (
+            mock.patch.dict(os.environ, environment),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                code = main(["--debug", *words])
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is shown as its process shows it
+                code = 1
+                _show_scrubbed(type(error), error, None)
+        self.said.append(out.getvalue() + err.getvalue())
+        assert code != 0, self.said[-1]
+        return self.said[-1]
+
+    def spawn(self, *words: str) -> str:
+        """The same in a process of its own."""
         done = subprocess.run(
             [sys.executable, "-m", "flows", "--debug", *words],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **other},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
             capture_output=True,
             text=True,
             timeout=240,
@@ -94,7 +119,7 @@ def test_no_secret_is_in_anything_that_is_written(place: Place) -> None:
                      "sasl.password": CANARY, "debug": "security"}  # fmt: skip
     place.run("doctor", ANALYTICS_KAFKA_OPTIONS=json.dumps(wrong_options))
     place.run("schema", "diff")
-    failed = place.run("run")  # the sources refuse: a wrong password, 401 by both APIs
+    failed = place.spawn("run")  # the sources refuse: a wrong password, 401 by both APIs
     assert "raw_app__" in failed
     assert "refused the key" in failed
     _refuse_a_row(place)
@@ -108,25 +133,18 @@ def test_no_secret_is_in_anything_that_is_written(place: Place) -> None:
 
 def _refuse_a_row(place: Place) -> None:
     """A row whose value the warehouse can't take: the error quotes it, what is said does not."""
-    script = (
-        "from flows.services import open_services\n"
-        "with open_services().warehouse.connect() as c:\n"
-        "    c.execute('create table public.mails (mail text primary key)')\n"
-        f"    c.execute(\"insert into public.mails values ('{VALUE}')\")\n"
-        f"    c.execute(\"insert into public.mails values ('{VALUE}')\")\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=place.folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **place.environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "duplicate key" in done.stderr
-    errors = done.stderr.splitlines()[-1]
-    assert VALUE not in errors
-    place.said.append(errors)
+    with Warehouse(place.dsn).connect() as connection:
+        connection.execute("create table public.mails (mail text primary key)")
+    insert = f"insert into public.mails values ('{VALUE}')"
+    with pytest.raises(WarehouseError, match="duplicate key") as refused:
+        _twice(place, insert)
+    place.said.append(scrubbing.told(refused.value))
+
+
+def _twice(place: Place, statement: str) -> None:
+    with Warehouse(place.dsn).connect() as connection:
+        connection.execute(statement.encode())
+        connection.execute(statement.encode())
 
 
 def _files(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from flows import failpoints
 from flows.erasure.erasing import apply_erasures, unfinished
 from flows.erasure.identify import CannotErase
 from flows.progress import Progress
+from flows.stores import roles
+from flows.stores.warehouse import Warehouse
 from flows.streaming.journal import Journal
 from tests.flows import kill_child
 from tests.flows.erasure import child
 from tests.flows.erasure.world import ADA, BOB, BOBS, NOW, SECRETS, Filled, bytes_of, rows
 from tests.flows.kill_child import Place
+from tests.flows.stores.logins import login
 from tests.flows.warehouses import Warehouses
 from tests.house import Server
 from transforms import registry
@@ -114,6 +118,17 @@ def test_an_erasure_is_repeated_after_an_older_backup_was_restored(filled: Fille
     assert rows(older, alias) == rows(place, alias)
 
 
+@pytest.mark.full
+def test_a_loader_and_nothing_else_is_enough(filled: Filled) -> None:
+    place = filled.copy()
+    with Warehouse(place.warehouse_dsn).connect() as connection:
+        roles.lay(connection)
+        roles.hand_over(connection)
+    with login(place.warehouse_dsn, "loader") as dsn:
+        done = child.play(replace(place, warehouse_dsn=dsn), ADA)
+    assert sum(place.found for place in done.places) == 0
+
+
 def test_nobody_is_erased_by_mistake(filled: Filled) -> None:
     place = filled.copy()
     before = bytes_of(place)
@@ -135,13 +150,14 @@ def unharmed(filled: Filled) -> dict[str, Any]:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [n for n in failpoints.names(ROOT / "flows") if n.startswith("erase.")])
 def test_a_kill_anywhere_is_made_good_by_the_same_command(
     filled: Filled, unharmed: dict[str, Any], name: str
 ) -> None:
     place = filled.copy()
     words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(ADA)]
-    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = child.play(place, ADA)
     assert sum(place.found for place in done.places) == 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from flows.__main__ import main
 from flows.stores import roles
 from flows.stores.lake import Lake
 from flows.stores.migrate import InTheWay, migrate, migrate_view
@@ -21,6 +23,7 @@ from tests.flows.stores.world import DAY, EVENTS, USERS, built, visits
 from transforms.contract import Column
 from warehouse_ddl.files import View
 
+ROOT = Path(__file__).parents[3]
 PEOPLE = replace(USERS, columns=(USERS.columns[0], replace(USERS.columns[1], pii=True), USERS.columns[2]))
 ROWS = "SELECT i AS person_id, 'n' || i AS name, '{}'::JSON AS properties FROM range(3) t(i)"
 
@@ -141,6 +144,22 @@ def test_a_member_of_owner_may_complete_what_a_newer_version_needs(any_dsn: str)
         assert roles.lay(connection) is True
         name = connection.info.user
         assert name in {member.login for member in roles.members(connection)}
+
+
+def test_the_command_makes_the_roles_and_says_who_has_which(
+    any_dsn: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", any_dsn)
+    with login(any_dsn, "reader") as dsn:
+        assert main(["roles"]) == 0
+        said = capsys.readouterr().out
+        name = psycopg.conninfo.conninfo_to_dict(dsn)["user"]
+    assert said.startswith("Schemas, roles and rights are as they have to be.\n")
+    (line,) = [line for line in said.splitlines() if line.startswith("  reader ")]
+    assert str(name) in line
+    documented = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    assert all(line[:70] in documented for line in said.splitlines()[:5])
 
 
 def test_what_a_superuser_made_is_handed_over(any_dsn: str, lake: Lake) -> None:

@@ -1,0 +1,165 @@
+"""A broker that wants TLS and a password: every client of ours gives both, and holds it to its name."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from flows import doctor
+from flows.cdc import topics as change_topics
+from flows.extract import SourceError
+from flows.extract import kafka as kafka_extract
+from flows.extract.waiting import waiting
+from flows.landing import land
+from flows.sandbox import kafka, lifecycle, processes
+from flows.services import Services
+from flows.streaming.journal import Journal
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+
+pytestmark = pytest.mark.full
+
+USER, PASSWORD = "analytics", "pass word/1"
+
+
+@dataclass
+class Broker:
+    """A broker with a plain door for the tests and one that wants TLS and a password."""
+
+    plain: str
+    secure: str
+    options: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    folder = tmp_path_factory.mktemp("sasl")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    # Java reads a key in PKCS 8 alone.
+    key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    store = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    store += b"".join(one.bytes() for one in certificate.cert_chain_pems) + authority.cert_pem.bytes()
+    (folder / "store.pem").write_bytes(store)
+    plain, secure, controller = processes.free_port(), processes.free_port(), processes.free_port()
+    settings = kafka.SETTINGS | {
+        "log.dirs": str(folder / "data"),
+        "listeners": f"BROKER://127.0.0.1:{plain},SECURE://127.0.0.1:{secure},"
+        f"CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"BROKER://127.0.0.1:{plain},SECURE://localhost:{secure}",
+        "listener.security.protocol.map": "BROKER:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.secure.plain.sasl.jaas.config": (
+            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+        ),
+        "listener.name.secure.ssl.keystore.type": "PEM",
+        "listener.name.secure.ssl.keystore.location": str(folder / "store.pem"),
+    }
+    server = folder / "server.properties"
+    server.write_text(kafka.properties(settings))
+    classpath = kafka.jars(lifecycle.CACHE, print)
+    kafka._format(classpath, server)
+    process = processes.spawn(
+        [*kafka.launch("-Xmx512m", "-XX:+UseSerialGC"), "kafka.Kafka", server],
+        log=folder / "kafka.log",
+        cwd=classpath,
+        environment=kafka.ENVIRONMENT,
+        inherit=False,
+    )
+    try:
+        processes.wait_until(
+            kafka.ready(plain), process=process, seconds=90, part="kafka", log=folder / "kafka.log"
+        )
+        yield Broker(
+            f"127.0.0.1:{plain}",
+            f"localhost:{secure}",
+            {
+                "security.protocol": "SASL_SSL",
+                "sasl.mechanism": "PLAIN",
+                "sasl.username": USER,
+                "sasl.password": PASSWORD,
+                "ssl.ca.location": str(folder / "ca.pem"),
+                "broker.address.family": "v4",
+            },
+        )
+    finally:
+        processes.end(process, [(signal.SIGKILL, 10.0)])
+
+
+def _services(topics: Topics, broker: Broker, **changed: str) -> Services:
+    """The services of these topics, by the door that wants TLS and a password."""
+    world = topics.world
+    settings = {
+        "kafka_options": {**broker.options, **changed},
+        "dead_topics": True,
+        **world.settings,
+    }
+    return replace(world, kafka_bootstrap=broker.secure, settings=settings).services()
+
+
+def test_every_client_comes_in_with_tls_and_the_password(
+    house: House, broker: Broker, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path, bootstrap=broker.plain)
+    topics.send([topics.event(number, user_id=7) for number in range(20)])
+    topics.send([b"not JSON"], partition=1)
+    services = _services(topics, broker)
+
+    topics.stream(services)  # member of a group, admin, transactional producer, producer of dead letters
+    assert topics.rows("select count(*) from analytics.fct_events") == [(20,)]
+    assert sum(revision[-1][0] for revision in topics.told().values()) == 20
+    assert len(list(topics._messages(f"{topics.topic()}.dead"))) == 1
+
+    topics.send([topics.event(number, user_id=8) for number in range(20, 25)])
+    entity = topics.entity()
+    with services.lake:
+        assert waiting(entity, _positions(services, entity.table), services.settings)
+        landed = land(services, entity, "batch")  # the batch's consumer, and the questions to the topic
+    assert landed is not None
+    assert landed.rows == 5
+    (found,) = doctor._kafka(services.settings)
+    assert "topics at localhost" in found.seen
+    change_topics.make(services.settings, ["sasl.changes"])  # what manages Debezium's topics
+    assert change_topics.end_of(services.settings, "sasl.changes") == 0
+
+
+def _positions(services: Services, table: str) -> dict[str, Any]:
+    with services.ledger() as ledger:
+        return Journal(ledger.connection).positions(table)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"sasl.password": "kanarie4711"}, "uthentication"),
+        ({"ssl.ca.location": "/etc/ssl/certs/ca-certificates.crt"}, "certificate|SSL"),
+        ({"security.protocol": "PLAINTEXT"}, ""),
+    ],
+)
+def test_a_wrong_password_and_an_unknown_authority_are_refused_and_said(
+    house: House, broker: Broker, tmp_path: Path, changed: dict[str, str], said: str
+) -> None:
+    topics = Topics.build(house, tmp_path, bootstrap=broker.plain)
+    topics.send([topics.event(1)])
+    services = _services(topics, broker, **changed)
+    entity = topics.entity()
+    bootstrap, options = services.settings.require("kafka_bootstrap"), services.settings.kafka_options
+    with pytest.raises(SourceError, match=said) as refused:
+        kafka_extract.lag(bootstrap, topics.topic(), {}, options=options)
+    assert "kanarie" not in str(refused.value)
+    with services.lake, pytest.raises(SourceError):
+        land(services, entity, "batch")
