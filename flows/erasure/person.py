@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+_NOBODY = "@erased.invalid"
+"""What an alias ends with: it is nobody's address, also where an earlier try has put it."""
+
 
 @dataclass(frozen=True)
 class Person:
@@ -28,11 +31,12 @@ class Person:
     @classmethod
     def new(cls, user_id: int) -> Person:
         """Somebody of whom nothing but the id is known yet."""
-        return cls(user_id, f"erased-{secrets.token_hex(8)}@erased.invalid", secrets.token_hex(16))
+        return cls(user_id, f"erased-{secrets.token_hex(8)}{_NOBODY}", secrets.token_hex(16))
 
     def with_emails(self, emails: Iterable[str]) -> Person:
         """The same, known by further addresses."""
-        known = sorted({email.strip().lower() for email in (*self.emails, *emails) if "@" in email})
+        given = {email.strip().lower() for email in (*self.emails, *emails) if "@" in email}
+        known = sorted(email for email in given if not email.endswith(_NOBODY))
         hashes = self.email_hashes | {self._hash(email) for email in known}
         return replace(self, emails=tuple(known), email_hashes=frozenset(hashes))
 

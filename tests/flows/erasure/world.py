@@ -21,18 +21,20 @@ from flows.landed import LANDED_ON, with_place
 from flows.services import Services
 from flows.stores.manifest import Commit
 from tests.flows import kill_child
-from tests.flows.extract.change_events import Topic, created, updated
+from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
 from tests.flows.landings import enter
 from tests.flows.warehouses import Warehouses
 from transforms import registry
 from transforms.entities import SourceEntity
 
-ADA, BOB = 1, 2
+ADA, BOB, EVE = 1, 2, 3
+"""Eve is gone from the application since; what was built of her lies in files that still count."""
 ADAS = ("Ada@Example.com", "ada.old@example.com")
 """Her addresses: the present one, and one that she had before."""
 SECRETS = ("ada@example.com", "ada.old@example.com", "ada lovelace", "10.0.0.7", "12 st james's square")
 BOBS = "bob.ada@example.com"
+EVES = "eve@example.net"
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 _AT = "2025-10-20T10:00:00Z"
 _DAY = 1_760_954_400  # 2025-10-20 10:00 UTC
@@ -41,14 +43,11 @@ _DAY = 1_760_954_400  # 2025-10-20 10:00 UTC
 def fill(place: Place) -> None:
     """Land, build and publish both of them."""
     services = kill_child.services(place)
+    topics: dict[str, Topic] = {}
     with services.lake, kill_child.without_audit():
         for name, events in _told().items():
-            topic = Topic(registry.entity(name))
-            for event in events:
-                topic.send(event)
-            topic.land()
-            for number, rows in enumerate(topic.landed):
-                enter(services, topic.entity, number, rows)
+            topics[name] = Topic(registry.entity(name))
+            _tell(services, topics[name], events, 0)
         for name, objects in _objects().items():
             entity = registry.entity(name)
             _enter_objects(services, entity, objects)
@@ -56,7 +55,17 @@ def fill(place: Place) -> None:
         _letters(services)
         _quarantine(services)
         kill_child.build_all(services, replace(place, models=None), "first")
+        _tell(services, topics["raw_app__users"], [deleted(EVE)], 1)
+        kill_child.build_all(services, replace(place, models=None), "second")
         lakeshell.write(services.lake, registry.tables().values())
+
+
+def _tell(services: Services, topic: Topic, events: list[Any], number: int) -> None:
+    """Land the next events of a table."""
+    for event in events:
+        topic.send(event)
+    topic.land()
+    enter(services, topic.entity, number, topic.landed[number])
 
 
 def _enter_objects(services: Services, entity: SourceEntity, objects: list[Any]) -> None:
@@ -82,6 +91,7 @@ def _told() -> dict[str, list[Any]]:
         "raw_app__users": [
             created(_user(ADA, email=ADAS[1], name="Ada Lovelace", last_ip="10.0.0.7")),
             created(_user(BOB, email=BOBS, name="Bob Lovelace", last_ip="10.0.0.8")),
+            created(_user(EVE, email=EVES, name="Eve", last_ip="10.0.0.9")),
             updated(_user(ADA, email=ADAS[0], name="Ada Lovelace", last_ip="10.0.0.7", plan="pro")),
         ],
         "raw_app__addresses": [
