@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import psycopg
@@ -57,9 +57,10 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _guarded(subject: str, check: Callable[[Settings], list[Finding]], settings: Settings) -> list[Finding]:
     try:
-        return check(settings)
+        # An address may hold a password of its own, and whatever quotes it.
+        return [replace(finding, seen=settings.scrub(finding.seen)) for finding in check(settings)]
     except FlowsError as error:
-        return [Finding(subject, False, str(error))]
+        return [Finding(subject, False, settings.scrub(str(error)))]
     except (OSError, RuntimeError, psycopg.Error) as error:
         message = str(error).strip().splitlines() or [type(error).__name__]
         return [
