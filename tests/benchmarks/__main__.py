@@ -23,6 +23,7 @@ from tests.benchmarks import (
     history,
     leaf,
     loads,
+    monitors,
     raw_json,
     readme,
     stream,
@@ -44,6 +45,8 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "backfill": backfill.run,
     "cdc-merge": changes.run_few,
     "cdc-changes": changes.run_many,
+    "monitors": monitors.run,
+    "monitor": monitors.run_look,
 }
 RESULTS = Path(__file__).with_name("results.json")
 

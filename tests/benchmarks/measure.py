@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Unit = Literal["×", "s", "ms", "/s", "GB", "MB/h"]
+Unit = Literal["×", "s", "ms", "/s", "GB", "MB/h", "of 1"]
 
 _LIBRARIES = (
     "adbc-driver-postgresql",
