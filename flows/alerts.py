@@ -41,7 +41,8 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     error budgets burn and whether messages get through is added here. 1. incidents and the messages that
     they owe, in one transaction; 2. what is owed is sent; 3. a channel that failed becomes an incident.
     Where the warehouse is away that is told, once. Raises AlertsError for a file of routes that can't be
-    used, WarehouseError once it has told that the warehouse is away, never what a channel does.
+    used, WarehouseError where the warehouse refuses or, once that is told, is away; never what a channel
+    does.
     """
 
     def measured(connection: Connection[Any], now: datetime) -> list[Verdict]:
@@ -53,9 +54,20 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     try:
         _settle(services, measured)
     except WarehouseError as error:
+        if _answers(services):
+            raise  # it refused something: what was never prepared has no tables to keep incidents in
         settings, known = services.settings, routes(services.settings)
         away.away(settings.lake_root, known, str(error), settings.now(), _hidden(services, known))
         raise
+
+
+def _answers(services: Services) -> bool:
+    try:
+        with services.warehouse.connect() as connection:
+            connection.execute("select 1")
+    except WarehouseError:
+        return False
+    return True
 
 
 def run_ended(services: Services, summary: Summary) -> None:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
 
+from flows.monitoring.kept import FRESHNESS, OWN, QUALITY, SIGNAL, UPTIME, by_table, kept_of
 from flows.monitoring.verdict import State, Verdict
 
 PERIOD = timedelta(days=30)
-SIGNAL = "sla_burn"
 TARGETS = {"freshness": 0.99, "uptime": 0.999, "quality": 0.99}
 """Share of table-minutes within the table's freshness SLA; of minutes without an open critical incident; of
 rows that pass all their rules."""
@@ -48,80 +48,6 @@ ALERTS = (
     Alert("slow", 1.0, timedelta(days=3), timedelta(hours=6), State.WARNING),
 )
 
-# Minutes as sets of time: a span covers whole minutes, its first to its last. What is told twice counts once,
-# and the worse of it. Multiranges do the arithmetic.
-_FRESHNESS = """
-with minutes as (
-    select subject, verdict, tstzrange(date_trunc('minute', since),
-        date_trunc('minute', until) + interval '1 minute') * tstzrange(%(since)s, %(until)s) as span
-    from ops.health_span
-    where signal = 'data_freshness' and until >= %(since)s::timestamptz - interval '1 minute'
-        and since < %(until)s
-),
-sets as (
-    select subject,
-        coalesce(range_agg(span) filter (where verdict = 'ok'), '{}') as good,
-        coalesce(range_agg(span) filter (where verdict in ('warning', 'critical')), '{}') as bad
-    from minutes group by subject
-)
-select subject,
-    (select sum(extract(epoch from upper(part) - lower(part))) / 60 from unnest(good - bad) as part),
-    (select sum(extract(epoch from upper(part) - lower(part))) / 60 from unnest(bad) as part)
-from sets order by subject
-"""
-_UPTIME = """
-with sets as (
-    select
-        coalesce((select range_agg(tstzrange(date_trunc('minute', since),
-                date_trunc('minute', until) + interval '1 minute') * tstzrange(%(since)s, %(until)s))
-            from ops.health_span
-            where until >= %(since)s::timestamptz - interval '1 minute' and since < %(until)s
-        ), '{}') as measured,
-        coalesce((select range_agg(tstzrange(date_trunc('minute', coalesce(severity_since, opened_at)),
-                date_trunc('minute', coalesce(resolved_at, %(until)s) + interval '59.999999 seconds'))
-                * tstzrange(%(since)s, %(until)s))
-            from ops.incident
-            where severity = 'critical' and signal <> all(%(own)s) and opened_at < %(until)s
-                and coalesce(resolved_at, %(until)s) > %(since)s), '{}') as bad
-)
-select
-    (select sum(extract(epoch from upper(part) - lower(part))) / 60 from unnest(measured - bad) as part),
-    (select sum(extract(epoch from upper(part) - lower(part))) / 60 from unnest(bad) as part)
-from sets
-"""
-# A check of some content has a result for each rule. Rows that break several rules at once are in
-# observed.broken_rows of each of them, once; what breaks one alone is in failing_rows.
-_QUALITY = """
-with checks as (
-    select run_id, table_name, checked_at, max((observed ->> 'rows')::bigint) as checked,
-        coalesce(max((observed ->> 'broken_rows')::bigint), 0)
-            + coalesce(sum(failing_rows) filter (where not observed ? 'broken_rows'), 0) as broken
-    from ops.check_result
-    where engine = 'duckdb' and observed ? 'rows' and checked_at > %(since)s and checked_at <= %(until)s
-    group by run_id, table_name, checked_at
-)
-select sum(checked - least(checked, broken)), sum(least(checked, broken)) from checks
-"""
-_OWN = [SIGNAL, "alert_channel"]
-"""Signals about the keeping of promises, not about the data: they do not break what they measure."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What was kept of a promise in some time: good and bad, in the unit of the objective."""
-
-    good: float
-    bad: float
-
-    @property
-    def measured(self) -> float:
-        return self.good + self.bad
-
-    @property
-    def share(self) -> float | None:
-        """Good ÷ measured; None where nothing was."""
-        return self.good / self.measured if self.measured else None
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -137,11 +63,11 @@ class Objective:
     share: float | None
     """Good ÷ measured; None when nothing was measured."""
     budget: float
-    """How much may be bad, of what was measured."""
+    """How much may be bad: of 30 days, or of the rows that were checked."""
     left: float | None
     """Share of the budget that is left; negative when more was bad than may be."""
     burn: Mapping[str, float | None]
-    """Alert → times as fast as the budget allows, over its long window."""
+    """Alert → how fast the budget is used up, over its long window; 1 uses up all of it in 30 days."""
     state: State
     """How the burning of its budget stands."""
 
@@ -193,11 +119,11 @@ def report(connection: Connection[Any], now: datetime) -> Report:
     length = (until - since) / timedelta(minutes=1)
     tables = tuple(
         TableFreshness(subject, kept.good, kept.bad, max(0.0, length - kept.measured), kept.share)
-        for subject, kept in _tables(connection, since, until)
+        for subject, kept in by_table(connection, since, until)
     )
     unmeasured = {
         "freshness": sum(table.unmeasured for table in tables),
-        "uptime": max(0.0, length - _kept(connection, "uptime", since, until).measured),
+        "uptime": max(0.0, length - kept_of(connection, "uptime", since, until).measured),
     }
     objectives = tuple(_objective(connection, name, since, until, unmeasured.get(name)) for name in TARGETS)
     return Report(since, until, objectives, tables)
@@ -208,14 +134,14 @@ def sql(connection: Connection[Any], found: Report) -> dict[str, str]:
     from psycopg import ClientCursor
 
     told = ClientCursor(connection)
-    given = {"freshness": _FRESHNESS, "uptime": _UPTIME, "quality": _QUALITY}
+    given = {"freshness": FRESHNESS, "uptime": UPTIME, "quality": QUALITY}
     return {
         name: told.mogrify(
             query.strip().encode(),
             {
                 "since": found.until - PERIOD if name == "quality" else found.since,
                 "until": found.until,
-                "own": _OWN,
+                "own": OWN,
             },
         )
         for name, query in given.items()
@@ -235,7 +161,7 @@ def burn_verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
             (count,) = connection.execute(
                 "select count(*) from ops.incident where signal <> all(%s) and taken_in_by is null "
                 "and coalesce(resolved_at, %s) > %s and (severity = 'critical' or %s)",
-                (_OWN, until, until - alert.long, name != "uptime"),
+                (OWN, until, until - alert.long, name != "uptime"),
             ).fetchone() or (0,)
             alert = None if count == 1 else alert
         found.append(_verdict(name, burn, alert, now))
@@ -266,8 +192,10 @@ def _objective(
     connection: Connection[Any], name: str, since: datetime, until: datetime, unmeasured: float | None
 ) -> Objective:
     # Rows were checked before anybody measured minutes.
-    kept = _kept(connection, name, until - PERIOD if name == "quality" else since, until)
-    budget = (1 - TARGETS[name]) * kept.measured
+    kept = kept_of(connection, name, until - PERIOD if name == "quality" else since, until)
+    length = until - since
+    of = kept.measured if name == "quality" or not length else kept.whole * (PERIOD / length)
+    budget = (1 - TARGETS[name]) * of
     burn, alert = _burning(connection, name, until)
     return Objective(
         name=name,
@@ -290,30 +218,14 @@ def _burning(
     """Alert → how fast the budget burns over its long window; and the first alert that fires."""
     rates: dict[timedelta, float | None] = {}
     for length in sorted({one for alert in ALERTS for one in (alert.long, alert.short)}):
-        share = _kept(connection, name, until - length, until).share
-        rates[length] = None if share is None else (1 - share) / (1 - TARGETS[name])
+        kept = kept_of(connection, name, until - length, until)
+        rates[length] = kept.bad / (kept.whole * (1 - TARGETS[name])) if kept.measured else None
     firing = (
         alert
         for alert in ALERTS
         if (rates[alert.long] or 0.0) >= alert.rate and (rates[alert.short] or 0.0) >= alert.rate
     )
     return {alert.name: rates[alert.long] for alert in ALERTS}, next(firing, None)
-
-
-def _kept(connection: Connection[Any], name: str, since: datetime, until: datetime) -> Kept:
-    given = {"since": since, "until": until, "own": _OWN}
-    if name == "freshness":
-        found = [kept for _, kept in _tables(connection, since, until)]
-        return Kept(sum(kept.good for kept in found), sum(kept.bad for kept in found))
-    query = _UPTIME if name == "uptime" else _QUALITY
-    row = connection.execute(query.encode(), given).fetchone()
-    assert row is not None
-    return Kept(float(row[0] or 0), float(row[1] or 0))
-
-
-def _tables(connection: Connection[Any], since: datetime, until: datetime) -> Iterable[tuple[str, Kept]]:
-    rows = connection.execute(_FRESHNESS.encode(), {"since": since, "until": until}).fetchall()
-    return [(row[0], Kept(float(row[1] or 0), float(row[2] or 0))) for row in rows]
 
 
 # ------------------------------------------------------------------------------------------ the command line

@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
+from flows.alerts import send_alert
 from flows.monitoring.verdict import State
 from flows.sandbox import processes
+from flows.stores.warehouse import WarehouseError
 from tests.flows.alerting.conftest import Watch
+from tests.house import Server
 
 LATE = "data_freshness"
 
@@ -172,10 +175,13 @@ def test_a_pager_is_not_called_for_what_is_over(watch: Watch) -> None:
     assert watch.minute(watch.verdict(LATE, "fct_orders", State.OK)) == []
 
 
-def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Watch) -> None:
-    from flows.alerts import send_alert
-    from flows.stores.warehouse import WarehouseError
+def test_a_warehouse_that_was_never_prepared_is_not_away(watch: Watch, postgres18: Server) -> None:
+    with pytest.raises(WarehouseError, match=r"relation .ops\.\w+. does not exist"):
+        send_alert(watch.services(warehouse_dsn=postgres18.empty()), [])
+    assert watch.messages() == []
 
+
+def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Watch) -> None:
     gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
     for _ in range(3):
         watch.later(minutes=1)
