@@ -20,6 +20,7 @@ from flows.monitoring.kept import FRESHNESS, OWN, QUALITY, SIGNAL, UPTIME, by_ta
 from flows.monitoring.verdict import State, Verdict
 
 PERIOD = timedelta(days=30)
+PERIOD_MINUTES = PERIOD // timedelta(minutes=1)
 TARGETS = {"freshness": 0.99, "uptime": 0.999, "quality": 0.99}
 """Share of table-minutes within the table's freshness SLA; of minutes without an open critical incident; of
 rows that pass all their rules."""

@@ -13,7 +13,8 @@ def kept(moment: Reading) -> dict[str, Result]:
     report = sla.report(moment.connection, moment.as_of)
     found: dict[str, Result] = {}
     for name, query in sla.sql(moment.connection, report).items():
-        spared = f"(1 - {sla.TARGETS[name]}) * sum(good + bad)"
+        whole = "sum(good + bad)" if name == "quality" else f"{sla.PERIOD_MINUTES} * count(*)"
+        spared = f"(1 - {sla.TARGETS[name]}) * {whole}"
         found[name] = moment.query(
             name,
             f"""select
