@@ -56,8 +56,11 @@ def sampled(connection: psycopg.Connection[Any], entry: Mapping[str, Any]) -> di
 
 
 def masked(value: str) -> str:
-    """The shape of a value: each run of letters an x, of digits a 9; how long they were is not told."""
-    return re.sub(r"[^\W\d_]+", "x", re.sub(r"\d+", "9", value))
+    """The shape of a value: each run of letters an x, of digits a 9; how long they were is not told.
+
+    What is not ASCII counts as letters: marks and signs of a script say as much as these.
+    """
+    return re.sub(r"[A-Za-z\u0080-\U0010ffff]+", "x", re.sub(r"\d+", "9", value))
 
 
 def _short(value: str) -> str:
