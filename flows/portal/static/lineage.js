@@ -94,10 +94,20 @@ function draw() {
  * can be read without coming closer. Its height follows. */
 function stand(isColumn) {
   const [across, along] = isColumn ? [92, 58] : [64, 37];
+  const order = new Map(drawn.nodes().map((node) => [node.id(), node.position("y")]));
+  // Each is drawn to the height of its neighbours, a few times over: fewer steps cross.
+  for (let sweep = 0; sweep < 6; sweep += 1) for (const rank of layers.keys()) {
+    const column = drawn.nodes().filter((node) => node.data("rank") === rank);
+    const wish = (node) => {
+      const near = node.neighborhood("node").filter((other) => other.data("rank") !== rank);
+      return near.length ? near.reduce((total, other) => total + order.get(other.id()), 0) / near.length : Infinity;
+    };
+    [...column].map((node) => [node.id(), wish(node)]).sort((a, b) => a[1] - b[1] || a[0].localeCompare(b[0])).forEach(([id], place) => order.set(id, (place + 0.5) / column.length));
+  }
   const most = Math.max(...layers.map((_, rank) => drawn.nodes().filter((node) => node.data("rank") === rank).length));
   let x = 0;
   for (const rank of layers.keys()) {
-    const column = drawn.nodes().filter((node) => node.data("rank") === rank).sort((a, b) => a.position("y") - b.position("y"));
+    const column = drawn.nodes().filter((node) => node.data("rank") === rank).sort((a, b) => order.get(a.id()) - order.get(b.id()));
     if (!column.length) continue;
     const apart = Math.min(along * 2, Math.max(along, (most * along) / column.length));
     const width = Math.max(...column.map((node) => node.width()));
@@ -120,15 +130,16 @@ function button(name, text) {
   made.addEventListener("click", () => choose(name));
   return made;
 }
-function list(title, items) {
+function list(title, items, isOfOne = false) {
   const part = document.createElement("div");
+  if (isOfOne) part.className = "columns";
   part.innerHTML = "<h3></h3>";
   part.firstChild.textContent = `${title} (${items.length})`;
   const ul = document.createElement("ul");
   ul.className = "places";
   for (const [name, kind] of items) {
     const li = document.createElement("li");
-    li.append(button(name), Object.assign(document.createElement("span"), { className: "note", textContent: kind }));
+    li.append(button(name, isOfOne ? columnOf(name) : name), Object.assign(document.createElement("span"), { className: "note", textContent: kind }));
     ul.append(li);
   }
   if (!items.length) ul.innerHTML = '<li class="note">nothing</li>';
@@ -155,7 +166,7 @@ function panel() {
   else if (!["source", "chart", "view"].includes(table.kind)) head.children[2].innerHTML = `<a href="catalog.html#${table.name}">In the catalog</a>`;
   const edges = isColumn ? graph.edges : tableEdges;
   const parts = [head, list("Made from", edges.filter((edge) => edge.to === chosen).map((edge) => [edge.from, edge.kind])), list("Feeds", edges.filter((edge) => edge.from === chosen).map((edge) => [edge.to, edge.kind]))];
-  if (!isColumn) parts.push(list("Columns", table.columns.map((one) => [`${table.name}.${one.name}`, one.type.toLowerCase()])));
+  if (!isColumn) parts.push(list("Columns", table.columns.map((one) => [`${table.name}.${one.name}`, one.type.toLowerCase()]), true));
   part.replaceChildren(...parts);
 }
 function choose(name) {

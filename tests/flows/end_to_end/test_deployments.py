@@ -92,3 +92,10 @@ def test_a_deployed_replay_takes_its_range_as_parameters(server: httpx.Client, c
     run = _trigger(server, "replay/replay", topic="clicks", start="0", end="20", partitions=[0])
     assert run["state_name"] == "Completed", run["state"]["message"]
     assert place.physical() == before
+
+
+@pytest.mark.full
+def test_the_weekly_report_that_is_triggered_is_completed(server: httpx.Client, company: Company) -> None:
+    company.built()
+    run = _trigger(server, "weekly_report/weekly-report")
+    assert run["state_name"] == "Completed", run["state"]["message"]
