@@ -120,11 +120,11 @@ def true_manifest(lake: Lake, ledger: Ledger, layer: str, table: str) -> None:
 def land_deletion(
     services: Services, ledger: Ledger, entity: SourceEntity, person: Person, run_id: str
 ) -> bool:
-    """Land that the user is gone, as a record of the source would say it; False where raw has no such user.
-    What depends on it is due by that. Under the table's landing lock; once more is the same landing.
+    """Land that the user is gone, as a record of the source would say it; False where raw has no such user,
+    or knows that already. What depends on it is due by that. Under the table's landing lock.
     """
     rows = _last_row(services, ledger, entity, person.user_id)
-    if rows is None:
+    if rows is None or rows["_op"].to_pylist() == ["d"]:
         return False
     position = ledger.positions(entity.table)
     landed_at = landing_time(services.settings.now(), position)

@@ -28,7 +28,27 @@ from tests.flows.warehouses import Warehouses
 from tests.house import Server
 from transforms import registry
 
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+
 ROOT = Path(__file__).parents[3]
+STEPS = (
+    "erase.noted",
+    "erase.listed",
+    "erase.file_written",
+    "erase.substituted",
+    "erase.manifest_true",
+    "erase.deletion_written",
+    "erase.deletion_landed",
+    "erase.marked",
+    "erase.built",
+    "erase.compacted",
+    "erase.letters_forgotten",
+    "erase.ops_forgotten",
+    "erase.quarantine_forgotten",
+    "erase.file_removed",
+    "erase.removed",
+)
+"""Every failpoint of an erasure, in the order in which it comes there."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +114,6 @@ def test_nothing_names_an_erased_person_and_everybody_else_is_as_before(filled: 
     assert alias in left
 
 
-@pytest.mark.full
 def test_what_is_rebuilt_from_raw_is_what_stands(filled: Filled) -> None:
     place = filled.copy()
     child.play(place, ADA)
@@ -107,7 +126,6 @@ def test_what_is_rebuilt_from_raw_is_what_stands(filled: Filled) -> None:
     assert _seen(place) == before
 
 
-@pytest.mark.full
 def test_an_erasure_is_repeated_after_an_older_backup_was_restored(filled: Filled) -> None:
     place = filled.copy()
     child.play(place, ADA)
@@ -122,7 +140,6 @@ def test_an_erasure_is_repeated_after_an_older_backup_was_restored(filled: Fille
     assert rows(older, alias) == rows(place, alias)
 
 
-@pytest.mark.full
 def test_a_loader_and_nothing_else_is_enough(filled: Filled) -> None:
     place = filled.copy()
     with Warehouse(place.warehouse_dsn).connect() as connection:
@@ -146,29 +163,22 @@ def test_nobody_is_erased_by_mistake(filled: Filled) -> None:
     assert bytes_of(place) == before
 
 
-@pytest.fixture(scope="module")
-def unharmed(filled: Filled) -> dict[str, Any]:
+def test_kills_at_every_step_are_made_good_by_the_same_command(filled: Filled) -> None:
+    """One after the other, each in the try that follows the kill before; then one try that nobody kills."""
+    unharmed = filled.copy()
+    child.play(unharmed, EVE, ADA)
     place = filled.copy()
-    child.play(place, ADA)
-    return _seen(place)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [n for n in failpoints.names(ROOT / "flows") if n.startswith("erase.")])
-def test_a_kill_anywhere_is_made_good_by_the_same_command(
-    filled: Filled, unharmed: dict[str, Any], name: str
-) -> None:
-    place = filled.copy()
-    # Files have to be written anew for nothing but her where nothing else changes by it.
-    who = EVE if name == "erase.compacted" else ADA
-    words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(who)]
-    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert sum(found.found for found in child.play(place, who).places) == 0
-    assert who == ADA or EVES not in bytes_of(place)
-    child.play(place, ADA)
+    for name in (n for n in failpoints.names(ROOT / "flows") if n.startswith("erase.")):
+        assert name in STEPS, f"say at which step {name} stands"
+    # Files have to be written anew for nothing but a person where nothing else changes by it: Eve's.
+    for who, name in [
+        (EVE, "erase.compacted"),
+        *((ADA, name) for name in STEPS if name != "erase.compacted"),
+    ]:
+        words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(who)]
+        killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert killed.returncode == -signal.SIGKILL, f"{name}: {killed.stderr}"
+    assert sum(found.found for found in child.play(place, EVE, ADA).places) == 0
     left = bytes_of(place).replace(BOBS, "")
-    assert [secret for secret in SECRETS if secret in left] == []
-    seen = _seen(place)
-    assert {name: seen[name] for name in unharmed} == unharmed
+    assert [secret for secret in (*SECRETS, EVES) if secret in left] == []
+    assert _seen(place) == _seen(unharmed)
