@@ -86,6 +86,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     look_rarely()
     services = open_services()
     summary = Summary(run_id=str(flow_run.id or ""), flow=flow_name)
+    summary.selected = sorted(registry.select(list(select))) if select else []
     with Progress(flow_name) as progress, services.lake:
         services.lake.begin_session()
         models = _selected(select)

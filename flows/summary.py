@@ -27,6 +27,8 @@ class Summary:
 
     run_id: str
     flow: str
+    selected: list[str] = field(default_factory=list)
+    """The models that it was narrowed to; empty: all of them."""
     landed: dict[str, int] = field(default_factory=dict)
     tables: dict[str, TableSummary] = field(default_factory=dict)
     checks: int = 0

@@ -66,6 +66,8 @@ def row_counts(watch: Watch) -> Iterator[Verdict]:
         if until is None or last is None or not _is_daily(days, last):
             continue
         counts = {day.day: day.rows for day in days}
+        if last not in counts and _waits(watch, table, last):
+            continue  # it is there, and its run has not looked at it yet
         by_hour = {
             datetime.combine(day.day, time(int(hour)), UTC): count
             for day in days
@@ -73,7 +75,11 @@ def row_counts(watch: Watch) -> Iterator[Verdict]:
         }
         volumes = Volumes(counts, by_hour)
         whole = volumes.day(last, sensitivity)
-        told = {f"{last}": whole, **_hours(volumes, by_hour, last, until, sensitivity)}
+        told: dict[str, Judged | None] = {f"{last}": whole}
+        for hour, judged in _hours(volumes, by_hour, last, until, sensitivity).items():
+            # Of a day that is unusual as a whole its hours tell nothing more.
+            if hour.date() > last or not (whole and whole.is_unusual):
+                told[f"{hour:%Y-%m-%d %H:%M}"] = judged
         yield _rows_verdict(watch, table, told, counts.get(last, 0))
 
 
@@ -173,6 +179,20 @@ def _newest(days: Sequence[Day], until: datetime | None, now: datetime) -> date 
     return last if now.date() - last <= _JUDGED_WITHIN and last >= days[0].day else None
 
 
+def _waits(watch: Watch, table: Table, day: date) -> bool:
+    """Whether a partition with rows that holds this day was published and not looked at."""
+    assert table.partition is not None
+    return bool(
+        watch.rows(
+            "select 1 from ops.partition_state s where (table_name, partition) = (%s, %s) and row_count > 0 "
+            "and not exists (select from ops.partition_profile p "
+            "where (p.table_name, p.partition, p.token) = (s.table_name, s.partition, s.token))",
+            table.name,
+            table.partition.key(day),
+        )
+    )
+
+
 def _is_daily(days: Sequence[Day], last: date) -> bool:
     """Whether most days of the two weeks before have rows: a table by month has none on most."""
     span = min(14, (last - days[0].day).days)
@@ -187,7 +207,7 @@ def _hours(
     last: date,
     until: datetime,
     sensitivity: Sensitivity,
-) -> dict[str, Judged | None]:
+) -> dict[datetime, Judged | None]:
     """The hours of the newest whole day, and those since that had settled."""
     days = {moment.date() for moment in by_hour}
     if not by_hour or sum(by_hour.values()) < _LEAST_ROWS_AN_HOUR * 24 * len(days):
@@ -196,7 +216,7 @@ def _hours(
     hour = datetime.combine(last, time(), UTC)
     found = {}
     while hour + timedelta(hours=1) <= end:
-        found[f"{hour:%Y-%m-%d %H:%M}"] = volumes.hour(hour, sensitivity)
+        found[hour] = volumes.hour(hour, sensitivity)
         hour += timedelta(hours=1)
     return found
 

@@ -102,14 +102,17 @@ def due_since(watch: Watch, name: str, flows: Iterable[str]) -> tuple[datetime |
     """(since when a table is due and not done or None, start of the last run that has done it or None)."""
     found: list[datetime] = []
     last: datetime | None = None
+    # What a run has left undone may have been made good by one that was about this table alone.
+    mended = next((run.started_at for run in watch.runs if run.only and run.has_done(name)), None)
     for flow in flows:
         # What a run of one source does, a run of all does too.
-        serving = [run for run in watch.runs if run.flow in (flow, ALL_SOURCES)]
+        serving = [run for run in watch.runs if run.flow in (flow, ALL_SOURCES) and run.only is None]
         done = next((run.started_at for run in serving if run.has_done(name)), None)
         last = max(filter(None, (last, done)), default=None)
         if done is None and not serving:
             continue
-        undone = [run.started_at for run in serving if done is None or run.started_at > done]
+        since = max(filter(None, (done, mended)), default=None)
+        undone = [run.started_at for run in serving if since is None or run.started_at > since]
         found += undone[-1:]
         begin = done or serving[-1].started_at
         for deployment in watch.schedules.of_flow(flow):

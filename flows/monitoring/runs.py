@@ -15,35 +15,50 @@ ALL_SOURCES = "analytics_pipeline"
 APIS = "api_ingest"
 OF_SOURCES = (ALL_SOURCES, APIS)
 """The flows that land; each builds what its sources touch. A run of the first does the work of the other."""
+MENDING = ("backfill", "rebuild", "replay")
+"""The flows that build what is due of some tables, from what was landed."""
 _REMEMBERED = timedelta(days=35)
 _MOST = 1_000
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `undone` are the tables that it did not bring to an end; None: none of them."""
+    """One run. `undone` are the tables that it did not bring to an end; None: it was not brought to one.
+
+    `only` are the tables that it was about, where these are not all: a backfill, a rebuild, a selection.
+    """
 
     flow: str
     started_at: datetime
     state: str
     undone: frozenset[str] | None
+    only: frozenset[str] | None = None
 
     def has_done(self, table: str) -> bool:
         """Whether all that was to be done of a table was done, and seen, when it ended."""
-        return self.undone is not None and table not in self.undone
+        is_meant = self.only is None or table in self.only
+        return is_meant and self.undone is not None and table not in self.undone
 
 
 def recent(connection: Connection[Any], now: datetime) -> list[Run]:
     """The newest first."""
     rows = connection.execute(
-        "select flow, started_at, state, summary -> 'failures', summary -> 'skipped' from ops.run "
+        "select flow, started_at, state, summary -> 'failures', summary -> 'skipped', "
+        "coalesce(summary -> 'selected', '[]') from ops.run "
         "where flow = any(%s) and state <> 'Late' and started_at > %s order by started_at desc limit %s",
-        (list(OF_SOURCES), now - _REMEMBERED, _MOST),
+        ([*OF_SOURCES, *MENDING], now - _REMEMBERED, _MOST),
     ).fetchall()
     return [
-        Run(flow, started_at, state, _undone(state, failures or (), skipped or ()))
-        for flow, started_at, state, failures, skipped in rows
+        Run(flow, started_at, state, _undone(state, failures or (), skipped or ()), _only(flow, selected))
+        for flow, started_at, state, failures, skipped, selected in rows
     ]
+
+
+def _only(flow: str, selected: Sequence[str]) -> frozenset[str] | None:
+    """A backfill of all tables is still none of the sources."""
+    if selected:
+        return frozenset(selected)
+    return None if flow in OF_SOURCES else frozenset(table.name for table in registry.build_order())
 
 
 def _undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:

@@ -59,6 +59,17 @@ def test_a_day_without_any_row_is_told_once_its_table_was_looked_at_after_it(pla
     assert (found.state, found.value) == (State.WARNING, 0)
 
 
+def test_a_day_that_nobody_has_looked_at_is_not_taken_for_an_empty_one(place: Place) -> None:
+    _history(place, "fct_events", 40, _events)
+    place.execute("delete from ops.partition_profile where day = %s", YESTERDAY)
+    place.execute(
+        "insert into ops.partition_state (table_name, partition, token, version, row_count, published_at) "
+        "values ('fct_events', %s, 'new', 1, 9000, clock_timestamp())",
+        YESTERDAY.isoformat(),
+    )
+    assert "fct_events" not in place.measure("row_count")
+
+
 def test_a_backfilled_old_day_is_no_anomaly(place: Place) -> None:
     _history(place, "fct_events", 40, _events)
     place.profile("fct_events", YESTERDAY - timedelta(days=20), 90_000, {"user_id": {"nulls": 89_000}})

@@ -66,6 +66,27 @@ def test_a_later_run_that_does_it_ends_it(place: Place) -> None:
     assert place.measure("data_freshness")["fct_orders"].state is State.OK
 
 
+def test_what_a_rebuild_of_a_table_makes_good_is_not_late_any_more(place: Place) -> None:
+    place.run(NOW - 5 * HOUR, "fct_orders: rule x failed", "fct_payments: rule x failed")
+    place.run(NOW - HOUR, flow="rebuild", selected=["fct_orders"])
+    found = place.measure("data_freshness")
+    # Nothing was landed since, so it is not newer than before.
+    assert (found["fct_orders"].value, found["fct_orders"].observed["as_of"]) == (None, None)
+    assert found["fct_payments"].state is State.CRITICAL
+    place.run(NOW - 9 * HOUR)
+    found = place.measure("data_freshness")["fct_orders"]
+    assert (found.state, found.observed["as_of"]) == (State.OK, (NOW - 9 * HOUR).isoformat())
+
+
+def test_a_run_of_some_tables_says_nothing_of_the_others(place: Place) -> None:
+    place.run(NOW - 5 * HOUR)
+    place.run(NOW - 4 * HOUR, "fct_orders: rule x failed", "fct_payments: rule x failed")
+    place.run(NOW - HOUR, selected=["fct_orders"])
+    found = place.measure("data_freshness")
+    assert found["fct_orders"].state is State.OK
+    assert found["fct_payments"].state is State.CRITICAL
+
+
 @pytest.mark.parametrize("state", ["Crashed", "Running"])
 def test_a_run_that_never_ended_has_done_nothing(place: Place, state: str) -> None:
     place.run(NOW - 8 * HOUR)
