@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from flows.extract import debezium
-from tests.flows.company import Company, Place
+from tests.flows.company import Company, Place, where
 from tests.flows.sandbox import truth
 from transforms import registry
 
@@ -46,16 +46,16 @@ def test_one_wrong_cent_in_any_table_is_found(built: Place, table: str) -> None:
         summed = [name for name in truth.MEASURES[table].of if name in numbers]
         changes = [
             *(
-                f"update analytics.{table} set {name} = {name} + {numbers[name]} where ctid = "
-                f"(select ctid from analytics.{table} where {name} is not null limit 1)"
+                f"update {where(table)} set {name} = {name} + {numbers[name]} where ctid = "
+                f"(select ctid from {where(table)} where {name} is not null limit 1)"
                 for name in summed
             ),
-            f"delete from analytics.{table} where ctid = (select ctid from analytics.{table} limit 1)",
+            f"delete from {where(table)} where ctid = (select ctid from {where(table)} limit 1)",
         ]
         if table.endswith("_history"):
             changes.append(
-                f"update analytics.{table} set valid_from = valid_from + interval '1 microsecond' "
-                f"where ctid = (select ctid from analytics.{table} limit 1)"
+                f"update {where(table)} set valid_from = valid_from + interval '1 microsecond' "
+                f"where ctid = (select ctid from {where(table)} limit 1)"
             )
         for change in changes:
             with connection.transaction(force_rollback=True):
