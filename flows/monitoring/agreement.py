@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+import pyarrow.parquet as pq
 from psycopg import Connection
 
 from flows import incomplete
@@ -82,6 +83,7 @@ def _of_warehouse(watch: Watch, table: Table) -> Verdict:
     old = _of_older_model(watch, table)
     if old:
         differences.append(f"{old:,} partitions are of an older model")
+    differences += _of_lake(watch, table)
     is_lost = bool(gone) or (migration is None and _was_published(watch, table))
     state = State.OK
     if differences and (migration is not None or is_lost):
@@ -113,6 +115,25 @@ def _leaves_gone(connection: Connection[tuple[object, ...]], table: Table) -> li
         (table.name,),
     ).fetchall()
     return [str(partition) for (partition,) in published if table.leaf(str(partition)) not in there]
+
+
+def _of_lake(watch: Watch, table: Table) -> list[str]:
+    """What the newest file of the lake has otherwise than the model that made it; its footer says that."""
+    found = watch.rows(
+        "select file ->> 'path' from ops.partition_state s, jsonb_array_elements(s.files) file "
+        "where (s.table_name, s.fingerprint) = (%s, %s) and (file ->> 'rows')::bigint > 0 "
+        "order by s.partition desc limit 1",
+        table.name,
+        catalog.fingerprint(table),
+    )
+    if not found:
+        return []
+    path = watch.services.settings.lake_root / found[0][0]
+    if not path.exists():
+        return [f"a file of the lake is gone ({found[0][0]})"]
+    there = set(pq.read_schema(path).names)
+    lacking = [column.name for column in table.columns if column.name not in there]
+    return [f"its newest file in the lake lacks {', '.join(lacking)}"] if lacking else []
 
 
 def _was_published(watch: Watch, table: Table) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
-from flows.monitoring.signals import BY_NAME, SIGNALS, WAREHOUSE, Signal
+from flows.monitoring import storage
+from flows.monitoring.signals import BY_NAME, SIGNALS, Signal
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.services import Services
@@ -55,7 +56,8 @@ def record(connection: Connection[Any], verdicts: Sequence[Verdict], now: dateti
     3. Spans that ended 90 days ago go.
     """
     rows = Jsonb([_row(verdict) for verdict in verdicts])
-    measured = sorted({verdict.signal for verdict in verdicts if verdict.subject != _EVERYTHING})
+    broken_off = {verdict.signal for verdict in verdicts if verdict.subject == _EVERYTHING}
+    measured = sorted({verdict.signal for verdict in verdicts} - broken_off)
     with connection.transaction():
         connection.execute("select pg_advisory_xact_lock(hashtextextended('ops.health', 0))")
         since = {
@@ -63,7 +65,8 @@ def record(connection: Connection[Any], verdicts: Sequence[Verdict], now: dateti
             for signal, subject, moment in connection.execute(_UPSERT, {"rows": rows, "now": now}).fetchall()
         }
         connection.execute(
-            "delete from ops.health where signal = any(%s) and measured_at < %s", (measured, now)
+            "delete from ops.health where (signal = any(%s) or subject = %s) and measured_at < %s",
+            (measured, _EVERYTHING, now),
         )
         connection.execute(_SPANS, {"rows": rows, "now": now, "gap": SPAN_GAP})
         connection.execute("delete from ops.health_span where until < %s", (now - SPANS_KEPT,))
@@ -148,8 +151,8 @@ def _told(watch: Watch, error: Exception) -> str:
 
 def _away(now: datetime, reason: str) -> Verdict:
     return Verdict(
-        WAREHOUSE,
-        WAREHOUSE,
+        storage.WAREHOUSE,
+        storage.WAREHOUSE,
         State.CRITICAL,
         now,
         message=f"The warehouse can't be asked, so nothing is known of it. {reason}",

@@ -24,6 +24,13 @@ class Signal:
 
 SIGNALS: tuple[Signal, ...] = (
     Signal(
+        storage.WAREHOUSE,
+        "Seconds that the warehouse takes to answer; while it does not, nothing else is known of it.",
+        "critical",
+        "Start PostgreSQL, or correct ANALYTICS_WAREHOUSE_DSN: python -m flows doctor",
+        storage.warehouse,
+    ),
+    Signal(
         freshness.FRESHNESS,
         "Each source (`source:raw_…`) and published table: seconds since it was due and not done, against "
         "its declared freshness (an hour where none is declared; a minute for what a stream takes in).",
@@ -144,8 +151,5 @@ SIGNALS: tuple[Signal, ...] = (
     ),
 )
 """In the order in which they are shown."""
-
-WAREHOUSE = "warehouse"
-"""The one signal beside these: whether the warehouse can be asked at all. It says so when it can't."""
 
 BY_NAME = {signal.name: signal for signal in SIGNALS}

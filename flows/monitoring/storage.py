@@ -1,8 +1,9 @@
-"""wal, disk, bloat: what fills up."""
+"""warehouse, wal, disk, bloat: is what everything stands on there, and what fills up?"""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from flows.extract import debezium
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 
-WAL, DISK, BLOAT = "wal", "disk", "bloat"
+WAREHOUSE, WAL, DISK, BLOAT = "warehouse", "wal", "disk", "bloat"
 LEAST_FREE, CRITICALLY_FREE = 0.10, 0.05
 """Shares of the lake's disk that must be free."""
 LEAST_FREE_BYTES = 2 << 30
@@ -21,6 +22,13 @@ LEAST_FREE_BYTES = 2 << 30
 MOST_DEAD, FEWEST_DEAD = 0.25, 50_000
 """Share of a table's rows that may be dead ones, once there are so many of them."""
 _TIMEOUT_SECONDS = 3
+
+
+def warehouse(watch: Watch) -> Iterator[Verdict]:
+    """That it answers, and how soon; where it does not there is no look that could say so."""
+    begun = time.perf_counter()
+    watch.rows("select 1")
+    yield watch.says(WAREHOUSE, "warehouse", time.perf_counter() - begun, None, "s")
 
 
 def kept_wal(watch: Watch) -> Iterator[Verdict]:

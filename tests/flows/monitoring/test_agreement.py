@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from flows.monitoring.verdict import State
 from flows.settings import Settings
@@ -169,6 +170,22 @@ def test_a_published_leaf_that_is_gone_is_critical(place: Place) -> None:
     )
     assert found.action.endswith("python -m flows rebuild fct_events")
     place.execute("drop table analytics.fct_events cascade")
+
+
+def test_a_file_of_the_lake_that_is_gone_is_told(place: Place) -> None:
+    table = registry.table("dim_currencies")
+    migrate(Warehouse(place.dsn), Lake(place.lake), table)
+    place.execute(
+        "insert into ops.partition_state "
+        "(table_name, partition, token, version, fingerprint, files, row_count) "
+        "values ('dim_currencies', '', 't', 1, %s, %s, 3)",
+        catalog.fingerprint(table),
+        Jsonb([{"path": "dimensions/gone.parquet", "rows": 3}]),
+    )
+    found = place.measure("schema_drift")["dim_currencies"]
+    assert found.state is State.WARNING
+    assert "a file of the lake is gone (dimensions/gone.parquet)" in found.message
+    place.execute("drop table analytics.dim_currencies cascade")
 
 
 def test_the_slot_that_is_not_there_is_critical_and_its_wal_is_held_to_the_limit(

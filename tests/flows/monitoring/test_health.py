@@ -105,6 +105,12 @@ def test_what_is_not_spoken_of_any_more_is_forgotten_unless_its_signal_was_not_m
         ("disk", "everything"),
         ("disk", "lake"),
     ]
+    place.later(60)
+    place.record(_verdict(place, State.OK, "fct_a"), _verdict(place, State.OK, "lake", "disk"))
+    assert sorted(place.execute("select signal, subject from ops.health")) == [
+        ("data_freshness", "fct_a"),
+        ("disk", "lake"),
+    ]
 
 
 def test_spans_are_kept_for_90_days(place: Place) -> None:
