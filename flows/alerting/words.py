@@ -13,8 +13,8 @@ _NAMES = 20
 
 
 def title(severity: str, kind: str, message: str, lasted: timedelta, *, is_worse: bool = False) -> str:
-    """The first line: how bad, and what."""
-    what = message.split("\n")[0].rstrip(".")
+    """The first line: how bad, and the first sentence of what."""
+    what = re.split(r"\.\s+(?=[A-Z])", message.split("\n")[0])[0].rstrip(".")
     match kind:
         case "opened" | "info":
             head = severity.upper()

@@ -187,6 +187,14 @@ def test_what_one_incident_burns_of_a_budget_is_told_by_it_what_several_burn_is_
     assert watch.minute(late, other) == []
 
 
+def test_the_title_is_the_first_sentence_the_rest_is_below(watch: Watch) -> None:
+    (message,) = watch.minute(
+        watch.verdict(LATE, "fct_orders", message="It is late by 1.5 h. Somebody waits.")
+    )
+    assert message["title"] == "CRITICAL: It is late by 1.5 h"
+    assert "What:     It is late by 1.5 h. Somebody waits." in message["body"]
+
+
 def test_secrets_of_services_are_in_no_message(watch: Watch) -> None:
     words = (
         "password=app-secret-word postgresql://app:app-secret-word@127.0.0.1:1/app hunter2://u:pass-word@h"
