@@ -70,6 +70,16 @@ def test_upkeep_that_is_triggered_is_completed_and_changes_nothing(
     assert place.physical() == before
 
 
+def test_a_backup_and_the_drill_of_it_that_are_triggered_are_completed(
+    server: httpx.Client, company: Company
+) -> None:
+    for name in ("backup/backup", "drill/drill"):
+        run = _trigger(server, name)
+        assert run["state_name"] == "Completed", run["state"]["message"]
+    place = company.built()
+    assert place.rows("select is_equal, differences from ops.drill") == [(True, [])]
+
+
 def test_a_shift_of_the_stream_takes_in_what_is_there_and_ends_completed(
     server: httpx.Client, company: Company
 ) -> None:

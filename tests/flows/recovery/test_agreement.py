@@ -1,0 +1,78 @@
+"""A run finds out that warehouse and lake tell two stories, and nothing else looks like that."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from flows.recovery.agreement import TwoStories, refuse_two_stories
+from flows.stores import manifest
+from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import Commit
+from flows.stores.warehouse import Warehouse
+from tests.house import Server
+
+USERS = "raw_app__users"
+
+
+def _land(ledger: Ledger, lake: Lake, *numbers: int) -> None:
+    for number in numbers:
+        file = lake.write("raw", USERS, None, "", f"b{number}", pa.table({"v": [number]}))
+        commit = Commit(f"t{number}", "land", "raw", USERS, add=(file,), positions={"mark": number})
+        ledger.record(lake, commit, version=ledger.positions(USERS).version)
+
+
+def test_one_story_is_let_pass_also_while_a_line_or_a_manifest_is_missing(dsn: str, lake: Lake) -> None:
+    with Warehouse(dsn).connect() as connection:
+        ledger = Ledger(connection)
+        refuse_two_stories(ledger, lake)
+        _land(ledger, lake, 1, 2)
+        with connection.transaction():
+            ledger.commit(Commit("t3", "land", "raw", USERS, positions={"mark": 3}), version=2)
+        refuse_two_stories(ledger, lake)
+        before = lake.manifest("raw", USERS)
+        lake.manifest_path("raw", USERS).unlink()
+
+        refuse_two_stories(ledger, lake)
+        ledger.repair_manifest(lake)
+
+        assert [commit.token for commit in lake.manifest("raw", USERS)] == ["t1", "t2", "t3"]
+        assert lake.manifest("raw", USERS)[:2] == before
+        refuse_two_stories(ledger, lake)
+
+
+def test_a_lake_that_is_ahead_or_behind_stops_a_run_with_the_command_that_mends_it(
+    postgres18: Server, dsn: str, lake: Lake
+) -> None:
+    with Warehouse(dsn).connect() as connection:
+        ledger = Ledger(connection)
+        _land(ledger, lake, 1)
+        earlier = lake.root.with_name("earlier")
+        shutil.copytree(lake.root, earlier)
+        _land(ledger, lake, 2)
+        with (
+            Warehouse(postgres18.database()).connect() as other,
+            pytest.raises(TwoStories, match=rf"ahead of the warehouse: {USERS} have .*rebuild --from-lake"),
+        ):
+            refuse_two_stories(Ledger(other), lake)
+        with Lake(earlier) as older, pytest.raises(TwoStories, match=rf"behind the warehouse: {USERS} lack"):
+            refuse_two_stories(ledger, older)
+        with Lake(lake.root.with_name("new")) as empty, pytest.raises(TwoStories, match="behind"):
+            refuse_two_stories(ledger, empty)
+
+
+def test_the_newest_entry_is_read_whatever_its_length_and_what_was_torn_behind_it(lake: Lake) -> None:
+    path = lake.manifest_path("raw", USERS)
+    assert manifest.last(path) is None
+    short = Commit("t1", "land", "raw", USERS)
+    for size in (0, 10, 1 << 15, 1 << 16, 1 << 17, 300_000):
+        long = replace(short, token=f"long{size}", control={"x": "y" * size})
+        manifest.append(path, [long])
+        assert manifest.last(path) == long
+        with path.open("ab") as handle:
+            handle.write(b'{"torn')
+        assert manifest.last(path) == long
