@@ -78,7 +78,7 @@ def problems(vault: Vault, backup: Backup) -> Iterator[str]:
 def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Progress) -> int:
     """Fill an empty lake with a backup's raw files and their manifests; returns the number of files.
 
-    Raises BackupError where the lake is not empty, or the backup has no raw files.
+    Raises BackupError where the lake is not empty, or the backup has no raw files; SealError for another key.
     """
     if backup.raw == "none":
         raise BackupError(
@@ -87,14 +87,14 @@ def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Pr
         )
     if next(lake.glob(f"*/*/{MANIFEST}"), None) is not None:
         raise BackupError(f"The lake {lake} is not empty: name an empty folder, or move what it holds away.")
-    files = listed(backup)
+    seal, files = vault.opener(backup), listed(backup)
     progress.expect(len(files))
     for file in files:
         target = lake / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         source = _pooled(vault, file, backup.recipient)
-        if vault.seal is not None and source.suffix == SUFFIX:
-            vault.seal.open(source, target)
+        if seal is not None:
+            seal.open(source, target)
         else:
             shutil.copyfile(source, target)
         if sync_and_hash(target)[1] != file.sha256:

@@ -39,7 +39,7 @@ def occupied(dsn: str) -> list[str]:
 
 def clear(dsn: str) -> None:
     """Drop our schemas with all they hold. Raises BackupError while somebody of ours is at work there."""
-    with Warehouse(dsn).connect() as connection:
+    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
         rows = connection.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
             "AND pid <> pg_backend_pid() AND starts_with(application_name, 'user-analytics')"

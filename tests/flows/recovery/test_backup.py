@@ -18,14 +18,15 @@ import pytest
 
 from flows.__main__ import main
 from flows.recovery import programs, raw_files
-from flows.recovery.restoring import notes_of, restore, workplace
+from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
 from flows.recovery.taking import Taken, open_vault, take
 from flows.recovery.vault import NOTED, Backup, BackupError
 from flows.services import Services
 from flows.settings import Settings
+from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
-from flows.stores.manifest import Commit
+from flows.stores.manifest import Commit, fold
 from flows.stores.publish import publish
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, visits
 from tests.house import Server
@@ -299,3 +300,39 @@ def _secret(key: str) -> object:
     from pydantic import SecretStr
 
     return SecretStr(key)
+
+
+def test_an_occupied_target_is_cleared_only_when_nobody_of_ours_is_at_work_there(services: Services) -> None:
+    dsn = services.settings.require("warehouse_dsn")
+    services = Services(services.settings)
+    with services.warehouse.connect(), pytest.raises(BackupError, match="at work in the target"):
+        clear(dsn)
+    assert occupied(dsn)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+            "and pid <> pg_backend_pid()"
+        )
+    clear(dsn)
+    assert occupied(dsn) == []
+
+
+def test_raw_files_come_back_into_an_empty_lake_only_and_only_with_the_key(
+    services: Services, tmp_path: Path
+) -> None:
+    backup = _take(services, backup_key=_secret(KEY)).backup
+    lake, work = tmp_path / "new", tmp_path / "work"
+    owner = open_vault(Services(services.settings.model_copy(update={"backup_key": _secret(KEY)})))
+
+    with pytest.raises(SealError, match="set ANALYTICS_BACKUP_KEY"):
+        raw_files.give_back(open_vault(services), backup, lake, work, SILENT)  # type: ignore[arg-type]
+    assert raw_files.give_back(owner, backup, lake, work, SILENT) == 1  # type: ignore[arg-type]
+    with pytest.raises(BackupError, match="is not empty"):
+        raw_files.give_back(owner, backup, lake, work, SILENT)  # type: ignore[arg-type]
+
+    theirs = services.lake
+    with Lake(lake) as there:
+        assert there.manifests() == [("raw", "raw_app__users")]
+        assert there.manifest("raw", "raw_app__users") == theirs.manifest("raw", "raw_app__users")
+        (file,) = fold(there.manifest("raw", "raw_app__users"))
+        assert (lake / file.path).read_bytes() == (theirs.root / file.path).read_bytes()
