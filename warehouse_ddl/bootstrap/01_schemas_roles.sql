@@ -63,13 +63,13 @@ begin
     if (select rolsuper from pg_roles where rolname = session_user) then
         alter default privileges in schema analytics grant select on tables to reader;
         alter default privileges in schema ops grant select, insert, update, delete on tables to loader;
-        alter default privileges in schema ops grant usage on sequences to loader;
+        alter default privileges in schema ops grant usage, select on sequences to loader;
     end if;
 end
 $$;
 alter default privileges for role loader in schema analytics grant select on tables to reader;
 alter default privileges for role owner in schema ops grant select, insert, update, delete on tables to loader;
-alter default privileges for role owner in schema ops grant usage on sequences to loader;
+alter default privileges for role owner in schema ops grant usage, select on sequences to loader;
 
 -- What was there before these roles and defaults were. Only where something is missing: a grant or a new owner
 -- writes the row of its table in the catalog even if nothing changes, and a swap of the same table in another run
@@ -106,10 +106,10 @@ begin
         group by c.oid
         having not bool_and(has_table_privilege('loader', c.oid, kind.privilege))
         union all
-        select format('grant usage on sequence %s to loader', c.oid::regclass)
+        select format('grant usage, select on sequence %s to loader', c.oid::regclass)
         from pg_class c
         where c.relnamespace = 'ops'::regnamespace
-            and case when c.relkind = 'S' then not has_sequence_privilege('loader', c.oid, 'usage') end
+            and case when c.relkind = 'S' then not has_sequence_privilege('loader', c.oid, 'select') end
     loop
         execute missing;
     end loop;
@@ -135,6 +135,14 @@ begin
         select pg_has_role('pii_reader', 'usage') as is_full, key
         from personal.mask_key;
         grant select on personal.access to loader;
+    end if;
+end
+$$;
+do $$
+begin
+    -- A backup that the pipeline takes has the key too: masks stay what they were when it is restored.
+    if not has_table_privilege('loader', 'personal.mask_key', 'select') then
+        grant select on personal.mask_key to loader;
     end if;
 end
 $$;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from flows.__main__ import main
+from flows.sandbox.postgres import packaged_binaries
 from flows.stores import roles
 from flows.stores.lake import Lake
 from flows.stores.migrate import InTheWay, migrate, migrate_view
@@ -20,6 +22,7 @@ from flows.stores.upkeep import analyze, refresh, retire
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.logins import lay, login
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, visits
+from tests.house import Server
 from transforms.contract import Column
 from warehouse_ddl.files import View
 
@@ -128,6 +131,17 @@ def test_somebodys_view_that_would_go_on_showing_personal_data_is_in_the_way(
     with pytest.raises(InTheWay, match="mine"):
         migrate(loader, lake, PEOPLE)
     assert _ask(any_dsn, "select count(*) from analytics.dim_people", "reader") == [(0,)]
+
+
+def test_a_loader_can_take_a_backup_of_all_that_there_is(postgres18: Server, lake: Lake) -> None:
+    admin = postgres18.database()
+    lay(admin)
+    with login(admin, "loader") as dsn:
+        migrate(Warehouse(dsn), lake, PEOPLE)
+        words = [packaged_binaries() / "pg_dump", "--format=plain", dsn]
+        dumped = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert dumped.returncode == 0, dumped.stderr
+    assert "COPY personal.mask_key" in dumped.stdout
 
 
 def test_a_loader_may_not_change_roles_and_is_told_who_must(any_dsn: str) -> None:
