@@ -57,8 +57,9 @@ def begin(connection: Connection[Any], lake: Lake, person: Person, reason: str, 
         """
         INSERT INTO ops.erasure AS there (user_id, alias, salt, email_hashes, reason, asked_at, identifiers)
         VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (user_id) DO UPDATE SET
-        (email_hashes, reason, finished_at, identifiers) = (excluded.email_hashes,
-        coalesce(nullif(excluded.reason, ''), there.reason), NULL, excluded.identifiers)
+        (email_hashes, reason, finished_at, identifiers, found) = (excluded.email_hashes,
+        coalesce(nullif(excluded.reason, ''), there.reason), NULL, excluded.identifiers,
+        CASE WHEN there.finished_at IS NULL THEN there.found ELSE '{}' END)
         """,
         (
             person.user_id,

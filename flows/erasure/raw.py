@@ -20,7 +20,7 @@ from flows.erasure.scrub import Scrubber
 from flows.failpoints import failpoint
 from flows.landed import CLOCK, LANDED_ON, landing_time, rows_by_window, with_place
 from flows.services import Services
-from flows.stores import manifest
+from flows.stores import manifest, sessions
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.ledger_rows import commit_of
@@ -73,6 +73,12 @@ def substitute(ledger: Ledger, table: str, new: Mapping[str, LakeFile]) -> None:
     it. No content changes: tokens, positions and what is based on them stay.
     """
     with ledger.connection.transaction():
+        # Nobody names the old ones after this: a try that comes after a kill knows them by it.
+        ledger.connection.execute(
+            "UPDATE ops.erasure SET found = jsonb_set(found, '{replaced}', "
+            "coalesce(found -> 'replaced', '[]') || %s) WHERE finished_at IS NULL",
+            (Jsonb(list(new)),),
+        )
         with ledger.connection.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute(
                 "SELECT * FROM ops.ledger WHERE table_name = %s ORDER BY sequence FOR UPDATE", (table,)
@@ -163,26 +169,43 @@ def land_deletion(
 
 def remove_replaced(services: Services, ledger: Ledger, tables: Mapping[str, str]) -> int:
     """Remove at once, without the grace that readers have otherwise, every file of these tables (name →
-    layer) that is not their content now; returns how many. Under no lock that a writer would hold.
+    layer) that is not their content any more; returns how many.
+
+    What no entry ever named, and is younger than the oldest living writer, may be about to be committed by
+    that one: it stays.
     """
     removed = 0
+    living = sessions.oldest(services.lake.root)
     for name, layer in tables.items():
-        folder = services.lake.root / layer / name
-        kept = {file.path for file in ledger.files(name)} if layer == Layer.RAW.value else set()
-        for state in ledger.states([name]).values():
-            kept |= {file.path for file in state.files}
-        kept |= {
-            row[0]
-            for row in ledger.connection.execute(
-                "SELECT file ->> 'path' FROM ops.stream_batch WHERE entity = %s", (name,)
-            ).fetchall()
-        }
-        for path in sorted(folder.rglob("*.parquet")):
-            if path.relative_to(services.lake.root).as_posix() not in kept:
-                path.unlink(missing_ok=True)
-                removed += 1
-                failpoint("erase.file_removed")
+        kept, named = _named(ledger, name, layer)
+        for path in sorted((services.lake.root / layer / name).rglob("*.parquet")):
+            relative = path.relative_to(services.lake.root).as_posix()
+            if relative in kept or (relative not in named and path.lstat().st_mtime >= living):
+                continue
+            path.unlink(missing_ok=True)
+            removed += 1
+            failpoint("erase.file_removed")
     return removed
+
+
+def _named(ledger: Ledger, name: str, layer: str) -> tuple[set[str], set[str]]:
+    """Paths that are a table's content, and those that its entries ever named."""
+    kept = {file.path for file in ledger.files(name)} if layer == Layer.RAW.value else set()
+    for state in ledger.states([name]).values():
+        kept |= {file.path for file in state.files}
+    waiting = ledger.connection.execute(
+        "SELECT file ->> 'path' FROM ops.stream_batch WHERE entity = %s", (name,)
+    ).fetchall()
+    named = ledger.connection.execute(
+        "SELECT file ->> 'path' FROM ops.ledger, jsonb_array_elements(files) AS file "
+        "WHERE table_name = %(table)s "
+        "UNION SELECT path FROM ops.ledger, jsonb_array_elements_text(removed) AS path "
+        "WHERE table_name = %(table)s "
+        "UNION SELECT path FROM ops.erasure, jsonb_array_elements_text(found -> 'replaced') AS path "
+        "WHERE finished_at IS NULL",
+        {"table": name},
+    ).fetchall()
+    return kept | {path for (path,) in waiting}, {path for (path,) in named}
 
 
 def _changes(lake: Lake, file: LakeFile, scrubber: Scrubber) -> bool:
