@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flows.change_topics import of as read_by_changes
+from flows.errors import FlowsError
 from flows.monitoring import schedules
 from flows.monitoring.runs import ALL_SOURCES, APIS, Run
 from flows.monitoring.verdict import State, Verdict
@@ -54,17 +55,16 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
 
 
 def missing_runs(watch: Watch) -> Iterator[Verdict]:
-    """Each deployment with a schedule: seconds since it was to start and did not."""
+    """Each deployment with a schedule: seconds since it was to start and did not. Raises FlowsError while
+    Prefect can't be asked.
+    """
     switched, settings = watch.schedules, watch.services.settings
+    if switched.problem:
+        raise FlowsError(switched.problem)
     now = schedules.machine_time(settings)
     for deployment in schedules.declared():
         subject, limit = f"deployment:{deployment.name}", STARTS_WITHIN.total_seconds()
         found = switched.on.get(deployment.name)
-        if switched.problem:
-            yield watch.says(
-                MISSING, subject, None, limit, "s", state=State.UNKNOWN, message=switched.problem
-            )
-            continue
         if found is None:
             yield watch.says(MISSING, subject, 0.0, limit, "s", observed={"schedule": "off"})
             continue

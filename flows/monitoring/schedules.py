@@ -11,7 +11,7 @@ from typing import Any
 from flows.settings import Settings
 
 DECLARED = Path(__file__).parents[2] / "prefect.yaml"
-_TIMEOUT_SECONDS = 2.0
+_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)

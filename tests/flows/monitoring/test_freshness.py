@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.monitoring.health import check_pipeline_health
 from flows.monitoring.schedules import Deployment, Switched, declared
 from flows.monitoring.verdict import State
 from tests.flows.monitoring.conftest import DAILY, NOW, Place
@@ -187,11 +188,15 @@ def test_a_deployment_that_did_not_run_in_time_is_missing(
     assert place.measure("missing_run")["deployment:daily"].state is State.OK
 
 
-def test_what_prefect_cannot_be_asked_is_unknown(place: Place) -> None:
-    place.schedules = Switched(problem="Prefect's server does not answer.")
-    found = place.measure("missing_run")
-    assert {verdict.state for verdict in found.values()} == {State.UNKNOWN}
-    assert found.keys() == {f"deployment:{deployment.name}" for deployment in declared()}
+def test_while_prefect_cannot_be_asked_one_verdict_says_that_nothing_is_known(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = Switched(problem="Prefect's server does not answer.")
+    monkeypatch.setattr("flows.monitoring.schedules.ask", lambda _: away)
+    place.run(NOW - HOUR)
+    found = [one for one in check_pipeline_health(place.services) if one.signal == "missing_run"]
+    assert [(one.subject, one.state) for one in found] == [("everything", State.UNKNOWN)]
+    assert found[0].message == "missing_run could not be measured: Prefect's server does not answer."
 
 
 def test_schedules_are_read_as_prefect_reads_them() -> None:
