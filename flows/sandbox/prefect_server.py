@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -199,23 +199,32 @@ def deploy(state: State, root: Path) -> None:
     Raises `FlowsError` with what Prefect said when a deployment cannot be registered.
     """
     import httpx
-    import stamina
 
     try:
         with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30, trust_env=False) as client:
             switched_on = {key for key, _, active in _schedules(client) if active}
-            _deploy_all(state, root)
-            automations.register(str(state.prefect_url))
-            for key, path, active in _schedules(client):
-                if active and key not in switched_on:
-                    # The server's SQLite answers 503 while somebody else writes for long.
-                    for attempt in stamina.retry_context(
-                        on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0
-                    ):
-                        with attempt:
-                            client.patch(path, json={"active": False}).raise_for_status()
+            try:
+                _deploy_all(state, root)
+                automations.register(str(state.prefect_url))
+            finally:
+                # What was registered before something failed must not run by itself either.
+                _pause_all_but(client, switched_on)
     except httpx.HTTPError as error:
         raise FlowsError(f"the Prefect server at {state.prefect_url} did not do it: {error}") from error
+
+
+def _pause_all_but(client: Any, switched_on: Collection[str]) -> None:
+    import httpx
+    import stamina
+
+    for key, path, active in _schedules(client):
+        if active and key not in switched_on:
+            # The server's SQLite answers 503 while somebody else writes for long.
+            for attempt in stamina.retry_context(
+                on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0
+            ):
+                with attempt:
+                    client.patch(path, json={"active": False}).raise_for_status()
 
 
 def _deploy_all(state: State, root: Path) -> None:
