@@ -137,7 +137,7 @@ def test_tries_of_a_message_are_bounded_and_lie_ever_further_apart(watch: Watch)
     assert watch.rows(query)[0][0] == 2
     watch.minute(bad)
     assert watch.rows(query)[0][0] == 2
-    for _ in range(12):
+    for _ in range(7):
         watch.later(hours=1)
         watch.measured([bad])
     ((tries, problem, is_given_up),) = watch.rows(query)
