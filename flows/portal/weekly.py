@@ -40,7 +40,7 @@ def render(services: Services) -> Report:
     bad = [row for row in found["incidents"] if row["severity"] == "critical"]
     still_open = [row for row in found["incidents"] if row["resolved_at"] is None]
     lead = (
-        f"{len(bad)} critical incidents, {len(still_open)} still open."
+        f"Incidents: {len(found['incidents'])}, of them {len(bad)} critical, {len(still_open)} still open."
         if found["incidents"].rows
         else "A quiet week: no incident."
     )

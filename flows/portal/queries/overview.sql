@@ -2,6 +2,7 @@
 with latest as (
     select flow, state, started_at, coalesce(finished_at, started_at) as told_at
     from ops.run
+    where state <> 'Running'
     order by started_at desc
     limit 1
 ),
