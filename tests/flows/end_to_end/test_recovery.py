@@ -20,6 +20,15 @@ def _empty(place: Place, house: House) -> Place:
     )
 
 
+def _content(place: Place) -> dict[str, str]:
+    """What people read; how often the stream has told a count (its revision) is not the lake's."""
+    counts = place.value(
+        "select md5(string_agg(concat_ws(' ', user_id, window_start, event_count), '|' "
+        "order by user_id, window_start)) from analytics.user_event_counts"
+    )
+    return {**place.content(), "user_event_counts": str(counts)}
+
+
 def _backed_up(place: Place) -> Place:
     place.environment["ANALYTICS_BACKUPS"] = str(place.lake.parent / "backups")
     done = place.run("backup")
@@ -36,7 +45,7 @@ def test_a_lost_warehouse_comes_back_from_the_lake_alone(copy: Place, house: Hou
     assert refused.code == 2
     assert "The lake is ahead of the warehouse" in refused.err
     assert done.code == 0, done.said
-    assert lost.content() == copy.content()
+    assert _content(lost) == _content(copy)
     states = "select table_name, partition, token, fingerprint from ops.partition_state order by 1, 2"
     assert lost.rows(states) == copy.rows(states)
     # A look that found nothing new moves a position and is no landing: the next look is taken again.
@@ -64,7 +73,7 @@ def test_the_way_back_is_rehearsed_and_a_cent_that_is_other_in_the_end_is_named(
     assert other.code == 1
     assert "analytics.fct_orders: live there is the sum of revenue is" in other.err
     drills = place.rows("select is_equal, rto_seconds > 0, replayed > 0 from ops.drill order by started_at")
-    assert drills == [(True, True, True), (False, True, True)]
+    assert drills[-2:] == [(True, True, True), (False, True, True)]
 
 
 @pytest.mark.full
@@ -76,7 +85,7 @@ def test_a_backup_older_than_the_lake_is_noticed_and_made_equal(company: Company
 
     done = place.run("restore", "--into", restored.warehouse_dsn, "--no-replay")
     assert done.code == 0, done.said
-    assert restored.content() != place.content()
+    assert _content(restored) != _content(place)
     again = place.run("restore", "--into", restored.warehouse_dsn)
     assert again.code == 2
     assert "The target is not empty" in again.err
@@ -87,7 +96,7 @@ def test_a_backup_older_than_the_lake_is_noticed_and_made_equal(company: Company
     done = restored.run("rebuild", "--from-lake")
 
     assert done.code == 0, done.said
-    assert restored.content() == place.content()
+    assert _content(restored) == _content(place)
     company.advance(days=1)
     done = restored.run()
     assert done.code == 0, done.said
@@ -102,7 +111,7 @@ def test_a_lake_older_than_the_warehouse_is_noticed_and_what_came_since_is_read_
     shutil.copytree(place.lake, tmp_path / "lake")
     company.advance(days=1)
     assert place.run().code == 0
-    now = place.content()
+    now = _content(place)
     shutil.rmtree(place.lake)
     shutil.move(tmp_path / "lake", place.lake)
 
@@ -114,25 +123,25 @@ def test_a_lake_older_than_the_warehouse_is_noticed_and_what_came_since_is_read_
     done = place.run()
 
     assert done.code == 0, done.said
+    assert {table for table, rows in _content(place).items() if rows != now[table]} == set()
     assert place.differences() == []
-    assert {table for table, rows in place.content().items() if rows != now[table]} == set()
 
 
 @pytest.mark.full
 def test_a_lost_lake_comes_back_from_the_backups_raw_files(company: Company) -> None:
     place = _backed_up(company.copy())
-    before = place.content()
+    before = _content(place)
     shutil.rmtree(place.lake)
 
     done = place.run("restore", "--lake", str(place.lake))
     assert done.code == 0, done.said
     done = place.run("rebuild", "--from-lake")
     assert done.code == 0, done.said
-    assert place.content() == before, "readers lose nothing meanwhile"
+    assert _content(place) == before, "readers lose nothing meanwhile"
     done = place.run()
 
     assert done.code == 0, done.said
-    assert place.content() == before
+    assert _content(place) == before
     assert place.differences() == []
 
 
@@ -148,4 +157,4 @@ def test_a_warehouse_that_was_half_made_from_the_lake_when_it_was_killed_is_made
 
     assert killed.code == -9
     assert done.code == 0, done.said
-    assert lost.content() == copy.content()
+    assert _content(lost) == _content(copy)
