@@ -19,6 +19,8 @@ SCHEMA, RECONCILIATION = "schema_drift", "reconciliation"
 TOLD_FOR = timedelta(days=1)
 """How long a change that its declaration lets through is told; others stay until they are declared."""
 _REMEMBERED = timedelta(days=35)
+_STOPPING = frozenset({"dropped", "missing", "recreated", "retyped"})
+"""Changes that no contract lets through: a run that has done the table since has found it mended."""
 _TOTALS = ("stream_agrees", "revenue_equals_application", "counts_every_payment_once")
 
 
@@ -27,17 +29,22 @@ def schema_drift(watch: Watch) -> Iterator[Verdict]:
     has otherwise than its model says, leaves that are gone, content that an older model has made.
     """
     found: dict[str, list[tuple[str, str, str]]] = {}
-    for table, column, change, contract, is_new, goes_on in watch.rows(
-        "select distinct on (table_name, column_name) table_name, column_name, change, contract, "
-        "found_at > %s, contract = 'freeze' and exists (select from ops.ledger l where l.kind = 'land' "
+    for table, column, change, contract, found_at, goes_on in watch.rows(
+        "select distinct on (table_name, column_name) table_name, column_name, change, contract, found_at, "
+        "contract = 'freeze' and exists (select from ops.ledger l where l.kind = 'land' "
         "and l.table_name = c.table_name and l.landed_at > c.found_at) "
         "from ops.schema_change c where found_at > %s "
         "order by table_name, column_name, found_at desc",
-        watch.now - TOLD_FOR,
         watch.now - _REMEMBERED,
     ):
-        is_over = contract == "evolve" or goes_on or _is_declared(table, column, change)
-        if is_new if contract == "evolve" else not is_over:
+        is_mended = change in _STOPPING and any(
+            run.started_at > found_at and run.has_done(table) for run in watch.runs
+        )
+        if contract == "evolve":
+            is_over = is_mended or found_at <= watch.now - TOLD_FOR
+        else:
+            is_over = is_mended or goes_on or _is_declared(table, column, change)
+        if not is_over:
             found.setdefault(table, []).append((column, change, contract))
     for entity in registry.entities():
         changes = found.get(entity.table, [])

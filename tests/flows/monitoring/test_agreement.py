@@ -145,6 +145,14 @@ def test_a_column_that_the_source_dropped_is_told_until_its_table_lands_again(pl
     assert place.measure("schema_drift")["source:raw_app__orders"].state is State.OK
 
 
+def test_a_column_that_came_back_is_no_drift_once_a_run_has_gone_on(place: Place) -> None:
+    _change(place, "dropped", "status", "evolve")
+    place.run(NOW - HOUR / 2, "raw_app__orders: the database has no column status any more")
+    assert place.measure("schema_drift")["source:raw_app__orders"].state is State.WARNING
+    place.run(NOW - HOUR / 4)
+    assert place.measure("schema_drift")["source:raw_app__orders"].state is State.OK
+
+
 def test_a_column_that_may_come_is_told_for_a_day(place: Place) -> None:
     _change(place, "added", "gift", "evolve")
     assert place.measure("schema_drift")["source:raw_app__orders"].state is State.WARNING
