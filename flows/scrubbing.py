@@ -55,7 +55,8 @@ def scrubbed(text: str, secrets: Iterable[str]) -> str:
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= _SHORT:
             text = text.replace(form, STARS)
-    text = re.sub(r"(?i)(://[^:/@\s'\"]*):[^@\s'\"/]*@", rf"\1:{STARS}@", text)
+    # The very word is what a message shows the form of an address with.
+    text = re.sub(r"(?i)(://[^:/@\s'\"]*):(?!password@)[^@\s'\"/]*@", rf"\1:{STARS}@", text)
     return re.sub(r"(?i)\b(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\",}]+)", rf"\1{STARS}", text)
 
 

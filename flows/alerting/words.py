@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from flows import scrubbing
+
 _NAMES = 20
 """So many names stand in a message; the rest is counted."""
 
@@ -91,10 +93,7 @@ def span(length: timedelta) -> str:
 
 def scrubbed(text: str, secrets: Iterable[str]) -> str:
     """The text without secrets: none of these, no password of an address among them, of none at all."""
-    for secret in sorted(_parts(secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    text = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", text)
-    return re.sub(r"(?i)(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    return scrubbing.scrubbed(text, _parts(secrets))
 
 
 def _parts(secrets: Iterable[str]) -> set[str]:

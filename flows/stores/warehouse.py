@@ -18,6 +18,7 @@ from duckdb import DuckDBPyRelation
 from psycopg import Connection
 
 from flows.errors import FlowsError
+from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
 from flows.stores.connections import Connections, opened
 
@@ -250,8 +251,7 @@ def readable_errors(where: str = "") -> Iterator[None]:
 def scrub(text: str) -> str:
     """The first line of an error without passwords and without values of rows."""
     line = (text.strip().splitlines() or ["no reason was given"])[0]
-    line = re.sub(r"(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", line)
-    line = re.sub(r"(?i)(://[^:/@\s]*):[^@\s]*@", r"\1:***@", line)
+    line = scrubbed(line, ())
     line = re.sub(r"\(([^()]*)\)=\((.*)\)", r"(\1)=(***)", line)
     line = re.sub(r"(?i)(with value )\S+", r"\1***", line)
     line = re.sub(
