@@ -150,6 +150,7 @@ def test_each_change_under_each_contract_of_a_table_that_is_captured(house: Hous
     captured(house, tmp_path, EVERY)
 
 
+@pytest.mark.full
 def test_what_evolves_in_a_table_that_is_captured_arrives_whole(house: House, tmp_path: Path) -> None:
     captured(house, tmp_path, ("evolve",), ("added", "renamed", "widened", "nullability"))
 

@@ -144,6 +144,7 @@ def _is_shown(company: Company, query: str, value: str) -> bool:
     return company.shown(query) == [(value,)]
 
 
+@pytest.mark.full
 def test_a_stream_keeps_its_files_and_entries_few_and_shows_the_same(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
