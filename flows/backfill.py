@@ -24,11 +24,15 @@ class BadRange(FlowsError):
 
 @flow(name="backfill", flow_run_name=run_name, task_runner=runner, result_serializer="json")
 def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str, Any]:
-    """Rebuild the partitions of [start, end), days in UTC, from raw data; `select` narrows it to tables
-    (`NAME+`).
+    """Rebuild the partitions of [start, end), days in UTC, from raw data.
 
     The partitions are first marked as asked for, then built by the ordinary run: what a killed backfill has
     not built stays marked and is built by the next run of either.
+
+    Args:
+        start: First day (UTC), as 2025-10-07.
+        end: The day after the last.
+        select: Only these tables; NAME+ with what depends on it.
     """
     marked = mark(start, end, select)
     if not marked:
@@ -40,6 +44,9 @@ def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str,
 def rebuild(select: list[str]) -> dict[str, Any]:
     """Rebuild every partition of these tables from raw, believing neither their files nor what PostgreSQL
     holds: rows that differ from the outcome are made right. As resumable as a backfill.
+
+    Args:
+        select: These tables; NAME+ with what depends on it.
     """
     if not _mark(select, REPLAYED):
         raise BadRange(f"No partition of {', '.join(select)} stands yet: `python -m flows` builds it.")

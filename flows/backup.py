@@ -14,7 +14,14 @@ from flows.recovery.taking import Taken, take
 from flows.services import open_services
 
 
-@flow(name="backup", flow_run_name=run_name, result_serializer="json")
+@flow(
+    name="backup",
+    flow_run_name=run_name,
+    retries=2,
+    retry_delay_seconds=600,
+    timeout_seconds=4 * 3600,
+    result_serializer="json",
+)
 def backup() -> dict[str, Any]:
     """Take a backup of the warehouse with the lake's manifests and raw files, and let old ones go."""
     taken = run()

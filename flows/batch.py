@@ -50,11 +50,14 @@ def run_name() -> str:
     log_prints=False,
 )
 def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> dict[str, Any]:
-    """Land all sources and publish what changed. `select` narrows the models; `yes` agrees to destructive
-    changes.
+    """Land all sources and publish what changed.
 
     Returns the summary as JSON. Raises RunFailed at the end when a source, a check or a table failed: what
     did not depend on it is done.
+
+    Args:
+        select: Only these tables; NAME+ with what depends on it.
+        yes: Agree to a change of a model that takes something from readers.
     """
     return run("analytics_pipeline", registry.entities(), select, yes).as_json()
 

@@ -22,6 +22,10 @@ def erase_people(users: list[int], reason: str = "") -> dict[str, Any]:
     """Take these users out of warehouse, lake and dead letters, and prove it.
 
     Returns where it looked and what was found: nothing, or the run fails. Backups lose them when they expire.
+
+    Args:
+        users: Ids of the application's users.
+        reason: Why, kept for good; name nobody in it.
     """
     return asdict(run(users, reason))
 

@@ -42,7 +42,7 @@ class Maintained:
         )
 
 
-@flow(name="maintain", flow_run_name=run_name, result_serializer="json")
+@flow(name="maintain", flow_run_name=run_name, timeout_seconds=2 * 3600, result_serializer="json")
 def maintain() -> dict[str, int]:
     """Join small raw files, tell the ledger's past in fewer entries, remove files that nobody names, what of
     ops and of the backups has had its time, dead rows and bloat; attach leaves for the days to come.

@@ -16,7 +16,7 @@ class WarehouseAway(FlowsError):
     """The warehouse could not be asked, so nothing was measured of it."""
 
 
-@flow(name="monitor", flow_run_name=run_name, result_serializer="json")
+@flow(name="monitor", flow_run_name=run_name, timeout_seconds=50, result_serializer="json")
 def monitor() -> dict[str, int]:
     """Measure every signal, keep the verdicts, tell who is to be told; returns how many are how.
 

@@ -20,6 +20,12 @@ def replay(
 
     A bound is an offset, or a time at which the broker got a record. The days are first marked, then built by
     the ordinary run: what a killed replay has not built stays marked and is built by the next run of either.
+
+    Args:
+        topic: Name of the topic.
+        start: First offset, or the time at which the broker got the first record, as 2025-10-07T12:00.
+        end: The same, exclusive; without it all that was taken in.
+        partitions: Only these partitions of the topic.
     """
     entity, asked = entity_of(topic), Asked.parse(start, end, partitions)
     services = open_services()

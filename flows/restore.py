@@ -22,9 +22,13 @@ from flows.services import Services, open_services
 from flows.settings import load
 
 
-@flow(name="drill", flow_run_name=run_name, result_serializer="json")
+@flow(name="drill", flow_run_name=run_name, timeout_seconds=4 * 3600, result_serializer="json")
 def drill(backup: str | None = None) -> dict[str, Any]:
-    """Rehearse the restore of a backup, the newest unless one is named; fails when it is not what is live."""
+    """Rehearse the restore of a backup; fails when it is not what is live.
+
+    Args:
+        backup: Its id, as `python -m flows backup list` shows it; without it the newest.
+    """
     done = run_drill(backup)
     return {"backup": done.backup.id, "rto_seconds": done.rto_seconds, "rpo_seconds": done.rpo_seconds}
 

@@ -26,12 +26,15 @@ class StreamDied(FlowsError):
 
 @flow(name="event_stream", flow_run_name=run_name, result_serializer="json")
 def event_stream(minutes: float = 61) -> dict[str, int]:
-    """Take the event topics in for `minutes`. A shift that is longer than its schedule's interval overlaps
-    with the next: both share the partitions until it ends, so there is no gap.
+    """Take the event topics in. A shift that is longer than its schedule's interval overlaps with the next:
+    both share the partitions until it ends, so there is no gap.
 
     The stream is a process of its own. When it dies it is started again within two seconds; what it was at is
     read again, nothing comes twice. Returns how often that happened. Raises StreamDied when five starts in a
     row end within 30 seconds.
+
+    Args:
+        minutes: How long the shift lasts; a minute more than its schedule's interval leaves no gap.
     """
     logger = get_run_logger()
     return {"restarts": keep_alive(60 * minutes, lambda left: [*_STREAM, f"{left:.0f}s"], logger.warning)}

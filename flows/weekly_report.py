@@ -9,7 +9,7 @@ from flows.portal import weekly
 from flows.services import open_services
 
 
-@flow(name="weekly_report", flow_run_name=run_name, result_serializer="json")
+@flow(name="weekly_report", flow_run_name=run_name, timeout_seconds=600, result_serializer="json")
 def weekly_report() -> dict[str, object]:
     """Send how the last whole week was, to everybody who is told of `info` (docs/alerts.md)."""
     services = open_services()

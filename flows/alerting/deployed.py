@@ -22,7 +22,8 @@ _NOTED = {"analytics_pipeline", "api_ingest", "backfill", "rebuild", "replay", "
 def report_run(flow_run: str) -> dict[str, Any]:
     """Tell of a run that failed, crashed or does not start, if that is still so.
 
-    `flow_run` is its id, or the resource that an event is about (`prefect.flow-run.…`).
+    Args:
+        flow_run: Its id, or the resource that an event is about (`prefect.flow-run.…`).
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(flow_run.removeprefix(_RESOURCE)))
@@ -35,7 +36,7 @@ def report_run(flow_run: str) -> dict[str, Any]:
     return {"flow": name, "state": state, "reported": True}
 
 
-@flow(name="daily_summary", flow_run_name=run_name, result_serializer="json")
+@flow(name="daily_summary", flow_run_name=run_name, timeout_seconds=600, result_serializer="json")
 def daily_summary() -> dict[str, str]:
     """Tell how the last 24 hours were: runs, checks, dead letters, incidents."""
     return {"text": alerts.daily_summary(open_services())}

@@ -80,6 +80,23 @@ def test_a_backup_and_the_drill_of_it_that_are_triggered_are_completed(
     assert place.rows("select is_equal, differences from ops.drill") == [(True, [])]
 
 
+def test_the_monitor_the_summary_and_what_reports_runs_are_completed(
+    server: httpx.Client, company: Company
+) -> None:
+    company.built()
+    runs = [_trigger(server, name) for name in ("monitor/monitor", "daily_summary/daily-summary")]
+    runs.append(_trigger(server, "report_run/report-run", flow_run=runs[0]["id"]))
+    assert [run["state_name"] for run in runs] == ["Completed"] * 3, [run["state"] for run in runs]
+    assert company.built().value("select count(*) from ops.health where signal = 'data_freshness'") > 0
+
+
+def test_every_parameter_of_a_deployment_has_a_type_and_says_what_it_is(server: httpx.Client) -> None:
+    for deployment in server.post("deployments/filter", json={}).json():
+        for name, parameter in deployment["parameter_openapi_schema"]["properties"].items():
+            assert parameter.get("type") or parameter.get("anyOf"), (deployment["name"], name)
+            assert parameter.get("description"), (deployment["name"], name)
+
+
 def test_a_shift_of_the_stream_takes_in_what_is_there_and_ends_completed(
     server: httpx.Client, company: Company
 ) -> None:
@@ -104,7 +121,6 @@ def test_a_deployed_replay_takes_its_range_as_parameters(server: httpx.Client, c
     assert place.physical() == before
 
 
-@pytest.mark.full
 def test_the_weekly_report_that_is_triggered_is_completed(server: httpx.Client, company: Company) -> None:
     company.built()
     run = _trigger(server, "weekly_report/weekly-report")
