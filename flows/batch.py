@@ -108,7 +108,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
             alerts.run_ended(services, summary)
             numbers.write(services, summary)
-        finish.write_portal(services, progress)
+        finish.write_portal(services, summary, progress)
         finish.show_in_prefect(summary)
     if summary.failures:
         raise RunFailed(summary)

@@ -77,11 +77,11 @@ def _count(services: Services, summary: Summary) -> None:
             summary.table(table.name).rows = rows[table.name]
 
 
-def write_portal(services: Services, progress: Progress) -> None:
+def write_portal(services: Services, summary: Summary, progress: Progress) -> None:
     """The pages that people look at, as the warehouse is now. What is wrong with them is only said."""
     from flows.portal.site import after_run
 
-    if problem := after_run(services):
+    if problem := after_run(services, has_news=summary.partitions > 0):
         progress.say("portal", problem)
 
 

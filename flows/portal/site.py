@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flows.monitoring.look import look
 from flows.portal import cells, contents
 from flows.portal.reading import Reading, reading
 from flows.services import Services
@@ -118,13 +119,16 @@ def folder_of(services: Services) -> Path:
     return services.settings.lake_root.parent / FOLDER if named in (None, OFF) else Path(named).absolute()
 
 
-def after_run(services: Services) -> str:
+def after_run(services: Services, *, has_news: bool = False) -> str:
     """Write the portal when a run has ended, if that is wanted; returns what went wrong, in one line: no run
-    fails by it.
+    fails by it. After a run that has published something it is measured first how everything is: the pages
+    say so, and the monitor's schedule may be off.
     """
     if services.settings.portal == OFF:
         return ""
     try:
+        if has_news:
+            look(services)
         write(services, folder_of(services))
     except Exception as error:  # noqa: BLE001 - the run is done; whatever is wrong with the pages is only told
         reason = " ".join(str(error).split())

@@ -170,6 +170,15 @@ def test_a_run_does_not_fail_by_its_pages(postgres18: Server, tmp_path: Path) ->
     assert "\n" not in problem
 
 
+def test_after_a_run_with_news_the_pages_say_how_everything_is(postgres18: Server, tmp_path: Path) -> None:
+    services = filled.services(postgres18, tmp_path, portal=str(tmp_path / "pages"), filled=False)
+    with services.warehouse.connect() as connection:
+        before = connection.execute("select count(*) from ops.health").fetchone()
+        assert after_run(services, has_news=True) == ""
+        assert connection.execute("select count(*) from ops.health").fetchone() > before
+    assert (tmp_path / "pages" / "index.html").is_file()
+
+
 def test_who_wants_no_pages_gets_none(postgres18: Server, tmp_path: Path) -> None:
     services = filled.services(postgres18, tmp_path, portal="off", filled=False)
     assert after_run(services) == ""
