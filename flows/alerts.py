@@ -22,6 +22,7 @@ from flows import sla
 from flows.alerting import away, delivery, incidents, runs, settlement, words
 from flows.alerting.routes import Routes, routes
 from flows.errors import FlowsError
+from flows.monitoring import kept
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
@@ -49,7 +50,10 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
         # Who reads this here has reached it.
         there = Verdict(away.SIGNAL, away.SIGNAL, State.OK, now)
         others = [verdict for verdict in verdicts if verdict.signal != away.SIGNAL]
-        return [there, *others, *runs.verdicts(connection, now), *sla.burn_verdicts(connection, now)]
+        # The monitor has kept them already, with the other verdicts of this moment.
+        is_known = any(verdict.signal == kept.SIGNAL for verdict in verdicts)
+        burns = [] if is_known else sla.burn_verdicts(connection, now)
+        return [there, *others, *runs.verdicts(connection, now), *burns]
 
     try:
         _settle(services, measured)

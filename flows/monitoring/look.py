@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from flows import sla
 from flows.alerts import send_alert
 from flows.monitoring.health import check_pipeline_health, record
 from flows.monitoring.verdict import State, Verdict
@@ -26,7 +27,8 @@ def look(services: Services) -> Sequence[Verdict]:
     verdicts = check_pipeline_health(services)
     try:
         with services.warehouse.connect() as connection:
-            verdicts = record(connection, verdicts, services.settings.now())
+            now = services.settings.now()
+            verdicts = record(connection, [*verdicts, *sla.burn_verdicts(connection, now)], now)
     except WarehouseError:
         pass  # one of the verdicts says so, and so do the alerts
     try:

@@ -172,3 +172,9 @@ def test_every_signal_says_what_it_is_how_bad_it_can_be_and_what_to_do() -> None
         assert signal.about.endswith(".")
         assert signal.action
         assert signal.severity in ("critical", "warning")
+
+
+def test_how_fast_budgets_burn_is_kept_with_the_rest(place: Place) -> None:
+    look(place.services)
+    rows = place.execute("select subject, verdict from ops.health where signal = 'sla_burn' order by 1")
+    assert rows == [("freshness", "ok"), ("quality", "ok"), ("uptime", "ok")]
