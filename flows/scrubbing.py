@@ -55,8 +55,8 @@ def scrubbed(text: str, secrets: Iterable[str]) -> str:
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= _SHORT:
             text = text.replace(form, STARS)
-    # The very word is what a message shows the form of an address with.
-    text = re.sub(r"(?i)(://[^:/@\s'\"]*):(?!password@)[^@\s'\"/]*@", rf"\1:{STARS}@", text)
+    # `…:password@host` is the form of an address, as messages and help show it.
+    text = re.sub(r"(?i)(://[^:/@\s'\"]*):(?!password@host[:/?])[^@\s'\"/]*@", rf"\1:{STARS}@", text)
     return re.sub(r"(?i)\b(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\",}]+)", rf"\1{STARS}", text)
 
 

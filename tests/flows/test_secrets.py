@@ -77,6 +77,12 @@ def test_what_only_looks_like_a_password_is_starred_too() -> None:
     assert scrubbing.shown("postgresql://u:secret@h/db password=other x") == (
         "postgresql://u:***@h/db password=*** x"
     )
+    assert scrubbing.shown("postgresql://u:password@db/x") == "postgresql://u:***@db/x"
+
+
+def test_the_form_of_an_address_can_be_read_in_a_message() -> None:
+    form = "postgresql://user:password@host:5432/database"
+    assert scrubbing.shown(f"write it like {form}") == f"write it like {form}"
 
 
 def test_log_records_and_tracebacks_are_scrubbed() -> None:
