@@ -18,11 +18,10 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows import sla
 from flows.alerting import away, delivery, incidents, runs, settlement, words
 from flows.alerting.routes import Routes, routes
 from flows.errors import FlowsError
-from flows.monitoring import kept
+from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
@@ -38,22 +37,18 @@ class NoIncident(FlowsError):
 def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     """Open, add to, escalate and resolve incidents by these verdicts, and tell who is to be told.
 
-    To be called every minute with all that was measured, good and bad; how the last runs ended, how fast
-    error budgets burn and whether messages get through is added here. 1. incidents and the messages that
-    they owe, in one transaction; 2. what is owed is sent; 3. a channel that failed becomes an incident.
-    Where the warehouse is away that is told, once. Raises AlertsError for a file of routes that can't be
-    used, WarehouseError where the warehouse refuses or, once that is told, is away; never what a channel
-    does.
+    To be called every minute with all that was measured, good and bad; how the last runs ended and whether
+    messages get through is added here. 1. incidents and the messages that they owe, in one transaction;
+    2. what is owed is sent; 3. a channel that failed becomes an incident. Where the warehouse is away that
+    is told, once. Raises AlertsError for a file of routes that can't be used, WarehouseError where the
+    warehouse refuses or, once that is told, is away; never what a channel does.
     """
 
     def measured(connection: Connection[Any], now: datetime) -> list[Verdict]:
         # Who reads this here has reached it.
-        there = Verdict(away.SIGNAL, away.SIGNAL, State.OK, now)
-        others = [verdict for verdict in verdicts if verdict.signal != away.SIGNAL]
-        # The monitor has kept them already, with the other verdicts of this moment.
-        is_known = any(verdict.signal == kept.SIGNAL for verdict in verdicts)
-        burns = [] if is_known else sla.burn_verdicts(connection, now)
-        return [there, *others, *runs.verdicts(connection, now), *burns]
+        there = Verdict(WAREHOUSE, WAREHOUSE, State.OK, now)
+        others = [verdict for verdict in verdicts if verdict.signal != WAREHOUSE]
+        return [there, *others, *runs.verdicts(connection, now)]
 
     try:
         _settle(services, measured)

@@ -13,6 +13,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import alerts, finish, first_read, prepare
 from flows.errors import FlowsError
+from flows.flow_names import APIS, BATCH, reads
 from flows.garbage import look_rarely
 from flows.jobs import Lane
 from flows.metrics import run as numbers
@@ -43,7 +44,7 @@ def run_name() -> str:
 
 
 @flow(
-    name="analytics_pipeline",
+    name=BATCH,
     flow_run_name=run_name,
     task_runner=runner,
     result_serializer="json",
@@ -59,11 +60,11 @@ def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> di
         select: Only these tables; NAME+ with what depends on it.
         yes: Agree to a change of a model that takes something from readers.
     """
-    return run("analytics_pipeline", registry.entities(), select, yes).as_json()
+    return run(BATCH, reads(BATCH), select, yes).as_json()
 
 
 @flow(
-    name="api_ingest",
+    name=APIS,
     flow_run_name=run_name,
     task_runner=runner,
     result_serializer="json",
@@ -71,8 +72,7 @@ def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> di
 )
 def api_ingest() -> dict[str, Any]:
     """The same for Stripe and SendGrid alone, so that they can be hourly."""
-    entities = [entity for entity in registry.entities() if entity.source in {"stripe", "sendgrid"}]
-    return run("api_ingest", entities, None, False).as_json()
+    return run(APIS, reads(APIS), None, False).as_json()
 
 
 def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] | None, yes: bool) -> Summary:

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger
 
 from flows.batch import run_name
 from flows.errors import FlowsError
+from flows.flow_names import STREAM
 
 _STREAM = (sys.executable, "-m", "flows", "stream", "--for")
 _RESTART_SECONDS = 1.0
@@ -24,7 +25,7 @@ class StreamDied(FlowsError):
     exit_code = 1
 
 
-@flow(name="event_stream", flow_run_name=run_name, result_serializer="json")
+@flow(name=STREAM, flow_run_name=run_name, result_serializer="json")
 def event_stream(minutes: float = 61) -> dict[str, int]:
     """Take the event topics in. A shift that is longer than its schedule's interval overlaps with the next:
     both share the partitions until it ends, so there is no gap.

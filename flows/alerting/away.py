@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -15,10 +15,10 @@ from psycopg import Connection
 from flows.alerting import incidents, words
 from flows.alerting.delivery import Message, NotSent, send
 from flows.alerting.routes import Routes
+from flows.monitoring.storage import WAREHOUSE
 
 FILE = "_warehouse_away.json"
 """In the lake's folder: what outlasts the warehouse."""
-SIGNAL = "warehouse"
 _ACTION = (
     "Start PostgreSQL again (in the sandbox: `python -m flows sandbox start`), then `python -m flows doctor`."
 )
@@ -49,10 +49,10 @@ def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequenc
         now=now,
         members=[],
         touches=["everything in analytics"],
-        runbook=f"{known.runbook}#{SIGNAL}",
+        runbook=f"{known.runbook}#{WAREHOUSE}",
         incident_id=told["incident"],
     )
-    title = words.title("critical", "opened", told["message"], now - now)
+    title = words.title("critical", "opened", told["message"], timedelta(0))
     message = Message(title, body, "critical", "opened", told["incident"], now)
     for name in known.to("critical"):
         if name not in told["channels"]:
@@ -86,7 +86,7 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             "now": now,
             "message": told["message"],
             "action": _ACTION,
-            "runbook": f"{known.runbook}#{SIGNAL}",
+            "runbook": f"{known.runbook}#{WAREHOUSE}",
         },
     )
     if entered.rowcount:

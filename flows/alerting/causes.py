@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from flows.extract import debezium
+from flows.flow_names import reads
+from flows.monitoring import schedules
+from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import Verdict
 from transforms import registry
-from transforms.entities import Kafka, Postgres, SourceEntity
+from transforms.entities import Kafka, SourceEntity
 from warehouse_ddl.files import View, views
 
 # Signals in the order in which they can cause each other: what keeps data from coming, what shows that it did
 # not come, then what came. The earlier explains the later, never the other way round.
 _ORDER = (
     "warehouse",
-    "source",
     "wal",
     "missing_run",
     "run_late",
@@ -44,14 +46,6 @@ _SHOWS_IN = {
     "null_rate": {"distribution_drift"},
 }
 """What came: in which other signals it shows."""
-_SOURCES_OF_FLOWS = {
-    "daily": ("app", "events", "stripe", "sendgrid"),
-    "analytics_pipeline": ("app", "events", "stripe", "sendgrid"),
-    "hourly": ("stripe", "sendgrid"),
-    "api_ingest": ("stripe", "sendgrid"),
-    "stream": ("events", "app"),
-    "event_stream": ("events", "app"),
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def trouble(verdict: Verdict) -> Trouble:
     named = verdict.observed.get("tables")
     tables = frozenset(map(str, named)) if isinstance(named, list) else frozenset()
     return Trouble(
-        verdict.signal, verdict.subject, tables & _everything() or tables_of(verdict.signal, verdict.subject)
+        verdict.signal, verdict.subject, tables & _everything() or _tables_of(verdict.signal, verdict.subject)
     )
 
 
@@ -106,23 +100,23 @@ def root(of: Trouble, among: Collection[Trouble]) -> Trouble:
 
 
 @cache
-def tables_of(signal: str, subject: str) -> frozenset[str]:
+def _tables_of(signal: str, subject: str) -> frozenset[str]:
     """The tables that a subject names: `fct_orders`, `fct_orders.revenue`, `source:raw_app__orders`,
-    `source:stripe`, `topic:clicks`, `slot:…`, `deployment:daily`.
+    `stream:events`, `slot:…`, `flow:api_ingest`, `deployment:daily`.
     """
-    if signal == "warehouse":
+    if signal == WAREHOUSE:
         return _everything()
-    kind, _, rest = subject.rpartition(":") if ":" in subject else ("", "", subject)
-    word = re.match(r"\w*", rest)
-    name = word[0] if word else ""
-    if name in _everything():
-        return frozenset({name})
-    if kind in {"slot", "connector"} or subject == "stream:changes":
-        return _raw(_is_changes)
-    if kind in {"deployment", "flow"}:
-        sources = _SOURCES_OF_FLOWS.get(rest, ())
-        return _raw(lambda entity: entity.source in sources)
-    return _raw(lambda entity: _is_named(entity, rest))
+    kind, _, name = subject.rpartition(":")
+    table = name.partition(".")[0]
+    if table in _everything():
+        return frozenset({table})
+    if kind == "slot" or subject == "stream:changes":
+        return _raw(debezium.entities())
+    if subject == "stream:events":
+        return _raw(entity for entity in registry.entities() if isinstance(entity.read, Kafka))
+    if kind == "deployment":
+        name = next((deployment.flow for deployment in schedules.declared() if deployment.name == name), "")
+    return _raw(reads(name))
 
 
 @cache
@@ -154,15 +148,5 @@ def _views() -> tuple[View, ...]:
     return views()
 
 
-def _raw(wanted: Callable[[SourceEntity], bool]) -> frozenset[str]:
-    return frozenset(entity.table for entity in registry.entities() if wanted(entity))
-
-
-def _is_changes(entity: SourceEntity) -> bool:
-    return isinstance(entity.read, Postgres) and entity.read.mode == "cdc"
-
-
-def _is_named(entity: SourceEntity, name: str) -> bool:
-    """A source, a topic, or an entity as people write it: `stripe`, `clicks`, `app.orders`."""
-    topic = entity.read.topic if isinstance(entity.read, Kafka) else None
-    return name in (entity.source, topic, f"{entity.source}.{entity.name}")
+def _raw(entities: Iterable[SourceEntity]) -> frozenset[str]:
+    return frozenset(entity.table for entity in entities)

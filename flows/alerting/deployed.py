@@ -10,11 +10,12 @@ from prefect.client.orchestration import get_client
 
 from flows import alerts
 from flows.batch import run_name
+from flows.flow_names import MENDING, OF_SOURCES, STREAM
 from flows.services import open_services
 
 _RESOURCE = "prefect.flow-run."
 _REPORTED = {"Late", "Failed", "Crashed", "TimedOut"}
-_NOTED = {"analytics_pipeline", "api_ingest", "backfill", "rebuild", "replay", "event_stream"}
+_NOTED = {*OF_SOURCES, *MENDING, STREAM}
 """Flows that tell when they start after all; of the others the signal missing_run tells."""
 
 

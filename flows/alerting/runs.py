@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from flows.flow_names import BATCH, STREAM
+from flows.monitoring.runs import failed_tables
 from flows.monitoring.verdict import State, Verdict
 from flows.summary import Summary
-from transforms import registry
 
 SIGNAL, LATE = "pipeline_failed", "run_late"
-ORDINARY = "analytics_pipeline"
-"""The run that makes good what any other left: it builds all that is due."""
 LATE_AFTER = timedelta(minutes=10)
 """A worker may be busy with the run before."""
 _FAILED = ("Failed", "Crashed", "TimedOut")
@@ -58,10 +57,10 @@ def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
         b"""
         select flow, min(started_at) filter (where state = 'Late' and started_at > %(since)s and not exists (
             select from ops.stream_progress
-            where run.flow = 'event_stream' and reported_at > (summary ->> 'reported_at')::timestamptz))
+            where run.flow = %(stream)s and reported_at > (summary ->> 'reported_at')::timestamptz))
         from ops.run where started_at > %(remembered)s group by flow
         """,
-        {"since": now - _OTHERS_REMEMBERED, "remembered": now - _REMEMBERED},
+        {"since": now - _OTHERS_REMEMBERED, "remembered": now - _REMEMBERED, "stream": STREAM},
     ).fetchall()
     found = []
     for flow, since in rows:
@@ -99,7 +98,7 @@ def _failed(connection: Connection[Any], now: datetime) -> list[Verdict]:
                         and ended.ended_at > last.ended_at
                 ) or exists (
                     select from ops.stream_progress
-                    where last.flow = 'event_stream'
+                    where last.flow = %(stream)s
                         and reported_at > (last.summary ->> 'reported_at')::timestamptz
                 ) as is_made_good,
                 (
@@ -110,7 +109,7 @@ def _failed(connection: Connection[Any], now: datetime) -> list[Verdict]:
                 ) as failed_since
             from last
             """,
-            {"since": now - _REMEMBERED, "ordinary": ORDINARY},
+            {"since": now - _REMEMBERED, "ordinary": BATCH, "stream": STREAM},
         ).fetchall()
     return [_verdict(row, now) for row in rows]
 
@@ -133,14 +132,8 @@ def _verdict(row: Mapping[str, Any], now: datetime) -> Verdict:
         message=f"{flow} failed: {reason}{more}",
         action="Mend what the line names, then `python -m flows`: it goes on where this run ended.",
         since=row["failed_since"] or row["ended_at"],
-        observed={"run_id": row["run_id"], "tables": failed_tables(failures)},
+        observed={"run_id": row["run_id"], "tables": sorted(failed_tables(failures))},
     )
-
-
-def failed_tables(failures: Sequence[str]) -> list[str]:
-    """The tables that a run's failures begin with."""
-    known = registry.tables()
-    return sorted({name for line in failures if (name := line.split(":", 1)[0].strip()) in known})
 
 
 def completed(summary: Summary) -> tuple[str, str]:

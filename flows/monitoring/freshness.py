@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flows.change_topics import of as read_by_changes
 from flows.errors import FlowsError
+from flows.flow_names import BATCH, OF_SOURCES, reads
 from flows.monitoring import schedules
-from flows.monitoring.runs import ALL_SOURCES, APIS, Run
+from flows.monitoring.runs import Run
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.streaming.following import shown_live
@@ -27,7 +28,6 @@ CRITICAL_AFTER = timedelta(hours=2)
 """Past its due time; where more than an hour is declared, an hour after that."""
 STARTS_WITHIN = timedelta(minutes=10)
 """How long after its time a deployment may start: a worker may be busy with the one before."""
-_API_SOURCES = ("stripe", "sendgrid")
 
 
 def freshness(watch: Watch) -> Iterator[Verdict]:
@@ -45,12 +45,11 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
     )
     live = _live(watch)
     for entity in registry.entities():
-        flows = (ALL_SOURCES, APIS) if entity.source in _API_SOURCES else (ALL_SOURCES,)
-        yield _late(watch, f"source:{entity.table}", entity.table, PUBLISHED_WITHIN, flows)
+        yield _late(watch, f"source:{entity.table}", entity.table, PUBLISHED_WITHIN, _flows({entity.table}))
     for table in registry.build_order():
         if not table.is_published:
             continue
-        late = _late(watch, table.name, table.name, table.freshness or PUBLISHED_WITHIN, _flows(table))
+        late = _late(watch, table.name, table.name, table.freshness or PUBLISHED_WITHIN, _flows_of(table))
         yield _worst([late, *_held(late, held), *_behind(watch, late, live)])
 
 
@@ -89,13 +88,19 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
 
 def as_of(watch: Watch, table: Table) -> datetime | None:
     """Up to when a published table tells of what happened: the start of the last run that has done it."""
-    return due_since(watch, table.name, _flows(table))[1]
+    return due_since(watch, table.name, _flows_of(table))[1]
 
 
-def _flows(table: Table) -> tuple[str, ...]:
+def _flows_of(table: Table) -> list[str]:
     """The flows that bring it news."""
-    sources = {registry.entity(name).source for name in raw_ancestors(table, registry.tables())}
-    return (ALL_SOURCES, APIS) if sources & {*_API_SOURCES} else (ALL_SOURCES,)
+    return _flows({*raw_ancestors(table, registry.tables())})
+
+
+def _flows(raw: Set[str]) -> list[str]:
+    """The batch builds what is made of no source too."""
+    return [
+        flow for flow in OF_SOURCES if flow == BATCH or any(entity.table in raw for entity in reads(flow))
+    ]
 
 
 def due_since(watch: Watch, name: str, flows: Iterable[str]) -> tuple[datetime | None, datetime | None]:
@@ -106,7 +111,7 @@ def due_since(watch: Watch, name: str, flows: Iterable[str]) -> tuple[datetime |
     mended = next((run.started_at for run in watch.runs if run.only and run.has_done(name)), None)
     for flow in flows:
         # What a run of one source does, a run of all does too.
-        serving = [run for run in watch.runs if run.flow in (flow, ALL_SOURCES) and run.only is None]
+        serving = [run for run in watch.runs if run.flow in (flow, BATCH) and run.only is None]
         done = next((run.started_at for run in serving if run.has_done(name)), None)
         last = max(filter(None, (last, done)), default=None)
         if done is None and not serving:

@@ -12,6 +12,7 @@ from typing import Any
 from flows import sla
 from flows.alerts import send_alert
 from flows.monitoring.health import check_pipeline_health, record
+from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services, open_services
 from flows.stores.warehouse import WarehouseError
@@ -40,7 +41,7 @@ def look(services: Services) -> Sequence[Verdict]:
 
 def is_away(verdicts: Sequence[Verdict]) -> bool:
     """Whether the warehouse could not be asked."""
-    return any(verdict.signal == "warehouse" and verdict.state is not State.OK for verdict in verdicts)
+    return any(verdict.signal == WAREHOUSE and verdict.state is not State.OK for verdict in verdicts)
 
 
 def lines(verdicts: Sequence[Verdict], *, everything: bool = False) -> list[str]:

@@ -9,14 +9,9 @@ from typing import Any
 
 from psycopg import Connection
 
+from flows.flow_names import MENDING, OF_SOURCES
 from transforms import registry
 
-ALL_SOURCES = "analytics_pipeline"
-APIS = "api_ingest"
-OF_SOURCES = (ALL_SOURCES, APIS)
-"""The flows that land; each builds what its sources touch. A run of the first does the work of the other."""
-MENDING = ("backfill", "rebuild", "replay")
-"""The flows that build what is due of some tables, from what was landed."""
 _REMEMBERED = timedelta(days=35)
 _MOST = 1_000
 
@@ -49,8 +44,8 @@ def recent(connection: Connection[Any], now: datetime) -> list[Run]:
         ([*OF_SOURCES, *MENDING], now - _REMEMBERED, _MOST),
     ).fetchall()
     return [
-        Run(flow, started_at, state, _undone(state, failures or (), skipped or ()), _only(flow, selected))
-        for flow, started_at, state, failures, skipped, selected in rows
+        Run(flow, started, state, _left_undone(state, failures or (), skipped or ()), _only(flow, selected))
+        for flow, started, state, failures, skipped, selected in rows
     ]
 
 
@@ -61,14 +56,17 @@ def _only(flow: str, selected: Sequence[str]) -> frozenset[str] | None:
     return None if flow in OF_SOURCES else frozenset(table.name for table in registry.build_order())
 
 
-def _undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:
-    """From what a run said: a line of its failures begins with the table, one of what it skipped with all
-    that it left out. A line that names none is about the whole run.
-    """
+def failed_tables(failures: Sequence[str]) -> frozenset[str]:
+    """What a run's failures begin with: tables, views; anything else is about the whole run."""
+    return frozenset(line.partition(":")[0].strip() for line in failures)
+
+
+def _left_undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:
+    """From what a run said: what it skipped begins with all that it left out, too."""
     if state not in ("Completed", "Failed"):
         return None
     known = registry.tables()
-    failed = {line.partition(":")[0].strip() for line in failures}
+    failed = failed_tables(failures)
     left_out = {name.strip() for line in skipped for name in line.partition(":")[0].split(",")}
     if any(name not in known and not name.startswith("mv_") for name in failed):
         return None

@@ -25,7 +25,7 @@ class Verdict:
     signal: str
     """data_freshness, row_count, null_rate, schema_drift, …; docs/runbook.md has a section for each."""
     subject: str
-    """What it is about: a table, `source:raw_app__orders`, `topic:clicks`, `slot:…`, `deployment:daily`."""
+    """What it is about: a table, `source:raw_app__orders`, `stream:events`, `slot:…`, …"""
     state: State
     measured_at: datetime
     value: float | None = None

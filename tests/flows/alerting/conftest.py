@@ -16,6 +16,7 @@ from flows.alerts import send_alert
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.settings import Settings
+from flows.sla import burn_verdicts
 from tests.house import Server
 
 START = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
@@ -73,8 +74,11 @@ class Watch:
         return self.measured(verdicts)
 
     def measured(self, verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
+        """What the monitor does with it: how fast budgets burn is measured too."""
         before = len(self.messages())
-        send_alert(self.services(), list(verdicts))
+        with psycopg.connect(self.dsn) as connection:
+            burns = burn_verdicts(connection, self.now)
+        send_alert(self.services(), [*verdicts, *burns])
         return self.messages()[before:]
 
     def messages(self) -> list[dict[str, Any]]:

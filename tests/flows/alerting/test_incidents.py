@@ -3,39 +3,47 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from flows.alerting.causes import below, served, tables_of
+from flows.alerting.causes import below, served
 from flows.alerts import send_alert
-from flows.monitoring.verdict import State
+from flows.monitoring.verdict import State, Verdict
 from tests.flows.alerting.conftest import Watch
-from transforms.registry import tables, upstream
+from transforms.registry import entities, tables, upstream
 
 ORDERS = "raw_app__orders"
 LATE = "data_freshness"
 
 
+def failed_source(watch: Watch, *raw: str, state: State = State.CRITICAL, **more: Any) -> Verdict:
+    """What a run says that could not read these."""
+    return watch.verdict(
+        "pipeline_failed", "flow:analytics_pipeline", state, observed={"tables": sorted(raw)}, **more
+    )
+
+
 def test_a_failed_source_is_one_message_that_names_the_twelve_tables_behind_it(watch: Watch) -> None:
-    raw = tables_of("source", "source:app")
+    raw = {entity.table for entity in entities() if entity.source == "app"}
     behind = [name for name in tables() if raw & set(upstream(name))][-12:]
     assert len(behind) == 12
-    source = watch.verdict("source", "source:app")
+    source = failed_source(watch, *raw)
     late = [watch.verdict(LATE, name) for name in behind]
     (message,) = watch.minute(*late, source)
     assert message["severity"] == "critical"
-    assert message["title"].startswith("CRITICAL: source:app")
+    assert message["title"].startswith("CRITICAL: flow:analytics_pipeline")
     assert "12 more" in message["body"]
     for name in behind:
         assert name in message["body"]
-    assert "Runbook:  docs/runbook.md#source" in message["body"]
+    assert "Runbook:  docs/runbook.md#pipeline_failed" in message["body"]
     assert "To do:    Look." in message["body"]
     assert watch.minute(*late, source) == []
     assert watch.rows("select cause, jsonb_array_length(members) from ops.incident") == [
-        ("source:source:app", 12)
+        ("pipeline_failed:flow:analytics_pipeline", 12)
     ]
 
 
 def test_what_it_touches_are_the_tables_and_views_that_people_read(watch: Watch) -> None:
-    (message,) = watch.minute(watch.verdict("source", f"source:{ORDERS}"))
+    (message,) = watch.minute(failed_source(watch, ORDERS))
     touched = served(below(ORDERS))
     assert {"fct_orders", "mart_daily_revenue", "mv_daily_revenue"} <= set(touched)
     assert f"Touches:  {', '.join(touched)}" in message["body"]
@@ -76,8 +84,8 @@ def test_a_warning_that_becomes_critical_is_told_again(watch: Watch) -> None:
 
 def test_tables_that_are_late_after_their_source_is_back_are_no_new_incidents(watch: Watch) -> None:
     late = [watch.verdict(LATE, name) for name in ("fct_orders", "mart_daily_revenue")]
-    watch.minute(watch.verdict("source", f"source:{ORDERS}"), *late)
-    back = watch.verdict("source", f"source:{ORDERS}", State.OK)
+    watch.minute(failed_source(watch, ORDERS), *late)
+    back = failed_source(watch, ORDERS, state=State.OK)
     assert watch.minute(back, *late) == []
     later_late = watch.verdict(LATE, "mart_plan_revenue")
     assert watch.minute(back, *late, later_late) == []
@@ -89,13 +97,13 @@ def test_tables_that_are_late_after_their_source_is_back_are_no_new_incidents(wa
 def test_a_cause_that_is_found_later_takes_in_what_was_told_before(watch: Watch) -> None:
     late = watch.verdict(LATE, "fct_orders")
     watch.minute(late)
-    source = watch.verdict("source", f"source:{ORDERS}")
+    source = failed_source(watch, ORDERS)
     (message,) = watch.minute(late, source)
-    assert message["title"].startswith(f"CRITICAL: source:{ORDERS}")
+    assert message["title"].startswith("CRITICAL: flow:analytics_pipeline")
     assert "why what was told before" in message["body"]
-    assert watch.rows("select signal from ops.incident where resolved_at is null") == [("source",)]
+    assert watch.rows("select signal from ops.incident where resolved_at is null") == [("pipeline_failed",)]
     (over,) = watch.minute(
-        watch.verdict("source", source.subject, State.OK), watch.verdict(LATE, "fct_orders", State.OK)
+        failed_source(watch, ORDERS, state=State.OK), watch.verdict(LATE, "fct_orders", State.OK)
     )
     assert over["kind"] == "resolved"
 
@@ -104,13 +112,13 @@ def test_troubles_that_have_nothing_to_do_with_each_other_are_told_apart(watch: 
     told = watch.minute(
         watch.verdict(LATE, "fct_emails"),
         watch.verdict("null_rate", "fct_orders.user_id", State.WARNING),
-        watch.verdict("dead_letters", "topic:clicks", State.WARNING),
+        watch.verdict("dead_letters", "source:raw_events__clicks", State.WARNING),
     )
     assert sorted(message["severity"] for message in told) == ["critical", "warning", "warning"]
 
 
 def test_dead_letters_do_not_hide_that_a_table_is_late(watch: Watch) -> None:
-    letters = watch.verdict("dead_letters", "topic:clicks", State.WARNING)
+    letters = watch.verdict("dead_letters", "source:raw_events__clicks", State.WARNING)
     watch.minute(letters)
     (message,) = watch.minute(letters, watch.verdict(LATE, "fct_events"))
     assert message["title"].startswith("CRITICAL: fct_events")
@@ -168,7 +176,7 @@ def test_what_comes_and_goes_is_not_told_each_time(watch: Watch) -> None:
 
 
 def test_two_monitors_at_the_same_moment_tell_it_once(watch: Watch) -> None:
-    verdicts = [watch.verdict(LATE, "fct_orders"), watch.verdict("source", f"source:{ORDERS}")]
+    verdicts = [watch.verdict(LATE, "fct_orders"), failed_source(watch, ORDERS)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: send_alert(watch.services(), verdicts), range(4)))
     assert len(watch.messages()) == 1
@@ -201,7 +209,7 @@ def test_secrets_of_services_are_in_no_message(watch: Watch) -> None:
     words = (
         "password=app-secret-word postgresql://app:app-secret-word@127.0.0.1:1/app hunter2://u:pass-word@h"
     )
-    (message,) = watch.minute(watch.verdict("source", f"source:{ORDERS}", message=f"It said {words}"))
+    (message,) = watch.minute(failed_source(watch, ORDERS, message=f"It said {words}"))
     assert "app-secret-word" not in str(message)
     assert "pass-word@" not in str(message)
     assert "app-secret-word" not in str(watch.rows("select * from ops.incident"))

@@ -50,9 +50,8 @@ def test_a_failed_run_is_critical_told_once_and_resolved_by_the_next(watch: Watc
     assert [one["kind"] for one in watch.messages()[1:]] == ["info", "resolved"]
 
 
-def test_a_run_that_fails_because_its_source_is_away_is_part_of_that_incident(watch: Watch) -> None:
-    source = watch.verdict("source", "source:stripe")
-    watch.minute(source)
+def test_a_run_that_fails_by_a_source_that_has_changed_is_part_of_that_incident(watch: Watch) -> None:
+    watch.minute(watch.verdict("schema_drift", "source:raw_stripe__charges"))
     _run(watch, "one", FAILURE)
     assert len(watch.messages()) == 1
     assert watch.rows("select members -> 0 ->> 'signal' from ops.incident") == [("pipeline_failed",)]

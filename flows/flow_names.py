@@ -1,0 +1,26 @@
+"""The flows by name, and what each of those that land reads: said once, without loading Prefect."""
+
+from __future__ import annotations
+
+from flows.extract import debezium
+from transforms import registry
+from transforms.entities import Kafka, Rest, SourceEntity
+
+BATCH = "analytics_pipeline"
+"""Lands every source and builds all that is due: it makes good what any other has left undone."""
+APIS = "api_ingest"
+OF_SOURCES = (BATCH, APIS)
+"""Runs that land, and build what their sources touch."""
+MENDING = ("backfill", "rebuild", "replay")
+"""Runs that build what is due of some tables, from what was landed."""
+STREAM = "event_stream"
+
+
+def reads(flow: str) -> tuple[SourceEntity, ...]:
+    """What a flow lands; nothing for one that lands nothing."""
+    every = registry.entities()
+    if flow == APIS:
+        return tuple(entity for entity in every if isinstance(entity.read, Rest))
+    if flow == STREAM:
+        return (*(entity for entity in every if isinstance(entity.read, Kafka)), *debezium.entities())
+    return every if flow == BATCH else ()
