@@ -28,9 +28,7 @@ from flows.stores.manifest import fold
 from transforms import changes, engine, registry
 from transforms.contract import Layer, Table, Write
 from warehouse_ddl.statements import (
-    PERSONAL,
-    PUBLISHED,
-    UNPUBLISHED,
+    SCHEMAS,
     comment_ddl,
     index_ddl,
     quoted,
@@ -38,7 +36,7 @@ from warehouse_ddl.statements import (
 )
 
 _MARK = "The warehouse as it was"
-_RESERVED = {PUBLISHED, PERSONAL, UNPUBLISHED, "ops", "public", "information_schema"}
+_RESERVED = {*SCHEMAS, "public", "information_schema"}
 _LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
 
 

@@ -20,6 +20,13 @@ PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
 PERSONAL = "personal"
 """Where a published table stands that holds personal data: what readers see of it is a view in PUBLISHED."""
+OPS = "ops"
+SERVED = (PUBLISHED, PERSONAL)
+"""Schemas of what people read."""
+LASTING = (*SERVED, OPS)
+"""Schemas of which every row counts; what stands in UNPUBLISHED is still being made."""
+SCHEMAS = (*LASTING, UNPUBLISHED)
+"""All that is ours."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from flows.stores.lake import QUARANTINE, SPILL
 from flows.stores.ledger import Ledger
 from transforms import registry
 from transforms.contract import Layer, Table
-from warehouse_ddl.statements import PERSONAL, PUBLISHED, UNPUBLISHED, home
+from warehouse_ddl.statements import SCHEMAS, home
 
 _ROWS = 65_536
 _USER = "user_id"
@@ -52,7 +52,7 @@ def everywhere(services: Services, ledger: Ledger, people: Sequence[Person]) -> 
     left = sorted((services.lake.root / QUARANTINE).rglob("*.parquet"))
     places.append(Place("lake/quarantine", f"{len(left):,} files", sum(naming(p, people) for p in left)))
     places.append(_bytes(services.lake.root, people))
-    schemas = [PUBLISHED, PERSONAL, UNPUBLISHED, "ops", *_rebuilt(ledger.connection)]
+    schemas = [*SCHEMAS, *_rebuilt(ledger.connection)]
     for schema in schemas:
         places.append(_schema(ledger.connection, schema, people))
     places.append(_members(ledger.connection, people))
@@ -128,8 +128,8 @@ def _bytes(root: Path, people: Sequence[Person]) -> Place:
 def _rebuilt(connection: Connection[Any]) -> list[str]:
     """Schemas that somebody made with `rebuild --as-of`."""
     rows = connection.execute(
-        "SELECT nspname FROM pg_namespace WHERE nspname NOT IN ('analytics', 'personal', 'unpublished', "
-        "'ops', 'information_schema') AND nspname !~ '^pg_' ORDER BY 1"
+        "SELECT nspname FROM pg_namespace WHERE nspname <> ALL(%s) AND nspname !~ '^pg_' ORDER BY 1",
+        ([*SCHEMAS, "information_schema"],),
     ).fetchall()
     return [name for (name,) in rows]
 

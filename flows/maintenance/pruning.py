@@ -26,6 +26,7 @@ HISTORY = (
     Kept("check_result", "checked_at", 90),
     Kept("run", "started_at", 400, but="finished_at IS NULL"),
     Kept("health_span", "until", 400),
+    Kept("partition_profile", "day", 400),
     # Its messages go with an incident; one that is open has no end yet.
     Kept("incident", "resolved_at", 400),
     Kept("notification", "created_at", 400, but="sent_at IS NULL"),

@@ -15,9 +15,9 @@ from flows.stores.standalone import workshop
 from flows.streaming.route import route
 from flows.streaming.visible import attach_hot
 from transforms import registry
-from warehouse_ddl.statements import PERSONAL, PUBLISHED
+from warehouse_ddl.statements import LASTING
 
-_SCHEMAS = [PUBLISHED, PERSONAL, "ops"]
+_SCHEMAS = [*LASTING]
 _DEAD_SHARE = 0.1
 _DEAD_ROWS = 1_000
 _BLOATED = 2.0

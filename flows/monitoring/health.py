@@ -20,7 +20,6 @@ from flows.stores.warehouse import WarehouseError, scrub
 
 SPAN_GAP = timedelta(seconds=90)
 """Two looks no further apart than this leave no minute between them that nobody measured."""
-SPANS_KEPT = timedelta(days=90)
 _EVERYTHING = "everything"
 """Subject of a signal that could not be measured at all."""
 _MOST_SECONDS_A_QUERY = 5
@@ -53,7 +52,6 @@ def record(connection: Connection[Any], verdicts: Sequence[Verdict], now: dateti
     signal that was measured says nothing any more is forgotten.
     2. ops.health_span: the last span grows if it has the same verdict and ended within 90 seconds; otherwise
     a new one begins. What lies between was measured by nobody and is in none.
-    3. Spans that ended 90 days ago go.
     """
     rows = Jsonb([_row(verdict) for verdict in verdicts])
     broken_off = {verdict.signal for verdict in verdicts if verdict.subject == _EVERYTHING}
@@ -69,7 +67,6 @@ def record(connection: Connection[Any], verdicts: Sequence[Verdict], now: dateti
             (measured, _EVERYTHING, now),
         )
         connection.execute(_SPANS, {"rows": rows, "now": now, "gap": SPAN_GAP})
-        connection.execute("delete from ops.health_span where until < %s", (now - SPANS_KEPT,))
     return [replace(verdict, since=since[verdict.signal, verdict.subject]) for verdict in verdicts]
 
 
@@ -143,10 +140,7 @@ def _guarded(measure: Callable[[Watch], Iterable[Verdict]], watch: Watch) -> Ite
 
 
 def _told(watch: Watch, error: Exception) -> str:
-    text = scrub(str(error) or type(error).__name__)
-    for secret in watch.services.settings.secrets():
-        text = text.replace(secret, "***")
-    return text
+    return watch.services.settings.scrub(scrub(str(error) or type(error).__name__))
 
 
 def _away(now: datetime, reason: str) -> Verdict:

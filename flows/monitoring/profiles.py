@@ -24,7 +24,6 @@ from transforms.engine import quoted
 
 REMEMBERED = timedelta(days=84)
 """How far back content is looked at: a backfill of older days says nothing of how things are."""
-KEPT = timedelta(days=400)
 ROWS_AT_ONCE = 2_000_000
 """Rows of partitions that one pass reads: bounds memory, not the result."""
 _MOST_VALUES = 50
@@ -71,7 +70,6 @@ def update(services: Services) -> int:
             for batch in _batches(list(_fresh(connection, table, now))):
                 _enter(connection, table, batch, _looked_at(services, table, batch, now), now)
                 done += len(batch)
-        connection.execute("delete from ops.partition_profile where day < %s", (now.date() - KEPT,))
     return done
 
 

@@ -13,6 +13,7 @@ from flows.cdc.status import NO_LIMIT_BYTES, SHARE_OF_LIMIT
 from flows.extract import debezium
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
+from warehouse_ddl.statements import LASTING
 
 WAREHOUSE, WAL, DISK, BLOAT = "warehouse", "wal", "disk", "bloat"
 LEAST_FREE, CRITICALLY_FREE = 0.10, 0.05
@@ -110,8 +111,9 @@ def bloat(watch: Watch) -> Iterator[Verdict]:
     """The warehouse's tables: the share of dead rows in the worst of them."""
     rows = watch.rows(
         "select schemaname || '.' || relname, n_dead_tup::float8 / nullif(n_dead_tup + n_live_tup, 0), "
-        "n_dead_tup from pg_stat_user_tables where schemaname in ('analytics', 'ops') and n_dead_tup > %s "
+        "n_dead_tup from pg_stat_user_tables where schemaname = any(%s) and n_dead_tup > %s "
         "order by 2 desc nulls last limit 1",
+        [*LASTING],
         FEWEST_DEAD,
     )
     name, share, dead = rows[0] if rows else ("", 0.0, 0)

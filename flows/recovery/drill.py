@@ -31,7 +31,7 @@ from flows.stores.upkeep import refresh
 from flows.stores.warehouse import Warehouse
 from transforms import registry
 from transforms.contract import Layer
-from warehouse_ddl.statements import home
+from warehouse_ddl.statements import SERVED, home
 
 _LINE_SECONDS = 1.0
 _LINE_TRIES = 10
@@ -137,7 +137,7 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
         refresh(scratched)
         done.rto_seconds = round(restored + time.perf_counter() - began, 2)
         progress.say("lake", f"{recovered.partitions} partitions replayed")
-        _compare(live, notes_of(dsn, notes.SERVED), done)
+        _compare(live, notes_of(dsn, SERVED), done)
 
 
 def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
@@ -148,7 +148,7 @@ def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             live = _Live(
-                notes.take(connection, notes.SERVED),
+                notes.take(connection, SERVED),
                 {name: frozenset(file.path for file in files) for name, files in _contents(ledger).items()},
                 frozenset(token for (token,) in connection.execute("SELECT token FROM ops.ledger")),
                 frozenset(

@@ -8,12 +8,7 @@ from typing import Any, Self
 
 from psycopg import Connection, sql
 
-from warehouse_ddl.statements import PERSONAL, PUBLISHED
-
-SERVED = (PUBLISHED, PERSONAL)
-"""Schemas of what people read."""
-KEPT = (*SERVED, "ops")
-"""Schemas of which every row counts."""
+from warehouse_ddl.statements import LASTING
 
 _SUMMED = ["int2", "int4", "int8", "numeric"]
 _AS_TEXT = (
@@ -54,7 +49,7 @@ class Note:
         return f"as many rows ({self.rows:,}), but not the same ones"
 
 
-def take(connection: Connection[Any], schemas: tuple[str, ...] = KEPT) -> dict[str, Note]:
+def take(connection: Connection[Any], schemas: tuple[str, ...] = LASTING) -> dict[str, Note]:
     """`schema.table` → its note, for every table, leaf and materialized view of these schemas.
 
     To be called in a transaction of one snapshot (REPEATABLE READ): each leaf is read by itself, since a

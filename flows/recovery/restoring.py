@@ -11,14 +11,13 @@ import psycopg
 from psycopg import sql
 
 from flows.recovery import programs
-from flows.recovery.notes import KEPT, Note, take
+from flows.recovery.notes import Note, take
 from flows.recovery.taking import JOBS
 from flows.recovery.vault import DUMP, Backup, BackupError, Vault
 from flows.stores import roles
-from flows.stores.warehouse import UNPUBLISHED, Warehouse, readable_errors
+from flows.stores.warehouse import Warehouse, readable_errors
 from warehouse_ddl.files import bootstrap
-
-OURS = (*KEPT, UNPUBLISHED)
+from warehouse_ddl.statements import LASTING, SCHEMAS
 
 
 @contextmanager
@@ -32,7 +31,7 @@ def occupied(dsn: str) -> list[str]:
     """Our schemas that are in a database already."""
     with Warehouse(dsn).connect() as connection:
         rows = connection.execute(
-            "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY 1", (list(OURS),)
+            "SELECT nspname FROM pg_namespace WHERE nspname = ANY(%s) ORDER BY 1", (list(SCHEMAS),)
         ).fetchall()
     return [name for (name,) in rows]
 
@@ -51,7 +50,7 @@ def clear(dsn: str) -> None:
                 "again; nothing was changed."
             )
         with connection.transaction():
-            for name in OURS:
+            for name in SCHEMAS:
                 connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
 
 
@@ -76,7 +75,7 @@ def restore(vault: Vault, backup: Backup, dsn: str, work: Path) -> None:
         roles.hand_over(connection)
 
 
-def notes_of(dsn: str, schemas: tuple[str, ...] = KEPT) -> dict[str, Note]:
+def notes_of(dsn: str, schemas: tuple[str, ...] = LASTING) -> dict[str, Note]:
     """What a database holds now."""
     with readable_errors(), psycopg.connect(dsn) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

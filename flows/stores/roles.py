@@ -9,8 +9,10 @@ from psycopg import Connection, errors, sql
 
 from flows.errors import FlowsError
 from warehouse_ddl.files import bootstrap, bootstrap_fingerprint
+from warehouse_ddl.statements import SERVED, UNPUBLISHED
 
-ROLES = ("owner", "loader", "reader", "pii_reader")
+ROLES = ("owner", "loader", "pii_reader", "reader")
+"""The strongest first."""
 
 
 class RolesError(FlowsError):
@@ -76,8 +78,9 @@ def hand_over(connection: Connection[Any]) -> list[str]:
     connection.execute("RESET ROLE")
     found = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname IN ('analytics', 'personal', 'unpublished') AND c.relkind IN ('r', 'p', 'v', 'm') "
-        "AND c.relowner NOT IN (to_regrole('owner'), to_regrole('loader')) ORDER BY 1, 2"
+        "WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm') "
+        "AND c.relowner NOT IN (to_regrole('owner'), to_regrole('loader')) ORDER BY 1, 2",
+        ([*SERVED, UNPUBLISHED],),
     ).fetchall()
     try:
         with connection.transaction():
@@ -100,7 +103,7 @@ def members(connection: Connection[Any]) -> list[Member]:
         "SELECT l.rolname, (SELECT w.role FROM unnest(%s::text[]) WITH ORDINALITY AS w (role, place) "
         "WHERE pg_has_role(l.oid, to_regrole(w.role), 'member') ORDER BY place LIMIT 1) AS role "
         "FROM pg_roles l WHERE l.rolcanlogin AND NOT l.rolsuper ORDER BY 2, 1",
-        (["owner", "loader", "pii_reader", "reader"],),
+        ([*ROLES],),
     ).fetchall()
     return [Member(login, role) for login, role in rows if role is not None]
 

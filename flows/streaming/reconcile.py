@@ -189,7 +189,7 @@ def _result(
         table=table.name,
         partition=window,
         rule=RULE,
-        kind=RuleKind.ACCURACY,
+        kind=RuleKind.CONSISTENCY,
         severity="critical",
         engine="duckdb",
         passed=passed,

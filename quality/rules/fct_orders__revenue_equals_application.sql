@@ -1,5 +1,5 @@
 /* ---
-kind: accuracy
+kind: consistency
 description: >
   Orders and revenue of a day and currency equal what the application's database counted and summed
   in the snapshot that was read, to the cent. Days without such totals are not judged.

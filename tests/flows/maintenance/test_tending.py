@@ -27,8 +27,17 @@ def test_history_goes_when_its_time_has_passed_and_what_is_not_over_stays(dsn: s
                 "seen_at, resolved_at, message) values (%s, %s, 's', 't', 'info', %s, %s, %s, 'm')",
                 (name, name, at, at, at if ended else None),
             )
+            connection.execute(
+                "insert into ops.health_span values ('disk', %s, %s, %s, 'ok')",
+                (name, at - timedelta(days=1), at),
+            )
+            connection.execute(
+                "insert into ops.partition_profile (table_name, partition, day, token, profiled_at, "
+                "row_count, columns_at) values (%s, '', %s, '', %s, 1, %s)",
+                (name, at, at, at),
+            )
         with Warehouse(dsn).connect() as ours:
-            assert prune(ours, NOW) == {"run": 1, "incident": 1}
+            assert prune(ours, NOW) == {"run": 1, "health_span": 2, "partition_profile": 2, "incident": 1}
             assert prune(ours, NOW) == {}
         left = connection.execute(
             "select run_id from ops.run union all select incident_id from ops.incident order by 1"

@@ -99,7 +99,7 @@ def _checked(
 def test_a_rule_between_tables_counts_as_it_was_judged_last(place: Place) -> None:
     _checked(place, "references_user_id", False, 3 * HOUR)
     _checked(place, "references_user_id", True, HOUR)
-    _checked(place, "revenue_equals_application", False, HOUR, kind="accuracy")
+    _checked(place, "revenue_equals_application", False, HOUR)
     _checked(place, "references_product_id", False, HOUR, severity="warning")
     _checked(place, "between_quantity", False, HOUR, kind="accuracy")
     found = place.measure("reconciliation")
@@ -148,7 +148,7 @@ def test_a_column_that_the_source_dropped_is_told_until_its_table_lands_again(pl
 def test_a_column_that_came_back_is_no_drift_once_a_run_has_gone_on(place: Place) -> None:
     _change(place, "dropped", "status", "evolve")
     place.run(NOW - HOUR / 2, "raw_app__orders: the database has no column status any more")
-    assert place.measure("schema_drift")["source:raw_app__orders"].state is State.WARNING
+    assert place.measure("schema_drift")["source:raw_app__orders"].state is State.CRITICAL
     place.run(NOW - HOUR / 4)
     assert place.measure("schema_drift")["source:raw_app__orders"].state is State.OK
 
@@ -223,5 +223,15 @@ def test_a_full_disk_is_critical(place: Place, monkeypatch: pytest.MonkeyPatch) 
         assert place.measure("disk")["lake"].state is state
 
 
-def test_bloat_is_measured(place: Place) -> None:
+@pytest.mark.parametrize("schema", ["analytics", "personal", "ops"])
+def test_dead_rows_are_found_in_whatever_lasts(place: Place, schema: str) -> None:
+    place.execute(f"create table {schema}.swollen (n int) with (autovacuum_enabled = off)")
+    place.execute(f"insert into {schema}.swollen select generate_series(1, 60000)")
     assert place.measure("bloat")["warehouse"].state is State.OK
+    place.execute(f"delete from {schema}.swollen")
+    place.execute("select pg_stat_force_next_flush()")
+    try:
+        found = place.measure("bloat")["warehouse"]
+        assert (found.state, found.observed["table"]) == (State.WARNING, f"{schema}.swollen")
+    finally:
+        place.execute(f"drop table {schema}.swollen")

@@ -113,13 +113,6 @@ def test_what_is_not_spoken_of_any_more_is_forgotten_unless_its_signal_was_not_m
     ]
 
 
-def test_spans_are_kept_for_90_days(place: Place) -> None:
-    place.record(_verdict(place, State.OK))
-    place.later(90 * 86_400 + 1)
-    place.record(_verdict(place, State.OK))
-    assert [start for start, *_ in _spans(place)] == [90 * 86_400 + 1]
-
-
 def test_a_signal_that_fails_is_unknown_and_the_others_are_measured(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

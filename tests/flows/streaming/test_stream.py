@@ -73,7 +73,7 @@ def test_a_row_that_breaks_a_rule_of_its_own_is_never_seen_but_a_dead_letter(top
     known = Rule(
         "known_event_type",
         "accepted_values",
-        RuleKind.ACCURACY,
+        RuleKind.CONSISTENCY,
         {"column": "event_type", "values": ["login"]},
     )
     strict = replace(way, facts=(replace(fact, expect=(*fact.expect, known)),))
