@@ -3,58 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
-from pathlib import Path
+from typing import Any
 
-import transforms
-import warehouse_ddl
+from flows.code_reading import kept
 from transforms.contract import Layer
 from transforms.lineage_graph import CHART, SOURCE, VIEW, Edge, Graph, View, build, edge_data, from_data
 from transforms.lineage_steps import ROWS, Kind, Origin
 
-CACHE = Path(".cache")
-"""Where the graph is kept between two processes, if there is such a folder."""
-_READS = ((transforms, ("*.sql", "*.py")), (warehouse_ddl, ("views/*.sql", "files.py")))
-
 
 @cache
 def graph() -> Graph:
-    """The lineage of this package's models, views and charts.
+    """The lineage of this package's models, views and charts."""
+    return from_data(kept("lineage", _read))
 
-    To read it takes seconds of a busy machine, so it is kept until one of the files says something else.
-    """
-    known, kept = fingerprint(), CACHE / "lineage.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads(kept.read_text(encoding="utf-8"))
-        if stored["fingerprint"] == known:
-            return from_data(stored)
+
+def _read() -> dict[str, Any]:
     from transforms import registry
     from warehouse_ddl.files import views
 
     shown = [View(view.name, view.description, view.query, view.documentation) for view in views()]
-    made = build(registry.default(), shown)
-    # Without the folder, or the right to write there, it is read again next time.
-    with contextlib.suppress(OSError):
-        temporary = kept.with_name(f".lineage.{os.getpid()}")
-        temporary.write_text(json.dumps({"fingerprint": known, **made.as_data()}), encoding="utf-8")
-        temporary.replace(kept)
-    return made
-
-
-def fingerprint() -> str:
-    """Of everything that the graph is read from."""
-    digest = hashlib.sha256("".join(version(name) for name in ("sqlglot", "polars")).encode())
-    for package, patterns in _READS:
-        folder = Path(package.__file__ or "").parent
-        for path in sorted(path for pattern in patterns for path in folder.rglob(pattern)):
-            digest.update(f"\0{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    return build(registry.default(), shown).as_data()
 
 
 def command(arguments: argparse.Namespace) -> int:

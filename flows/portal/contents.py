@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import psycopg
 
+from flows import code_reading
 from flows.catalog import entries
 from flows.examples import SERVED, sampled
-from flows.lineage import CACHE, fingerprint, graph
+from flows.lineage import graph
 from flows.portal.promises import kept
 from flows.portal.quarantine import quarantined
 from flows.portal.reading import Reading, Result
@@ -92,28 +91,10 @@ def _chart(chart: charts.Chart) -> dict[str, Any]:
     }
 
 
-def of_code() -> list[dict[str, Any]]:
-    """The dictionary, which only the code decides. It is kept beside the lineage graph: to read all of it
-    takes a second, and a process whose code is that of the one before takes it from there.
-    """
-    known, kept = fingerprint(), CACHE / "dictionary.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        stored = json.loads(kept.read_text(encoding="utf-8"))
-        if stored["fingerprint"] == known:
-            return list(stored["entries"])
-    found = entries()
-    # Without the folder, or the right to write there, it is read again next time.
-    with contextlib.suppress(OSError):
-        temporary = kept.with_name(f".dictionary.{os.getpid()}")
-        temporary.write_text(json.dumps({"fingerprint": known, "entries": found}), encoding="utf-8")
-        temporary.replace(kept)
-    return found
-
-
 def _with_examples(moment: Reading) -> list[dict[str, Any]]:
     """The dictionary with a few values of each column that PostgreSQL serves, personal ones masked."""
     found = []
-    for entry in of_code():
+    for entry in code_reading.kept("dictionary", entries):
         shown: dict[str, list[str]] = {}
         if entry["layer"] in SERVED:
             with contextlib.suppress(psycopg.Error), moment.connection.transaction():

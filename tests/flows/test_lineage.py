@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from flows import lineage
 from flows.__main__ import main
 
 
@@ -57,17 +55,3 @@ def test_where_nothing_leads_on_it_says_why(capsys: pytest.CaptureFixture[str]) 
 def test_an_unknown_name_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lineage", "fct_orders.revenu"]) == 2
     assert capsys.readouterr().err == "fct_orders has no column revenu. Did you mean revenue?\n"
-
-
-def test_what_was_kept_of_other_files_or_is_damaged_is_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = lineage.graph()
-    monkeypatch.setattr(lineage, "CACHE", tmp_path)
-    monkeypatch.setattr(lineage, "build", lambda *_: known)
-    for stored in ("", "{}", '{"fingerprint": "another"}'):
-        (tmp_path / "lineage.json").write_text(stored, encoding="utf-8")
-        assert lineage.graph.__wrapped__() == known
-        assert json.loads((tmp_path / "lineage.json").read_text(encoding="utf-8"))["nodes"]
-    monkeypatch.setattr(lineage, "build", None)
-    assert lineage.graph.__wrapped__() == known
