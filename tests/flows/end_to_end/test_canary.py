@@ -23,6 +23,7 @@ from flows import scrubbing
 from flows.__main__ import _show_scrubbed, main
 from flows.sandbox import Part
 from flows.stores.warehouse import Warehouse, WarehouseError
+from tests.flows.streaming.topics import until
 from tests.house import House
 
 pytestmark = pytest.mark.full
@@ -161,17 +162,33 @@ def _warehouse(dsn: str) -> list[str]:
 
 
 def _prefect(place: Place) -> list[str]:
-    """Flow and task runs with their states, their logs, artifacts and events."""
-    found: list[str] = []
+    """What Prefect's server, which other tests use too, has of this warehouse's runs: flow and task runs with
+    their states, logs, artifacts and events.
+    """
+    with psycopg.connect(place.dsn) as connection:
+        runs = [str(run) for (run,) in connection.execute("select run_id from ops.run").fetchall()]
+    assert runs
+    of_runs = {"flow_runs": {"id": {"any_": runs}}}
     with httpx.Client(base_url=place.environment["PREFECT_API_URL"], trust_env=False, timeout=30) as api:
-        for path, body in (
-            ("flow_runs/filter", {}),
-            ("task_runs/filter", {}),
-            ("logs/filter", {"limit": 200}),
-            ("artifacts/filter", {}),
-        ):
-            answer: Any = api.post(f"/{path}", json={"sort": "START_TIME_DESC"} if "runs" in path else body)
-            found.append(answer.text)
-        for run in api.post("/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 3}).json():
-            found.append(api.get(f"/flow_run_states/?flow_run_id={run['id']}").text)
-    return found
+
+        def asked(path: str, body: dict[str, Any]) -> Any:
+            return api.post(path, json=body).raise_for_status().json()
+
+        # The server learns of task runs by events, a moment after they ended.
+        until(lambda: bool(asked("/task_runs/filter", of_runs)))
+        tasks = asked("/task_runs/filter", of_runs)
+        found = [tasks, asked("/flow_runs/filter", of_runs), asked("/artifacts/filter", of_runs)]
+        logs = {"logs": {"flow_run_id": {"any_": runs}}}
+        while page := asked("/logs/filter", {**logs, "offset": sum(map(len, found[3:]))}):
+            found.append(page)
+        resources = [f"prefect.flow-run.{run}" for run in runs]
+        page = asked("/events/filter", {"filter": {"any_resource": {"id": resources}}})
+        found.append(page)
+        while following := page["next_page"]:
+            page = api.get(following).raise_for_status().json()
+            found.append(page)
+        for kind, ids in (("flow_run", runs), ("task_run", [task["id"] for task in tasks])):
+            for one in ids:
+                states = api.get(f"/{kind}_states/", params={f"{kind}_id": one})
+                found.append(states.raise_for_status().json())
+    return [str(one) for one in found]
