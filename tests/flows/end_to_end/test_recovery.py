@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.company import Company, Place
+from flows import failpoints
+from tests.flows.company import ROOT, Company, Place
 from tests.house import House
 
 
@@ -146,7 +147,10 @@ def test_a_lost_lake_comes_back_from_the_backups_raw_files(company: Company) -> 
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("failpoint", ["recovery.ledger", "recovery.loading", "recovery.loading_whole"])
+@pytest.mark.parametrize(
+    "failpoint",
+    [name for name in failpoints.names(ROOT / "flows" / "recovery") if name.startswith("recovery.")],
+)
 def test_a_warehouse_that_was_half_made_from_the_lake_when_it_was_killed_is_made_by_a_second_try(
     copy: Place, house: House, failpoint: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -10,13 +11,17 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyarrow as pa
 import pyrage
 import pytest
+from pydantic import SecretStr
 
+from flows import failpoints
 from flows.__main__ import main
+from flows.progress import Progress
 from flows.recovery import programs, raw_files
 from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
@@ -35,23 +40,14 @@ ROOT = Path(__file__).parents[3]
 KEY = str(pyrage.x25519.Identity.generate())
 
 
-class _Silent:
-    def say(self, part: str, message: str) -> None:
-        """Nobody listens."""
-
-    def expect(self, steps: int) -> None:
-        """Nobody looks."""
-
-    def advance(self) -> None:
-        """Nobody counts."""
+def _services(dsn: str, folder: Path) -> Services:
+    given: dict[str, Any] = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": folder / "none"}
+    return Services(Settings(**given, lake=folder / "lake", backups=folder / "backups"))
 
 
-SILENT = _Silent()
-
-
-def _services(dsn: str, folder: Path, **settings: object) -> Services:
-    given = {"lake": folder / "lake", "backups": folder / "backups", "sandbox": folder / "none", **settings}
-    return Services(Settings(_env_file=None, warehouse_dsn=dsn, **given))  # type: ignore[arg-type]
+def _unseen() -> Progress:
+    """Progress that nobody looks at."""
+    return Progress("backup", io.StringIO())
 
 
 def _land(services: Services, number: int) -> None:
@@ -81,7 +77,7 @@ def _take(services: Services, **settings: object) -> Taken:
     if settings:
         services = Services(services.settings.model_copy(update=settings))
     with services.lake:
-        return take(services, SILENT)  # type: ignore[arg-type]
+        return take(services, _unseen())
 
 
 def _restored(services: Services, backup: Backup, server: Server) -> str:
@@ -118,6 +114,7 @@ def test_what_is_restored_is_what_was_noted_of_one_moment_though_publishes_go_on
 
     assert there == backup.notes
     assert there["analytics.dim_people"].rows == there["ops.view_definition"].rows
+    assert there["analytics.dim_people"].rows < notes_of(dsn)["analytics.dim_people"].rows
     assert there["analytics.fct_visits_2025_10_07"].rows == 500
 
 
@@ -162,18 +159,18 @@ def test_a_sealed_backup_says_nothing_without_its_key_and_everything_with_it(
     services: Services, postgres18: Server
 ) -> None:
     public = str(pyrage.x25519.Identity.from_str(KEY).to_public())
-    backup = _take(services, backup_key=_secret(public)).backup
+    backup = _take(services, backup_key=SecretStr(public)).backup
     texts = [path.read_bytes() for path in backup.folder.rglob("*") if path.is_file()]
     pooled = [path.read_bytes() for path in (backup.folder.parent / "lake").rglob("*") if path.is_file()]
     assert not any(b"create table" in text.lower() or b"PGDMP" in text for text in texts)
     assert all(text.startswith(b"age-encryption.org/v1") for text in pooled)
     assert not list(services.lake.root.rglob(".making-*")), "what stood open meanwhile is gone"
 
-    owner = Services(services.settings.model_copy(update={"backup_key": _secret(KEY)}))
+    owner = Services(services.settings.model_copy(update={"backup_key": SecretStr(KEY)}))
     assert notes_of(_restored(owner, backup, postgres18)) == backup.notes
     assert list(raw_files.problems(open_vault(owner), backup)) == []
     for wrong in (public, str(pyrage.x25519.Identity.generate()), None):
-        key = _secret(wrong) if wrong else None
+        key = SecretStr(wrong) if wrong else None
         stranger = Services(services.settings.model_copy(update={"backup_key": key}))
         with pytest.raises(SealError, match=rf"^Backup \S+ is sealed for {public}: set ANALYTICS_BACKUP_KEY"):
             open_vault(stranger).opener(backup)
@@ -257,11 +254,9 @@ def test_without_a_backup_the_list_says_so(
 @pytest.mark.parametrize(
     "failpoint",
     [
-        "backup.dumped",
-        *(
-            pytest.param(name, marks=pytest.mark.full)
-            for name in ("backup.snapshot", "backup.raw_written", "backup.sealed", "backup.before_rename")
-        ),
+        pytest.param(name, marks=() if name == "backup.dumped" else pytest.mark.full)
+        for name in failpoints.names(ROOT / "flows" / "recovery")
+        if name.startswith("backup.")
     ],
 )
 def test_a_backup_that_was_killed_leaves_nothing_that_counts(services: Services, failpoint: str) -> None:
@@ -296,12 +291,6 @@ def _age(backup: Backup, days: int) -> None:
     path.write_text(json.dumps(noted))
 
 
-def _secret(key: str) -> object:
-    from pydantic import SecretStr
-
-    return SecretStr(key)
-
-
 def test_an_occupied_target_is_cleared_only_when_nobody_of_ours_is_at_work_there(services: Services) -> None:
     dsn = services.settings.require("warehouse_dsn")
     services = Services(services.settings)
@@ -320,15 +309,15 @@ def test_an_occupied_target_is_cleared_only_when_nobody_of_ours_is_at_work_there
 def test_raw_files_come_back_into_an_empty_lake_only_and_only_with_the_key(
     services: Services, tmp_path: Path
 ) -> None:
-    backup = _take(services, backup_key=_secret(KEY)).backup
+    backup = _take(services, backup_key=SecretStr(KEY)).backup
     lake, work = tmp_path / "new", tmp_path / "work"
-    owner = open_vault(Services(services.settings.model_copy(update={"backup_key": _secret(KEY)})))
+    owner = open_vault(Services(services.settings.model_copy(update={"backup_key": SecretStr(KEY)})))
 
     with pytest.raises(SealError, match="set ANALYTICS_BACKUP_KEY"):
-        raw_files.give_back(open_vault(services), backup, lake, work, SILENT)  # type: ignore[arg-type]
-    assert raw_files.give_back(owner, backup, lake, work, SILENT) == 1  # type: ignore[arg-type]
+        raw_files.give_back(open_vault(services), backup, lake, work, _unseen())
+    assert raw_files.give_back(owner, backup, lake, work, _unseen()) == 1
     with pytest.raises(BackupError, match="is not empty"):
-        raw_files.give_back(owner, backup, lake, work, SILENT)  # type: ignore[arg-type]
+        raw_files.give_back(owner, backup, lake, work, _unseen())
 
     theirs = services.lake
     with Lake(lake) as there:
