@@ -15,21 +15,11 @@ import pytest
 from flows.alerts import send_alert
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
-from flows.settings import Settings
 from flows.sla import burn_verdicts
+from tests.flows.clock import At
 from tests.house import Server
 
 START = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
-
-
-class At(Settings):
-    """Settings whose clock the test moves."""
-
-    moment: Any
-
-    def now(self) -> datetime:
-        found: datetime = self.moment[0]
-        return found
 
 
 @dataclass
@@ -66,7 +56,8 @@ class Watch:
         known = {"warehouse_dsn": self.dsn, "lake": self.folder / "lake", "alerts": self.routes}
         addresses = dict.fromkeys(("app_dsn",), "postgresql://app:app-secret-word@127.0.0.1:1/app")
         urls = dict.fromkeys(("kafka_bootstrap", "stripe_url", "sendgrid_url"), "127.0.0.1:1")
-        return Services(At(**{**known, **addresses, **urls, "moment": self.moment, **settings}))
+        given = {"_env_file": None, **known, **addresses, **urls, **settings}
+        return Services(At(moment=self.moment, **given))
 
     def minute(self, *verdicts: Verdict) -> list[dict[str, Any]]:
         """A minute passes, this is measured; the messages that came of it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +27,6 @@ from flows.summary import Summary, TableSummary
 from transforms import registry
 
 DOCS = Path(__file__).parents[3] / "docs" / "metrics"
-NOW = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
 LABELS = {
     "stream": {"events", "changes"},
     "flow": {"analytics_pipeline"},
@@ -115,13 +113,14 @@ def test_the_stream_answers_nobody_unless_a_port_is_set_and_goes_on_where_it_is_
             ]
         with pytest.raises(PortTaken), serving(StreamNumbers({}), "127.0.0.1", port):
             pass
-    assert Settings().metrics_port is None
-    assert Settings().metrics_host == "127.0.0.1"
+    settings = Settings(_env_file=None)
+    assert (settings.metrics_port, settings.metrics_host) == (None, "127.0.0.1")
 
 
 @pytest.fixture
 def services(dsn: str, tmp_path: Path) -> Services:
-    return Services(Settings(warehouse_dsn=dsn, metrics_folder=tmp_path / "prom", sandbox=tmp_path))
+    given: dict[str, Any] = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": tmp_path}
+    return Services(Settings(**given, metrics_folder=tmp_path / "prom"))
 
 
 @pytest.fixture

@@ -19,24 +19,11 @@ from flows.monitoring.signals import BY_NAME
 from flows.monitoring.verdict import Verdict
 from flows.monitoring.watch import Watch
 from flows.services import Services
-from flows.settings import Settings
+from tests.flows.clock import At
 from tests.house import Server
 
 NOW = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
 DAILY = Deployment("daily", "analytics_pipeline", ("0 2 * * *",), "1")
-
-
-class At(Settings):
-    """Settings whose clock the test moves."""
-
-    moment: Any
-
-    def now(self) -> datetime:
-        found: datetime = self.moment[0]
-        return found
-
-    def machine_time(self) -> float:
-        return self.now().timestamp()
 
 
 @dataclass
@@ -50,17 +37,17 @@ class Place:
 
     def __post_init__(self) -> None:
         nobody = "http://127.0.0.1:9"
-        self.services = Services(
-            At(
-                moment=self.moment,
-                warehouse_dsn=self.dsn,
-                app_dsn="host=127.0.0.1 port=9 user=nobody password=secret-of-the-app",
-                kafka_bootstrap="127.0.0.1:9",
-                stripe_url=nobody,
-                sendgrid_url=nobody,
-                lake=self.lake,
-            )
-        )
+        given: dict[str, Any] = {
+            "_env_file": None,
+            "moment": self.moment,
+            "warehouse_dsn": self.dsn,
+            "app_dsn": "host=127.0.0.1 port=9 user=nobody password=secret-of-the-app",
+            "kafka_bootstrap": "127.0.0.1:9",
+            "stripe_url": nobody,
+            "sendgrid_url": nobody,
+            "lake": self.lake,
+        }
+        self.services = Services(At(**given))
 
     @cached_property
     def connection(self) -> psycopg.Connection[Any]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 from flows.services import Services
-from flows.settings import Settings
+from tests.flows.clock import At
 from tests.house import Server
-from tests.warehouse_ddl.test_charts import FILLED
-from transforms import registry
-from warehouse_ddl.files import views
-from warehouse_ddl.statements import PUBLISHED, ddl, leaf_ddl
+from tests.warehouse_ddl import shop
 
 NOW = datetime(2025, 10, 20, 12, tzinfo=UTC)
 SECRET = "somebody.private@example.test"
@@ -76,25 +74,10 @@ update personal.dim_users set email = '{SECRET}' where user_id = 1;
 
 
 def fill(dsn: str) -> None:
-    """Make every published table and view, and the rows above."""
+    """Make every published table and view, and the rows above beside those of the shop."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for table in registry.build_order():
-            for statement in ddl(table) if table.is_published else ():
-                connection.execute(statement.encode())
-        for view in views():
-            for statement in view.statements:
-                connection.execute(statement.encode())
-        for day in ("2025-10-06", "2025-10-08", "2025-10-14"):
-            leaf = leaf_ddl(registry.table("mart_user_activity"), day, PUBLISHED)
-            for statement in (*leaf.create, *leaf.constrain, *leaf.attach):
-                connection.execute(statement.encode())
-        connection.execute(FILLED.encode())
+        shop.fill(connection)
         connection.execute(_OPS.encode())
-
-
-class _Settings(Settings):
-    def now(self) -> datetime:
-        return NOW
 
 
 def services(server: Server, folder: Path, *, filled: bool = True, **settings: str) -> Services:
@@ -102,7 +85,7 @@ def services(server: Server, folder: Path, *, filled: bool = True, **settings: s
     dsn = server.database()
     if filled:
         fill(dsn)
-    elsewhere = {"kafka_bootstrap": "127.0.0.1:1", "stripe_url": "http://127.0.0.1:1"}
-    elsewhere |= {"app_dsn": "host=127.0.0.1 port=1", "sendgrid_url": "http://127.0.0.1:1"}
-    given = {"warehouse_dsn": dsn, "lake": folder / "lake", **elsewhere, **settings}
-    return Services(_Settings(_env_file=None, **given))  # type: ignore[arg-type]
+    given: dict[str, Any] = {"_env_file": None, "moment": [NOW], "lake": folder / "lake"}
+    given |= {"warehouse_dsn": dsn, "kafka_bootstrap": "127.0.0.1:1", "stripe_url": "http://127.0.0.1:1"}
+    given |= {"app_dsn": "host=127.0.0.1 port=1", "sendgrid_url": "http://127.0.0.1:1"}
+    return Services(At(**{**given, **settings}))

@@ -13,11 +13,10 @@ from flows.portal import weekly
 from flows.portal.reading import as_json
 from flows.sandbox import processes
 from flows.services import Services
-from tests.flows.alerting.test_delivery import mail_server
+from tests.flows.alerting.mail import mail_server
 from tests.flows.portal import filled
 from tests.house import Server
 
-PORT = processes.free_port()
 _ROUTES = """
 channels:
   people: {url: "file:///PEOPLE"}
@@ -28,11 +27,17 @@ routes:
 
 
 @pytest.fixture(scope="module")
-def services(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Services:
+def port() -> int:
+    """Where mail is sent, and taken in while a test has a mail server there."""
+    return processes.free_port()
+
+
+@pytest.fixture(scope="module")
+def services(port: int, postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Services:
     folder = tmp_path_factory.mktemp("world")
     told = folder / "alerts.yaml"
     told.write_text(
-        _ROUTES.replace("/PEOPLE", str(folder / "people.jsonl")).replace("PORT", str(PORT)), encoding="utf-8"
+        _ROUTES.replace("/PEOPLE", str(folder / "people.jsonl")).replace("PORT", str(port)), encoding="utf-8"
     )
     return filled.services(postgres18, folder, alerts=str(told))
 
@@ -51,9 +56,9 @@ def test_the_report_says_what_its_queries_give(services: Services) -> None:
     assert "//" not in report.html.replace("</", "")
 
 
-def test_it_reaches_the_channels_that_are_told_of_info(services: Services) -> None:
+def test_it_reaches_the_channels_that_are_told_of_info(services: Services, port: int) -> None:
     report = weekly.render(services)
-    with mail_server(PORT) as mails:
+    with mail_server(port) as mails:
         assert weekly.deliver(services, report) == ["people", "mail"]
     body = mails[0].get_body(("html",)).get_content()
     assert mails[0]["subject"] == report.subject
