@@ -23,7 +23,7 @@ from tests.house import VERSIONS, House, Server
 for _name in [name for name in os.environ if name.startswith(("ANALYTICS_", "PREFECT_"))]:
     del os.environ[_name]
 os.environ.update(QUIET, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL", GX_ANALYTICS_ENABLED="false")
-# Pages that nobody looks at: tests that do write them.
+# Nobody looks at the pages of these runs; tests of pages write them themselves.
 os.environ["ANALYTICS_PORTAL"] = "off"
 
 
