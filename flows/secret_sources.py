@@ -7,8 +7,9 @@ both.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -18,8 +19,15 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
 )
 
+from flows.scrubbing import scrubbed
+
+if TYPE_CHECKING:
+    import httpx
+
 FILE, BLOCK = "_FILE", "_BLOCK"
 _MAX_BYTES = 1 << 20
+_TYPE = "secret"
+"""What Prefect calls the type of such blocks."""
 
 
 class Elsewhere(PydanticBaseSettingsSource):
@@ -66,21 +74,28 @@ class Elsewhere(PydanticBaseSettingsSource):
 
 
 class ElsewhereError(Exception):
-    """A setting that stands elsewhere can't be had. The text names setting and place and holds no secret."""
+    """A setting that stands elsewhere can't be had. The text says what to do, names setting and place, and
+    holds no secret.
+    """
 
     def __init__(self, name: str, error: Exception) -> None:
-        if isinstance(error, OSError):
-            reason = f"{name}{FILE} names a file that can't be read ({error.strerror}): {error.filename}"
+        correct = "Correct it in the environment or in .env."
+        if isinstance(error, _NoBlockError):
+            reason = f"{name}{BLOCK} names {error}"
+        elif isinstance(error, OSError):
+            file = f"a file that can't be read ({error.strerror}): {error.filename}"
+            reason = f"{name}{FILE} names {file}. {correct}"
         elif isinstance(error, UnicodeDecodeError):
-            reason = f"{name}{FILE} names a file that is no text"
+            reason = f"{name}{FILE} names a file that is no text. {correct}"
         elif str(error).endswith("both set"):
-            reason = f"{error}; remove one of them"
+            reason = f"{error}; remove one of them. {correct}"
         else:
-            reason = (
-                f"{name}{BLOCK} names a Secret block that Prefect's server does not give "
-                f"({type(error).__name__}). See `prefect block ls`"
-            )
+            reason = f"What {name}{FILE} or {name}{BLOCK} names is not what {name} has to be. {correct}"
         super().__init__(reason)
+
+
+class _NoBlockError(Exception):
+    """A block that can't be had; the text goes on where `…_BLOCK names` ends."""
 
 
 def _of_file(path: str) -> str:
@@ -90,7 +105,42 @@ def _of_file(path: str) -> str:
 
 
 def _of_block(name: str) -> str:
-    from prefect.blocks.system import Secret
+    """The block's value, character by character (its own `get` reads text as JSON: `1e3` would be 1000.0);
+    what is no text there, as JSON. Raises _NoBlockError.
+    """
+    from flows.sandbox.prefect_server import QUIET
+    from flows.settings import use_prefect
 
-    value: Any = Secret.load(name).get()  # type: ignore[union-attr]
-    return value if isinstance(value, str) else str(value)
+    use_prefect(QUIET)  # Prefect reads the environment when it is imported, which may be here
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import get_current_settings
+
+    address = get_current_settings().api.url
+    if address is None:
+        raise _NoBlockError(
+            "a Secret block, and nothing says which Prefect server has it: set PREFECT_API_URL."
+        )
+    server = scrubbed(address, ())
+    try:
+        with get_client(sync_client=True) as client:
+            block = client.read_block_document_by_name(name.removeprefix(f"{_TYPE}/"), _TYPE)
+    except ObjectNotFound:
+        raise _NoBlockError(
+            f"the Secret block {name}, which the Prefect server at {server} does not have: make it there "
+            "(Blocks, Secret), or correct the name; `prefect block ls` shows those it has."
+        ) from None
+    except httpx.HTTPError as error:
+        raise _NoBlockError(
+            f"a Secret block, and the Prefect server at {server} does not give it ({_said(error)}): see "
+            "whether it runs, and correct PREFECT_API_URL (or PREFECT_API_KEY, PREFECT_API_AUTH_STRING)."
+        ) from None
+    value = block.data["value"]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _said(error: httpx.HTTPError) -> str:
+    """What went wrong in a word: the status that was answered, or the kind of error."""
+    response = getattr(error, "response", None)
+    return f"it answers {response.status_code}" if response is not None else type(error).__name__

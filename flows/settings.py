@@ -282,7 +282,7 @@ def load(**overrides: Any) -> Settings:
             f"{name} can't be used: {reason}. Correct it in the environment or in .env."
         ) from None
     except ElsewhereError as error:
-        raise SettingsError(f"{error}. Correct it in the environment or in .env.") from None
+        raise SettingsError(str(error)) from None
     except UnreadableSetting as error:
         # What is no single value is read as JSON; the library names the field between quotes.
         name = f"ANALYTICS_{str(error).split(chr(34))[1].upper()}"

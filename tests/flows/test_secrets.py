@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from flows import scrubbing
+from flows.__main__ import main
+from flows.sandbox import Part
 from flows.settings import Settings, SettingsError, load
+from tests.house import House
 
 CANARY = "canary/4711%s"
 
@@ -41,6 +48,95 @@ def test_a_file_that_is_not_there_and_one_too_many_are_said(
     monkeypatch.setenv("ANALYTICS_STRIPE_KEY", "b")
     with pytest.raises(SettingsError, match="_FILE are both set"):
         load()
+
+
+@pytest.fixture
+def block(house: House) -> Iterator[Callable[[object], str]]:
+    """Makes a Secret block with a value on the Prefect server of this test run, and gives its name."""
+    state = house.parts(Part.PREFECT)
+    from prefect.blocks.system import Secret
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    def make(value: object) -> str:
+        name = f"canary-{uuid4().hex}"
+        Secret(value=value).save(name)
+        return name
+
+    with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
+        yield make
+
+
+def test_a_setting_can_stand_in_a_block_of_prefects_server_and_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[object], str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ANALYTICS_STRIPE_KEY_BLOCK", block(CANARY))
+    (tmp_path / ".env").write_text(f"ANALYTICS_APP_DSN_BLOCK=secret/{block('postgresql://u:pw4711@h/db')}\n")
+    settings = load()
+    assert settings.stripe_key is not None
+    assert settings.stripe_key.get_secret_value() == CANARY
+    assert settings.require("app_dsn") == "postgresql://u:pw4711@h/db"
+    shown = f"{settings!r} {settings} {settings.model_dump_json()} "
+    shown += scrubbing.told(RuntimeError(f"{CANARY} pw4711"))
+    assert CANARY not in shown
+    assert "pw4711" not in shown
+
+
+@pytest.mark.parametrize("value", ["1e3", "007", "true", '"quoted"', "null"])
+def test_a_block_that_reads_like_json_is_the_text_that_it_is(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[object], str], value: str
+) -> None:
+    monkeypatch.setenv("ANALYTICS_STRIPE_KEY_BLOCK", block(value))
+    assert load().require("stripe_key") == value
+
+
+@pytest.mark.parametrize("value", [{"sasl.password": "p"}, '{"sasl.password": "p"}'])
+def test_options_can_stand_in_a_block_as_json_or_as_text(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[object], str], value: object
+) -> None:
+    monkeypatch.setenv("ANALYTICS_KAFKA_OPTIONS_BLOCK", block(value))
+    assert load().kafka_options == {"sasl.password": "p"}
+
+
+def test_a_block_is_read_where_an_event_loop_runs_too(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[object], str]
+) -> None:
+    monkeypatch.setenv("ANALYTICS_STRIPE_KEY_BLOCK", block(CANARY))
+
+    async def read() -> str:
+        return load().require("stripe_key")
+
+    assert asyncio.run(read()) == CANARY
+
+
+def test_a_block_that_is_not_to_be_had_is_one_sentence_that_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, block: Callable[[object], str]
+) -> None:
+    from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+    def said() -> str:
+        written = io.StringIO()
+        with contextlib.redirect_stderr(written):
+            assert main(["plan"]) == 2
+        return written.getvalue()
+
+    server = get_current_settings().api.url
+    monkeypatch.setenv("ANALYTICS_STRIPE_KEY_BLOCK", "nowhere")
+    assert said() == (
+        f"ANALYTICS_STRIPE_KEY_BLOCK names the Secret block nowhere, which the Prefect server at {server} "
+        "does not have: make it there (Blocks, Secret), or correct the name; `prefect block ls` shows those "
+        "it has.\n"
+    )
+    with temporary_settings({PREFECT_API_URL: f"http://u:{block(CANARY)}@127.0.0.1:1/api"}):
+        away = said()
+    assert "the Prefect server at http://u:***@127.0.0.1:1/api does not give it (ConnectError)" in away
+    assert "correct PREFECT_API_URL" in away
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert "which Prefect server has it: set PREFECT_API_URL." in said()
+    monkeypatch.setenv("ANALYTICS_KAFKA_OPTIONS_BLOCK", block(CANARY))
+    monkeypatch.delenv("ANALYTICS_STRIPE_KEY_BLOCK")
+    refused = said()
+    assert "ANALYTICS_KAFKA_OPTIONS_BLOCK" in refused
+    assert CANARY not in refused
 
 
 def test_a_password_that_would_be_taken_for_a_host_is_refused_without_being_told(

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import SecretStr
 
 from flows import scrubbing
 from flows.__main__ import _show_scrubbed, main
@@ -37,7 +39,7 @@ VALUE = "wert0815@example.com"
 class Place:
     """Settings with a canary in each secret, and what was said with them."""
 
-    def __init__(self, house: House, folder: Path, dsn: str, api: str, prefect: str) -> None:
+    def __init__(self, house: House, folder: Path, dsn: str, api: str, prefect: str, block: str) -> None:
         known = conninfo_to_dict(dsn)
         self.dsn, self.folder, self.api = dsn, folder, api
         self.said: list[str] = []
@@ -49,7 +51,7 @@ class Place:
             "ANALYTICS_STRIPE_URL": api,
             "ANALYTICS_STRIPE_KEY": CANARY + "-stripe",
             "ANALYTICS_SENDGRID_URL": api,
-            "ANALYTICS_SENDGRID_KEY": CANARY + "-sendgrid",
+            "ANALYTICS_SENDGRID_KEY_BLOCK": block,
             "ANALYTICS_LAKE": str(folder / "lake"),
             "ANALYTICS_RETRIES": "0",
             "PREFECT_API_URL": prefect,
@@ -93,11 +95,18 @@ class Place:
 def place(house: House, tmp_path: Path) -> Iterator[Place]:
     state = house.parts(Part.PREFECT, Part.KAFKA)
     assert state.prefect_url is not None
+    # It reads the environment when it is imported.
+    from prefect.blocks.system import Secret
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    block = f"sendgrid-{uuid4().hex}"
     dsn = house.server().database()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"create role app login password '{CANARY}-other'".encode())
     try:
-        yield Place(house, tmp_path, dsn, str(house.apis().stripe_url), state.prefect_url)
+        with temporary_settings({PREFECT_API_URL: state.prefect_url}):
+            Secret(value=SecretStr(CANARY + "-sendgrid")).save(block)
+            yield Place(house, tmp_path, dsn, str(house.apis().stripe_url), state.prefect_url, block)
     finally:
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("drop role app")
