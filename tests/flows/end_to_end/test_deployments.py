@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
-from tests.flows.company import Company
+from tests.flows.company import Company, where
 
 pytestmark = pytest.mark.full
 
@@ -38,9 +40,20 @@ def server(company: Company) -> Any:
         yield client
 
 
-def _trigger(server: httpx.Client, name: str, seconds: float = 200, **parameters: Any) -> dict[str, Any]:
+def _trigger(
+    server: httpx.Client,
+    name: str,
+    seconds: float = 200,
+    environment: Mapping[str, str] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """A run of a deployment, once it has ended; `environment` adds to that of the worker's process for it."""
     found = server.get(f"deployments/name/{name}").raise_for_status().json()
-    asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    asked = {
+        "parameters": parameters,
+        "state": {"type": "SCHEDULED"},
+        "job_variables": {"env": dict(environment or {})},
+    }
     deadline = time.monotonic() + seconds
     path = f"deployments/{found['id']}/create_flow_run"
     # Its database has one writer: a busy server says 503, and Prefect's own client asks again, too.
@@ -140,3 +153,27 @@ def test_the_weekly_report_that_is_triggered_is_completed(server: httpx.Client, 
     company.built()
     run = _trigger(server, "weekly_report/weekly-report")
     assert run["state_name"] == "Completed", run["state"]["message"]
+
+
+def test_a_deployed_erasure_takes_a_person_out_of_the_warehouse_it_is_pointed_at_and_nobody_else(
+    server: httpx.Client, company: Company
+) -> None:
+    copy = company.copy()
+    users = where("dim_users")
+    user, email = copy.rows(
+        f"select user_id, email from {users} join analytics.fct_orders using (user_id) "
+        "where not is_deleted order by 1 limit 1"
+    )[0]
+    others = f"select * from {users} where user_id <> {user} order by user_id"
+    people, orders = copy.rows(others), copy.content("fct_orders")
+    run = _trigger(server, "erase/erase", environment=copy.environment, users=[user], reason="asked")
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    done = "select user_id, reason from ops.erasure where finished_at is not null"
+    assert copy.rows(done) == [(user, "asked")]
+    assert copy.rows(f"select email, is_deleted from {users} where user_id = {user}") == [(None, True)]
+    assert copy.rows(others) == people
+    assert copy.content("fct_orders") == orders
+    raw = [row for path in copy.files("raw/raw_app__users") for row in pq.read_table(path).to_pylist()]
+    assert raw
+    assert email not in str(raw)
+    assert company.built().differences() == []
