@@ -7,12 +7,10 @@ when it was looked at: a backfill of an old day changes what is usual and is its
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
 
 from flows.monitoring.freshness import as_of
-from flows.monitoring.profiles import REMEMBERED
+from flows.monitoring.profiles import Day
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from quality.monitors import (
@@ -39,17 +37,6 @@ _JUDGED_WITHIN = timedelta(days=3)
 """Older days are not judged any more."""
 _FIRST_LOOK_WITHIN = timedelta(days=3)
 _NOT_JUDGED = {"judged": False, "why": "too few days before it say what is usual"}
-
-
-@dataclass(frozen=True)
-class Day:
-    """One day of one table, as it was looked at."""
-
-    day: date
-    rows: int
-    columns_at: datetime
-    hours: Mapping[str, int] = field(default_factory=dict)
-    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def row_counts(watch: Watch) -> Iterator[Verdict]:
@@ -133,20 +120,9 @@ def _drifted(name: str, last: Day, history: Sequence[Day], sensitivity: Sensitiv
 
 def _profiled(watch: Watch) -> Iterator[tuple[Table, list[Day]]]:
     """Each published table that was looked at, with its days, oldest first."""
-    if "profiles" not in vars(watch):
-        found: dict[str, dict[date, Day]] = {}
-        rows = watch.rows(
-            "select table_name, day, row_count, columns_at, hours, columns "
-            "from ops.partition_profile where day > %s order by day",
-            watch.now.date() - REMEMBERED,
-        )
-        for name, day, count, columns_at, hours, columns in rows:
-            found.setdefault(name, {})[day] = Day(day, count, columns_at, hours, columns)
-        vars(watch)["profiles"] = found
-    profiles: Mapping[str, Mapping[date, Day]] = vars(watch)["profiles"]
     for table in registry.build_order():
-        if table.is_published and table.name in profiles:
-            yield table, list(profiles[table.name].values())
+        if table.is_published and table.name in watch.profiles:
+            yield table, list(watch.profiles[table.name].values())
 
 
 def _of_days(watch: Watch) -> Iterator[tuple[Table, Day, list[Day]]]:

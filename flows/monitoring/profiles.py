@@ -5,7 +5,7 @@ A run does this at its end, so that a monitor looks at figures and never at rows
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -47,6 +47,18 @@ class Fresh:
 
 
 @dataclass(frozen=True)
+class Day:
+    """One day of one table, as it was looked at. `hours`: hour of the day → rows."""
+
+    day: date
+    rows: int
+    columns_at: datetime
+    """When its columns were looked at."""
+    hours: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Look:
     """One day of a partition. `columns`: name → nulls, and values or quantiles."""
 
@@ -73,18 +85,22 @@ def update(services: Services) -> int:
     return done
 
 
-def watched(table: Table) -> list[Column]:
+def remembered(connection: Connection[Any], now: datetime) -> dict[str, dict[date, Day]]:
+    """Each table that was looked at, with its days, oldest first."""
+    found: dict[str, dict[date, Day]] = {}
+    rows = connection.execute(
+        "select table_name, day, row_count, columns_at, hours, columns "
+        "from ops.partition_profile where day > %s order by day",
+        (now.date() - REMEMBERED,),
+    )
+    for name, day, count, columns_at, hours, columns in rows:
+        found.setdefault(name, {})[day] = Day(day, count, columns_at, hours, columns)
+    return found
+
+
+def nullable(table: Table) -> list[Column]:
     """The columns whose nulls are counted: those that may be null. A null elsewhere is never published."""
-    required = {
-        *table.key,
-        *table.tie_break,
-        *(
-            str(rule.arguments["column"])
-            for rule in table.expect
-            if rule.check == "not_null" and rule.severity == "critical"
-        ),
-    }
-    return [column for column in table.columns if column.nullable and column.name not in required]
+    return [column for column in table.columns if column.nullable and column.name not in table.tie_break]
 
 
 def kinds(table: Table) -> list[Column]:
@@ -158,7 +174,7 @@ def _looked_at(services: Services, table: Table, batch: Sequence[Fresh], now: da
         if table.column(by.by).type.startswith("TIMESTAMP"):
             hours = f"to_json(histogram(extract(hour from {moment})))"
     window = f"strftime({quoted(by.by)}, '{form}')" if by is not None else "''"
-    counted, of_kinds, of_numbers = watched(table), kinds(table), numbers(table)
+    counted, of_kinds, of_numbers = nullable(table), kinds(table), numbers(table)
     measures = [
         *(f"count(*) - count({quoted(column.name)})" for column in counted),
         *(f"to_json(histogram({quoted(column.name)}::varchar))" for column in of_kinds),

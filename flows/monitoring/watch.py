@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 from psycopg import Connection
 
-from flows.monitoring import runs, schedules
+from flows.monitoring import profiles, runs, schedules
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
@@ -52,6 +52,11 @@ class Watch:
     def runs(self) -> list[runs.Run]:
         """The runs of the batch, the newest first."""
         return runs.recent(self.connection, self.now)
+
+    @cached_property
+    def profiles(self) -> Mapping[str, Mapping[date, profiles.Day]]:
+        """Each published table that was looked at, with its days, oldest first."""
+        return profiles.remembered(self.connection, self.now)
 
     @cached_property
     def streams(self) -> Mapping[str, Stream]:

@@ -195,7 +195,7 @@ def fill(connection: Connection[Any], now: datetime) -> None:
             if table.partition is None:
                 continue
             columns = Jsonb(
-                {column.name: {"nulls": 10} for column in profiles.watched(table)}
+                {column.name: {"nulls": 10} for column in profiles.nullable(table)}
                 | {
                     column.name: {"values": {f"v{n}": n for n in range(20)}}
                     for column in profiles.kinds(table)
