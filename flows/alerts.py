@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 
 from flows.alerting import away, delivery, incidents, runs, settlement, words
 from flows.alerting.routes import Routes, routes
+from flows.durations import spoken
 from flows.errors import FlowsError
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
@@ -189,7 +190,7 @@ def list_command(arguments: argparse.Namespace) -> int:
 
 
 def _lines(row: dict[str, Any], now: datetime) -> list[str]:
-    lasted = words.span((row["resolved_at"] or now) - row["opened_at"])
+    lasted = spoken(((row["resolved_at"] or now) - row["opened_at"]).total_seconds())
     state = f"resolved after {lasted}" if row["resolved_at"] else f"open for {lasted}"
     if row["acknowledged_at"]:
         state += f", acknowledged by {row['acknowledged_by']}"

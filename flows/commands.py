@@ -217,11 +217,9 @@ def where_to_look() -> list[str]:
     lines.append(
         f"  lake        {_duckdb()} -init {shlex.quote(_here(lake_sql))}   or: {python} -m flows lake"
     )
-    if settings.portal != "off":
-        folder = Path(settings.portal) if settings.portal else settings.lake_root.with_name("portal")
-        lines.append(
-            f"  portal      {_here(folder / 'index.html')}   with rows: {python} -m flows portal --serve"
-        )
+    if settings.writes_portal:
+        front = _here(settings.portal_root / "index.html")
+        lines.append(f"  portal      {front}   with rows: {python} -m flows portal --serve")
     if settings.prefect_address:
         lines.append(f"  Prefect     {settings.prefect_address.removesuffix('/api')}")
     lines.append(f"  again       {python} -m flows          what it would do: {python} -m flows plan")

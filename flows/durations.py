@@ -1,4 +1,4 @@
-"""Times and lengths of time as people type them."""
+"""Times and lengths of time as people type and read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from flows.errors import FlowsError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_READ = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def length_of_time(text: str) -> float:
@@ -19,6 +20,20 @@ def length_of_time(text: str) -> float:
     if not 0 <= seconds < float("inf"):
         raise FlowsError(f"'{text}' is no length of time; write it like 45s, 10m or 2h.")
     return seconds
+
+
+def spoken(seconds: float) -> str:
+    """A length of time for people: 2.3 s, 45 s, 4 min 10 s, 3 h 5 min, 2 d 4 h."""
+    if seconds < 10 and seconds % 1:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = max(0, round(seconds))
+    units = list(_READ)
+    while len(units) > 1 and whole < units[0][0]:
+        del units[0]
+    told = [f"{whole // units[0][0]} {units[0][1]}"]
+    if units[1:] and (rest := whole % units[0][0] // units[1][0]):
+        told.append(f"{rest} {units[1][1]}")
+    return " ".join(told)
 
 
 def parse_bound(text: str) -> datetime:

@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.batch import run_name
+from flows.durations import spoken
 from flows.progress import Progress
 from flows.recovery import raw_files
 from flows.recovery.drill import Drill, DrillFailed
@@ -72,7 +73,7 @@ def _said(done: Drill) -> str:
     return (
         f"Equal: backup {done.backup.id} was restored, {done.replayed} partitions replayed from the lake, "
         f"{done.compared} tables and leaves compared.{streamed}\n"
-        f"RTO {done.rto_seconds:.1f} s; RPO 0 with the lake, {_time(done.rpo_seconds or 0)} without it. "
+        f"RTO {done.rto_seconds:.1f} s; RPO 0 with the lake, {spoken(done.rpo_seconds or 0)} without it. "
         f"The drill took {done.seconds:.1f} s and stands in ops.drill."
     )
 
@@ -126,14 +127,4 @@ def _lake(folder: Path, name: str | None) -> str:
         f"{count:,} raw files of backup {backup.id} are in {target}.\n"
         "Next: set ANALYTICS_LAKE to it, then `python -m flows rebuild --from-lake` and `python -m flows`, "
         "which makes the other layers and reads again what the sources have had since."
-    )
-
-
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else (f"{seconds / 3600:.1f} h")
     )

@@ -25,6 +25,7 @@ from flows.secret_sources import Elsewhere, ElsewhereError
 if TYPE_CHECKING:
     from flows.sandbox.state import State
 
+_OFF = "off"
 SANDBOX_FOLDER = Path(".sandbox")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SERVICES = {
@@ -203,6 +204,18 @@ class Settings(BaseSettings):
         if self.lake is not None:
             return self.lake.expanduser().absolute()
         return Path(self._service("lake", "the lake")).absolute()
+
+    @property
+    def writes_portal(self) -> bool:
+        """Whether runs write the portal."""
+        return self.portal != _OFF
+
+    @property
+    def portal_root(self) -> Path:
+        """Folder of the portal, absolute. Where runs write none, one that is asked for is beside the lake."""
+        if self.portal in (None, _OFF):
+            return self.lake_root.parent / "portal"
+        return Path(self.portal).expanduser().absolute()
 
     @property
     def backups_root(self) -> Path:

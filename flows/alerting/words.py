@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from flows import scrubbing
+from flows.durations import spoken
 
 _NAMES = 20
 """So many names stand in a message; the rest is counted."""
@@ -21,11 +22,11 @@ def title(severity: str, kind: str, message: str, lasted: timedelta, *, is_worse
         case "opened" | "info":
             head = severity.upper()
         case "resolved":
-            head = f"RESOLVED after {span(lasted)}"
+            head = f"RESOLVED after {spoken(lasted.total_seconds())}"
         case _ if is_worse:
             head = f"NOW {severity.upper()}"
         case _:
-            head = f"STILL {severity.upper()} after {span(lasted)}"
+            head = f"STILL {severity.upper()} after {spoken(lasted.total_seconds())}"
     return f"{head}: {what}"
 
 
@@ -47,7 +48,7 @@ def body(
     if note:
         lines.append(f"Note:     {note}")
     until = f" to {at(now)}" if is_over else ""
-    lines.append(f"Since:    {at(since)}{until} ({span(now - since)})")
+    lines.append(f"Since:    {at(since)}{until} ({spoken((now - since).total_seconds())})")
     if members:
         lines.append(f"With it:  {len(members)} more: {told(members)}")
     if touches:
@@ -78,17 +79,6 @@ def listed(names: Sequence[str]) -> str:
 
 def at(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def span(length: timedelta) -> str:
-    """A length of time as people say it: 3 min, 2 h 5 min, 3 d 4 h."""
-    minutes = max(0, int(length.total_seconds() // 60))
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f"{days} d {hours} h" if hours else f"{days} d"
-    if hours:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    return f"{minutes} min"
 
 
 def scrubbed(text: str, secrets: Iterable[str]) -> str:

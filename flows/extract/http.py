@@ -6,7 +6,6 @@ and size limits counted after decompression, and the pace the service asks for.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import ssl
 import time
@@ -25,6 +24,7 @@ import httpx
 import orjson
 import stamina
 
+from flows.addresses import is_loopback
 from flows.extract import SourceError
 
 T = TypeVar("T")
@@ -83,12 +83,6 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 def _check_base(name: str, base_url: str) -> None:
     """Raise RestError unless the key may be sent to this address."""
     address = urlsplit(base_url)
@@ -97,7 +91,7 @@ def _check_base(name: str, base_url: str) -> None:
         raise RestError(
             f"{name}: {setting} is no address of an API; write it like https://api.example.com (no user)."
         )
-    if address.scheme == "http" and not _is_loopback(address.hostname):
+    if address.scheme == "http" and not is_loopback(address.hostname):
         raise RestError(
             f"{name}: http://{address.hostname} would carry the key in the clear; set {setting} to https://…"
         )
@@ -122,7 +116,7 @@ class Http:
             timeout=connection.timeout,
             follow_redirects=False,
             # A proxy of the environment is for the way out, not for this machine's own services.
-            trust_env=not _is_loopback(host),
+            trust_env=not is_loopback(host),
             verify=_certificates(),
         )
         self._pause_until = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import threading
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from flows.addresses import is_loopback
 from flows.stores.warehouse import scrub
 
 _ENDPOINT = "/api/v1/lineage"
@@ -40,7 +40,7 @@ class Receiver:
             path = address.path if address.path not in {"", "/"} else _ENDPOINT
             self._url = address._replace(path=path).geturl()
             # A proxy of the environment is for the way out, not for this machine's own services.
-            self._client = httpx.Client(timeout=_SECONDS, trust_env=not _is_loopback(address.hostname or ""))
+            self._client = httpx.Client(timeout=_SECONDS, trust_env=not is_loopback(address.hostname))
 
     def send(self, make: Callable[[], Mapping[str, Any]]) -> None:
         """Make an event and hand it over, or note why that was not possible."""
@@ -81,10 +81,3 @@ class Receiver:
             f"OpenLineage events do not reach {scrub(self._target)}: {reason}. The run goes on without them; "
             "correct ANALYTICS_OPENLINEAGE or start what listens there."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from flows.durations import spoken
 from flows.portal.reading import Result
 
 _ICONS = Path(__file__).with_name("vendor") / "icons"
@@ -33,8 +35,8 @@ _OF_STATE = {
     "replayed": ("ok", "Replayed"),
     "discarded": ("info", "Discarded"),
 }
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 _SPACE = "\u00a0"
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=[a-z])")
 
 
 @cache
@@ -74,25 +76,12 @@ def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Ma
         percent = Decimal(str(value)) * 100
         return f"{percent.quantize(Decimal(10) ** -(1 if digits is None else digits)):f}{_SPACE}%"
     if kind == "seconds":
-        return _span(float(value))
+        return _BEFORE_UNIT.sub(_SPACE, spoken(float(value)))
     if kind == "bytes":
         return _size(float(value))
     if kind in {"time", "date"}:
         return _time(str(value), kind)
     return str(escape(value)) if not isinstance(value, Markup) else value
-
-
-def _span(seconds: float) -> str:
-    """12.3 s, 4 min 10 s, 3 h 5 min, 2 d 4 h."""
-    if seconds < 60:
-        return f"{seconds:.1f}{_SPACE}s" if seconds < 10 and seconds % 1 else f"{seconds:.0f}{_SPACE}s"
-    for place, (size, unit) in enumerate(_UNITS):
-        if seconds >= size:
-            whole, rest = divmod(seconds, size)
-            below, word = _UNITS[place + 1] if place + 1 < len(_UNITS) else (1, "s")
-            small = f" {rest // below:.0f}{_SPACE}{word}" if rest >= below else ""
-            return f"{whole:.0f}{_SPACE}{unit}{small}"
-    return f"{seconds:.0f}{_SPACE}s"
 
 
 def _size(size: float) -> str:

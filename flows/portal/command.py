@@ -6,14 +6,14 @@ import argparse
 import time
 from pathlib import Path
 
-from flows.portal.site import folder_of, write
+from flows.portal.site import write
 from flows.services import open_services
 
 
 def command(arguments: argparse.Namespace) -> int:
     """`python -m flows portal [--out DIR] [--serve]`."""
     services = open_services()
-    folder = Path(arguments.out).expanduser().absolute() if arguments.out else folder_of(services)
+    folder = Path(arguments.out).expanduser().absolute() if arguments.out else services.settings.portal_root
     begun = time.perf_counter()
     written = write(services, folder)
     seconds = time.perf_counter() - begun

@@ -1,7 +1,7 @@
 """The queries of a page, and what they give: all pages of one writing are read at one moment.
 
-`queries/<page>.sql` holds a page's queries, each behind `-- name: what it is`. `:as_of` in them is the moment
-of the writing, written out, so that the text which a page shows can be run as it stands.
+`queries/<page>.sql` holds the queries of a page that has some, each behind `-- name: what it is`. `:as_of` in
+them is the moment of the writing, written out, so that the text which a page shows can be run as it stands.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def reading(services: Services) -> Iterator[Reading]:
 
 def queries(page: str, as_of: datetime) -> dict[str, str]:
     """The queries of a page by name, with the moment written out."""
-    text = (_FOLDER / f"{page}.sql").read_text(encoding="utf-8")
+    path = _FOLDER / f"{page}.sql"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     parts = _HEAD.split(text)[1:]
     moment = f"timestamptz '{as_of:%Y-%m-%d %H:%M:%S}+00'"
     return {

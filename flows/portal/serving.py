@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import ipaddress
 import json
 from datetime import date
 from functools import partial
@@ -19,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
+from flows.addresses import is_loopback
 from flows.errors import FlowsError
 from flows.portal.reading import as_json
 from flows.services import Services
@@ -147,7 +147,7 @@ def server(services: Services, folder: Path, host: str, port: int) -> ThreadingH
     """
     secret = services.settings.portal_token
     token = secret.get_secret_value() if secret else None
-    if not _is_loopback(host) and not token:
+    if not is_loopback(host) and not token:
         raise PortalError(
             f"{host} can be reached from elsewhere: set ANALYTICS_PORTAL_TOKEN to a long random word, or "
             "serve on loopback (leave --host out)."
@@ -170,10 +170,3 @@ def serve(services: Services, folder: Path, host: str, port: int) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()
     return 0
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

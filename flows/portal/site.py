@@ -21,9 +21,6 @@ from flows.services import Services
 _HERE = Path(__file__).parent
 _VENDOR, _STATIC = _HERE / "vendor", _HERE / "static"
 _ECHARTS, _CYTOSCAPE, _DAGRE = "echarts.common.min.js", "cytoscape.min.js", "cytoscape-dagre.min.js"
-FOLDER = "portal"
-"""Beside the lake, where no setting names another."""
-OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -113,23 +110,17 @@ class Written:
         return self.folder / PAGES[0].file
 
 
-def folder_of(services: Services) -> Path:
-    """Where the portal is written."""
-    named = services.settings.portal
-    return services.settings.lake_root.parent / FOLDER if named in (None, OFF) else Path(named).absolute()
-
-
 def after_run(services: Services, *, has_news: bool = False) -> str:
     """Write the portal when a run has ended, if that is wanted; returns what went wrong, in one line: no run
     fails by it. After a run that has published something it is measured first how everything is: the pages
     say so, and the monitor's schedule may be off.
     """
-    if services.settings.portal == OFF:
+    if not services.settings.writes_portal:
         return ""
     try:
         if has_news:
             look(services)
-        write(services, folder_of(services))
+        write(services, services.settings.portal_root)
     except Exception as error:  # noqa: BLE001 - the run is done; whatever is wrong with the pages is only told
         reason = " ".join(str(error).split())
         return f"it was not written ({type(error).__name__}: {reason[:200]}). Try: python -m flows portal"
