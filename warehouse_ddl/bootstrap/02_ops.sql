@@ -172,6 +172,7 @@ create table if not exists ops.check_result (
     checked_at timestamptz not null
 );
 create index if not exists idx_check_result_table on ops.check_result (table_name, checked_at desc);
+create index if not exists idx_check_result_time on ops.check_result (checked_at);
 comment on table ops.check_result is 'One row per rule, partition and run.';
 
 create table if not exists ops.run (

@@ -34,9 +34,13 @@ create table if not exists ops.incident (
     signal text not null,
     subject text not null,
     severity text not null check (severity in ('critical', 'warning', 'info')),
+    severity_since timestamptz,
     owner text not null default '',
+    since timestamptz,
     opened_at timestamptz not null,
     seen_at timestamptz not null,
+    good_since timestamptz,
+    patience interval not null default '0',
     resolved_at timestamptz,
     acknowledged_at timestamptz,
     acknowledged_by text,
@@ -45,11 +49,19 @@ create table if not exists ops.incident (
     action text not null default '',
     runbook text not null default '',
     touches jsonb not null default '[]',
-    members jsonb not null default '[]'
+    members jsonb not null default '[]',
+    about jsonb not null default '[]',
+    taken_in_by text
 );
 create unique index if not exists idx_incident_open on ops.incident (cause) where resolved_at is null;
 create index if not exists idx_incident_time on ops.incident (opened_at desc);
 comment on table ops.incident is 'One row per trouble, from the first verdict that showed it to the last: its cause, what else failed because of it (members), what it touches downstream.';
+comment on column ops.incident.since is 'From when on its cause is bad; opened_at is when that was seen.';
+comment on column ops.incident.severity_since is 'From when on the severity is what it is; how long that lasts decides when it is escalated.';
+comment on column ops.incident.good_since is 'From when on its cause and all its members are well; null while one is not. Once resolved it is resolved_at.';
+comment on column ops.incident.patience is 'How long all must be well before it is resolved: longer for what came back soon after it was resolved.';
+comment on column ops.incident.about is 'Tables that the cause is about.';
+comment on column ops.incident.taken_in_by is 'The incident of its cause, where that was found later; such an incident counts no more.';
 
 create table if not exists ops.notification (
     notification_id bigint generated always as identity primary key,
@@ -60,9 +72,14 @@ create table if not exists ops.notification (
     title text not null,
     body text not null,
     created_at timestamptz not null,
+    due_at timestamptz,
+    tried_at timestamptz,
     sent_at timestamptz,
+    given_up_at timestamptz,
     tries integer not null default 0,
     problem text not null default ''
 );
 create index if not exists idx_notification_unsent on ops.notification (created_at) where sent_at is null;
 comment on table ops.notification is 'One row per message and channel: when it went, or why it did not.';
+comment on column ops.notification.due_at is 'When it may go: after quiet hours, or when it is tried again.';
+comment on column ops.notification.given_up_at is 'When it was decided that it will not go: its tries are used up, or it was overtaken.';
