@@ -19,7 +19,7 @@ from flows.portal.reading import Result
         ("1", "share", "100.0 %"),
         (0, "seconds", "0 s"),
         (2.5, "seconds", "2.5 s"),
-        (61.5, "seconds", "1 min 1 s"),
+        (61.4, "seconds", "1 min 1 s"),
         (3_600, "seconds", "1 h"),
         (11_100, "seconds", "3 h 5 min"),
         (187_200, "seconds", "2 d 4 h"),
