@@ -168,6 +168,7 @@ def parser() -> argparse.ArgumentParser:
     watched.set_defaults(command=_verb("flows.alerts:automations_command"))
     day = told.add_parser("summary", help="tell how the last 24 hours were")
     day.set_defaults(command=_verb("flows.alerts:summary_command"))
+
     catalog = verbs.add_parser("catalog", help="what tables and columns mean, and who answers for them")
     catalog.add_argument("table", nargs="?", help="one table, view or chart, with examples of its values")
     catalog.add_argument(

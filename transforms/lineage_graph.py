@@ -84,14 +84,16 @@ class Graph:
             if column in (*own, ROWS):
                 return Origin(table, column)
             raise ContractError(f"{table} has no column {column}.{relations.close(column, own)}")
-        missing = name if "." not in name or table in {*_SOURCES, DASHBOARD} else table
+        # All of `app.order` and `dashboard.revenu` is the name; of `fct_order.revenue` what is before it.
+        groups = {known.rpartition(".")[0] for known in self.nodes}
+        missing = name if table in groups else table
         raise ContractError(
             f"There is no table, view or chart {missing}.{relations.close(missing, self.nodes)}"
         )
 
     def reached(self, start: Origin, *, down: bool) -> tuple[Edge, ...]:
-        """Every step up or down from a column, nearest first; from a table's rows: of whole tables, as
-        `tables_reached` has it for columns.
+        """Every step up or down from a column, nearest first. From a table's rows: every step of rows, which
+        leads to the tables that would have others; `tables_reached` leads to all that read it.
         """
         steps_from = self.out_of if down else self.into
         found: dict[Edge, None] = {}
@@ -190,9 +192,6 @@ def build(registry: Registry, views: Iterable[View], charts: Iterable[Chart] = C
         node = Node(f"{DASHBOARD}.{chart.name}", CHART, chart.description, ())
         edges += _add_query(nodes, node, chart.sql, chart.measures)
     return Graph(nodes, tuple(sorted(set(edges))))
-
-
-_SOURCES = ("app", "events", "stripe", "sendgrid")
 
 
 def _source(entity: SourceEntity, registry: Registry) -> Node:

@@ -96,21 +96,25 @@ class Scrubber:
 
     def _edited(self, row: dict[str, Any]) -> dict[str, Any]:
         """The columns of one row that are other ones afterwards."""
-        person = self._people.get(row.get(self._person)) if self._person else None  # type: ignore[arg-type]
-        found = {}
+        person = self._people.get(row[self._person]) if self._person in row else None
+        found: dict[str, Any] = {}
         for name, value in row.items():
-            if value is None or not isinstance(value, str | bytes):
+            if not isinstance(value, str | bytes):
                 continue
             text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-            if person is not None and name in self._personal:
-                new: str | None = _blanked(text)
-            else:
-                new = self._text(name, text, person)
+            new: str | None
             if self._goes and name == "_op" and person is not None:
                 new = "d"
-            if new != text:
-                is_bytes = isinstance(value, bytes) and new is not None
-                found[name] = new.encode("utf-8", "surrogateescape") if is_bytes else new  # type: ignore[union-attr]
+            elif person is not None and name in self._personal:
+                new = _blanked(text)
+            else:
+                new = self._text(name, text, person)
+            if new == text:
+                continue
+            if isinstance(value, bytes) and new is not None:
+                found[name] = new.encode("utf-8", "surrogateescape")
+            else:
+                found[name] = new
         return found
 
     def _text(self, name: str, text: str, person: Person | None) -> str:

@@ -6,6 +6,7 @@ known from declarations: tables, flows, severities. `docs/metrics/` has alert ru
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,12 +30,12 @@ class Metric:
         """An empty family of it, to add samples to."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        kinds: dict[str, type[Family]] = {
+        kinds: dict[str, Callable[..., Family]] = {
             "counter": CounterMetricFamily,
             "gauge": GaugeMetricFamily,
             "histogram": HistogramMetricFamily,
         }
-        return kinds[self.kind](self.name.removesuffix("_total"), self.help, labels=self.labels)  # type: ignore[call-arg]
+        return kinds[self.kind](self.name.removesuffix("_total"), self.help, labels=self.labels)
 
     @property
     def exposed(self) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class _Handler(SimpleHTTPRequestHandler):
         if self._may_read({}):
             super().do_HEAD()
 
-    def list_directory(self, path: Any) -> None:  # noqa: ARG002
+    def list_directory(self, _path: Any) -> None:
         """Folders are not listed."""
         self.send_error(HTTPStatus.NOT_FOUND)
 

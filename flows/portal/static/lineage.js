@@ -27,7 +27,7 @@ function reached(edges, start) {
   const found = new Set();
   for (const [here, there, wanted] of [["from", "to", "down"], ["to", "from", "up"]]) {
     if (way !== "both" && way !== wanted) continue;
-    const steps = Map.groupBy ? Map.groupBy(edges, (edge) => edge[here]) : grouped(edges, here);
+    const steps = grouped(edges, here);
     const waiting = [start];
     const seen = new Set(waiting);
     for (const one of waiting) for (const edge of steps.get(one) ?? []) {
@@ -39,7 +39,10 @@ function reached(edges, start) {
 }
 function grouped(edges, key) {
   const found = new Map();
-  for (const edge of edges) found.set(edge[key], [...(found.get(edge[key]) ?? []), edge]);
+  for (const edge of edges) {
+    if (!found.has(edge[key])) found.set(edge[key], []);
+    found.get(edge[key]).push(edge);
+  }
   return found;
 }
 

@@ -27,7 +27,7 @@ function draws(draw) { redraws.push(draw); draw(); }
 const redraw = () => redraws.forEach((draw) => draw());
 document.getElementById("theme").addEventListener("click", () => {
   document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-  try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* as above */ }
+  try { localStorage.setItem("theme", document.documentElement.dataset.theme); } catch { /* this page alone then has it */ }
   redraw();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
