@@ -74,7 +74,11 @@ def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Ma
         return f"{Decimal(str(value)):,.{2 if digits is None else digits}f}"
     if kind == "share":
         percent = Decimal(str(value)) * 100
-        return f"{percent.quantize(Decimal(10) ** -(1 if digits is None else digits)):f}{_SPACE}%"
+        place = Decimal(10) ** -(1 if digits is None else digits)
+        rounded = percent.quantize(place)
+        if percent < 100 == rounded:
+            rounded -= place  # what is less than all is never shown as all
+        return f"{rounded:f}{_SPACE}%"
     if kind == "seconds":
         return _BEFORE_UNIT.sub(_SPACE, spoken(float(value)))
     if kind == "bytes":

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from flows import alerts, services
+from flows import services
 from flows.alerts import (
     NoIncident,
     ack_command,
@@ -97,9 +97,12 @@ def test_what_is_wrong_with_telling_never_fails_a_run(watch: Watch, caplog: pyte
     with caplog.at_level(logging.WARNING, "flows.alerts"):
         _run(watch, "one", FAILURE)
     assert "routes must be a list" in caplog.text
-    with mock.patch.object(alerts.delivery, "send", side_effect=alerts.delivery.NotSent("broken")):
-        watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
-        _run(watch, "two", FAILURE)
+    # No folder can be made where a file is.
+    (watch.log.parent / "taken").touch()
+    watch.write(f"channels: {{log: 'file://{watch.log.parent}/taken/log'}}\nroutes: [{{channels: [log]}}]\n")
+    _run(watch, "two", FAILURE)
+    assert watch.rows("select problem <> '' from ops.notification where kind = 'opened'") == [(True,)]
+    watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
     watch.later(minutes=1)
     assert [one["kind"] for one in watch.measured([])] == ["opened"]
 

@@ -212,7 +212,16 @@ def test_the_slot_that_is_not_there_is_critical_and_its_wal_is_held_to_the_limit
         assert found.state is State.OK
         assert found.value is not None
         assert found.limit is not None
+        monkeypatch.setattr("flows.monitoring.storage.SHARE_OF_LIMIT", 0)
+        monkeypatch.setattr("flows.monitoring.storage.NO_LIMIT_BYTES", 0)
+        place.execute("create table public.written as select generate_series(1, 1000)")
+        found = place.measure("wal")["slot:analytics_app"]
+        assert (found.state, found.limit) == (State.WARNING, 0)
+        assert found.value > 0
+        assert "of WAL (reserved)" in found.message
+        assert "python -m flows cdc status" in found.action
     finally:
+        place.execute("drop table if exists public.written")
         place.execute("select pg_drop_replication_slot('analytics_app')")
 
 

@@ -16,6 +16,7 @@ from flows.portal.reading import Result
         (1234567, "count", "1,234,567"),
         ("1234.50", "money", "1,234.50"),
         ("0.9987", "share", "99.9 %"),
+        ("0.99996", "share", "99.9 %"),
         ("1", "share", "100.0 %"),
         (0, "seconds", "0 s"),
         (2.5, "seconds", "2.5 s"),
