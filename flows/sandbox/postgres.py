@@ -60,7 +60,6 @@ WAREHOUSE = COMMON | {
     "wal_buffers": "64MB",
     "effective_cache_size": "2GB",
     "random_page_cost": "1.1",
-    "summarize_wal": "on",  # incremental backups
 }
 
 OUTSIDE = [Path("/var/tmp"), Path("/tmp"), Path("/opt"), Path("/srv")]
