@@ -9,10 +9,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import Any
+from functools import partial
 
 from flows import change_topics
 from flows.durations import length_of_time
@@ -36,7 +36,7 @@ from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import Report, Tally
 from flows.streaming.visible import Visible
 from transforms import registry
-from transforms.entities import Kafka
+from transforms.entities import Kafka, SourceEntity
 
 ROLL_UP_EVERY_SECONDS = 60.0
 ROLL_UP_AFTER_BATCHES = 300
@@ -200,6 +200,42 @@ class _Session:
             self._landed_at = time.monotonic()
 
 
+def live(
+    services: Services,
+    way: Route,
+    changed: Sequence[SourceEntity],
+    progress: Progress,
+    *,
+    stop: threading.Event,
+    until_idle: bool = False,
+    seconds: float | None = None,
+) -> tuple[Tally, ChangesTally | None]:
+    """`run`, and beside it `follow` where tables are given; who asks for the numbers of both is answered
+    meanwhile, if a port is set. What one of them can't go on with ends the other.
+    """
+    events, changes, settings = Tally(), ChangesTally(), services.settings
+    numbers = StreamNumbers({"events": events, "changes": changes})
+    take = partial(run, services, way, tally=events)
+    watch = partial(follow, services, changed, tally=changes)
+    with (
+        of_stream(numbers, settings.metrics_host, settings.metrics_port, progress.say),
+        ThreadPoolExecutor(max_workers=1) as beside,
+    ):
+        following: Future[ChangesTally] | None = None
+        if changed:
+            following = beside.submit(
+                watch, stop=stop, until_idle=until_idle, seconds=seconds, progress=progress
+            )
+            # A supervisor starts both again.
+            following.add_done_callback(lambda done: stop.set() if done.exception() else None)
+        try:
+            take(stop=stop, until_idle=until_idle, seconds=seconds, progress=progress)
+        except BaseException:
+            stop.set()
+            raise
+        return events, following.result() if following is not None else None
+
+
 def command(arguments: argparse.Namespace) -> int:
     """`python -m flows stream`: until SIGTERM or Ctrl-C, which end it cleanly."""
     from flows import prepare
@@ -213,36 +249,17 @@ def command(arguments: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     with services.lake, Progress("stream") as progress:
         prepare.warehouse(services, False, progress)
-        entities = [entity for entity in registry.entities() if isinstance(entity.read, Kafka)]
+        way = route([entity for entity in registry.entities() if isinstance(entity.read, Kafka)])
         # Without Kafka nothing comes by itself: the batch reads the application's log.
         follows = services.settings.cdc_engine == "kafka"
         changed = change_topics.of(registry.entities()) if follows else []
-        how: dict[str, Any] = {
-            "stop": stop,
-            "until_idle": arguments.until_idle,
-            "seconds": length_of_time(arguments.seconds) if arguments.seconds else None,
-            "progress": progress,
-        }
+        longest = length_of_time(arguments.seconds) if arguments.seconds else None
         begun = time.monotonic()
-        events, changes = Tally(), ChangesTally()
-        counted = StreamNumbers({"events": events, "changes": changes})
-        host, port = services.settings.metrics_host, services.settings.metrics_port
-        with (
-            of_stream(counted, host, port, progress.say),
-            ThreadPoolExecutor(max_workers=1) as beside,
-        ):
-            following = beside.submit(follow, services, changed, **how, tally=changes) if changed else None
-            if following is not None:
-                # What one can't go on without ends the other, too: a supervisor starts both again.
-                following.add_done_callback(lambda done: stop.set() if done.exception() else None)
-            try:
-                tally = run(services, route(entities), **how, tally=events)
-            except BaseException:
-                stop.set()
-                raise
-            followed = following.result() if following is not None else None
+        taken, followed = live(
+            services, way, changed, progress, stop=stop, until_idle=arguments.until_idle, seconds=longest
+        )
         seconds = time.monotonic() - begun
-        progress.say("stream", tally.line(tally.messages / seconds))
+        progress.say("stream", taken.line(taken.messages / seconds))
         if followed is not None:
             progress.say("changes", followed.line(followed.messages / seconds, 0))
     return 0

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from flows.errors import FlowsError
@@ -46,21 +46,15 @@ def of_stream(
     collector: Any, host: str, port: int | None, say: Callable[[str, str], object]
 ) -> Iterator[None]:
     """The same where a port is set. One that is taken is told; the stream goes on without."""
-    if port is None:
+    with ExitStack() as served:
+        if port is not None:
+            try:
+                at = served.enter_context(serving(collector, host, port))
+            except PortTaken as error:
+                say("metrics", str(error))
+            else:
+                say("metrics", f"http://{host}:{at}/metrics")
         yield
-        return
-    try:
-        serve = serving(collector, host, port)
-        at = serve.__enter__()
-    except PortTaken as error:
-        say("metrics", str(error))
-        yield
-        return
-    say("metrics", f"http://{host}:{at}/metrics")
-    try:
-        yield
-    finally:
-        serve.__exit__(None, None, None)
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -41,6 +41,8 @@ class _Staged:
     rows: DuckDBPyRelation
     windows: Mapping[str, int]
     letters: Sequence[DeadLetter]
+    copies: int
+    """Records left out because the same one came twice in this micro-batch."""
     latest: Mapping[int, datetime]
     """Kafka partition → the latest event time in it."""
     entity: SourceEntity
@@ -57,7 +59,7 @@ class Content:
     windows: Sequence[str]
     rows: int
     copies: int
-    """Rows left out because the same record was there, or came twice."""
+    """Rows left out, or taken out, because the same record was there."""
     relation: DuckDBPyRelation
     """The rows, in the cursor of the micro-batch."""
 
@@ -72,6 +74,8 @@ class MicroBatch:
     contents: Sequence[Content] = ()
     counts: Sequence[Counts] = ()
     letters: Sequence[DeadLetter] = ()
+    copies: int = 0
+    """Messages that were left out, each the copy of another."""
     journaled: Sequence[Journaled] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by step."""
@@ -160,6 +164,8 @@ class MicroBatches:
         letters = [letter for one in staged.values() for letter in one.letters]
         batch.contents = [self._content(cursor, table, staged, letters) for table in self._route.facts]
         batch.letters = letters
+        batch.copies = sum(one.copies for one in staged.values())
+        batch.copies += sum(content.copies for content in batch.contents)
         batch.journaled = [
             Journaled(
                 batch.batch_id,
@@ -204,7 +210,7 @@ class MicroBatches:
         if computed.dead_letters is not None:
             refused = computed.dead_letters.project(f"_seq, {DEAD_LETTER_REASON}").fetchall()
             letters = [_letter(entity, rows, int(seq), str(reason)) for seq, reason in refused]
-        return _Staged(table, computed.rows, windows, letters, latest, entity, rows)
+        return _Staged(table, computed.rows, windows, letters, rest - len(letters), latest, entity, rows)
 
     def _content(
         self,

@@ -67,7 +67,7 @@ class Tally(Count):
         self.batches += 1
         self.messages += batch.messages
         self.rows += sum(content.rows for content in batch.contents)
-        self.copies += sum(content.copies for content in batch.contents)
+        self.copies += batch.copies
         self.dead_letters += len(batch.letters)
         self.bytes += sum(rows.nbytes for rows in batch.records.batches.values())
         self.took(latency)
