@@ -19,7 +19,9 @@ from transforms.lineage_steps import ROWS, Kind, Origin
 
 NAMESPACE = "user_analytics"
 """That of the jobs."""
-PRODUCER = "https://github.com/user-analytics/user-analytics"
+PRODUCER = "urn:user-analytics:warehouse"
+"""Who says it, as a URI: a name, which no host has to answer to."""
+event_v2.set_producer(PRODUCER)  # of the facets too: they would name the library
 _TYPES = {
     Kind.PASS: ("DIRECT", "IDENTITY"),
     Kind.RENAME: ("DIRECT", "IDENTITY"),
@@ -97,7 +99,6 @@ def event(
             for dataset in work.inputs
         ],
         outputs=[_output(dataset, work.inputs, rows) for dataset in work.outputs],
-        producer=PRODUCER,
     )
     return Serde.to_dict(told)
 

@@ -11,6 +11,7 @@ import typing
 from typing import Any
 
 import attr
+from jsonschema import Draft202012Validator
 from openlineage.client import event_v2, facet_v2
 
 FACETS = {
@@ -30,18 +31,22 @@ FACETS = {
 """The facets that we send, by the key they stand under."""
 _ALWAYS = {"producer", "schemaURL", "_producer", "_schemaURL", "eventType"}
 """What the specification requires, and the classes fill in."""
-_FORMATS = {
-    "eventTime": "date-time",
-    "runId": "uuid",
-    **dict.fromkeys(("producer", "schemaURL", "_producer", "_schemaURL"), "uri"),
+_URI = {"pattern": r"^[A-Za-z][A-Za-z0-9+.-]*:([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+$"}
+"""RFC 3986: the validator passes over the format `uri` without a package that checks it."""
+_TEXTS = {
+    "eventTime": {"format": "date-time"},
+    "runId": {"format": "uuid"},
+    **dict.fromkeys(("producer", "_producer"), _URI),
 }
+"""What a text has to be, by the name it stands under."""
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
-def event_schema() -> dict[str, Any]:
-    """The schema of a run event."""
+def validator() -> Draft202012Validator:
+    """What holds a run event to the specification, formats included."""
     definitions: dict[str, Any] = {}
-    return {**_of_class(event_v2.RunEvent, definitions), "$defs": definitions}
+    schema = {**_of_class(event_v2.RunEvent, definitions), "$defs": definitions}
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
 def _of_class(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def _of_field(name: str, hint: Any, definitions: dict[str, Any]) -> dict[str, An
     if name == "facets" or name.endswith("Facets"):
         inside = {facet: _of_class(kind, definitions) for facet, kind in FACETS.items()}
         return {"type": "object", "properties": inside, "additionalProperties": False}
-    return {**_of_hint(hint, definitions), **({"format": _FORMATS[name]} if name in _FORMATS else {})}
+    return {**_of_hint(hint, definitions), **_TEXTS.get(name, {})}
 
 
 def _of_hint(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:

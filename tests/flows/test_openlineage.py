@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator
@@ -9,20 +10,23 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import jsonschema
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-from flows import planner, prepare
+from flows import landing, planner, prepare
 from flows.build.states import planner_states
+from flows.extract import SourceError
 from flows.openlineage import report
+from flows.openlineage.events import PRODUCER
 from flows.services import Services
 from flows.stores.verified import DamagedFile
 from flows.summary import Summary
 from tests.flows.extract.parts import World
 from tests.flows.kill_child import without_audit
-from tests.flows.openlineage_schema import event_schema
+from tests.flows.openlineage_schema import validator
 from tests.house import House
 from transforms import catalog, registry
 from warehouse_ddl.files import views
@@ -31,9 +35,7 @@ from warehouse_ddl.statements import ddl
 RAW, STAGED, PUBLISHED = "raw_app__categories", "stg_app__categories", "dim_currencies"
 VIEW = "mv_daily_revenue"
 RUN = "0c9f1c9e-1f0f-4b8b-9d0b-1d1c1c1c1c1c"
-_SCHEMA = jsonschema.Draft202012Validator(
-    event_schema(), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-)
+_SCHEMA = validator()
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,7 @@ def receiving(status: int = 201) -> Iterator[tuple[str, list[tuple[str, dict[str
 def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list[dict[str, Any]]) -> None:
     for event in told:
         _SCHEMA.validate(event)
+    assert set(_producers(told)) == {PRODUCER}
     assert [(event["job"]["name"], event["eventType"]) for event in told] == [
         ("run.analytics_pipeline", "START"),
         ("land.app.categories", "START"),
@@ -142,6 +145,42 @@ def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list
         for event in ends[:3]
     }
     assert counted == {"land.app.categories": 3, f"build.{STAGED}": 3, f"build.{PUBLISHED}": 20}
+
+
+def _producers(told: Any) -> Iterator[str]:
+    """Who is said to say it, by an event and each of its facets."""
+    if isinstance(told, list):
+        for one in told:
+            yield from _producers(one)
+    elif isinstance(told, dict):
+        yield from (told[name] for name in ("producer", "_producer") if name in told)
+        yield from _producers(list(told.values()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("producer",), "user analytics"),
+        (("eventTime",), "2025-10-07 12:00"),
+        (("eventType",), "DONE"),
+        (("run", "runId"), "run-1"),
+        (("run", "facets", "parent", "run", "runId"), "run-1"),
+        (("run", "facets", "parent", "_producer"), "we"),
+        (("job", "facets", "sql", "query"), None),
+        (("outputs", 0, "facets", "columnLineage", "_schemaURL"), "https://openlineage.io/spec"),
+        (("outputs", 0, "outputFacets", "outputStatistics", "rowCount"), "3"),
+    ],
+)
+def test_what_breaks_the_specification_is_noticed(
+    told: list[dict[str, Any]], path: tuple[str | int, ...], value: object
+) -> None:
+    event = copy.deepcopy(told[4])
+    within: Any = event
+    for name in path[:-1]:
+        within = within[name]
+    assert within[path[-1]] != value
+    within[path[-1]] = value
+    assert [tuple(error.absolute_path) for error in _SCHEMA.iter_errors(event)] == [path]
 
 
 def test_what_one_job_writes_is_by_name_what_the_next_one_reads(
@@ -203,17 +242,32 @@ def test_a_build_that_fails_is_told_and_fails_all_the_same(world: World, tmp_pat
     with services.lake:
         services.lake.begin_session()
         report.land(services, registry.entity(RAW), RUN)
-        for file in (world.lake / "raw" / RAW).rglob("*.parquet"):
-            file.unlink()
+        (gone,) = (world.lake / "raw" / RAW).rglob("*.parquet")
+        gone.unlink()
         with services.ledger() as ledger:
             ledger.mark([(STAGED, planner.WHOLE)], planner.ASKED_FOR)
         with pytest.raises(DamagedFile):
             build(services, STAGED)
     failed = read(events)[-1]
     _SCHEMA.validate(failed)
-    assert failed["eventType"] == "FAIL"
-    assert failed["run"]["facets"]["errorMessage"]["message"]
-    assert "password" not in events.read_text(encoding="utf-8")
+    assert (failed["job"]["name"], failed["eventType"]) == (f"build.{STAGED}", "FAIL")
+    assert str(gone) in failed["run"]["facets"]["errorMessage"]["message"]
+
+
+def test_an_error_is_told_without_passwords_and_without_values_of_rows(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f'{world.app_dsn} sent an invalid value: "eve@example.com"'
+    monkeypatch.setattr(landing, "land", mock.Mock(side_effect=SourceError(said)))
+    events = tmp_path / "events.jsonl"
+    services = listening(world, str(events))
+    with services.lake, pytest.raises(SourceError):
+        report.land(services, registry.entity(RAW), RUN)
+    started, failed = read(events)
+    assert (started["eventType"], failed["eventType"]) == ("START", "FAIL")
+    message = failed["run"]["facets"]["errorMessage"]["message"]
+    assert message.endswith(" sent an invalid value: ***")
+    assert str(conninfo_to_dict(world.app_dsn)["password"]) not in message
 
 
 def test_a_receiver_gets_the_same_events_by_http(world: World) -> None:
