@@ -8,11 +8,14 @@ from functools import cache
 
 from flows.extract import debezium
 from flows.flow_names import reads
+from flows.lineage import graph
 from flows.monitoring import schedules
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import Verdict
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
+from transforms.lineage_graph import SOURCE
+from transforms.lineage_steps import ROWS, Origin
 from warehouse_ddl.files import View, views
 
 # Signals in the order in which they can cause each other: what keeps data from coming, what shows that it did
@@ -73,6 +76,9 @@ class Trouble:
 
     def explains(self, other: Trouble) -> bool:
         """Whether the other would be as it is because of this one."""
+        if self._shares_source_with(other):
+            # The one on which more hangs speaks for both.
+            return (-len(self.reach), self.key) < (-len(other.reach), other.key)
         if not other.tables or not other.tables <= self.reach or self.rank > other.rank:
             return False
         if self.rank <= _LATE < other.rank and other.signal not in _MISSED:
@@ -81,6 +87,13 @@ class Trouble:
             return other.signal in _SHOWS_IN.get(self.signal, ())
         # Of two of a kind the one upstream explains the other.
         return self.rank < other.rank or not self.tables <= other.reach
+
+    def _shares_source_with(self, other: Trouble) -> bool:
+        """Whether both are about columns, of two tables, that are made of the same column of a source."""
+        if self.signal != other.signal or self.tables == other.tables:
+            return False
+        one, two = _source_columns(self.subject), _source_columns(other.subject)
+        return bool(one and two) and (one <= two or two <= one)
 
 
 def trouble(verdict: Verdict) -> Trouble:
@@ -96,7 +109,25 @@ def root(of: Trouble, among: Collection[Trouble]) -> Trouble:
     """The trouble that explains this one and is explained by none; itself when there is no such."""
     known = [other for other in among if other.key != of.key and other.explains(of)]
     tops = [one for one in known if not any(other.explains(one) for other in known if other is not one)]
-    return min(tops, key=lambda one: (one.rank, -len(one.reach), one.key)) if tops else of
+    if not tops:
+        return of
+    return root(min(tops, key=lambda one: (one.rank, -len(one.reach), one.key)), among)
+
+
+@cache
+def _source_columns(subject: str) -> frozenset[Origin]:
+    """The columns of sources that the column is made of which a subject names (`fct_orders.revenue`)."""
+    table, _, column = subject.rpartition(".")
+    if table not in registry.tables():
+        return frozenset()
+    known, found, waiting = graph(), set(), [Origin(table, column)]
+    for place in waiting:
+        for edge in known.into.get(place, ()):
+            if not edge.kind.is_condition and edge.origin.column != ROWS and edge.origin not in waiting:
+                waiting.append(edge.origin)
+                if known.nodes[edge.origin.table].kind == SOURCE:
+                    found.add(edge.origin)
+    return frozenset(found)
 
 
 @cache

@@ -19,7 +19,7 @@ from flows.services import Services
 from flows.stores.manifest import LakeFile
 from quality.monitors.drift import QUANTILES
 from transforms import registry
-from transforms.contract import Column, Table, Write
+from transforms.contract import VALID_FROM, Column, Table, Write
 from transforms.engine import quoted
 
 REMEMBERED = timedelta(days=84)
@@ -160,7 +160,7 @@ def _batches(fresh: Sequence[Fresh]) -> Iterator[list[Fresh]]:
 
 
 def _looked_at(services: Services, table: Table, batch: Sequence[Fresh], now: datetime) -> list[Look]:
-    """Each day of these partitions."""
+    """Each day of these partitions; of a history the versions that hold now: nobody can mend those before."""
     files = [file for one in batch for file in one.files if file.rows]
     if not files:
         return []
@@ -180,10 +180,16 @@ def _looked_at(services: Services, table: Table, batch: Sequence[Fresh], now: da
         *(f"to_json(histogram({quoted(column.name)}::varchar))" for column in of_kinds),
         *(f"approx_quantile({quoted(column.name)}::double, {list(QUANTILES)})" for column in of_numbers),
     ]
+    source = services.lake.scan(files)
+    if table.is_history:
+        subject = ", ".join(quoted(name) for name in table.key if name != VALID_FROM)
+        source = (
+            f"(select * from {source} qualify row_number() over "
+            f"(partition by {subject} order by {VALID_FROM} desc) = 1)"
+        )
     with services.lake.duckdb() as session:
         found = session.execute(
-            f"select {', '.join((window, day, 'count(*)', hours, *measures))} "
-            f"from {services.lake.scan(files)} group by 1, 2"
+            f"select {', '.join((window, day, 'count(*)', hours, *measures))} from {source} group by 1, 2"
         ).fetchall()
     looks = []
     for partition, on, count, by_hour, *seen in found:

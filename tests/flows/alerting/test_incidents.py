@@ -117,6 +117,31 @@ def test_troubles_that_have_nothing_to_do_with_each_other_are_told_apart(watch: 
     assert sorted(message["severity"] for message in told) == ["critical", "warning", "warning"]
 
 
+def test_a_column_of_a_source_that_stands_in_two_tables_is_one_message(watch: Watch) -> None:
+    """The history is what other tables are made of; neither is made of the other."""
+    nulls = [
+        watch.verdict("null_rate", f"{table}.plan", State.WARNING)
+        for table in ("dim_users", "dim_users_history")
+    ]
+    moved = watch.verdict("distribution_drift", "dim_users.plan", State.WARNING)
+    (message,) = watch.minute(*nulls, moved)
+    assert message["title"].startswith("WARNING: dim_users_history.plan")
+    assert (
+        "With it:  2 more: dim_users.plan (null_rate); dim_users.plan (distribution_drift)" in message["body"]
+    )
+    assert "Touches:  dim_users_history, mart_plan_revenue" in message["body"]
+    assert watch.minute(*nulls, moved) == []
+
+
+def test_columns_of_different_columns_of_a_source_are_told_apart(watch: Watch) -> None:
+    told = watch.minute(
+        watch.verdict("null_rate", "dim_users.country", State.WARNING),
+        watch.verdict("null_rate", "dim_users.plan", State.WARNING),
+        watch.verdict("null_rate", "dim_users_history.marketing_opt_in", State.WARNING),
+    )
+    assert len(told) == 3
+
+
 def test_dead_letters_do_not_hide_that_a_table_is_late(watch: Watch) -> None:
     letters = watch.verdict("dead_letters", "source:raw_events__clicks", State.WARNING)
     watch.minute(letters)

@@ -128,3 +128,17 @@ def test_a_table_without_windows_has_a_figure_for_each_day_it_was_looked_at(lake
         (date(2025, 11, 3), 5),
         (date(2025, 11, 4), 6),
     ]
+
+
+def test_of_a_history_what_holds_now_is_looked_at(lake: Place) -> None:
+    """One user moved twice, and nobody knew where to for a while: that is over."""
+    rows = (
+        "select 1 as user_id, timestamptz '2025-10-01' as valid_from, 'DE' as country "
+        "union all select 1, timestamptz '2025-10-02', null "
+        "union all select 1, timestamptz '2025-10-03', 'FR' "
+        "union all select 2, timestamptz '2025-10-01', null"
+    )
+    _publish(lake, "dim_users_history", "", rows, "a")
+    assert profiles.update(lake.services) == 1
+    ((_, _, count, _, columns),) = _profiles(lake, "dim_users_history")
+    assert (count, columns["country"]) == (2, {"nulls": 1})
