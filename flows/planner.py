@@ -16,6 +16,9 @@ from datetime import datetime
 
 from transforms.contract import Layer, Partition, Table, Write, moved
 
+ROWS_AT_ONCE = 4_000_000
+"""Rows that the partitions of one build read together: bounds its memory."""
+
 WHOLE = ""
 """Partition key of what has no windows, or of rows whose window can't be told."""
 
@@ -322,7 +325,7 @@ def keys_between(partition: Partition, start: datetime, end: datetime) -> Iterat
         moment = partition.bounds(key)[1]
 
 
-def batches(work: Work, rows_at_once: int) -> list[tuple[Due, ...]]:
+def batches(work: Work, rows_at_once: int = ROWS_AT_ONCE) -> list[tuple[Due, ...]]:
     """Split the due partitions so that no batch reads many more than `rows_at_once` rows; at least one
     each.
     """

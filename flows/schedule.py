@@ -40,9 +40,6 @@ from transforms.contract import Table
 from transforms.entities import Rest, SourceEntity
 from warehouse_ddl.files import View, views
 
-ROWS_AT_ONCE = 4_000_000
-"""Rows that the partitions of one task read together: bounds its memory."""
-
 Outcome = PrefectFuture[Any]
 
 
@@ -162,7 +159,7 @@ class Schedule:
 
     def _building(self, work: Work) -> Job:
         steps: deque[Callable[[], Outcome]] = deque()
-        for due in batches(work, ROWS_AT_ONCE):
+        for due in batches(work):
             label = f"build {work.table.name} {span(due[0].partition, due[-1].partition)}".rstrip()
             task = build_partitions.with_options(task_run_name=label, **self._retries())
             steps.append(partial(task.submit, self._services, work, due, self._summary.run_id))

@@ -35,8 +35,6 @@ from transforms import catalog, registry
 from transforms.entities import Kafka
 from warehouse_ddl.statements import home
 
-_ROWS_AT_ONCE = 4_000_000
-
 
 class NotErased(FlowsError):
     """Something still names a person; the message says where."""
@@ -107,14 +105,15 @@ def erase(services: Services, users: Sequence[int], reason: str, run_id: str, pr
     return Erased(tuple(users), files, partitions, entries, removed, tuple(places))
 
 
-def apply_erasures(services: Services, progress: Progress, run_id: str = "apply-erasures") -> list[Erased]:
+def apply_erasures(services: Services, progress: Progress, run_id: str = "apply-erasures") -> Erased | None:
     """Erase everybody again who was ever erased: after a backup was restored, whose rows are older than that.
+    None where nobody was.
 
     The list is the warehouse's and, for whoever was erased after the backup, the lake's (`_erasures.jsonl`).
     """
     with services.ledger() as ledger:
         users = listed.take_over(ledger.connection, services.lake)
-    return [erase(services, users, "", run_id, progress)] if users else []
+    return erase(services, users, "", run_id, progress) if users else None
 
 
 def unfinished(ledger: Ledger) -> list[int]:
@@ -177,7 +176,7 @@ def _out_of_built(
     for table in registry.build_order():
         states = planner_states(ledger, [table.name, *table.upstreams])
         work = planner.plan(table, tables, states, catalog.fingerprint(table), services.settings.now())
-        for due in planner.batches(work, _ROWS_AT_ONCE):
+        for due in planner.batches(work):
             build(services, work, due, run_id)
             progress.say(table.name, f"{len(due)} partitions built")
     failpoint("erase.built")

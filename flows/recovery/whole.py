@@ -34,7 +34,7 @@ def from_lake(services: Services, progress: Progress) -> Recovered:
     prepare.tables(services, progress)
     now = services.settings.now()
     done = recover(services.warehouse, services.lake, histories, registry.default(), now, progress.say)
-    for erased in apply_erasures(services, progress):
+    if erased := apply_erasures(services, progress):
         progress.say("erasures", f"{len(erased.users)} persons erased again")
     for view in refresh(services.warehouse):
         progress.say(view.view, f"waits: {view.blocked_by} holds a lock" if view.blocked_by else "refreshed")

@@ -23,7 +23,6 @@ from transforms import catalog, registry
 from transforms.contract import Layer
 
 TOPIC = "raw_events__user_events"
-ROWS_AT_ONCE = 4_000_000
 
 
 def days(first: str, count: int) -> list[str]:
@@ -75,7 +74,7 @@ def rebuild(services: Services, names: Sequence[str], run_id: str) -> dict[str, 
         with services.ledger() as ledger:
             states = planner_states(ledger, [name, *tables[name].upstreams])
         work = plan(tables[name], tables, states, catalog.fingerprint(tables[name]), services.settings.now())
-        done[name] = [build(services, work, due, run_id) for due in batches(work, ROWS_AT_ONCE)]
+        done[name] = [build(services, work, due, run_id) for due in batches(work)]
     return done
 
 

@@ -37,8 +37,6 @@ from transforms import catalog, registry
 from transforms.contract import Table
 from transforms.entities import Kafka, SourceEntity
 
-ROWS_AT_ONCE = 4_000_000
-
 
 @dataclass(frozen=True)
 class Place:
@@ -156,7 +154,7 @@ def build_all(offered: Services, place: Place, run_id: str) -> None:
         with offered.ledger() as ledger:
             states = planner_states(ledger, [table.name, *table.upstreams])
         work = planner.plan(table, tables, states, catalog.fingerprint(table), offered.settings.now())
-        for due in planner.batches(work, ROWS_AT_ONCE):
+        for due in planner.batches(work):
             build(offered, work, due, run_id)
 
 

@@ -222,7 +222,7 @@ class Topics:
                 work = plan(
                     table, registry.tables(), states, catalog.fingerprint(table), services.settings.now()
                 )
-                done[name] = [build(services, work, due, "batch") for due in batches(work, 4_000_000)]
+                done[name] = [build(services, work, due, "batch") for due in batches(work)]
         return done
 
     def reconcile(self) -> list[CheckResult]:
