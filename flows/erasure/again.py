@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from psycopg import Connection, sql
 
 from flows.erasure import listed, ops
+from flows.erasure.person import AT, addresses
 from flows.stores.lake import Lake
 from flows.stores.warehouse import Warehouse
-
-_ADDRESS = re.compile(r"[^\s\"'<>,;:()\[\]{}\\]+@[^\s\"'<>,;()\[\]{}\\]+")
 
 
 def in_warehouse(warehouse: Warehouse, lake: Lake) -> int:
@@ -26,7 +24,7 @@ def in_warehouse(warehouse: Warehouse, lake: Lake) -> int:
         if not listed.take_over(connection, lake):
             return 0
         people = [replace(person, emails=()) for person in listed.people(connection)]
-        named = list(_addresses(connection))
+        named = set(_addresses(connection))
         known = [person.with_emails(filter(person.has, named)) for person in people]
         ops.forget(connection, known)
     return len(people)
@@ -39,9 +37,12 @@ def _addresses(connection: Connection[Any]) -> Iterator[str]:
             continue
         name = sql.Identifier(column)
         text = sql.SQL("encode({}, 'escape')" if kind == "bytea" else "{}::text").format(name)
-        query = sql.SQL("SELECT {shown} FROM {table} WHERE position('@' IN {text}) > 0").format(
-            shown=name if kind == "bytea" else text, table=sql.Identifier(schema, table), text=text
+        query = sql.SQL("SELECT {shown} FROM {table} WHERE {text} ~ {at}").format(
+            shown=name if kind == "bytea" else text,
+            table=sql.Identifier(schema, table),
+            text=text,
+            at=sql.Literal(AT),
         )
         for (value,) in connection.execute(query).fetchall():
             shown = bytes(value).decode("utf-8", "replace") if kind == "bytea" else value
-            yield from _ADDRESS.findall(shown)
+            yield from (address for _, _, address in addresses(shown))

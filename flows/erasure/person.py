@@ -6,12 +6,24 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from urllib.parse import quote, unquote
 
 _NOBODY = "@erased.invalid"
 """What an alias ends with: it is nobody's address, also where an earlier try has put it."""
+AT = "@|%40"
+"""What stands in every address, as a regular expression: so, or as it is written within a URL."""
+_AT = re.compile(AT)
+LONGEST = 512
+"""Characters that an address has at most, however it is written."""
+_NEVER = re.compile(r"[\s\"<>(),:;@\[\]]")
+"""What stands in no address, and so before one."""
+_BESIDE = re.compile(r"[^\w.+%-]")
+"""What may stand before an address, or within one: both are tried."""
+_ESCAPED = r"\\u[0-9a-fA-F]{4}"
+_DOMAIN = re.compile(rf"(?:[\w.-]|{_ESCAPED}){{1,255}}")
 
 
 @dataclass(frozen=True)
@@ -44,13 +56,20 @@ class Person:
         """Whether a text is an address of theirs."""
         return "@" in text and self._hash(text.strip().lower()) in self.email_hashes
 
+    @property
+    def is_known(self) -> bool:
+        """Whether all their addresses are known, and not the hashes alone."""
+        return len(self.emails) == len(self.email_hashes)
+
     def without(self, text: str) -> str:
-        """A text with `alias` wherever an address of theirs stands, also as JSON or as its SHA-256."""
+        """A text with `alias` wherever an address of theirs stands that is known, in any of its forms."""
         return self._pattern.sub(self.alias, text) if self._pattern is not None else text
 
     def is_named_in(self, text: str) -> bool:
-        """Whether a text holds an address of theirs."""
-        return self._pattern is not None and self._pattern.search(text) is not None
+        """Whether a text holds an address of theirs; one that is not known any more, by its hash."""
+        if self._pattern is not None and self._pattern.search(text) is not None:
+            return True
+        return not self.is_known and any(self.has(found) for _, _, found in addresses(text))
 
     @cached_property
     def rough_pattern(self) -> str:
@@ -70,8 +89,45 @@ class Person:
         """Their addresses in every form in which they are looked for, the longest first."""
         forms: set[str] = set()
         for email in self.emails:
-            forms |= {email, json.dumps(email)[1:-1], hashlib.sha256(email.encode()).hexdigest()}
+            forms |= {email, json.dumps(email)[1:-1], quote(email, safe="")}
+            forms.add(hashlib.sha256(email.encode()).hexdigest())
         return sorted(forms, key=len, reverse=True)
 
     def _hash(self, email: str) -> str:
-        return hashlib.sha256(f"{self.salt}:{email}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.salt}:{email}".encode("utf-8", "replace")).hexdigest()
+
+
+def addresses(text: str) -> Iterator[tuple[int, int, str]]:
+    """(where it begins, where it ends, the address) of all that may be one in a text, also as JSON or a URL
+    writes it. Of one @ several, the longest first: `mail=ada@example.com` is an address, and so is what it
+    ends with.
+    """
+    for at in _AT.finditer(text):
+        domain = _DOMAIN.match(text, at.end())
+        if domain is None:
+            continue
+        ended = at.end() + len(domain.group().rstrip("."))
+        backwards = text[max(0, at.start() - LONGEST // 2) : at.start()][::-1]
+        never = _NEVER.search(backwards)
+        begun = at.start() - (never.start() if never is not None else len(backwards))
+        before = text[begun : at.start()]
+        for start in (0, *(beside.end() for beside in _BESIDE.finditer(before))):
+            if start < len(before):
+                yield begun + start, ended, _read(f"{before[start:]}@{text[at.end() : ended]}")
+
+
+def with_aliases(text: str, alias_of: Callable[[str], str | None]) -> str:
+    """A text with another in the place of each address that has an alias."""
+    parts, done = [], 0
+    for begun, ended, address in addresses(text):
+        if begun >= done and (alias := alias_of(address)):
+            parts += [text[done:begun], alias]
+            done = ended
+    return "".join((*parts, text[done:])) if parts else text
+
+
+def _read(address: str) -> str:
+    """An address as it is, of one as JSON or a URL writes it."""
+    if "\\u" in address:
+        address = re.sub(_ESCAPED, lambda found: chr(int(found.group()[2:], 16)), address)
+    return unquote(address) if "%" in address else address

@@ -10,16 +10,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.erasure.person import Person
-from transforms.entities import Rest, SourceEntity
+from flows.erasure.person import AT, LONGEST, Person, with_aliases
+from transforms.entities import Kafka, Rest, SourceEntity
 
 _JSON_COLUMNS = {"value", "_filled", "object", "key"}
 _PARTS = ("before", "after")
+_REMEMBERED = 1 << 16
+"""Addresses of which it is known whose they are: each is asked of every person once, by a hash of its own."""
 
 
 class Scrubber:
@@ -34,10 +37,13 @@ class Scrubber:
         self._entity = entity
         self._person = entity.person if entity is not None else None
         self._personal = _personal_fields(entity)
-        self._rough = self._roughly()
         self._is_rest = entity is not None and isinstance(entity.read, Rest)
         self._beside = frozenset(entity.personal) if entity is not None else frozenset()
-        self._knows_all = all(person.emails for person in people)
+        # Where no column says whose a row is, it names somebody whose addresses are hashes by now by these.
+        is_nobodys = entity is not None and isinstance(entity.read, Rest | Kafka)
+        self._by_hash = is_nobodys and not all(person.is_known for person in people)
+        self._rough = self._roughly()
+        self._asked = lru_cache(_REMEMBERED)(self._whose)
 
     def batch(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[int]]:
         """The batch as it may be kept, and the numbers of the rows that are other ones now."""
@@ -75,10 +81,8 @@ class Scrubber:
             column = _column(batch, field.name)
             if field.name == self._person and pa.types.is_integer(column.type):
                 found = pc.is_in(column, pa.array(list(self._people), column.type))
-            elif _is_text(column.type) and self._rough and (self._knows_all or not self._is_rest):
+            elif _is_text(column.type) and self._rough:
                 found = pc.match_substring_regex(column, self._rough)
-            elif _is_text(column.type) and self._is_rest:
-                found = pc.match_substring(column, "@")
             else:
                 continue
             mask = pc.or_(mask, pc.fill_null(found, False))
@@ -87,6 +91,8 @@ class Scrubber:
     def _roughly(self) -> str:
         parts = [person.rough_pattern.removeprefix("(?i)") for person in self._people.values()]
         parts = [part for part in parts if part]
+        if self._by_hash:
+            parts.append(AT)
         if self._person is not None and self._people:
             ids = "|".join(map(str, self._people))
             parts.append(rf'"{self._person}"\s*:\s*"?(?:{ids})\b')
@@ -127,7 +133,7 @@ class Scrubber:
                 text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
         for somebody in self._people.values():
             text = somebody.without(text)
-        return text
+        return with_aliases(text, self._alias_of) if self._by_hash else text
 
     def _in_document(self, document: Any, person: Person | None) -> bool:
         """Take personal fields out of a change record, and known addresses out of any document, in place;
@@ -150,8 +156,8 @@ class Scrubber:
             return sum(self._in_objects(inner) for inner in document) > 0
         if not isinstance(document, dict):
             return False
-        named = {name: self._alias_of(value) for name, value in document.items() if isinstance(value, str)}
-        found = {name: alias for name, alias in named.items() if alias != document[name]}
+        texts = {name: value for name, value in document.items() if isinstance(value, str)}
+        found = {name: alias for name, text in texts.items() if (alias := self._alias_of(text))}
         document.update(found)
         if found:
             _without_fields_below(document, self._beside)
@@ -161,11 +167,11 @@ class Scrubber:
         value = part.get(self._person) if self._person else None
         return str(value) in {str(user) for user in self._people}
 
-    def _alias_of(self, text: str) -> str:
-        for person in self._people.values():
-            if person.has(text):
-                return person.alias
-        return text
+    def _alias_of(self, text: str) -> str | None:
+        return self._asked(text) if "@" in text and len(text) <= LONGEST else None
+
+    def _whose(self, address: str) -> str | None:
+        return next((person.alias for person in self._people.values() if person.has(address)), None)
 
 
 def _personal_fields(entity: SourceEntity | None) -> frozenset[str]:

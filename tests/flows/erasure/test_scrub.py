@@ -42,6 +42,39 @@ def test_an_address_beyond_ascii_is_known_as_json_writes_it() -> None:
     assert zoe.is_named_in(json.dumps({"mail": "zoë@example.com"}))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mail to ADA@example.com.",
+        '{"page": "/verify?mail=Ada@Example.com&x=1"}',
+        "/verify?mail=ada%40example.com",
+        '{"to": "<ada@example.com>", "cc": "b@example.com"}',
+    ],
+)
+def test_an_address_that_is_known_by_its_hash_alone_is_found_in_a_text_and_replaced(text: str) -> None:
+    assert KNOWN.is_named_in(text)
+    assert ADA.is_named_in(text)
+    batch = pa.record_batch({"value": [text.encode(), b"xada@example.com, ada@example.com.au"]})
+    rows, changed = Scrubber([KNOWN], registry.entity("raw_events__page_views")).batch(batch)
+    assert changed == [0]
+    assert rows["value"].to_pylist() == [ADA.without(text).encode(), batch["value"][1].as_py()]
+    assert ADA.alias in ADA.without(text)
+
+
+def test_an_address_beyond_ascii_is_known_by_its_hash_as_json_and_a_url_write_it() -> None:
+    zoe = Person.new(8).with_emails(["zoë@example.com"])
+    by_hash = Person(8, zoe.alias, zoe.salt, zoe.email_hashes)
+    for text in (json.dumps({"mail": "Zoë@example.com"}), "?mail=zo%C3%AB%40example.com"):
+        assert zoe.is_named_in(text)
+        assert by_hash.is_named_in(text)
+
+
+def test_a_text_full_of_almost_addresses_is_read_once() -> None:
+    """What somebody sends to keep a stream busy: long runs, and an @ after each character."""
+    for text in ("a" * 1_000_000 + "@", "@" * 200_000, "a@" * 100_000, "." * 100_000 + "@x" * 1000):
+        assert not KNOWN.is_named_in(text)
+
+
 def test_an_alias_is_never_taken_for_an_address() -> None:
     assert Person.new(9).with_emails([ADA.alias]).emails == ()
 
