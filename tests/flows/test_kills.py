@@ -92,7 +92,7 @@ def test_every_failpoint_in_the_code_is_reached(story: Story) -> None:
     own = ("joint.", "fold.", "erase.")  # tests/flows/streaming, maintenance and erasure these
     elsewhere |= {name for name in failpoints.names(ROOT / "flows") if name.startswith(own)}
     elsewhere |= set(failpoints.names(ROOT / "flows" / "recovery"))  # test_backup.py, test_recovery.py these
-    elsewhere.add("masking.moved")  # within one transaction; no test kills there
+    elsewhere.add("masking.moved")  # tests/flows/stores/test_masking.py this one
     elsewhere |= set(failpoints.names(ROOT / "flows" / "extract" / "embedded"))  # test_cdc_embedded.py these
     assert sorted(set(failpoints.names(ROOT / "flows")) - reached - elsewhere) == []
     assert len(reached) >= 25

@@ -1,0 +1,75 @@
+"""A table that comes to hold personal data, or no longer does: a kill leaves it as it was for everybody."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+
+from flows import failpoints
+from flows.stores.lake import Lake
+from flows.stores.migrate import migrate
+from flows.stores.publish import publish
+from flows.stores.warehouse import Warehouse
+from tests.flows.stores.logins import lay
+from tests.flows.stores.world import DAY, EVENTS, built, visits
+from tests.house import Server
+from transforms.contract import Table
+
+PERSONAL = replace(EVENTS, columns=tuple(replace(c, pii=c.name == "page") for c in EVENTS.columns))
+
+
+def _seen(dsn: str, role: str) -> list[tuple[str, int]]:
+    """How the pages begin that a role sees, and how many visits; nothing where it may not look."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"set role {role}".encode())
+        shown = "select left(page, 4), count(*) from analytics.fct_visits group by 1"
+        return connection.execute(shown.encode()).fetchall()
+
+
+def _may_look_behind(dsn: str) -> bool:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("set role reader")
+        try:
+            connection.execute("table personal.fct_visits")
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable):
+            return False
+    return True
+
+
+def _killed_while_it_moves(dsn: str, lake: Path, table: Table) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=_migrate_and_die, args=(dsn, lake, table))
+    child.start()
+    child.join(90)
+    assert child.exitcode == -signal.SIGKILL
+
+
+def _migrate_and_die(dsn: str, root: Path, table: Table) -> None:
+    failpoints.arm("masking.moved")
+    with Lake(root) as lake:
+        migrate(Warehouse(dsn), lake, table)
+
+
+def test_a_kill_while_a_table_moves_shows_nobody_more_or_less_than_before(
+    postgres18: Server, tmp_path: Path
+) -> None:
+    dsn, root = postgres18.database(), tmp_path / "lake"
+    lay(dsn)
+    warehouse, shown, masked = Warehouse(dsn), [("page", 40)], [("mask", 40)]
+    with Lake(root) as lake:
+        migrate(warehouse, lake, EVENTS)
+        item = built(lake, EVENTS, DAY, visits(DAY, 40), batch="b1")
+        publish(EVENTS, [item], warehouse=warehouse, lake=lake)
+        for table, before, after in ((PERSONAL, shown, masked), (EVENTS, masked, shown)):
+            _killed_while_it_moves(dsn, root, table)
+            assert _seen(dsn, "reader") == before
+            assert _seen(dsn, "pii_reader") == shown
+
+            migrate(warehouse, lake, table)
+            assert _seen(dsn, "reader") == after
+            assert _seen(dsn, "pii_reader") == shown
+            assert not _may_look_behind(dsn)
+            assert not migrate(warehouse, lake, table).is_needed
