@@ -18,6 +18,8 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from flows.erasure.listed import people
+from flows.erasure.ops import forget_letters
 from flows.errors import FlowsError
 from flows.extract import DeadLetter
 from flows.landed import STREAMED
@@ -83,7 +85,8 @@ def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
     """Enter letters in the caller's transaction; returns how many were not there yet.
 
     A replayed letter stays replayed, however often its first bytes are met again. Only when the very row that
-    was landed for it is rejected it waits anew, with that row's bytes: the first ones are still in raw.
+    was landed for it is rejected it waits anew, with that row's bytes: the first ones are still in raw. Of a
+    letter about somebody who was erased only that it came is kept.
     """
     rows = [
         (
@@ -113,7 +116,10 @@ def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
             "where known.status = 'replayed' and known.replayed_as = excluded.batch_id",
             rows,
         )
-        return max(0, cursor.rowcount)
+        entered = max(0, cursor.rowcount)
+    if erased := people(connection):
+        forget_letters(connection, erased, [letter for letter, *_ in rows])
+    return entered
 
 
 def enter_unreadable(

@@ -231,7 +231,7 @@ class EntityLanding:
     # --------------------------------------------------------------------------------------------- writing
 
     def _write(self, extract: Extract) -> Iterator[LakeFile]:
-        extract.batches = arriving(self.ledger, self.entity, iter(extract.batches))
+        extract.batches = map(arriving(self.ledger.connection, self.entity), extract.batches)
         portions = portions_of(extract, self.batch_id, self.landed_at, self.rows_per_file)
         for number, reader in enumerate(portions):
             if number == 0:

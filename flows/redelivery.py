@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from psycopg import Connection
 
 from flows import deadletters
 from flows.deadletters import Stored
+from flows.erasure.listed import arriving
 from flows.extract import repaired
 from flows.extract.repaired import Unusable
 from flows.judge import Judge, placed
@@ -73,7 +74,8 @@ def redeliver(
     `given` are the repaired bytes of the one letter; without them each is tried as it is. Per entity:
 
     1. Hold its landing lock; letters and position are read under it, so two replays don't meet.
-    2. Make raw rows: a message keeps place, time, key and headers, only its value may be another one.
+    2. Make raw rows: a message keeps place, time, key and headers, only its value may be another one; of
+       erased people they come without personal data, as every landing does.
     3. Run the staging model over them alone. What it rejects stays a letter, the others are written.
     4. In one transaction: a landing of that file, whose position says what it said before, and the letters
     are marked as replayed. Then the manifest.
@@ -158,12 +160,14 @@ class _Redelivery:
         records: list[_Record] = []
         stored = deadletters.load(self._ledger.connection, letters)
         landed = self._landed(stored)
+        lands = arriving(self._ledger.connection, self._entity)
         for letter in stored:
             if letter.status == "replayed":
                 outcomes.append(_known(letter, given))
                 continue
             try:
-                records.append(self._record(letter, landed.get(letter.letter_id), given))
+                record = self._record(letter, landed.get(letter.letter_id), given)
+                records.append(replace(record, row=lands(record.row)))
             except Unusable as error:
                 outcomes.append(Outcome(letter, reason=str(error)))
         verdicts = self._judge.verdicts([record.row for record in records])

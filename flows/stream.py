@@ -16,6 +16,7 @@ from functools import partial
 
 from flows import change_topics
 from flows.durations import length_of_time
+from flows.erasure.listed import arriving
 from flows.extract import SourceAway
 from flows.landing import land
 from flows.metrics.endpoint import of_stream
@@ -133,12 +134,14 @@ class _Session:
             connection = opened.enter_context(self._services.warehouse.connect())
             journal = Journal(connection)
             journal.join(list(self._route.entities))
+            # From here on nobody is erased, for as long as this session lives: the list is asked for once.
+            landing = {name: arriving(connection, entity) for name, entity in self._route.entities.items()}
             shops = [
                 opened.enter_context(workshop(self._services.warehouse, connection, table))
                 for table in (*self._route.facts, *self._route.windows)
             ]
             visible = Visible(self._services.warehouse, connection, self._route, shops)
-            batches = MicroBatches(self._services, self._route, visible.leaves)
+            batches = MicroBatches(self._services, self._route, visible.leaves, landing)
             opened.enter_context(closing(batches))
             keeper = opened.enter_context(closing(Keeper(self._services, self._route)))
             self._dead_topics = opened.enter_context(DeadTopics(self._services, self._route, self._progress))

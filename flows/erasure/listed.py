@@ -6,7 +6,7 @@ Neither holds an address once an erasure is finished: addresses are known again 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from flows.erasure.scrub import Scrubber
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores.lake import Lake
-from flows.stores.ledger import Ledger
 from flows.stores.manifest import fsync_folder
 from transforms.entities import SourceEntity
 
 FILE = "_erasures.jsonl"
+
+Arriving = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""What is to be landed of rows that came."""
 
 
 def people(connection: Connection[Any]) -> list[Person]:
@@ -39,14 +41,19 @@ def people(connection: Connection[Any]) -> list[Person]:
     return [Person(row[0], row[1], row[2], frozenset(row[3]), tuple(row[4])) for row in rows]
 
 
-def arriving(
-    ledger: Ledger, entity: SourceEntity, batches: Iterator[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    """What is about to be landed, without personal data of those whom the source still tells of though they
-    were erased.
+def arriving(connection: Connection[Any], entity: SourceEntity) -> Arriving:
+    """Whoever writes rows into raw puts them through this: they come back without personal data of those of
+    whom the source, the broker or a letter still tells though they were erased.
+
+    It knows the list as it was when it was asked for, so it holds for as long as nobody can be erased: under
+    the landing lock of the entity, which an erasure needs for the files that name somebody, or while a stream
+    has joined the journal, which an erasure refuses. It costs nothing while the list is empty.
     """
-    erased = people(ledger.connection)
-    return Scrubber(erased, entity, is_arriving=True).batches(batches) if erased else batches
+    erased = people(connection)
+    if not erased:
+        return lambda batch: batch
+    scrubber = Scrubber(erased, entity, is_arriving=True)
+    return lambda batch: scrubber.batch(batch)[0]
 
 
 def begin(connection: Connection[Any], lake: Lake, person: Person, reason: str, now: datetime) -> None:

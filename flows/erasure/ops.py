@@ -10,6 +10,7 @@ from psycopg import Connection, sql
 
 from flows.erasure.person import Person
 from flows.failpoints import failpoint
+from transforms import registry
 
 _TYPES: dict[str, LiteralString] = {
     "text": "text",
@@ -41,10 +42,9 @@ def columns(connection: Connection[Any], schemas: Sequence[str]) -> list[tuple[s
 def forget(connection: Connection[Any], people: Sequence[Person]) -> int:
     """Take people out of ops, each row in a statement of its own; returns the rows that changed.
 
-    A dead letter that names one of them, or that says it is of one of them, loses its payload, and waits no
-    longer: there is nothing left to be replayed. In any other text the alias takes an address's place.
+    In any text that is no dead letter's the alias takes an address's place.
     """
-    changed = _letters(connection, people)
+    changed = forget_letters(connection, people)
     failpoint("erase.letters_forgotten")
     for schema, table, column, kind in columns(connection, ["ops"]):
         if table in _OWN:
@@ -74,14 +74,24 @@ def naming(
     return sum(1 for _ in _naming(connection, schema, table, column, kind, people))
 
 
-def _letters(connection: Connection[Any], people: Sequence[Person]) -> int:
+def forget_letters(
+    connection: Connection[Any], people: Sequence[Person], among: Sequence[str] | None = None
+) -> int:
+    """A dead letter (`among` these ids; None: of all) that names one of these people, or that says it is of
+    one of them, loses its payload, and waits no longer: there is nothing left to be replayed. Returns how
+    many did.
+    """
     changed = 0
     rows = connection.execute(
-        "SELECT letter_id, payload, reason FROM ops.dead_letter WHERE payload IS NOT NULL"
+        "SELECT letter_id, source || '.' || entity, payload, reason FROM ops.dead_letter "
+        "WHERE payload IS NOT NULL AND (%(among)s::text[] IS NULL OR letter_id = ANY(%(among)s))",
+        {"among": list(among) if among is not None else None},
     ).fetchall()
-    for letter, payload, reason in rows:
+    persons = {entity.place: entity.person for entity in registry.entities() if entity.person is not None}
+    for letter, place, payload, reason in rows:
         text = bytes(payload).decode("latin-1")
-        if not any(_is_about(text, person) or person.is_named_in(reason) for person in people):
+        says = persons.get(place, "user_id")
+        if not any(_is_about(text, person, says) or person.is_named_in(reason) for person in people):
             continue
         connection.execute(
             "UPDATE ops.dead_letter SET payload = NULL, reason = 'the person it is about was erased', "
@@ -92,11 +102,11 @@ def _letters(connection: Connection[Any], people: Sequence[Person]) -> int:
     return changed
 
 
-def _is_about(text: str, person: Person) -> bool:
-    """Whether bytes, each as one character, name a person or say that they are of one by `user_id`."""
+def _is_about(text: str, person: Person, says: str) -> bool:
+    """Whether bytes, each as one character, name a person or say that they are of one by the field `says`."""
     if person.is_named_in(text) or person.is_named_in(text.encode("latin-1").decode("utf-8", "replace")):
         return True
-    return re.search(rf'"user_id"\s*:\s*"?{person.user_id}\b', text) is not None
+    return re.search(rf'"{says}"\s*:\s*"?{person.user_id}\b(?!:)', text) is not None
 
 
 def _naming(

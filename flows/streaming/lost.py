@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from flows.erasure.listed import arriving
 from flows.extract import Extract
 from flows.extract.kafka import REQUEST_SECONDS, SCHEMA, Topic, reread
 from flows.failpoints import failpoint
@@ -107,7 +108,7 @@ def fetch(
     """Read what was lost into new raw files; `land` makes them true, or nobody ever does.
 
     The landing leaves the entity's offsets where they are, and takes the place of `broken` files. Its token
-    comes from them, from what was read and from the state it was read on.
+    comes from them, from what was read and from the state it was read on. Under the entity's landing lock.
     """
     position = ledger.positions(entity.table)
     landed_at = landing_time(services.settings.now(), position)
@@ -115,7 +116,7 @@ def fetch(
     gone = sorted(file.path for file in broken)
     text = json.dumps([entity.table, position.version, dict(position.positions), read, gone], sort_keys=True)
     token = f"replay-{entity.table}-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
-    extract = Extract(SCHEMA, reread(topic, spans))
+    extract = Extract(SCHEMA, map(arriving(ledger.connection, entity), reread(topic, spans)))
     files = [
         services.lake.write(
             Layer.RAW.value,

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.build.inputs import partition_expression
+from flows.erasure.listed import Arriving
 from flows.extract import DeadLetter
 from flows.failpoints import failpoint
 from flows.landed import LANDED_ON, STREAMED, with_place
@@ -112,7 +113,8 @@ class MicroBatches:
     The effects of a micro-batch, in this order; a crash before 5 leaves nothing that anybody trusts, and the
     same offsets are read again; a crash after it leaves nothing to be done:
 
-    1. A raw file a topic in the lake, final and trusted by nobody yet.
+    1. A raw file a topic in the lake, final and trusted by nobody yet; of erased people without what names
+       them.
     2. The staging models of the topics and the facts made of them run over exactly these records. What a
        model can't read, and what breaks a rule that judges a row by itself, becomes a dead letter.
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
@@ -129,10 +131,20 @@ class MicroBatches:
     was made ready is given up with this object.
     """
 
-    def __init__(self, services: Services, route: Route, leaves: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        route: Route,
+        leaves: Mapping[str, Collection[str]],
+        arriving: Mapping[str, Arriving],
+    ) -> None:
+        """`arriving`: raw table → what lands of its records; asked for once this stream had joined the
+        journal.
+        """
         self._services = services
         self._route = route
         self._leaves = leaves
+        self._arriving = arriving
         spill = services.lake.root / ".spill"
         self._duckdb = engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill)
         self._rules = {table.name: rules.row_rules(table) for table in route.facts}
@@ -154,7 +166,7 @@ class MicroBatches:
         cursor, step = batch.cursor, batch.step
         now = self._services.settings.now()
         landed = {
-            name: pa.Table.from_batches([with_place(rows, batch.batch_id, now)])
+            name: pa.Table.from_batches([with_place(self._arriving[name](rows), batch.batch_id, now)])
             for name, rows in records.batches.items()
         }
         files = {name: self._write_raw(batch.batch_id, name, rows) for name, rows in landed.items()}

@@ -6,7 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import pytest
 
 from flows import failpoints, incomplete
 from flows.change_landing import land_changes
+from flows.erasure import listed
+from flows.erasure.person import Person
 from flows.maintenance import folding, tidying
 from flows.services import Services
 from tests.flows.streaming.changes import ENTITIES, Company, new_order, order
@@ -234,3 +236,34 @@ def test_a_column_that_the_source_gets_is_in_staging_within_seconds(company: Com
         until(lambda: (6, "Jo") in company.staged("user_id, nickname"), seconds=60)
         until(lambda: company.differences() == [], seconds=60)
     assert sum(name is not None for _, name in company.staged("user_id, nickname")) == 2
+
+
+def test_changes_of_somebody_who_was_erased_say_that_they_are_gone_and_nothing_else(company: Company) -> None:
+    services, now = company.services(), datetime.now(UTC)
+    someone = Person.new(6).with_emails(["6@x.org"])
+    with services.lake, services.ledger() as ledger:
+        listed.begin(ledger.connection, services.lake, someone, "asked", now)
+        listed.finish(ledger.connection, services.lake, 6, now, [])
+        known = {file.path for file in ledger.files("raw_app__users")}
+        try:
+            company.capture.app(
+                "begin",
+                "update users set name = 'Known Again', email = 'again@x.org' where id = 6",
+                "update users set name = 'Seven', email = 'seven@x.org' where id = 7",
+                "commit",
+            )
+            company.wait_for_user("name", "Seven")
+            company.follow()
+            files = [file for file in ledger.files("raw_app__users") if file.path not in known]
+            with services.lake.duckdb() as session:
+                rows = services.lake.read(session, files).project("id, value").fetchall()
+        finally:
+            ledger.connection.execute("delete from ops.erasure")
+    told = {user: bytes(value).decode() for user, value in rows}
+    assert ("Known Again" in told[6], "again@x.org" in told[6]) == (False, False)
+    assert "Seven" in told[7]
+    shown = "select user_id, name, is_deleted from analytics.dim_users where user_id in (6, 7) order by 1"
+    assert company.shown(shown) == [(6, None, True), (7, "seven", False)]
+    company.capture.app("delete from users where id = 6")
+    company.follow()
+    assert company.differences() == []
