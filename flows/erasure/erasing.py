@@ -127,9 +127,17 @@ def unfinished(ledger: Ledger) -> list[int]:
 
 def _people(services: Services, ledger: Ledger, users: Sequence[int]) -> list[Person]:
     known = {person.user_id: person for person in listed.people(ledger.connection)}
-    return [
-        identified(services, ledger, known.get(user) or Person.new(user), {*users, *known}) for user in users
+    people = [
+        identified(
+            services,
+            ledger,
+            known.get(user) or Person.new(user),
+            {*users, *known},
+            is_listed=user in known,
+        )
+        for user in users
     ]
+    return ops.recognized(ledger.connection, people)
 
 
 def _told(people: Sequence[Person]) -> str:

@@ -22,14 +22,17 @@ class CannotErase(FlowsError):
     """Whom to erase is not certain, or something stands in the way; the message says what to do."""
 
 
-def identified(services: Services, ledger: Ledger, person: Person, also: Collection[int]) -> Person:
-    """The person with every address that raw has of them.
+def identified(
+    services: Services, ledger: Ledger, person: Person, also: Collection[int], *, is_listed: bool
+) -> Person:
+    """The person with every address that raw has of them. `is_listed`: they are among the erased, whether or
+    not anything names them still.
 
     Raises CannotErase for a user whom nothing names, and for one whose address is somebody else's too who is
     not among `also`, those who are erased with them.
     """
     emails: set[str] = set(person.emails)
-    is_known = bool(person.email_hashes)
+    is_known = is_listed
     for entity in registry.entities():
         if isinstance(entity.read, Postgres) and entity.person == "id":
             known, theirs = _of_account(services, ledger, entity, person.user_id)

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 
 from psycopg import Connection, sql
 
-from flows.erasure.person import Person
+from flows.erasure.person import AT, Person, addresses
 from flows.failpoints import failpoint
 from transforms import registry
 
@@ -65,6 +65,33 @@ def forget(connection: Connection[Any], people: Sequence[Person]) -> int:
             changed += 1
     failpoint("erase.ops_forgotten")
     return changed
+
+
+def recognized(connection: Connection[Any], people: Sequence[Person]) -> list[Person]:
+    """These people with the addresses of theirs that ops quotes: of somebody who was erased before they are
+    hashes alone, until a backup from before that is restored.
+    """
+    if all(person.is_known for person in people):
+        return list(people)
+    quoted = {address for text in _texts(connection) for _, _, address in addresses(text)}
+    return [person.with_emails(filter(person.has, quoted)) for person in people]
+
+
+def _texts(connection: Connection[Any]) -> Iterator[str]:
+    """Every text in ops in which an address may stand."""
+    for schema, table, column, kind in columns(connection, ["ops"]):
+        if table in _OWN:
+            continue
+        name = sql.Identifier(column)
+        text = sql.SQL("encode({}, 'escape')" if kind == "bytea" else "{}::text").format(name)
+        query = sql.SQL("SELECT {shown} FROM {table} WHERE {text} ~ {at}").format(
+            shown=name if kind == "bytea" else text,
+            table=sql.Identifier(schema, table),
+            text=text,
+            at=sql.Literal(AT),
+        )
+        for (value,) in connection.execute(query).fetchall():
+            yield bytes(value).decode("utf-8", "replace") if kind == "bytea" else value
 
 
 def naming(

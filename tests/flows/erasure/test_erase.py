@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +15,17 @@ from typing import Any
 import pytest
 
 from flows import failpoints
+from flows.erasure import again
 from flows.erasure.erasing import apply_erasures, unfinished
 from flows.erasure.identify import CannotErase
 from flows.progress import Progress
+from flows.recovery import raw_files
+from flows.recovery.drill import drill
+from flows.recovery.restoring import restore, workplace
+from flows.recovery.taking import open_vault, take
+from flows.recovery.vault import Backup
+from flows.recovery.whole import from_lake
+from flows.services import Services
 from flows.stores import roles
 from flows.stores.warehouse import Warehouse
 from flows.streaming.journal import Journal
@@ -130,15 +140,73 @@ def test_an_erasure_is_repeated_after_an_older_backup_was_restored(filled: Fille
     place = filled.copy()
     child.play(place, ADA)
     older = filled.copy()  # a warehouse and a lake from before; only the list is the newer one
-    (Path(older.lake) / "_erasures.jsonl").write_bytes((Path(place.lake) / "_erasures.jsonl").read_bytes())
+    (listed,) = Path(place.lake, "_erasures.jsonl").read_text().splitlines()
+    later = {
+        **json.loads(listed),
+        "user_id": 77,
+        "email_hashes": [],
+    }  # came after the backup, without address
+    Path(older.lake, "_erasures.jsonl").write_text(f"{listed}\n{json.dumps(later)}\n")
     services = kill_child.services(older)
     with services.lake, kill_child.without_audit(), Progress("apply", io.StringIO()) as progress:
         done = apply_erasures(services, progress)
     assert done is not None
-    assert done.users == (ADA,)
+    assert done.users == (ADA, 77)
     assert _seen(older) == _seen(place)
-    alias = "select alias from ops.erasure"
+    alias = f"select alias from ops.erasure where user_id = {ADA}"
     assert rows(older, alias) == rows(place, alias)
+
+
+def _with_backups(place: Place) -> Services:
+    settings = kill_child.services(place).settings
+    return Services(settings.model_copy(update={"backups": Path(f"{place.lake}-backups")}))
+
+
+def _restored(services: Services, backup: Backup, place: Place, server: Server) -> Place:
+    """A warehouse as the backup has it, beside the lake of the place."""
+    dsn, vault = server.empty(), open_vault(services)
+    with workplace(vault) as work:
+        restore(vault, backup, dsn, work)
+    return replace(place, warehouse_dsn=dsn)
+
+
+def test_a_backup_from_before_an_erasure_brings_nobody_back(filled: Filled, postgres18: Server) -> None:
+    """Rehearsed, restored beside the lake that there is, and together with the lake that the backup has."""
+    place = filled.copy()
+    services = _with_backups(place)
+    with Progress("backup", io.StringIO()) as progress:
+        with services.lake:
+            backup = take(services, progress).backup
+        child.play(place, ADA)
+        erased, letters = _seen(place), "select payload from ops.dead_letter order by letter_id"
+        with services.lake:
+            assert drill(services, None, progress).differences == []
+
+        rehearsed = _restored(services, backup, place, postgres18)
+        assert b"ada@EXAMPLE.com" in bytes(rows(rehearsed, letters)[0][0])
+        with kill_child.services(rehearsed).lake as lake:
+            assert again.in_warehouse(Warehouse(rehearsed.warehouse_dsn), lake) == 1
+        assert [payload is None for (payload,) in rows(rehearsed, letters)] == [True, True, False]
+        ((alias,),) = rows(place, "select alias from ops.erasure")
+        quoted = "select observed from ops.check_result where run_id = 'r'"
+        assert alias in str(rows(rehearsed, quoted))
+
+        restored = _restored(services, backup, place, postgres18)
+        with kill_child.without_audit(), kill_child.services(restored).lake:
+            from_lake(kill_child.services(restored), progress)
+        assert _seen(restored) == erased
+        assert rows(restored, quoted) == rows(rehearsed, quoted)
+
+        lake = Path(f"{place.lake}-lost")
+        raw_files.give_back(open_vault(services), backup, lake, lake.with_name("work"), progress)
+        assert "ada@example.com" in bytes_of(replace(place, lake=str(lake)))
+        both = replace(_restored(services, backup, place, postgres18), lake=str(lake))
+        shutil.copy(Path(place.lake, "_erasures.jsonl"), lake)
+        with kill_child.without_audit(), kill_child.services(both).lake:
+            from_lake(kill_child.services(both), progress)
+    assert _seen(both) == erased
+    left = bytes_of(both).replace(BOBS, "")
+    assert [secret for secret in SECRETS if secret in left] == []
 
 
 def test_a_loader_and_nothing_else_is_enough(filled: Filled) -> None:
