@@ -21,6 +21,8 @@ from transforms.entities import Kafka, Rest, SourceEntity
 
 _JSON_COLUMNS = {"value", "_filled", "object", "key"}
 _PARTS = ("before", "after")
+_MARKS = (b"@", b"%")
+"""One of them stands in whatever matches `AT`."""
 _REMEMBERED = 1 << 16
 """Addresses of which it is known whose they are: each is asked of every person once, by a hash of its own."""
 
@@ -43,6 +45,7 @@ class Scrubber:
         is_nobodys = entity is not None and isinstance(entity.read, Rest | Kafka)
         self._by_hash = is_nobodys and not all(person.is_known for person in people)
         self._rough = self._roughly()
+        self._looks_for_at = self._rough == f"(?i){AT}"
         self._asked = lru_cache(_REMEMBERED)(self._whose)
 
     def batch(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[int]]:
@@ -82,7 +85,11 @@ class Scrubber:
             if field.name == self._person and pa.types.is_integer(column.type):
                 found = pc.is_in(column, pa.array(list(self._people), column.type))
             elif _is_text(column.type) and self._rough:
+                if self._looks_for_at and not _may_hold_address(column):
+                    continue
                 found = pc.match_substring_regex(column, self._rough)
+            elif pa.types.is_list(column.type) and self._rough:
+                found = _matching_within(column, self._rough)
             else:
                 continue
             mask = pc.or_(mask, pc.fill_null(found, False))
@@ -105,23 +112,30 @@ class Scrubber:
         person = self._people.get(row[self._person]) if self._person in row else None
         found: dict[str, Any] = {}
         for name, value in row.items():
-            if not isinstance(value, str | bytes):
+            if value is None:
                 continue
-            text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
-            new: str | None
             if self._goes and name == "_op" and person is not None:
-                new = "d"
+                new: Any = "d"
             elif person is not None and name in self._personal:
-                new = _blanked(text)
+                new = _blanked(value) if isinstance(value, str) else None
             else:
-                new = self._text(name, text, person)
-            if new == text:
-                continue
-            if isinstance(value, bytes) and new is not None:
-                found[name] = new.encode("utf-8", "surrogateescape")
-            else:
+                new = self._value(name, value, person)
+            if new is not value and new != value:
                 found[name] = new
         return found
+
+    def _value(self, name: str, value: Any, person: Person | None) -> Any:
+        """A value of a column, or one within it (of the headers of a message), as it may be kept."""
+        if isinstance(value, str):
+            return self._text(name, value, person)
+        if isinstance(value, bytes):
+            text = self._text(name, value.decode("utf-8", "surrogateescape"), person)
+            return text.encode("utf-8", "surrogateescape")
+        if isinstance(value, list):
+            return [self._value("", inner, person) for inner in value]
+        if isinstance(value, dict):
+            return {key: self._value("", inner, person) for key, inner in value.items()}
+        return value
 
     def _text(self, name: str, text: str, person: Person | None) -> str:
         if name in _JSON_COLUMNS and (self._personal or self._is_rest):
@@ -238,6 +252,26 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
+def _matching_within(column: pa.Array, pattern: str) -> pa.Array:
+    """Which rows of a list column have a text that matches in one of their items, or in a field of one."""
+    items = pc.list_flatten(column)
+    hits = pa.array([False] * len(items), pa.bool_())
+    for texts in items.flatten() if pa.types.is_struct(items.type) else [items]:
+        if _is_text(texts.type):
+            hits = pc.or_(hits, pc.fill_null(pc.match_substring_regex(texts, pattern), False))
+    rows = pc.list_parent_indices(column)
+    return pc.is_in(pa.array(range(len(column)), rows.type), rows.filter(hits))
+
+
+def _may_hold_address(column: pa.Array) -> bool:
+    """Whether what stands in every address stands anywhere in a column of text: ten times sooner known than
+    in which rows, and mostly it does not.
+    """
+    data = column.buffers()[2]
+    text = data.to_pybytes() if data is not None else b""
+    return any(mark in text for mark in _MARKS)
+
+
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     column = batch.column(name)
     return column.storage if isinstance(column, pa.ExtensionArray) else column
@@ -245,6 +279,10 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 def _with_cells(column: pa.Array, cells: dict[int, Any]) -> pa.Array:
     storage = column.storage if isinstance(column, pa.ExtensionArray) else column
+    if pa.types.is_nested(storage.type):
+        return pa.array(
+            [cells.get(row, value) for row, value in enumerate(storage.to_pylist())], storage.type
+        )
     mask = [number in cells for number in range(len(storage))]
     values = pa.array([cells[number] for number in sorted(cells)], storage.type)
     new = pc.replace_with_mask(storage, pa.array(mask), values)

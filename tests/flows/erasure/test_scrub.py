@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from datetime import date
 
 import pyarrow as pa
 import pytest
 
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
+from flows.extract import kafka
 from transforms import registry
+from transforms.contract import Column
 
 ADA = Person.new(7).with_emails(["Ada@Example.com"])
 KNOWN = Person(ADA.user_id, ADA.alias, ADA.salt, ADA.email_hashes)
@@ -147,3 +151,23 @@ def test_bytes_that_are_no_text_are_searched_too() -> None:
     rows, changed = Scrubber([ADA]).batch(batch)
     assert changed == [0]
     assert rows["value"].to_pylist() == [b"\xff\xfe " + ADA.alias.encode() + b" \x00", b"\xff"]
+
+
+def test_the_headers_of_a_message_are_read_too() -> None:
+    kind = kafka.SCHEMA.field("headers").type
+    headers = [None, [{"name": "to", "value": b"Ada@Example.com"}, {"name": "n", "value": None}], []]
+    batch = pa.record_batch({"value": [b"1", b"2", b"3"], "headers": pa.array(headers, kind)})
+    for person in (ADA, KNOWN):
+        rows, changed = Scrubber([person], registry.entity("raw_events__clicks")).batch(batch)
+        assert changed == [1]
+        hers = [{"name": "to", "value": ADA.alias.encode()}, {"name": "n", "value": None}]
+        assert rows["headers"].to_pylist() == [None, hers, []]
+
+
+def test_a_personal_column_that_is_no_text_is_emptied_in_her_rows() -> None:
+    users = registry.entity("raw_app__users")
+    born = replace(users, columns=(*users.columns, Column("born_on", "date", pii=True)))
+    batch = pa.record_batch({"id": [7, 8], "born_on": [date(1990, 1, 2)] * 2})
+    rows, changed = Scrubber([KNOWN], born).batch(batch)
+    assert changed == [0]
+    assert rows["born_on"].to_pylist() == [None, date(1990, 1, 2)]
