@@ -53,6 +53,7 @@ class Place:
             "ANALYTICS_SENDGRID_URL": api,
             "ANALYTICS_SENDGRID_KEY_BLOCK": block,
             "ANALYTICS_LAKE": str(folder / "lake"),
+            "ANALYTICS_PORTAL": str(folder / "portal"),
             "ANALYTICS_RETRIES": "0",
             "PREFECT_API_URL": prefect,
         }
@@ -132,6 +133,7 @@ def test_no_secret_is_in_anything_that_is_written(place: Place) -> None:
     failed = place.spawn("run")  # the sources refuse: a wrong password, 401 by both APIs
     assert "raw_app__" in failed
     assert "refused the key" in failed
+    assert "raw_app__" in (place.folder / "portal" / "runs.html").read_text(encoding="utf-8")
     _refuse_a_row(place)
 
     everything = [*place.said, *_files(place.folder), *_warehouse(place.dsn), *_prefect(place)]
