@@ -127,29 +127,29 @@ def plan(
     """What is due of `table`, given what stands upstream.
 
     An append table whose upstreams are raw continues as a whole (partition ''), because one landing touches
-    many windows. `today` drops windows that the declared retention has passed.
+    many windows. With `today`, no window is built anew that is past its retention: what it was made of may be
+    gone.
     """
     if table.write is Write.APPEND:
         due = (
-            _append_from_raw(table, states, fingerprint)
+            _append_from_raw(table, states, fingerprint, today)
             if reads_raw(table, catalog)
             else (_append_by_window(table, states, fingerprint))
         )
         return Work(table, fingerprint, tuple(due))
     aligned = [name for name in table.upstreams if catalog[name].partition is not None]
-    horizon = today - table.retention if today is not None and table.retention is not None else None
     if table.by_key:
         keyed = list(_by_key(table, states, fingerprint))
         if table.partition is not None:
             # The entry that says what was consumed comes first: a window must not be older than it.
-            windows = _by_window(table, catalog, states, fingerprint, aligned, horizon)
+            windows = _by_window(table, catalog, states, fingerprint, aligned, today)
             keyed += [item for item in windows if _is_to_be_built(table, states, fingerprint, keyed, item)]
         return Work(table, fingerprint, tuple(keyed))
     if table.partition is None:
         return Work(table, fingerprint, tuple(_whole(table, states, fingerprint)))
     if not aligned:
         return Work(table, fingerprint, tuple(_whole(table, states, fingerprint)), discover=True)
-    return Work(table, fingerprint, tuple(_by_window(table, catalog, states, fingerprint, aligned, horizon)))
+    return Work(table, fingerprint, tuple(_by_window(table, catalog, states, fingerprint, aligned, today)))
 
 
 def reads_raw(table: Table, catalog: Mapping[str, Table]) -> bool:
@@ -173,7 +173,7 @@ def _by_window(
     states: States,
     fingerprint: str,
     aligned: Sequence[str],
-    horizon: datetime | None,
+    today: datetime | None,
 ) -> Iterator[Due]:
     assert table.partition is not None
     standing = states.get(table.name, {})
@@ -186,7 +186,7 @@ def _by_window(
                 keys.update(keys_between(table.partition, *upstream.bounds(window)))
     upstreams = {name: Windows(states.get(name, {}), catalog[name].partition) for name in table.upstreams}
     for key in sorted(keys):
-        if horizon is not None and table.partition.bounds(key)[1] <= horizon:
+        if today is not None and table.is_past_retention(key, today):
             continue
         based_on, rows = {}, 0
         for name in table.upstreams:
@@ -256,7 +256,7 @@ def _is_to_be_built(
     return state is None or state.fingerprint != fingerprint
 
 
-def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
+def _append_from_raw(table: Table, states: States, fingerprint: str, today: datetime | None) -> Iterator[Due]:
     """Landings that were not consumed yet, of all windows at once: one landing touches many."""
     standing = states.get(table.name, {}).get(WHOLE)
     based_on = {name: latest_token(states, name) for name in table.upstreams if states.get(name)}
@@ -265,6 +265,8 @@ def _append_from_raw(table: Table, states: States, fingerprint: str) -> Iterator
     continues = standing is not None and standing.fingerprint == fingerprint
     if continues:
         for key, state in sorted(states.get(table.name, {}).items()):
+            if today is not None and table.is_past_retention(key, today):
+                continue
             if key != WHOLE and state.fingerprint in _ASKED:
                 yield Due(key, "replace", _ASKED[state.fingerprint], {}, state.rows)
     reason = _reason(standing, based_on, fingerprint)

@@ -186,9 +186,10 @@ class Table:
     key says all. `mentioned_by` says of an upstream which of its columns, the only one that the model reads,
     names this table's key: who was ever named has a row for good. `as_of` names the histories whose rows are
     joined as they were at a time: history → column of that time. `passes` names the upstreams whose columns
-    that nobody declared it has too, last, as they are (`Registry.with_found`). `lookback` widens the windows
-    in which an appended key is looked for. `sensitivity` says how far from usual its figures must be before
-    somebody is told (quality.monitors.sensitivity).
+    that nobody declared it has too, last, as they are (`Registry.with_found`). `retention` says how long a
+    window is published, and built anew, behind its end; of raw how long it is kept. `lookback` widens the
+    windows in which an appended key is looked for. `sensitivity` says how far from usual its figures must be
+    before somebody is told (quality.monitors.sensitivity).
     """
 
     name: str
@@ -239,6 +240,11 @@ class Table:
                 f"{self.name}: it is windowed, so the start of its windows is part of its key and what it is "
                 "partitioned by."
             )
+        if self.retention is not None and self.partition is None:
+            raise ContractError(
+                f"{self.name}: it has a retention and no windows of time that could pass it. Give it a "
+                "partition, or take its retention out."
+            )
 
     @property
     def is_history(self) -> bool:
@@ -259,6 +265,12 @@ class Table:
     def is_partitioned_in_postgres(self) -> bool:
         """A merged table is one table in PostgreSQL even where the lake keeps it in windows."""
         return self.is_published and self.partition is not None and self.write is not Write.MERGE
+
+    def is_past_retention(self, partition: str, now: datetime) -> bool:
+        """Whether a window ended so long ago that its retention is over; what has no window ('') stays."""
+        if self.retention is None or self.partition is None or not partition:
+            return False
+        return self.partition.bounds(partition)[1] <= moved(now, -self.retention)
 
     def column(self, name: str) -> Column:
         """The column of that name; raises ContractError when there is none."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
 
-from transforms.contract import Column, Partition, check_name
+from transforms.contract import Column, ContractError, Partition, check_name
+
+LEAST_KEPT = timedelta(days=7)
+"""How long a broker has to keep a topic's records at least: a reader may be away that long and lose none."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,15 @@ class Kafka:
     topic: str
     event_time: str = "event_time"
     """JSON field whose UTC day says which windows a batch touches."""
+    retention: timedelta = LEAST_KEPT
+    """How long the broker has to keep a record; `python -m flows doctor` says where it keeps it for less."""
+
+    def __post_init__(self) -> None:
+        if self.retention < LEAST_KEPT:
+            raise ContractError(
+                f"Topic {self.topic}: a retention of less than {LEAST_KEPT.days} days is too short for a "
+                f"reader that was away. Write `retention=timedelta(days={LEAST_KEPT.days})` or more."
+            )
 
 
 @dataclass(frozen=True)
@@ -111,7 +123,8 @@ class SourceEntity:
     personal: tuple[str, ...] = ()
     """Of a protocol without columns: fields that hold personal data of whose address stands beside them."""
     retention: timedelta | None = None
-    """How long raw is kept; None: for ever."""
+    """How long raw is kept, behind the end of its windows and of the day it was landed on; None: for ever.
+    Not for a database's tables; what is made of it has a shorter one (transforms.retention)."""
     owner: str = "data-team"
     description: str = ""
 

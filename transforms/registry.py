@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from transforms import changes, relations
+from transforms import changes, relations, retention
 from transforms.contract import Column, ContractError, Layer, Table, check_name
 from transforms.entities import Kafka, Rest, SourceEntity
 from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
@@ -204,8 +204,8 @@ def raw_table(entity: SourceEntity) -> Table:
 def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
     """Read every model file under `root` (its folders are the layers).
 
-    Raises ContractError for a file that is no model, two files of one name or an upstream that does not
-    exist.
+    Raises ContractError for a file that is no model, two files of one name, an upstream that does not exist,
+    or a retention of raw under which a model could not be built anew.
     """
     landed: dict[str, SourceEntity] = {}
     for entity in entities:
@@ -228,7 +228,9 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
                 "Keep one of them."
             )
         models[path.stem] = load(path)
-    return Registry(relations.checked(models, landed), landed)
+    found = relations.checked(models, landed)
+    retention.check((model.table for model in found.values()), landed)
+    return Registry(found, landed)
 
 
 def declared_entities() -> tuple[SourceEntity, ...]:
