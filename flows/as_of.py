@@ -24,6 +24,7 @@ from flows.errors import FlowsError
 from flows.extract.debezium_observed import lsn_number, lsn_text
 from flows.progress import Progress
 from flows.services import Services
+from flows.stores.ledger_rows import lets_go
 from flows.stores.manifest import fold
 from transforms import changes, engine, registry
 from transforms.contract import Layer, Table, Write
@@ -100,6 +101,7 @@ def rebuild(
         closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
     ):
         _refuse(connection, into)
+        _refuse_incomplete(services, wanted)
         past = _Past(services, session, moment)
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(making)))
         try:
@@ -239,6 +241,18 @@ def _refuse(connection: Connection[Any], into: str) -> None:
         raise AsOfError(
             f"Schema {into} is not one that a rebuild made, and is left alone: name another one with --into."
         )
+
+
+def _refuse_incomplete(services: Services, wanted: set[str]) -> None:
+    """A table can't be what it was where raw that it was made of is gone. Raises AsOfError."""
+    for name in sorted({name for table in wanted for name in registry.table(table).upstreams}):
+        table = registry.table(name)
+        if table.layer is Layer.RAW and any(map(lets_go, services.lake.manifest(table.layer, name))):
+            made = [one for one in registry.downstream(name) if registry.table(one).is_published]
+            raise AsOfError(
+                f"Raw of {registry.entity(name).place} that was past its retention is gone, so nothing made "
+                f"of it can be made as it was ({', '.join(made)}). Name tables that are not made of it."
+            )
 
 
 def _stand_up(

@@ -4,6 +4,7 @@ DAY [--select NAME+]`, `python -m flows rebuild NAME …`, or the deployment.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from flows.batch import run, run_name, runner
 from flows.durations import parse_bound
 from flows.errors import FlowsError
 from flows.planner import ASKED_FOR, REPLAYED, WHOLE
+from flows.progress import Progress
 from flows.services import open_services
 from transforms import registry
 
@@ -66,12 +68,19 @@ def mark(start: str, end: str, select: Sequence[str] | None) -> int:
 def _mark(
     select: Sequence[str] | None, fingerprint: str, days: tuple[datetime, datetime] | None = None
 ) -> int:
-    """Mark standing partitions, those of `days` or all; a table without partitions is no day's."""
+    """Mark standing partitions, those of `days` or all; a table without partitions is no day's.
+
+    Those past their retention stay as they are, and that is said: what they were made of may be gone. Raises
+    BadRange where there are no others.
+    """
     chosen = (
         set(registry.select(list(select))) if select else {table.name for table in registry.build_order()}
     )
-    with open_services().ledger() as ledger:
+    services = open_services()
+    now = services.settings.now()
+    with services.ledger() as ledger, Progress("rebuild") as progress:
         wanted: list[tuple[str, str]] = []
+        past: Counter[str] = Counter()
         for name, key in ledger.states(sorted(chosen), with_files=False):
             partition = registry.table(name).partition
             if key == WHOLE:
@@ -83,7 +92,17 @@ def _mark(
                 low, high = partition.bounds(key)
                 if low >= days[1] or high <= days[0]:
                     continue
+            if registry.table(name).is_past_retention(key, now):
+                past[name] += 1
+                continue
             wanted.append((name, key))
+        for name, count in past.items():
+            progress.say(name, f"{count:,} partitions are past their retention and stay as they are")
+        if past and not wanted:
+            raise BadRange(
+                f"All that was asked for is past its retention ({', '.join(past)}): what it was made of may "
+                "be gone, so it stays as it is. Nothing was changed."
+            )
         return ledger.mark(wanted, fingerprint)
 
 

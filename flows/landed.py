@@ -42,6 +42,11 @@ OFFSETS = "offsets"
 [first, after). A gap between records within a span is no loss: transaction markers, compaction."""
 
 
+def landed_on(file: LakeFile) -> str:
+    """The day a raw file was landed, as its folder says."""
+    return file.path.split(f"{LANDED_ON}=")[1].split("/")[0]
+
+
 def landing_time(now: datetime, position: Position) -> datetime:
     """The time of a landing that begins now: never the same or an earlier one for one entity, whatever the
     clock does.

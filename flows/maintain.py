@@ -8,22 +8,27 @@ from dataclasses import asdict, dataclass
 from prefect import flow
 
 from flows.batch import run_name
+from flows.landed import landed_on
 from flows.maintenance import pruning, tending
+from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import fold, join_landed, tidied
 from flows.progress import Progress
 from flows.recovery.taking import expire, open_vault
 from flows.recovery.vault import BackupError
 from flows.services import Services, open_services
 from flows.settings import SettingsError
+from transforms import registry
 from transforms.contract import Layer
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What there is less of: raw files that were joined, entries of the ledger, files that nobody names, rows
-    of ops and backups past their time. And tables vacuumed, indexes built anew, leaves for the days to come.
+    """What there is less of: raw files past their retention, others that were joined, entries of the ledger,
+    files that nobody names, rows of ops and backups past their time. And tables vacuumed, indexes built anew,
+    leaves for the days to come.
     """
 
+    let_go: int = 0
     joined: int = 0
     folded: int = 0
     swept: int = 0
@@ -35,6 +40,7 @@ class Maintained:
 
     def __str__(self) -> str:
         return (
+            f"{self.let_go:,} raw files let go of, past their retention; "
             f"{self.joined:,} raw files fewer, {self.folded:,} entries of the ledger fewer; "
             f"{self.swept:,} files removed that were replaced long ago; {self.pruned:,} rows of ops and "
             f"{self.expired:,} backups whose time had passed; {self.vacuumed:,} tables vacuumed, "
@@ -44,8 +50,9 @@ class Maintained:
 
 @flow(name="maintain", flow_run_name=run_name, timeout_seconds=2 * 3600, result_serializer="json")
 def maintain() -> dict[str, int]:
-    """Join small raw files, tell the ledger's past in fewer entries, remove files that nobody names, what of
-    ops and of the backups has had its time, dead rows and bloat; attach leaves for the days to come.
+    """Let go of raw past its retention, join small raw files, tell the ledger's past in fewer entries, remove
+    files that nobody names, what of ops and of the backups has had its time, dead rows and bloat; attach
+    leaves for the days to come.
 
     No row of a published table changes, and readers and runs beside it need not know of it.
     """
@@ -60,10 +67,22 @@ def run() -> Maintained:
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:
-    """Every table that is tidied, in turn; then the sweep, what has expired, and PostgreSQL's own upkeep."""
-    joined = folded = 0
+    """What is past its retention; every table that is tidied, in turn; then the sweep, what has expired, and
+    PostgreSQL's own upkeep.
+    """
+    gone = joined = folded = 0
     progress.expect(len(tidied()))
     with services.ledger() as ledger:
+        for entity in registry.entities():
+            if entity.retention is None:
+                continue
+            with ledger.locked("land", entity.table):
+                files = let_go(services, ledger, entity, "maintain")
+            if files:
+                days = sorted({landed_on(file) for file in files})
+                kept = entity.retention.days
+                progress.say(entity.table, f"{days[0]} to {days[-1]} let go of: kept for {kept} days")
+            gone += len(files)
         for table in tidied():
             if table.layer is Layer.RAW:
                 with ledger.locked("land", table.name):
@@ -77,6 +96,7 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         reindexed = tending.reindex(ledger.connection)
     ahead = tending.leaves_ahead(services)
     return Maintained(
+        gone,
         joined,
         folded,
         len(swept),

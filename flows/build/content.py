@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
@@ -101,6 +101,12 @@ def partitions(connection: DuckDBPyConnection, of: str = FRESH) -> dict[str, int
 def keep_only(connection: DuckDBPyConnection, wanted: Sequence[str]) -> None:
     """Drop rows of partitions that were not asked for: a file that was read may touch more windows."""
     connection.execute(f"delete from {FRESH} where not list_contains(?, {KEY})", [list(wanted)])
+
+
+def leave_out(connection: DuckDBPyConnection, windows: Collection[str]) -> None:
+    """Drop rows of these partitions."""
+    if windows:
+        connection.execute(f"delete from {FRESH} where list_contains(?, {KEY})", [list(windows)])
 
 
 def take_back_standing(

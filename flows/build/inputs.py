@@ -92,10 +92,13 @@ class Reader:
     def landings_since(self, name: str, token: str) -> list[Commit]:
         """The landings of a raw table behind a token, oldest first, with those of their files that count.
 
-        A file that was lost is replaced by the landing that brings its records again.
+        A file that was lost is replaced by the landing that brings its records again. What was let go of
+        (flows.maintenance.letting_go) was read before, so it is behind no token.
         """
         landings = self._ledger.landed(name, after=token)
         gone = {path for landing in landings for path in landing.remove}
+        if not token:
+            gone |= self._ledger.let_go(name)
         return [
             replace(landing, add=tuple(file for file in landing.add if file.path not in gone))
             for landing in landings

@@ -81,21 +81,34 @@ class _Job(Outcome):
             return
         if due[0].mode == "replace" and WHOLE in self.reader.overview(self.table.name):
             self._empty()
+        kept = self._of_older_model()
         for name in self.table.upstreams:
             marker = self.reader.overview(self.table.name).get(WHOLE)
             since = str(marker.based_on.get(name, "")) if marker is not None else ""
             for landings in chunks(self.reader.landings_since(name, since), ROWS_AT_ONCE):
-                self._append(name, landings)
+                self._append(name, landings, kept)
                 self.reader.forget()
 
-    def _append(self, name: str, landings: Sequence[Commit]) -> None:
+    def _of_older_model(self) -> set[str]:
+        """The windows past their retention that another model has made: they are left as they are."""
+        now = self.services.settings.now()
+        return {
+            window
+            for window, state in self.reader.overview(self.table.name).items()
+            if state.fingerprint != self.work.fingerprint and self.table.is_past_retention(window, now)
+        }
+
+    def _append(self, name: str, landings: Sequence[Commit], kept: Collection[str]) -> None:
+        """`kept`: windows that get nothing any more."""
         files = [file for landing in landings for file in landing.add]
         marker = self.reader.overview(self.table.name).get(WHOLE)
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
         with self._connection() as connection:
             sources = content.sources(self.lake, Inputs({name: files}))
             unreadable = content.compute(self.table, connection, sources, self.registry)
+            content.leave_out(connection, kept)
             near = self.reader.within_lookback(self.table, sorted(content.partitions(connection)))
+            near = {window: there for window, there in near.items() if window not in kept}
             gone = superseded.drop_known(self.table, connection, self.lake, near)
             left, rewritten = self._take_away(connection, near, gone)
             based_on: dict[str, dict[str, Any]] = {
@@ -221,10 +234,16 @@ class _Job(Outcome):
             self._finish(connection, based_on, unreadable=unreadable)
 
     def _empty(self) -> None:
-        """Take every partition's files away, so that a changed model starts from the first landing again."""
+        """Take every partition's files away, so that a changed model starts from the first landing again; but
+        of those that are past their retention: what they were made of may be gone.
+        """
+        kept = self._of_older_model()
         commits = [
             self._commit(state, {}, files=())
-            for state in self.reader.states(self.table.name, self.reader.overview(self.table.name)).values()
+            for window, state in self.reader.states(
+                self.table.name, self.reader.overview(self.table.name)
+            ).items()
+            if window not in kept
         ]
         self._record(commits, ())
         self.reader.forget()

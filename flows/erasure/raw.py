@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
 from flows.failpoints import failpoint
-from flows.landed import CLOCK, LANDED_ON, landing_time, rows_by_window, with_place
+from flows.landed import CLOCK, LANDED_ON, landed_on, landing_time, rows_by_window, with_place
 from flows.services import Services
 from flows.stores import manifest, sessions
 from flows.stores.lake import Lake
@@ -54,7 +54,7 @@ def rewrite(services: Services, ledger: Ledger, entity: SourceEntity, people: Se
             Layer.RAW.value,
             entity.table,
             LANDED_ON,
-            file.partition or _day(file),
+            landed_on(file),
             name,
             reader,
             measured=None,
@@ -223,10 +223,6 @@ def _instead(file: LakeFile, new: Mapping[str, LakeFile]) -> LakeFile:
         return file
     found = new[file.path]
     return replace(file, path=found.path, bytes=found.bytes, sha256=found.sha256)
-
-
-def _day(file: LakeFile) -> str:
-    return file.path.split(f"{LANDED_ON}=")[1].split("/")[0]
 
 
 def _last_row(services: Services, ledger: Ledger, entity: SourceEntity, user_id: int) -> pa.Table | None:

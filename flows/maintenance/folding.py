@@ -20,7 +20,7 @@ from flows.landed import OFFSETS, add_span
 from flows.stores import manifest
 from flows.stores.lake import Lake
 from flows.stores.ledger import READERS_GRACE, Ledger
-from flows.stores.ledger_rows import commit_of, ledger_values
+from flows.stores.ledger_rows import commit_of, ledger_values, lets_go
 from flows.stores.manifest import Commit, LakeFile
 
 _JOINED = "compact"
@@ -76,7 +76,8 @@ def folds(entries: Sequence[Commit], read: Collection[str], kept: Collection[str
     """Which entries of one table, given in their order, become one.
 
     `read` and `kept` are tokens that stay: no group goes on behind one that was `read`, whatever its
-    partition; one that is `kept` ends the group of its own.
+    partition; one that is `kept` ends the group of its own. One that lets go of raw is in none: what it says
+    would be lost among others.
     """
     referred = {*read, *kept}
     groups: dict[str, list[Commit]] = {}
@@ -94,6 +95,10 @@ def folds(entries: Sequence[Commit], read: Collection[str], kept: Collection[str
     for commit in entries:
         # Files of raw that were joined are of one day, their landings of many: it is one content.
         key = "" if commit.layer == "raw" else commit.partition
+        if lets_go(commit):
+            yield from close(key)
+            in_force.setdefault(key, set()).difference_update(commit.remove)
+            continue
         groups.setdefault(key, []).append(commit)
         if commit.token in read:
             for open_key in list(groups):

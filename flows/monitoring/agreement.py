@@ -152,14 +152,15 @@ def _was_published(watch: Watch, table: Table) -> bool:
 
 
 def _of_older_model(watch: Watch, table: Table) -> int:
-    """Partitions with rows that a model has made which is not the one of today: the next run builds them."""
-    ((count,),) = watch.rows(
-        "select count(*) from ops.partition_state where table_name = %s and row_count > 0 "
+    """Partitions with rows that a model has made which is not the one of today: the next run builds
+    them. What is past its retention stays as it is."""
+    found = watch.rows(
+        "select partition from ops.partition_state where table_name = %s and row_count > 0 "
         "and fingerprint not in (%s, 'backfill', 'replay')",
         table.name,
         catalog.fingerprint(table),
     )
-    return int(count)
+    return sum(not table.is_past_retention(partition, watch.now) for (partition,) in found)
 
 
 def reconciliation(watch: Watch) -> Iterator[Verdict]:

@@ -21,6 +21,7 @@ from flows.stores import apply
 from flows.stores.difference import content, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.ledger_rows import RETIRED
 from flows.stores.locks import BRIEF, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.recovery import replace_ledger
@@ -123,7 +124,7 @@ def _retired(histories: Iterable[Sequence[Commit]]) -> set[tuple[str, str]]:
     for history in histories:
         for commit in history:
             if commit.kind != "land":
-                last[commit.table, commit.partition] = bool(commit.control.get("retired"))
+                last[commit.table, commit.partition] = bool(commit.control.get(RETIRED))
     return {place for place, is_retired in last.items() if is_retired}
 
 
@@ -159,8 +160,9 @@ def _take_over(
         table = tables[place[0]]
         if _is_marker(table, state.partition):
             continue
-        if place in retired or _has_passed(table, state.partition, now):
-            continue
+        has_leaf = table.is_partitioned_in_postgres
+        if place in retired or (has_leaf and table.is_past_retention(state.partition, now)):
+            continue  # a run would drop the leaf again
         before = known.get(place)
         is_there = before is not None and before.token == state.token and place not in streamed
         published.append((before.published_at if before and before.published_at else now, *place))
@@ -190,13 +192,6 @@ def _take_over(
 def _is_marker(table: Table, partition: str) -> bool:
     """Whether an entry only notes what its table has consumed."""
     return partition == WHOLE and table.partition is not None
-
-
-def _has_passed(table: Table, partition: str, now: datetime) -> bool:
-    """Whether a leaf's declared retention has passed: a run would drop it again."""
-    if table.retention is None or table.partition is None or not table.is_partitioned_in_postgres:
-        return False
-    return table.partition.bounds(partition)[1] <= now - table.retention
 
 
 def _give_up_the_stream(ledger: Ledger, registry: Registry) -> None:

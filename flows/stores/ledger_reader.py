@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.stores.ledger_rows import LandedWindow, PartitionState, Position, commit_of, state_of
+from flows.stores.ledger_rows import RETIRED, LandedWindow, PartitionState, Position, commit_of, state_of
 from flows.stores.manifest import Commit, LakeFile, fold
 
 READERS_GRACE = timedelta(hours=1)
@@ -35,6 +35,15 @@ class LedgerReader:
             {"table": entity, "after": after},
         )
         return [commit_of(row) for row in rows]
+
+    def let_go(self, entity: str) -> set[str]:
+        """Paths of the files of a raw table that went because their retention was over."""
+        rows = self._rows(
+            "SELECT removed FROM ops.ledger WHERE table_name = %(table)s AND kind = 'compact' "
+            "AND control ? %(retired)s",
+            {"table": entity, "retired": RETIRED},
+        )
+        return {path for row in rows for path in row["removed"]}
 
     def files(self, entity: str) -> list[LakeFile]:
         """The files that are the content of a raw table now (landings, compactions folded in)."""

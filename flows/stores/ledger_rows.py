@@ -11,6 +11,10 @@ from psycopg.types.json import Jsonb
 
 from flows.stores.manifest import Commit, LakeFile
 
+RETIRED = "retired"
+"""Key under which a commit says that something went because its retention was over: a leaf of PostgreSQL, or
+the files of raw that it removes."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -48,6 +52,11 @@ class PartitionState:
     files: tuple[LakeFile, ...] = ()
     row_count: int = 0
     published_at: datetime | None = None
+
+
+def lets_go(commit: Commit) -> bool:
+    """Whether a commit takes rows of raw away for good."""
+    return commit.layer == "raw" and RETIRED in commit.control
 
 
 def ledger_values(commit: Commit) -> tuple[Any, ...]:

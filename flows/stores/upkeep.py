@@ -13,6 +13,7 @@ from flows.failpoints import failpoint
 from flows.stores import apply
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
+from flows.stores.ledger_rows import RETIRED
 from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
@@ -109,9 +110,8 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
 
     Their files stay in the lake. A leaf that somebody reads stays until the next time.
     """
-    if table.retention is None or table.partition is None or not table.is_partitioned_in_postgres:
+    if table.retention is None or not table.is_partitioned_in_postgres:
         return []
-    horizon = now - table.retention
     retired = []
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
@@ -119,7 +119,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
         old = [
             partition
             for _, partition, *_ in ledger.outlines([table.name])
-            if partition and table.partition.bounds(partition)[1] <= horizon
+            if table.is_past_retention(partition, now)
         ]
         for (_, partition), state in ledger.states([table.name], old).items():
             if table.leaf(partition) not in there:
@@ -132,7 +132,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
                 partition=partition,
                 run_id=run_id,
                 based_on=state.based_on,
-                control={"retired": True},
+                control={RETIRED: True},
                 fingerprint=state.fingerprint,
                 row_count=state.row_count,
             )

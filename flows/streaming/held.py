@@ -40,6 +40,8 @@ class Held:
     spans: dict[int, list[Span]]
     files: list[tuple[LakeFile, Spans]]
     broken: list[tuple[LakeFile, Spans]]
+    let_go: dict[int, list[Span]] = field(default_factory=dict)
+    """Offsets of landings whose files went because their retention was over; they count as held."""
 
     def gaps(self, asked: Spans) -> dict[int, list[Span]]:
         """What is asked for and not held."""
@@ -66,6 +68,7 @@ class _Entry:
     spans: dict[int, list[Span]] = field(default_factory=dict)
     is_whole: bool = True
     is_one_run: bool = True
+    is_let_go: bool = False
 
 
 class RawTopic:
@@ -125,6 +128,18 @@ class RawTopic:
             return self.first_at(moment, files)
         return dict(rows)
 
+    def let_go_since(self, moment: datetime) -> dict[int, int]:
+        """Partition → the first offset among those let go of that were landed then or later: when the broker
+        got them nobody knows any more.
+        """
+        found: dict[int, int] = {}
+        gone = self._ledger.let_go(self._entity.table)
+        for landing in self._ledger.landed(self._entity.table) if gone else ():
+            if any(file.path in gone and self._may_reach(file, moment) for file in landing.add):
+                for part, spans in _spans(landing.control.get(OFFSETS, {})).items():
+                    found[part] = min([found.get(part, spans[0][0]), *(first for first, _ in spans)])
+        return found
+
     def windows(self, asked: Spans, held: Held) -> dict[str, int]:
         """Window → records of these offsets that raw holds for it; '' those that say no time."""
         files = held.reaching(asked)
@@ -138,9 +153,10 @@ class RawTopic:
     def _entries(self) -> list[_Entry]:
         """Landings, what was compacted out of them, and micro-batches."""
         landings = self._ledger.landed(self._entity.table)
+        let_go = self._ledger.let_go(self._entity.table)
         in_force = {file.path: file for file in self._ledger.files(self._entity.table)}
         replaced = {path for landing in landings for path in landing.remove}
-        entries = [self._entry(landing, in_force, replaced) for landing in landings]
+        entries = [self._entry(landing, in_force, replaced, let_go) for landing in landings]
         landed = {file.path for landing in landings for file in landing.add}
         if compacted := [file for path, file in in_force.items() if path not in landed]:
             entries.append(_Entry(compacted, is_whole=False, is_one_run=False))
@@ -149,7 +165,9 @@ class RawTopic:
         nothing = spans_without_records(self._ledger.positions(self._entity.table))
         return [*entries, _Entry([], _spans(nothing))]
 
-    def _entry(self, landing: Commit, in_force: Mapping[str, LakeFile], replaced: set[str]) -> _Entry:
+    def _entry(
+        self, landing: Commit, in_force: Mapping[str, LakeFile], replaced: set[str], let_go: set[str]
+    ) -> _Entry:
         spans = _spans(landing.control.get(OFFSETS, {}))
         counts = sum(file.rows for file in landing.add) == landing.row_count
         return _Entry(
@@ -158,13 +176,17 @@ class RawTopic:
             # Files that a compaction took stand in another one; those that a replay replaced were lost.
             counts and bool(spans) and not any(file.path in replaced for file in landing.add),
             landing.control.get(BY) != BY_REPLAY,
+            any(file.path in let_go for file in landing.add),
         )
 
     def _of(self, entries: Sequence[_Entry]) -> Held:
         found: dict[int, list[Span]] = {}
         files: list[tuple[LakeFile, Spans]] = []
         broken: list[tuple[LakeFile, Spans]] = []
+        let_go: dict[int, list[Span]] = {}
         for entry in entries:
+            for part, there in entry.spans.items() if entry.is_let_go else ():
+                let_go.setdefault(part, []).extend(there)
             whole = [file for file in entry.files if file.path not in self._bad]
             broken += [(file, entry.spans) for file in entry.files if file.path in self._bad]
             if entry.is_whole and len(whole) == len(entry.files):
@@ -176,7 +198,8 @@ class RawTopic:
             for spans in given:
                 for part, there in spans.items():
                     found.setdefault(part, []).extend(there)
-        return Held({part: merged(spans) for part, spans in found.items()}, files, broken)
+        spans_of = {part: merged(spans) for part, spans in found.items()}
+        return Held(spans_of, files, broken, {part: merged(spans) for part, spans in let_go.items()})
 
     def _offsets_in(self, file: LakeFile, is_one_run: bool) -> dict[int, list[Span]]:
         """From its columns of places alone. One run: what lies between its first and last was read too."""

@@ -16,7 +16,7 @@ from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import LakeFile
 from flows.streaming import lost
-from flows.streaming.held import Held, RawTopic, Span, merged, told
+from flows.streaming.held import Held, RawTopic, Span, merged, overlap, told
 from flows.streaming.journal import Journal
 from flows.streaming.lost import Lost
 from flows.streaming.rollup import land_journal
@@ -141,6 +141,8 @@ class _Replaying:
     def run(self, dry_run: bool) -> Replay:
         spans = self._spans()
         held = self._raw.held(spans)
+        if overlap(held.let_go, spans):
+            raise Missing(self._told_let_go(held, spans))
         gaps = held.gaps(spans)
         broken = held.broken_for(spans)
         if broken:
@@ -202,6 +204,8 @@ class _Replaying:
         if held.gaps(before):
             for part, offset in self._topic.first_at(bound).items():
                 found[part] = min(offset, found.get(part, offset))
+        for part, offset in self._raw.let_go_since(bound).items():
+            found[part] = min(offset, found.get(part, offset))
         return {part: found.get(part, end) for part, end in self._taken.items()}
 
     def _topic_id(self) -> str:
@@ -223,6 +227,18 @@ class _Replaying:
             f"broker ({self._topic.bootstrap}) has {'; '.join(parts)}. Nothing was changed. Restore the raw "
             "files and their ledger rows from a copy, or produce the records again; or replay what is there: "
             f"{', '.join(rest)} on."
+        )
+
+    def _told_let_go(self, held: Held, asked: Mapping[int, Sequence[Span]]) -> str:
+        parts = [
+            f"{told(gone)} of partition {part}"
+            for part, gone in sorted(held.let_go.items())
+            if overlap({part: gone}, asked)
+        ]
+        return (
+            f"Topic {self._topic.name} can't be replayed from there: raw of {self._entity.place} is past its "
+            f"retention for offsets {'; '.join(parts)}, and what was made of it stays as it is. Nothing was "
+            "changed. Begin behind them."
         )
 
     # ------------------------------------------------------------------------------------------ what is done
@@ -262,10 +278,10 @@ class _Replaying:
             return []
         bounds = [partition.bounds(window) for window in windows if window != WHOLE]
         names = registry.select([f"{self._entity.table}+"])
-        wanted = []
+        wanted, now = [], self._services.settings.now()
         for name, key in self._ledger.states(names, with_files=False):
             theirs = registry.table(name).partition
-            if theirs is None or key == WHOLE:
+            if theirs is None or key == WHOLE or registry.table(name).is_past_retention(key, now):
                 continue
             low, high = theirs.bounds(key)
             if any(low < end and high > start for start, end in bounds):

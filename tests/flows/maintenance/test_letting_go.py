@@ -1,0 +1,217 @@
+"""Raw that is past its retention goes, and nothing that was made of it is ever built of what is left."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from unittest import mock
+
+import duckdb
+import psycopg
+import pytest
+
+from flows.build.job import build_due
+from flows.build.states import planner_states
+from flows.landed import rows_by_window
+from flows.maintenance.letting_go import let_go
+from flows.planner import ASKED_FOR, plan
+from flows.progress import Progress
+from flows.services import Services
+from flows.stores.lake import LakeFile
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import Commit, fold
+from flows.stores.recovery import rebuild_ledger
+from tests.flows import kill_child
+from tests.flows.kill_child import Place
+from tests.house import Server
+from transforms import registry
+from transforms.entities import SourceEntity
+from transforms.registry import Registry
+
+RAW, STAGED = "raw_events__user_events", "stg_events__user_events"
+KEPT = timedelta(days=60)
+OLD, LATE, TODAY = "2025-08-01", "2025-10-30", "2025-11-03"
+
+
+@pytest.fixture
+def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
+    place = Place(
+        "host=127.0.0.1 port=1", postgres18.database(), "127.0.0.1:1", "http://127.0.0.1:1",
+        str(tmp_path / "lake"), f"{TODAY}T12:00:00+00:00",
+    )  # fmt: skip
+    services = kill_child.services(place)
+    with services.lake, _declared():
+        yield services
+
+
+@contextmanager
+def _declared() -> Iterator[None]:
+    """User events are kept for 60 days in raw, and for 30 in staging."""
+    known = registry.default()
+    entity, model = known.entities[RAW], known.models[STAGED]
+    shorter = replace(model, table=replace(model.table, retention=timedelta(days=30)))
+    declared = Registry(
+        {**known.models, STAGED: shorter}, {**known.entities, RAW: replace(entity, retention=KEPT)}
+    )
+    with mock.patch.object(registry, "default", return_value=declared):
+        yield
+
+
+def _land(services: Services, day: str, number: int, *happened: str) -> None:
+    """One landing at the noon of a day, of one event at each of these times."""
+    at = datetime.fromisoformat(f"{day}T12:00:00+00:00")
+    rows = [
+        ("user_events", 0, offset, at, None, [], _value(offset, moment), f"b{number}", at, offset)
+        for offset, moment in enumerate(happened, start=number * 100)
+    ]
+    columns = registry.table(RAW).columns
+    with services.ledger() as ledger, duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(
+            f"create table given ({', '.join(f'{column.name} {column.type}' for column in columns)})"
+        )
+        connection.executemany(f"insert into given values ({', '.join('?' * len(columns))})", rows)
+        file = services.lake.write(
+            "raw", RAW, "landed_on", day, f"b{number}", connection.table("given"), measured="_landed_at"
+        )
+        windows = rows_by_window(connection, _entity(), [str(services.lake.root / file.path)])
+        commit = Commit(
+            f"land-{number}", "land", "raw", RAW, add=(file,), windows=windows, row_count=file.rows,
+            control={"offsets": {"0": [[number * 100, number * 100 + len(rows)]]}}, landed_at=at,
+        )  # fmt: skip
+        ledger.record(services.lake, commit, version=ledger.positions(RAW).version)
+
+
+def _value(number: int, happened: str) -> bytes:
+    event = {"event_id": f"00000000-0000-4000-8000-{number:012d}", "event_type": "login", "properties": {}}
+    return json.dumps({**event, "event_time": f"{happened}T09:00:00+00:00"}).encode()
+
+
+def _entity() -> SourceEntity:
+    return registry.entity(RAW)
+
+
+def _build(services: Services, model: str = "v1") -> list[str]:
+    built = build_due(services, registry.table(STAGED), model, "run")
+    return sorted(built.partitions)
+
+
+def _let_go(services: Services) -> list[str]:
+    with services.ledger() as ledger, ledger.locked("land", RAW):
+        return [Path(file.path).name for file in let_go(services, ledger, _entity(), "maintain")]
+
+
+def _raw(ledger: Ledger) -> list[LakeFile]:
+    return ledger.files(RAW)
+
+
+def _staged(services: Services) -> dict[str, tuple[str, int]]:
+    """Window → the commit that changed it last, and its rows."""
+    with services.ledger() as ledger:
+        states = ledger.states([STAGED], with_files=False)
+    return {key: (state.token, state.row_count) for (_, key), state in states.items() if key}
+
+
+def _due(services: Services, model: str = "v1") -> list[str]:
+    with services.ledger() as ledger:
+        states = planner_states(ledger, [RAW, STAGED])
+    now = services.settings.now()
+    return plan(registry.table(STAGED), registry.tables(), states, model, now).partitions
+
+
+def test_raw_past_its_retention_goes_and_what_was_made_of_it_stays_as_it_is(services: Services) -> None:
+    _land(services, OLD, 1, OLD, OLD)
+    _land(services, LATE, 2, LATE)
+    _build(services)
+    before = _staged(services)
+
+    assert _let_go(services) == ["b1.parquet"]
+    assert _let_go(services) == []
+
+    with services.ledger() as ledger:
+        assert [Path(file.path).name for file in _raw(ledger)] == ["b2.parquet"]
+        assert _raw(ledger) == fold(services.lake.manifest("raw", RAW))
+        assert _due(services) == []
+        ledger.mark([(STAGED, OLD), (STAGED, LATE)], ASKED_FOR)
+    assert _due(services) == [LATE]
+    assert _build(services) == []
+    assert _build(services, "v2") == [LATE]
+    after = _staged(services)
+    assert after[OLD] == before[OLD]
+    assert after[LATE][1] == 1
+
+
+def test_an_old_record_that_comes_late_lands_and_goes_with_its_own_day(services: Services) -> None:
+    _land(services, OLD, 1, OLD, OLD)
+    _build(services)
+    _let_go(services)
+
+    _land(services, LATE, 2, OLD, LATE)
+    _build(services)
+
+    assert {key: rows for key, (_, rows) in _staged(services).items()} == {OLD: 3, LATE: 1}
+    assert _let_go(services) == []
+    # A model that changes leaves the old day alone, whatever raw has left of it.
+    assert _build(services, "v2") == [LATE]
+    assert {key: rows for key, (_, rows) in _staged(services).items()} == {OLD: 3, LATE: 1}
+
+
+def test_what_a_table_has_not_read_yet_stays(services: Services) -> None:
+    _land(services, OLD, 1, OLD)
+    assert _let_go(services) == []
+    _build(services)
+    _land(services, OLD, 2, OLD)
+    _land(services, "2025-08-02", 3, OLD)
+    assert _let_go(services) == []
+    _build(services)
+    assert _let_go(services) == ["b1.parquet", "b2.parquet", "b3.parquet"]
+
+
+def test_a_day_with_a_record_of_a_window_that_is_kept_stays_and_a_claim_that_nobody_believed_holds_nothing(
+    services: Services,
+) -> None:
+    _land(services, OLD, 1, OLD, LATE)
+    _land(services, "2025-08-02", 2, OLD, "2999-01-01")
+    _land(services, LATE, 3, LATE)
+    _build(services)
+    assert _let_go(services) == ["b2.parquet"]
+
+
+def test_a_ledger_from_the_manifests_tells_the_same(services: Services, postgres18: Server) -> None:
+    _land(services, OLD, 1, OLD)
+    _land(services, LATE, 2, LATE)
+    _build(services)
+    _let_go(services)
+    with services.ledger() as ledger, psycopg.connect(postgres18.database(), autocommit=True) as other:
+        again = Ledger(other)
+        rebuild_ledger(again, services.lake)
+        assert _raw(again) == _raw(ledger)
+        assert again.let_go(RAW) == ledger.let_go(RAW) != set()
+
+
+def test_maintain_lets_go_and_the_files_go_with_a_sweep_once_nobody_can_read_them(services: Services) -> None:
+    from flows.maintain import tidy
+
+    _land(services, OLD, 1, OLD)
+    _land(services, LATE, 2, LATE)
+    _build(services)
+    said = io.StringIO()
+
+    assert tidy(services, Progress("test", said)).let_go == 1
+    assert f"{RAW} {OLD} to {OLD} let go of: kept for 60 days" in " ".join(said.getvalue().split())
+    assert sorted(path.name for path in _files(services)) == ["b1.parquet", "b2.parquet"]
+
+    services.lake.close()
+    with services.ledger() as ledger:
+        ledger.connection.execute("update ops.ledger set committed_at = committed_at - interval '2 hours'")
+    assert tidy(services, Progress("test", io.StringIO())).swept == 1
+    assert [path.name for path in _files(services)] == ["b2.parquet"]
+
+
+def _files(services: Services) -> list[Path]:
+    return list((services.lake.root / "raw" / RAW).rglob("*.parquet"))
