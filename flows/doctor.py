@@ -9,15 +9,19 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from flows.errors import FlowsError
 from flows.settings import Settings, load
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
 
 _TIMEOUT_SECONDS = 5
 _LEAST_FREE_BYTES = 2 << 30
@@ -163,7 +167,8 @@ def _kafka(settings: Settings) -> list[Finding]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    from transforms.entities import Kafka
+    from flows.extract import debezium
+    from transforms.entities import LEAST_KEPT, Kafka, Postgres
     from transforms.sources.events import ENTITIES
 
     bootstrap = settings.require("kafka_bootstrap")
@@ -179,10 +184,28 @@ def _kafka(settings: Settings) -> list[Finding]:
                 "Start it or correct ANALYTICS_KAFKA_BOOTSTRAP.",
             )
         ]
-    wanted = [e.read.topic for e in ENTITIES if isinstance(e.read, Kafka)]
+    wanted = {e.read.topic: e.read.retention for e in ENTITIES if isinstance(e.read, Kafka)}
     missing = [topic for topic in wanted if topic not in there]
     seen = f"{len(wanted) - len(missing)} of {len(wanted)} topics at {bootstrap}"
-    return [Finding("Kafka", not missing, seen, f"Create: {', '.join(missing)}." if missing else "")]
+    advice = f"Create: {', '.join(missing)}." if missing else ""
+    if settings.cdc_engine == "kafka":
+        captured = (e.read for e in debezium.entities())
+        wanted |= {
+            debezium.topic(settings, read): LEAST_KEPT for read in captured if isinstance(read, Postgres)
+        }
+    kept = {topic: least for topic, least in wanted.items() if topic in there}
+    return [Finding("Kafka", not missing, seen, advice), *_retention(client, bootstrap, kept)]
+
+
+def _retention(client: AdminClient, bootstrap: str, declared: Mapping[str, timedelta]) -> list[Finding]:
+    """One finding for each topic that keeps less than declared, else one for all."""
+    from flows.extract import kafka_retention
+
+    subject = "Kafka: retention"
+    shorter = kafka_retention.shorter(client, declared, _TIMEOUT_SECONDS) if declared else []
+    if not shorter:
+        return [Finding(subject, True, f"{len(declared)} topics keep what is declared")]
+    return [Finding(subject, one.kept is None, str(one), one.mending(bootstrap)) for one in shorter]
 
 
 def _capture(settings: Settings) -> list[Finding]:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -17,12 +18,13 @@ from flows.errors import FlowsError
 from flows.extract import kafka
 from flows.extract.embedded.topics import span
 from flows.settings import Settings
+from transforms.entities import LEAST_KEPT
 
 _SECONDS = 15
 # One partition: the order of changes is what they are about. A week is the least that a halt may take.
 _CHANGES = {
     "cleanup.policy": "delete",
-    "retention.ms": str(7 * 24 * 3_600_000),
+    "retention.ms": str(LEAST_KEPT // timedelta(milliseconds=1)),
     "max.message.bytes": "16777216",
 }
 _log = logging.getLogger(__name__)

@@ -1,0 +1,92 @@
+"""A topic that the broker keeps for less than declared is named, with the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from unittest import mock
+
+import pytest
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from flows.doctor import Finding, _kafka
+from flows.sandbox.world.topics import RETENTION_MS
+from flows.settings import Settings
+from transforms import registry
+from transforms.entities import Kafka, SourceEntity
+from transforms.sources import events
+
+SETTINGS = {"short": {"retention.ms": "3600000"}, "broker": {}, "longer": {"retention.ms": "-1"}}
+
+
+@pytest.fixture
+def topics(broker: str) -> Iterator[dict[str, str]]:
+    """Topics of a real broker, by how long they keep: an hour, what the broker has (7 days), for ever."""
+    suffix = os.urandom(4).hex()
+    names = {kind: f"{kind}-{suffix}" for kind in SETTINGS}
+    admin = AdminClient({"bootstrap.servers": broker})
+    new = [NewTopic(names[kind], 1, 1, config=config) for kind, config in SETTINGS.items()]
+    for made in admin.create_topics(new).values():
+        made.result(20)
+    yield names
+    for gone in admin.delete_topics(list(names.values())).values():
+        gone.result(20)
+
+
+def _asked(broker: str, *reads: Kafka) -> list[Finding]:
+    declared: list[SourceEntity] = [replace(events.ENTITIES[0], read=read) for read in reads]
+    given = {"kafka_bootstrap": broker, "cdc_engine": "embedded"}
+    with mock.patch.object(events, "ENTITIES", declared):
+        return [one for one in _kafka(Settings(_env_file=None, **given)) if one.subject == "Kafka: retention"]
+
+
+def test_topics_that_keep_what_is_declared_are_well(broker: str, topics: dict[str, str]) -> None:
+    (found,) = _asked(
+        broker,
+        Kafka(topics["broker"]),
+        Kafka(topics["longer"], retention=timedelta(days=90)),
+        Kafka("nowhere"),
+    )
+    assert (found.well, found.seen) == (True, "2 topics keep what is declared")
+
+
+def test_a_topic_that_keeps_less_than_declared_is_named_with_what_mends_it(
+    broker: str, topics: dict[str, str]
+) -> None:
+    short, longer = Kafka(topics["short"]), Kafka(topics["broker"], retention=timedelta(days=14))
+    first, second = _asked(broker, short, longer)
+    assert (first.well, second.well) == (False, False)
+    assert first.seen == f"{longer.topic} keeps a record for 7 days, declared are 14 days"
+    assert second.seen == f"{short.topic} keeps a record for 1 hours, declared are 7 days"
+    assert second.advice.startswith(f"kafka-configs.sh --bootstrap-server {broker} --alter")
+
+    for finding, read in ((first, longer), (second, short)):
+        _alter(broker, read.topic, *finding.advice.rsplit(" ", 1)[1].split("="))
+    # A broker answers for a moment as it did before.
+    for _ in range(100):
+        if (found := _asked(broker, short, longer))[0].well:
+            break
+        time.sleep(0.05)
+    assert [one.well for one in found] == [True]
+
+
+def test_the_sandbox_keeps_its_topics_for_as_long_as_they_are_declared_to_be() -> None:
+    declared = [entity.read.retention for entity in registry.entities() if isinstance(entity.read, Kafka)]
+    assert timedelta(milliseconds=RETENTION_MS) >= max(declared)
+
+
+def _alter(broker: str, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": broker})
+    admin.incremental_alter_configs([resource])[resource].result(20)
