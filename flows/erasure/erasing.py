@@ -16,7 +16,7 @@ from flows.build import compaction
 from flows.build.job import build
 from flows.build.states import planner_states
 from flows.change_landing import FOLLOW
-from flows.erasure import listed, ops, raw, search
+from flows.erasure import listed, ops, past, raw, search
 from flows.erasure.identify import CannotErase, identified
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
@@ -61,7 +61,8 @@ def erase(services: Services, users: Sequence[int], reason: str, run_id: str, pr
        on what a source still tells of them is landed without personal data.
     2. Raw files that name them are written anew without what names them; every ledger entry follows.
     3. Of the users' own table a deletion is landed.
-    4. What was built and names them is marked, and what is due is built and published, checks and all.
+    4. What was built and names them is marked, and what is due is built and published, checks and all. What
+       is past its retention is not built again: its files are written anew without them.
     5. Files that hold rows of theirs which no longer count are written anew.
     6. Dead letters, waiting records and texts in ops lose them; so does quarantine.
     7. Files that are nobody's content now are removed at once.
@@ -176,11 +177,13 @@ def _out_of_raw(services: Services, ledger: Ledger, people: Sequence[Person], ru
 def _out_of_built(
     services: Services, ledger: Ledger, people: Sequence[Person], run_id: str, progress: Progress
 ) -> int:
-    """Steps 4 and 5; returns the partitions that were marked."""
-    marked = list(search.suspects(services, ledger, people))
-    ledger.mark(marked, REPLAYED)
+    """Steps 4 and 5; returns how many partitions named them."""
+    tables, now = registry.tables(), services.settings.now()
+    named = list(search.suspects(services, ledger, people))
+    kept = [(name, partition) for name, partition in named if tables[name].is_past_retention(partition, now)]
+    past.rewrite(services, ledger, kept, people, run_id)
+    ledger.mark([place for place in named if place not in kept], REPLAYED)
     failpoint("erase.marked")
-    tables = registry.tables()
     for table in registry.build_order():
         states = planner_states(ledger, [table.name, *table.upstreams])
         work = planner.plan(table, tables, states, catalog.fingerprint(table), services.settings.now())
@@ -200,7 +203,7 @@ def _out_of_built(
             )
             ledger.record(services.lake, commit, version=state.version)
         failpoint("erase.compacted")
-    return len(marked)
+    return len(named)
 
 
 def _out_of_quarantine(services: Services, people: Sequence[Person]) -> int:

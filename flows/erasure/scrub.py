@@ -63,7 +63,7 @@ class Scrubber:
         if not changed:
             return batch, []
         columns = [
-            _with_cells(batch.column(number), edited[field.name])
+            with_cells(batch.column(number), edited[field.name])
             if field.name in edited
             else batch.column(number)
             for number, field in enumerate(batch.schema)
@@ -277,7 +277,8 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return column.storage if isinstance(column, pa.ExtensionArray) else column
 
 
-def _with_cells(column: pa.Array, cells: dict[int, Any]) -> pa.Array:
+def with_cells(column: pa.Array, cells: dict[int, Any]) -> pa.Array:
+    """A column with other values in some of its rows."""
     storage = column.storage if isinstance(column, pa.ExtensionArray) else column
     if pa.types.is_nested(storage.type):
         return pa.array(

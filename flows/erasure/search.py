@@ -72,7 +72,7 @@ def naming(path: Path, people: Sequence[Person]) -> int:
         for batch in file.iter_batches(batch_size=_ROWS):
             rows = set(scrubber.batch(batch)[1])
             if built is not None:
-                rows |= _of_table(batch, built, people)
+                rows |= rows_of(batch, built, people)
             count += len(rows)
     return count
 
@@ -80,10 +80,10 @@ def naming(path: Path, people: Sequence[Person]) -> int:
 def theirs(path: Path, batch: pa.RecordBatch, people: Sequence[Person]) -> set[int]:
     """Rows of a file of a built table that are theirs by id and hold something personal."""
     built = registry.tables().get(_owner(path))
-    return _of_table(batch, built, people) if built is not None else set()
+    return rows_of(batch, built, people) if built is not None else set()
 
 
-def _of_table(batch: pa.RecordBatch, table: Table, people: Sequence[Person]) -> set[int]:
+def rows_of(batch: pa.RecordBatch, table: Table, people: Sequence[Person]) -> set[int]:
     """Rows that are theirs by id with something in a personal column."""
     names = [name for name in table.personal if name in batch.schema.names]
     if not names or _USER not in batch.schema.names:

@@ -124,6 +124,30 @@ def test_nothing_names_an_erased_person_and_everybody_else_is_as_before(filled: 
     assert alias in left
 
 
+def test_of_windows_past_their_retention_the_person_goes_and_every_row_stays(filled: Filled) -> None:
+    place = filled.copy()
+    later = replace(place, now="2028-12-01T12:00:00+00:00")
+    old = ("stg_events__page_views", "fct_events")
+    standing = (
+        "select table_name, token, row_count from ops.partition_state "
+        "where table_name = any(array['stg_events__page_views', 'fct_events']) and partition <> '' order by 1"
+    )
+    before = rows(place, standing)
+    assert [name for name, _, _ in before] == sorted(old)
+
+    done = child.play(later, ADA)
+
+    assert [place.found for place in done.places] == [0] * len(done.places)
+    assert [secret for secret in SECRETS if secret in bytes_of(place).replace(BOBS, "")] == []
+    assert rows(place, standing) == before
+    services = kill_child.services(later)
+    with services.lake, services.lake.duckdb() as session, services.ledger() as ledger:
+        for name, column in zip(old, ("path", "page"), strict=True):
+            files = [file for state in ledger.states([name]).values() for file in state.files]
+            pages = session.sql(f"select {column} from {services.lake.scan(files)}").fetchall()
+            assert [page == "/home" for (page,) in sorted(pages)] == [True, False]
+
+
 def test_what_is_rebuilt_from_raw_is_what_stands(filled: Filled) -> None:
     place = filled.copy()
     child.play(place, ADA)

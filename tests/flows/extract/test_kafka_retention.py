@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +21,7 @@ from confluent_kafka.admin import (
 from flows.doctor import Finding, _kafka
 from flows.sandbox.world.topics import RETENTION_MS
 from flows.settings import Settings
+from tests.flows.streaming.topics import until
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
 from transforms.sources import events
@@ -73,11 +73,7 @@ def test_a_topic_that_keeps_less_than_declared_is_named_with_what_mends_it(
     for finding, read in ((first, longer), (second, short)):
         _alter(broker, read.topic, *finding.advice.rsplit(" ", 1)[1].split("="))
     # A broker answers for a moment as it did before.
-    for _ in range(100):
-        if (found := _asked(broker, short, longer))[0].well:
-            break
-        time.sleep(0.05)
-    assert [one.well for one in found] == [True]
+    until(lambda: all(one.well for one in _asked(broker, short, longer)))
 
 
 def test_the_sandbox_keeps_its_topics_for_as_long_as_they_are_declared_to_be() -> None:
