@@ -15,6 +15,8 @@ import duckdb
 import psycopg
 import pytest
 
+from flows import backfill
+from flows.as_of import AsOfError, Moment, rebuild
 from flows.build.job import build_due
 from flows.build.states import planner_states
 from flows.landed import rows_by_window
@@ -26,6 +28,7 @@ from flows.stores.lake import LakeFile
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, fold
 from flows.stores.recovery import rebuild_ledger
+from flows.streaming.replays import Asked, Missing, Replay, ask
 from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.house import Server
@@ -65,13 +68,15 @@ def _declared() -> Iterator[None]:
 def _land(services: Services, day: str, number: int, *happened: str) -> None:
     """One landing at the noon of a day, of one event at each of these times."""
     at = datetime.fromisoformat(f"{day}T12:00:00+00:00")
-    rows = [
-        ("user_events", 0, offset, at, None, [], _value(offset, moment), f"b{number}", at, offset)
-        for offset, moment in enumerate(happened, start=number * 100)
-    ]
     columns = registry.table(RAW).columns
     with services.ledger() as ledger, duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
+        position = ledger.positions(RAW)
+        first = position.positions.get("offsets", {"0": 0})["0"]
+        rows = [
+            ("user_events", 0, offset, at, None, [], _value(offset, moment), f"b{number}", at, offset)
+            for offset, moment in enumerate(happened, start=first)
+        ]
         connection.execute(
             f"create table given ({', '.join(f'{column.name} {column.type}' for column in columns)})"
         )
@@ -80,11 +85,12 @@ def _land(services: Services, day: str, number: int, *happened: str) -> None:
             "raw", RAW, "landed_on", day, f"b{number}", connection.table("given"), measured="_landed_at"
         )
         windows = rows_by_window(connection, _entity(), [str(services.lake.root / file.path)])
+        after = first + len(rows)
         commit = Commit(
             f"land-{number}", "land", "raw", RAW, add=(file,), windows=windows, row_count=file.rows,
-            control={"offsets": {"0": [[number * 100, number * 100 + len(rows)]]}}, landed_at=at,
+            control={"offsets": {"0": [[first, after]]}}, positions={"offsets": {"0": after}}, landed_at=at,
         )  # fmt: skip
-        ledger.record(services.lake, commit, version=ledger.positions(RAW).version)
+        ledger.record(services.lake, commit, version=position.version)
 
 
 def _value(number: int, happened: str) -> bytes:
@@ -104,6 +110,11 @@ def _build(services: Services, model: str = "v1") -> list[str]:
 def _let_go(services: Services) -> list[str]:
     with services.ledger() as ledger, ledger.locked("land", RAW):
         return [Path(file.path).name for file in let_go(services, ledger, _entity(), "maintain")]
+
+
+def _replay(services: Services, start: str, *, dry_run: bool) -> Replay:
+    progress = Progress("test", io.StringIO())
+    return ask(services, _entity(), Asked.parse(start, None, None), progress, dry_run=dry_run)
 
 
 def _raw(ledger: Ledger) -> list[LakeFile]:
@@ -180,6 +191,46 @@ def test_a_day_with_a_record_of_a_window_that_is_kept_stays_and_a_claim_that_nob
     _land(services, LATE, 3, LATE)
     _build(services)
     assert _let_go(services) == ["b2.parquet"]
+
+
+@pytest.mark.parametrize("start", ["0", "1", "2025-07-01", f"{OLD}T11:00"])
+def test_a_replay_of_what_is_gone_changes_nothing_and_says_why(services: Services, start: str) -> None:
+    _land(services, OLD, 1, OLD, OLD)
+    _land(services, LATE, 2, LATE)
+    _build(services)
+    _let_go(services)
+    with pytest.raises(Missing) as refused:
+        _replay(services, start, dry_run=False)
+    assert str(refused.value) == (
+        "Topic user_events can't be replayed from there: raw of events.user_events is past its retention for "
+        "offsets 0 to 1 of partition 0, and what was made of it stays as it is. Nothing was changed. Begin "
+        "behind them."
+    )
+    assert list(_replay(services, "2", dry_run=True).partitions) == [(STAGED, LATE)]
+    assert list(_replay(services, f"{LATE}T00:00", dry_run=True).partitions) == [(STAGED, LATE)]
+
+
+def test_a_backfill_leaves_windows_past_their_retention_and_says_so(
+    services: Services, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _land(services, OLD, 1, OLD)
+    _land(services, LATE, 2, LATE)
+    _build(services)
+    with mock.patch.object(backfill, "open_services", return_value=services):
+        assert backfill.mark(OLD, TODAY, [STAGED]) == 1
+        assert f"{STAGED} 1 partitions are past their retention" in " ".join(capsys.readouterr().err.split())
+        with pytest.raises(backfill.BadRange, match=f"past its retention \\({STAGED}\\)"):
+            backfill.mark(OLD, "2025-08-02", [STAGED])
+    assert _due(services) == [LATE]
+
+
+def test_nothing_is_made_as_it_was_of_raw_that_is_gone(services: Services) -> None:
+    _land(services, OLD, 1, OLD)
+    _build(services)
+    moment = Moment.parse("2025-09-01T00:00")
+    _let_go(services)
+    with pytest.raises(AsOfError, match=r"Raw of events.user_events that was past its retention is gone"):
+        rebuild(services, moment, moment.schema, ["fct_events"], Progress("test", io.StringIO()))
 
 
 def test_a_ledger_from_the_manifests_tells_the_same(services: Services, postgres18: Server) -> None:
