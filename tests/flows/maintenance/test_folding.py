@@ -18,6 +18,7 @@ from flows import failpoints
 from flows.maintenance.folding import fold_past, folds
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger
+from flows.stores.ledger_rows import RETIRED, lets_go
 from flows.stores.manifest import Commit, Kind, LakeFile
 from flows.stores.manifest import fold as files_after
 from flows.stores.recovery import rebuild_ledger
@@ -33,7 +34,9 @@ def _file(path: str, gone: int = 0) -> LakeFile:
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[Commit], set[str], set[str]]:
-    """Commits of a table: files come, lose rows, are replaced; some tokens are referred to."""
+    """Commits of a table: files come, lose rows, are replaced, of raw are let go of; some tokens are referred
+    to.
+    """
     chance = draw(st.randoms(use_true_random=False))
     layer = draw(st.sampled_from(["raw", "facts"]))
     there: dict[str, list[LakeFile]] = {"a": [], "b": [], "": []}
@@ -52,7 +55,8 @@ def histories(draw: st.DrawFn) -> tuple[list[Commit], set[str], set[str]]:
                 add.append(worn)
         files += [file for file in add if file.path == f"{partition}{number}"]
         own: Kind = "land" if layer == "raw" else "publish"
-        kind: Kind = "compact" if chance.random() < 0.2 else own
+        is_let_go = layer == "raw" and bool(remove) and not add and chance.random() < 0.5
+        kind: Kind = "compact" if is_let_go or chance.random() < 0.2 else own
         commits.append(
             Commit(
                 f"t{number}",
@@ -63,6 +67,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Commit], set[str], set[str]]:
                 add=tuple(add),
                 remove=tuple(remove),
                 windows={partition: 1},
+                control={RETIRED: True} if is_let_go else {},
                 row_count=number,
             )
         )
@@ -110,6 +115,7 @@ def test_an_entry_removes_only_files_that_were_there_and_none_is_lost_from_the_c
         there -= set(commit.remove)
         there |= {file.path for file in commit.add}
     assert sum(sum(commit.windows.values()) for commit in told) == len(commits)
+    assert [commit for commit in told if lets_go(commit)] == [commit for commit in commits if lets_go(commit)]
     # Told once more it is not told in fewer words.
     assert [commit.token for commit in _told(told, read, kept)] == [commit.token for commit in told]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +17,7 @@ import duckdb
 import psycopg
 import pytest
 
-from flows import backfill
+from flows import backfill, failpoints
 from flows.as_of import AsOfError, Moment, rebuild
 from flows.build.job import build_due
 from flows.build.states import planner_states
@@ -42,11 +44,15 @@ OLD, LATE, TODAY = "2025-08-01", "2025-10-30", "2025-11-03"
 
 
 @pytest.fixture
-def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
-    place = Place(
+def place(postgres18: Server, tmp_path: Path) -> Place:
+    return Place(
         "host=127.0.0.1 port=1", postgres18.database(), "127.0.0.1:1", "http://127.0.0.1:1",
         str(tmp_path / "lake"), f"{TODAY}T12:00:00+00:00",
     )  # fmt: skip
+
+
+@pytest.fixture
+def services(place: Place) -> Iterator[Services]:
     services = kill_child.services(place)
     with services.lake, _declared():
         yield services
@@ -243,6 +249,38 @@ def test_a_ledger_from_the_manifests_tells_the_same(services: Services, postgres
         rebuild_ledger(again, services.lake)
         assert _raw(again) == _raw(ledger)
         assert again.let_go(RAW) == ledger.let_go(RAW) != set()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "name", ["ledger.entered", "ledger.before_commit", "ledger.committed", "lake.manifest_written"]
+)
+def test_a_kill_leaves_the_day_as_it_was_or_gone(services: Services, place: Place, name: str) -> None:
+    _land(services, OLD, 1, OLD)
+    _land(services, LATE, 2, LATE)
+    _build(services)
+    before = _staged(services)
+    child = multiprocessing.get_context("spawn").Process(target=_die, args=(place, name))
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+
+    with services.ledger() as ledger:
+        ledger.repair_manifest(services.lake)
+        assert _raw(ledger) == fold(services.lake.manifest("raw", RAW))
+    _let_go(services)
+
+    with services.ledger() as ledger:
+        assert [Path(file.path).name for file in _raw(ledger)] == ["b2.parquet"]
+        assert _raw(ledger) == fold(services.lake.manifest("raw", RAW))
+    assert (_staged(services), _due(services)) == (before, [])
+
+
+def _die(place: Place, name: str) -> None:
+    services = kill_child.services(place)
+    with services.lake, _declared():
+        failpoints.arm(name)
+        _let_go(services)
 
 
 def test_maintain_lets_go_and_the_files_go_with_a_sweep_once_nobody_can_read_them(services: Services) -> None:
