@@ -268,17 +268,20 @@ class Reader:
 
     def _in_windows(self, name: str, windows: set[str], until: str | None) -> list[LakeFile]:
         """`until`: only landings up to this token. A later one is consumed in its turn: there its copies in
-        other windows are looked for, which a window that had it already would hide.
+        other windows are looked for, which a window that had it already would hide. Of raw files that were
+        joined no landing tells: they may be of any window.
         """
         if self._catalog[name].layer is not Layer.RAW:
             return self.in_force(name, sorted(windows))
         landed = self._ledger.landed(name)
+        as_landed = {file.path for commit in landed for file in commit.add}
         if until is not None:
             tokens = [commit.token for commit in landed]
             landed = landed[: tokens.index(until) + 1] if until in tokens else landed
         touched = [commit for commit in landed if windows & commit.windows.keys()]
-        in_force = {file.path for file in self._ledger.files(name)}
-        return [file for commit in touched for file in commit.add if file.path in in_force]
+        in_force = {file.path: file for file in self._ledger.files(name)}
+        joined = [file for path, file in in_force.items() if path not in as_landed]
+        return [*joined, *(file for commit in touched for file in commit.add if file.path in in_force)]
 
     def _news(self, name: str, since: str) -> list[LakeFile]:
         """Files of the windows that changed behind a token; a window is read whole, so replaced rows are
