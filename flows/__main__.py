@@ -110,7 +110,9 @@ def parser() -> argparse.ArgumentParser:
     monitor.add_argument("--all", action="store_true", help="what is well, too")
     monitor.set_defaults(command=_verb("flows.monitoring.look:command"))
 
-    maintain = verbs.add_parser("maintain", help="keep files and entries of the ledger few; changes no row")
+    maintain = verbs.add_parser(
+        "maintain", help="let go of raw past its retention, keep files and entries few"
+    )
     maintain.set_defaults(command=_verb("flows.maintain:command"))
 
     backup = verbs.add_parser("backup", help="dump the warehouse, with the lake's manifests and raw files")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from prefect import flow
 
+from flows import lakeshell
 from flows.batch import run_name
 from flows.landed import landed_on
 from flows.maintenance import pruning, tending
@@ -90,6 +91,8 @@ def tidy(services: Services, progress: Progress) -> Maintained:
                         joined += fewer
             folded += fold(services, ledger, table)
             progress.advance()
+        if gone:
+            lakeshell.write(services.lake, registry.tables().values())
         swept = services.lake.sweep(ledger.named_paths)
         pruned = pruning.prune(ledger.connection, services.settings.now())
         vacuumed = tending.vacuum(ledger.connection)

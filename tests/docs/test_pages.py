@@ -59,7 +59,7 @@ def test_every_verb_of_the_command_line_is_in_the_readme() -> None:
 def test_declarations_shown_can_be_read() -> None:
     page = (ROOT / "docs/connect.md").read_text(encoding="utf-8")
     shown = [block.text for block in blocks(page) if block.language == "python"]
-    assert len(shown) == 3
+    assert len(shown) == 4
     for text in shown:
         exec(compile(ast.parse(text), "docs/connect.md", "exec"), {})
 
