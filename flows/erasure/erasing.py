@@ -180,7 +180,11 @@ def _out_of_built(
     """Steps 4 and 5; returns how many partitions named them."""
     tables, now = registry.tables(), services.settings.now()
     named = list(search.suspects(services, ledger, people))
-    kept = [(name, partition) for name, partition in named if tables[name].is_past_retention(partition, now)]
+    kept = [
+        (name, partition)
+        for name, partition in named
+        if name in tables and tables[name].is_past_retention(partition, now)
+    ]
     past.rewrite(services, ledger, kept, people, run_id)
     ledger.mark([place for place in named if place not in kept], REPLAYED)
     failpoint("erase.marked")

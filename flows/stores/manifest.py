@@ -79,11 +79,10 @@ class Commit:
     """One entry of the ledger and one line of a manifest.
 
     `kind`: `land` (a raw batch; `table` is the raw table), `build` (a partition of a table that lives in the
-    lake alone), `publish` (a partition that PostgreSQL serves too), `compact` (the same rows in other files;
-    of raw past its retention in none).
-    `add` are the files that came, `remove` the paths of those they replace. A file that is there already is
-    named in `add` again when rows of it no longer count. `windows` says how many rows touch which window.
-    `positions`, `based_on` and `control` are JSON values that belong to the caller.
+    lake alone), `publish` (a partition that PostgreSQL serves too), `compact` (the same rows in other files,
+    of raw past its retention in none). `add` are the files that came, `remove` the paths of those they
+    replace. A file that is there already is named in `add` again when rows of it no longer count. `windows`
+    says how many rows touch which window. `positions`, `based_on` and `control` are the caller's, as JSON.
     """
 
     token: str
