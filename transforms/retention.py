@@ -46,12 +46,14 @@ def _check_reader(entity: SourceEntity, kept: timedelta, reader: Table) -> None:
     if reader.retention is None or reader.retention + reach > kept:
         own = _days(reader.retention) if reader.retention is not None else "all windows"
         longest = (kept - reach) // _DAY
-        way = f"`retention: {longest} days` in the header of {reader.name}" if longest > 0 else "more there"
+        shorter = f"write `retention: {longest} days` or less in the header of {reader.name}, or "
+        advice = shorter + out if longest > 0 else out
         raise ContractError(
             f"{said}, which is made of it, keeps {own} and reads {_days(reach)} further back: the oldest of "
-            f"them could not be built anew. Write {way} or less, or {out}."
+            f"them could not be built anew. {advice[0].upper()}{advice[1:]}."
         )
 
 
 def _days(kept: timedelta) -> str:
-    return f"{-(-kept // _DAY):,} days"
+    days = -(-kept // _DAY)
+    return f"{days:,} days" if days != 1 else "a day"

@@ -116,7 +116,7 @@ def test_the_totals_are_those_of_the_place_that_was_landed_while_others_write(sh
 def test_a_change_that_could_not_be_read_leaves_the_totals_unknown_until_it_is_mended(shop: Shop) -> None:
     shop.land()
     shop.capture.app("update orders set amount = 'NaN' where id = 7")
-    # Debezium tells of it when it does; until then a landing has nothing new and the totals are what they were.
+    # Debezium tells of it when it does; until then nothing new is landed, and the totals are what they were.
     until(lambda: shop.land() >= 0 and shop.totals() == [])
     shop.capture.app("update orders set amount = 8 where id = 7")
     shop.land()
