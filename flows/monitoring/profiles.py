@@ -48,7 +48,9 @@ class Fresh:
 
 @dataclass(frozen=True)
 class Day:
-    """One day of one table, as it was looked at. `hours`: hour of the day → rows."""
+    """One day of a table, as it was looked at. `hours`: hour of the day → rows. `columns`: name → nulls, and
+    values or quantiles.
+    """
 
     day: date
     rows: int
@@ -56,17 +58,6 @@ class Day:
     """When its columns were looked at."""
     hours: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Look:
-    """One day of a partition. `columns`: name → nulls, and values or quantiles."""
-
-    partition: str
-    day: date
-    rows: int
-    hours: dict[str, int] = field(default_factory=dict)
-    columns: dict[str, Any] = field(default_factory=dict)
 
 
 def update(services: Services) -> int:
@@ -159,8 +150,12 @@ def _batches(fresh: Sequence[Fresh]) -> Iterator[list[Fresh]]:
         yield batch
 
 
-def _looked_at(services: Services, table: Table, batch: Sequence[Fresh], now: datetime) -> list[Look]:
-    """Each day of these partitions; of a history the versions that hold now: nobody can mend those before."""
+def _looked_at(
+    services: Services, table: Table, batch: Sequence[Fresh], now: datetime
+) -> list[tuple[str, Day]]:
+    """(partition, day) of each day that these hold. Of a history the versions that hold now: nobody can mend
+    those before.
+    """
     files = [file for one in batch for file in one.files if file.rows]
     if not files:
         return []
@@ -203,7 +198,7 @@ def _looked_at(services: Services, table: Table, batch: Sequence[Fresh], now: da
             columns.setdefault(column.name, {})["values"] = _commonest(text)
         for column, at in zip(of_numbers, quantiles, strict=True):
             columns.setdefault(column.name, {})["quantiles"] = at
-        looks.append(Look(str(partition), on, int(count), _counts(by_hour), columns))
+        looks.append((str(partition), Day(on, int(count), now, _counts(by_hour), columns)))
     return looks
 
 
@@ -218,13 +213,17 @@ def _commonest(text: str | None) -> dict[str, int]:
 
 
 def _enter(
-    connection: Connection[Any], table: Table, batch: Sequence[Fresh], looks: Sequence[Look], now: datetime
+    connection: Connection[Any],
+    table: Table,
+    batch: Sequence[Fresh],
+    looks: Sequence[tuple[str, Day]],
+    now: datetime,
 ) -> None:
     """What was known of these partitions gives way; of a table without windows only what was of today."""
     tokens = {one.partition: one.token for one in batch}
-    seen = {look.partition for look in looks}
+    seen = {partition for partition, _ in looks}
     # A partition without a row is looked at, too: or each run would do it again.
-    empty = [Look(name, _first_day(table, name, now), 0) for name in tokens if name not in seen]
+    empty = [(name, Day(_first_day(table, name, now), 0, now)) for name in tokens if name not in seen]
     place = "table_name = %s and partition = any(%s) and (%s or day = %s)"
     where = (table.name, list(tokens), table.partition is not None, now.date())
     with connection.transaction(), connection.cursor() as cursor:
@@ -243,18 +242,18 @@ def _enter(
             [
                 (
                     table.name,
-                    look.partition,
-                    look.day,
-                    tokens[look.partition],
+                    partition,
+                    day.day,
+                    tokens[partition],
                     now,
-                    look.rows,
-                    Jsonb(look.hours),
+                    day.rows,
+                    Jsonb(day.hours),
                     Jsonb(columns),
                     at,
                 )
-                for look in (*looks, *empty)
-                if look.partition in tokens
-                for columns, at in [kept.get((look.partition, look.day), (look.columns, now))]
+                for partition, day in (*looks, *empty)
+                if partition in tokens
+                for columns, at in [kept.get((partition, day.day), (day.columns, day.columns_at))]
             ],
         )
 

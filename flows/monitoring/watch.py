@@ -10,7 +10,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from flows.monitoring import profiles, runs, schedules
+from flows.monitoring import runs, schedules
+from flows.monitoring.profiles import Day, remembered
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
@@ -54,9 +55,9 @@ class Watch:
         return runs.recent(self.connection, self.now)
 
     @cached_property
-    def profiles(self) -> Mapping[str, Mapping[date, profiles.Day]]:
+    def profiles(self) -> Mapping[str, Mapping[date, Day]]:
         """Each published table that was looked at, with its days, oldest first."""
-        return profiles.remembered(self.connection, self.now)
+        return remembered(self.connection, self.now)
 
     @cached_property
     def streams(self) -> Mapping[str, Stream]:
