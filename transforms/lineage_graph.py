@@ -107,6 +107,19 @@ class Graph:
                     waiting.append(following)
         return tuple(found)
 
+    def made_of(self, column: Origin) -> frozenset[Origin]:
+        """The columns of sources whose values stand in a column, or were computed into it."""
+        found, waiting, seen = set(), [column], {column}
+        for place in waiting:
+            for edge in self.into.get(place, ()):
+                if edge.kind.is_condition or edge.origin.column == ROWS or edge.origin in seen:
+                    continue
+                seen.add(edge.origin)
+                waiting.append(edge.origin)
+                if self.nodes[edge.origin.table].kind == SOURCE:
+                    found.add(edge.origin)
+        return frozenset(found)
+
     def tables_reached(self, start: str, *, down: bool) -> tuple[tuple[str, str], ...]:
         """Every step between whole tables up or down from one, nearest first."""
         found: dict[tuple[str, str], None] = {}

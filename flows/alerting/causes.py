@@ -14,8 +14,7 @@ from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import Verdict
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
-from transforms.lineage_graph import SOURCE
-from transforms.lineage_steps import ROWS, Origin
+from transforms.lineage_steps import Origin
 from warehouse_ddl.files import View, views
 
 # Signals in the order in which they can cause each other: what keeps data from coming, what shows that it did
@@ -120,14 +119,7 @@ def _source_columns(subject: str) -> frozenset[Origin]:
     table, _, column = subject.rpartition(".")
     if table not in registry.tables():
         return frozenset()
-    known, found, waiting = graph(), set(), [Origin(table, column)]
-    for place in waiting:
-        for edge in known.into.get(place, ()):
-            if not edge.kind.is_condition and edge.origin.column != ROWS and edge.origin not in waiting:
-                waiting.append(edge.origin)
-                if known.nodes[edge.origin.table].kind == SOURCE:
-                    found.add(edge.origin)
-    return frozenset(found)
+    return graph().made_of(Origin(table, column))
 
 
 @cache
