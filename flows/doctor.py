@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -77,17 +77,17 @@ def _guarded(subject: str, check: Callable[[Settings], list[Finding]], settings:
         ]
 
 
-def _connect(dsn: str) -> tuple[psycopg.Connection, int, float]:
+def _connect(settings: Settings, dsn: str) -> tuple[psycopg.Connection, int, float]:
     connection = psycopg.connect(dsn, connect_timeout=_TIMEOUT_SECONDS, autocommit=True)
     row = connection.execute(
         "select current_setting('server_version_num')::int, extract(epoch from clock_timestamp())"
     ).fetchone()
     assert row is not None
-    return connection, int(row[0]), abs(float(row[1]) - datetime.now(UTC).timestamp())
+    return connection, int(row[0]), abs(float(row[1]) - settings.machine_time())
 
 
-def _postgres(subject: str, dsn: str) -> tuple[psycopg.Connection, list[Finding]]:
-    connection, version, drift = _connect(dsn)
+def _postgres(settings: Settings, subject: str, dsn: str) -> tuple[psycopg.Connection, list[Finding]]:
+    connection, version, drift = _connect(settings, dsn)
     major = version // 10000
     findings = [
         Finding(subject, version >= _LEAST_POSTGRES, f"PostgreSQL {major}", "Use PostgreSQL 15 or newer."),
@@ -102,7 +102,7 @@ def _postgres(subject: str, dsn: str) -> tuple[psycopg.Connection, list[Finding]
 
 
 def _warehouse(settings: Settings) -> list[Finding]:
-    connection, findings = _postgres("warehouse", settings.require("warehouse_dsn"))
+    connection, findings = _postgres(settings, "warehouse", settings.require("warehouse_dsn"))
     with connection:
         row = connection.execute(
             "select has_database_privilege(current_database(), 'create'), "
@@ -124,7 +124,7 @@ def _application(settings: Settings) -> list[Finding]:
     from transforms.entities import Postgres
     from transforms.sources.app import ENTITIES
 
-    connection, findings = _postgres("application database", settings.require("app_dsn"))
+    connection, findings = _postgres(settings, "application database", settings.require("app_dsn"))
     names = [f"{read.schema}.{read.table}" for e in ENTITIES if isinstance(read := e.read, Postgres)]
     with connection:
         rows = connection.execute(

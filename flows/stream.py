@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from functools import partial
 
 from flows import change_topics
 from flows.durations import length_of_time
@@ -218,8 +217,6 @@ def live(
     """
     events, changes, settings = Tally(), ChangesTally(), services.settings
     numbers = StreamNumbers({"events": events, "changes": changes})
-    take = partial(run, services, way, tally=events)
-    watch = partial(follow, services, changed, tally=changes)
     with (
         of_stream(numbers, settings.metrics_host, settings.metrics_port, progress.say),
         ThreadPoolExecutor(max_workers=1) as beside,
@@ -227,12 +224,27 @@ def live(
         following: Future[ChangesTally] | None = None
         if changed:
             following = beside.submit(
-                watch, stop=stop, until_idle=until_idle, seconds=seconds, progress=progress
+                follow,
+                services,
+                changed,
+                stop=stop,
+                until_idle=until_idle,
+                seconds=seconds,
+                progress=progress,
+                tally=changes,
             )
             # A supervisor starts both again.
             following.add_done_callback(lambda done: stop.set() if done.exception() else None)
         try:
-            take(stop=stop, until_idle=until_idle, seconds=seconds, progress=progress)
+            run(
+                services,
+                way,
+                stop=stop,
+                until_idle=until_idle,
+                seconds=seconds,
+                progress=progress,
+                tally=events,
+            )
         except BaseException:
             stop.set()
             raise

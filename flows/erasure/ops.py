@@ -42,7 +42,7 @@ def columns(connection: Connection[Any], schemas: Sequence[str]) -> list[tuple[s
 def forget(connection: Connection[Any], people: Sequence[Person]) -> int:
     """Take people out of ops, each row in a statement of its own; returns the rows that changed.
 
-    In any text that is no dead letter's the alias takes an address's place.
+    Dead letters: see `forget_letters`. In any other text the alias takes an address's place.
     """
     changed = forget_letters(connection, people)
     failpoint("erase.letters_forgotten")

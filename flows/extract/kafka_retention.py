@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import ConfigResource as _Resource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 _KEEPS = "retention.ms"
 _MILLISECOND = timedelta(milliseconds=1)
@@ -39,7 +38,7 @@ class Shorter:
 
 def shorter(client: AdminClient, declared: Mapping[str, timedelta], seconds: float) -> list[Shorter]:
     """The topics among `declared`, all of which exist, that keep less. For ever (-1) is enough."""
-    asked = {_Resource(_Resource.Type.TOPIC, topic): topic for topic in sorted(declared)}
+    asked = {ConfigResource(ConfigResource.Type.TOPIC, topic): topic for topic in sorted(declared)}
     found = []
     for resource, answer in client.describe_configs(list(asked), request_timeout=seconds).items():
         topic, least = asked[resource], declared[asked[resource]]

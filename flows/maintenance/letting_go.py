@@ -53,7 +53,7 @@ def _unread(ledger: Ledger, table: Table) -> set[str] | None:
     """Files of landings that some table which is continued has not read yet; None: nobody knows which."""
     followers = [one.name for one in _readers(table) if one.write is Write.APPEND]
     markers = ledger.states(followers, [WHOLE], with_files=False)
-    known = [name for name in followers if table.name in getattr(markers.get((name, WHOLE)), "based_on", {})]
+    known = [name for (name, _), marker in markers.items() if table.name in marker.based_on]
     read = ledger.read_up_to(table.name, followers)
     if len(known) < len(followers) or (followers and read is None):
         return None

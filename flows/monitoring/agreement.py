@@ -152,8 +152,9 @@ def _was_published(watch: Watch, table: Table) -> bool:
 
 
 def _of_older_model(watch: Watch, table: Table) -> int:
-    """Partitions with rows that a model has made which is not the one of today: the next run builds
-    them. What is past its retention stays as it is."""
+    """Partitions with rows that a model has made which is not the one of today: the next run builds them, but
+    for what is past its retention.
+    """
     found = watch.rows(
         "select partition from ops.partition_state where table_name = %s and row_count > 0 "
         "and fingerprint not in (%s, 'backfill', 'replay')",
