@@ -122,7 +122,7 @@ def test_the_list_shows_what_is_open_and_what_to_do_and_an_id_may_be_cut_short(
     with mock.patch.object(services, "open_services", watch.services):
         list_command(Namespace(all=False, json=False))
         shown = capsys.readouterr().out
-        assert "critical  open for" in shown
+        assert "critical  open for 0 s" in shown
         assert "to do:   Look.  (docs/runbook.md#data_freshness)" in shown
         ack_command(Namespace(incident=shown[:4], by="eve"))
         list_command(Namespace(all=False, json=True))
