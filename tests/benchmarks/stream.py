@@ -139,23 +139,9 @@ def at_rate(server: Server, pairs: Iterable[tuple[bytes, bytes]], number: int) -
 
 
 def broker() -> str:
-    """The address of a broker beside the warehouse server, which a group has asked before: the first one ever
-    waits three seconds while the broker makes its own topic of offsets. Whoever comes later finds it there.
-    """
+    """The address of a broker beside the warehouse server."""
     state = sandbox.start(CACHE / "sandbox", parts=frozenset({Part.KAFKA}))
     assert state.kafka_bootstrap is not None
-    admin = AdminClient({"bootstrap.servers": state.kafka_bootstrap})
-    topic = admin.create_topics([NewTopic(f"first-{secrets.token_hex(4)}", 1, 1)])
-    (name,) = topic
-    topic[name].result(20)
-    group = {"bootstrap.servers": state.kafka_bootstrap, "group.id": name}
-    with closing(Consumer(group)) as first:
-        first.subscribe([name])
-        until = time.monotonic() + _WARM_SECONDS * 3
-        while not first.assignment():
-            assert time.monotonic() < until, "the broker did not take a group in"
-            first.poll(0.1)
-    admin.delete_topics([name])[name].result(20)
     return state.kafka_bootstrap
 
 
