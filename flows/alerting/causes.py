@@ -8,7 +8,6 @@ from functools import cache
 
 from flows.extract import debezium
 from flows.flow_names import reads
-from flows.lineage import graph
 from flows.monitoring import schedules
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import Verdict
@@ -119,6 +118,8 @@ def _source_columns(subject: str) -> frozenset[Origin]:
     table, _, column = subject.rpartition(".")
     if table not in registry.tables():
         return frozenset()
+    from flows.lineage import graph  # reads SQL, which few looks need
+
     return graph().made_of(Origin(table, column))
 
 
