@@ -207,6 +207,17 @@ def behave(url: str) -> None:
         control.put("/_control/limits", json=limits).raise_for_status()
 
 
+def ask_prefect(server: httpx.Client, method: str, path: str, body: Any, seconds: float = 90) -> Any:
+    """What a Prefect server answers. Its database has one writer: a busy one says 503, and Prefect's own
+    client asks again, too.
+    """
+    deadline = time.monotonic() + seconds
+    while (answer := server.request(method, path, json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(1)
+    return answer.raise_for_status().json() if answer.content else None
+
+
 def _end(folder: Path) -> None:
     state = sandbox.read(folder)
     for part, running in state.parts.items() if state else ():

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from flows.sandbox.state import Part, Process, State
 
 POOL = "analytics"
 STOP = [(signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)]
+_WHEN = ("cron", "interval", "rrule", "timezone")
+"""Keys of a schedule, in prefect.yaml and on the server, that say when it is."""
 
 # Nothing leaves the machine, nothing is asked, nothing is printed that is no error.
 QUIET = {
@@ -193,8 +195,8 @@ def digest(root: Path) -> str | None:
 
 
 def deploy(state: State, root: Path) -> None:
-    """Register every deployment of prefect.yaml, and what the server watches. Schedules stay paused unless
-    somebody has switched them on.
+    """Register every deployment of prefect.yaml, and what the server watches. Schedules are registered paused
+    unless somebody has switched them on: one that is on for a second gives the worker a run.
 
     Raises `FlowsError` with what Prefect said when a deployment cannot be registered.
     """
@@ -202,34 +204,31 @@ def deploy(state: State, root: Path) -> None:
 
     try:
         with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30, trust_env=False) as client:
-            switched_on = {key for key, _, active in _schedules(client) if active}
-            try:
-                _deploy_all(state, root)
-                automations.register(str(state.prefect_url))
-            finally:
-                # What was registered before something failed must not run by itself either.
-                _pause_all_but(client, switched_on)
+            switched_on = _switched_on(client)
+        paused = state.folder / "prefect.yaml"
+        paused.write_text(_with_schedules_paused(root / "prefect.yaml", switched_on), encoding="utf-8")
+        _deploy_all(state, root, paused)
+        automations.register(str(state.prefect_url))
     except httpx.HTTPError as error:
         raise FlowsError(f"the Prefect server at {state.prefect_url} did not do it: {error}") from error
 
 
-def _pause_all_but(client: Any, switched_on: Collection[str]) -> None:
-    import httpx
-    import stamina
+def _with_schedules_paused(declared: Path, switched_on: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """What prefect.yaml declares, with those schedules on that are in `switched_on` (deployment → when)."""
+    import yaml
 
-    for key, path, active in _schedules(client):
-        if active and key not in switched_on:
-            # The server's SQLite answers 503 while somebody else writes for long.
-            for attempt in stamina.retry_context(
-                on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0
-            ):
-                with attempt:
-                    client.patch(path, json={"active": False}).raise_for_status()
+    content = yaml.safe_load(declared.read_bytes())
+    for deployment in content.get("deployments") or []:
+        on = switched_on.get(deployment["name"], ())
+        for schedule in deployment.get("schedules") or []:
+            when = {key: value for key, value in schedule.items() if key in _WHEN}
+            schedule["active"] = any(when.items() <= one.items() for one in on)
+    return str(yaml.safe_dump(content, sort_keys=False))
 
 
-def _deploy_all(state: State, root: Path) -> None:
+def _deploy_all(state: State, root: Path, declared: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(declared)],
         cwd=root,
         env=processes.inherited() | environment(state),
         capture_output=True,
@@ -246,16 +245,11 @@ def _deploy_all(state: State, root: Path) -> None:
         )
 
 
-def _schedules(client: Any) -> list[tuple[str, str, bool]]:
-    """(what is scheduled when, the schedule's address, whether it is on) of every deployment."""
+def _switched_on(client: Any) -> dict[str, list[dict[str, Any]]]:
+    """Deployment → when it runs by itself, of the schedules that are on."""
     answer = client.post("deployments/filter", json={})
     answer.raise_for_status()
-    return [
-        (
-            f"{deployment['flow_id']}/{deployment['name']}/{schedule['schedule']}",
-            f"deployments/{deployment['id']}/schedules/{schedule['id']}",
-            schedule["active"],
-        )
+    return {
+        deployment["name"]: [one["schedule"] for one in deployment["schedules"] if one["active"]]
         for deployment in answer.json()
-        for schedule in deployment["schedules"]
-    ]
+    }

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.company import Company, where
+from tests.house import ask_prefect
 
 pytestmark = pytest.mark.full
 
@@ -55,11 +56,7 @@ def _trigger(
         "job_variables": {"env": dict(environment or {})},
     }
     deadline = time.monotonic() + seconds
-    path = f"deployments/{found['id']}/create_flow_run"
-    # Its database has one writer: a busy server says 503, and Prefect's own client asks again, too.
-    while (answer := server.post(path, json=asked)).status_code == 503 and time.monotonic() < deadline:
-        time.sleep(1)
-    run = answer.raise_for_status().json()
+    run = ask_prefect(server, "POST", f"deployments/{found['id']}/create_flow_run", asked)
     while run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
         assert time.monotonic() < deadline, f"{name} is still {run['state_name']} after {seconds} s"
         time.sleep(1)

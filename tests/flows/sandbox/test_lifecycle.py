@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -21,7 +23,9 @@ import flows.sandbox as sandbox
 from flows.errors import FlowsError
 from flows.sandbox import Health, Part, State, processes
 from flows.sandbox.lifecycle import CACHE, ROOT
+from flows.sandbox.prefect_server import deploy
 from flows.sandbox.state import Process
+from tests.house import ask_prefect
 
 POSTGRES = frozenset({Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES})
 
@@ -225,6 +229,38 @@ def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path)
     status = sandbox.status(folder)
     assert status is not None
     assert status.deployments_registered
+
+
+def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebody_switched_on(
+    folder: Path,
+) -> None:
+    state = _state(folder)
+    with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False, timeout=30) as client:
+
+        def ask(path: str, **words: object) -> list[dict[str, Any]]:
+            return list(ask_prefect(client, "POST", path, words))
+
+        def switch_daily(on: bool) -> str:
+            (daily,) = ask("deployments/filter", deployments={"name": {"any_": ["daily"]}})
+            (schedule,) = daily["schedules"]
+            address = f"deployments/{daily['id']}/schedules/{schedule['id']}"
+            ask_prefect(client, "PATCH", address, {"active": on})
+            return str(daily["id"])
+
+        daily = switch_daily(True)
+        to_come: set[str] = set()
+        with ThreadPoolExecutor(1) as beside:
+            registering = beside.submit(deploy, state, ROOT)
+            while not registering.done():
+                to_come |= {str(run["deployment_id"]) for run in ask("flow_runs/filter")}
+                time.sleep(0.2)
+            registering.result()
+        try:
+            found = ask("deployments/filter")
+            assert [one["name"] for one in found for when in one["schedules"] if when["active"]] == ["daily"]
+            assert to_come == {daily}
+        finally:
+            switch_daily(False)
 
 
 def test_a_folder_that_holds_something_else_is_neither_used_nor_deleted(tmp_path: Path) -> None:
