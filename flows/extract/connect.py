@@ -17,8 +17,7 @@ import httpx
 from flows.extract import SourceAway, SourceError
 
 SECONDS = 15.0
-_REBALANCE = 409
-
+_REBALANCE = "a rebalance is expected"
 
 _GOING = frozenset({"RUNNING", "UNASSIGNED", "RESTARTING"})
 
@@ -183,8 +182,7 @@ class Connect:
                     f"Kafka Connect at {self.where} does not answer ({type(error).__name__}): start it or "
                     "correct ANALYTICS_CONNECT_URL, then run again."
                 ) from None
-            # While the workers divide their work among them, they ask to be asked again.
-            if answer.status_code != _REBALANCE or time.monotonic() > deadline:
+            if not _may_pass(answer) or time.monotonic() > deadline:
                 break
             time.sleep(0.25)
         if answer.is_success or answer.status_code in allowed:
@@ -202,3 +200,12 @@ class Connect:
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         # Of an invalid configuration the second line on is what matters, the first says that it is invalid.
         return self._clean(" ".join(lines[:4]))[:600] or "no reason given"
+
+
+def _may_pass(answer: httpx.Response) -> bool:
+    """Whether Connect asks to be asked again, since its workers divide their work among them: with 409 where
+    something is to change, with 500 where it is only asked (DistributedHerder.checkRebalanceNeeded).
+    """
+    return answer.status_code == httpx.codes.CONFLICT or (
+        answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR and _REBALANCE in answer.text
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -267,6 +268,23 @@ def test_unregistering_leaves_nothing_behind_in_the_application_s_database(captu
         "select nspname::text from pg_namespace where nspname = 'analytics_cdc'"
     )
     assert left == []
+
+
+def test_connect_is_asked_again_while_it_divides_its_work(capture: Capture) -> None:
+    capture.tables("things")
+
+    def anew() -> None:
+        for _ in range(6):
+            capture.anew(entity("things"))
+
+    asked = 0
+    with ThreadPoolExecutor(1) as beside, capture.client() as client:
+        rebalancing = beside.submit(anew)
+        while not rebalancing.done():
+            client.configuration(capture.names.connector)
+            asked += 1
+        rebalancing.result()
+    assert asked > 100
 
 
 def test_the_sandbox_has_kafka_connect_only_where_a_table_is_declared_as_cdc(tmp_path: Path) -> None:
