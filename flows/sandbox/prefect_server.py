@@ -18,6 +18,9 @@ from flows.errors import FlowsError
 from flows.sandbox import processes
 from flows.sandbox.state import Part, Process, State
 
+_Schedules = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+"""Entrypoint and name of a deployment → when it runs by itself: names alone may be those of two flows."""
+
 POOL = "analytics"
 STOP = [(signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)]
 _WHEN = ("cron", "interval", "rrule", "timezone")
@@ -213,13 +216,13 @@ def deploy(state: State, root: Path) -> None:
         raise FlowsError(f"the Prefect server at {state.prefect_url} did not do it: {error}") from error
 
 
-def _with_schedules_paused(declared: Path, switched_on: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """What prefect.yaml declares, with those schedules on that are in `switched_on` (deployment → when)."""
+def _with_schedules_paused(declared: Path, switched_on: _Schedules) -> str:
+    """What prefect.yaml declares, with those schedules on alone that are in `switched_on`."""
     import yaml
 
     content = yaml.safe_load(declared.read_bytes())
     for deployment in content.get("deployments") or []:
-        on = switched_on.get(deployment["name"], ())
+        on = switched_on.get((deployment["entrypoint"], deployment["name"]), ())
         for schedule in deployment.get("schedules") or []:
             when = {key: value for key, value in schedule.items() if key in _WHEN}
             schedule["active"] = any(when.items() <= one.items() for one in on)
@@ -245,11 +248,13 @@ def _deploy_all(state: State, root: Path, declared: Path) -> None:
         )
 
 
-def _switched_on(client: Any) -> dict[str, list[dict[str, Any]]]:
-    """Deployment → when it runs by itself, of the schedules that are on."""
+def _switched_on(client: Any) -> _Schedules:
+    """The schedules that are on."""
     answer = client.post("deployments/filter", json={})
     answer.raise_for_status()
     return {
-        deployment["name"]: [one["schedule"] for one in deployment["schedules"] if one["active"]]
+        (deployment["entrypoint"], deployment["name"]): [
+            one["schedule"] for one in deployment["schedules"] if one["active"]
+        ]
         for deployment in answer.json()
     }

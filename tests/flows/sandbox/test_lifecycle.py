@@ -249,13 +249,15 @@ def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebod
 
         daily = switch_daily(True)
         to_come: set[str] = set()
-        with ThreadPoolExecutor(1) as beside:
-            registering = beside.submit(deploy, state, ROOT)
-            while not registering.done():
-                to_come |= {str(run["deployment_id"]) for run in ask("flow_runs/filter")}
-                time.sleep(0.2)
-            registering.result()
         try:
+            with ThreadPoolExecutor(1) as beside:
+                registering = beside.submit(deploy, state, ROOT)
+                deadline = time.monotonic() + 90
+                # The server makes the runs of what is on a few seconds after it was registered.
+                while not registering.done() or (daily not in to_come and time.monotonic() < deadline):
+                    to_come |= {str(run["deployment_id"]) for run in ask("flow_runs/filter")}
+                    time.sleep(0.2)
+                registering.result()
             found = ask("deployments/filter")
             assert [one["name"] for one in found for when in one["schedules"] if when["active"]] == ["daily"]
             assert to_come == {daily}
