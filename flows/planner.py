@@ -239,7 +239,7 @@ def _by_key(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     since = standing.sequence if standing is not None and is_continued else -1
     if standing is not None:
         changed = {name for name in based_on if standing.based_on.get(name) != based_on[name]}
-        is_continued = is_continued and (changed <= table.by_key.keys() or bool(table.mentioned_by))
+        is_continued = is_continued and (changed <= table.followed or bool(table.mentioned_by))
     rows = sum(state.rows for name in based_on for state in states[name].values() if state.sequence > since)
     yield Due(WHOLE, "append" if is_continued else "replace", reason, based_on, rows)
 

@@ -46,6 +46,7 @@ def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
         "write": own.write.value,
         "changed": own.changed,
         "by_key": dict(own.by_key),
+        **({"looks_up": {name: asdict(one) for name, one in own.looks_up.items()}} if own.looks_up else {}),
         **({"mentioned_by": dict(own.mentioned_by)} if own.mentioned_by else {}),
         "lookback": own.lookback.total_seconds(),
         "tie_break": own.tie_break,

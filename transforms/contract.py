@@ -137,6 +137,19 @@ IS_FINAL = "is_final"
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """How a row finds one of an upstream by another column than its key.
+
+    `of` is the column of what the table follows that is looked up; it equals `by` there, SQL over one row;
+    `found` is the table's own column, which holds the key of what was found.
+    """
+
+    found: str
+    of: str
+    by: str
+
+
+@dataclass(frozen=True)
 class Windowed:
     """Counts by windows of event time that a stream keeps up to date by adding to them.
 
@@ -180,16 +193,18 @@ class Table:
     """One table, whichever way it is made.
 
     `grain` is a sentence, `key` the columns that are unique together, `partition` the windows it is rebuilt
-    by. `by_key` says of an upstream which of its columns are, in order, this table's key, or the beginning of
-    it (write=merge): a row depends on the rows of the same key alone, so after a change only the keys of what
-    is new are computed. `changed` lists those of them of which the news alone are read: the newest row of a
-    key says all. `mentioned_by` says of an upstream which of its columns, the only one that the model reads,
-    names this table's key: who was ever named has a row for good. `as_of` names the histories whose rows are
-    joined as they were at a time: history → column of that time. `passes` names the upstreams whose columns
-    that nobody declared it has too, last, as they are (`Registry.with_found`). `retention` says how long a
-    window is published, and built anew, behind its end; of raw how long it is kept. `lookback` widens the
-    windows in which an appended key is looked for. `sensitivity` says how far from usual its figures must be
-    before somebody is told (quality.monitors.sensitivity).
+    by. `by_key` says of an upstream which of its columns are, in order, this table's key, or the beginning
+    of it (write=merge): a row depends on the rows of the same key alone, so after a change only the keys of
+    what is new are computed. `changed` lists those of them of which the news alone are read: the newest row
+    of a key says all. `mentioned_by` says of an upstream which of its columns, the only one that the model
+    reads, names this table's key: who was ever named has a row for good. `looks_up` says how a row finds
+    one of an upstream that it is not keyed by: what changes there reaches the rows that find it. `as_of`
+    names the histories whose rows are joined as they were at a time: history → column of that time.
+    `passes` names the upstreams whose columns that nobody declared it has too, last, as they are
+    (`Registry.with_found`). `retention` says how long a window is published, and built anew, behind its
+    end; of raw how long it is kept. `lookback` widens the windows in which an appended key is looked for.
+    `sensitivity` says how far from usual its figures must be before somebody is told
+    (quality.monitors.sensitivity).
     """
 
     name: str
@@ -210,6 +225,7 @@ class Table:
     as_of: Mapping[str, str] = field(default_factory=dict)
     by_key: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mentioned_by: Mapping[str, str] = field(default_factory=dict)
+    looks_up: Mapping[str, Lookup] = field(default_factory=dict)
     passes: tuple[str, ...] = ()
     lookback: timedelta = timedelta(0)
     tie_break: tuple[str, ...] = ()
@@ -265,6 +281,11 @@ class Table:
     def is_partitioned_in_postgres(self) -> bool:
         """A merged table is one table in PostgreSQL even where the lake keeps it in windows."""
         return self.is_published and self.partition is not None and self.write is not Write.MERGE
+
+    @property
+    def followed(self) -> frozenset[str]:
+        """The upstreams whose news say which rows they reach."""
+        return frozenset({*self.by_key, *self.mentioned_by, *self.looks_up})
 
     def is_past_retention(self, partition: str, now: datetime) -> bool:
         """Whether a window ended so long ago that its retention is over; what has no window ('') stays."""

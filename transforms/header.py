@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from transforms.contract import ContractError, Partition, Rule, Windowed, Write
+from transforms.contract import ContractError, Lookup, Partition, Rule, Windowed, Write
 from transforms.expectations import read_expectations
 
 LineOf = Callable[[str], int | None]
@@ -32,6 +32,7 @@ _WORDS = {
     "as_of": "as_of: {dim_users_history: created_at}",
     "by_key": "by_key: {stg_app__orders: [order_id]}",
     "mentioned_by": "mentioned_by: {raw_app__orders: user_id}",
+    "looks_up": "looks_up: {stg_app__users: {found: user_id, of: to_email, by: lower(email)}}",
     "passes": "passes: [raw_app__orders]",
     "lookback": "lookback: 8 days",
     "tie_break": "tie_break: [kafka_partition, kafka_offset]",
@@ -63,6 +64,7 @@ class Header:
     as_of: Mapping[str, str]
     by_key: Mapping[str, tuple[str, ...]]
     mentioned_by: Mapping[str, str]
+    looks_up: Mapping[str, Lookup]
     passes: tuple[str, ...]
     lookback: timedelta
     tie_break: tuple[str, ...]
@@ -89,6 +91,7 @@ class Header:
             *(("pii", name) for name in self.pii),
             *(("lengths", name) for name in self.lengths),
             *(("foreign_keys", name) for name in self.foreign_keys),
+            *(("looks_up", lookup.found) for lookup in self.looks_up.values()),
             *(("tie_break", name) for name in self.tie_break),
             *(("windowed", name) for name in (self.windowed.columns if self.windowed else ())),
             *(("indexes", name.split()[0]) for columns in self.index_columns() for name in columns),
@@ -191,6 +194,7 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         as_of={history: str(moment) for history, moment in mapping("as_of").items()},
         by_key=_by_key(mapping("by_key"), names("key"), fail),
         mentioned_by={upstream: str(column) for upstream, column in mapping("mentioned_by").items()},
+        looks_up=_looks_up(mapping("looks_up"), fail),
         passes=names("passes"),
         lookback=duration("lookback") or timedelta(0),
         tie_break=names("tie_break"),
@@ -205,6 +209,11 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
     if header.mentioned_by and not (header.by_key and header.partition is None and len(header.key) == 1):
         raise fail(
             "mentioned_by", "mentioned_by is for tables without windows that follow one column by_key."
+        )
+    if header.looks_up and (header.partition or header.changed or len(header.by_key) != 1):
+        raise fail(
+            "looks_up",
+            "looks_up is for tables without windows and without changed that follow one table by_key.",
         )
     if header.foreign_keys and header.write is not Write.MERGE:
         raise fail(
@@ -248,6 +257,20 @@ def _by_key(
     if len({len(columns) for columns in found.values()}) > 1:
         raise fail("by_key", "by_key names more columns of one upstream than of another.")
     return found
+
+
+def _looks_up(value: Mapping[str, Any], fail: Callable[[str, str], ContractError]) -> dict[str, Lookup]:
+    for upstream, words in value.items():
+        if not isinstance(words, Mapping) or set(words) != {"found", "of", "by"}:
+            raise fail(
+                "looks_up",
+                f"looks_up of {upstream} names the column that tells what was found, the column of what is "
+                "followed that it is looked up with, and what that equals there.",
+            )
+    return {
+        upstream: Lookup(**{word: str(said) for word, said in words.items()})
+        for upstream, words in value.items()
+    }
 
 
 def _partition(value: Any, fail: Callable[[str, str], ContractError]) -> Partition | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Mod
     for model in found.values():
         _check_references(model.table, found)
         _check_histories(model.table, found)
+        _check_lookups(model.table, found)
     return found
 
 
@@ -62,6 +64,11 @@ def _resolve(table: Table, known: set[str]) -> Table:
         raise ContractError(
             f"{where}: changed names {unknown[0]}, and by_key does not say which of its columns are the key. "
             "Add it to by_key, or take it out of changed."
+        )
+    if strange := sorted(table.looks_up.keys() - (set(table.upstreams) - table.by_key.keys())):
+        raise ContractError(
+            f"{where}: looks_up names {strange[0]}, which it does not read, or by_key says is followed. "
+            "Name a table in which it looks up rows by another column than its key."
         )
     if table.by_key and table.partition and table.by_key.keys() != set(table.upstreams):
         raise ContractError(
@@ -111,3 +118,27 @@ def _check_histories(table: Table, models: Mapping[str, Model]) -> None:
 
 def _where(table: Table) -> str:
     return place(table.path) if table.path else table.name
+
+
+def _check_lookups(table: Table, found: Mapping[str, Model]) -> None:
+    """What is looked up are rows of a model with one key column, by columns that the two models have."""
+    for name, lookup in table.looks_up.items():
+        where = f"{_where(table)}: looks_up of {name}"
+        (followed,) = table.by_key
+        for upstream, words in ((followed, lookup.of), (name, lookup.by)):
+            if upstream not in found:
+                raise ContractError(f"{where}: {upstream} is no model. Look up rows of one, and follow one.")
+            there = {column.name for column in found[upstream].table.columns}
+            if strange := [
+                word for word in re.findall(r"\b[a-z_]\w*\b(?!\s*\()", words) if word not in there
+            ]:
+                raise ContractError(
+                    f"{where}: {upstream} has no column {strange[0]}.{close(strange[0], there)} "
+                    f"Write one of {', '.join(sorted(there))}."
+                )
+        key = found[name].table.key
+        if len(key) != 1:
+            raise ContractError(
+                f"{where}: its key has {len(key)} columns ({', '.join(key)}), and {lookup.found} can hold "
+                "one. Look up rows of a table with one key column."
+            )

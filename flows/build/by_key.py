@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from flows.build import content, mentions
+from flows.build import content, lookups, mentions
 from flows.build.as_of import differs_from
 from flows.build.content import FRESH, KEY, REMOVED, Unreadable
 from flows.build.inputs import Inputs, News, Reader
 from flows.build.superseded import Places
-from flows.planner import keys_between
+from flows.planner import WHOLE, keys_between
 from flows.stores import scan
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
@@ -52,7 +52,7 @@ class Followed:
 def news_of(reader: Reader, lake: Lake, table: Table, consumed: Mapping[str, str]) -> dict[str, News] | None:
     """Upstream → what came behind the token that was consumed of it; None where that can't be told."""
     found: dict[str, News] = {}
-    for name in (*table.by_key, *table.mentioned_by):
+    for name in table.followed:
         since = consumed.get(name)
         news = reader.news(name, str(since)) if since else reader.all_news(name)
         if news is not None and news.replaced and name in table.mentioned_by and not reader.is_raw(name):
@@ -78,6 +78,7 @@ def follow(
     """
     files = [file for there in standing.values() for file in there]
     _touch(table, connection, lake, reader, news)
+    lookups.touch(table, connection, lake, reader, news, files, _TOUCHED)
     mentioned: dict[str, str | None] = {}
     if table.mentioned_by:
         came = {name: news[name].files for name in table.mentioned_by}
@@ -107,8 +108,7 @@ def follow(
 
 def is_told(table: Table, consumed: Mapping[str, Any], based_on: Mapping[str, Any]) -> bool:
     """Whether all that is new upstream says which keys it is about."""
-    known = table.by_key.keys() | table.mentioned_by.keys()
-    return all(name in known or consumed.get(name) == token for name, token in based_on.items())
+    return all(name in table.followed or consumed.get(name) == token for name, token in based_on.items())
 
 
 def _under(table: Table) -> list[str]:
@@ -195,7 +195,7 @@ def _source(
         if len(came) == 1:
             return f"from {lake.scan(came)}"
         return _latest(lake, came, table.by_key[name])
-    files = reader.everything(name)
+    files = reader.around(table, name, _windows(reader, table, news))
     if not files:
         return None
     theirs = ", ".join(map(quoted, table.by_key[name]))
@@ -288,20 +288,26 @@ def _places(connection: DuckDBPyConnection, files: Sequence[LakeFile]) -> Places
 
 
 def reached(reader: Reader, table: Table, news: Mapping[str, News]) -> dict[str, list[LakeFile]]:
-    """Partition → files of what stands where the keys of the news can be.
+    """Partition → files of what stands where the keys of the news can be."""
+    windows = _windows(reader, table, news)
+    there = reader.overview(table.name).keys()
+    states = reader.states(table.name, there if windows is None else windows & there)
+    return {window: list(state.files) for window, state in states.items() if state.files}
 
-    News that do not say their window can be about any.
+
+def _windows(reader: Reader, table: Table, news: Mapping[str, News]) -> set[str] | None:
+    """The partitions that the keys of the news can be in; None for any, as of news that do not say their
+    window.
     """
-    windows: set[str] = set()
+    found: set[str] = set()
     for name, came in news.items():
         upstream = reader.table(name)
-        is_anywhere = "" in came.windows and (upstream.layer is Layer.RAW or upstream.partition is None)
+        is_anywhere = WHOLE in came.windows and (upstream.layer is Layer.RAW or upstream.partition is None)
         if table.partition is None or upstream.partition is None or is_anywhere:
-            windows = set(reader.overview(table.name))
-            break
-        windows |= reader.overlapping(table, [upstream.partition.bounds(key) for key in came.windows if key])
-    states = reader.states(table.name, windows)
-    return {window: list(state.files) for window, state in states.items() if state.files}
+            return None
+        for key in came.windows - {WHOLE}:
+            found.update(keys_between(table.partition, *upstream.partition.bounds(key)))
+    return found
 
 
 def replaced_windows(reader: Reader, table: Table, news: Mapping[str, News]) -> set[str] | None:

@@ -165,8 +165,18 @@ class Reader:
                 else:
                     files[name] = self.everything(name)
                 continue
-            files[name] = self._in_windows(name, self._read_by(table, name, due), self._consumed(table, name))
+            files[name] = self._in_windows(
+                name,
+                self._read_by(table, name, [item.partition for item in due]),
+                self._consumed(table, name),
+            )
         return Inputs(files, frozenset(continued))
+
+    def around(self, table: Table, name: str, windows: Iterable[str] | None) -> list[LakeFile]:
+        """The files of an upstream that these windows of a table read (None: any)."""
+        if windows is None or self._catalog[name].partition is None:
+            return self.everything(name)
+        return self._in_windows(name, self._read_by(table, name, windows), None)
 
     def within_lookback(self, table: Table, touched: Sequence[str]) -> dict[str, list[LakeFile]]:
         """Partition → files of what stands where a key of the touched partitions can be known already."""
@@ -243,16 +253,16 @@ class Reader:
             },
         )
 
-    def _read_by(self, table: Table, name: str, due: Sequence[Due]) -> set[str]:
+    def _read_by(self, table: Table, name: str, keys: Iterable[str]) -> set[str]:
         """The windows of an upstream that these partitions read.
 
         A table that is continued window by window reads the same windows alone: its lookback says where a
         key was looked for upstream, and what it would read beside would be computed and left out.
         """
         if table.write is Write.APPEND and not reads_raw(table, self._catalog):
-            return {item.partition for item in due}
+            return set(keys)
         windows = Windows(self._windows(name), self._catalog[name].partition)
-        return {window for item in due for window in windows.read_by(table, item.partition)}
+        return {window for key in keys for window in windows.read_by(table, key)}
 
     def _windows(self, name: str) -> list[str]:
         if self._catalog[name].layer is Layer.RAW:

@@ -74,7 +74,7 @@ def tidied() -> list[Table]:
 
 def followers(table: Table) -> list[str]:
     """The tables that read of `table` what is new behind the entry that they noted."""
-    return [one.name for one in registry.build_order() if table.name in {*one.by_key, *one.mentioned_by}]
+    return [one.name for one in registry.build_order() if table.name in one.followed]
 
 
 def join_landed(services: Services, ledger: Ledger, table: Table, run_id: str) -> int:

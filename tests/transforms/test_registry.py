@@ -80,6 +80,56 @@ def test_a_pattern_in_changed_becomes_the_upstreams_it_means(read_models: ReadMo
     assert read_models(CHAIN).table("dim_users").changed == ("stg_app__users",)
 
 
+def _looking_up(looks_up: str) -> dict[str, str]:
+    mails = (
+        "/* ---\ngrain: one row per mail\nkey: [mail_id]\n{0}--- */\n"
+        "select id::bigint as mail_id, -- Mail\n    to_email::varchar as to_email, -- Address\n"
+        "    1::bigint as user_id -- User\nfrom {1}\n"
+    )
+    users = model("(select id as user_id from raw_app__users)").replace(
+        "-- User\n", "-- User\n    email::varchar as email -- Address\n"
+    )
+    follows = f"write: merge\nby_key: {{stg_mails: [mail_id]}}\nlooks_up: {looks_up}\n"
+    two_keys = users.replace("key: [user_id]", "key: [user_id, email]")
+    return {
+        "staging/stg_app__users.sql": users,
+        "staging/stg_two_keys.sql": two_keys,
+        "staging/stg_mails.sql": mails.format("", "raw_events__clicks"),
+        "facts/fct_mails.sql": mails.format(
+            follows, "(select mail_id as id, to_email from stg_mails, stg_app__users, stg_two_keys)"
+        ),
+    }
+
+
+def test_a_table_follows_also_what_it_looks_up(read_models: ReadModels) -> None:
+    said = "{stg_app__users: {found: user_id, of: to_email, by: lower(email)}}"
+    assert read_models(_looking_up(said)).table("fct_mails").followed == {"stg_mails", "stg_app__users"}
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("{stg_app__users: email}", "looks_up of stg_app__users names the column"),
+        ("{stg_app__users: {found: nobody, of: to_email, by: email}}", "nobody"),
+        (
+            "{stg_app__users: {found: user_id, of: to_mail, by: email}}",
+            r"stg_mails has no column to_mail\. Did you mean to_email",
+        ),
+        (
+            "{stg_app__users: {found: user_id, of: to_email, by: lower(mail)}}",
+            r"stg_app__users has no column mail\. Did you mean email",
+        ),
+        ("{stg_mails: {found: user_id, of: to_email, by: to_email}}", "looks_up names stg_mails"),
+        ("{stg_two_keys: {found: user_id, of: to_email, by: email}}", "its key has 2 columns"),
+    ],
+)
+def test_a_lookup_that_nothing_could_follow_is_refused(
+    read_models: ReadModels, said: str, message: str
+) -> None:
+    with pytest.raises(ContractError, match=message):
+        read_models(_looking_up(said)).build_order  # noqa: B018
+
+
 def test_raw_tables_end_with_what_every_landing_writes(read_models: ReadModels) -> None:
     models = read_models({})
     names = [column.name for column in models.table("raw_app__users").columns]

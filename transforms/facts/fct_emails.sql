@@ -3,6 +3,8 @@ grain:     one row per e-mail that SendGrid took on, as it last was
 # SendGrid does not say when an e-mail was sent, only its last activity: there is no column that never changes to partition by.
 key:       [message_id]
 write:     merge
+by_key:    {stg_sendgrid__messages: [message_id]}
+looks_up:  {stg_app__users: {found: user_id, of: to_email, by: lower(email)}}
 owner:     data-team
 freshness: 1 hour
 pii:       [subject, recipient_hash]

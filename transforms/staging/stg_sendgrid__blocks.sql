@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per entry of an address whose server refused a message for a reason that may pass
 key:       [block_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_sendgrid__blocks]
+by_key:    {raw_sendgrid__blocks: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [email]

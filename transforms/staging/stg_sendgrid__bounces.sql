@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per entry of an address that SendGrid found not to exist
 key:       [bounce_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_sendgrid__bounces]
+by_key:    {raw_sendgrid__bounces: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [email]

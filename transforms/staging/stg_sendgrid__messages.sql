@@ -1,7 +1,8 @@
 /* ---
 grain:     one row per e-mail in SendGrid's activity feed, as it last was
 key:       [message_id]
-write:     replace_partition
+write:     merge
+by_key:    {raw_sendgrid__messages: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [to_email, subject]
@@ -15,7 +16,7 @@ with versions as (
         _landed_at,
         _seq,
         from_json(object, '{
-            "msg_id": "VARCHAR", "from_email": "VARCHAR", "to_email": "VARCHAR", "subject": "VARCHAR", "status": "VARCHAR",
+            "from_email": "VARCHAR", "to_email": "VARCHAR", "subject": "VARCHAR", "status": "VARCHAR",
             "opens_count": "BIGINT", "clicks_count": "BIGINT", "last_event_time": "VARCHAR"
         }') as message
     from raw_sendgrid__messages
@@ -23,6 +24,7 @@ with versions as (
 
 latest as (
     select
+        id,
         message,
         try_cast(message.last_event_time as timestamptz) as last_event_at,
         min(try_cast(message.last_event_time as timestamptz)) over (partition by id) as first_event_at
@@ -31,7 +33,7 @@ latest as (
 )
 
 select
-    message.msg_id::varchar as message_id, -- Identifies the e-mail at SendGrid
+    id::varchar as message_id, -- Identifies the e-mail at SendGrid
     nullif(lower(trim(message.to_email)), '')::varchar as to_email, -- Address of the recipient in lower case
     lower(trim(message.from_email))::varchar as from_email, -- Address it was sent from
     replace(message.subject, chr(0), chr(65533))::varchar as subject, -- Subject line

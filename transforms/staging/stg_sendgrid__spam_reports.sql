@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per report of a recipient who called a message spam
 key:       [spam_report_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_sendgrid__spam_reports]
+by_key:    {raw_sendgrid__spam_reports: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [email, ip]

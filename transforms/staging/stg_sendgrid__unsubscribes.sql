@@ -1,7 +1,9 @@
 /* ---
 grain:     one row per recipient who wants no more e-mail
 key:       [unsubscribe_id]
-write:     replace_partition
+write:     merge
+changed:   [raw_sendgrid__unsubscribes]
+by_key:    {raw_sendgrid__unsubscribes: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [email]

@@ -12,7 +12,9 @@ TABLE = polars_table(
     grain="one row per movement of the Stripe balance, as it last was",
     key=["balance_transaction_id"],
     partition={"by": "created_at", "every": "month"},
-    write="replace_partition",
+    write="merge",
+    changed=["raw_stripe__balance_transactions"],
+    by_key={"raw_stripe__balance_transactions": ["id"]},
     owner="data-team",
     freshness="1 hour",
     expect=[{"not_null": ["amount_minor", "fee_minor", "net_minor", "currency", "type", "created_at"]}],
@@ -35,7 +37,6 @@ TABLE = polars_table(
 
 _OBJECT = pl.Struct(
     {
-        "id": pl.String,
         "type": pl.String,
         "source": pl.String,
         "amount": pl.Int64,
@@ -67,7 +68,7 @@ def build(raw_stripe__balance_transactions: pl.LazyFrame) -> pl.LazyFrame:
     return (
         raw_stripe__balance_transactions.sort("_landed_at", "_seq")
         .unique("id", keep="last", maintain_order=True)
-        .select(pl.col("object").str.json_decode(_OBJECT).alias("movement"))
+        .select("id", pl.col("object").str.json_decode(_OBJECT).alias("movement"))
         .unnest("movement")
         .select(
             pl.col("id").alias("balance_transaction_id"),

@@ -2,7 +2,8 @@
 grain:     one row per Stripe charge, as it last was
 key:       [payment_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+by_key:    {raw_stripe__charges: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 expect:
@@ -24,8 +25,9 @@ with versions as (
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
+        id,
         from_json(object, '{
-            "id": "VARCHAR", "amount": "BIGINT", "amount_captured": "BIGINT", "amount_refunded": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR",
+            "amount": "BIGINT", "amount_captured": "BIGINT", "amount_refunded": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR",
             "disputed": "BOOLEAN", "refunded": "BOOLEAN", "created": "BIGINT", "customer": "VARCHAR", "balance_transaction": "VARCHAR",
             "failure_code": "VARCHAR", "metadata": {"order_id": "VARCHAR"}, "payment_method_details": {"type": "VARCHAR"}
         }') as charge
@@ -34,7 +36,7 @@ latest as (
 )
 
 select
-    charge.id::varchar as payment_id, -- Stripe charge (ch_…)
+    id::varchar as payment_id, -- Stripe charge (ch_…)
     try_cast(charge.metadata.order_id as uuid)::uuid as order_id, -- Order that is paid, as the application told Stripe; null when it did not
     charge.customer::varchar as customer_id, -- Stripe customer (cus_…); null for a guest
     charge.balance_transaction::varchar as balance_transaction_id, -- Movement of the Stripe balance (txn_…); null while there is none

@@ -2,7 +2,8 @@
 grain:     one row per Stripe customer who has not been deleted, as it last was
 key:       [customer_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+by_key:    {raw_stripe__customers: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [email, name]
@@ -23,8 +24,10 @@ with versions as (
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
-        event_type, from_json(object, '{
-            "id": "VARCHAR", "email": "VARCHAR", "name": "VARCHAR", "address": {"country": "VARCHAR"}, "delinquent": "BOOLEAN",
+        id,
+        event_type,
+        from_json(object, '{
+            "email": "VARCHAR", "name": "VARCHAR", "address": {"country": "VARCHAR"}, "delinquent": "BOOLEAN",
             "metadata": {"user_id": "VARCHAR"}, "created": "BIGINT"
         }') as customer
     from versions
@@ -32,7 +35,7 @@ latest as (
 )
 
 select
-    customer.id::varchar as customer_id, -- Stripe customer (cus_…)
+    id::varchar as customer_id, -- Stripe customer (cus_…)
     try_cast(customer.metadata.user_id as bigint)::bigint as user_id, -- User of the application; null when the application did not say
     nullif(trim(customer.email), '')::varchar as email, -- E-mail address Stripe writes to
     nullif(lower(trim(customer.name)), '')::varchar as name, -- Name in lower case

@@ -1,7 +1,8 @@
 /* ---
 grain:     one row per objection of a customer's bank to a charge, as it last was
 key:       [dispute_id]
-write:     replace_partition
+write:     merge
+by_key:    {raw_stripe__disputes: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 expect:
@@ -22,8 +23,9 @@ with versions as (
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
+        id,
         from_json(object, '{
-            "id": "VARCHAR", "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "charge": "VARCHAR", "reason": "VARCHAR",
+            "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "charge": "VARCHAR", "reason": "VARCHAR",
             "evidence_details": {"due_by": "BIGINT"}, "created": "BIGINT"
         }') as dispute
     from versions
@@ -31,7 +33,7 @@ latest as (
 )
 
 select
-    dispute.id::varchar as dispute_id, -- Stripe dispute (dp_…)
+    id::varchar as dispute_id, -- Stripe dispute (dp_…)
     dispute.charge::varchar as payment_id, -- Stripe charge it is about
     dispute.amount::bigint as amount_minor, -- Amount in dispute, in minor units
     upper(dispute.currency)::varchar as currency, -- ISO 4217 code of the amounts

@@ -1,9 +1,11 @@
 /* ---
 grain:     one row per Stripe event, that is an object as it was after a change
 key:       [stripe_event_id]
-# The window is that of the object: a change in November of a charge of October rebuilds October.
+# The window is that of the object: a change in November of a charge of October is a row of October.
 partition: {by: object_created_at, every: month}
-write:     replace_partition
+write:     merge
+changed:   [raw_stripe__events]
+by_key:    {raw_stripe__events: [id]}
 owner:     data-team
 freshness: 1 hour
 pii:       [object]

@@ -2,7 +2,8 @@
 grain:     one row per payout of the Stripe balance to the bank, as it last was
 key:       [payout_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+by_key:    {raw_stripe__payouts: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 expect:
@@ -22,8 +23,9 @@ with versions as (
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
+        id,
         from_json(object, '{
-            "id": "VARCHAR", "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "method": "VARCHAR", "balance_transaction": "VARCHAR",
+            "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "method": "VARCHAR", "balance_transaction": "VARCHAR",
             "arrival_date": "BIGINT", "created": "BIGINT"
         }') as payout
     from versions
@@ -31,7 +33,7 @@ latest as (
 )
 
 select
-    payout.id::varchar as payout_id, -- Stripe payout (po_…)
+    id::varchar as payout_id, -- Stripe payout (po_…)
     payout.balance_transaction::varchar as balance_transaction_id, -- Movement of the Stripe balance
     payout.amount::bigint as amount_minor, -- Amount paid out, in minor units; negative when Stripe collects
     upper(payout.currency)::varchar as currency, -- ISO 4217 code of the amounts

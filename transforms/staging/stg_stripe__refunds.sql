@@ -2,7 +2,8 @@
 grain:     one row per Stripe refund, as it last was
 key:       [refund_id]
 partition: {by: created_at, every: month}
-write:     replace_partition
+write:     merge
+by_key:    {raw_stripe__refunds: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 expect:
@@ -24,8 +25,9 @@ with versions as (
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
+        id,
         from_json(object, '{
-            "id": "VARCHAR", "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "charge": "VARCHAR", "reason": "VARCHAR",
+            "amount": "BIGINT", "currency": "VARCHAR", "status": "VARCHAR", "charge": "VARCHAR", "reason": "VARCHAR",
             "balance_transaction": "VARCHAR", "created": "BIGINT"
         }') as refund
     from versions
@@ -33,7 +35,7 @@ latest as (
 )
 
 select
-    refund.id::varchar as refund_id, -- Stripe refund (re_…)
+    id::varchar as refund_id, -- Stripe refund (re_…)
     refund.charge::varchar as payment_id, -- Stripe charge that is given back
     refund.balance_transaction::varchar as balance_transaction_id, -- Movement of the Stripe balance; null while there is none
     refund.amount::bigint as amount_minor, -- Amount given back, in minor units
