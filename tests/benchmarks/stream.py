@@ -10,14 +10,14 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from multiprocessing import get_context
-from pathlib import Path
 
 import psycopg
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -29,7 +29,7 @@ from flows.stores import apply, leaf_indexes
 from flows.stores.difference import duckdb_session
 from flows.streaming.route import route
 from flows.streaming.tally import Tally
-from tests.benchmarks.environments import interpreter, seconds_of
+from tests.benchmarks import quix
 from tests.benchmarks.events import messages
 from tests.benchmarks.measure import Result, slope
 from tests.benchmarks.processes import Done, in_child
@@ -39,9 +39,8 @@ from transforms.entities import Kafka, SourceEntity
 
 WAITING = 3_000_000
 RATE = 5_000
-QUIX = "3.28"
-_QUIX_MESSAGES = 60_000
 _PARTITIONS = 4
+_BY_KEY = -1
 _REPEATED = 40
 _WARM_SECONDS = 10
 _CHUNK = 10_000
@@ -51,16 +50,21 @@ _LONGEST_SECONDS = 3 * 3600.0
 def run(server: Server, full: bool) -> Iterator[Result]:
     """user_events alone, 2.5 % of them sent twice. What is taken in is counted in PostgreSQL and in the lake:
     each event once. quixstreams reads the beginning of the same topic afterwards, alone on the machine too.
+    To do the same as ours it reads that beginning from a topic whose partitions go by key, and has a database
+    of its own.
     """
     bootstrap = broker()
     number = WAITING
-    python = interpreter("quix", QUIX, (f"quixstreams=={QUIX}.*",))
+    quix.environment()
     with server.services(kafka_bootstrap=bootstrap) as services, _topic(bootstrap) as entity:
         _produce(bootstrap, entity, _sent(number))
         settle(services.settings.require("warehouse_dsn"))
         done = in_child(services.settings, _take_in, entity, None)
         _prove(services, entity, number)
-        theirs = _quix_seconds(python, bootstrap, entity, services.lake.root / "quix")
+        counting = quix.counting(bootstrap, entity, _PARTITIONS, services.lake.root / "quix")
+    with server.services(kafka_bootstrap=bootstrap) as services, _topic(bootstrap) as entity:
+        _produce(bootstrap, entity, islice(_sent(number), quix.MESSAGES), by_key=True)
+        same = quix.doing_the_same(services, bootstrap, entity, _PARTITIONS, _distinct(quix.MESSAGES))
     tally = done.result
     details = {"seconds": round(done.seconds, 1), "micro_batches": tally.batches, "copies": tally.copies}
     yield Result(
@@ -72,15 +76,23 @@ def run(server: Server, full: bool) -> Iterator[Result]:
         None,
         details,
     )
-    yield Result(
-        "quixstreams counting them by key and 5 minutes, exactly once ÷ taking them in, time an event",
-        (theirs / _QUIX_MESSAGES) / (done.seconds / number),
-        "×",
-        20,
-        "at least",
-        None,
-        {"quixstreams": QUIX, "seconds": {"quixstreams": round(theirs, 1)}, "messages": _QUIX_MESSAGES},
-    )
+    for what, seconds in (
+        ("counting them by key and 5 minutes, exactly once", counting),
+        ("putting events and counts into PostgreSQL too, each once, same indexes", same),
+    ):
+        yield Result(
+            f"quixstreams {what} ÷ taking them in, time an event",
+            (seconds / quix.MESSAGES) / (done.seconds / number),
+            "×",
+            20,
+            "at least",
+            None,
+            {
+                "quixstreams": quix.QUIX,
+                "seconds": {"quixstreams": round(seconds, 1)},
+                "messages": quix.MESSAGES,
+            },
+        )
     yield Result(
         f"peak memory of the stream, {number:,} waiting", done.peak_gb, "GB", 1.0, "at most", None, details
     )
@@ -171,8 +183,9 @@ def _produce(
     entity: SourceEntity,
     pairs: Iterable[tuple[bytes, bytes]],
     rate: float | None = None,
+    by_key: bool = False,
 ) -> None:
-    """Send all, at most `rate` a second."""
+    """Send all, at most `rate` a second, to all partitions in turn or (`by_key`) each key to one of them."""
     assert isinstance(entity.read, Kafka)
     producer = Producer(
         {
@@ -186,7 +199,9 @@ def _produce(
     for number, (key, value) in enumerate(pairs):
         while True:
             try:
-                producer.produce(entity.read.topic, value, key, partition=number % _PARTITIONS)
+                producer.produce(
+                    entity.read.topic, value, key, partition=_BY_KEY if by_key else number % _PARTITIONS
+                )
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -214,17 +229,9 @@ def _take_in(services: Services, entity: SourceEntity, stop: threading.Event | N
     return tally
 
 
-def _quix_seconds(python: Path, bootstrap: str, entity: SourceEntity, folder: Path) -> float:
-    """Seconds that quixstreams needs for so many messages of the topic, which have then been committed."""
-    assert isinstance(entity.read, Kafka)
-    topic, group = entity.read.topic, f"quix-{secrets.token_hex(4)}"
-    known = (bootstrap, topic, str(_PARTITIONS), group, str(_QUIX_MESSAGES), str(folder))
-    seconds = seconds_of(python, "quix_counts.py", *known)
-    with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": group})) as consumer:
-        places = [TopicPartition(topic, partition) for partition in range(_PARTITIONS)]
-        committed = sum(max(place.offset, 0) for place in consumer.committed(places, timeout=20))
-    assert committed == _QUIX_MESSAGES, committed
-    return seconds
+def _distinct(sent: int) -> int:
+    """Events in so many messages."""
+    return sent - sent // _REPEATED
 
 
 def _prove(services: Services, entity: SourceEntity, sent: int) -> None:
@@ -240,7 +247,7 @@ def _prove(services: Services, entity: SourceEntity, sent: int) -> None:
             "+ (select coalesce(sum(event_count), 0) from ops.user_event_counts_late), "
             "(select count(user_id) from analytics.fct_events)"
         ).fetchone()
-    assert rows == (sent - sent // _REPEATED, sent - sent // _REPEATED), rows
+    assert rows == (_distinct(sent), _distinct(sent)), rows
     assert counted is not None
     assert counted[0] == counted[1], counted
     with services.ledger() as ledger, duckdb_session() as session:
