@@ -6,7 +6,7 @@ known from declarations: tables, flows, severities. `docs/metrics/` has alert ru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,15 @@ class Metric:
         if self.kind == "histogram":
             return tuple(f"{self.name}_{part}" for part in ("bucket", "count", "sum"))
         return (self.name,)
+
+
+def families(found: Mapping[Metric, Iterable[tuple[Sequence[str], float]]]) -> Iterator[Any]:
+    """One family for each metric, of its samples: values of its labels, and the number."""
+    for metric, samples in found.items():
+        family = metric.family()
+        for labels, value in samples:
+            family.add_metric(list(labels), value)
+        yield family
 
 
 def _counter(name: str, text: str, *labels: str) -> Metric:
@@ -143,4 +152,26 @@ WAREHOUSE = (
     SLA_BURN,
     SLA_UNMEASURED,
 )
-ALL = (*STREAM, *RUN, *WAREHOUSE)
+
+# The textfile of the monitor's last look; what the warehouse tells too has one name in both.
+VERDICT = _gauge(
+    "monitor_verdict",
+    "The worst verdict: 0 ok, 1 unknown, 2 warning, 3 critical; of no table where it is of something else.",
+    "signal",
+    "table",
+)
+LOOK_SECONDS = _gauge("monitor_look_seconds", "How long the last look took, alerts and all.")
+MONITOR = (
+    VERDICT,
+    LOOK_SECONDS,
+    MEASURED,
+    TABLE_AGE,
+    TABLE_AGE_LIMIT,
+    INCIDENTS,
+    SLA_SHARE,
+    SLA_TARGET,
+    SLA_LEFT,
+    SLA_BURN,
+    SLA_UNMEASURED,
+)
+ALL = tuple(dict.fromkeys((*STREAM, *RUN, *WAREHOUSE, *MONITOR)))

@@ -1,36 +1,22 @@
-"""A run's numbers, as a file for node_exporter's textfile collector: what ends cannot be asked."""
+"""A run's numbers, as a file at its end."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
-from flows.metrics import names
+from flows.metrics import names, textfile
 from flows.services import Services
 from flows.summary import Summary
 
-_log = logging.getLogger("flows.metrics")
-
 
 def write(services: Services, summary: Summary) -> None:
-    """Write `analytics_<flow>.prom` into the folder of ANALYTICS_METRICS_FOLDER, whole or not at all; nothing
-    without that setting. Never raises: the run is what it is.
-    """
-    folder = services.settings.metrics_folder
-    if folder is None:
-        return
-    try:
-        from prometheus_client import CollectorRegistry, write_to_textfile
-
-        registry = CollectorRegistry()
-        registry.register(
-            _RunNumbers(summary, services.settings.now().timestamp(), _bytes(services, summary))
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_to_textfile(str(folder / f"analytics_{summary.flow}.prom"), registry)
-    except Exception as error:  # noqa: BLE001 - numbers about a run must not change how it ended
-        _log.warning("The run's metrics could not be written to %s: %s", folder, error)
+    """Write `analytics_<flow>.prom`, as `textfile.leave` does."""
+    textfile.leave(
+        services,
+        summary.flow,
+        lambda: _RunNumbers(summary, services.settings.now().timestamp(), _bytes(services, summary)),
+    )
 
 
 def _bytes(services: Services, summary: Summary) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -12,6 +11,7 @@ from flows import sla
 from flows.alerting.routes import SEVERITIES, routes
 from flows.metrics import names
 from flows.metrics.names import Metric
+from flows.monitoring.freshness import FRESHNESS
 from flows.monitoring.verdict import State
 from flows.services import Services
 from transforms import registry
@@ -49,21 +49,13 @@ class WarehouseNumbers:
                 **_tables(connection),
                 **_rules(connection),
                 **_health(connection),
+                **open_incidents(connection),
                 **self._alerts(connection),
-                **_sla(connection, self._services.settings.now()),
+                **promises(sla.report(connection, self._services.settings.now())),
             }
-        for metric, samples in found.items():
-            family = metric.family()
-            for labels, value in samples:
-                family.add_metric(list(labels), value)
-            yield family
+        yield from names.families(found)
 
     def _alerts(self, connection: Connection[Any]) -> dict[Metric, Samples]:
-        opened = dict(
-            connection.execute(
-                "select severity, count(*) from ops.incident where resolved_at is null group by severity"
-            ).fetchall()
-        )
         unsent = dict(
             connection.execute(
                 "select channel, count(*) from ops.notification "
@@ -81,11 +73,48 @@ class WarehouseNumbers:
         )
         sources = sorted({entity.source for entity in registry.entities()})
         return {
-            names.INCIDENTS: [((severity,), opened.get(severity, 0)) for severity in SEVERITIES],
             names.UNSENT: [((channel,), unsent.get(channel, 0)) for channel in channels],
             names.SUCCESS: [((flow,), at.timestamp()) for flow, at in completed if at],
             names.DEAD_LETTERS: [((source,), letters.get(source, 0)) for source in sources],
         }
+
+
+def open_incidents(connection: Connection[Any]) -> dict[Metric, Samples]:
+    """Open incidents, of every severity."""
+    opened = dict(
+        connection.execute(
+            "select severity, count(*) from ops.incident where resolved_at is null group by severity"
+        ).fetchall()
+    )
+    return {names.INCIDENTS: [((severity,), opened.get(severity, 0)) for severity in SEVERITIES]}
+
+
+def fresh(measured: Iterable[tuple[str, str, float | None, float | None]]) -> dict[Metric, Samples]:
+    """Of (signal, subject, value, limit)s: how far tables are behind, and how far they may be."""
+    found = [row for row in measured if row[0] == FRESHNESS and row[1] in registry.tables()]
+    return {
+        names.TABLE_AGE: [((row[1],), row[2]) for row in found if row[2] is not None],
+        names.TABLE_AGE_LIMIT: [((row[1],), row[3]) for row in found if row[3] is not None],
+    }
+
+
+def promises(report: sla.Report) -> dict[Metric, Samples]:
+    """What was promised over 30 days, and what is left of its budget."""
+    objectives = report.objectives
+    return {
+        names.SLA_SHARE: [((one.name,), one.share) for one in objectives if one.share is not None],
+        names.SLA_TARGET: [((one.name,), one.target) for one in objectives],
+        names.SLA_LEFT: [((one.name,), one.left) for one in objectives if one.left is not None],
+        names.SLA_BURN: [
+            ((one.name, alert), rate)
+            for one in objectives
+            for alert, rate in one.burn.items()
+            if rate is not None
+        ],
+        names.SLA_UNMEASURED: [
+            ((one.name,), one.unmeasured) for one in objectives if one.unmeasured is not None
+        ],
+    }
 
 
 def _tables(connection: Connection[Any]) -> dict[Metric, Samples]:
@@ -118,32 +147,12 @@ def _health(connection: Connection[Any]) -> dict[Metric, Samples]:
     rows = connection.execute(
         "select signal, subject, verdict, value, limit_value, measured_at from ops.health"
     ).fetchall()
-    fresh = [row for row in rows if row[0] == "data_freshness" and row[1] in registry.tables()]
     counts = {(signal, state.value): 0 for signal in {row[0] for row in rows} for state in State}
     for signal, _, verdict, *_ in rows:
         counts[signal, verdict] += 1
     last = max((row[5] for row in rows), default=None)
     return {
-        names.TABLE_AGE: [((row[1],), row[3]) for row in fresh if row[3] is not None],
-        names.TABLE_AGE_LIMIT: [((row[1],), row[4]) for row in fresh if row[4] is not None],
+        **fresh((row[0], row[1], row[3], row[4]) for row in rows),
         names.HEALTH: sorted(counts.items()),
         names.MEASURED: [((), last.timestamp())] if last else [],
-    }
-
-
-def _sla(connection: Connection[Any], now: datetime) -> dict[Metric, Samples]:
-    objectives = sla.report(connection, now).objectives
-    return {
-        names.SLA_SHARE: [((one.name,), one.share) for one in objectives if one.share is not None],
-        names.SLA_TARGET: [((one.name,), one.target) for one in objectives],
-        names.SLA_LEFT: [((one.name,), one.left) for one in objectives if one.left is not None],
-        names.SLA_BURN: [
-            ((one.name, alert), rate)
-            for one in objectives
-            for alert, rate in one.burn.items()
-            if rate is not None
-        ],
-        names.SLA_UNMEASURED: [
-            ((one.name,), one.unmeasured) for one in objectives if one.unmeasured is not None
-        ],
     }

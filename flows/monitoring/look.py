@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from flows import sla
 from flows.alerts import send_alert
+from flows.metrics import monitor as numbers
 from flows.monitoring.health import check_pipeline_health, record
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
@@ -21,10 +23,12 @@ _ORDER = [State.CRITICAL, State.WARNING, State.UNKNOWN, State.OK]
 
 
 def look(services: Services) -> Sequence[Verdict]:
-    """Measure every signal, keep the verdicts, hand them to the alerts; returns them.
+    """Measure every signal, keep the verdicts, hand them to the alerts, leave the numbers for Prometheus;
+    returns the verdicts.
 
     While the warehouse is away nothing is kept, and the alerts tell that.
     """
+    begun = time.monotonic()
     verdicts = check_pipeline_health(services)
     try:
         with services.warehouse.connect() as connection:
@@ -36,6 +40,7 @@ def look(services: Services) -> Sequence[Verdict]:
         send_alert(services, verdicts)
     except WarehouseError as error:
         print(str(error), file=sys.stderr)
+    numbers.write(services, verdicts, time.monotonic() - begun)
     return verdicts
 
 

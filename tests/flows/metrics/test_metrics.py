@@ -15,10 +15,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.types.json import Jsonb
 
-from flows.metrics import names, run
+from flows.metrics import monitor, names, run
 from flows.metrics.endpoint import PortTaken, of_stream, serving
 from flows.metrics.stream import StreamNumbers
 from flows.metrics.warehouse import WarehouseNumbers
+from flows.monitoring.look import look
+from flows.monitoring.signals import BY_NAME
 from flows.prepare import note_run
 from flows.services import Services
 from flows.settings import Settings
@@ -119,7 +121,7 @@ def test_the_stream_answers_nobody_unless_a_port_is_set_and_goes_on_where_it_is_
 
 @pytest.fixture
 def services(dsn: str, tmp_path: Path) -> Services:
-    given: dict[str, Any] = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": tmp_path}
+    given = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": tmp_path, "lake": tmp_path / "lake"}
     return Services(Settings(**given, metrics_folder=tmp_path / "prom"))
 
 
@@ -185,6 +187,52 @@ def test_the_warehouse_answers_with_every_metric_that_is_declared(
     assert values("analytics_incidents_open", "severity") == {"info": 0, "warning": 0, "critical": 1}
     assert values("analytics_dead_letters_waiting", "source")["events"] == 1
     assert values("analytics_sla_target_ratio", "objective")["uptime"] == 0.999
+
+
+def test_a_look_leaves_its_numbers_as_a_file_that_tells_what_the_warehouse_tells(
+    services: Services, summary: Summary
+) -> None:
+    with services.warehouse.connect() as connection:
+        fill(connection)
+    verdicts = look(services)
+    assert services.settings.metrics_folder is not None
+    (path,) = services.settings.metrics_folder.iterdir()
+    assert path.name == "analytics_monitor.prom"
+    found = _scraped(path.read_text())
+    asked = _ask(WarehouseNumbers(services))
+    assert set(found) == _exposed(names.MONITOR)
+    _assert_bounded({name: samples for name, samples in found.items() if name != names.VERDICT.name})
+    for name in set(found) & set(asked):
+        assert found[name] == asked[name], name
+
+    told = {(s.labels["signal"], s.labels["table"]): s.value for s in found["analytics_monitor_verdict"]}
+    assert {signal for signal, _ in told} == {verdict.signal for verdict in verdicts}
+    assert {signal for signal, _ in told} <= {*BY_NAME, "sla_burn"}
+    assert {table for _, table in told} - {""} <= {
+        *registry.tables(),
+        *(e.table for e in registry.entities()),
+    }
+    assert told["warehouse", ""] == 0
+    for verdict in verdicts:
+        if verdict.subject in registry.tables():
+            assert told[verdict.signal, verdict.subject] >= monitor.RANK[verdict.state]
+
+
+def test_of_a_look_at_a_warehouse_that_is_away_the_file_says_that_it_is(tmp_path: Path) -> None:
+    away = "host=127.0.0.1 port=9"
+    given = {"_env_file": None, "warehouse_dsn": away, "sandbox": tmp_path, "lake": tmp_path / "lake"}
+    look(Services(Settings(**given, metrics_folder=tmp_path / "prom")))
+    found = _scraped((tmp_path / "prom" / "analytics_monitor.prom").read_text())
+    told = {(s.labels["signal"], s.labels["table"]): s.value for s in found["analytics_monitor_verdict"]}
+    assert told["warehouse", ""] == 3
+    assert not set(found) & _exposed([names.INCIDENTS, names.SLA_SHARE])
+
+
+def test_without_a_folder_nothing_is_written(services: Services, summary: Summary, tmp_path: Path) -> None:
+    nowhere = Services(services.settings.model_copy(update={"metrics_folder": None}))
+    monitor.write(nowhere, [], 1.0)
+    run.write(nowhere, summary)
+    assert not (tmp_path / "prom").exists()
 
 
 def fill(connection: Any) -> None:
