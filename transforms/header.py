@@ -210,10 +210,11 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         raise fail(
             "mentioned_by", "mentioned_by is for tables without windows that follow one column by_key."
         )
-    if header.looks_up and (header.partition or header.changed or len(header.by_key) != 1):
+    is_followed = [len(columns) for columns in header.by_key.values()] == [len(header.key)]
+    if header.looks_up and (header.partition or header.changed or not is_followed):
         raise fail(
             "looks_up",
-            "looks_up is for tables without windows and without changed that follow one table by_key.",
+            "looks_up is for tables without windows or changed that follow one table by their whole key.",
         )
     if header.foreign_keys and header.write is not Write.MERGE:
         raise fail(

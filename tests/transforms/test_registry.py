@@ -130,6 +130,13 @@ def test_a_lookup_that_nothing_could_follow_is_refused(
         read_models(_looking_up(said)).build_order  # noqa: B018
 
 
+def test_rows_can_be_looked_up_only_for_keys_that_are_followed_whole(read_models: ReadModels) -> None:
+    files = _looking_up("{stg_app__users: {found: user_id, of: to_email, by: email}}")
+    fact = files["facts/fct_mails.sql"].replace("key: [mail_id]", "key: [mail_id, user_id]")
+    with pytest.raises(ContractError, match="by their whole key"):
+        read_models({**files, "facts/fct_mails.sql": fact})
+
+
 def test_raw_tables_end_with_what_every_landing_writes(read_models: ReadModels) -> None:
     models = read_models({})
     names = [column.name for column in models.table("raw_app__users").columns]
