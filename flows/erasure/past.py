@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from flows.erasure import search
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber, with_cells
+from flows.failpoints import failpoint
 from flows.services import Services
 from flows.stores.lake import partition_folder
 from flows.stores.ledger import Ledger
@@ -43,6 +44,7 @@ def rewrite(
         with ledger.locked("build", name):
             state = ledger.states([name], [partition])[name, partition]
             new = [_without(services, table, file, people) for file in state.files]
+            failpoint("erase.past_written")
             paths = tuple(file.path for file in state.files)
             commit = Commit(
                 token=f"erased-{name}-{partition}-{_short(*paths)}",
@@ -56,6 +58,7 @@ def rewrite(
                 row_count=state.row_count,
             )
             ledger.record(services.lake, commit, version=state.version)
+            failpoint("erase.past_recorded")
 
 
 def _without(services: Services, table: Table, file: LakeFile, people: Sequence[Person]) -> LakeFile:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ STEPS = (
     "erase.removed",
 )
 """Every failpoint of an erasure, in the order in which it comes there."""
+PAST_STEPS = ("erase.past_written", "erase.past_recorded")
+"""The same of what it does to windows past their retention."""
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,13 @@ def _seen(place: Place) -> dict[str, Any]:
     }
 
 
+def _kill(place: Place, name: str, who: int) -> None:
+    """Erase somebody in a process that dies at this failpoint."""
+    words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(who)]
+    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, f"{name}: {killed.stderr}"
+
+
 def test_nothing_names_an_erased_person_and_everybody_else_is_as_before(filled: Filled) -> None:
     place = filled.copy()
     before = _seen(place)
@@ -124,7 +134,10 @@ def test_nothing_names_an_erased_person_and_everybody_else_is_as_before(filled: 
     assert alias in left
 
 
-def test_of_windows_past_their_retention_the_person_goes_and_every_row_stays(filled: Filled) -> None:
+@pytest.mark.parametrize("killed_at", [(), PAST_STEPS], ids=["at once", "killed at every step"])
+def test_of_windows_past_their_retention_the_person_goes_and_every_row_stays(
+    filled: Filled, killed_at: Sequence[str]
+) -> None:
     place = filled.copy()
     later = replace(place, now="2028-12-01T12:00:00+00:00")
     old = ("stg_events__page_views", "fct_events")
@@ -135,11 +148,14 @@ def test_of_windows_past_their_retention_the_person_goes_and_every_row_stays(fil
     before = rows(place, standing)
     assert [name for name, _, _ in before] == sorted(old)
 
+    for name in killed_at:
+        _kill(later, name, ADA)
     done = child.play(later, ADA)
 
     assert [place.found for place in done.places] == [0] * len(done.places)
     assert [secret for secret in SECRETS if secret in bytes_of(place).replace(BOBS, "")] == []
     assert rows(place, standing) == before
+    _seen(later)
     services = kill_child.services(later)
     with services.lake, services.lake.duckdb() as session, services.ledger() as ledger:
         for name, column in zip(old, ("path", "page"), strict=True):
@@ -262,15 +278,13 @@ def test_kills_at_every_step_are_made_good_by_the_same_command(filled: Filled) -
     child.play(unharmed, EVE, ADA)
     place = filled.copy()
     for name in (n for n in failpoints.names(ROOT / "flows") if n.startswith("erase.")):
-        assert name in STEPS, f"say at which step {name} stands"
+        assert name in (*STEPS, *PAST_STEPS), f"say at which step {name} stands"
     # Files have to be written anew for nothing but a person where nothing else changes by it: Eve's.
     for who, name in [
         (EVE, "erase.compacted"),
         *((ADA, name) for name in STEPS if name != "erase.compacted"),
     ]:
-        words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(who)]
-        killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-        assert killed.returncode == -signal.SIGKILL, f"{name}: {killed.stderr}"
+        _kill(place, name, who)
     assert sum(found.found for found in child.play(place, EVE, ADA).places) == 0
     left = bytes_of(place).replace(BOBS, "")
     assert [secret for secret in (*SECRETS, EVES) if secret in left] == []
