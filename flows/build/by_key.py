@@ -195,7 +195,7 @@ def _source(
         if len(came) == 1:
             return f"from {lake.scan(came)}"
         return _latest(lake, came, table.by_key[name])
-    files = reader.around(table, name, _windows(reader, table, news))
+    files = reader.for_windows(table, name, _windows(reader, table, news))
     if not files:
         return None
     theirs = ", ".join(map(quoted, table.by_key[name]))

@@ -172,7 +172,7 @@ class Reader:
             )
         return Inputs(files, frozenset(continued))
 
-    def around(self, table: Table, name: str, windows: Iterable[str] | None) -> list[LakeFile]:
+    def for_windows(self, table: Table, name: str, windows: Iterable[str] | None) -> list[LakeFile]:
         """The files of an upstream that these windows of a table read (None: any)."""
         if windows is None or self._catalog[name].partition is None:
             return self.everything(name)

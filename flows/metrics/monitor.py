@@ -9,12 +9,12 @@ from flows import sla
 from flows.metrics import names, textfile
 from flows.metrics.names import Metric
 from flows.metrics.warehouse import Samples, fresh, open_incidents, promises
-from flows.monitoring.verdict import State, Verdict
+from flows.monitoring.verdict import FROM_BEST, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
 from transforms import registry
 
-RANK = {State.OK: 0, State.UNKNOWN: 1, State.WARNING: 2, State.CRITICAL: 3}
+RANK = {state: rank for rank, state in enumerate(FROM_BEST)}
 """How a verdict is told as a number; the worse, the higher."""
 
 

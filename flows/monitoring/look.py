@@ -15,11 +15,11 @@ from flows.alerts import send_alert
 from flows.metrics import monitor as numbers
 from flows.monitoring.health import check_pipeline_health, record
 from flows.monitoring.storage import WAREHOUSE
-from flows.monitoring.verdict import State, Verdict
+from flows.monitoring.verdict import FROM_BEST, State, Verdict
 from flows.services import Services, open_services
 from flows.stores.warehouse import WarehouseError
 
-_ORDER = [State.CRITICAL, State.WARNING, State.UNKNOWN, State.OK]
+_ORDER = FROM_BEST[::-1]
 
 
 def look(services: Services) -> Sequence[Verdict]:

@@ -18,6 +18,10 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
+FROM_BEST = (State.OK, State.UNKNOWN, State.WARNING, State.CRITICAL)
+"""From what is well to the worst."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One signal about one subject at one moment; a row of ops.health."""

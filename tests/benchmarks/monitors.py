@@ -151,6 +151,7 @@ def run_look(server: Server, full: bool) -> Iterator[Result]:
             "ANALYTICS_STRIPE_URL": "http://127.0.0.1:9",
             "ANALYTICS_SENDGRID_URL": "http://127.0.0.1:9",
             "ANALYTICS_LAKE": str(services.settings.lake_root),
+            "ANALYTICS_METRICS_FOLDER": str(services.settings.lake_root / "metrics"),
         }
         seconds = sorted(_cpu_of_a_look(given) for _ in range(9 if full else 5))
     details = {"cpu_seconds": [round(each, 2) for each in seconds], "days": DAYS}

@@ -31,7 +31,7 @@ def environment() -> Path:
 
 def counting(bootstrap: str, entity: SourceEntity, partitions: int, folder: Path) -> float:
     """Seconds for the counts of the first MESSAGES of the topic, which have then been committed."""
-    return _seconds("quix_counts.py", bootstrap, entity, partitions, folder)
+    return _seconds(bootstrap, entity, partitions, folder)
 
 
 def doing_the_same(
@@ -47,18 +47,16 @@ def doing_the_same(
     _make_tables(dsn)
     settle(dsn)
     folder = services.lake.root / "quix"
-    seconds = _seconds("quix_same.py", bootstrap, entity, partitions, folder, str(late), dsn, _SCHEMA)
+    seconds = _seconds(bootstrap, entity, partitions, folder, str(late), dsn, _SCHEMA)
     _prove(dsn, events)
     return seconds
 
 
-def _seconds(
-    script: str, bootstrap: str, entity: SourceEntity, partitions: int, folder: Path, *more: str
-) -> float:
+def _seconds(bootstrap: str, entity: SourceEntity, partitions: int, folder: Path, *tables: str) -> float:
     assert isinstance(entity.read, Kafka)
     topic, group = entity.read.topic, f"quix-{secrets.token_hex(4)}"
     known = (bootstrap, topic, str(partitions), group, str(MESSAGES), str(folder))
-    seconds = seconds_of(environment(), script, *known, *more)
+    seconds = seconds_of(environment(), "quix_app.py", *known, *tables)
     with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": group})) as consumer:
         places = [TopicPartition(topic, partition) for partition in range(partitions)]
         committed = sum(max(place.offset, 0) for place in consumer.committed(places, timeout=20))

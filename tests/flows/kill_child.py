@@ -158,6 +158,18 @@ def build_all(offered: Services, place: Place, run_id: str) -> None:
             build(offered, work, due, run_id)
 
 
+def rebuilt(offered: Services, name: str) -> list[str]:
+    """Build a table anew from all it reads: the partitions whose content is another than what stood."""
+    table = registry.table(name)
+    with offered.ledger() as ledger:
+        there = list(ledger.states([name], with_files=False))
+        ledger.mark([key for key in there if key[1] != WHOLE] or there, ASKED_FOR)
+        states = planner_states(ledger, [name, *table.upstreams])
+    fingerprint, now = catalog.fingerprint(table), offered.settings.now()
+    work = planner.plan(table, registry.tables(), states, fingerprint, now)
+    return build(offered, work, work.due, "again").partitions
+
+
 def _ask_for(offered: Services, start: str, end: str) -> None:
     """What `flows.backfill.mark` does; that file imports Prefect."""
     first, last = parse_bound(start), parse_bound(end)

@@ -17,9 +17,6 @@ from hypothesis import strategies as st
 
 from flows.build import by_key, compaction
 from flows.build.inputs import News, Reader
-from flows.build.job import build
-from flows.build.states import planner_states
-from flows.planner import ASKED_FOR, WHOLE, plan
 from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile, fold
@@ -29,7 +26,7 @@ from tests.flows.kill_child import Place
 from tests.flows.landings import enter
 from tests.flows.warehouses import Warehouses
 from tests.house import Server
-from transforms import catalog, engine, registry
+from transforms import engine, registry
 from transforms.contract import Column, Layer, Table, Write
 from transforms.engine import empty
 from transforms.entities import Postgres
@@ -173,16 +170,6 @@ def _in_lake(services: Services, name: str) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def _rebuilt(services: Services, name: str) -> list[str]:
-    """The partitions of which a rebuild of the whole table gives another content."""
-    table = registry.table(name)
-    with services.ledger() as ledger:
-        ledger.mark([key for key in ledger.states([name], with_files=False) if key[1] != WHOLE], ASKED_FOR)
-        states = planner_states(ledger, [name, *table.upstreams])
-    work = plan(table, registry.tables(), states, catalog.fingerprint(table), NOW)
-    return build(services, work, work.due, "again").partitions
-
-
 def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step]) -> None:
     place = warehouses.place(*MODELS)
     services = kill_child.services(place)
@@ -201,7 +188,7 @@ def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step])
             assert _in_lake(services, FACTS) == shop.expected
             assert _published(place) == shop.expected
         for name in (STAGED, FACTS):
-            assert _rebuilt(services, name) == []
+            assert kill_child.rebuilt(services, name) == []
             in_manifest = fold(services.lake.manifest(registry.table(name).layer, name))
             assert sorted(map(str, in_manifest)) == sorted(map(str, _files(services, name)))
     warehouses.drop(place)

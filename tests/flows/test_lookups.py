@@ -6,21 +6,21 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from unittest import mock
 
 import psycopg
 import pyarrow as pa
 import pytest
+from duckdb import DuckDBPyConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.build import compaction, content
-from flows.build.job import build
-from flows.build.states import planner_states
 from flows.extract import rest
 from flows.landed import with_place
-from flows.planner import ASKED_FOR, WHOLE, plan
 from flows.services import Services
+from flows.stores.manifest import LakeFile
 from tests.flows import kill_child
 from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
@@ -28,7 +28,8 @@ from tests.flows.landings import enter
 from tests.flows.test_by_key import ANY_CUT
 from tests.flows.warehouses import Warehouses
 from tests.house import Server
-from transforms import catalog, registry
+from transforms import registry
+from transforms.contract import Table
 from transforms.entities import Postgres
 
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
@@ -147,16 +148,6 @@ def _published(place: Place) -> list[tuple[str, int | None]]:
         ).fetchall()
 
 
-def _rebuilt(services: Services) -> list[str]:
-    """The partitions of which a rebuild of the whole table gives another content."""
-    table = registry.table(EMAILS)
-    with services.ledger() as ledger:
-        ledger.mark([(EMAILS, WHOLE)], ASKED_FOR)
-        states = planner_states(ledger, [EMAILS, *table.upstreams])
-    work = plan(table, registry.tables(), states, catalog.fingerprint(table), NOW)
-    return build(services, work, work.due, "again").partitions
-
-
 def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
     place = warehouses.place(*MODELS)
     services, world = kill_child.services(place), World()
@@ -170,7 +161,7 @@ def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
         world.land(services)
         kill_child.build_all(services, place, "last")
         assert _published(place) == world.expected
-        assert _rebuilt(services) == []
+        assert kill_child.rebuilt(services, EMAILS) == []
         assert _published(place) == world.expected
     warehouses.drop(place)
 
@@ -219,10 +210,10 @@ def test_only_the_mails_of_an_address_that_changed_hands_are_computed(place: Pla
     computed: list[int] = []
     write = content.write
 
-    def noted(table, connection, *rest, **more):  # type: ignore[no-untyped-def]
+    def noted(table: Table, connection: DuckDBPyConnection, *given: Any, **more: Any) -> LakeFile:
         if table.name == EMAILS:
             computed.extend(content.partitions(connection).values())
-        return write(table, connection, *rest, **more)
+        return write(table, connection, *given, **more)
 
     with services.lake:
         for step in (Step("mail", 1, a), Step("mail", 2, b), Step("mail", 3, b), Step("put", 1, b)):

@@ -22,7 +22,7 @@ from flows.build.job import build
 from flows.build.outcome import Built
 from flows.build.states import planner_states
 from flows.maintenance.tidying import followers
-from flows.planner import ASKED_FOR, WHOLE, plan
+from flows.planner import plan
 from flows.services import Services
 from tests.flows import kill_child
 from tests.flows.extract.change_events import Topic, created, deleted, updated
@@ -179,10 +179,8 @@ def _hold_to_one_rebuild(services: Services, place: Place) -> None:
     for name in MEMBERS:
         published, kept = _of(services, place, name)
         assert len(published) == len(kept)
-        with services.ledger() as ledger:
-            ledger.mark([(name, WHOLE)], ASKED_FOR)
-        again = _build(services, registry.table(name))
-        assert again.partitions == [], (name, kept, _of(services, place, name)[1])
+        again = kill_child.rebuilt(services, name)
+        assert again == [], (name, kept, _of(services, place, name)[1])
         assert _of(services, place, name) == (published, kept)
 
 

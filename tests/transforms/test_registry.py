@@ -127,7 +127,7 @@ def test_a_lookup_that_nothing_could_follow_is_refused(
     read_models: ReadModels, said: str, message: str
 ) -> None:
     with pytest.raises(ContractError, match=message):
-        read_models(_looking_up(said)).build_order  # noqa: B018
+        _ = read_models(_looking_up(said)).build_order
 
 
 def test_rows_can_be_looked_up_only_for_keys_that_are_followed_whole(read_models: ReadModels) -> None:

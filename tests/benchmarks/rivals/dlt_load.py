@@ -18,8 +18,8 @@ os.environ |= {
     "DATA_WRITER__DISABLE_COMPRESSION": "true",
 }
 
-import dlt  # type: ignore[import-not-found,import-untyped,unused-ignore]
-import psycopg2  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import dlt
+import psycopg2
 import pyarrow.parquet as pq
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 import time
 
-import psycopg2  # type: ignore[import-not-found,import-untyped,unused-ignore]
+import psycopg2
 import pyarrow.parquet as pq
-from psycopg2.extras import execute_values  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from psycopg2.extras import execute_values
 
 _PAGE_ROWS = 1000
 
