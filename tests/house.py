@@ -39,6 +39,8 @@ VERSIONS = [18, 15] if HAS_15 or os.environ.get("CI") else [18]
 FASTER = {"wal_level": "logical", "fsync": "off", "full_page_writes": "off", "max_prepared_transactions": "4"}
 # The generated company asks when it was committed.
 FASTER["track_commit_timestamp"] = "on"
+# Connections of a test that is over live until Python looks for what refers to itself.
+FASTER["max_connections"] = "500"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 _TEMPLATE = "bootstrapped"
 

@@ -40,15 +40,16 @@ def _may_look_behind(dsn: str) -> bool:
     return True
 
 
-def _killed_while_it_moves(dsn: str, lake: Path, table: Table) -> None:
-    child = multiprocessing.get_context("spawn").Process(target=_migrate_and_die, args=(dsn, lake, table))
+def _killed_at(point: str, dsn: str, lake: Path, table: Table) -> None:
+    migration = (point, dsn, lake, table)
+    child = multiprocessing.get_context("spawn").Process(target=_migrate_and_die, args=migration)
     child.start()
     child.join(90)
     assert child.exitcode == -signal.SIGKILL
 
 
-def _migrate_and_die(dsn: str, root: Path, table: Table) -> None:
-    failpoints.arm("masking.moved")
+def _migrate_and_die(point: str, dsn: str, root: Path, table: Table) -> None:
+    failpoints.arm(point)
     with Lake(root) as lake:
         migrate(Warehouse(dsn), lake, table)
 
@@ -64,8 +65,12 @@ def test_a_kill_while_a_table_moves_shows_nobody_more_or_less_than_before(
         item = built(lake, EVENTS, DAY, visits(DAY, 40), batch="b1")
         publish(EVENTS, [item], warehouse=warehouse, lake=lake)
         for table, before, after in ((PERSONAL, shown, masked), (EVENTS, masked, shown)):
-            _killed_while_it_moves(dsn, root, table)
+            _killed_at("masking.moved", dsn, root, table)
             assert _seen(dsn, "reader") == before
+            assert _seen(dsn, "pii_reader") == shown
+
+            _killed_at("migrate.at_home", dsn, root, table)  # whoever reads now finds it under its name
+            assert _seen(dsn, "reader") == after
             assert _seen(dsn, "pii_reader") == shown
 
             migrate(warehouse, lake, table)
