@@ -86,7 +86,7 @@ def judged(
         reason = (
             _of_another_source(observed, known, forgotten_marks)
             or _of_source(observed)
-            or _of_table(observed, read, known)
+            or _of_table(observed, entity, read, known)
             or _of_connector(observed)
         )
         if reason:
@@ -189,7 +189,7 @@ def _of_source(observed: Observed) -> str:
     return ""
 
 
-def _of_table(observed: Observed, read: Postgres, remembered: Mapping[str, Any]) -> str:
+def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remembered: Mapping[str, Any]) -> str:
     place = f"{read.schema}.{read.table}"
     table = observed.tables.get((read.schema, read.table))
     if table is None:
@@ -207,10 +207,11 @@ def _of_table(observed: Observed, read: Postgres, remembered: Mapping[str, Any])
             f"{place} {how} publication {observed.publication_name}, so changes of it are lost; "
             f"read everything again: {ANEW}"
         )
-    if not table.names_deleted_rows:
+    if not table.names_rows_by(entity.key):
+        lacking = f"without {', '.join(entity.key)}" if entity.key else "and no key is declared"
         return (
             f"updates and deletes in {place} do not say which row they are about (replica identity "
-            f"{IDENTITIES[table.identity]}, no key for it); alter table {place} replica identity full"
+            f"{IDENTITIES[table.identity]}, {lacking}); alter table {place} replica identity full"
         )
     return ""
 

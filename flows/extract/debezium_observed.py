@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,10 +77,12 @@ class SourceTable:
     key: tuple[str, ...]
     identity_key: tuple[str, ...] = ()
 
-    @property
-    def names_deleted_rows(self) -> bool:
-        """Whether an update's or delete's event says which row it was about."""
-        return self.identity == "f" or bool(self.identity == "d" and self.key) or bool(self.identity_key)
+    def names_rows_by(self, key: Collection[str]) -> bool:
+        """Whether an update's or delete's event says this key of the row that it was about. Columns beyond
+        the replica identity are not in its image of the row; Debezium invents values for them.
+        """
+        named = self.key if self.identity == "d" else self.identity_key
+        return self.identity == "f" or (bool(key) and {*key} <= {*named})
 
 
 @dataclass(frozen=True)

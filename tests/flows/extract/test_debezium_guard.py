@@ -154,6 +154,30 @@ def test_a_table_without_primary_key_is_captured_when_its_identity_names_its_row
     assert judge(source.look()) == ""
 
 
+@pytest.mark.parametrize(
+    ("statements", "identity"),
+    [
+        (
+            ("alter table users drop constraint users_pkey", "alter table users add primary key (label)"),
+            "default",
+        ),
+        (
+            (
+                "create unique index users_other on users (label)",
+                "alter table users alter label set not null",
+                "alter table users replica identity using index users_other",
+            ),
+            "index",
+        ),
+    ],
+)
+def test_an_identity_without_the_declared_key_halts(
+    source: Source, statements: tuple[str, ...], identity: str
+) -> None:
+    source.server.run(*statements)
+    assert f"(replica identity {identity}, without id); alter table public.users" in judge(source.look())
+
+
 def test_a_slot_of_another_plugin_halts(source: Source) -> None:
     source.server.run(
         f"select pg_drop_replication_slot('{NAMES.slot}')",
