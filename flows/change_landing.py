@@ -211,7 +211,8 @@ def reading(
     """A feed over the topics of these tables from where the ledger stands, and how their source was seen just
     before. The tables that must halt are among those that the feed has `failed`.
 
-    What waits in it can be larger than memory. `is_watched` and errors: see `land_changes`.
+    What waits in it can be larger than memory. Where a connector of ours no longer tells which transactions
+    ended, no table is read: half of one would be landed. `is_watched` and errors: see `land_changes`.
     """
     settings = services.settings
     positions = positions_of(ledger, entities)
@@ -231,6 +232,9 @@ def reading(
             services.lake.begin_session()  # or another run sweeps what waits on disk
             since = _registered_since(begun, observed)
             feed = ChangeFeed(settings, begun, connection, spill, since)
+            if is_watched and feed.untold is not None:
+                for entity in feed.entities:
+                    feed.leave_out(entity, feed.untold)
         opened.enter_context(closing(feed))
         feed.failed.update(halted)
         yield feed, observed

@@ -69,6 +69,8 @@ class ChangeFeed:
         self.failed: dict[str, SourceError] = {}
         self._tables: dict[str, _Table] = {}
         self._ends: Topic | None = None
+        self.untold: SourceError | None = None
+        """Why nobody tells which transactions ended: then what was read is handed on as it comes."""
         self._ends_reach = Reach(0, 0)
         self._consumer: Consumer | None = None
         self._cut_again_at = 0.0
@@ -117,7 +119,11 @@ class ChangeFeed:
         except SourceAway:
             raise
         except SourceError:
-            return  # nobody tells of transactions: what was read is handed on
+            self.untold = SourceError(
+                f"Topic {topic.name} at {topic.bootstrap}, which tells of the transactions that ended, is "
+                "gone; nothing was landed. Make it again: python -m flows cdc register."
+            )
+            return
         for table in self._tables.values():
             if table.landed > end:  # the topic was made anew: its offsets say nothing of the old one's
                 table.landed = 0

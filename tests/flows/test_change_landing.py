@@ -1,0 +1,58 @@
+"""What real Debezium told lands transaction by transaction, or says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from flows.change_landing import land_changes
+from flows.extract import SourceError
+from flows.services import Services
+from tests.flows.capture import Capture, entity
+from tests.flows.extract.told import rows_of
+from tests.flows.streaming.topics import until
+from tests.house import House
+
+ALPHA = entity("alpha")
+
+
+@pytest.fixture
+def capture(house: House, tmp_path: Path) -> Iterator[Capture]:
+    capture = Capture.build(house, tmp_path, warehouse_dsn=house.server().database())
+    try:
+        yield capture
+    finally:
+        capture.end()
+
+
+def test_nothing_lands_while_nobody_tells_which_transactions_ended(capture: Capture) -> None:
+    capture.tables("alpha")
+    capture.register(ALPHA)
+    until(lambda: capture.ids("alpha") == [1, 2, 3])
+    services = Services(capture.settings)
+    with capture.client() as client:  # Connect would make the topic again with the next transaction
+        client.stop(capture.names.connector)
+    topic = capture.names.transactions
+    admin = AdminClient({"bootstrap.servers": capture.settings.require("kafka_bootstrap")})
+    admin.delete_topics([topic])[topic].result(20)
+    until(lambda: topic not in admin.list_topics(timeout=20).topics)
+    with capture.client() as client:
+        client.resume(capture.names.connector)
+        until(lambda: capture.halts(ALPHA) == [])
+    if topic in admin.list_topics(timeout=20).topics:
+        pytest.fail("the topic is there again: this test would show nothing")
+
+    with services.lake:
+        outcome = land_changes(services, [ALPHA], "run").outcomes[ALPHA.table]
+        assert isinstance(outcome, SourceError)
+        assert f"Topic {topic} at" in str(outcome)
+        assert str(outcome).endswith(
+            "is gone; nothing was landed. Make it again: python -m flows cdc register."
+        )
+
+        capture.register(ALPHA)
+        land_changes(services, [ALPHA], "run").of(ALPHA)
+        assert [row[0] for row in rows_of(services, ALPHA)] == [1, 2, 3]
