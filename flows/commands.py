@@ -204,14 +204,16 @@ def _run(flow: Callable[[], dict[str, Any]]) -> int:
 
 
 def where_to_look() -> list[str]:
-    """Lines for the end of a run: each is a command that works as it stands, or an address."""
+    """Lines for the end of a run: each is a command that works as it stands, or an address. The sandbox's own
+    password stands in its address, nobody else's does.
+    """
     settings = load()
     lake_sql = settings.lake_root / "lake.sql"
     python = _here(Path(sys.executable))
     lines = ["Look around:"]
     lines.append(
         f"  warehouse   {_psql()} '{settings.require('warehouse_dsn')}' -c '{_QUESTION}'"
-        if settings.uses_sandbox
+        if settings.warehouse_dsn is None
         else "  warehouse   schema analytics, in the database of ANALYTICS_WAREHOUSE_DSN"
     )
     lines.append(
@@ -221,7 +223,7 @@ def where_to_look() -> list[str]:
         front = _here(settings.portal_root / "index.html")
         lines.append(f"  portal      {front}   with rows: {python} -m flows portal --serve")
     if settings.prefect_address:
-        lines.append(f"  Prefect     {settings.prefect_address.removesuffix('/api')}")
+        lines.append(f"  Prefect     {settings.scrub(settings.prefect_address).removesuffix('/api')}")
     lines.append(f"  again       {python} -m flows          what it would do: {python} -m flows plan")
     if settings.uses_sandbox:
         lines.append(f"  a day more  {python} -m flows sandbox advance --days 1 && {python} -m flows")

@@ -73,7 +73,8 @@ def ask(settings: Settings) -> Switched:
         answer.raise_for_status()
     except (httpx.HTTPError, OSError) as error:
         return Switched(
-            problem=f"Prefect's server at {address} does not answer ({type(error).__name__}), so which "
+            problem=f"Prefect's server at {settings.scrub(address)} does not answer "
+            f"({type(error).__name__}), so which "
             "schedules are on is not known. Start it (prefect server start) or correct PREFECT_API_URL."
         )
     return Switched(_on(declared(), answer.json()))
