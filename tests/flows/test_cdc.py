@@ -15,7 +15,8 @@ from pydantic import SecretStr
 import flows.sandbox as sandbox
 from flows.cdc import registration
 from flows.commands import sandbox_parts
-from flows.doctor import Finding, examine
+from flows.diagnosis import Finding
+from flows.doctor import examine
 from flows.errors import FlowsError
 from flows.extract import debezium
 from flows.sandbox import Part, processes

@@ -18,7 +18,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from flows.doctor import Finding, _kafka
+from flows.diagnosis import Finding
+from flows.diagnosis.streams import kafka
 from flows.sandbox.world.topics import RETENTION_MS
 from flows.settings import Settings
 from tests.flows.streaming.topics import until
@@ -47,7 +48,7 @@ def _asked(broker: str, *reads: Kafka) -> list[Finding]:
     declared: list[SourceEntity] = [replace(events.ENTITIES[0], read=read) for read in reads]
     given = {"kafka_bootstrap": broker, "cdc_engine": "embedded"}
     with mock.patch.object(events, "ENTITIES", declared):
-        return [one for one in _kafka(Settings(_env_file=None, **given)) if one.subject == "Kafka: retention"]
+        return [one for one in kafka(Settings(_env_file=None, **given)) if one.subject == "Kafka: retention"]
 
 
 def test_topics_that_keep_what_is_declared_are_well(broker: str, topics: dict[str, str]) -> None:

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from flows import doctor
 from flows.cdc import topics as change_topics
+from flows.diagnosis import streams
 from flows.extract import SourceError
 from flows.extract import kafka as kafka_extract
 from flows.extract.waiting import waiting
@@ -131,7 +131,7 @@ def test_every_client_comes_in_with_tls_and_the_password(
         landed = land(services, entity, "batch")  # the batch's consumer, and the questions to the topic
     assert landed is not None
     assert landed.rows == 5
-    found, kept = doctor._kafka(services.settings)
+    found, kept = streams.kafka(services.settings)
     assert "topics at localhost" in found.seen
     assert (kept.subject, kept.well) == ("Kafka: retention", True)
     change_topics.make(services.settings, ["sasl.changes"])  # what manages Debezium's topics

@@ -1,0 +1,101 @@
+"""The two databases: version, clock, rights, the application's tables and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+
+from flows.diagnosis import TIMEOUT_SECONDS, Finding
+from flows.settings import Settings
+
+_MOST_CLOCK_SECONDS = 5.0
+_LEAST_POSTGRES = 150000
+
+
+def _connect(settings: Settings, dsn: str) -> tuple[psycopg.Connection, int, float]:
+    connection = psycopg.connect(dsn, connect_timeout=TIMEOUT_SECONDS, autocommit=True)
+    row = connection.execute(
+        "select current_setting('server_version_num')::int, extract(epoch from clock_timestamp())"
+    ).fetchone()
+    assert row is not None
+    return connection, int(row[0]), abs(float(row[1]) - settings.machine_time())
+
+
+def _postgres(settings: Settings, subject: str, dsn: str) -> tuple[psycopg.Connection, list[Finding]]:
+    connection, version, drift = _connect(settings, dsn)
+    major = version // 10000
+    findings = [
+        Finding(subject, version >= _LEAST_POSTGRES, f"PostgreSQL {major}", "Use PostgreSQL 15 or newer."),
+        Finding(
+            f"{subject}: clock",
+            drift <= _MOST_CLOCK_SECONDS,
+            f"{drift:.1f} s from this machine's",
+            "Set both machines by NTP: freshness is judged by comparing their clocks.",
+        ),
+    ]
+    return connection, findings
+
+
+def warehouse(settings: Settings) -> list[Finding]:
+    """Where it is published: version, clock, the right to make schemas."""
+    connection, findings = _postgres(settings, "warehouse", settings.require("warehouse_dsn"))
+    with connection:
+        row = connection.execute(
+            "select has_database_privilege(current_database(), 'create'), "
+            "to_regnamespace('analytics') is not null"
+        ).fetchone()
+        assert row is not None
+        findings.append(
+            Finding(
+                "warehouse: rights",
+                bool(row[0] or row[1]),
+                "schemas can be created" if row[0] else "no right to create schemas",
+                "As its owner: grant create on database <name> to <this role>;",
+            )
+        )
+    return findings
+
+
+def application(settings: Settings) -> list[Finding]:
+    """What is read of the application: version, clock, tables, columns."""
+    from transforms.entities import Postgres
+    from transforms.sources.app import ENTITIES
+
+    connection, findings = _postgres(settings, "application database", settings.require("app_dsn"))
+    names = [f"{read.schema}.{read.table}" for e in ENTITIES if isinstance(read := e.read, Postgres)]
+    with connection:
+        rows = connection.execute(
+            "select name, to_regclass(name) is not null, "
+            "coalesce(has_table_privilege(to_regclass(name), 'select'), false) "
+            "from unnest(%s::text[]) as name",
+            (names,),
+        ).fetchall()
+    missing = [name for name, there, _ in rows if not there]
+    closed = [name for name, there, readable in rows if there and not readable]
+    seen = f"{len(names) - len(missing) - len(closed)} of {len(names)} tables can be read"
+    advice = f"Missing: {', '.join(missing)}. " if missing else ""
+    advice += f"No right to read: {', '.join(closed)} (grant select on them to this role)." if closed else ""
+    tables = Finding("application database: tables", not missing and not closed, seen, advice)
+    return [*findings, tables, _columns(settings, missing)]
+
+
+def _columns(settings: Settings, missing: Sequence[str]) -> Finding:
+    """The source's columns beside the declared ones; one that nobody declared is no failure."""
+    from flows.extract.postgres_session import catalog
+    from flows.extract.schema_differences import Remembered, differences
+    from transforms.entities import Postgres
+    from transforms.sources.app import ENTITIES
+
+    otherwise, undeclared = [], 0
+    for entity in ENTITIES:
+        read = entity.read
+        if not isinstance(read, Postgres) or f"{read.schema}.{read.table}" in missing:
+            continue
+        current = catalog(settings.require("app_dsn"), read.schema, read.table)
+        found = differences(entity, Remembered(), current)
+        undeclared += sum(one.change == "added" for one in found)
+        otherwise += [f"{entity.name}.{one.column}" for one in found if one.change != "added"]
+    seen = f"{len(otherwise)} otherwise than declared" + (f", {undeclared} undeclared" if undeclared else "")
+    advice = f"{', '.join(otherwise)}: python -m flows schema diff"
+    return Finding("application database: columns", not otherwise, seen, advice)

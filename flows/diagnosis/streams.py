@@ -1,0 +1,102 @@
+"""The broker and what captures changes: topics, how long they are kept, connector, slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from flows.diagnosis import TIMEOUT_SECONDS, Finding
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+
+def kafka(settings: Settings) -> list[Finding]:
+    """The broker, its topics, and whether it keeps them for as long as they are declared to be."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    from flows.extract import debezium
+    from transforms.entities import LEAST_KEPT, Kafka, Postgres
+    from transforms.sources.events import ENTITIES
+
+    bootstrap = settings.require("kafka_bootstrap")
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **settings.kafka_options})
+    try:
+        there = client.list_topics(timeout=TIMEOUT_SECONDS).topics
+    except KafkaException:
+        return [
+            Finding(
+                "Kafka",
+                False,
+                f"no broker answers at {bootstrap}",
+                "Start it or correct ANALYTICS_KAFKA_BOOTSTRAP.",
+            )
+        ]
+    wanted = {e.read.topic: e.read.retention for e in ENTITIES if isinstance(e.read, Kafka)}
+    missing = [topic for topic in wanted if topic not in there]
+    seen = f"{len(wanted) - len(missing)} of {len(wanted)} topics at {bootstrap}"
+    advice = f"Create: {', '.join(missing)}." if missing else ""
+    if settings.cdc_engine == "kafka":
+        captured = (e.read for e in debezium.entities())
+        wanted |= {
+            debezium.topic(settings, read): LEAST_KEPT for read in captured if isinstance(read, Postgres)
+        }
+    kept = {topic: least for topic, least in wanted.items() if topic in there}
+    return [Finding("Kafka", not missing, seen, advice), *_retention(client, bootstrap, kept)]
+
+
+def _retention(client: AdminClient, bootstrap: str, declared: Mapping[str, timedelta]) -> list[Finding]:
+    """One finding for each topic that keeps less than declared, else one for all."""
+    from flows.extract import kafka_retention
+
+    subject = "Kafka: retention"
+    shorter = kafka_retention.shorter(client, declared, TIMEOUT_SECONDS) if declared else []
+    if not shorter:
+        return [Finding(subject, True, f"{len(declared)} topics keep what is declared")]
+    return [Finding(subject, one.kept is None, str(one), one.mending(bootstrap)) for one in shorter]
+
+
+def capture(settings: Settings) -> list[Finding]:
+    """Kafka Connect, connector, slot, publication, replica identities; nothing where nothing is cdc."""
+    from flows.extract import debezium
+
+    entities = debezium.entities()
+    if not entities:
+        return []
+    from flows.cdc.status import wal_problems
+    from flows.extract.debezium_guard import judged
+    from flows.extract.debezium_observed import connect, observe
+
+    with connect(settings) as client:
+        title, version = client.title, client.version()
+    seen = observe(settings, entities)
+    subject, state, slot = "change capture", seen.connector, seen.slot
+    halts = judged(seen, entities, {})
+    shared = set(halts.values()) if len(halts) == len(entities) and len(set(halts.values())) == 1 else set()
+    advice = f"{next(iter(shared))}." if shared else ""
+    by_table = {} if shared else halts
+    wal = wal_problems(seen)
+    return [
+        Finding(f"{subject}: Connect", True, f"{title} {version} answers"),
+        Finding(
+            f"{subject}: connector",
+            bool(state and state.runs),
+            f"{state.connector.state.lower()}, {len(state.tasks)} task" if state else "not registered",
+            advice or "Look at it: python -m flows cdc status",
+        ),
+        Finding(
+            f"{subject}: slot",
+            bool(slot and slot.plugin == "pgoutput" and slot.wal_status != "lost" and not wal),
+            f"{slot.wal_status}, {slot.kept / 1e6:.0f} MB of WAL kept" if slot else "missing",
+            next(iter(wal), advice),
+        ),
+        Finding(
+            f"{subject}: tables",
+            not by_table and seen.published is not None,
+            f"{len(entities) - len(by_table)} of {len(entities)} tables are published and name their rows",
+            " ".join(sorted({f"{reason}." for reason in by_table.values()})) or advice,
+        ),
+    ]
