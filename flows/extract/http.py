@@ -35,23 +35,30 @@ _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class RestError(SourceError):
-    """A REST source can't be read; the message names entity and address, says what to do, holds no key."""
+    """A REST source can't be read; the message names entity and address, says what to do, holds no key.
+    `status` is what the service answered, where it did.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class AnswerError(RestError):
     """The service answered with an error that asking again does not change."""
 
+    status: int
+
     def __init__(self, message: str, status: int, code: str | None) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message, status)
         self.code = code
 
 
 class _PassingError(RestError):
     """Asking again may help; after `wait` seconds when the service said so."""
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, wait: float | None = None, status: int | None = None) -> None:
+        super().__init__(message, status)
         self.wait = wait
 
 
@@ -85,9 +92,13 @@ def _certificates() -> ssl.SSLContext:
 
 def _check_base(name: str, base_url: str) -> None:
     """Raise RestError unless the key may be sent to this address."""
-    address = urlsplit(base_url)
     setting = f"ANALYTICS_{name.partition('.')[0].upper()}_URL"
-    if address.scheme not in {"http", "https"} or not address.hostname or address.username is not None:
+    try:
+        address = urlsplit(base_url)
+        is_address = address.scheme in {"http", "https"} and httpx.URL(base_url).host != ""
+    except (ValueError, httpx.InvalidURL):
+        is_address = False
+    if not is_address or address.hostname is None or address.username is not None:
         raise RestError(
             f"{name}: {setting} is no address of an API; write it like https://api.example.com (no user)."
         )
@@ -160,7 +171,8 @@ class Http:
                         problem = self._clean(str(error))
                         raise self._passing(path, f"sent a broken answer: {problem}") from None
         except _PassingError as error:
-            raise RestError(f"{error} Tried {connection.tries} times; run again later.") from None
+            tried = f" Tried {connection.tries} times; run again later." if connection.tries > 1 else ""
+            raise RestError(f"{error}{tried}", error.status) from None
         raise AssertionError("a retry loop ends by returning or raising")
 
     def _get_once(self, path: str, parameters: Mapping[str, str]) -> bytes:
@@ -264,9 +276,10 @@ class Http:
         wait = _retry_after(response.headers)
         if wait is not None and wait > self._connection.longest_pause:
             return RestError(
-                f"{self._name}: {self._base}{words} and asks to come back in {wait:.0f} s; run again then."
+                f"{self._name}: {self._base}{words} and asks to come back in {wait:.0f} s; run again then.",
+                status,
             )
-        return _PassingError(f"{self._name}: {self._base}{words}.", wait)
+        return _PassingError(f"{self._name}: {self._base}{words}.", wait, status)
 
     def _passing(self, path: str, what: str) -> _PassingError:
         return _PassingError(f"{self._name}: {self._base}{path} {what}.")

@@ -279,6 +279,8 @@ def test_a_key_that_the_service_repeats_is_scrubbed_from_the_message(apis: Any) 
         ("file:///etc/passwd", "is no address of an API"),
         ("https://user:secret@api.example.com", "is no address of an API"),
         ("api.example.com", "is no address of an API"),
+        ("https://api.example.com:port", "is no address of an API"),
+        ("https://[::1", "is no address of an API"),
     ],
 )
 def test_an_address_the_key_must_not_go_to_is_refused_before_anything_is_sent(
