@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from flows.alerting.delivery import deliver
+from flows.alerting.routes import Channel, Route, Routes
+from flows.alerting.settlement import settle
+from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from tests.flows.clock import At
 from tests.house import Server
@@ -54,16 +59,6 @@ insert into ops.health_span (signal, subject, since, until, verdict) values
     ('data_freshness', 'fct_orders', '2025-10-20 09:00Z', '2025-10-20 10:59Z', 'ok'),
     ('data_freshness', 'fct_orders', '2025-10-20 11:00Z', '2025-10-20 11:59Z', 'critical'),
     ('disk', 'lake', '2025-10-20 09:00Z', '2025-10-20 11:59Z', 'ok');
-insert into ops.incident (incident_id, cause, signal, subject, severity, owner, opened_at, seen_at,
-    resolved_at, message, action, runbook, touches, members) values
-    ('i-1', 'data_freshness fct_orders', 'data_freshness', 'fct_orders', 'critical', 'data-team',
-     '2025-10-20 11:00Z', '2025-10-20 11:59Z', null, 'fct_orders is late.', 'Look at the last run.',
-     'docs/runbook.md#data_freshness', '["mart_daily_revenue"]', '["data_freshness mart_daily_revenue"]'),
-    ('i-2', 'disk lake', 'disk', 'lake', 'warning', '', '2025-10-19 11:00Z', '2025-10-19 12:00Z',
-     '2025-10-19 12:00Z', 'The disk is full.', 'Make room.', '', '[]', '[]');
-insert into ops.notification (incident_id, kind, channel, severity, title, body, created_at, sent_at)
-values ('i-1', 'opened', 'file', 'critical', 'fct_orders is late', '', '2025-10-20 11:00Z',
-    '2025-10-20 11:00Z');
 insert into analytics.mart_daily_metrics
     (date, total_events, active_users, signed_in_events, anonymous_events, sessions)
 select day, 100 + n, 10 + n, 90, 10 + n, 40
@@ -78,6 +73,30 @@ def fill(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         shop.fill(connection)
         connection.execute(_OPS.encode())
+        _settle(connection)
+
+
+def _settle(connection: psycopg.Connection[Any]) -> None:
+    """The incidents, as settlement writes them: one that is over, and one that more failed because of."""
+    routes = Routes({"file": Channel("file", "file:///dev/null")}, (Route(("file",)),))
+    day_before = NOW - timedelta(days=1)
+    full = Verdict("disk", "lake", State.WARNING, day_before - timedelta(hours=1), message="The disk is full.")
+    late = [
+        Verdict(
+            "data_freshness",
+            table,
+            State.CRITICAL,
+            NOW - timedelta(hours=1),
+            message=f"{table} is late.",
+            action="Look at the last run.",
+        )
+        for table in ("fct_orders", "mart_daily_revenue")
+    ]
+    over = replace(full, state=State.OK, measured_at=day_before)
+    for verdicts in ([full], [over], late):
+        with connection.transaction():
+            settle(connection, routes, verdicts, verdicts[0].measured_at, hidden=())
+        deliver(connection, routes, verdicts[0].measured_at, hidden=())
 
 
 def services(server: Server, folder: Path, *, filled: bool = True, **settings: str) -> Services:

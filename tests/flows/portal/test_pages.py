@@ -82,6 +82,12 @@ def test_trouble_comes_first(pages: dict[str, Read]) -> None:
     assert rules[0][:2] == ["stg_app__orders", "between_quantity"]
 
 
+def test_what_failed_with_an_incident_is_told_in_words(pages: dict[str, Read]) -> None:
+    said = " ".join(pages["incidents"].text.split())
+    assert "1 more failed because of it mart_daily_revenue (data_freshness): mart_daily_revenue is late." in said
+    assert not re.search(r"\{['&]", said), "a program's own writing stands in the page"
+
+
 def test_every_page_is_there_before_anything_ran(postgres18: Server, tmp_path: Path) -> None:
     written = write(filled.services(postgres18, tmp_path, filled=False), tmp_path / "portal")
     for page in PAGES:
