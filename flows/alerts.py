@@ -98,6 +98,19 @@ def report_flow_run(services: Services, run_id: str, flow: str, state: str, mess
     _settle(services, noted)
 
 
+def send_news(services: Services, title: str, body: str, html: str = "") -> list[str]:
+    """Tell something to everybody who is told of `info`; returns the names of the channels. `html` is the
+    same as a page, for channels that are e-mail.
+    """
+
+    def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
+        _news(services, connection, title, body, now, html)
+        return []
+
+    _settle(services, told)
+    return routes(services.settings).to("info")
+
+
 def daily_summary(services: Services) -> str:
     """Tell how the last 24 hours were; returns the text."""
     text = ""
@@ -132,7 +145,14 @@ def _settle(services: Services, measured: Callable[[Connection[Any], datetime], 
         delivery.deliver(connection, known, now, hidden)
 
 
-def _news(services: Services, connection: Connection[Any], title: str, body: str, now: datetime) -> None:
+def _news(
+    services: Services,
+    connection: Connection[Any],
+    title: str,
+    body: str,
+    now: datetime,
+    html: str = "",
+) -> None:
     known = routes(services.settings)
     hidden = _hidden(services, known)
     incidents.owe(
@@ -142,6 +162,7 @@ def _news(services: Services, connection: Connection[Any], title: str, body: str
         severity="info",
         title=words.scrubbed(title, hidden),
         body=words.scrubbed(body, hidden),
+        html=words.scrubbed(html, hidden),
         now=now,
         due_at=known.due_at("info", now),
     )

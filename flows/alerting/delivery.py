@@ -92,7 +92,13 @@ def _problem(routes: Routes, row: dict[str, Any], hidden: Sequence[str]) -> str:
     if channel is None:
         return "no channel of that name is declared any more"
     message = Message(
-        row["title"], row["body"], row["severity"], row["kind"], row["incident_id"], row["created_at"]
+        title=row["title"],
+        body=row["body"],
+        severity=row["severity"],
+        kind=row["kind"],
+        incident_id=row["incident_id"],
+        created_at=row["created_at"],
+        html=row["html"],
     )
     try:
         send(channel, message)

@@ -92,13 +92,14 @@ def owe(
     now: datetime,
     due_at: datetime,
     incident_id: str | None = None,
+    html: str = "",
 ) -> None:
     """Note a message for each of these channels; whoever delivers next sends it."""
     with connection.cursor() as cursor:
         cursor.executemany(
-            "insert into ops.notification (incident_id, kind, channel, severity, title, body, created_at, "
-            "due_at) values (%s, %s, %s, %s, %s, %s, %s, %s)",
-            [(incident_id, kind, name, severity, title, body, now, due_at) for name in channels],
+            "insert into ops.notification (incident_id, kind, channel, severity, title, body, html, "
+            "created_at, due_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [(incident_id, kind, name, severity, title, body, html, now, due_at) for name in channels],
         )
 
 

@@ -22,11 +22,13 @@ _WORDS = {
     "critical": ("octagon-alert", "Critical"),
     "unknown": ("circle-help", "Not measured"),
     "info": ("circle-help", "Info"),
-    "late": ("octagon-alert", "Late"),
 }
 _OF_STATE = {
     "Completed": ("ok", "Completed"),
     "Failed": ("critical", "Failed"),
+    "Crashed": ("critical", "Crashed"),
+    "TimedOut": ("critical", "Timed out"),
+    "Late": ("warning", "Not started"),
     "Running": ("info", "Running"),
     "opened": ("warning", "Opened"),
     "escalated": ("critical", "Escalated"),
@@ -49,8 +51,9 @@ def icon(name: str) -> Markup:
 
 def pill(verdict: str | None, words: str | None = None) -> Markup:
     """A verdict or a state as colour, icon and word together."""
-    tone, word = _OF_STATE.get(str(verdict), (verdict or "unknown", ""))
-    sign, usual = _WORDS.get(tone, _WORDS["unknown"])
+    known = "unknown" if verdict is None else verdict
+    tone, word = _OF_STATE.get(known, (known, "") if known in _WORDS else ("unknown", known))
+    sign, usual = _WORDS[tone]
     return Markup('<span class="pill {}">{}{}</span>').format(tone, icon(sign), words or word or usual)
 
 

@@ -71,6 +71,7 @@ create table if not exists ops.notification (
     severity text not null check (severity in ('critical', 'warning', 'info')),
     title text not null,
     body text not null,
+    html text not null default '',
     created_at timestamptz not null,
     due_at timestamptz,
     tried_at timestamptz,
@@ -79,7 +80,17 @@ create table if not exists ops.notification (
     tries integer not null default 0,
     problem text not null default ''
 );
+do $$
+begin
+    if not exists (
+        select from pg_attribute where attrelid = 'ops.notification'::regclass and attname = 'html'
+    ) then
+        alter table ops.notification add column html text not null default '';
+    end if;
+end
+$$;
 create index if not exists idx_notification_unsent on ops.notification (created_at) where sent_at is null;
 comment on table ops.notification is 'One row per message and channel: when it went, or why it did not.';
+comment on column ops.notification.html is 'The same as a page, for channels that are e-mail; empty where there is none.';
 comment on column ops.notification.due_at is 'When it may go: after quiet hours, or when it is tried again.';
 comment on column ops.notification.given_up_at is 'When it was decided that it will not go: its tries are used up, or it was overtaken.';

@@ -2,7 +2,7 @@
 with latest as (
     select flow, state, started_at, coalesce(finished_at, started_at) as told_at
     from ops.run
-    where state <> 'Running'
+    where state not in ('Running', 'Late')
     order by started_at desc
     limit 1
 ),
@@ -13,6 +13,17 @@ trouble as (
         count(*) filter (where severity = 'warning') as warning_incidents
     from ops.incident
     where resolved_at is null
+),
+
+waiting as (
+    select count(*) as not_started
+    from ops.run
+    where state = 'Late'
+        and started_at > :as_of - interval '1 day'
+        and not exists (
+            select from ops.stream_progress
+            where run.flow = 'event_stream' and reported_at > (run.summary ->> 'reported_at')::timestamptz
+        )
 ),
 
 signals as (
@@ -27,18 +38,22 @@ signals as (
 
 select
     case
-        when critical_incidents + critical_signals > 0 or latest.state = 'Failed' then 'critical'
-        when warning_incidents + warning_signals > 0 then 'warning'
+        when critical_incidents + critical_signals > 0 or latest.state in ('Failed', 'Crashed', 'TimedOut')
+            then 'critical'
+        when warning_incidents + warning_signals + not_started > 0 then 'warning'
         when latest.state is null or signals = 0 or measured_at < :as_of - interval '10 minutes' then 'unknown'
         else 'ok'
     end as verdict,
     trouble.*,
     signals.*,
+    waiting.*,
     latest.flow,
     latest.state,
+    coalesce(latest.state in ('Failed', 'Crashed', 'TimedOut'), false) as has_failed,
     latest.told_at
 from trouble
 cross join signals
+cross join waiting
 left join latest on true;
 
 -- name: incidents
@@ -53,7 +68,9 @@ select
     flow,
     state,
     started_at,
-    (summary ->> 'seconds')::numeric as seconds,
+    coalesce(
+        (summary ->> 'seconds')::numeric, nullif(round(extract(epoch from finished_at - started_at)), 0)
+    ) as seconds,
     (summary ->> 'checks')::bigint as checks,
     (summary ->> 'checks_passed')::bigint as checks_passed,
     (

@@ -5,7 +5,9 @@ select
     state,
     started_at,
     finished_at,
-    (summary ->> 'seconds')::numeric as seconds,
+    coalesce(
+        (summary ->> 'seconds')::numeric, nullif(round(extract(epoch from finished_at - started_at)), 0)
+    ) as seconds,
     (summary ->> 'checks')::bigint as checks,
     (summary ->> 'checks_passed')::bigint as checks_passed,
     (

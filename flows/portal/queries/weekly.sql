@@ -31,16 +31,29 @@ order by orders desc nulls last, revenue.currency;
 -- name: runs
 select
     count(*) as runs,
-    count(*) filter (where state = 'Failed') as failed,
+    count(*) filter (where state in ('Failed', 'Crashed', 'TimedOut')) as failed,
+    count(*) filter (where state = 'Late') as not_started,
     coalesce(sum((summary ->> 'checks')::bigint), 0)::bigint as checks,
     coalesce(sum((summary ->> 'checks_passed')::bigint), 0)::bigint as checks_passed
 from ops.run
 where started_at >= date_trunc('week', :as_of, 'UTC') - interval '7 days' and started_at < date_trunc('week', :as_of, 'UTC');
+
+-- name: incidents_counted
+select
+    count(*) as incidents,
+    count(*) filter (where severity = 'critical') as critical,
+    count(*) filter (where resolved_at is null) as still_open,
+    greatest(count(*) - 12, 0) as not_listed
+from ops.incident
+where opened_at < date_trunc('week', :as_of, 'UTC')
+    and (resolved_at is null or resolved_at >= date_trunc('week', :as_of, 'UTC') - interval '7 days')
+    and taken_in_by is null;
 
 -- name: incidents
 select severity, subject, opened_at, resolved_at, message
 from ops.incident
 where opened_at < date_trunc('week', :as_of, 'UTC')
     and (resolved_at is null or resolved_at >= date_trunc('week', :as_of, 'UTC') - interval '7 days')
-order by array_position(array['critical', 'warning', 'info'], severity), opened_at
+    and taken_in_by is null
+order by array_position(array['critical', 'warning', 'info'], severity), opened_at, incident_id
 limit 12;

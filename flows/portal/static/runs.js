@@ -4,8 +4,13 @@
 const timeline = document.getElementById("timeline");
 if (timeline) {
   const rows = records("runs");
-  const flows = [...new Set(rows.map((row) => row.flow))];
-  const states = { Completed: "ok", Failed: "critical", Running: "unknown" };
+  // Told apart by form too, for eyes that do not see the colours.
+  const marks = {
+    Completed: ["ok", "circle", "Completed"], Failed: ["critical", "diamond", "Failed"], Crashed: ["critical", "triangle", "Crashed"],
+    TimedOut: ["critical", "rect", "Timed out"], Late: ["warning", "emptyCircle", "Not started"], Running: ["unknown", "circle", "Running"],
+  };
+  const states = [...new Set([...Object.keys(marks), ...rows.map((row) => row.state)])].filter((state) => rows.some((row) => row.state === state));
+  const mark = (state) => marks[state] ?? ["unknown", "emptyCircle", state];
   timeline.setAttribute("role", "img");
   timeline.setAttribute("aria-label", `${rows.length} runs by time and seconds; the table below says the same`);
   const times = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", timeZone: "UTC" });
@@ -13,14 +18,14 @@ if (timeline) {
   const last = Date.parse(page.as_of);
   const first = Math.min(last - 86_400_000, ...rows.map((row) => Date.parse(row.started_at)));
   chartIn(timeline, () => frame({
-    legend: { top: 0, left: 0, textStyle: { color: tone("text") }, itemWidth: 10, itemHeight: 10, icon: "circle", data: Object.keys(states) },
+    legend: { top: 0, left: 0, textStyle: { color: tone("text") }, itemWidth: 10, itemHeight: 10 },
     grid: { ...frame().grid, top: 36, right: 24 },
     tooltip: { ...frame().tooltip, trigger: "item", formatter: ({ data }) => `${data[2]}<br>${times.format(data[0])} UTC<br>${counts.format(data[1])} s, ${data[3]}` },
     xAxis: { type: "time", min: first, max: last, axisLine: { lineStyle: { color: tone("line-strong") } }, axisLabel: { color: tone("muted"), hideOverlap: true, formatter: (value) => times.format(value) } },
     yAxis: valueAxis((value) => `${shortCounts.format(value)} s`),
-    series: Object.entries(states).map(([state, colour]) => ({
-      name: state, type: "scatter", symbolSize: 11, itemStyle: { color: tone(colour), opacity: 0.85 },
-      data: rows.filter((row) => row.state === state).map((row) => [Date.parse(row.started_at), Number(row.seconds), flows.length > 1 ? row.flow : flows[0], row.state]),
+    series: states.map((state) => [state, ...mark(state)]).map(([state, colour, symbol, name]) => ({
+      name, type: "scatter", symbol, symbolSize: 11, itemStyle: { color: tone(colour), opacity: 0.85 },
+      data: rows.filter((row) => row.state === state).map((row) => [Date.parse(row.started_at), Number(row.seconds), row.flow, name]),
     })),
   }));
 }

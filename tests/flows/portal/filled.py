@@ -29,7 +29,11 @@ insert into ops.run (run_id, flow, started_at, finished_at, state, summary) valu
        "landed": {{"raw_app__orders": 12}},
        "tables": {{"fct_orders": {{"windows": ["2025-10"]}}}}, "failures": [], "warnings": ["a rule fails"],
        "steps": {{"build fct_orders": 1.25, "land raw_app__orders": 2.5}}}}'),
-    ('run-2', 'api_ingest', '2025-10-20 11:10Z', null, 'Running', '{{}}');
+    ('run-2', 'api_ingest', '2025-10-20 11:10Z', null, 'Running', '{{}}'),
+    ('run-3', 'backup', '2025-10-20 03:00Z', '2025-10-20 03:30Z', 'Crashed',
+     '{{"failures": ["it was killed"]}}'),
+    ('run-4', 'drill', '2025-10-20 04:00Z', '2025-10-20 05:00Z', 'TimedOut', '{{"failures": ["too long"]}}'),
+    ('run-5', 'api_ingest', '2025-10-20 10:10Z', null, 'Late', '{{"failures": ["it does not start"]}}');
 insert into ops.ledger (token, kind, layer, table_name, partition, run_id, manifest_hash, row_count)
 values ('t1', 'publish', 'facts', 'fct_orders', '2025-10', 'run-1', 'h', 4);
 insert into ops.partition_state (table_name, partition, token, version, row_count, files, published_at) values
@@ -80,7 +84,9 @@ def _settle(connection: psycopg.Connection[Any]) -> None:
     """The incidents, as settlement writes them: one that is over, and one that more failed because of."""
     routes = Routes({"file": Channel("file", "file:///dev/null")}, (Route(("file",)),))
     day_before = NOW - timedelta(days=1)
-    full = Verdict("disk", "lake", State.WARNING, day_before - timedelta(hours=1), message="The disk is full.")
+    full = Verdict(
+        "disk", "lake", State.WARNING, day_before - timedelta(hours=1), message="The disk is full."
+    )
     late = [
         Verdict(
             "data_freshness",

@@ -48,6 +48,21 @@ def test_a_figure_names_the_cell_that_it_shows() -> None:
     )
 
 
-def test_a_state_that_nobody_knows_is_shown_as_not_measured() -> None:
+def test_what_was_not_measured_is_shown_as_such() -> None:
     assert "Not measured" in pill(None)
     assert 'class="pill unknown"' in pill(None)
+
+
+@pytest.mark.parametrize(
+    ("state", "tone", "word"),
+    [
+        ("Failed", "critical", "Failed"),
+        ("Crashed", "critical", "Crashed"),
+        ("TimedOut", "critical", "Timed out"),
+        ("Late", "warning", "Not started"),
+        ("Cancelled", "unknown", "Cancelled"),
+    ],
+)
+def test_a_run_is_shown_as_what_became_of_it(state: str, tone: str, word: str) -> None:
+    assert f'class="pill {tone}"' in pill(state)
+    assert pill(state).endswith(f"{word}</span>")

@@ -160,6 +160,21 @@ def test_the_lineage_of_a_column_ends_in_its_chart(front: Page, folder: Path) ->
     assert made_from.is_visible()
 
 
+def test_the_timeline_shows_every_run_as_what_became_of_it(front: Page, folder: Path) -> None:
+    shown(front, folder, "runs.html")
+    drawn = front.evaluate(
+        "echarts.getInstanceByDom(document.getElementById('timeline')).getOption().series"
+        ".flatMap((one) => one.data.map((point) => [one.name, point[2]]))"
+    )
+    assert sorted(drawn) == [
+        ["Completed", "analytics_pipeline"],
+        ["Crashed", "backup"],
+        ["Not started", "api_ingest"],
+        ["Running", "api_ingest"],
+        ["Timed out", "drill"],
+    ]
+
+
 def test_the_theme_that_somebody_chose_stays(front: Page, folder: Path) -> None:
     shown(front, folder, "index.html")
     light = front.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from flows.portal import site
+from flows.portal import reading, site
 from flows.portal.reading import as_json
 from flows.portal.site import PAGES, Written, after_run, write
 from flows.services import Services
@@ -82,9 +82,35 @@ def test_trouble_comes_first(pages: dict[str, Read]) -> None:
     assert rules[0][:2] == ["stg_app__orders", "between_quantity"]
 
 
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [("Failed", "critical"), ("Crashed", "critical"), ("TimedOut", "critical"), ("Late", "warning")],
+)
+def test_a_run_that_did_not_come_to_a_good_end_is_no_fine_day(
+    state: str, verdict: str, connection: psycopg.Connection[Any]
+) -> None:
+    sql = reading.queries("overview", filled.NOW)["state"]
+    with connection.transaction(force_rollback=True):
+        connection.execute("truncate ops.incident, ops.notification, ops.run, ops.health")
+        connection.execute(
+            "insert into ops.health (signal, subject, verdict, since, measured_at) values "
+            "('disk', 'lake', 'ok', %(now)s, %(now)s)",
+            {"now": filled.NOW},
+        )
+        connection.execute(
+            "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values "
+            "('a', 'backup', %(now)s - interval '2 hours', %(now)s, 'Completed', '{}'), "
+            "('b', 'backup', %(now)s - interval '1 hour', null, %(state)s, '{}')",
+            {"now": filled.NOW, "state": state},
+        )
+        assert connection.execute(sql.encode()).fetchone()[0] == verdict
+
+
 def test_what_failed_with_an_incident_is_told_in_words(pages: dict[str, Read]) -> None:
     said = " ".join(pages["incidents"].text.split())
-    assert "1 more failed because of it mart_daily_revenue (data_freshness): mart_daily_revenue is late." in said
+    assert (
+        "1 more failed because of it mart_daily_revenue (data_freshness): mart_daily_revenue is late." in said
+    )
     assert not re.search(r"\{['&]", said), "a program's own writing stands in the page"
 
 
