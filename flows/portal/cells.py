@@ -72,7 +72,7 @@ def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Ma
     if kind == "count":
         return f"{int(Decimal(str(value))):,}"
     if kind == "number":
-        return f"{Decimal(str(value)).normalize():,f}"
+        return f"{_rounded(Decimal(str(value))).normalize():,f}"
     if kind == "money":
         return f"{Decimal(str(value)):,.{2 if digits is None else digits}f}"
     if kind == "share":
@@ -89,6 +89,20 @@ def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Ma
     if kind in {"time", "date"}:
         return _time(str(value), kind)
     return str(escape(value)) if not isinstance(value, Markup) else value
+
+
+def _rounded(number: Decimal) -> Decimal:
+    """At most two decimals; of what is less than 1 two digits that say something."""
+    return round(number, max(2, 1 - number.adjusted()))
+
+
+def prose(text: str) -> Markup:
+    """Words in which `…` marks what is typed."""
+    parts = str(escape(text)).split("`")
+    if len(parts) % 2 == 0:
+        return Markup(escape(text))
+    marked = "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+    return Markup(marked)
 
 
 def _size(size: float) -> str:

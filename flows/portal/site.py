@@ -185,6 +185,7 @@ def environment() -> Environment:
         numeric=("count", "number", "money", "share", "seconds", "bytes"),
     )
     made.filters["cell"] = cells.shown
+    made.filters["prose"] = cells.prose
     return made
 
 

@@ -57,7 +57,15 @@ function elements() {
   return { isColumn, edges, names: [...names] };
 }
 
-const label = (name, isColumn) => (isColumn ? `${columnOf(name) === ROWS ? "rows" : columnOf(name)}\n${tableOf(name)}` : name);
+/** A long name on two lines, broken where its parts meet, so that a layer stays narrow and its letters large. */
+function broken(name) {
+  if (name.length <= 20) return name;
+  const cuts = [...name.matchAll(/__|\.|_(?=[^_])/g)].map((cut) => [Math.max(cut.index + cut[0].length, name.length - cut.index - cut[0].length), cut.index + cut[0].length]);
+  const [, at] = cuts.sort((a, b) => a[0] - b[0])[0] ?? [0, name.length];
+  return `${name.slice(0, at)}\n${name.slice(at)}`;
+}
+const titled = (table) => broken(nodes.get(table).kind === "chart" ? columnOf(table) : table);
+const label = (name, isColumn) => (isColumn ? `${columnOf(name) === ROWS ? "rows" : columnOf(name)}\n${titled(tableOf(name))}` : titled(name));
 function draw() {
   const { isColumn, edges, names } = elements();
   const kind = (name) => nodes.get(isColumn ? tableOf(name) : name).kind;
@@ -70,11 +78,12 @@ function draw() {
       ...edges.map((edge, number) => ({ data: { id: `e${number}`, source: edge.from, target: edge.to, label: isColumn ? edge.kind : "" }, classes: conditions.has(edge.kind) ? "condition" : "" })),
     ],
     style: [
-      { selector: "node", style: { label: "data(label)", shape: "round-rectangle", width: (node) => 20 + 7 * Math.max(...node.data("label").split("\n").map((line) => line.length)), height: isColumn ? 44 : 28, "font-family": "Inter, system-ui, sans-serif", "font-size": 12, color: text, "text-valign": "center", "text-halign": "center", "text-wrap": "wrap", "line-height": 1.35, "background-color": tone("surface"), "border-width": 1.5, "border-color": tone("line-strong") } },
+      { selector: "node", style: { label: "data(label)", shape: "round-rectangle", width: (node) => 22 + 6.7 * Math.max(...node.data("label").split("\n").map((line) => line.length)), height: (node) => (isColumn ? 12 + 16 * node.data("label").split("\n").length : 36), "font-family": "Inter, system-ui, sans-serif", "font-size": 12, color: text, "text-valign": "center", "text-halign": "center", "text-wrap": "wrap", "line-height": 1.35, "background-color": tone("surface"), "border-width": 1.5, "border-color": tone("line-strong") } },
       ...layers.map((layer) => ({ selector: `.${layer}`, style: { "border-color": series(layerTone[layer] - 1) } })),
       { selector: ".chosen", style: { "background-color": tone("accent-soft"), "border-width": 3 } },
       { selector: "edge", style: { width: 1.3, "curve-style": "bezier", "source-endpoint": "90deg", "target-endpoint": "270deg", "line-color": tone("line-strong"), "target-arrow-shape": "triangle", "arrow-scale": 0.8, "target-arrow-color": tone("line-strong"), label: "data(label)", "font-size": 10.5, "font-family": "Inter, system-ui, sans-serif", color: tone("muted"), "text-background-color": tone("surface"), "text-background-opacity": 1, "text-background-padding": 2 } },
-      { selector: ".within", style: { "curve-style": "unbundled-bezier", "source-endpoint": "90deg", "target-endpoint": "90deg", "control-point-distances": -90, "control-point-weights": 0.5 } },
+      { selector: ".within", style: { "curve-style": "unbundled-bezier", "source-endpoint": "90deg", "target-endpoint": "90deg", "control-point-distances": -64, "control-point-weights": 0.5 } },
+      { selector: ".upward", style: { "control-point-distances": 64 } },
       { selector: ".condition", style: { "line-style": "dashed" } },
       { selector: ".near", style: { "line-color": tone("accent"), "target-arrow-color": tone("accent"), width: 2 } },
       { selector: ".far", style: { opacity: 0.18 } },
@@ -96,7 +105,7 @@ function draw() {
 /** One column a layer, in the order that the layout found: the graph stays as narrow as there are layers, and a name
  * can be read without coming closer. Its height follows. */
 function stand(isColumn) {
-  const [across, along] = isColumn ? [92, 58] : [64, 37];
+  const [across, along] = isColumn ? [68, 66] : [50, 41];
   const order = new Map(drawn.nodes().map((node) => [node.id(), node.position("y")]));
   // Each is drawn to the height of its neighbours, a few times over: fewer steps cross.
   for (let sweep = 0; sweep < 6; sweep += 1) for (const rank of layers.keys()) {
@@ -114,18 +123,22 @@ function stand(isColumn) {
     if (!column.length) continue;
     const apart = Math.min(along * 2, Math.max(along, (most * along) / column.length));
     const width = Math.max(...column.map((node) => node.width()));
-    column.forEach((node, place) => node.position({ x: x + width / 2, y: (place - (column.length - 1) / 2) * apart }));
+    column.forEach((node, place) => node.style("width", width).position({ x: x + width / 2, y: (place - (column.length - 1) / 2) * apart }));
     x += width + across;
   }
-  drawn.edges().filter((edge) => edge.source().data("rank") === edge.target().data("rank")).addClass("within");
+  // Within a layer a step goes round outside of it, to the right.
+  const within = drawn.edges().filter((edge) => edge.source().data("rank") === edge.target().data("rank")).addClass("within");
+  within.filter((edge) => edge.source().position("y") > edge.target().position("y")).addClass("upward");
   const box = drawn.elements().boundingBox();
   const isNarrow = innerWidth <= 760;
-  const level = Math.min(1.1, Math.max(isNarrow ? 0.72 : 0.6, (byId("graph").clientWidth - 24) / box.w));
-  byId("graph").style.height = `${Math.round(Math.min(isNarrow ? innerHeight * 0.6 : 1200, Math.max(220, box.h * level + 40)))}px`;
+  const level = Math.min(1.1, Math.max(chosen && !isNarrow ? 0.8 : 0.9, (byId("graph").clientWidth - 24) / box.w));
+  byId("graph").style.height = `${Math.round(Math.min(isNarrow ? innerHeight * 0.6 : 1320, Math.max(220, box.h * level + 40)))}px`;
   drawn.resize();
   drawn.zoom(level);
   drawn.center();
-  if (chosen && box.w * level > byId("graph").clientWidth) drawn.center(drawn.getElementById(chosen));
+  if (box.w * level <= byId("graph").clientWidth) return;
+  const start = chosen ? byId("graph").clientWidth / 2 - drawn.getElementById(chosen).position("x") * level : 12 - box.x1 * level;
+  drawn.pan({ x: Math.max(byId("graph").clientWidth - 12 - box.x2 * level, Math.min(12 - box.x1 * level, start)), y: drawn.pan().y });
 }
 
 function button(name, text) {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.portal.cells import fig, pill, shown
+from flows.portal.cells import fig, pill, prose, shown
 from flows.portal.reading import Result
 
 
@@ -18,6 +18,11 @@ from flows.portal.reading import Result
         ("0.9987", "share", "99.9 %"),
         ("0.99996", "share", "99.9 %"),
         ("1", "share", "100.0 %"),
+        (14.4, "number", "14.4"),
+        (33.33333333333331, "number", "33.33"),
+        (0.02332478091366497, "number", "0.023"),
+        (1_234_567.0, "number", "1,234,567"),
+        (0, "number", "0"),
         (0, "seconds", "0 s"),
         (2.5, "seconds", "2.5 s"),
         (61.4, "seconds", "1 min 1 s"),
@@ -39,6 +44,11 @@ def test_a_value_is_shown_as_people_write_it(value: Any, kind: str, seen: str) -
 @pytest.mark.parametrize("value", [None, ""])
 def test_what_is_not_there_is_told_to_eyes_and_ears(value: str | None) -> None:
     assert shown(value, "count") == '<span class="sr">none</span><span aria-hidden="true">–</span>'
+
+
+def test_what_is_typed_is_marked_in_words() -> None:
+    assert prose("See `python -m flows <x>`.") == "See <code>python -m flows &lt;x&gt;</code>."
+    assert prose("a ` alone") == "a ` alone"
 
 
 def test_a_figure_names_the_cell_that_it_shows() -> None:
