@@ -99,6 +99,11 @@ class Report:
     tables: tuple[TableFreshness, ...]
 
     @property
+    def minutes(self) -> float:
+        """The length of the period."""
+        return (self.until - self.since) / timedelta(minutes=1)
+
+    @property
     def is_met(self) -> bool:
         return all(objective.is_met for objective in self.objectives)
 

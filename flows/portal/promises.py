@@ -14,12 +14,14 @@ def kept(moment: Reading) -> dict[str, Result]:
     found: dict[str, Result] = {}
     for name, query in sla.sql(moment.connection, report).items():
         whole = "sum(good + bad)" if name == "quality" else f"{sla.PERIOD_MINUTES} * count(*)"
+        unmeasured = f"greatest(0, {report.minutes:.0f} - coalesce(good, 0) - coalesce(bad, 0))"
+        counted = "" if name == "quality" else f"\n    sum({unmeasured}) as unmeasured,"
         spared = f"(1 - {sla.TARGETS[name]}) * {whole}"
         found[name] = moment.query(
             name,
             f"""select
     sum(good) as good,
-    sum(bad) as bad,
+    sum(bad) as bad,{counted}
     round(sum(good) / nullif(sum(good + bad), 0), 6) as share,
     {sla.TARGETS[name]} as target,
     round(1 - sum(bad) / nullif({spared}, 0), 4) as budget_left
@@ -37,6 +39,7 @@ from (
     table_name,
     coalesce(good, 0) as good,
     coalesce(bad, 0) as bad,
+    {unmeasured} as unmeasured,
     round(coalesce(good, 0) / nullif(coalesce(good, 0) + coalesce(bad, 0), 0), 6) as share
 from (
 {query}

@@ -6,13 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from flows import sla
 from flows.portal import reading, site
 from flows.portal.reading import as_json
 from flows.portal.site import PAGES, Written, after_run, write
@@ -60,12 +60,7 @@ def test_what_a_page_shows_is_what_the_query_that_it_names_gives(
     for figure in page.figures:
         result = page.data["results"][figure.query]
         cell = result["rows"][figure.row][result["columns"].index(figure.column)] if result["rows"] else None
-        plain = figure.text.replace(",", "").strip()
-        if re.fullmatch(r"-?\d+(\.\d+)?", plain):
-            digits = len(plain.partition(".")[2])
-            assert Decimal(plain) == round(Decimal(str(cell)), digits), figure
-        elif cell is None:
-            assert plain == "none–", figure
+        assert figure.says(cell), (figure, cell)
 
 
 def test_pages_show_figures(pages: dict[str, Read]) -> None:
@@ -104,6 +99,20 @@ def test_a_run_that_did_not_come_to_a_good_end_is_no_fine_day(
             {"now": filled.NOW, "state": state},
         )
         assert connection.execute(sql.encode()).fetchone()[0] == verdict
+
+
+def test_minutes_that_nobody_measured_are_told_as_the_command_tells_them(
+    pages: dict[str, Read], connection: psycopg.Connection[Any]
+) -> None:
+    told = sla.report(connection, filled.NOW)
+    assert {one.name: one.unmeasured for one in told.objectives} == {
+        "freshness": 1.0,
+        "uptime": 0.0,
+        "quality": None,
+    }
+    figures = [(one.query, one.text) for one in pages["sla"].figures if one.column == "unmeasured"]
+    assert figures == [("freshness", "1"), ("uptime", "0"), ("freshness_by_table", "1")]
+    assert "1 that nobody measured" in pages["sla"].text
 
 
 def test_what_failed_with_an_incident_is_told_in_words(pages: dict[str, Read]) -> None:

@@ -15,6 +15,7 @@ from flows.sandbox import processes
 from flows.services import Services
 from tests.flows.alerting.mail import mail_server
 from tests.flows.portal import filled
+from tests.flows.portal.reader import Read
 from tests.house import Server
 
 _ROUTES = """
@@ -42,13 +43,18 @@ def services(port: int, postgres18: Server, tmp_path_factory: pytest.TempPathFac
     return filled.services(postgres18, folder, alerts=str(told))
 
 
-def test_the_report_says_what_its_queries_give(services: Services) -> None:
+def test_the_report_says_what_its_queries_give(services: Services, tmp_path: Path) -> None:
     report = weekly.render(services)
     assert report.subject == "User analytics, 2025-10-13 to 2025-10-19"
     with services.warehouse.connect() as connection:
         for result in report.results.values():
             found = [[as_json(cell) for cell in row] for row in connection.execute(result.sql.encode())]
             assert found == [list(row) for row in result.rows], result.name
+    (tmp_path / "report.html").write_text(report.html, encoding="utf-8")
+    figures = Read(tmp_path / "report.html").figures
+    assert len(figures) > 8
+    for figure in figures:
+        assert figure.says(report.results[figure.query].value(figure.column, figure.row)), figure
     assert report.results["people"].value("events") == sum(100 + n for n in range(8, 15))
     assert f"{sum(100 + n for n in range(8, 15)):,}" in report.html
     assert "fct_orders is late" not in report.html, "that is this week's"
