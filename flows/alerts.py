@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.alerting import away, delivery, incidents, runs, settlement, words
+from flows.alerting import away, causes, delivery, incidents, runs, settlement, words
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
@@ -71,16 +71,19 @@ def _answers(services: Services) -> bool:
 
 
 def run_ended(services: Services, summary: Summary) -> None:
-    """Tell how a run ended: at once when it failed, as news when it completed. Never raises: the run is what
-    it is.
+    """Tell how a run ended: at once when it failed, with why where that is known, as news when it completed.
+    Never raises: the run is what it is.
     """
+    why: Sequence[Verdict] = ()
 
     def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
         if not summary.failures:
             _news(services, connection, *runs.completed(summary), now)
-        return runs.verdicts(connection, now)
+        return [*why, *runs.verdicts(connection, now)]
 
     try:
+        if summary.failures:
+            why = _why(services)
         _settle(services, told)
     except Exception as error:  # noqa: BLE001 - telling of a run must not change how it ended
         _log.warning(
@@ -91,9 +94,11 @@ def run_ended(services: Services, summary: Summary) -> None:
 def report_flow_run(services: Services, run_id: str, flow: str, state: str, message: str) -> None:
     """Tell of a run that could not tell it itself: `state` is Crashed, Failed, TimedOut or Late."""
 
+    why = _why(services) if state in runs.FAILED else ()
+
     def noted(connection: Connection[Any], now: datetime) -> list[Verdict]:
         runs.note(connection, run_id, flow, state, message, now)
-        return runs.verdicts(connection, now)
+        return [*why, *runs.verdicts(connection, now)]
 
     _settle(services, noted)
 
@@ -109,6 +114,14 @@ def send_news(services: Services, title: str, body: str, html: str = "") -> list
 
     _settle(services, told)
     return routes(services.settings).to("info")
+
+
+def _why(services: Services) -> Sequence[Verdict]:
+    """What may have failed a run, measured now: told a minute later it would be a message of its own."""
+    from flows.monitoring.health import check_pipeline_health  # reads every model
+
+    found = check_pipeline_health(services, causes.before(runs.SIGNAL))
+    return [verdict for verdict in found if verdict.signal != WAREHOUSE]
 
 
 def daily_summary(services: Services) -> str:

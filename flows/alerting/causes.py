@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 
 from flows.extract import debezium
@@ -57,6 +58,8 @@ class Trouble:
     subject: str
     tables: frozenset[str]
     """Tables that it is about; empty where it is about none."""
+    since: datetime = field(default=datetime.max.replace(tzinfo=UTC), compare=False)
+    """From when on it is so; of two that are about the same the older one was told."""
 
     @property
     def key(self) -> str:
@@ -83,6 +86,9 @@ class Trouble:
             return self.rank == _SCHEMA and other.signal != "duplicate_rate"
         if self.rank > _LATE and self.signal != other.signal:
             return other.signal in _SHOWS_IN.get(self.signal, ())
+        if self.rank == other.rank < _LATE and self.tables == other.tables:
+            # Two flows that fail by the same source are one trouble.
+            return (self.since, self.key) < (other.since, other.key)
         # Of two of a kind the one upstream explains the other.
         return self.rank < other.rank or not self.tables <= other.reach
 
@@ -98,9 +104,13 @@ def trouble(verdict: Verdict) -> Trouble:
     """What a verdict is about. Tables that a run names in `observed` are those it is about."""
     named = verdict.observed.get("tables")
     tables = frozenset(map(str, named)) if isinstance(named, list) else frozenset()
-    return Trouble(
-        verdict.signal, verdict.subject, tables & _everything() or _tables_of(verdict.signal, verdict.subject)
-    )
+    about = tables & _everything() or _tables_of(verdict.signal, verdict.subject)
+    return Trouble(verdict.signal, verdict.subject, about, verdict.since or verdict.measured_at)
+
+
+def before(signal: str) -> tuple[str, ...]:
+    """The signals that can be why this one is bad."""
+    return _ORDER[: _RANKS[signal]]
 
 
 def root(of: Trouble, among: Collection[Trouble]) -> Trouble:

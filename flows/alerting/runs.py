@@ -17,7 +17,7 @@ from flows.summary import Summary
 SIGNAL, LATE = "pipeline_failed", "run_late"
 LATE_AFTER = timedelta(minutes=10)
 """A worker may be busy with the run before."""
-_FAILED = ("Failed", "Crashed", "TimedOut")
+FAILED = ("Failed", "Crashed", "TimedOut")
 _REMEMBERED = timedelta(days=7)
 _OTHERS_REMEMBERED = timedelta(days=1)
 """How long a failure counts of a flow that notes no run that completes."""
@@ -117,7 +117,7 @@ def _failed(connection: Connection[Any], now: datetime) -> list[Verdict]:
 def _verdict(row: Mapping[str, Any], now: datetime) -> Verdict:
     flow, failures = row["flow"], list(row["summary"].get("failures") or [])
     is_old = now - row["ended_at"] > _OTHERS_REMEMBERED and "landed" not in row["summary"]
-    if row["state"] not in _FAILED or row["is_made_good"] or is_old:
+    if row["state"] not in FAILED or row["is_made_good"] or is_old:
         return Verdict(SIGNAL, f"flow:{flow}", State.OK, now, since=row["ended_at"])
     more = f" ({len(failures) - 1} more failures)" if len(failures) > 1 else ""
     reason = failures[0] if failures else f"it {row['state'].lower()} and said nothing"
@@ -152,7 +152,7 @@ def day(connection: Connection[Any], now: datetime) -> tuple[str, str]:
     runs = connection.execute(
         "select flow, count(*), count(*) filter (where state = any(%s)) from ops.run "
         "where started_at > %s group by flow order by flow",
-        (list(_FAILED), since),
+        (list(FAILED), since),
     ).fetchall()
     counts = connection.execute(
         b"""

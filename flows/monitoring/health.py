@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,9 +25,10 @@ _EVERYTHING = "everything"
 _MOST_SECONDS_A_QUERY = 5
 
 
-def check_pipeline_health(services: Services) -> Sequence[Verdict]:
-    """Every signal's verdicts, of one moment. What can't be measured is unknown, says why, and stops nothing
-    else; while the warehouse is away that is one verdict, beside what does without it.
+def check_pipeline_health(services: Services, only: Collection[str] | None = None) -> Sequence[Verdict]:
+    """Every signal's verdicts, or those of these signals, of one moment. What can't be measured is unknown,
+    says why, and stops nothing else; while the warehouse is away that is one verdict, beside what does
+    without it.
     """
     now = services.settings.now()
     with ExitStack() as opened:
@@ -41,7 +42,11 @@ def check_pipeline_health(services: Services) -> Sequence[Verdict]:
         except WarehouseError as error:
             away.append(_away(now, str(error)))
         watch = Watch(services, now, session)
-        asked = [signal for signal in SIGNALS if session is not None or not signal.needs_warehouse]
+        asked = [
+            signal
+            for signal in SIGNALS
+            if (session is not None or not signal.needs_warehouse) and (only is None or signal.name in only)
+        ]
         return [*away, *(verdict for signal in asked for verdict in _measured(signal, watch))]
 
 

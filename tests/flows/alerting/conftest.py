@@ -19,6 +19,7 @@ from flows.sla import burn_verdicts
 from tests.flows.clock import At
 from tests.house import Server
 
+_EMPTIED = ("notification", "incident", "run", "health", "health_span", "check_result", "schema_change")
 START = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
 
 
@@ -94,6 +95,6 @@ def watch(database: str, tmp_path: Path) -> Watch:
     """A warehouse in which nothing has happened yet."""
     watch = Watch(tmp_path, database)
     with psycopg.connect(database, autocommit=True) as connection:
-        for table in ("notification", "incident", "run", "health", "health_span", "check_result"):
+        for table in _EMPTIED:
             connection.execute(f"delete from ops.{table}".encode())
     return watch

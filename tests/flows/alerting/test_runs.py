@@ -18,6 +18,7 @@ from flows.alerts import (
     report_flow_run,
     run_ended,
 )
+from flows.monitoring.health import check_pipeline_health
 from flows.monitoring.verdict import State
 from flows.prepare import note_run
 from flows.summary import Summary
@@ -55,6 +56,38 @@ def test_a_run_that_fails_by_a_source_that_has_changed_is_part_of_that_incident(
     _run(watch, "one", FAILURE)
     assert len(watch.messages()) == 1
     assert watch.rows("select members -> 0 ->> 'signal' from ops.incident") == [("pipeline_failed",)]
+
+
+def test_a_run_that_finds_a_column_gone_is_one_message_about_the_source(watch: Watch) -> None:
+    """Nobody has looked between the landing that found it and the run's end."""
+    watch.rows(
+        "insert into ops.schema_change values ('one', 'raw_app__orders', 'quantity', 'dropped', "
+        "'{bigint}', '{}', 'freeze', null, null, %s) returning 1",
+        watch.now,
+    )
+    _run(watch, "one", "raw_app__orders: quantity is gone at the source")
+    (message,) = watch.messages()
+    assert message["title"].startswith("CRITICAL: The source has columns of raw_app__orders otherwise")
+    assert "flow:analytics_pipeline (pipeline_failed)" in message["body"]
+    assert watch.minute(*check_pipeline_health(watch.services(), ("schema_drift",))) == []
+    _run(watch, "two")
+    found = watch.minute(*check_pipeline_health(watch.services(), ("schema_drift",)))
+    assert [one["kind"] for one in found] == ["resolved"]
+    assert watch.rows("select count(*) from ops.incident") == [(1,)]
+
+
+def test_two_flows_that_fail_by_one_dead_api_are_one_message(watch: Watch) -> None:
+    _run(watch, "one", FAILURE, flow="api_ingest")
+    _run(watch, "two", FAILURE)
+    _run(watch, "three", FAILURE, flow="api_ingest")
+    (message,) = watch.messages()
+    assert message["title"] == f"CRITICAL: api_ingest failed: {FAILURE}"
+    watch.later(minutes=40)
+    (escalated,) = watch.minute()
+    assert "With it:  1 more: flow:analytics_pipeline (pipeline_failed)" in escalated["body"]
+    _run(watch, "four", flow="api_ingest")
+    _run(watch, "five")
+    assert [one["kind"] for one in watch.messages()[2:]] == ["info", "info", "resolved"]
 
 
 def test_a_failed_backfill_is_made_good_by_an_ordinary_run(watch: Watch) -> None:
