@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 REPORTER = "report_run/report-run"
 """Flow and deployment that an automation starts; its own runs are not watched: nothing may start itself."""
 _WATCHED = {
-    "a run failed or crashed": (["prefect.flow-run.Failed", "prefect.flow-run.Crashed"], 300),
+    "a run failed or crashed": (
+        ["prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"],
+        300,
+    ),
     "a run is late": (["prefect.flow-run.Late"], 3600),
 }
 """Name → events, and the seconds in which it is reported once for each flow."""
