@@ -10,7 +10,7 @@ import getpass
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.alerting import away, causes, delivery, incidents, runs, settlement, words
+from flows.alerting import away, causes, delivery, incidents, made_good, runs, settlement, words
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
@@ -91,13 +91,21 @@ def run_ended(services: Services, summary: Summary) -> None:
         )
 
 
-def report_flow_run(services: Services, run_id: str, flow: str, state: str, message: str) -> None:
-    """Tell of a run that could not tell it itself: `state` is Crashed, Failed, TimedOut or Late."""
-
-    why = _why(services) if state in runs.FAILED else ()
+def report_flow_run(
+    services: Services,
+    run_id: str,
+    flow: str,
+    state: str,
+    message: str,
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
+    """Tell of a run that could not tell it itself: `state` is Crashed, Failed, TimedOut or Late; `parameters`
+    are those that it was started with.
+    """
+    why = _why(services) if state in made_good.FAILED else ()
 
     def noted(connection: Connection[Any], now: datetime) -> list[Verdict]:
-        runs.note(connection, run_id, flow, state, message, now)
+        runs.note(connection, run_id, flow, state, message, parameters or {}, now)
         return [*why, *runs.verdicts(connection, now)]
 
     _settle(services, noted)

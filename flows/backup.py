@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.alerting.made_good import note_completed
 from flows.batch import run_name
 from flows.progress import Progress
 from flows.recovery.listing import text_of
@@ -32,7 +33,9 @@ def run() -> Taken:
     """The same outside of Prefect."""
     services = open_services()
     with services.lake, Progress("backup") as progress:
-        return take(services, progress)
+        taken = take(services, progress)
+    note_completed(services, "backup")
+    return taken
 
 
 def command(_: argparse.Namespace) -> int:

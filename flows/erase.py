@@ -10,14 +10,16 @@ from typing import Any
 from prefect import flow
 
 from flows import prepare
+from flows.alerting.made_good import note_completed, people
 from flows.batch import run_name
 from flows.erasure.erasing import Erased, erase
 from flows.errors import FlowsError
+from flows.flow_names import ERASE
 from flows.progress import Progress
 from flows.services import open_services
 
 
-@flow(name="erase", flow_run_name=run_name, result_serializer="json")
+@flow(name=ERASE, flow_run_name=run_name, result_serializer="json")
 def erase_people(users: list[int], reason: str = "") -> dict[str, Any]:
     """Take these users out of warehouse, lake and dead letters, and prove it.
 
@@ -38,7 +40,9 @@ def run(users: list[int], reason: str) -> Erased:
         with services.ledger() as ledger:
             prepare.schemas(ledger)
             ledger.repair_manifest(services.lake)
-        return erase(services, sorted(set(users)), reason, "erase", progress)
+        done = erase(services, sorted(set(users)), reason, ERASE, progress)
+    note_completed(services, ERASE, people(users))
+    return done
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -7,13 +7,14 @@ from transforms import registry
 from transforms.entities import Kafka, Rest, SourceEntity
 
 BATCH = "analytics_pipeline"
-"""Lands every source and builds all that is due: it makes good what any other has left undone."""
+"""Lands every source and builds all that is due."""
 APIS = "api_ingest"
 OF_SOURCES = (BATCH, APIS)
 """Runs that land, and build what their sources touch."""
 MENDING = ("backfill", "rebuild", "replay")
 """Runs that build what is due of some tables, from what was landed."""
 STREAM = "event_stream"
+ERASE, MONITOR = "erase", "monitor"
 
 
 def reads(flow: str) -> tuple[SourceEntity, ...]:

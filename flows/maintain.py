@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from prefect import flow
 
 from flows import lakeshell
+from flows.alerting.made_good import note_completed
 from flows.batch import run_name
 from flows.landed import landed_on
 from flows.maintenance import pruning, tending
@@ -64,7 +65,9 @@ def run() -> Maintained:
     """The same outside of Prefect."""
     services = open_services()
     with services.lake, Progress("maintain") as progress:
-        return tidy(services, progress)
+        done = tidy(services, progress)
+    note_completed(services, "maintain")
+    return done
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:

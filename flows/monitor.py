@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.batch import run_name
 from flows.errors import FlowsError
+from flows.flow_names import MONITOR
 from flows.monitoring.look import is_away, look
 from flows.services import open_services
 
@@ -16,7 +17,7 @@ class WarehouseAway(FlowsError):
     """The warehouse could not be asked, so nothing was measured of it."""
 
 
-@flow(name="monitor", flow_run_name=run_name, timeout_seconds=50, result_serializer="json")
+@flow(name=MONITOR, flow_run_name=run_name, timeout_seconds=50, result_serializer="json")
 def monitor() -> dict[str, int]:
     """Measure every signal, keep the verdicts, tell who is to be told; returns how many are how.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.alerting.made_good import note_completed
 from flows.batch import run_name
 from flows.durations import spoken
 from flows.progress import Progress
@@ -52,6 +53,7 @@ def run_drill(backup: str | None) -> Drill:
                 ]
             )
         )
+    note_completed(services, "drill")
     return done
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.alerting.made_good import note_completed
 from flows.batch import run_name
 from flows.portal import weekly
 from flows.services import open_services
@@ -14,4 +15,6 @@ def weekly_report() -> dict[str, object]:
     """Send how the last whole week was, to everybody who is told of `info` (docs/alerts.md)."""
     services = open_services()
     report = weekly.render(services)
-    return {"subject": report.subject, "channels": weekly.deliver(services, report)}
+    channels = weekly.deliver(services, report)
+    note_completed(services, "weekly_report")
+    return {"subject": report.subject, "channels": channels}

@@ -9,6 +9,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from flows import alerts
+from flows.alerting.made_good import note_completed
 from flows.batch import run_name
 from flows.flow_names import MENDING, OF_SOURCES, STREAM
 from flows.services import open_services
@@ -33,11 +34,14 @@ def report_run(flow_run: str) -> dict[str, Any]:
     if state not in _REPORTED or name == "report_run" or (state == "Late" and name not in _NOTED):
         return {"flow": name, "state": state, "reported": False}
     message = (run.state.message if run.state else None) or f"run {run.name} is {state.lower()}"
-    alerts.report_flow_run(open_services(), str(run.id), name, state, message)
+    alerts.report_flow_run(open_services(), str(run.id), name, state, message, run.parameters)
     return {"flow": name, "state": state, "reported": True}
 
 
 @flow(name="daily_summary", flow_run_name=run_name, timeout_seconds=600, result_serializer="json")
 def daily_summary() -> dict[str, str]:
     """Tell how the last 24 hours were: runs, checks, dead letters, incidents."""
-    return {"text": alerts.daily_summary(open_services())}
+    services = open_services()
+    text = alerts.daily_summary(services)
+    note_completed(services, "daily_summary")
+    return {"text": text}

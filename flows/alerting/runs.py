@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
-from flows.flow_names import BATCH, STREAM
+from flows.alerting import made_good
+from flows.alerting.made_good import Ended
+from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
 from flows.monitoring.runs import failed_tables
 from flows.monitoring.verdict import State, Verdict
 from flows.summary import Summary
@@ -17,28 +19,33 @@ from flows.summary import Summary
 SIGNAL, LATE = "pipeline_failed", "run_late"
 LATE_AFTER = timedelta(minutes=10)
 """A worker may be busy with the run before."""
-FAILED = ("Failed", "Crashed", "TimedOut")
 _REMEMBERED = timedelta(days=7)
-_OTHERS_REMEMBERED = timedelta(days=1)
-"""How long a failure counts of a flow that notes no run that completes."""
+_LATE_REMEMBERED = timedelta(days=1)
+"""How long a run counts as late that never started."""
 
 
 def verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
-    """Of each flow that ran: critical when its last run failed and no ordinary run completed since, a warning
-    when one is late that has not started since.
+    """Of each flow that ran: critical while a failed run of it is not made good (`made_good` says what does
+    that), a warning when one is late that has not started since.
     """
     return [*_failed(connection, now), *_late(connection, now)]
 
 
 def note(
-    connection: Connection[Any], run_id: str, flow: str, state: str, message: str, now: datetime
+    connection: Connection[Any],
+    run_id: str,
+    flow: str,
+    state: str,
+    message: str,
+    parameters: Mapping[str, Any],
+    now: datetime,
 ) -> None:
     """Enter into ops.run what Prefect says of a run; one that has told its end itself stays as it said."""
     # What is said of the stream is held against ops.stream_progress, which has the database's own time.
     connection.execute(
         "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values "
         "(%(id)s, %(flow)s, %(now)s, %(end)s, %(state)s, jsonb_build_object('failures', "
-        "jsonb_build_array(%(said)s::text), 'reported_at', clock_timestamp())) "
+        "jsonb_build_array(%(said)s::text), 'reported_at', clock_timestamp()) || %(about)s) "
         "on conflict (run_id) do update set state = excluded.state, finished_at = excluded.finished_at, "
         "summary = ops.run.summary || excluded.summary where ops.run.state in ('Running', 'Late')",
         {
@@ -48,6 +55,7 @@ def note(
             "end": None if state == "Late" else now,
             "state": state,
             "said": message,
+            "about": Jsonb(made_good.about(flow, parameters)),
         },
     )
 
@@ -60,7 +68,7 @@ def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
             where run.flow = %(stream)s and reported_at > (summary ->> 'reported_at')::timestamptz))
         from ops.run where started_at > %(remembered)s group by flow
         """,
-        {"since": now - _OTHERS_REMEMBERED, "remembered": now - _REMEMBERED, "stream": STREAM},
+        {"since": now - _LATE_REMEMBERED, "remembered": now - _REMEMBERED, "stream": STREAM},
     ).fetchall()
     found = []
     for flow, since in rows:
@@ -84,56 +92,44 @@ def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
     return found
 
 
-def _failed(connection: Connection[Any], now: datetime) -> list[Verdict]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            """
-            with ended as (
-                select run_id, flow, state, summary, coalesce(finished_at, started_at) as ended_at
-                from ops.run where state not in ('Running', 'Late') and started_at > %(since)s
-            ),
-            last as (select distinct on (flow) * from ended order by flow, ended_at desc, run_id)
-            select last.*, exists (
-                    select from ended where ended.state = 'Completed' and ended.flow = %(ordinary)s
-                        and ended.ended_at > last.ended_at
-                ) or exists (
-                    select from ops.stream_progress
-                    where last.flow = %(stream)s
-                        and reported_at > (last.summary ->> 'reported_at')::timestamptz
-                ) as is_made_good,
-                (
-                    select min(bad.ended_at) from ended as bad
-                    where bad.flow = last.flow and bad.ended_at > coalesce((
-                        select max(good.ended_at) from ended as good
-                        where good.flow = last.flow and good.state = 'Completed'), '-infinity')
-                ) as failed_since
-            from last
-            """,
-            {"since": now - _REMEMBERED, "ordinary": BATCH, "stream": STREAM},
-        ).fetchall()
-    return [_verdict(row, now) for row in rows]
+def _failed(connection: Connection[Any], now: datetime) -> Iterator[Verdict]:
+    found = made_good.ended(connection, now)
+    for flow in sorted({run.flow for run in found}):
+        runs = [run for run in found if run.flow == flow]
+        left = [run for run in made_good.unmended(found) if run.flow == flow]
+        yield (
+            _verdict(left, now)
+            if left
+            else Verdict(SIGNAL, f"flow:{flow}", State.OK, now, since=runs[0].ended_at)
+        )
 
 
-def _verdict(row: Mapping[str, Any], now: datetime) -> Verdict:
-    flow, failures = row["flow"], list(row["summary"].get("failures") or [])
-    is_old = now - row["ended_at"] > _OTHERS_REMEMBERED and "landed" not in row["summary"]
-    if row["state"] not in FAILED or row["is_made_good"] or is_old:
-        return Verdict(SIGNAL, f"flow:{flow}", State.OK, now, since=row["ended_at"])
+def _verdict(left: Sequence[Ended], now: datetime) -> Verdict:
+    """Of runs of one flow that failed and are not made good, the newest first."""
+    last, failures = left[0], left[0].failures
     more = f" ({len(failures) - 1} more failures)" if len(failures) > 1 else ""
-    reason = failures[0] if failures else f"it {row['state'].lower()} and said nothing"
+    reason = failures[0] if failures else f"it {last.state.lower()} and said nothing"
     return Verdict(
         signal=SIGNAL,
-        subject=f"flow:{flow}",
+        subject=f"flow:{last.flow}",
         state=State.CRITICAL,
         measured_at=now,
         value=float(max(1, len(failures))),
         limit=0.0,
         unit="failures",
-        message=f"{flow} failed: {reason}{more}",
-        action="Mend what the line names, then `python -m flows`: it goes on where this run ended.",
-        since=row["failed_since"] or row["ended_at"],
-        observed={"run_id": row["run_id"], "tables": sorted(failed_tables(failures))},
+        message=f"{last.flow} failed: {reason}{more}",
+        action=_action(last.flow),
+        since=min(run.ended_at for run in left),
+        observed={"run_id": last.run_id, "tables": sorted(failed_tables(failures))},
     )
+
+
+def _action(flow: str) -> str:
+    if flow in (*OF_SOURCES, *MENDING):
+        return "Mend what the line names, then `python -m flows`: it goes on where this run ended."
+    if flow in (STREAM, MONITOR):
+        return f"Mend what the line names; {flow} goes on by its deployment, and with that this is over."
+    return f"Mend what the line names, then run {flow} again for the same: no other run makes it good."
 
 
 def completed(summary: Summary) -> tuple[str, str]:
@@ -152,7 +148,7 @@ def day(connection: Connection[Any], now: datetime) -> tuple[str, str]:
     runs = connection.execute(
         "select flow, count(*), count(*) filter (where state = any(%s)) from ops.run "
         "where started_at > %s group by flow order by flow",
-        (list(FAILED), since),
+        (list(made_good.FAILED), since),
     ).fetchall()
     counts = connection.execute(
         b"""

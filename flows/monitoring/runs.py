@@ -44,7 +44,7 @@ def recent(connection: Connection[Any], now: datetime) -> list[Run]:
         ([*OF_SOURCES, *MENDING], now - _REMEMBERED, _MOST),
     ).fetchall()
     return [
-        Run(flow, started, state, _left_undone(state, failures or (), skipped or ()), _only(flow, selected))
+        Run(flow, started, state, left_undone(state, failures or (), skipped or ()), _only(flow, selected))
         for flow, started, state, failures, skipped, selected in rows
     ]
 
@@ -61,7 +61,7 @@ def failed_tables(failures: Sequence[str]) -> frozenset[str]:
     return frozenset(line.partition(":")[0].strip() for line in failures)
 
 
-def _left_undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:
+def left_undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:
     """From what a run said: what it skipped begins with all that it left out, too."""
     if state not in ("Completed", "Failed"):
         return None
