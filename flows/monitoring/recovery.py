@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
+from flows.stores.locks import DRILL_LOCK, is_anybodys
 
 BACKUP, DRILL = "backup", "drill"
 BACKUP_WITHIN, DRILL_WITHIN = timedelta(hours=26), timedelta(days=8)
@@ -21,10 +22,14 @@ def backups(watch: Watch) -> Iterator[Verdict]:
 
 
 def drills(watch: Watch) -> Iterator[Verdict]:
-    """Whether the last rehearsal of a restore led to what was live, and seconds since then."""
+    """Whether the last rehearsal of a restore led to what was live, and seconds since then. One that broke
+    off did not; one that is under way says nothing yet.
+    """
     rows = watch.rows(
-        "select started_at, is_equal, differences from ops.drill order by started_at desc limit 1"
+        "select started_at, is_equal, differences from ops.drill order by started_at desc limit 2"
     )
+    if rows and not rows[0][1] and not rows[0][2] and is_anybodys(watch.connection, *DRILL_LOCK):
+        rows = rows[1:]  # it is under way
     if rows and not rows[0][1]:
         started, _, differences = rows[0]
         first = str(differences[0]) if differences else "it did not come to its end"

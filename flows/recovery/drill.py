@@ -22,9 +22,10 @@ from flows.recovery.notes import Note
 from flows.recovery.restoring import notes_of, restore, workplace
 from flows.recovery.scratch import scratch
 from flows.recovery.taking import open_vault
-from flows.recovery.vault import Backup, Vault
+from flows.recovery.vault import Backup, BackupError, Vault
 from flows.services import Services
 from flows.stores.ledger import Ledger
+from flows.stores.locks import DRILL_LOCK
 from flows.stores.manifest import Commit, LakeFile, fold
 from flows.stores.recovery import histories_of
 from flows.stores.upkeep import refresh
@@ -89,24 +90,37 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
        erased in the lake; erasing again writes files, which a rehearsal must not.
     4. Every published table and leaf is held against the live one, at one moment of the ledger.
 
-    Raises BackupError, ProgramError, SealError where the rehearsal could not be tried.
+    It stands in `ops.drill` from its beginning, as one that has not led back: whatever ends it before its
+    end, a kill too, leaves it so. Raises BackupError while another one is under way, and where there is no
+    such backup; ProgramError, SealError and the like where it broke off.
     """
     began, started_at = time.perf_counter(), services.settings.now()
     vault = open_vault(services)
     backup = vault.find(name)
     done = Drill(backup, started_at)
-    vault.opener(backup)
-    services.lake.begin_session()
-    done.differences += vault.problems(backup)
-    done.differences += raw_files.problems(vault, backup)
-    progress.say(backup.id, "sums of its files compared")
-    if not done.differences:
-        _rehearse(services, vault, done, progress)
-    done.seconds = round(time.perf_counter() - began, 2)
-    done.rpo_seconds = round((started_at - backup.taken_at).total_seconds(), 1)
     with services.ledger() as ledger:
+        # The session's, so that it ends with the process: the monitor tells by it who was killed.
+        if not ledger.is_ours(*DRILL_LOCK):
+            raise BackupError("Another drill is under way. Wait for it and run again.")
         prepare.schemas(ledger)
-        _enter(ledger.connection, done)
+        stamp = _begin(ledger.connection, done)
+        try:
+            vault.opener(backup)
+            services.lake.begin_session()
+            done.differences += vault.problems(backup)
+            done.differences += raw_files.problems(vault, backup)
+            progress.say(backup.id, "sums of its files compared")
+            if not done.differences:
+                _rehearse(services, vault, done, progress)
+        except BaseException as error:
+            reason = services.settings.scrub(str(error) or type(error).__name__)
+            done.differences.append(f"it broke off: {reason}")
+            raise
+        finally:
+            done.seconds = round(time.perf_counter() - began, 2)
+            done.rpo_seconds = round((started_at - backup.taken_at).total_seconds(), 1)
+            with services.warehouse.connect() as connection:
+                _enter(connection, stamp, done)
     return done
 
 
@@ -219,14 +233,22 @@ def _compare(live: _Live, there: Mapping[str, Note], done: Drill) -> None:
             )
 
 
-def _enter(connection: Connection[Any], done: Drill) -> None:
+def _begin(connection: Connection[Any], done: Drill) -> str:
+    """Enter a rehearsal that has not come to its end; returns its id."""
     stamp = f"{done.started_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     connection.execute(
-        "INSERT INTO ops.drill (drill_id, backup_id, is_equal, rto_seconds, rpo_seconds, seconds, compared, "
-        "replayed, differences, started_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "INSERT INTO ops.drill (drill_id, backup_id, is_equal, seconds, compared, replayed, started_at) "
+        "VALUES (%s, %s, false, 0, 0, 0, %s)",
+        (stamp, done.backup.id, done.started_at),
+    )
+    return stamp
+
+
+def _enter(connection: Connection[Any], stamp: str, done: Drill) -> None:
+    connection.execute(
+        "UPDATE ops.drill SET (is_equal, rto_seconds, rpo_seconds, seconds, compared, replayed, differences) "
+        "= (%s, %s, %s, %s, %s, %s, %s) WHERE drill_id = %s",
         (
-            stamp,
-            done.backup.id,
             done.is_equal,
             done.rto_seconds,
             done.rpo_seconds,
@@ -234,6 +256,6 @@ def _enter(connection: Connection[Any], done: Drill) -> None:
             done.compared,
             done.replayed,
             Jsonb(done.differences),
-            done.started_at,
+            stamp,
         ),
     )

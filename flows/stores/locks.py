@@ -24,6 +24,8 @@ BRIEF = (25, 50, 100, 150, 150, 150, 150, 150, 150, 150)
 """The same for ACCESS EXCLUSIVE: readers queue behind the wait, so it stays below what a person feels."""
 DUMP_LOCK = ("dump", "warehouse")
 """What a backup holds (`Ledger.locked`) while a snapshot of it is open."""
+DRILL_LOCK = ("drill", "warehouse")
+"""What a drill holds (`Ledger.is_ours`) as long as it lives."""
 _LOOK_EVERY_SECONDS = 0.01
 
 
@@ -84,6 +86,17 @@ def remember(connection: Connection[Any], commits: Sequence[Commit], blocked: Bl
             "SET token = excluded.token, blocked_by = excluded.blocked_by",
             [(commit.table, commit.partition, commit.token, blocked.by) for commit in commits],
         )
+
+
+def is_anybodys(connection: Connection[Any], purpose: str, name: str) -> bool:
+    """Whether a session holds the lock of one thing (`Ledger.locked`); looks without touching it."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND (classid::bigint << 32) | objid::bigint = hashtextextended(%s, 0))",
+        (f"{purpose}:{name}",),
+    ).fetchone()
+    return bool(row and row[0])
 
 
 @contextmanager

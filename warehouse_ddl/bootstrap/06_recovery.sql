@@ -27,4 +27,4 @@ create table if not exists ops.drill (
     started_at timestamptz not null
 );
 create index if not exists idx_drill_time on ops.drill (started_at desc);
-comment on table ops.drill is 'One row per rehearsal of a restore. rto_seconds: from nothing to the content that is live, restored and replayed; null where it did not come that far. rpo_seconds: the age of the backup, which is what would be lost if the lake were lost too. compared: tables and leaves; replayed: partitions that were loaded from the lake; differences: one sentence each.';
+comment on table ops.drill is 'One row per rehearsal of a restore, from its beginning on: one that is not equal and names no difference is under way or was killed. rto_seconds: from nothing to the content that is live, restored and replayed; null where it did not come that far. rpo_seconds: the age of the backup, which is what would be lost if the lake were lost too. compared: tables and leaves; replayed: partitions that were loaded from the lake; differences: one sentence each.';

@@ -57,6 +57,18 @@ def test_a_drill_that_does_not_lead_back_is_critical_until_one_does(place: Place
     assert place.measure("drill")["warehouse"].state is State.OK
 
 
+def test_a_drill_that_was_killed_is_critical_and_one_that_is_under_way_is_not(place: Place) -> None:
+    _drill(place, NOW - timedelta(days=1))
+    _drill(place, NOW - timedelta(hours=1), "")
+    place.execute("update ops.drill set differences = '[]' where not is_equal")
+    with place.services.ledger() as ledger:
+        assert ledger.is_ours("drill", "warehouse")
+        assert place.measure("drill")["warehouse"].state is State.OK
+    killed = place.measure("drill")["warehouse"]
+    assert killed.state is State.CRITICAL
+    assert killed.message.endswith("it did not come to its end")
+
+
 def test_a_way_back_that_was_not_gone_for_longer_than_a_week_is_told(place: Place) -> None:
     place.schedules = BOTH
     _drill(place, NOW - timedelta(days=7))

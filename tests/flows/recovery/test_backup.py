@@ -2,82 +2,43 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
-import pyarrow as pa
 import pyrage
 import pytest
 from pydantic import SecretStr
 
 from flows import failpoints
 from flows.__main__ import main
-from flows.progress import Progress
 from flows.recovery import programs, raw_files
 from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
 from flows.recovery.taking import Taken, open_vault, take
 from flows.recovery.vault import NOTED, Backup, BackupError
 from flows.services import Services
-from flows.settings import Settings
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
-from flows.stores.manifest import Commit, fold
+from flows.stores.manifest import fold
 from flows.stores.publish import publish
-from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, visits
+from tests.flows.recovery.conftest import KEY, land, unseen
+from tests.flows.stores.world import DAY, EVENTS, built, visits
 from tests.house import Server
 
 ROOT = Path(__file__).parents[3]
-KEY = str(pyrage.x25519.Identity.generate())
-
-
-def _services(dsn: str, folder: Path) -> Services:
-    given: dict[str, Any] = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": folder / "none"}
-    return Services(Settings(**given, lake=folder / "lake", backups=folder / "backups"))
-
-
-def _unseen() -> Progress:
-    """Progress that nobody looks at."""
-    return Progress("backup", io.StringIO())
-
-
-def _land(services: Services, number: int) -> None:
-    """One more landing with a file of raw."""
-    rows = pa.table({"v": [number]})
-    with services.ledger() as ledger:
-        position = ledger.positions("raw_app__users")
-        file = services.lake.write("raw", "raw_app__users", "landed_on", DAY, f"b{number}", rows)
-        commit = Commit(f"l{number}", "land", "raw", "raw_app__users", DAY, add=(file,), row_count=1)
-        ledger.record(services.lake, commit, version=position.version)
-
-
-@pytest.fixture
-def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
-    """A warehouse with a published day, people, and one landing."""
-    dsn = postgres18.database()
-    create(dsn, EVENTS, USERS)
-    services = _services(dsn, tmp_path)
-    with services.lake:
-        day = built(services.lake, EVENTS, DAY, visits(DAY, 500), batch="e1")
-        publish(EVENTS, [day], warehouse=services.warehouse, lake=services.lake)
-        _land(services, 1)
-        yield services
 
 
 def _take(services: Services, **settings: object) -> Taken:
     if settings:
         services = Services(services.settings.model_copy(update=settings))
     with services.lake:
-        return take(services, _unseen())
+        return take(services, unseen())
 
 
 def _restored(services: Services, backup: Backup, server: Server) -> str:
@@ -178,7 +139,7 @@ def test_a_sealed_backup_says_nothing_without_its_key_and_everything_with_it(
 
 def test_a_raw_file_is_kept_once_for_all_backups_and_goes_with_the_last(services: Services) -> None:
     first = _take(services)
-    _land(services, 2)
+    land(services, 2)
     second = _take(services)
     assert 0 < second.raw_bytes < first.raw_bytes * 1.5
     assert second.expired == (first.backup.id,), "of one day the newest stays"
@@ -220,7 +181,7 @@ def test_a_full_disk_leaves_the_earlier_backups_and_nothing_else(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _take(services).backup
-    _land(services, 2)
+    land(services, 2)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -314,10 +275,10 @@ def test_raw_files_come_back_into_an_empty_lake_only_and_only_with_the_key(
     owner = open_vault(Services(services.settings.model_copy(update={"backup_key": SecretStr(KEY)})))
 
     with pytest.raises(SealError, match="set ANALYTICS_BACKUP_KEY"):
-        raw_files.give_back(open_vault(services), backup, lake, work, _unseen())
-    assert raw_files.give_back(owner, backup, lake, work, _unseen()) == 1
+        raw_files.give_back(open_vault(services), backup, lake, work, unseen())
+    assert raw_files.give_back(owner, backup, lake, work, unseen()) == 1
     with pytest.raises(BackupError, match="is not empty"):
-        raw_files.give_back(owner, backup, lake, work, _unseen())
+        raw_files.give_back(owner, backup, lake, work, unseen())
 
     theirs = services.lake
     with Lake(lake) as there:

@@ -1,0 +1,56 @@
+"""A small warehouse with a lake and a folder for its backups."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyrage
+import pytest
+
+from flows.progress import Progress
+from flows.services import Services
+from flows.settings import Settings
+from flows.stores.manifest import Commit
+from flows.stores.publish import publish
+from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, visits
+from tests.house import Server
+
+KEY = str(pyrage.x25519.Identity.generate())
+"""Opens what was sealed for it."""
+
+
+def services_in(dsn: str, folder: Path) -> Services:
+    given: dict[str, Any] = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": folder / "none"}
+    return Services(Settings(**given, lake=folder / "lake", backups=folder / "backups"))
+
+
+def unseen() -> Progress:
+    """Progress that nobody looks at."""
+    return Progress("backup", io.StringIO())
+
+
+def land(services: Services, number: int) -> None:
+    """One more landing with a file of raw."""
+    rows = pa.table({"v": [number]})
+    with services.ledger() as ledger:
+        position = ledger.positions("raw_app__users")
+        file = services.lake.write("raw", "raw_app__users", "landed_on", DAY, f"b{number}", rows)
+        commit = Commit(f"l{number}", "land", "raw", "raw_app__users", DAY, add=(file,), row_count=1)
+        ledger.record(services.lake, commit, version=position.version)
+
+
+@pytest.fixture
+def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
+    """A warehouse with a published day, people, and one landing."""
+    dsn = postgres18.database()
+    create(dsn, EVENTS, USERS)
+    services = services_in(dsn, tmp_path)
+    with services.lake:
+        day = built(services.lake, EVENTS, DAY, visits(DAY, 500), batch="e1")
+        publish(EVENTS, [day], warehouse=services.warehouse, lake=services.lake)
+        land(services, 1)
+        yield services
