@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from prefect import flow
 from flows.alerting.made_good import note_completed
 from flows.batch import run_name
 from flows.durations import spoken
+from flows.erasure import listed
+from flows.errors import FlowsError
 from flows.progress import Progress
 from flows.recovery import raw_files
 from flows.recovery.drill import Drill, DrillFailed
@@ -83,7 +86,9 @@ def _said(done: Drill) -> str:
 def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
     """Restore a backup into a database, and what came after from the lake.
 
-    The target is refused when it has our schemas and nobody said `--yes`, and when runs are at work in it.
+    The target is refused when it has our schemas and nobody said `--yes`, and when runs are at work in it. A
+    backup that still has somebody who was erased is refused where the replay, which erases them again, is
+    not wanted or has no lake.
     """
     began = time.perf_counter()
     services = Services(load(warehouse_dsn=dsn))
@@ -92,6 +97,10 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
     problems = vault.problems(backup)
     if problems:
         raise BackupError("\n".join([*problems, "Nothing was changed."]))
+    with workplace(vault) as work:
+        erased = raw_files.erased_since(vault, backup, services.lake.root, work)
+    if erased and not (replays and any(services.lake.manifests())):
+        raise BackupError(_still_there(backup, erased, services))
     if there := occupied(dsn):
         if not yes:
             raise BackupError(
@@ -104,8 +113,36 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
         progress.say(backup.id, f"{backup.rows:,} rows restored")
         lines = [f"Backup {backup.id} is restored."]
         if replays:
-            lines = [f"Backup {backup.id} is restored. {replayed(from_lake(services, progress))}"]
+            listed.bring(vault.root, services.lake.root)
+            try:
+                lines = [f"Backup {backup.id} is restored. {replayed(from_lake(services, progress))}"]
+            except FlowsError as error:
+                if not erased:
+                    raise
+                raise BackupError(f"{error} {_readable(erased, 'that database')}") from error
+    if erased:
+        lines.append(f"{_users(erased)}, erased after it was taken, were erased from it again.")
     return "\n".join([*lines, *_next(backup, began)])
+
+
+def _still_there(backup: Backup, erased: Sequence[int], services: Services) -> str:
+    return (
+        f"Backup {backup.id} still has {_users(erased)}, erased after it was taken, and only the replay from "
+        f"the lake takes them out again. Restore without --no-replay beside a lake that has its manifests "
+        f"({services.lake.root}; `restore --lake` fills an empty one), or from a later backup. Nothing was "
+        "changed."
+    )
+
+
+def _readable(erased: Sequence[int], where: str) -> str:
+    return (
+        f"{_users(erased)}, erased after this backup was taken, can be read in {where} until "
+        "`python -m flows rebuild --from-lake` has come to its end: let nobody read before."
+    )
+
+
+def _users(users: Sequence[int]) -> str:
+    return f"User{'s' if users[1:] else ''} {', '.join(map(str, users))}"
 
 
 def _next(backup: Backup, began: float) -> list[str]:
@@ -125,8 +162,12 @@ def _lake(folder: Path, name: str | None) -> str:
     target = folder.expanduser().absolute()
     with Progress("restore") as progress, workplace(vault) as work:
         count = raw_files.give_back(vault, backup, target, work, progress)
-    return (
-        f"{count:,} raw files of backup {backup.id} are in {target}.\n"
+        erased = raw_files.erased_since(vault, backup, target, work)
+    lines = [f"{count:,} raw files of backup {backup.id} are in {target}."]
+    if erased:
+        lines.append(_readable(erased, "these files"))
+    lines.append(
         "Next: set ANALYTICS_LAKE to it, then `python -m flows rebuild --from-lake` and `python -m flows`, "
         "which makes the other layers and reads again what the sources have had since."
     )
+    return "\n".join(lines)

@@ -26,6 +26,7 @@ from flows.failpoints import failpoint
 from flows.planner import REPLAYED
 from flows.progress import Progress
 from flows.services import Services
+from flows.settings import SettingsError
 from flows.stores.lake import QUARANTINE, partition_folder
 from flows.stores.ledger import Ledger
 from flows.stores.upkeep import refresh
@@ -57,8 +58,8 @@ class Erased:
 def erase(services: Services, users: Sequence[int], reason: str, run_id: str, progress: Progress) -> Erased:
     """Take these users out of lake and warehouse, and search both for them.
 
-    1. They are noted, with the addresses by which raw knows them, in the warehouse and in the lake. From here
-       on what a source still tells of them is landed without personal data.
+    1. They are noted, with the addresses by which raw knows them, in the warehouse, in the lake and beside
+       the backups. From here on what a source still tells of them is landed without personal data.
     2. Raw files that name them are written anew without what names them; every ledger entry follows.
     3. Of the users' own table a deletion is landed.
     4. What was built and names them is marked, and what is due is built and published, checks and all. What
@@ -78,6 +79,7 @@ def erase(services: Services, users: Sequence[int], reason: str, run_id: str, pr
             now = services.settings.now()
             for person in people:
                 listed.begin(ledger.connection, services.lake, person, reason, now)
+            _beside_the_backups(services)
             failpoint("erase.listed")
             progress.say("erase", f"user {', '.join(map(str, users))}: known by {_told(people)}")
             files = _out_of_raw(services, ledger, people, run_id)
@@ -139,6 +141,26 @@ def _people(services: Services, ledger: Ledger, users: Sequence[int]) -> list[Pe
         for user in users
     ]
     return ops.recognized(ledger.connection, people)
+
+
+def _beside_the_backups(services: Services) -> None:
+    """A warehouse and a lake that are lost together have lost their lists: who restores is told by this one.
+    Where no backup was ever taken there is nothing to restore. Raises NotErased when it can't be written.
+    """
+    try:
+        folder = services.settings.backups_root
+    except SettingsError:
+        return
+    if not folder.is_dir():
+        return
+    try:
+        listed.bring(services.lake.root, folder)
+    except OSError as error:
+        raise NotErased(
+            f"Who is erased can't be noted beside the backups ({folder}: {error.strerror or error}), so a "
+            "backup that is restored might bring them back. Nobody was erased; mend that and run the same "
+            "command again."
+        ) from error
 
 
 def _told(people: Sequence[Person]) -> str:

@@ -1,12 +1,13 @@
-"""The list of erased people: in the warehouse and, so that a restored backup knows of them too, in the lake.
+"""The list of erased people: in the warehouse and, so that a restored backup knows of them too, in the lake,
+beside the backups and in each of them.
 
-Neither holds an address once an erasure is finished: addresses are known again by salted hashes.
+None holds an address once an erasure is finished: addresses are known again by salted hashes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,20 @@ def finish(connection: Connection[Any], lake: Lake, user_id: int, now: datetime,
 
 def write(connection: Connection[Any], lake: Lake) -> None:
     """Write the lake's copy of the list, whole or not at all: what stands there and what ops has."""
-    known = {entry["user_id"]: entry for entry in _read(lake)}
+    copy(connection, lake, lake.root)
+
+
+def copy(connection: Connection[Any], lake: Lake, folder: Path) -> None:
+    """Write into a folder what the lake's copy of the list has and what ops has, as this connection sees it:
+    whoever is finished in it is in no row that it sees.
+    """
+    known = _read(lake.root)
     rows = connection.execute(
-        "SELECT user_id, alias, salt, email_hashes, reason, asked_at FROM ops.erasure"
+        "SELECT user_id, alias, salt, email_hashes, reason, asked_at, finished_at FROM ops.erasure"
     ).fetchall()
-    for user_id, alias, salt, hashes, reason, asked_at in rows:
+    for entry in known.values():
+        entry["finished_at"] = None
+    for user_id, alias, salt, hashes, reason, asked_at, finished_at in rows:
         known[user_id] = {
             "user_id": user_id,
             "alias": alias,
@@ -105,23 +115,37 @@ def write(connection: Connection[Any], lake: Lake) -> None:
             "email_hashes": hashes,
             "reason": reason,
             "asked_at": asked_at.isoformat(),
+            "finished_at": finished_at.isoformat() if finished_at else None,
         }
-    path = lake.root / FILE
-    temporary = path.with_name(f".tmp-{os.getpid()}-{FILE}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as handle:
-        handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
+    if known:
+        _store(folder, known)
+
+
+def bring(source: Path, target: Path) -> None:
+    """Add to the list in the folder `target` whom the one in `source` names and it does not. They are not
+    finished there.
+    """
+    there = _read(target)
+    new = {user: entry for user, entry in _read(source).items() if user not in there}
+    if new:
+        _store(target, {**there, **{user: {**entry, "finished_at": None} for user, entry in new.items()}})
+
+
+def named(folder: Path) -> set[int]:
+    """Everybody whom the list in a folder names."""
+    return set(_read(folder))
+
+
+def finished(folder: Path) -> set[int]:
+    """Those of them of whom nothing was left when the list was written."""
+    return {user for user, entry in _read(folder).items() if entry.get("finished_at")}
 
 
 def take_over(connection: Connection[Any], lake: Lake) -> list[int]:
     """Bring into the warehouse's list whom only the lake's copy names: it was restored from before. Gives
     everybody who has to be erased again, which is everybody.
     """
-    for entry in _read(lake):
+    for entry in _read(lake.root).values():
         connection.execute(
             "INSERT INTO ops.erasure (user_id, alias, salt, email_hashes, reason, asked_at) "
             "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (user_id) DO NOTHING",
@@ -137,14 +161,27 @@ def take_over(connection: Connection[Any], lake: Lake) -> list[int]:
     return [user for (user,) in connection.execute("SELECT user_id FROM ops.erasure ORDER BY 1").fetchall()]
 
 
-def _read(lake: Lake) -> Iterable[Mapping[str, Any]]:
-    path: Path = lake.root / FILE
+def _store(folder: Path, known: Mapping[int, Mapping[str, Any]]) -> None:
+    path = folder / FILE
+    temporary = path.with_name(f".tmp-{os.getpid()}-{FILE}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as handle:
+        handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def _read(folder: Path) -> dict[int, dict[str, Any]]:
+    path = folder / FILE
     if not path.exists():
-        return []
+        return {}
     try:
-        return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        entries = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
     except orjson.JSONDecodeError as error:
         raise FlowsError(
             f"{path} is damaged, so who was erased can't be told from it. Move it away: it is written anew "
             "from ops.erasure; of a warehouse that was restored, restore this file too."
         ) from error
+    return {entry["user_id"]: entry for entry in entries}

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from flows.erasure.listed import FILE as ERASED
+from flows.erasure import listed as erased
 from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery.seal import SUFFIX, Seal, SealError
@@ -104,13 +104,30 @@ def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Pr
         progress.advance()
     opened = vault.open(backup, MANIFESTS, work)
     # Who was erased stays so: the list is asked by every landing.
-    for manifest in [*opened.glob(ERASED), *sorted((opened / "raw").glob(f"*/{MANIFEST}"))]:
+    for manifest in [*opened.glob(erased.FILE), *sorted((opened / "raw").glob(f"*/{MANIFEST}"))]:
         target = lake / manifest.relative_to(opened)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(manifest, target)
         sync_and_hash(target)
         fsync_folder(target.parent)
+    erased.bring(vault.root, lake)
     return len(files)
+
+
+def erased_since(vault: Vault, backup: Backup, lake: Path, work: Path) -> list[int]:
+    """Whom a backup still has though they were erased: everybody whom the lists of the lake and beside the
+    backups name, but those of whom nothing was left when it was taken. Raises SealError for another key.
+    """
+    path = vault.open(backup, f"{MANIFESTS}/{erased.FILE}", work) if _has_list(backup) else None
+    gone = erased.finished(path.parent) if path is not None else set()
+    everybody = erased.named(lake) | erased.named(vault.root)
+    if path is not None:
+        everybody |= erased.named(path.parent)
+    return sorted(everybody - gone)
+
+
+def _has_list(backup: Backup) -> bool:
+    return next((backup.folder / MANIFESTS).glob(f"{erased.FILE}*"), None) is not None
 
 
 def expire(vault: Vault) -> int:

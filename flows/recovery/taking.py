@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.erasure.listed import FILE as ERASED
+from flows.erasure import listed
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.prepare import schemas
@@ -90,6 +89,7 @@ def take(services: Services, progress: Progress) -> Taken:
     taken = Taken(backup, raw, round(time.perf_counter() - began, 2))
     with services.warehouse.connect() as connection:
         _enter(connection, taken)
+    listed.bring(services.lake.root, vault.root)
     expired, raw_expired = expire(services, vault)
     return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired)
 
@@ -119,8 +119,7 @@ def _dump(services: Services, making: Making, moment: datetime, progress: Progre
             progress.say("warehouse", f"{sum(n.rows for n in noted.values()):,} rows counted, summed, hashed")
             commits, journaled = _ledger(connection)
             _write_manifests(making, commits)
-            if (erased := services.lake.root / ERASED).exists():
-                shutil.copyfile(erased, making.work / MANIFESTS / ERASED)
+            listed.copy(connection, services.lake, making.work / MANIFESTS)
             owed = connection.execute("SELECT DISTINCT view_name FROM ops.refresh_owed ORDER BY 1").fetchall()
             sequence = connection.execute("SELECT coalesce(max(sequence), 0) FROM ops.ledger").fetchone()
             dump.wait()

@@ -7,6 +7,7 @@
                            manifests/      the lake's manifests at that moment
                            raw.jsonl       the raw files that count at that moment
 <backups>/lake/raw/…                       raw files, each once for all backups that name it
+<backups>/_erasures.jsonl                  who was erased, also after the newest backup (erasure/listed.py)
 """
 
 from __future__ import annotations

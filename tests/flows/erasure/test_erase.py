@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +16,9 @@ import pytest
 
 from flows import failpoints
 from flows.erasure import again
-from flows.erasure.erasing import apply_erasures, unfinished
+from flows.erasure.erasing import apply_erasures, erase, unfinished
 from flows.erasure.identify import CannotErase
 from flows.progress import Progress
-from flows.recovery import raw_files
 from flows.recovery.drill import drill
 from flows.recovery.restoring import restore, workplace
 from flows.recovery.taking import open_vault, take
@@ -31,6 +29,7 @@ from flows.stores import roles
 from flows.stores.warehouse import Warehouse
 from flows.streaming.journal import Journal
 from tests.flows import kill_child
+from tests.flows.company import Done, run_here
 from tests.flows.erasure import child
 from tests.flows.erasure.world import ADA, BOB, BOBS, EVE, EVES, NOW, SECRETS, Filled, bytes_of, rows
 from tests.flows.kill_child import Place
@@ -211,13 +210,16 @@ def _restored(services: Services, backup: Backup, place: Place, server: Server) 
 
 
 def test_a_backup_from_before_an_erasure_brings_nobody_back(filled: Filled, postgres18: Server) -> None:
-    """Rehearsed, restored beside the lake that there is, and together with the lake that the backup has."""
+    """Rehearsed, restored beside the lake that there is, and together with the lake that the backup has when
+    the list of the erased is nowhere but beside the backups.
+    """
     place = filled.copy()
     services = _with_backups(place)
     with Progress("backup", io.StringIO()) as progress:
         with services.lake:
             backup = take(services, progress).backup
-        child.play(place, ADA)
+            with kill_child.without_audit():
+                erase(services, [ADA], "", "erase", progress)
         erased, letters = _seen(place), "select payload from ops.dead_letter order by letter_id"
         with services.lake:
             assert drill(services, None, progress).differences == []
@@ -238,15 +240,51 @@ def test_a_backup_from_before_an_erasure_brings_nobody_back(filled: Filled, post
         assert rows(restored, quoted) == rows(rehearsed, quoted)
 
         lake = Path(f"{place.lake}-lost")
-        raw_files.give_back(open_vault(services), backup, lake, lake.with_name("work"), progress)
+        told = _restore(place, "--lake", str(lake))
+        assert f"User {ADA}, erased after this backup was taken, can be read in these files" in told.out
         assert "ada@example.com" in bytes_of(replace(place, lake=str(lake)))
         both = replace(_restored(services, backup, place, postgres18), lake=str(lake))
-        shutil.copy(Path(place.lake, "_erasures.jsonl"), lake)
         with kill_child.without_audit(), kill_child.services(both).lake:
             from_lake(kill_child.services(both), progress)
     assert _seen(both) == erased
     left = bytes_of(both).replace(BOBS, "")
     assert [secret for secret in SECRETS if secret in left] == []
+
+
+def _restore(place: Place, *words: str) -> Done:
+    """`python -m flows restore` beside the lake of a place and its backups."""
+    lake = Path(place.lake)
+    environment = {
+        "ANALYTICS_WAREHOUSE_DSN": place.warehouse_dsn,
+        "ANALYTICS_LAKE": place.lake,
+        "ANALYTICS_BACKUPS": f"{place.lake.removesuffix('-gone')}-backups",
+    }
+    return run_here(["restore", *words], lake.parent, environment)
+
+
+def test_a_backup_that_still_has_an_erased_person_is_not_restored_where_nothing_takes_them_out(
+    filled: Filled, postgres18: Server
+) -> None:
+    place, dsn = filled.copy(), postgres18.empty()
+    services = _with_backups(place)
+    with services.lake, kill_child.without_audit(), Progress("backup", io.StringIO()) as progress:
+        before = take(services, progress).backup
+        erase(services, [ADA], "", "erase", progress)
+    next_day = _with_backups(replace(place, now="2025-11-04T12:00:00+00:00"))
+    with next_day.lake, Progress("backup", io.StringIO()) as progress:
+        after = take(next_day, progress).backup
+
+    told = [
+        _restore(place, "--into", dsn, "--no-replay", "--backup", before.id),
+        _restore(replace(place, lake=f"{place.lake}-gone"), "--into", dsn, "--backup", before.id),
+    ]
+
+    assert [done.code for done in told] == [2, 2]
+    assert all(f"Backup {before.id} still has User {ADA}" in done.err for done in told), told
+    assert rows(replace(place, warehouse_dsn=dsn), "select to_regnamespace('ops')") == [(None,)]
+    done = _restore(place, "--into", dsn, "--no-replay", "--backup", after.id)
+    assert done.code == 0, done.said
+    assert _seen(replace(place, warehouse_dsn=dsn))["users"] == _seen(place)["users"]
 
 
 def test_a_loader_and_nothing_else_is_enough(filled: Filled) -> None:
