@@ -14,6 +14,7 @@ from prefect import flow
 from flows.batch import run, run_name, runner
 from flows.durations import parse_bound
 from flows.errors import FlowsError
+from flows.hung import HOUR
 from flows.planner import ASKED_FOR, REPLAYED, WHOLE
 from flows.progress import Progress
 from flows.services import open_services
@@ -24,7 +25,15 @@ class BadRange(FlowsError):
     """The range of a backfill can't be read or holds nothing."""
 
 
-@flow(name="backfill", flow_run_name=run_name, task_runner=runner, result_serializer="json")
+# As of the batch: tasks are tried again, and what was marked and not built stays marked for the next run.
+@flow(
+    name="backfill",
+    flow_run_name=run_name,
+    task_runner=runner,
+    timeout_seconds=24 * HOUR,
+    retries=0,
+    result_serializer="json",
+)
 def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str, Any]:
     """Rebuild the partitions of [start, end), days in UTC, from raw data.
 
@@ -42,7 +51,14 @@ def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str,
     return run("backfill", (), select, yes=False).as_json()
 
 
-@flow(name="rebuild", flow_run_name=run_name, task_runner=runner, result_serializer="json")
+@flow(
+    name="rebuild",
+    flow_run_name=run_name,
+    task_runner=runner,
+    timeout_seconds=24 * HOUR,
+    retries=0,
+    result_serializer="json",
+)
 def rebuild(select: list[str]) -> dict[str, Any]:
     """Rebuild every partition of these tables from raw, believing neither their files nor what PostgreSQL
     holds: rows that differ from the outcome are made right. As resumable as a backfill.

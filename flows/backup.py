@@ -9,18 +9,20 @@ from prefect import flow
 
 from flows.alerting.made_good import note_completed
 from flows.batch import run_name
+from flows.hung import HOUR
 from flows.progress import Progress
 from flows.recovery.listing import text_of
 from flows.recovery.taking import Taken, take
 from flows.services import open_services
 
 
+# One that was not completed leaves nothing that counts.
 @flow(
     name="backup",
     flow_run_name=run_name,
     retries=2,
     retry_delay_seconds=600,
-    timeout_seconds=4 * 3600,
+    timeout_seconds=4 * HOUR,
     result_serializer="json",
 )
 def backup() -> dict[str, Any]:

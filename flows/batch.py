@@ -15,6 +15,7 @@ from flows import alerts, finish, first_read, prepare
 from flows.errors import FlowsError
 from flows.flow_names import APIS, BATCH, reads
 from flows.garbage import look_rarely
+from flows.hung import HOUR, end_process_soon
 from flows.jobs import Lane
 from flows.metrics import run as numbers
 from flows.progress import Progress
@@ -43,10 +44,14 @@ def run_name() -> str:
     return f"{flow_run.flow_name}-{load().now():%Y-%m-%dT%H:%M}"
 
 
+# Tasks are tried again, each by itself (ANALYTICS_RETRIES), and everything else is done meanwhile; what
+# failed after that is told, and made good by the next run. A second try of the whole would fail by the same.
 @flow(
     name=BATCH,
     flow_run_name=run_name,
     task_runner=runner,
+    timeout_seconds=12 * HOUR,
+    retries=0,
     result_serializer="json",
     log_prints=False,
 )
@@ -67,6 +72,8 @@ def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> di
     name=APIS,
     flow_run_name=run_name,
     task_runner=runner,
+    timeout_seconds=3 * HOUR,
+    retries=0,
     result_serializer="json",
     log_prints=False,
 )
@@ -101,7 +108,9 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             Schedule(services, entities, models, summary, progress).carry_out(landed)
             finish.run(services, models, summary, progress)
         except BaseException as error:
-            summary.failures.append(str(error) or type(error).__name__)
+            summary.failures.append(str(error) or _stopped(error))
+            if not isinstance(error, Exception | KeyboardInterrupt):
+                end_process_soon()
             raise
         finally:
             summary.seconds = round(time.perf_counter() - begun, 2)
@@ -113,6 +122,10 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     if summary.failures:
         raise RunFailed(summary)
     return summary
+
+
+def _stopped(error: BaseException) -> str:
+    return f"It was stopped, or its time was up ({type(error).__name__}): the next run goes on from there."
 
 
 def _selected(select: Sequence[str] | None) -> list[Table]:

@@ -15,11 +15,20 @@ from flows.batch import run_name
 from flows.erasure.erasing import Erased, erase
 from flows.errors import FlowsError
 from flows.flow_names import ERASE
+from flows.hung import HOUR
 from flows.progress import Progress
 from flows.services import open_services
 
 
-@flow(name=ERASE, flow_run_name=run_name, result_serializer="json")
+# The same call makes a crash anywhere good; a shift of the stream that was being stopped is gone by then.
+@flow(
+    name=ERASE,
+    flow_run_name=run_name,
+    timeout_seconds=6 * HOUR,
+    retries=1,
+    retry_delay_seconds=300,
+    result_serializer="json",
+)
 def erase_people(users: list[int], reason: str = "") -> dict[str, Any]:
     """Take these users out of warehouse, lake and dead letters, and prove it.
 

@@ -10,6 +10,7 @@ from prefect import flow
 from flows import lakeshell
 from flows.alerting.made_good import note_completed
 from flows.batch import run_name
+from flows.hung import HOUR
 from flows.landed import landed_on
 from flows.maintenance import pruning, tending
 from flows.maintenance.letting_go import let_go
@@ -50,7 +51,15 @@ class Maintained:
         )
 
 
-@flow(name="maintain", flow_run_name=run_name, timeout_seconds=2 * 3600, result_serializer="json")
+# Each step finds its work done, or does it.
+@flow(
+    name="maintain",
+    flow_run_name=run_name,
+    timeout_seconds=2 * HOUR,
+    retries=1,
+    retry_delay_seconds=600,
+    result_serializer="json",
+)
 def maintain() -> dict[str, int]:
     """Let go of raw past its retention, join small raw files, tell the ledger's past in fewer entries, remove
     files that nobody names, what of ops and of the backups has had its time, dead rows and bloat; attach

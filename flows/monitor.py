@@ -17,7 +17,8 @@ class WarehouseAway(FlowsError):
     """The warehouse could not be asked, so nothing was measured of it."""
 
 
-@flow(name=MONITOR, flow_run_name=run_name, timeout_seconds=50, result_serializer="json")
+# A minute that failed is not looked at later: the next one is near.
+@flow(name=MONITOR, flow_run_name=run_name, timeout_seconds=50, retries=0, result_serializer="json")
 def monitor() -> dict[str, int]:
     """Measure every signal, keep the verdicts, tell who is to be told; returns how many are how.
 

@@ -7,12 +7,21 @@ from typing import Any
 from prefect import flow
 
 from flows.batch import run, run_name, runner
+from flows.hung import HOUR
 from flows.progress import Progress
 from flows.services import open_services
 from flows.streaming.replays import Asked, ask, entity_of
 
 
-@flow(name="replay", flow_run_name=run_name, task_runner=runner, result_serializer="json")
+# As of the batch: tasks are tried again, and what was marked and not built stays marked for the next run.
+@flow(
+    name="replay",
+    flow_run_name=run_name,
+    task_runner=runner,
+    timeout_seconds=12 * HOUR,
+    retries=0,
+    result_serializer="json",
+)
 def replay(
     topic: str, start: str, end: str | None = None, partitions: list[int] | None = None
 ) -> dict[str, Any]:

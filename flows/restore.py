@@ -15,6 +15,7 @@ from flows.batch import run_name
 from flows.durations import spoken
 from flows.erasure import listed
 from flows.errors import FlowsError
+from flows.hung import HOUR
 from flows.progress import Progress
 from flows.recovery import raw_files
 from flows.recovery.drill import Drill, DrillFailed
@@ -27,7 +28,8 @@ from flows.services import Services, open_services
 from flows.settings import load
 
 
-@flow(name="drill", flow_run_name=run_name, timeout_seconds=4 * 3600, result_serializer="json")
+# What differs would differ again, after the same hours.
+@flow(name="drill", flow_run_name=run_name, timeout_seconds=4 * HOUR, retries=0, result_serializer="json")
 def drill(backup: str | None = None) -> dict[str, Any]:
     """Rehearse the restore of a backup; fails when it is not what is live.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,11 +13,13 @@ from prefect import flow, get_run_logger
 from flows.batch import run_name
 from flows.errors import FlowsError
 from flows.flow_names import STREAM
+from flows.hung import HOUR
 
 _STREAM = (sys.executable, "-m", "flows", "stream", "--for")
 _RESTART_SECONDS = 1.0
 _QUICK_DEATHS = 5
 _QUICK_SECONDS = 30.0
+_OVERTIME = 120.0
 
 
 class StreamDied(FlowsError):
@@ -25,7 +28,8 @@ class StreamDied(FlowsError):
     exit_code = 1
 
 
-@flow(name=STREAM, flow_run_name=run_name, result_serializer="json")
+# It tries again by itself, within seconds. Its time is `minutes`; this is for one that does not keep to it.
+@flow(name=STREAM, flow_run_name=run_name, timeout_seconds=25 * HOUR, retries=0, result_serializer="json")
 def event_stream(minutes: float = 61) -> dict[str, int]:
     """Take the event topics in. A shift that is longer than its schedule's interval overlaps with the next:
     both share the partitions until it ends, so there is no gap.
@@ -35,7 +39,8 @@ def event_stream(minutes: float = 61) -> dict[str, int]:
     row end within 30 seconds.
 
     Args:
-        minutes: How long the shift lasts; a minute more than its schedule's interval leaves no gap.
+        minutes: How long the shift lasts, a day at most; a minute more than its schedule's interval leaves no
+            gap.
     """
     logger = get_run_logger()
     return {"restarts": keep_alive(60 * minutes, lambda left: [*_STREAM, f"{left:.0f}s"], logger.warning)}
@@ -45,7 +50,8 @@ def keep_alive(
     seconds: float, command: Callable[[float], Sequence[str]], tell: Callable[[str], object]
 ) -> int:
     """Run a command that ends by itself after the seconds it is given, and start it again whenever it dies
-    before; returns how often that was.
+    before; returns how often that was. One that is still there after `_OVERTIME` more is killed: what it was
+    at is read again.
     """
     end = time.monotonic() + seconds
     restarts = quick = 0
@@ -54,9 +60,12 @@ def keep_alive(
         with subprocess.Popen(
             command(left), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as process:
+            timer = threading.Timer(left + _OVERTIME, process.kill)
+            timer.start()
             try:
                 said = _last_line(process)
             finally:
+                timer.cancel()
                 process.terminate()  # the shift was cancelled: end it cleanly, and wait for it
         if process.returncode == 0:
             break

@@ -10,7 +10,8 @@ from flows.portal import weekly
 from flows.services import open_services
 
 
-@flow(name="weekly_report", flow_run_name=run_name, timeout_seconds=600, result_serializer="json")
+# Who has got it would get it twice.
+@flow(name="weekly_report", flow_run_name=run_name, timeout_seconds=600, retries=0, result_serializer="json")
 def weekly_report() -> dict[str, object]:
     """Send how the last whole week was, to everybody who is told of `info` (docs/alerts.md)."""
     services = open_services()

@@ -20,7 +20,15 @@ _NOTED = {*OF_SOURCES, *MENDING, STREAM}
 """Flows that tell when they start after all; of the others the signal missing_run tells."""
 
 
-@flow(name="report_run", flow_run_name="report_run", result_serializer="json")
+# The same run is entered once and is one incident, however often it is reported.
+@flow(
+    name="report_run",
+    flow_run_name="report_run",
+    timeout_seconds=300,
+    retries=3,
+    retry_delay_seconds=60,
+    result_serializer="json",
+)
 def report_run(flow_run: str) -> dict[str, Any]:
     """Tell of a run that failed, crashed or does not start, if that is still so.
 
@@ -38,7 +46,15 @@ def report_run(flow_run: str) -> dict[str, Any]:
     return {"flow": name, "state": state, "reported": True}
 
 
-@flow(name="daily_summary", flow_run_name=run_name, timeout_seconds=600, result_serializer="json")
+# It is owed in the transaction that counts the day: one that failed before that has told nobody.
+@flow(
+    name="daily_summary",
+    flow_run_name=run_name,
+    timeout_seconds=600,
+    retries=2,
+    retry_delay_seconds=300,
+    result_serializer="json",
+)
 def daily_summary() -> dict[str, str]:
     """Tell how the last 24 hours were: runs, checks, dead letters, incidents."""
     services = open_services()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import shifts
 from flows.shifts import StreamDied, keep_alive
 
 
@@ -50,3 +51,15 @@ def test_a_process_is_told_how_long_the_shift_still_lasts() -> None:
     assert keep_alive(5, command, lambda line: None) == 0
     assert len(given) == 1
     assert 4 < given[0] <= 5
+
+
+def test_a_process_that_does_not_end_in_its_time_is_killed_so_that_the_shift_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shifts, "_OVERTIME", 0.1)
+    monkeypatch.setattr(shifts, "_RESTART_SECONDS", 0.0)
+    told: list[str] = []
+
+    assert keep_alive(0.3, lambda left: _process("import time; time.sleep(600)"), told.append) == 1
+
+    assert "code -9" in told[0]
