@@ -20,6 +20,7 @@ from flows.extract import SourceAway
 from flows.landing import land
 from flows.metrics.endpoint import of_stream
 from flows.metrics.stream import StreamNumbers
+from flows.openlineage.streaming import told
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.standalone import workshop
@@ -218,6 +219,7 @@ def live(
     events, changes, settings = Tally(), ChangesTally(), services.settings
     numbers = StreamNumbers({"events": events, "changes": changes})
     with (
+        told(services, way, changed, progress),
         of_stream(numbers, settings.metrics_host, settings.metrics_port, progress.say),
         ThreadPoolExecutor(max_workers=1) as beside,
     ):

@@ -32,7 +32,7 @@ _TYPES = {
     Kind.JOIN: ("INDIRECT", "JOIN"),
     Kind.GROUP: ("INDIRECT", "GROUP_BY"),
 }
-State = Literal["START", "COMPLETE", "FAIL"]
+State = Literal["START", "RUNNING", "COMPLETE", "FAIL"]
 _lineage = facet_v2.column_lineage_dataset
 
 
@@ -58,6 +58,7 @@ class Work:
     owner: str = ""
     sql: str = ""
     dialect: str = "duckdb"
+    is_streaming: bool = False
     run_id: str = field(default_factory=lambda: str(generate_new_uuid()))
 
 
@@ -106,7 +107,7 @@ def event(
 def _job_facets(work: Work) -> dict[str, Any]:
     facets: dict[str, Any] = {
         "jobType": facet_v2.job_type_job.JobTypeJobFacet(
-            processingType="BATCH",
+            processingType="STREAMING" if work.is_streaming else "BATCH",
             integration="USER_ANALYTICS",
             jobType="TASK" if work.parent else "PIPELINE",
         )

@@ -39,7 +39,7 @@ def run_is(services: Services, summary: Summary, state: str) -> None:
 
     work = Work(f"run.{summary.flow}", run_id=as_uuid(summary.run_id))
     receiver.run = (work.run_id, work.job)
-    failures = _without_secrets(services, "; ".join(summary.failures)) if summary.failures else ""
+    failures = without_secrets(services, "; ".join(summary.failures)) if summary.failures else ""
     told = _STATES[state]
     receiver.send(partial(event, work, told, services.settings.now(), error=failures))
     if trouble := receiver.told():
@@ -101,14 +101,14 @@ def _told(
     try:
         result = do()
     except BaseException as error:
-        said = _without_secrets(services, str(error) or type(error).__name__)
+        said = without_secrets(services, str(error) or type(error).__name__)
         receiver.send(lambda: event(work(), "FAIL", now(), error=said))
         raise
     receiver.send(lambda: event(work(), "COMPLETE", now(), rows=rows(result)))
     return result
 
 
-def _without_secrets(services: Services, text: str) -> str:
+def without_secrets(services: Services, text: str) -> str:
     """An error as others may read it: its first line, without passwords and values of rows."""
     return services.settings.scrub(scrub(text))
 
@@ -119,8 +119,8 @@ def _building(services: Services, table: Table) -> Work:
     model = registry.default().models[table.name]
     return Work(
         f"build.{table.name}",
-        inputs=[_table(services, registry.table(name)) for name in table.upstreams],
-        outputs=[_table(services, table)],
+        inputs=[described_table(services, registry.table(name)) for name in table.upstreams],
+        outputs=[described_table(services, table)],
         parent=services.openlineage.run if services.openlineage else None,
         owner=table.owner,
         sql=model.sql or "",
@@ -133,8 +133,8 @@ def _refreshing(services: Services, name: str) -> Work:
     view = next(view for view in views() if view.name == name)
     return Work(
         f"refresh.{name}",
-        inputs=[_table(services, registry.table(table)) for table in view.upstreams],
-        outputs=[_dataset(name, of_published(name, services.settings))],
+        inputs=[described_table(services, registry.table(table)) for table in view.upstreams],
+        outputs=[described(name, of_published(name, services.settings))],
         parent=services.openlineage.run if services.openlineage else None,
         sql=view.query,
         dialect="postgres",
@@ -146,18 +146,20 @@ def _landing(services: Services, entities: Sequence[SourceEntity]) -> Work:
 
     return Work(
         f"land.{entities[0].place}" if len(entities) == 1 else "land.changes",
-        inputs=[_dataset(entity.place, of_source(entity, services.settings)) for entity in entities],
-        outputs=[_table(services, registry.table(entity.table)) for entity in entities],
+        inputs=[described(entity.place, of_source(entity, services.settings)) for entity in entities],
+        outputs=[described_table(services, registry.table(entity.table)) for entity in entities],
         parent=services.openlineage.run if services.openlineage else None,
         owner=entities[0].owner,
     )
 
 
-def _table(services: Services, table: Table) -> Dataset:
-    return _dataset(table.name, of_table(table, services.settings))
+def described_table(services: Services, table: Table) -> Dataset:
+    """A table, where it stands."""
+    return described(table.name, of_table(table, services.settings))
 
 
-def _dataset(name: str, place: Place) -> Dataset:
+def described(name: str, place: Place) -> Dataset:
+    """What the lineage knows by this name, at a place."""
     from flows.lineage import graph
     from flows.openlineage.events import Dataset
 

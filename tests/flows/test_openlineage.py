@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,16 +22,19 @@ from psycopg.conninfo import conninfo_to_dict
 from flows import landing, planner, prepare
 from flows.build.states import planner_states
 from flows.extract import SourceError
-from flows.openlineage import report
+from flows.openlineage import report, streaming
 from flows.openlineage.events import PRODUCER
+from flows.progress import Progress
 from flows.services import Services
 from flows.stores.verified import DamagedFile
+from flows.streaming.route import route
 from flows.summary import Summary
 from tests.flows.extract.parts import World
 from tests.flows.kill_child import without_audit
 from tests.flows.openlineage_schema import validator
 from tests.house import House
 from transforms import catalog, registry
+from transforms.entities import Kafka
 from warehouse_ddl.files import views
 from warehouse_ddl.statements import ddl
 
@@ -145,6 +151,45 @@ def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list
         for event in ends[:3]
     }
     assert counted == {"land.app.categories": 3, f"build.{STAGED}": 3, f"build.{PUBLISHED}": 20}
+
+
+def test_a_stream_begins_goes_on_and_ends_as_one_run_however_many_micro_batches_it_has(
+    world: World, tmp_path: Path
+) -> None:
+    events = tmp_path / "events.jsonl"
+    services = listening(replace(world, kafka_bootstrap="broker:9092"), str(events))
+    way = route([entity for entity in registry.entities() if isinstance(entity.read, Kafka)])
+    with Progress("stream", io.StringIO()) as progress:
+        with streaming.told(services, way, [registry.entity(RAW)], progress, every=0.02):
+            deadline = time.monotonic() + 60
+            while "RUNNING" not in events.read_text() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        with (
+            pytest.raises(SourceError, match="gone"),
+            streaming.told(services, way, [], progress),
+        ):
+            raise SourceError("offsets are gone")
+
+    told = read(events)
+    for event in told:
+        _SCHEMA.validate(event)
+    runs: dict[tuple[str, str], list[str]] = {}
+    for event in told:
+        runs.setdefault((event["job"]["name"], event["run"]["runId"]), []).append(event["eventType"])
+    states = [(job, sorted(set(found)), found[0], found[-1]) for (job, _), found in runs.items()]
+    assert states == [
+        ("stream.events", ["COMPLETE", "RUNNING", "START"], "START", "COMPLETE"),
+        ("stream.changes", ["COMPLETE", "RUNNING", "START"], "START", "COMPLETE"),
+        ("stream.events", ["FAIL", "START"], "START", "FAIL"),
+    ]
+    assert told[-1]["run"]["facets"]["errorMessage"]["message"] == "offsets are gone"
+    first = told[0]
+    assert first["job"]["facets"]["jobType"]["processingType"] == "STREAMING"
+    assert {(one["namespace"], one["name"]) for one in first["inputs"]} == {
+        ("kafka://broker:9092", topic) for topic in way.topics
+    }
+    written = {one["name"].rsplit("/", 1)[-1].rsplit(".", 1)[-1] for one in first["outputs"]}
+    assert written == {*way.entities, *(table.name for table in (*way.facts, *way.windows))}
 
 
 def _producers(told: Any) -> Iterator[str]:
