@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -16,7 +17,6 @@ from flows.errors import FlowsError
 from flows.flow_names import APIS, BATCH, reads
 from flows.garbage import look_rarely
 from flows.hung import HOUR, end_process_soon
-from flows.jobs import Lane
 from flows.metrics import run as numbers
 from flows.progress import Progress
 from flows.schedule import Schedule, reached_from
@@ -27,7 +27,8 @@ from transforms import registry
 from transforms.contract import Table
 from transforms.entities import SourceEntity
 
-runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=len(Lane) * load().workers))
+# How many work at a time is said by the lanes of a run; who waits for another try holds a thread beside.
+runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=sys.maxsize))
 
 
 class RunFailed(FlowsError):
@@ -85,6 +86,7 @@ def api_ingest() -> dict[str, Any]:
 def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] | None, yes: bool) -> Summary:
     """The order of a run, for every flow of this family. To be called inside a flow.
 
+    0. a setting that a source needs and that is missing ends it before anything has begun (SettingsError);
     1. prepare: schemas and tables as the models say, what a crash left behind completed or swept;
     2. land what is captured for the first time, while the connector reads it;
     3. land every entity, build what is due of each table as soon as all it needs is there, and check what was
@@ -98,6 +100,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     summary = Summary(run_id=str(flow_run.id or ""), flow=flow_name)
     summary.selected = sorted(registry.select(list(select))) if select else []
     with Progress(flow_name) as progress, services.lake:
+        prepare.sources(services, entities)
         services.lake.begin_session()
         models = _selected(select)
         models = _without(prepare.warehouse(services, yes, progress), models, summary)

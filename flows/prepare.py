@@ -4,9 +4,12 @@ away.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from psycopg.types.json import Jsonb
 
 from flows.errors import FlowsError
+from flows.extract.http import check_base
 from flows.openlineage.report import run_is
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
@@ -18,9 +21,25 @@ from flows.stores.migrate import migrate, migrate_view
 from flows.stores.standalone import sweep
 from flows.summary import Summary
 from transforms import registry
+from transforms.entities import Kafka, Postgres, SourceEntity
 from warehouse_ddl.files import views
 
 _BOOTSTRAP = "bootstrap"
+
+
+def sources(services: Services, entities: Iterable[SourceEntity]) -> None:
+    """Raise what is wrong with the settings that these sources are read with: SettingsError where one is
+    missing, RefusedError where the address of an API is none.
+    """
+    settings = services.settings
+    for entity in entities:
+        if isinstance(entity.read, Kafka):
+            settings.require("kafka_bootstrap")
+        elif isinstance(entity.read, Postgres):
+            settings.require("app_dsn")
+        else:
+            check_base(entity.source, settings.require(f"{entity.source}_url"))
+            settings.require(f"{entity.source}_key")
 
 
 def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, str]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import graphlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from queue import SimpleQueue
+from collections.abc import Iterable, Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from prefect import get_run_logger
@@ -25,7 +24,7 @@ from flows.build.states import planner_states
 from flows.change_landing import ChangesLanded
 from flows.errors import FlowsError
 from flows.extract import SourceError
-from flows.jobs import Job, Lane
+from flows.jobs import Job, Lane, Step
 from flows.landing import Landing
 from flows.planner import States, Work, batches, plan
 from flows.progress import Progress
@@ -33,6 +32,7 @@ from flows.services import Services
 from flows.steps import build_partitions, check_published, land, land_changes, refresh_view
 from flows.stores.upkeep import Refreshed
 from flows.summary import Summary
+from flows.tries import Pause, Pauses
 from quality import CheckResult
 from quality.expectations import warm_up
 from transforms import catalog, registry
@@ -68,7 +68,9 @@ class Schedule:
         )
         self._waiting: list[Job] = []
         self._running: Counter[Lane] = Counter()
-        self._finished: SimpleQueue[tuple[Job, Outcome]] = SimpleQueue()
+        self._news: SimpleQueue[tuple[Job, Outcome] | Pause] = SimpleQueue()
+        """What tasks have to tell: that they have ended, or that they wait for another try."""
+        self._pauses = Pauses(services.settings.retries, self._news.put)
         self._lost: set[str] = set()
         self._changed: set[str] = set()
         """What this run has landed or built; the rest stands as it did when the run began."""
@@ -85,12 +87,29 @@ class Schedule:
         with self._services.ledger() as ledger:
             self._before = planner_states(ledger)
         self._sorter.prepare()
-        while self._sorter.is_active() or self._waiting or self._running.total():
-            while ready := self._sorter.get_ready():
-                self._admit(ready)
-            self._start()
-            if self._running.total():
-                self._settle(*self._finished.get())
+        try:
+            while self._sorter.is_active() or self._waiting or self._running.total():
+                while ready := self._sorter.get_ready():
+                    self._admit(ready)
+                self._start()
+                self._hear()
+        finally:
+            self._pauses.give_up()
+
+    def _hear(self) -> None:
+        """Wait for what happens next: a task ends, one is to be tried again, the time of one has come."""
+        now = time.perf_counter()
+        to_come = [job.not_before - now for job in self._waiting if job.not_before > now]
+        if not to_come and not self._running.total():
+            return
+        try:
+            news = self._news.get(timeout=min(to_come) if to_come else None)
+        except Empty:
+            return
+        if isinstance(news, Pause):
+            self._rest(news)
+        else:
+            self._settle(*news)
 
     # --------------------------------------------------------------------------------------------- starting
 
@@ -128,57 +147,65 @@ class Schedule:
 
         The largest landing is the one that the most tables hang on: it begins the longest way to go.
         """
+        now = time.perf_counter()
         self._waiting.sort(key=lambda job: (job.is_check, -job.size))
         for job in list(self._waiting):
-            if self._running[job.lane] < self._services.settings.workers:
+            if job.not_before <= now and self._running[job.lane] < self._services.settings.workers:
                 self._waiting.remove(job)
                 self._begin(job)
 
     def _begin(self, job: Job) -> None:
-        """Start the next task of a job; the batches of one table follow each other."""
+        """Start the next task of a job, or its next try; the batches of one table follow each other."""
         self._running[job.lane] += 1
         if job.lane is Lane.BUILD and not self._is_warm:
             warm_up()  # what is published needs it, and a run with nothing to do does not
             self._is_warm = True
         job.begun = time.perf_counter()
-        future = job.steps.popleft()()
-        future.add_done_callback(lambda done: self._finished.put((job, done)))
+        if job.pause is not None:
+            pause, job.pause = job.pause, None
+            return self._pauses.end(pause)
+        future = job.steps.popleft().submit(**self._pauses.options(job))
+        return future.add_done_callback(lambda done: self._news.put((job, done)))
+
+    def _rest(self, pause: Pause) -> None:
+        """Take a task's place until it is to be tried again."""
+        job, delay = pause.job, self._services.settings.retry_delay
+        self._running[job.lane] -= 1
+        now = time.perf_counter()
+        self._summary.took(job.step, now - job.begun)
+        job.pause, job.not_before = pause, now + delay
+        self._waiting.append(job)
+        said = f"{told(pause.error)} It is tried again in {delay:g} s."
+        get_run_logger().warning(f"{job.step}: {said}")
+        self._progress.say(job.name, said)
 
     def _landing(self, entity: SourceEntity) -> Job:
-        task = land.with_options(**self._retries())
         lane = Lane.API if isinstance(entity.read, Rest) else Lane.LAND
-        step = partial(task.submit, self._services, entity, self._summary.run_id)
+        step = Step(land, (self._services, entity, self._summary.run_id))
         size = len(reached_from(entity.table, self._tables))
         return Job(entity.table, lane, deque([step]), size=size, entities=(entity.table,))
 
     def _landing_of_changes(self, entities: Sequence[SourceEntity]) -> Job:
-        task = land_changes.with_options(**self._retries())
-        step = partial(task.submit, self._services, entities, self._summary.run_id)
+        step = Step(land_changes, (self._services, entities, self._summary.run_id))
         names = tuple(entity.table for entity in entities)
         return Job("changes", Lane.LAND, deque([step]), size=len(self._tables), entities=names)
 
     def _building(self, work: Work) -> Job:
-        steps: deque[Callable[[], Outcome]] = deque()
+        steps: deque[Step] = deque()
         for due in batches(work):
             label = f"build {work.table.name} {span(due[0].partition, due[-1].partition)}".rstrip()
-            task = build_partitions.with_options(task_run_name=label, **self._retries())
-            steps.append(partial(task.submit, self._services, work, due, self._summary.run_id))
+            task = build_partitions.with_options(task_run_name=label)
+            steps.append(Step(task, (self._services, work, due, self._summary.run_id)))
         return Job(work.table.name, Lane.BUILD, steps, size=sum(item.rows for item in work.due))
 
     def _checking(self, table: Table) -> Job:
-        task = check_published.with_options(**self._retries())
         windows = self._summary.table(table.name).windows
-        step = partial(task.submit, self._services, table, windows, self._summary.run_id)
+        step = Step(check_published, (self._services, table, windows, self._summary.run_id))
         return Job(table.name, Lane.BUILD, deque([step]), is_check=True)
 
     def _refreshing(self, view: View) -> Job:
-        task = refresh_view.with_options(**self._retries())
-        step = partial(task.submit, self._services, view.name)
+        step = Step(refresh_view, (self._services, view.name))
         return Job(view.name, Lane.BUILD, deque([step]), is_refresh=True)
-
-    def _retries(self) -> dict[str, Any]:
-        settings = self._services.settings
-        return {"retries": settings.retries, "retry_delay_seconds": settings.retry_delay}
 
     # ---------------------------------------------------------------------------------------------- settling
 

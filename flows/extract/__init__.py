@@ -26,6 +26,12 @@ class SourceAway(SourceError):
     """A source does not answer: it may be there again at the next try."""
 
 
+class SourceRefused(SourceError):
+    """A source gives the same answer however often it is asked: about a key, a right, a table that is not
+    there, records that are gone. Somebody has to change something first.
+    """
+
+
 @dataclass(frozen=True)
 class SchemaChange:
     """One column that a source has otherwise than it is declared, or than it was last seen.
@@ -56,7 +62,7 @@ class SchemaChange:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class SchemaChanged(SourceError):
+class SchemaChanged(SourceRefused):
     """A source's records have other fields than declared, and the declaration stops the entity then."""
 
     def __init__(self, message: str, changes: Sequence[SchemaChange]) -> None:

@@ -25,7 +25,7 @@ import orjson
 import stamina
 
 from flows.addresses import is_loopback
-from flows.extract import SourceError
+from flows.extract import SourceError, SourceRefused
 
 T = TypeVar("T")
 
@@ -44,7 +44,11 @@ class RestError(SourceError):
         self.status = status
 
 
-class AnswerError(RestError):
+class RefusedError(RestError, SourceRefused):
+    """Asking again does not help: an address, a position or an API that has to be changed first."""
+
+
+class AnswerError(RefusedError):
     """The service answered with an error that asking again does not change."""
 
     status: int
@@ -90,8 +94,8 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _check_base(name: str, base_url: str) -> None:
-    """Raise RestError unless the key may be sent to this address."""
+def check_base(name: str, base_url: str) -> None:
+    """Raise RefusedError unless the key may be sent to this address."""
     setting = f"ANALYTICS_{name.partition('.')[0].upper()}_URL"
     try:
         address = urlsplit(base_url)
@@ -99,11 +103,11 @@ def _check_base(name: str, base_url: str) -> None:
     except (ValueError, httpx.InvalidURL):
         is_address = False
     if not is_address or address.hostname is None or address.username is not None:
-        raise RestError(
+        raise RefusedError(
             f"{name}: {setting} is no address of an API; write it like https://api.example.com (no user)."
         )
     if address.scheme == "http" and not is_loopback(address.hostname):
-        raise RestError(
+        raise RefusedError(
             f"{name}: http://{address.hostname} would carry the key in the clear; set {setting} to https://…"
         )
 
@@ -112,7 +116,7 @@ class Http:
     """GETs against one base address. `name` (source.entity) stands in every message. Use it with `with`."""
 
     def __init__(self, name: str, connection: RestConnection) -> None:
-        _check_base(name, connection.base_url)
+        check_base(name, connection.base_url)
         self._name = name
         self._connection = connection
         self._base = connection.base_url.rstrip("/")
@@ -200,7 +204,7 @@ class Http:
         if response.is_redirect:
             target = urlsplit(response.headers.get("location", ""))
             place = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
-            raise RestError(
+            raise RefusedError(
                 f"{self._name}: {self._base} redirects to {self._clean(place)}; nothing was sent there. "
                 f"If the API has moved, change {self._setting('URL')}."
             )

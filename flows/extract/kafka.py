@@ -28,7 +28,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from flows.extract import Extract, SourceAway, SourceError
+from flows.extract import Extract, SourceAway, SourceError, SourceRefused
 from flows.garbage import not_looked_for
 from transforms.entities import Kafka, SourceEntity
 
@@ -137,7 +137,7 @@ class Topic:
             end = self._offsets(admin, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         known = positions.get("topic_id")
         if known and known != self.id:
-            raise SourceError(
+            raise SourceRefused(
                 f"Topic {self.name} at {self.bootstrap} was deleted and made anew (its id is {self.id}, "
                 f"{known} was read "
                 "before): offsets of the old one say nothing about it. Nothing was landed; once you are "
@@ -146,14 +146,14 @@ class Topic:
             )
         offsets = {int(partition): int(offset) for partition, offset in positions.get("offsets", {}).items()}
         if gone := sorted(set(offsets) - set(partitions)):
-            raise SourceError(
+            raise SourceRefused(
                 f"Topic {self.name} at {self.bootstrap} has lost partition {gone[0]}, which was read "
                 f"before; nothing was "
                 "landed. Restore the topic, or reset the position of the table that is fed by it."
             )
         for partition, offset in offsets.items():
             if offset < first[partition]:
-                raise SourceError(
+                raise SourceRefused(
                     f"Topic {self.name}, partition {partition}: offsets {offset} to {first[partition] - 1} "
                     f"were deleted by "
                     "the broker before they were read; nothing was landed. Lengthen the topic's retention; "
@@ -162,7 +162,7 @@ class Topic:
                     "accept the loss."
                 )
             if offset > end[partition]:
-                raise SourceError(
+                raise SourceRefused(
                     f"Topic {self.name}, partition {partition}: it was read up to offset {offset}, but "
                     f"ends at "
                     f"{end[partition]} now: the broker has lost records (or this is another cluster). "
@@ -205,11 +205,11 @@ class Topic:
     def told(self, error: KafkaError) -> SourceError:
         """One error of the broker or the client as a sentence."""
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-            return SourceError(
+            return SourceRefused(
                 f"There is no topic {self.name} at {self.bootstrap}. Create it, or correct its declaration."
             )
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            return SourceError(
+            return SourceRefused(
                 f"Topic {self.name} at {self.bootstrap}: the broker deleted records while they were being "
                 f"read. Nothing was "
                 "landed; lengthen the topic's retention and run again."

@@ -16,7 +16,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import ControlTotal, DeadLetter, Extract, SourceError
+from flows.extract import ControlTotal, DeadLetter, Extract, SourceRefused
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import PAYLOAD, PROBLEM, convert, fitted, problem, schema
@@ -103,7 +103,7 @@ class _Read:
                 elif self.how.mode == "incremental":
                     yield from self._incremental(snapshot, changes)
                 else:
-                    raise SourceError(
+                    raise SourceRefused(
                         f"{self.name}: mode cdc is not read from the database but from Debezium's topics. "
                         "Declare incremental or snapshot."
                     )
@@ -131,7 +131,7 @@ class _Read:
         """
         cursor = self.how.cursor
         if cursor is None:
-            raise SourceError(f"{self.name}: mode incremental needs a cursor column. Declare one.")
+            raise SourceRefused(f"{self.name}: mode incremental needs a cursor column. Declare one.")
         before = self.extract.positions
         mark = _mark(before.get("mark"))
         lower = mark - self.how.lookback if isinstance(mark, datetime) else mark

@@ -23,7 +23,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import tuple_row
 
-from flows.extract import SourceError
+from flows.extract import SourceError, SourceRefused
 from flows.extract.postgres_types import SourceColumn
 
 APPLICATION = "analytics extract"
@@ -50,6 +50,8 @@ _CONNECTION = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+_REFUSALS = frozenset({"28", "3D", "3F", "42"})
+"""Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
 
 CATALOG = sql.SQL(
     "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
@@ -117,7 +119,7 @@ class Snapshot:
         try:
             given = conninfo_to_dict(dsn)
         except psycopg.Error:
-            raise SourceError(
+            raise SourceRefused(
                 f"{name}: the connection string is none that PostgreSQL understands; "
                 "write it like postgresql://user@host:5432/database."
             ) from None
@@ -222,13 +224,14 @@ class Snapshot:
         except SourceError:
             raise
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-            raise SourceError(
+            raise SourceRefused(
                 f"{self._name}: the database at {self._where} has no table {self._text(self._table)}, "
                 "or its schema is closed to this role. Create it, or grant USAGE on its schema and SELECT "
                 "on it."
             ) from None
         except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:
-            raise SourceError(
+            is_refused = (getattr(error, "sqlstate", None) or "")[:2] in _REFUSALS
+            raise (SourceRefused if is_refused else SourceError)(
                 f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
                 "Nothing was landed; when that is mended, run again."
             ) from None

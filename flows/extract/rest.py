@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from flows.extract import DeadLetter, Extract
 from flows.extract.answer import Record, moment, steps
-from flows.extract.http import Http, RestConnection, RestError
+from flows.extract.http import Http, RefusedError, RestConnection
 from flows.extract.paging import Paging, Window
 from flows.failpoints import failpoint
 from transforms.entities import Rest, SourceEntity
@@ -87,19 +87,19 @@ class _Reading:
         return time if self._rest.time_format != "date" else time.replace(hour=0, minute=0, second=0)
 
     def _open(self, position: Mapping[str, Any] | None) -> tuple[Mapping[str, str], datetime | None]:
-        """Digests and end of the last read; RestError when it is too long ago for what the service keeps."""
+        """Digests and end of the last read. RefusedError: it is too long ago for what the service keeps."""
         if not position:
             return {}, None
         try:
             last_end = datetime.fromisoformat(position["until"]).astimezone(UTC)
             digests: Mapping[str, str] = dict(position.get("digests", {}))
         except (KeyError, TypeError, ValueError):
-            raise RestError(
+            raise RefusedError(
                 f"{self._name}: its position in the ledger can't be read; {_anew(self._entity.table)}."
             ) from None
         keeps = self._rest.keeps
         if keeps is not None and last_end < self._now - keeps:
-            raise RestError(
+            raise RefusedError(
                 f"{self._name}: last read up to {last_end:%Y-%m-%d %H:%M} UTC, but the service keeps only "
                 f"{keeps.days} days, so changes since then are lost; "
                 f"{_anew(f'raw_{self._entity.source}__%')}."

@@ -1,0 +1,153 @@
+"""How a run goes on when a task fails: who is tried again, and who does not wait for that."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from flows import prepare
+from flows.extract import SchemaChanged, SourceAway, SourceError
+from flows.extract.http import AnswerError, RefusedError
+from flows.openlineage import report
+from flows.progress import Progress
+from flows.sandbox import Part
+from flows.services import Services
+from flows.settings import SettingsError
+from flows.summary import Summary
+from tests.flows.extract.parts import World
+from tests.house import House
+from transforms import registry
+from transforms.contract import ContractError
+
+AWAY, THERE = "raw_stripe__charges", "raw_stripe__refunds"
+"""Two lists of one API, and so of one lane."""
+
+
+@pytest.fixture(scope="module")
+def prefect(house: House) -> Iterator[None]:
+    """The Prefect server that this module's runs are seen at."""
+    state = house.parts(Part.PREFECT)
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    assert state.prefect_url is not None
+    with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """An empty warehouse; one place in each lane, one more try, at once."""
+    folder = tmp_path_factory.mktemp("schedule")
+    return World.build(house.server(), folder, retries=1, retry_seconds=0, workers=1)
+
+
+def land(
+    services: Services,
+    entities: Sequence[str],
+    landing: Callable[[str], None],
+    said: io.StringIO | None = None,
+) -> Summary:
+    """A run that only lands these, each by `landing`, which is given the table's name."""
+    from prefect import flow
+    from prefect.runtime import flow_run
+
+    from flows.batch import runner
+    from flows.schedule import Schedule
+
+    @flow(name="schedule", task_runner=runner)
+    def run() -> Summary:
+        summary = Summary(str(flow_run.id), "schedule")
+        chosen = [registry.entity(name) for name in entities]
+        with Progress("run", said or io.StringIO()) as progress:
+            Schedule(services, chosen, [], summary, progress).carry_out()
+        return summary
+
+    with mock.patch.object(report, "land", lambda _services, entity, _run: landing(entity.table)):
+        return run()
+
+
+def test_a_task_that_waits_for_its_next_try_lets_others_go_first(prefect: None, world: World) -> None:
+    from prefect.context import TaskRunContext
+
+    tries: list[tuple[str, int]] = []
+    said = io.StringIO()
+
+    def landing(table: str) -> None:
+        context = TaskRunContext.get()
+        tries.append((table, context.task_run.run_count if context else 0))
+        if tries == [(AWAY, 1)]:
+            raise SourceAway("The API does not answer.")
+
+    summary = land(world.services(), [AWAY, THERE], landing, said)
+    # The second try is Prefect's own, so that its pages count it.
+    assert tries == [(AWAY, 1), (THERE, 1), (AWAY, 2)]
+    assert summary.failures == []
+    assert "The API does not answer. It is tried again in 0 s." in said.getvalue()
+
+
+def test_what_another_try_would_only_give_again_fails_at_once(prefect: None, world: World) -> None:
+    errors = {
+        "raw_stripe__charges": AnswerError("Stripe refused the key (401).", 401, None),
+        "raw_stripe__refunds": RefusedError("Stripe redirects elsewhere."),
+        "raw_app__categories": SchemaChanged("A column has another type.", ()),
+        "raw_app__suppliers": SettingsError("ANALYTICS_APP_DSN is not set."),
+        "raw_app__coupons": ContractError("Two models have one name."),
+    }
+    asked: list[str] = []
+
+    def landing(table: str) -> None:
+        asked.append(table)
+        raise errors[table]
+
+    failures = land(world.services(), list(errors), landing).failures
+    assert sorted(failures) == sorted(f"{table}: {error}" for table, error in errors.items())
+    assert sorted(asked) == sorted(errors)
+
+
+def test_a_task_is_tried_as_often_as_is_set_and_then_fails_in_one_line(prefect: None, world: World) -> None:
+    asked: list[str] = []
+
+    def landing(table: str) -> None:
+        asked.append(table)
+        raise SourceError(f"{len(asked)} times, the API did not answer.")
+
+    failures = land(world.services(), [AWAY], landing).failures
+    assert failures == [f"{AWAY}: 2 times, the API did not answer."]
+
+
+def test_a_run_that_is_interrupted_does_not_wait_for_the_next_try(prefect: None, world: World) -> None:
+    asked: list[str] = []
+
+    def landing(table: str) -> None:
+        asked.append(table)
+        raise SourceAway("The API does not answer.")
+
+    patient = replace(world, settings={**world.settings, "retry_seconds": 3600}).services()
+    stopped = mock.patch.object(Progress, "say", side_effect=KeyboardInterrupt)
+    with stopped, pytest.raises(KeyboardInterrupt):
+        land(patient, [AWAY], landing)
+    assert asked == [AWAY]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "ANALYTICS_STRIPE_KEY is not set"),
+        ({"stripe_key": "k", "stripe_url": "http://api.example.com"}, "would carry the key in the clear"),
+    ],
+)
+def test_a_setting_that_a_source_needs_is_missed_before_a_run_begins(
+    tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    world = World("postgresql://127.0.0.1:1/app", "postgresql://127.0.0.1:1/warehouse", tmp_path / "lake")
+    settings = world.services().settings.model_copy(update=given)
+    prepare.sources(Services(settings), [registry.entity("raw_app__users")])
+    with pytest.raises((SettingsError, RefusedError), match=said) as caught:
+        prepare.sources(Services(settings), [registry.entity(AWAY)])
+    assert caught.value.exit_code == 2
