@@ -17,13 +17,16 @@ from flows.hung import HOUR
 
 _STREAM = (sys.executable, "-m", "flows", "stream", "--for")
 _RESTART_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
 _QUICK_DEATHS = 5
 _QUICK_SECONDS = 30.0
 _OVERTIME = 120.0
 
 
 class StreamDied(FlowsError):
-    """The stream ends again and again as soon as it was started; its own message says why."""
+    """To the end of its shift the stream ended again and again as soon as it was started; its own message
+    says why.
+    """
 
     exit_code = 1
 
@@ -35,8 +38,9 @@ def event_stream(minutes: float = 61) -> dict[str, int]:
     both share the partitions until it ends, so there is no gap.
 
     The stream is a process of its own. When it dies it is started again within two seconds; what it was at is
-    read again, nothing comes twice. Returns how often that happened. Raises StreamDied when five starts in a
-    row end within 30 seconds.
+    read again, nothing comes twice. While it can't start (PostgreSQL is away, say) it is tried again to the
+    shift's end, after pauses that grow to half a minute. Returns how often it was started again. Raises
+    StreamDied at the shift's end when its last five starts or more each ended within 30 seconds.
 
     Args:
         minutes: How long the shift lasts, a day at most; a minute more than its schedule's interval leaves no
@@ -51,10 +55,11 @@ def keep_alive(
 ) -> int:
     """Run a command that ends by itself after the seconds it is given, and start it again whenever it dies
     before; returns how often that was. One that is still there after `_OVERTIME` more is killed: what it was
-    at is read again.
+    at is read again. Raises StreamDied as `event_stream` tells.
     """
     end = time.monotonic() + seconds
     restarts = quick = 0
+    said = ""
     while (left := end - time.monotonic()) > 0:
         begun = time.monotonic()
         with subprocess.Popen(
@@ -68,14 +73,23 @@ def keep_alive(
                 timer.cancel()
                 process.terminate()  # the shift was cancelled: end it cleanly, and wait for it
         if process.returncode == 0:
-            break
+            return restarts
         quick = quick + 1 if time.monotonic() - begun < _QUICK_SECONDS else 0
-        if quick >= _QUICK_DEATHS:
-            raise StreamDied(f"The stream ended {quick} times in a row, the last time with: {said}")
-        tell(f"The stream ended with code {process.returncode}, having said: {said}. It is started again.")
+        pause = min(pause_after(quick), max(0.0, end - time.monotonic()))
+        tell(
+            f"The stream ended with code {process.returncode}, having said: {said}. It is started again in "
+            f"{pause:.0f} s."
+        )
         restarts += 1
-        time.sleep(_RESTART_SECONDS)
+        time.sleep(pause)
+    if quick >= _QUICK_DEATHS:
+        raise StreamDied(f"The stream ended {quick} times in a row, the last time with: {said}")
     return restarts
+
+
+def pause_after(quick_deaths: int) -> float:
+    """Seconds until the next start, after so many that ended at once in a row: 1, 2, 4, … up to 30."""
+    return min(_RESTART_SECONDS * 2.0 ** max(0, min(quick_deaths, 10) - 1), _LONGEST_PAUSE_SECONDS)
 
 
 def _last_line(process: subprocess.Popen[str]) -> str:
