@@ -11,8 +11,9 @@ from flows.build import guard
 from flows.check_source import compare
 from flows.services import Services, open_services
 from flows.stores.warehouse import readable_errors
+from flows.streaming.findings import lines
 from flows.streaming.keeper import keep_once
-from flows.streaming.reconcile import lines, reconcile
+from flows.streaming.reconcile import reconcile, waiting
 from quality.published import check_published
 from transforms import registry
 
@@ -54,18 +55,22 @@ def _source(services: Services, names: Sequence[str]) -> int:
 
 
 def _stream(services: Services) -> int:
-    """`python -m flows check --stream`: what the stream wrote against what the batch computed from raw."""
+    """`python -m flows check --stream`: what the stream wrote against what the batch computed from raw, each
+    day. 0 when all that the batch has computed is equal.
+    """
     now = services.settings.now()
     with services.lake:
-        results = reconcile(services)
+        results = reconcile(services, sealed_too=True)
         if away := keep_once(services):
             print(away)
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
-        waiting = connection.execute(
-            "select count(*) from ops.hot_partition where sealed_at is null"
-        ).fetchone()
-    print("\n".join(lines(results)) or "Nothing that the stream wrote is to be compared.")
-    if waiting and waiting[0]:
-        print(f"{waiting[0]} partitions wait for the batch, which computes them: python -m flows")
-    return 1 if any(result.is_failure for result in results) else 0
+    left = waiting(services, results)
+    for line in lines(results):
+        print(line)
+    if left:
+        print(f"{left} partitions wait for the batch, which computes them: python -m flows")
+    elif not results:
+        print("The stream has written nothing yet: there is nothing to compare.")
+    is_unknown = left > 0 and not results
+    return 1 if is_unknown or any(result.is_failure for result in results) else 0

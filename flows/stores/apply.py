@@ -63,14 +63,17 @@ def hot_partitions(connection: Connection[Any], name: str) -> set[str]:
     return {row[0] for row in rows}
 
 
-def counted_partitions(connection: Connection[Any], table: Table) -> set[str]:
-    """The partitions of a windowed table that the stream ever counted: only its keeper writes into them."""
-    if table.windowed is None:
-        return set()
+def streamed_partitions(connection: Connection[Any], name: str) -> set[str]:
+    """The partitions of a table into which the stream ever wrote, sealed or not."""
     rows = connection.execute(
-        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (table.name,)
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (name,)
     ).fetchall()
     return {row[0] for row in rows}
+
+
+def counted_partitions(connection: Connection[Any], table: Table) -> set[str]:
+    """The partitions of a windowed table that the stream ever counted: only its keeper writes into them."""
+    return streamed_partitions(connection, table.name) if table.windowed is not None else set()
 
 
 def reopen(connection: Connection[Any], table: Table, partition: str) -> None:

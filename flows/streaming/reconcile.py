@@ -21,15 +21,12 @@ from flows.planner import States, plan
 from flows.services import Services
 from flows.stores import apply, leaf_indexes
 from flows.stores.ledger import Ledger, PartitionState
-from flows.streaming import agreement, windows
+from flows.streaming import agreement, findings, windows
 from flows.streaming.agreement import Rows
 from flows.streaming.route import Route, route
 from quality import CheckResult
 from transforms import catalog, registry
-from transforms.contract import RuleKind, Table
-
-RULE = "stream_agrees"
-_SHOWN = 20
+from transforms.contract import Table
 
 
 @dataclass(frozen=True)
@@ -41,25 +38,26 @@ class _Judged:
     sequence: int
 
 
-def reconcile(services: Services, way: Route | None = None) -> list[CheckResult]:
-    """Compare every hot partition that waits for nothing; one result for each. None where nothing is hot.
+def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool = False) -> list[CheckResult]:
+    """Compare every hot partition that waits for nothing, or (`sealed_too`) every partition that the stream
+    ever wrote; one result for each. None where there is nothing.
 
     `way` is that of the declared topics if none is given.
 
     1. In one snapshot: which partitions are hot; of which nothing is journaled or landed that the batch has
-       not built yet; how these differ from the lake's content, by key and tie-break, or by count.
-    2. Rows that are too much are deleted, missing ones inserted, in one transaction. What a count lacks, or
-       has too much, is handed to the keeper of the windows, and so is what came too late for its window.
+       not built yet; how these differ from the lake's content, in any column, or by count.
+    2. Rows that are too much are deleted, missing ones inserted, those with other values put back, in one
+       transaction. What a count lacks, or has too much, is handed to the keeper of the windows, and so is
+       what came too late for its window.
     3. The leaf gets the indexes that the stream did without.
     4. In one transaction, if nothing was taken in or landed meanwhile: the partition is sealed.
 
-    A crash after any of them is made good by the next time. The stream may live meanwhile.
+    A partition that is sealed is compared in a snapshot of its own, and needs 1 and 2 alone. A crash after
+    any of them is made good by the next time. The stream may live meanwhile.
     """
     with services.warehouse.connect() as connection:
-        if (
-            connection.execute("SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL LIMIT 1").fetchone()
-            is None
-        ):
+        query = "SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL OR %s LIMIT 1"
+        if connection.execute(query, (sealed_too,)).fetchone() is None:
             return []
     way = way or route(registry.entities())
     results: list[CheckResult] = []
@@ -67,39 +65,67 @@ def reconcile(services: Services, way: Route | None = None) -> list[CheckResult]
         with services.warehouse.connect() as connection:
             if table.windowed:
                 windows.prepare(connection, table)
-                results += _reconcile(services, connection, way, table)
-            else:
-                with Ledger(connection).locked("publish", table.name):
-                    results += _reconcile(services, connection, way, table)
+            results += _locked(services, connection, way, table, None)
+            for window in sorted(_sealed(connection, table)) if sealed_too else ():
+                if not any((one.table, one.partition) == (table.name, window) for one in results):
+                    results += _locked(services, connection, way, table, window)
     return results
 
 
-def lines(results: Sequence[CheckResult]) -> Iterator[str]:
-    """A line for each partition that was compared, for people."""
-    for result in results:
-        yield result.message or f"{result.table} {result.partition}: stream and batch agree."
+def waiting(services: Services, results: Sequence[CheckResult]) -> int:
+    """How many partitions that the stream wrote are not among these results: they wait for the batch."""
+    way = route(registry.entities())
+    known = {(result.table, result.partition) for result in results}
+    with services.warehouse.connect() as connection:
+        return sum(
+            table.leaf(window) in apply.leaves(connection, table)
+            for table in (*way.facts, *way.windows)
+            for window in apply.streamed_partitions(connection, table.name)
+            if (table.name, window) not in known
+        )
+
+
+def _sealed(connection: Connection[Any], table: Table) -> set[str]:
+    streamed = apply.streamed_partitions(connection, table.name)
+    return streamed - apply.hot_partitions(connection, table.name)
+
+
+def _locked(
+    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
+) -> list[CheckResult]:
+    """The hot partitions, or one that is sealed; nobody publishes the table meanwhile."""
+    if table.windowed:  # its keeper goes on; what it merges is in the same snapshot
+        return list(_reconcile(services, connection, way, table, sealed))
+    with Ledger(connection).locked("publish", table.name):
+        return list(_reconcile(services, connection, way, table, sealed))
 
 
 def _reconcile(
-    services: Services, connection: Connection[Any], way: Route, table: Table
+    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
 ) -> Iterator[CheckResult]:
-    judged = _judge(services, connection, way, table)
+    judged = _judge(services, connection, way, table, sealed)
     for window, found in judged.found.items():
         if isinstance(found, Rows):
-            if found.surplus or found.missing:
+            topics = agreement.topics(services, connection, way, table, window, found)
+            if found.count:
                 agreement.correct_rows(services, connection, table, window, judged.states[window], found)
-            result = _rows_result(table, window, found)
+            result = findings.of_rows(table, window, found, topics)
         else:
-            result = _counts_result(table, window, found, _landed_by_batch(connection, way, table, window))
+            # Of a partition that is sealed the stream has counted what the batch landed, too.
+            by_batch = sealed is None and _landed_by_batch(connection, way, table, window)
+            result = findings.of_counts(table, window, found, by_batch=by_batch)
             agreement.correct_counts(connection, table, window, found)
         failpoint("reconcile.corrected")
         yield result
-        leaf_indexes.complete(connection, table, [table.leaf(window)])
-        failpoint("reconcile.indexed")
-        _seal(connection, way, table, window, judged)
+        if sealed is None:
+            leaf_indexes.complete(connection, table, [table.leaf(window)])
+            failpoint("reconcile.indexed")
+            _seal(connection, way, table, window, judged)
 
 
-def _judge(services: Services, connection: Connection[Any], way: Route, table: Table) -> _Judged:
+def _judge(
+    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
+) -> _Judged:
     """Step 1."""
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     compare = agreement.compare_counts if table.windowed else agreement.compare_rows
@@ -107,14 +133,18 @@ def _judge(services: Services, connection: Connection[Any], way: Route, table: T
         with connection.transaction():
             ledger = Ledger(connection)
             staging = [way.staging[name] for name in way.entities]
-            hot = apply.hot_partitions(connection, table.name)
+            asked = (
+                apply.hot_partitions(connection, table.name)
+                if sealed is None
+                else {sealed} & _sealed(connection, table)
+            )
             raw = [*way.entities]
             waiting = _journaled(connection, raw)
             known = planner_states(ledger, [table.name, *(one.name for one in staging), *raw])
             if any(_due(services, one, known) for one in staging):
                 return _Judged({}, {}, 0)  # what was landed is not staged yet: the batch comes first
             waiting |= set(_due(services, table, known))
-            windows = sorted(hot - waiting)
+            windows = sorted(asked - waiting)
             there = ledger.states([table.name], windows)
             # One that the batch has no row for has no state: what stands there is then too much.
             states = {
@@ -135,68 +165,6 @@ def _judge(services: Services, connection: Connection[Any], way: Route, table: T
 def _due(services: Services, table: Table, known: States) -> list[str]:
     work = plan(table, registry.tables(), known, catalog.fingerprint(table), services.settings.now())
     return work.partitions
-
-
-def _rows_result(table: Table, window: str, found: Rows) -> CheckResult:
-    surplus, missing = len(found.surplus), len(found.missing)
-    return _result(
-        table,
-        window,
-        passed=not (surplus or missing),
-        failing_rows=surplus + missing,
-        observed={
-            "only_in_the_stream": surplus,
-            "only_in_the_batch": missing,
-            "places": [
-                list(row[-len(table.tie_break) :]) for row in (*found.surplus, *found.missing)[:_SHOWN]
-            ],
-        },
-        message=(
-            f"{table.name} {window}: the stream had {surplus:,} rows that the batch did not compute, and "
-            f"lacked {missing:,} that it did. They were corrected; their places are in ops.check_result."
-        ),
-    )
-
-
-def _counts_result(table: Table, window: str, added: pa.Table, by_batch: bool) -> CheckResult:
-    """What the batch landed by itself the stream can't have counted: that is no finding."""
-    assert table.windowed is not None
-    return _result(
-        table,
-        window,
-        passed=by_batch or not added.num_rows,
-        failing_rows=0 if by_batch else added.num_rows,
-        observed={
-            "corrected_windows": added.num_rows,
-            "landed_by_the_batch_too": by_batch,
-            "windows": [
-                [str(row[name]) for name in (*table.key, table.windowed.adds)]
-                for row in added.slice(0, _SHOWN).to_pylist()
-            ],
-        },
-        message=(
-            f"{table.name} {window}: the stream counted {added.num_rows:,} windows differently from the "
-            "batch. They are corrected, each by a new revision; which and by how much is in "
-            "ops.check_result."
-        ),
-    )
-
-
-def _result(
-    table: Table, window: str, *, passed: bool, failing_rows: int, observed: dict[str, Any], message: str
-) -> CheckResult:
-    return CheckResult(
-        table=table.name,
-        partition=window,
-        rule=RULE,
-        kind=RuleKind.CONSISTENCY,
-        severity="critical",
-        engine="duckdb",
-        passed=passed,
-        failing_rows=failing_rows,
-        observed=observed,
-        message="" if passed else message,
-    )
 
 
 def _landed_by_batch(connection: Connection[Any], way: Route, table: Table, window: str) -> bool:

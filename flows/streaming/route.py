@@ -35,6 +35,12 @@ class Route:
             found[entity.read.topic] = entity
         return found
 
+    def topic(self, raw: str) -> str:
+        """What the topic of a raw table is called."""
+        read = self.entities[raw].read
+        assert isinstance(read, Kafka)
+        return read.topic
+
     def counted(self, table: Table) -> SourceEntity:
         """The topic whose records a windowed table counts."""
         (upstream,) = table.upstreams

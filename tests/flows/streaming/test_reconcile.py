@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from flows.__main__ import main
 from flows.streaming.reconcile import reconcile
+from quality import CheckResult
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 from transforms import registry
@@ -87,12 +90,82 @@ def test_a_row_that_is_missing_and_one_too_many_are_found_told_and_made_right(to
 
     (failed,) = (result for result in topics.reconcile() if not result.passed)
 
-    assert (failed.failing_rows, failed.observed["only_in_the_stream"]) == (2, 1)
-    assert failed.observed["places"] == [[2, 99], [0, 7]]
-    assert "1 rows that the batch did not compute, and lacked 1" in failed.message
+    assert (failed.failing_rows, failed.observed["only_published"]) == (2, 1)
+    assert _found(failed) == [
+        (2, 99, None, "only published", None),
+        (0, 7, topics.topic(), "only in the batch", None),
+    ]
+    assert "1 rows were published that the batch did not compute, 1 that it did were miss" in failed.message
     assert topics.rows() == before
     assert topics.left_over() == []
     assert _hot(topics) == 0
+
+
+def test_a_wrong_value_in_any_column_of_a_sealed_day_is_found_told_and_made_right(topics: Topics) -> None:
+    topics.batch()
+    topics.reconcile()
+    before = topics.rows()
+    wrong = {3: "event_type = 'x'", 4: "user_id = 77", 5: "properties = '{}'", 6: "page = null"}
+    with psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as connection:
+        for offset, value in wrong.items():
+            connection.execute(
+                f"update analytics.fct_events set {value} where kafka_offset = {offset}".encode()
+            )
+    assert topics.reconcile() == []  # a batch compares what the stream has written since the last one
+
+    results = topics.reconcile(sealed_too=True)
+
+    (failed,) = (result for result in results if not result.passed)
+    assert (failed.failing_rows, failed.observed["with_other_values"]) == (4, 4)
+    assert sorted(_found(failed)) == [
+        (0, 3, topics.topic(), "other values", ["event_type"]),
+        (0, 4, topics.topic(), "other values", ["user_id"]),
+        (0, 5, topics.topic(), "other values", ["properties"]),
+        (0, 6, topics.topic(), "other values", ["page"]),
+    ]
+    assert "4 had other values (event_type, page, properties, user_id)" in failed.message
+    assert topics.rows() == before
+    assert all(result.passed for result in topics.reconcile(sealed_too=True))
+    assert _hot(topics) == 0
+    assert topics.left_over() == []
+
+
+def test_the_check_of_the_stream_fails_until_all_is_compared_and_equal(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check() -> tuple[int, str]:
+        return main(["check", "--stream"]), capsys.readouterr().out
+
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", topics.world.warehouse_dsn)
+    monkeypatch.setenv("ANALYTICS_LAKE", str(topics.world.lake))
+    monkeypatch.setenv("ANALYTICS_KAFKA_BOOTSTRAP", topics.world.kafka_bootstrap)
+    days = _hot(topics)
+    assert check() == (1, f"{days} partitions wait for the batch, which computes them: python -m flows\n")
+    topics.batch()
+    topics.reconcile()
+
+    code, said = check()
+
+    assert (code, said.count("stream and batch agree")) == (0, days)
+    _tamper(topics)
+    code, said = check()
+    assert code == 1
+    assert "are corrected; their keys, topics and offsets are in ops.check_result" in said
+    assert topics.rows(
+        "select failing_rows, jsonb_array_length(observed -> 'rows') from ops.check_result "
+        "where rule = 'stream_agrees' and not passed"
+    ) == [(2, 2)]
+    assert check()[0] == 0
+
+
+def _found(failed: CheckResult) -> list[tuple[Any, ...]]:
+    """(partition, offset, topic, what is wrong, columns) of each row that was found; each has its key."""
+    rows: Any = failed.observed["rows"]
+    assert all({"event_id", "event_time"} <= row.keys() for row in rows)
+    return [
+        (row["kafka_partition"], row["kafka_offset"], row["topic"], row["is"], row.get("columns"))
+        for row in rows
+    ]
 
 
 def test_a_warehouse_without_a_stream_needs_no_topic(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +190,7 @@ def test_a_day_that_the_batch_has_no_row_for_is_compared_too(topics: Topics) -> 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "name", ["publish.copied", "reconcile.corrected", "reconcile.indexed", "reconcile.before_commit"]
+    "name", ["agreement.written", "reconcile.corrected", "reconcile.indexed", "reconcile.before_commit"]
 )
 def test_a_kill_while_it_is_made_right_is_made_good_by_the_next_time(topics: Topics, name: str) -> None:
     topics.batch()

@@ -177,9 +177,30 @@ def test_a_count_that_is_wrong_is_found_told_and_made_right(topics: Topics) -> N
     (failed,) = (result for result in topics.reconcile() if not result.passed)
 
     assert (failed.table, failed.failing_rows) == ("user_event_counts", 1)
-    assert "counted 1 windows differently" in failed.message
+    assert "1 windows were counted differently" in failed.message
     assert _published(topics) == _counted(events)
     _assert_told_once(topics)
+
+
+def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> None:
+    events = [topics.event(number, minutes=number, user_id=3) for number in range(60)]
+    topics.send(events)
+    topics.stream()
+    topics.batch()
+    topics.reconcile()
+    with psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as connection:
+        connection.execute(
+            "update analytics.user_event_counts set event_count = event_count + 2 "
+            "where window_start = (select max(window_start) from analytics.user_event_counts)"
+        )
+
+    (failed,) = (result for result in topics.reconcile(sealed_too=True) if not result.passed)
+
+    ((user, _, added),) = failed.observed["windows"]  # type: ignore[attr-defined]
+    assert (failed.table, user, added) == ("user_event_counts", "3", "-2")
+    assert _published(topics) == _counted(events)
+    _assert_told_once(topics)
+    assert all(result.passed for result in topics.reconcile(sealed_too=True))
 
 
 @pytest.mark.parametrize(

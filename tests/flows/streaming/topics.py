@@ -225,11 +225,11 @@ class Topics:
                 done[name] = [build(services, work, due, "batch") for due in batches(work)]
         return done
 
-    def reconcile(self) -> list[CheckResult]:
+    def reconcile(self, *, sealed_too: bool = False) -> list[CheckResult]:
         """Compare what the stream wrote with what the batch computed."""
         services = self.world.services()
         with services.lake:
-            results = reconcile(services, self.way)
+            results = reconcile(services, self.way, sealed_too=sealed_too)
             assert keep_once(services, self.way) == ""
         return results
 
