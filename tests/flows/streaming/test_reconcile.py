@@ -111,7 +111,6 @@ def test_a_wrong_value_in_any_column_of_a_sealed_day_is_found_told_and_made_righ
             connection.execute(
                 f"update analytics.fct_events set {value} where kafka_offset = {offset}".encode()
             )
-    assert topics.reconcile() == []  # a batch compares what the stream has written since the last one
 
     results = topics.reconcile(sealed_too=True)
 
@@ -126,7 +125,6 @@ def test_a_wrong_value_in_any_column_of_a_sealed_day_is_found_told_and_made_righ
     assert "4 had other values (event_type, page, properties, user_id)" in failed.message
     assert topics.rows() == before
     assert all(result.passed for result in topics.reconcile(sealed_too=True))
-    assert _hot(topics) == 0
     assert topics.left_over() == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from flows import failpoints, stream
 from flows.streaming import counts
 from flows.streaming.keeper import Keeper
 from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
+from tests.flows.streaming.counting import FIVE, Window, assert_told_once, counted, published, start
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 from transforms import engine, registry
@@ -27,37 +28,11 @@ from transforms import engine, registry
 STREAMING = Path(stream.__file__).parent / "streaming"
 STEPS = {name for name in failpoints.names(STREAMING) if name.startswith(("windows.", "outbox."))}
 TURNING_POINTS = {"outbox.sent"}
-FIVE = timedelta(minutes=5)
-Window = tuple[int, datetime]
 
 
 @pytest.fixture
 def topics(house: House, tmp_path: Path) -> Topics:
     return Topics.build(house, tmp_path)
-
-
-def _start(moment: datetime) -> datetime:
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return moment - since % FIVE
-
-
-def _counted(events: Iterable[Mapping[str, Any]]) -> Counter[Window]:
-    """The model in a line: events per user and five minutes."""
-    return Counter((e["user_id"], _start(datetime.fromisoformat(e["event_time"]))) for e in events)
-
-
-def _published(topics: Topics) -> Counter[Window]:
-    return Counter({window: count for window, (count, _, _) in topics.counts().items()})
-
-
-def _assert_told_once(topics: Topics) -> None:
-    """The topic holds every revision of every window, from the first to the published one, in order."""
-    told, published = topics.told(), topics.counts()
-    for window, revisions in told.items():
-        assert [revision for _, revision, _ in revisions] == list(range(1, len(revisions) + 1)), window
-        last = revisions[-1]
-        assert published.get(window, (0, last[1], last[2])) == last, window
-    assert published.keys() <= told.keys()
 
 
 def test_events_are_counted_in_their_window_and_each_revision_is_told_once(topics: Topics) -> None:
@@ -68,8 +43,8 @@ def test_events_are_counted_in_their_window_and_each_revision_is_told_once(topic
     topics.send(later, partition=1)
     topics.stream()
 
-    assert _published(topics) == _counted([*events, *later])
-    _assert_told_once(topics)
+    assert published(topics) == counted([*events, *later])
+    assert_told_once(topics)
     assert topics.rows("select count(*) from ops.outbox") == [(0,)]
 
 
@@ -92,13 +67,13 @@ def test_a_copy_that_takes_an_events_place_moves_its_count_to_another_window(top
     topics.send([before], partition=0)
     topics.stream()
 
-    assert _published(topics) == _counted([before])
+    assert published(topics) == counted([before])
     again = topics.event(2, minutes=40, user_id=5)
     topics.send([again], partition=2)
     topics.stream()
-    assert _published(topics) == _counted([before, again])
-    assert [count for count, _, _ in topics.told()[(5, _start(_time(again)))]] == [1, 0, 1]
-    _assert_told_once(topics)
+    assert published(topics) == counted([before, again])
+    assert [count for count, _, _ in topics.told()[(5, start(_time(again)))]] == [1, 0, 1]
+    assert_told_once(topics)
 
 
 def test_a_window_is_final_once_the_watermark_has_passed_it_by_the_lateness(topics: Topics) -> None:
@@ -114,10 +89,10 @@ def test_a_window_is_final_once_the_watermark_has_passed_it_by_the_lateness(topi
     topics.stream()
 
     assert {(start, final) for (_, start), (_, _, final) in topics.counts().items()} == {
-        (_start(_time(old[0])), True),
-        (_start(_time(new[0])), False),
+        (start(_time(old[0])), True),
+        (start(_time(new[0])), False),
     }
-    _assert_told_once(topics)
+    assert_told_once(topics)
 
 
 def test_what_comes_too_late_for_its_window_is_counted_by_the_batch_with_a_higher_revision(
@@ -131,7 +106,7 @@ def test_what_comes_too_late_for_its_window_is_counted_by_the_batch_with_a_highe
     late = [topics.event(number, minutes=200, user_id=5) for number in (2, 3)]
     topics.send(late, partition=1)
     topics.stream()
-    window = (5, _start(_time(old)))
+    window = (5, start(_time(old)))
     before = topics.counts().get(window, (0, 0, True))[0]
     assert before < 3
     assert len(topics.numbers()) == 6
@@ -141,7 +116,7 @@ def test_what_comes_too_late_for_its_window_is_counted_by_the_batch_with_a_highe
 
     assert topics.counts()[window][0] == 3
     assert topics.counts()[window][2] is True
-    _assert_told_once(topics)
+    assert_told_once(topics)
 
 
 def test_stream_and_batch_in_turns_count_alike_and_nothing_is_found(topics: Topics) -> None:
@@ -159,7 +134,7 @@ def test_stream_and_batch_in_turns_count_alike_and_nothing_is_found(topics: Topi
 
     assert results
     assert all(result.passed for result in results)
-    assert _published(topics) == _counted(sent)
+    assert published(topics) == counted(sent)
     assert topics.reconcile() == []
 
 
@@ -178,8 +153,8 @@ def test_a_count_that_is_wrong_is_found_told_and_made_right(topics: Topics) -> N
 
     assert (failed.table, failed.failing_rows) == ("user_event_counts", 1)
     assert "1 windows were counted differently" in failed.message
-    assert _published(topics) == _counted(events)
-    _assert_told_once(topics)
+    assert published(topics) == counted(events)
+    assert_told_once(topics)
 
 
 def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> None:
@@ -198,8 +173,8 @@ def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> N
 
     ((user, _, added),) = failed.observed["windows"]  # type: ignore[attr-defined]
     assert (failed.table, user, added) == ("user_event_counts", "3", "-2")
-    assert _published(topics) == _counted(events)
-    _assert_told_once(topics)
+    assert published(topics) == counted(events)
+    assert_told_once(topics)
     assert all(result.passed for result in topics.reconcile(sealed_too=True))
 
 
@@ -219,11 +194,11 @@ def test_a_kill_between_counting_and_telling_tells_every_revision_once(topics: T
     assert topics.die("stream", name) == -signal.SIGKILL
     topics.stream()
 
-    assert _published(topics) == _counted(events)
-    _assert_told_once(topics)
+    assert published(topics) == counted(events)
+    assert_told_once(topics)
     topics.batch()
     assert all(result.passed for result in topics.reconcile())
-    assert _published(topics) == _counted(events)
+    assert published(topics) == counted(events)
     assert topics.left_over() == []
 
 
@@ -235,13 +210,13 @@ def test_a_keeper_that_is_gone_is_followed_by_another_stream(topics: Topics) -> 
         assert keeper.keep() == 0  # the stream kept, and left
         topics.send([topics.event(2, user_id=1)])
         topics.stream()
-        assert topics.told()[(1, _start(topics.began))] == [(1, 1, False)]  # this one is the keeper now
+        assert topics.told()[(1, start(topics.began))] == [(1, 1, False)]  # this one is the keeper now
         assert keeper.keep() == 1
     topics.send([topics.event(3, user_id=1)])
     topics.stream()
 
-    assert [count for count, _, _ in topics.told()[(1, _start(topics.began))]] == [1, 2, 3]
-    _assert_told_once(topics)
+    assert [count for count, _, _ in topics.told()[(1, start(topics.began))]] == [1, 2, 3]
+    assert_told_once(topics)
 
 
 def test_a_warehouse_made_anew_tells_a_topic_that_has_more_than_it_wrote(topics: Topics) -> None:
@@ -254,7 +229,7 @@ def test_a_warehouse_made_anew_tells_a_topic_that_has_more_than_it_wrote(topics:
     topics.stream()
 
     assert len(topics.told()) == 8
-    _assert_told_once(topics)
+    assert_told_once(topics)
 
 
 # ------------------------------------------------------------------------------------------------ arithmetic
@@ -319,7 +294,7 @@ def test_however_events_are_cut_into_micro_batches_they_add_up_to_the_same_count
                 assert row["window_end"] == row["window_start"] + FIVE
                 added[row["user_id"], row["window_start"]] += row["event_count"]
 
-    assert added == Counter((user, _start(moment)) for user, moment in events if user is not None)
+    assert added == Counter((user, start(moment)) for user, moment in events if user is not None)
 
 
 def _time(event: Mapping[str, Any]) -> datetime:
