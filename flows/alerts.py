@@ -19,10 +19,12 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from flows.alerting import away, causes, delivery, incidents, made_good, runs, settlement, words
+from flows.alerting.incidents import Incident
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
 from flows.monitoring.storage import WAREHOUSE
+from flows.monitoring.streams import LAG
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
@@ -33,6 +35,10 @@ _log = logging.getLogger("flows.alerts")
 
 class NoIncident(FlowsError):
     """There is no open incident of that id."""
+
+
+class CannotEnd(FlowsError):
+    """An incident is over only when it is measured to be."""
 
 
 def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
@@ -258,17 +264,53 @@ def ack_command(arguments: argparse.Namespace) -> int:
 
 def acknowledge(connection: Connection[Any], incident_id: str, by: str, now: datetime) -> None:
     """Note who is on it. The id may be cut short while it is the only one. Raises NoIncident."""
-    rows = connection.execute(
-        "select incident_id from ops.incident where resolved_at is null and starts_with(incident_id, %s)",
-        (incident_id,),
-    ).fetchall()
-    if len(rows) != 1:
-        what = "No open incident's id begins" if not rows else f"{len(rows)} open incidents' ids begin"
-        raise NoIncident(f"{what} with '{incident_id}'. See `python -m flows alerts list`.")
     connection.execute(
         "update ops.incident set acknowledged_at = %s, acknowledged_by = %s where incident_id = %s",
-        (now, by, rows[0][0]),
+        (now, by, _one_open(connection, incident_id).incident_id),
     )
+
+
+def end_command(arguments: argparse.Namespace) -> int:
+    """`python -m flows alerts end ID`: nothing will mend it, and nothing has to."""
+    from flows.services import open_services
+
+    services = open_services()
+    name = arguments.by or getpass.getuser()
+    with services.warehouse.connect() as connection, connection.transaction():
+        end(connection, arguments.incident, name)
+    print(f"{arguments.incident} is let be by {name}; the next look of the monitor ends it.")
+    return 0
+
+
+def end(connection: Connection[Any], incident_id: str, by: str) -> None:
+    """Let a stream that died, or the failed runs of a flow, be. Raises NoIncident, and CannotEnd for an
+    incident that goes by what is measured now.
+    """
+    one = _one_open(connection, incident_id)
+    subjects = [key.split(":", 1) for key in sorted(one.keys)]
+    flows = [subject.removeprefix("flow:") for signal, subject in subjects if signal == runs.SIGNAL]
+    kinds = [subject.removeprefix("stream:") for signal, subject in subjects if signal == LAG]
+    if not flows and not kinds:
+        raise CannotEnd(
+            f"{one.incident_id} is about {one.signal} of {one.subject}: it ends when that is measured to be "
+            f"well. Say that you know of it: `python -m flows alerts ack {one.incident_id}`."
+        )
+    for flow in flows:
+        made_good.let_be(connection, flow, by)
+    connection.execute(
+        "update ops.stream_progress set ended_at = clock_timestamp() where ended_at is null "
+        "and reported_at < clock_timestamp() - interval '1 minute' "
+        "and case when starts_with(owner, 'changes-') then 'changes' else 'events' end = any(%s)",
+        (kinds,),
+    )
+
+
+def _one_open(connection: Connection[Any], incident_id: str) -> Incident:
+    found = [one for one in incidents.opened(connection) if one.incident_id.startswith(incident_id)]
+    if len(found) != 1:
+        what = "No open incident's id begins" if not found else f"{len(found)} open incidents' ids begin"
+        raise NoIncident(f"{what} with '{incident_id}'. See `python -m flows alerts list`.")
+    return found[0]
 
 
 def summary_command(_: argparse.Namespace) -> int:

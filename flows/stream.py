@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +31,7 @@ from flows.streaming.keeper import Keeper
 from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.route import Route, route
 from flows.streaming.sessions import Lifetime, keep_going
-from flows.streaming.tally import Report, Tally
+from flows.streaming.tally import Report, Tally, note_end, owner
 from flows.streaming.visible import Visible
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
@@ -119,7 +116,7 @@ class _Session:
         self._route = way
         self._tally = tally
         self._progress = progress
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._owner = owner()
         self._consumer: StreamConsumer
         self._report: Report
         self._dead_topics: DeadTopics
@@ -250,7 +247,9 @@ def live(
         except BaseException:
             stop.set()
             raise
-        return events, following.result() if following is not None else None
+        followed = following.result() if following is not None else None
+    note_end(services.warehouse)
+    return events, followed
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -47,13 +47,13 @@ class Ended:
     failures: tuple[str, ...]
     parts: frozenset[str]
     undone: frozenset[str]
-    has_shown: bool
-    """Whether its flow has shown since that it goes on; for those that do that."""
+    is_over: bool
+    """Whether its flow has shown since that it goes on, for those that do that; or somebody let it be."""
 
 
 def unmended(runs: Sequence[Ended]) -> list[Ended]:
     """Of these runs, the newest first, those that failed and that no later one has made good."""
-    return [run for run in runs if run.state in FAILED and not run.has_shown and _left(run, runs)]
+    return [run for run in runs if run.state in FAILED and not run.is_over and _left(run, runs)]
 
 
 def _left(failed: Ended, among: Iterable[Ended]) -> frozenset[str]:
@@ -75,14 +75,14 @@ def ended(connection: Connection[Any], now: datetime) -> list[Ended]:
                 coalesce(summary -> 'skipped', '[]') as skipped,
                 coalesce(summary -> 'selected', '[]') as selected,
                 coalesce(summary -> 'about', '[]') as about,
-                case flow
+                summary ? 'let_be_by' or case flow
                     when %(stream)s then exists (
                         select from ops.stream_progress
                         where reported_at > (summary ->> 'reported_at')::timestamptz
                     )
                     when %(monitor)s then exists (select from ops.health where measured_at > started_at)
                     else false
-                end as has_shown
+                end as is_over
             from ops.run
             where state not in ('Running', 'Late') and (started_at > %(since)s or flow = %(erase)s)
             order by ended_at desc, run_id
@@ -109,7 +109,7 @@ def _ended(row: Mapping[str, Any]) -> Ended:
         failures,
         parts,
         undone,
-        row["has_shown"],
+        row["is_over"],
     )
 
 
@@ -128,6 +128,15 @@ def _parts(flow: str, selected: Sequence[str], about: Sequence[str]) -> frozense
 @cache
 def _views() -> frozenset[str]:
     return frozenset(view.name for view in views())
+
+
+def let_be(connection: Connection[Any], flow: str, by: str) -> None:
+    """Somebody says that what the failed runs of a flow left undone is not to be done."""
+    connection.execute(
+        "update ops.run set summary = summary || jsonb_build_object('let_be_by', %s::text) "
+        "where flow = %s and state = any(%s) and not summary ? 'let_be_by'",
+        (by, flow, list(FAILED)),
+    )
 
 
 def about(flow: str, parameters: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -30,7 +30,8 @@ HISTORY = (
     # Its messages go with an incident; one that is open has no end yet.
     Kept("incident", "resolved_at", 400),
     Kept("notification", "created_at", 400, but="sent_at IS NULL"),
-    Kept("stream_progress", "reported_at", 7),
+    # One that died is told until it runs again.
+    Kept("stream_progress", "reported_at", 7, but="ended_at IS NULL"),
     Kept("backup", "taken_at", 400),
     Kept("drill", "started_at", 400),
 )

@@ -173,15 +173,16 @@ def _held(late: Verdict, held: dict[str, float]) -> Iterator[Verdict]:
 
 
 def _live(watch: Watch) -> dict[str, str]:
-    """Published table → the kind of stream that takes it in now, where there was one within a day."""
+    """Published table → the kind of stream that takes it in, or would if it had not died."""
     found: dict[str, str] = {}
+    there = {kind for kind, stream in watch.streams.items() if not stream.is_over}
     entities = registry.entities()
-    if "changes" in watch.streams:
+    if "changes" in there:
         found |= {
             table.name: "changes" for table in shown_live(read_by_changes(entities)) if table.is_published
         }
     topics = [entity for entity in entities if isinstance(entity.read, Kafka)]
-    if "events" in watch.streams and topics:
+    if "events" in there and topics:
         way = route(topics)
         found |= {table.name: "events" for table in (*way.facts, *way.windows)}
     return found

@@ -18,10 +18,16 @@ LEAST_LAG = 1_000
 
 
 def lag(watch: Watch) -> Iterator[Verdict]:
-    """Each kind of stream that was there within a day: messages that wait, and whether it lives."""
+    """Each kind of stream that was there: messages that wait, and whether it lives. One that ended because it
+    was to is well; one that died is not, until it runs again or somebody says that it is not to
+    (`alerts end`).
+    """
     for kind, stream in watch.streams.items():
         limit = max(LEAST_LAG, stream.rate * CATCHES_UP_WITHIN)
         subject = f"stream:{kind}"
+        if stream.is_over:
+            yield watch.says(LAG, subject, None, limit, "messages", observed={"ended": True})
+            continue
         if not stream.is_there:
             yield watch.says(
                 LAG,
@@ -31,8 +37,8 @@ def lag(watch: Watch) -> Iterator[Verdict]:
                 "s",
                 state=State.WARNING,
                 message=f"The stream of {kind} has said nothing for {stream.age:,.0f} s.",
-                action="Start it: python -m flows stream, or its deployment. Ended for good, it is forgotten "
-                "after a day.",
+                action="Start it: python -m flows stream, or its deployment. If it is not to come back: "
+                "python -m flows alerts end ID.",
                 observed={"waiting": stream.lag},
             )
             continue

@@ -61,18 +61,24 @@ class Watch:
 
     @cached_property
     def streams(self) -> Mapping[str, Stream]:
-        """What each kind of stream says of itself: `events`, `changes`; those that were there in a day."""
+        """What each kind of stream says of itself: `events`, `changes`; one that died, however long ago, and
+        one that ended because it was to, for a day.
+        """
         found: dict[str, Stream] = {}
-        for owner, age, rate, lag, worst in self.rows(
-            "select owner, extract(epoch from clock_timestamp() - reported_at)::float8, messages_per_second, "
-            "lag, worst_seconds from ops.stream_progress "
-            "where reported_at > clock_timestamp() - interval '1 day' order by reported_at desc"
+        newest: dict[str, float] = {}
+        for kind, age, is_over, rate, lag, worst in self.rows(
+            "select case when starts_with(owner, 'changes-') then 'changes' else 'events' end, "
+            "extract(epoch from clock_timestamp() - reported_at)::float8, ended_at is not null, "
+            "messages_per_second, lag, worst_seconds from ops.stream_progress "
+            "where ended_at is null or ended_at > clock_timestamp() - interval '1 day' "
+            "order by reported_at desc"
         ):
-            kind = "changes" if owner.startswith("changes-") else "events"
             there = found.get(kind)
-            if there is None:
-                found[kind] = Stream(age, rate, lag, worst)
-            elif age < REPORTED_WITHIN.total_seconds():
+            is_of_now = age - newest.setdefault(kind, age) < REPORTED_WITHIN.total_seconds()
+            if there is None or (there.is_over and not is_over and is_of_now):
+                # Of several that ended at once one that died counts.
+                found[kind] = Stream(age, rate, lag, worst, is_over)
+            elif not is_over and age < REPORTED_WITHIN.total_seconds():
                 # Several share the partitions of a topic.
                 found[kind] = Stream(
                     there.age, there.rate + rate, there.lag + lag, max(there.worst_seconds, worst)
@@ -86,17 +92,20 @@ REPORTED_WITHIN = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Stream:
-    """All processes of one kind together. `age`: seconds since the last word of any of them."""
+    """All processes of one kind together. `age`: seconds since the last word of any of them; `is_over`: the
+    last of them ended because it was to.
+    """
 
     age: float
     rate: float
     lag: int
     worst_seconds: float
+    is_over: bool = False
 
     @property
     def is_there(self) -> bool:
         """Whether it lives."""
-        return self.age <= REPORTED_WITHIN.total_seconds()
+        return not self.is_over and self.age <= REPORTED_WITHIN.total_seconds()
 
     @property
     def behind(self) -> float:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
 from bisect import bisect_left
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,6 +17,7 @@ from psycopg import Connection, sql
 
 from flows.metrics.names import LATENCY_BUCKETS
 from flows.progress import Progress
+from flows.stores.warehouse import Warehouse, WarehouseError
 from flows.streaming import windows
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.microbatch import MicroBatch
@@ -132,12 +137,35 @@ def note_progress(connection: Connection[Any], owner: str, **said: float) -> Non
     values = sql.SQL(", ").join(map(sql.Literal, said.values()))
     with connection.transaction():
         connection.execute(
-            "DELETE FROM ops.stream_progress WHERE owner = %s OR reported_at < now() - interval '7 days'",
-            (owner,),
+            # Of another kind the last word stays: that it died is told until somebody mends it.
+            "DELETE FROM ops.stream_progress WHERE owner = %(owner)s OR (reported_at < now() - interval "
+            "'7 days' AND starts_with(owner, 'changes-') = starts_with(%(owner)s, 'changes-'))",
+            {"owner": owner},
         )
         connection.execute(
             sql.SQL(
                 "INSERT INTO ops.stream_progress (owner, reported_at, {names}) "
                 "VALUES ({owner}, now(), {values})"
             ).format(names=names, owner=sql.Literal(owner), values=values)
+        )
+
+
+def owner(kind: str = "") -> str:
+    """A name for one session of this process; `kind` is `changes-` for those that follow changes."""
+    return f"{kind}{_process()}{secrets.token_hex(4)}"
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-"
+
+
+def note_end(warehouse: Warehouse) -> None:
+    """Write that the sessions of this process ended because they were to: nobody waits for another word.
+    Where the warehouse is away it is not known, and the stream counts as one that died.
+    """
+    with suppress(WarehouseError), warehouse.connect() as connection:
+        connection.execute(
+            "UPDATE ops.stream_progress SET ended_at = now() "
+            "WHERE starts_with(owner, %(process)s) OR starts_with(owner, 'changes-' || %(process)s)",
+            {"process": _process()},
         )

@@ -19,7 +19,16 @@ from flows.sla import burn_verdicts
 from tests.flows.clock import At
 from tests.house import Server
 
-_EMPTIED = ("notification", "incident", "run", "health", "health_span", "check_result", "schema_change")
+_EMPTIED = (
+    "notification",
+    "incident",
+    "run",
+    "health",
+    "health_span",
+    "check_result",
+    "schema_change",
+    "stream_progress",
+)
 START = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
 
 

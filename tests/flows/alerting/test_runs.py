@@ -11,11 +11,14 @@ from unittest import mock
 import pytest
 
 from flows import services
+from flows.alerting.incidents import opened
 from flows.alerting.made_good import note_completed, people
 from flows.alerts import (
+    CannotEnd,
     NoIncident,
     ack_command,
     daily_summary,
+    end,
     list_command,
     report_flow_run,
     run_ended,
@@ -252,3 +255,23 @@ def test_the_list_shows_what_is_open_and_what_to_do_and_an_id_may_be_cut_short(
         assert "resolved after 1 min, acknowledged by eve" in capsys.readouterr().out
         with pytest.raises(NoIncident, match="No open incident's id begins with 'zz'"):
             ack_command(Namespace(incident="zz", by="eve"))
+
+
+def test_what_nobody_will_mend_can_be_ended_by_hand_what_is_measured_cannot(watch: Watch) -> None:
+    report_flow_run(watch.services(), "one", "erase", "Failed", "There is no user 0.", {"users": [0]})
+    watch.rows(
+        "insert into ops.stream_progress values "
+        "('machine-1-ab', clock_timestamp() - interval '2 days', 1, 1, 1, 1, 1, 1, 0, 0, 0) returning 1"
+    )
+    watch.minute(watch.verdict("disk", "lake"), *check_pipeline_health(watch.services(), ("stream_lag",)))
+    assert _open(watch) == ["flow:erase", "lake", "stream:events"]
+    with watch.services().warehouse.connect() as connection:
+        for one in opened(connection):
+            if one.subject == "lake":
+                with pytest.raises(CannotEnd, match="it ends when that is measured to be well"):
+                    end(connection, one.incident_id, "eve")
+            else:
+                end(connection, one.incident_id[:6], "eve")
+    watch.minute(*check_pipeline_health(watch.services(), ("stream_lag",)))
+    assert {"flow:erase", "stream:events"}.isdisjoint(_open(watch))
+    assert "lake" in _open(watch)

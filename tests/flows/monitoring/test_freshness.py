@@ -6,12 +6,24 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.maintenance.pruning import prune
 from flows.monitoring.health import check_pipeline_health
 from flows.monitoring.schedules import Deployment, Switched, declared
 from flows.monitoring.verdict import State
+from flows.streaming.tally import note_end, note_progress, owner
 from tests.flows.monitoring.conftest import DAILY, NOW, Place
 
 HOUR = timedelta(hours=1)
+_NUMBERS = (
+    "messages_per_second",
+    "lag",
+    "median_seconds",
+    "worst_seconds",
+    "messages",
+    "row_count",
+    "copies",
+)
+_SAID = dict.fromkeys((*_NUMBERS, "dead_letters", "open_windows"), 0)
 
 
 def _progress(
@@ -142,11 +154,31 @@ def test_what_a_stream_takes_in_is_up_to_the_minute_or_late(place: Place) -> Non
     assert place.measure("data_freshness")["fct_events"].state is State.CRITICAL
 
 
-def test_a_stream_that_ended_a_day_ago_is_no_longer_asked_for(place: Place) -> None:
+def test_a_stream_that_died_is_told_until_it_runs_again(place: Place) -> None:
     place.run(NOW - HOUR)
-    _progress(place, "machine-1-ab", 90_000)
+    _progress(place, "machine-1-ab", 9 * 90_000)
+    assert place.measure("data_freshness")["fct_events"].state is State.CRITICAL
+    assert place.measure("stream_lag")["stream:events"].state is State.WARNING
+    prune(place.connection, datetime.now(UTC))
+    note_progress(place.connection, "changes-machine-2-cd", **_SAID)
+    assert place.measure("stream_lag")["stream:events"].state is State.WARNING
+    note_progress(place.connection, "machine-2-cd", **_SAID)
+    assert place.measure("stream_lag")["stream:events"].state is State.OK
+
+
+def test_a_stream_that_ended_because_it_was_to_is_not_waited_for(place: Place) -> None:
+    place.run(NOW - HOUR)
+    for name in (owner(), owner("changes-")):
+        note_progress(place.connection, name, **_SAID)
+    note_end(place.services.warehouse)
+    place.execute("update ops.stream_progress set reported_at = clock_timestamp() - interval '3 hours'")
     assert place.measure("data_freshness")["fct_events"].state is State.OK
-    assert place.measure("stream_lag") == {}
+    lag = place.measure("stream_lag")
+    assert {one.state for one in lag.values()} == {State.OK}
+    assert set(lag) == {"stream:events", "stream:changes"}
+    # One that shared its work and died at the same time did not end so.
+    _progress(place, "machine-1-ab", 3 * 3600 + 10)
+    assert place.measure("stream_lag")["stream:events"].state is State.WARNING
 
 
 def test_the_lag_of_all_processes_of_a_stream_is_one(place: Place) -> None:
