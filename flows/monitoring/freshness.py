@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -28,14 +28,20 @@ CRITICAL_AFTER = timedelta(hours=2)
 """Past its due time; where more than an hour is declared, an hour after that."""
 STARTS_WITHIN = timedelta(minutes=10)
 """How long after its time a deployment may start: a worker may be busy with the one before."""
+UNSCHEDULED = timedelta(days=1)
+"""What no schedule of Prefect brings is due again so long after a run that brought it began: whatever else
+runs the batch (cron, a person) has to do it as often as the deployment `daily` would.
+"""
 
 
 def freshness(watch: Watch) -> Iterator[Verdict]:
     """Each source entity (`source:raw_…`) and each published table: seconds since it was due and not done.
 
     Due is what a run was to do and did not: from the start of the oldest such run, or from the time at which
-    a schedule was to start one. What somebody's lock keeps from being seen is due since then. While a stream
-    takes a table in, it is also late by what the stream is behind. Nothing scans a table.
+    a schedule was to start one. Where no schedule is on it is due a day after the last run that did it, and a
+    warning at most while somebody has paused the batch. What somebody's lock keeps from being seen is due
+    since then. While a stream takes a table in, it is also late by what the stream is behind. Nothing scans a
+    table.
     """
     held = dict(
         watch.rows(
@@ -65,7 +71,8 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
         subject, limit = f"deployment:{deployment.name}", STARTS_WITHIN.total_seconds()
         found = switched.on.get(deployment.name)
         if found is None:
-            yield watch.says(MISSING, subject, 0.0, limit, "s", observed={"schedule": "off"})
+            off = watch.says(MISSING, subject, 0.0, limit, "s", observed={"schedule": "off"})
+            yield _by_age(watch, off) if deployment.flow == BATCH else off
             continue
         due = found.last_until(now - STARTS_WITHIN)
         since = schedules.world_time(settings, due)
@@ -86,6 +93,25 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
         )
 
 
+def _by_age(watch: Watch, off: Verdict) -> Verdict:
+    """The batch, which no schedule starts: seconds since it was to be run again and was not."""
+    last = next((run.started_at for run in watch.runs if run.flow == BATCH and run.only is None), None)
+    late = (watch.now - last - UNSCHEDULED).total_seconds() if last else 0.0
+    if last is None or late <= PUBLISHED_WITHIN.total_seconds():
+        return off
+    is_paused = watch.schedules.is_paused(BATCH)
+    why = "its schedule is paused" if is_paused else "Prefect has no schedule for it"
+    is_critical = not is_paused and late > CRITICAL_AFTER.total_seconds()
+    return replace(
+        off,
+        value=late,
+        state=State.CRITICAL if is_critical else State.WARNING,
+        message=f"The batch did not run since {last:%Y-%m-%d %H:%M} UTC: {why}, and nothing else ran it.",
+        action="Run it (python -m flows), and have it run each day: resume or deploy `daily`, or mend the "
+        "cron that does.",
+    )
+
+
 def as_of(watch: Watch, table: Table) -> datetime | None:
     """Up to when a published table tells of what happened: the start of the last run that has done it."""
     return due_since(watch, table.name, _flows_of(table))[1]
@@ -103,7 +129,7 @@ def _flows(raw: Set[str]) -> list[str]:
     ]
 
 
-def due_since(watch: Watch, name: str, flows: Iterable[str]) -> tuple[datetime | None, datetime | None]:
+def due_since(watch: Watch, name: str, flows: Sequence[str]) -> tuple[datetime | None, datetime | None]:
     """(since when a table is due and not done or None, start of the last run that has done it or None)."""
     found: list[datetime] = []
     last: datetime | None = None
@@ -125,10 +151,17 @@ def due_since(watch: Watch, name: str, flows: Iterable[str]) -> tuple[datetime |
             next_run = schedules.world_time(watch.services.settings, deployment.next_after(machine))
             if next_run <= watch.now:
                 found.append(next_run)
+    if last is not None and is_by_age(watch, flows) and last + UNSCHEDULED <= watch.now:
+        found.append(last + UNSCHEDULED)
     return min(found, default=None), last
 
 
-def _late(watch: Watch, subject: str, name: str, limit: timedelta, flows: Iterable[str]) -> Verdict:
+def is_by_age(watch: Watch, flows: Iterable[str]) -> bool:
+    """Whether no schedule of Prefect says when these flows are to run."""
+    return not any(watch.schedules.of_flow(flow) for flow in flows)
+
+
+def _late(watch: Watch, subject: str, name: str, limit: timedelta, flows: Sequence[str]) -> Verdict:
     since, last = due_since(watch, name, flows)
     observed = {"as_of": last.isoformat() if last else None, "due": since.isoformat() if since else None}
     if since is None and last is None:
@@ -145,6 +178,9 @@ def _late(watch: Watch, subject: str, name: str, limit: timedelta, flows: Iterab
         )
     late = max(0.0, (watch.now - since).total_seconds()) if since else 0.0
     state = _state(late, limit)
+    is_of_age = last is not None and since == last + UNSCHEDULED
+    if state is State.CRITICAL and is_of_age and is_by_age(watch, flows) and watch.schedules.is_paused(BATCH):
+        state = State.WARNING  # somebody wanted it so; the batch's missing_run tells it
     message = "" if state is State.OK or since is None else _sentence(watch.runs, subject, name, since, last)
     return watch.says(
         FRESHNESS, subject, late, limit.total_seconds(), "s", state=state, message=message, observed=observed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,25 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Switched:
-    """What Prefect says. `problem`: why it could not be asked; then nothing is known to be on."""
+    """What Prefect says. `paused`: those that somebody has switched off; what is in neither is not deployed.
+    `problem`: why it could not be asked; then nothing is known to be on.
+    """
 
     on: Mapping[str, Deployment] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
     problem: str = ""
 
     def of_flow(self, name: str) -> list[Deployment]:
         """The deployments of a flow that run by themselves."""
         return [deployment for deployment in self.on.values() if deployment.flow == name]
 
+    def is_paused(self, flow: str) -> bool:
+        """Whether somebody has switched off what is declared for a flow."""
+        return any(one.flow == flow and one.name in self.paused for one in declared())
 
-def declared(path: Path = DECLARED) -> list[Deployment]:
+
+@cache
+def declared(path: Path = DECLARED) -> tuple[Deployment, ...]:
     """The deployments of prefect.yaml that have a cron schedule."""
     import yaml
 
@@ -58,7 +67,7 @@ def declared(path: Path = DECLARED) -> list[Deployment]:
         crons = tuple(schedule["cron"] for schedule in item.get("schedules") or () if "cron" in schedule)
         if crons:
             found.append(Deployment(item["name"], item["entrypoint"].rpartition(":")[2], crons))
-    return found
+    return tuple(found)
 
 
 def ask(settings: Settings) -> Switched:
@@ -77,7 +86,9 @@ def ask(settings: Settings) -> Switched:
             f"({type(error).__name__}), so which "
             "schedules are on is not known. Start it (prefect server start) or correct PREFECT_API_URL."
         )
-    return Switched(_on(declared(), answer.json()))
+    there = answer.json()
+    on = _on(declared(), there)
+    return Switched(on, frozenset(item["name"] for item in there if item["name"] not in on))
 
 
 def started(settings: Settings, deployment: Deployment, since: datetime) -> bool:

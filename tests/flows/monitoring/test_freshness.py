@@ -40,8 +40,10 @@ def _progress(
     )
 
 
-def test_after_a_run_that_did_everything_nothing_is_late_while_no_schedule_is_on(place: Place) -> None:
-    place.run(NOW - timedelta(days=9))
+def test_after_a_run_that_did_everything_nothing_is_late_for_a_day_while_no_schedule_is_on(
+    place: Place,
+) -> None:
+    place.run(NOW - timedelta(hours=20))
     found = place.measure("data_freshness")
     assert {verdict.state for verdict in found.values()} == {State.OK}
     assert {
@@ -50,7 +52,44 @@ def test_after_a_run_that_did_everything_nothing_is_late_while_no_schedule_is_on
         "source:raw_app__orders",
         "source:raw_stripe__charges",
     } <= set(found)
-    assert found["fct_orders"].observed["as_of"] == (NOW - timedelta(days=9)).isoformat()
+    assert found["fct_orders"].observed["as_of"] == (NOW - timedelta(hours=20)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("hours", "paused", "state"),
+    [
+        (24.5, "", State.OK),
+        (25.5, "", State.WARNING),
+        (240, "", State.CRITICAL),
+        (24.5, "daily", State.OK),
+        (240, "daily", State.WARNING),
+    ],
+)
+def test_what_nothing_schedules_is_judged_by_its_age_and_told_as_one_missing_batch(
+    place: Place, hours: float, paused: str, state: State
+) -> None:
+    place.schedules = Switched(paused=frozenset({paused} - {""}))
+    place.run(NOW - hours * HOUR)
+    found = place.measure("data_freshness")
+    assert {found[name].state for name in ("source:raw_app__orders", "fct_orders")} == {state}
+    missing = place.measure("missing_run")
+    assert missing["deployment:daily"].state is state
+    assert ("its schedule is paused" in missing["deployment:daily"].message) == (
+        state != "ok" and paused != ""
+    )
+    others = {one.state for subject, one in missing.items() if subject != "deployment:daily"}
+    assert others == {State.OK}
+
+
+def test_data_of_the_hourly_schedule_are_not_judged_by_the_age_of_a_batch_that_nothing_schedules(
+    place: Place,
+) -> None:
+    place.schedules = Switched({"hourly": Deployment("hourly", "api_ingest", ("10 * * * *",), "2")})
+    place.run(NOW - 72 * HOUR)
+    place.run(NOW - HOUR / 2, flow="api_ingest")
+    found = place.measure("data_freshness")
+    assert found["source:raw_stripe__charges"].state is State.OK
+    assert found["source:raw_app__orders"].state is State.CRITICAL
 
 
 @pytest.mark.parametrize(("hours", "state"), [(0.5, State.OK), (1.5, State.WARNING), (2.5, State.CRITICAL)])
