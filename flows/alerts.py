@@ -218,14 +218,13 @@ def list_command(arguments: argparse.Namespace) -> int:
     from flows.services import open_services
 
     services = open_services()
-    with services.warehouse.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            "select incident_id, signal, subject, severity, owner, since, opened_at, seen_at, resolved_at, "
-            "acknowledged_at, acknowledged_by, escalated_at, message, action, runbook, touches, members "
-            "from ops.incident where resolved_at is null or %s "
-            "order by resolved_at is not null, opened_at desc limit 500",
-            (arguments.all,),
-        ).fetchall()
+    try:
+        rows = _incidents(services, arguments.all)
+    except WarehouseError:
+        outage = away.outage(services.settings.lake_root)
+        if outage is None:
+            raise
+        rows = [outage]
     if arguments.json:
         print(json.dumps(rows, default=lambda moment: moment.isoformat(), indent=2))
         return 0
@@ -235,6 +234,17 @@ def list_command(arguments: argparse.Namespace) -> int:
     if not rows:
         print("No incident is open." if not arguments.all else "There has been no incident.")
     return 0
+
+
+def _incidents(services: Services, everything: bool) -> list[dict[str, Any]]:
+    with services.warehouse.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select incident_id, signal, subject, severity, owner, since, opened_at, seen_at, resolved_at, "
+            "acknowledged_at, acknowledged_by, escalated_at, message, action, runbook, touches, members "
+            "from ops.incident where resolved_at is null or %s "
+            "order by resolved_at is not null, opened_at desc limit 500",
+            (everything,),
+        ).fetchall()
 
 
 def _lines(row: dict[str, Any], now: datetime) -> list[str]:
@@ -256,8 +266,10 @@ def ack_command(arguments: argparse.Namespace) -> int:
 
     services = open_services()
     name = arguments.by or getpass.getuser()
-    with services.warehouse.connect() as connection:
-        acknowledge(connection, arguments.incident, name, services.settings.now())
+    now = services.settings.now()
+    if not away.acknowledge(services.settings.lake_root, arguments.incident, name, now):
+        with services.warehouse.connect() as connection:
+            acknowledge(connection, arguments.incident, name, now)
     print(f"{arguments.incident} is acknowledged by {name}; it is not escalated while it is as bad as now.")
     return 0
 

@@ -1,9 +1,12 @@
-"""When the warehouse itself is away, and with it the state of incidents: told once, remembered in a file."""
+"""When the warehouse itself is away, and with it the state of incidents: told once, escalated once when it
+lasts and nobody is on it, remembered in a file.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -19,14 +22,17 @@ from flows.monitoring.storage import WAREHOUSE
 
 FILE = "_warehouse_away.json"
 """In the lake's folder: what outlasts the warehouse."""
+_DONE = {"opened": "channels", "escalated": "escalated"}
+"""Kind of message → where the file names the channels that have it."""
+_ON_IT = ("acknowledged_by", "acknowledged_at")
 _ACTION = (
     "Start PostgreSQL again (in the sandbox: `python -m flows sandbox start`), then `python -m flows doctor`."
 )
 
 
 def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequence[str]) -> None:
-    """Tell that the warehouse is away: each channel of critical messages once; one that fails is tried again
-    with the next call.
+    """Tell that the warehouse is away: each channel of critical messages once, and once more, with those of
+    escalations, when it lasts; one that fails is tried again with the next call.
     """
     lake.mkdir(parents=True, exist_ok=True)
     path = lake / FILE
@@ -52,16 +58,82 @@ def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequenc
         runbook=f"{known.runbook}#{WAREHOUSE}",
         incident_id=told["incident"],
     )
-    title = words.title("critical", "opened", told["message"], timedelta(0))
-    message = Message(title, body, "critical", "opened", told["incident"], now)
-    for name in known.to("critical"):
-        if name not in told["channels"]:
+    lasted = now - datetime.fromisoformat(told["since"])
+    _tell(path, told, known, "opened", known.to("critical"), body, lasted, now)
+    after = known.escalate_after.get("critical")
+    if after is not None and lasted >= after and "acknowledged_by" not in told:
+        _tell(path, told, known, "escalated", known.to("critical", escalated=True), body, lasted, now)
+
+
+def _tell(
+    path: Path,
+    told: dict[str, Any],
+    known: Routes,
+    kind: str,
+    channels: Sequence[str],
+    body: str,
+    lasted: timedelta,
+    now: datetime,
+) -> None:
+    title = words.title("critical", kind, told["message"], lasted)
+    message = Message(title, body, "critical", kind, told["incident"], now)
+    done = told.setdefault(_DONE[kind], [])
+    for name in channels:
+        if name not in done:
             try:
                 send(known.channels[name], message)
             except NotSent:
                 continue
-            told["channels"].append(name)
+            done.append(name)
+            if kind == "escalated":
+                told.setdefault("escalated_at", now.isoformat())
             _write(path, told)
+
+
+def outage(lake: Path) -> dict[str, Any] | None:
+    """What is remembered of the warehouse being away, its incident as a row of ops.incident; None when it is
+    not.
+    """
+    try:
+        told = orjson.loads((lake / FILE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    since = datetime.fromisoformat(told["since"])
+    times = {
+        name: datetime.fromisoformat(told[name]) if name in told else None
+        for name in ("acknowledged_at", "escalated_at")
+    }
+    return {
+        "incident_id": told["incident"],
+        "signal": WAREHOUSE,
+        "subject": WAREHOUSE,
+        "severity": "critical",
+        "since": since,
+        "opened_at": since,
+        "resolved_at": None,
+        "acknowledged_by": told.get("acknowledged_by"),
+        **times,
+        "message": told["message"],
+        "action": _ACTION,
+        "runbook": f"docs/runbook.md#{WAREHOUSE}",
+        "touches": ["everything in analytics"],
+        "members": [],
+    }
+
+
+def acknowledge(lake: Path, incident_id: str, by: str, now: datetime) -> bool:
+    """Note who is on it, where the warehouse is away and this is the incident of that; says whether it was.
+    The id may be cut short.
+    """
+    path = lake / FILE
+    try:
+        told = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    if not incident_id or not told["incident"].startswith(incident_id):
+        return False
+    _write(path, {**told, "acknowledged_by": by, "acknowledged_at": now.isoformat()})
+    return True
 
 
 def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) -> Path | None:
@@ -76,9 +148,11 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
     since = datetime.fromisoformat(told["since"])
     entered = connection.execute(
         "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at, since, "
-        "severity_since, good_since, resolved_at, message, action, runbook) "
+        "severity_since, good_since, resolved_at, acknowledged_at, acknowledged_by, escalated_at, message, "
+        "action, runbook) "
         "values (%(id)s, 'warehouse:warehouse', 'warehouse', 'warehouse', 'critical', %(since)s, "
-        "%(now)s, %(since)s, %(since)s, %(now)s, %(now)s, "
+        "%(now)s, %(since)s, %(since)s, %(now)s, %(now)s, %(acknowledged_at)s, %(acknowledged_by)s, "
+        "%(escalated_at)s, "
         "%(message)s, %(action)s, %(runbook)s) on conflict (incident_id) do nothing",
         {
             "id": told["incident"],
@@ -87,6 +161,7 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             "message": told["message"],
             "action": _ACTION,
             "runbook": f"{known.runbook}#{WAREHOUSE}",
+            **{name: told.get(name) for name in ("acknowledged_at", "acknowledged_by", "escalated_at")},
         },
     )
     if entered.rowcount:
@@ -105,7 +180,7 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             connection,
             [
                 name
-                for name in told["channels"]
+                for name in dict.fromkeys([*told["channels"], *told.get("escalated", [])])
                 if name in known.channels and known.channels[name].tells_resolved
             ],
             incident_id=told["incident"],
@@ -120,6 +195,10 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
 
 
 def _write(path: Path, told: dict[str, Any]) -> None:
+    with suppress(OSError, orjson.JSONDecodeError):
+        # Somebody may have said meanwhile that they are on it.
+        there = orjson.loads(path.read_bytes())
+        told = {**{name: there[name] for name in _ON_IT if name in there}, **told}
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.write_bytes(orjson.dumps(told))
     temporary.replace(path)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from flows.alerts import send_alert
+from flows import services
+from flows.alerts import ack_command, list_command, send_alert
 from flows.monitoring.verdict import State
 from flows.sandbox import processes
 from flows.stores.warehouse import WarehouseError
@@ -169,3 +172,42 @@ def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Wa
     assert over["title"].startswith("RESOLVED after 3 min: The warehouse is away")
     assert watch.minute() == []
     assert watch.rows("select signal, resolved_at - opened_at from ops.incident")[0][0] == "warehouse"
+
+
+@pytest.mark.parametrize("is_somebody_on_it", [False, True])
+def test_a_warehouse_that_stays_away_is_escalated_once_unless_somebody_is_on_it(
+    watch: Watch, capsys: pytest.CaptureFixture[str], is_somebody_on_it: bool
+) -> None:
+    pager = watch.folder / "pager.jsonl"
+    watch.write(
+        f"channels: {{log: 'file://{watch.log}', pager: 'file://{pager}'}}\n"
+        "routes: [{channels: [log]}]\nescalate: {critical: 30m, channels: [pager]}\n"
+    )
+    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
+
+    def minute() -> None:
+        watch.later(minutes=1)
+        with pytest.raises(WarehouseError):
+            send_alert(gone, [])
+
+    minute()
+    if is_somebody_on_it:
+        with mock.patch.object(services, "open_services", return_value=gone):
+            list_command(Namespace(all=False, json=False))
+            ack_command(Namespace(incident=capsys.readouterr().out[:6], by="eve"))
+            list_command(Namespace(all=False, json=False))
+        assert "acknowledged by eve" in capsys.readouterr().out
+    watch.later(minutes=28)
+    minute()
+    assert not pager.exists()
+    for _ in range(3):
+        minute()
+    told = [message["title"].split(" (")[0] for message in watch.messages()]
+    assert [title.split(": ")[0] for title in told[1:]] == (
+        [] if is_somebody_on_it else ["STILL CRITICAL after 30 min"]
+    )
+    watch.minute(watch.verdict("warehouse", "warehouse"))
+    assert watch.messages()[-1]["kind"] == "resolved"
+    assert pager.exists() is not is_somebody_on_it
+    ((by, escalated),) = watch.rows("select acknowledged_by, escalated_at is not null from ops.incident")
+    assert (by, escalated) == (("eve", False) if is_somebody_on_it else (None, True))
