@@ -27,7 +27,7 @@ from flows.garbage import look_rarely
 from flows.sandbox import ALL, PART_OF_SETTING, Part
 from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment
-from flows.settings import Settings, load, use_prefect
+from flows.settings import Settings, SettingsError, load, use_prefect
 from flows.summary import Summary
 
 _CONNECT_SECONDS = 120.0
@@ -194,6 +194,7 @@ def _run(flow: Callable[[], dict[str, Any]]) -> int:
     """Run a flow and tell what it did; exit code 1 when something in it failed."""
     from flows.batch import RunFailed
 
+    _reach_prefect(load())
     try:
         summary = flow()
     except RunFailed as failed:
@@ -201,6 +202,25 @@ def _run(flow: Callable[[], dict[str, Any]]) -> int:
         return failed.exit_code
     print("\n".join(["", *Summary.from_json(summary).lines(), "", *where_to_look()]))
     return 0
+
+
+def _reach_prefect(settings: Settings) -> None:
+    """Ask Prefect's server what it is, as a flow would be the first to. Raises SettingsError where it can't
+    be used; without one a run has its own.
+    """
+    if settings.prefect_address is None:
+        return
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch_once()
+    except Exception as error:
+        reason = settings.scrub(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise SettingsError(
+            f"Prefect's server can't be used: {reason.rstrip('.')}. Start it (prefect server start), or "
+            "correct PREFECT_API_URL."
+        ) from error
 
 
 def where_to_look() -> list[str]:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import psycopg
-
 from flows.diagnosis import Finding
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import lake
@@ -44,10 +42,13 @@ def examine(settings: Settings) -> list[Finding]:
 def _guarded(subject: str, check: Callable[[Settings], list[Finding]], settings: Settings) -> list[Finding]:
     try:
         # An address may hold a password of its own, and whatever quotes it.
-        return [replace(finding, seen=settings.scrub(finding.seen)) for finding in check(settings)]
+        return [
+            replace(finding, seen=settings.scrub(finding.seen), advice=settings.scrub(finding.advice))
+            for finding in check(settings)
+        ]
     except FlowsError as error:
         return [Finding(subject, False, settings.scrub(str(error)))]
-    except (OSError, RuntimeError, psycopg.Error) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a service does, the others are told of
         message = str(error).strip().splitlines() or [type(error).__name__]
         return [
             Finding(

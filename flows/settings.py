@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSetting
 
-from flows import failpoints, scrubbing
+from flows import failpoints, scrubbing, setting_checks
 from flows.errors import FlowsError
 from flows.secret_sources import Elsewhere, ElsewhereError
 
@@ -121,20 +121,29 @@ class Settings(BaseSettings):
 
     @field_validator("warehouse_dsn", "app_dsn", "cdc_dsn")
     @classmethod
-    def _is_an_address(cls, value: SecretStr | None) -> SecretStr | None:
+    def _is_a_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            import psycopg
-            from psycopg.conninfo import conninfo_to_dict
+            setting_checks.database(value.get_secret_value())
+        return value
 
-            try:
-                known = conninfo_to_dict(value.get_secret_value())
-            except psycopg.ProgrammingError:
-                raise ValueError(
-                    "it is not written like postgresql://user:password@host:5432/database"
-                ) from None
-            if "@" in str(known.get("host", "")):
-                # Else a part of the password is taken for the host, and named in every error about it.
-                raise ValueError("its password holds an @, which has to be written %40 there")
+    @field_validator("connect_url", "stripe_url", "sendgrid_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            setting_checks.address(value)
+        return value
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_a_size(cls, value: str) -> str:
+        setting_checks.size(value)
+        return value
+
+    @field_validator("kafka_options")
+    @classmethod
+    def _are_a_client_s(cls, value: dict[str, str]) -> dict[str, str]:
+        if value:
+            setting_checks.client_options(tuple(sorted(value.items())))
         return value
 
     @cached_property
@@ -249,8 +258,18 @@ class Settings(BaseSettings):
 
     @property
     def prefect_server(self) -> str | None:
-        """PREFECT_API_URL, when somebody has set it: then the sandbox starts no server."""
-        return os.environ.get("PREFECT_API_URL")
+        """PREFECT_API_URL, when somebody has set it: then the sandbox starts no server. Raises SettingsError
+        when it is no address.
+        """
+        url = os.environ.get("PREFECT_API_URL")
+        if url is not None:
+            try:
+                setting_checks.address(url)
+            except ValueError as error:
+                raise SettingsError(
+                    f"PREFECT_API_URL can't be used: {error}, with /api at its end."
+                ) from None
+        return url
 
     @property
     def prefect_address(self) -> str | None:

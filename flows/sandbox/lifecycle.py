@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -82,8 +83,7 @@ def start(
     Raises `FlowsError` naming every part that did not come up; the others keep running. After a Ctrl-C what
     was started stays known to the state, so that `stop` ends it.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = folder.resolve()
+    folder = _place(folder)
     parts = _with_what_they_need(parts)
     if (running := _running_already(folder, parts)) is not None:
         if then is not None:
@@ -114,6 +114,21 @@ def start(
     known = states.read(folder)
     assert known is not None
     return known
+
+
+def _place(folder: Path) -> Path:
+    """The sandbox's folder, made and absolute. Raises FlowsError where nothing can be written."""
+    reason = "this user has no right to write there"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder.resolve()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise FlowsError(
+        f"The sandbox can't be in {folder.absolute()} ({reason}): name a folder that can be written in "
+        "ANALYTICS_SANDBOX."
+    )
 
 
 def _running_already(folder: Path, parts: frozenset[Part]) -> State | None:

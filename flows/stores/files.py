@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -73,3 +74,16 @@ def take_name(temporary: Path, folder: Path, name: str) -> Path:
         os.link(temporary, final)
     temporary.unlink()
     return final
+
+
+def why_not_written(folder: Path, error: Exception) -> str:
+    """What to tell of a failed write below this folder of the lake, and what to do."""
+    number = error.errno if isinstance(error, OSError) else None
+    text = str(error)
+    if number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text or "Disk quota" in text:
+        return f"The disk of the lake is full ({folder}). Nothing was committed; free space and run again."
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
+    return (
+        f"The lake can't be written in {folder}: {reason}. Nothing was committed; fix that, or "
+        "set ANALYTICS_LAKE to another folder, and run again."
+    )

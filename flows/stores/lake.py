@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import secrets
@@ -21,7 +20,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
-from flows.stores.files import measure, sync_and_hash, take_name, write_arrow
+from flows.stores.files import measure, sync_and_hash, take_name, why_not_written, write_arrow
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.verified import DamagedFile, LakeError, Verified, damage
 from transforms.contract import Layer, Table, check_name
@@ -99,7 +98,7 @@ class Lake:
             manifest.fsync_folder(folder)
             failpoint("lake.folder_fsynced")
         except (OSError, duckdb.IOException) as error:
-            raise LakeError(_why_not_written(folder, error)) from error
+            raise LakeError(why_not_written(folder, error)) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -144,7 +143,7 @@ class Lake:
                 self._make_folder(path.parent)
                 manifest.append(path, group)
             except OSError as error:
-                raise LakeError(_why_not_written(path.parent, error)) from error
+                raise LakeError(why_not_written(path.parent, error)) from error
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -202,11 +201,15 @@ class Lake:
         """Mark this process as one that writes here: what it writes from now on is no orphan while it lives.
 
         Called by the first write; call it before planning so that files the plan names stay until you are
-        done.
+        done. Raises LakeError when nothing can be written there.
         """
         if self._session is None:
-            self._make_folder(self.root / sessions.FOLDER)
-            self._session = sessions.WritingSession(self.root)
+            folder = self.root / sessions.FOLDER
+            try:
+                self._make_folder(folder)
+                self._session = sessions.WritingSession(self.root)
+            except OSError as error:
+                raise LakeError(why_not_written(folder, error)) from error
 
     @contextmanager
     def duckdb(self) -> Iterator[DuckDBPyConnection]:
@@ -337,12 +340,3 @@ def encode_value(value: str) -> str:
     if len(text) > _MAX_COMPONENT_BYTES:
         text = f"{text[: _MAX_COMPONENT_BYTES - 33].rstrip('%')}-{hashlib.sha256(raw).hexdigest()[:32]}"
     return text or "%"
-
-
-def _why_not_written(folder: Path, error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    text = str(error)
-    if number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text or "Disk quota" in text:
-        return f"The disk of the lake is full ({folder}). Nothing was committed; free space and run again."
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
-    return f"The lake can't be written in {folder}: {reason}. Nothing was committed; fix that and run again."

@@ -33,13 +33,6 @@ def test_a_key_is_not_sent_where_a_run_would_not_send_it(apis: Any, vendor: str,
     assert apis.requests(path) == before + 1
 
 
-@pytest.mark.parametrize("url", ["https://api.example.com:port", "https://[::1"])
-def test_an_address_that_is_none_is_told_in_a_sentence(url: str) -> None:
-    (found,) = stripe(_settings(stripe_url=url, stripe_key="sk_none"))
-    assert not found.well
-    assert "ANALYTICS_STRIPE_URL is no address of an API" in found.seen
-
-
 def test_a_proxy_for_the_way_out_is_not_asked_for_this_machine_s_own_services(
     apis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,10 +57,17 @@ def test_a_lake_that_was_never_written_says_what_to_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("RETRIES", "many"), ("WORKERS", "0"), ("KAFKA_OPTIONS", "not json"), ("RETRY_SECONDS", "-1")],
-)
+    [("RETRIES", "many"), ("WORKERS", "0"), ("KAFKA_OPTIONS", "not json"), ("RETRY_SECONDS", "-1"),
+     ("KAFKA_OPTIONS", '{"no.such.option": "x"}'),
+     ("KAFKA_OPTIONS", f'{{"security.protocol": "ssl", "ssl.key.pem": "{CANARY}"}}'),
+     ("MEMORY_LIMIT", "lots"), ("MEMORY_LIMIT", "0GB"), ("STRIPE_URL", "http://[::1"),
+     ("CONNECT_URL", "http://connect:port"), ("SENDGRID_URL", "api.sendgrid.com")],
+)  # fmt: skip
 def test_a_setting_that_can_not_be_read_is_named(tmp_path: Path, name: str, value: str) -> None:
-    _one_sentence(flows(tmp_path, "plan", **{f"ANALYTICS_{name}": value}), f"ANALYTICS_{name}")
+    for verb in ("plan", "doctor"):
+        done = flows(tmp_path, verb, **{f"ANALYTICS_{name}": value})
+        _one_sentence(done, f"ANALYTICS_{name}")
+        assert CANARY not in done.said
 
 
 def test_a_dsn_that_is_none_is_named_without_its_secret(tmp_path: Path) -> None:
@@ -75,6 +82,15 @@ def test_a_dsn_that_is_none_is_named_without_its_secret(tmp_path: Path) -> None:
 def test_an_env_file_serves_as_the_environment_does(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("ANALYTICS_RETRIES=many\n")
     _one_sentence(flows(tmp_path, "plan"), "ANALYTICS_RETRIES")
+
+
+def test_a_lake_that_can_not_be_written_ends_a_run_in_one_sentence(copy: Place, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = copy.run(ANALYTICS_LAKE=str(tmp_path / "file" / "lake"))
+    assert done.code == 2, done.said
+    assert "Traceback" not in done.said
+    assert "The lake can't be written in" in done.err
+    assert "ANALYTICS_LAKE" in done.err
 
 
 @pytest.mark.parametrize(
