@@ -227,6 +227,8 @@ def where_to_look() -> list[str]:
     """Lines for the end of a run: each is a command that works as it stands, or an address. The sandbox's own
     password stands in its address, nobody else's does.
     """
+    from flows.sandbox import world
+
     settings = load()
     lake_sql = settings.lake_root / "lake.sql"
     python = _here(Path(sys.executable))
@@ -245,8 +247,9 @@ def where_to_look() -> list[str]:
     if settings.prefect_address:
         lines.append(f"  Prefect     {settings.scrub(settings.prefect_address).removesuffix('/api')}")
     lines.append(f"  again       {python} -m flows          what it would do: {python} -m flows plan")
-    if settings.uses_sandbox:
+    if settings.app_dsn is None and world.exists(settings.sandbox):
         lines.append(f"  a day more  {python} -m flows sandbox advance --days 1 && {python} -m flows")
+    if settings.uses_sandbox:
         lines.append(f"  stop        {python} -m flows sandbox stop")
     return lines
 

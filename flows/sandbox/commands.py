@@ -36,12 +36,15 @@ def start(
     has_tables: Callable[[], None] | None = None,
 ) -> int:
     """Start every one of `parts` that does not run, and make the world if there is none. `has_tables`: see
-    `world.ensure`.
+    `world.ensure`. Raises FlowsError where the world that is there has another size than asked for.
     """
     begun = time.monotonic()
-    state = start_with_world(
-        _folder(), parts, exactly_once, has_tables, scale=arguments.scale, days=arguments.days
-    )
+    sizes = {name: size for name in ("scale", "days") if (size := getattr(arguments, name)) is not None}
+    if sizes:
+        from flows.sandbox import world
+
+        world.hold_to_size(_folder(), arguments.scale, arguments.days)
+    state = start_with_world(_folder(), parts, exactly_once, has_tables, **sizes)
     print(f"The sandbox runs in {state.folder} ({time.monotonic() - begun:.1f} s).")
     print("Next: python -m flows (the batch), python -m flows sandbox status, python -m flows sandbox stop")
     return 0
@@ -55,13 +58,16 @@ def start_with_world(
     **sizes: Any,
 ) -> sandbox.State:
     """Start parts, and generate the company once where the application, Kafka and the APIs are all the
-    sandbox's: as soon as these are there, the others may come up meanwhile.
+    sandbox's: as soon as these are there, the others may come up meanwhile. Where one of them is somebody's
+    own, the others are empty.
     """
 
     def ensure(state: sandbox.State, is_held: bool) -> None:
-        if state.app_dsn and state.kafka_bootstrap and state.stripe_url:
-            from flows.sandbox import world
+        from flows.sandbox import world
 
+        if not (state.app_dsn and state.kafka_bootstrap and state.stripe_url):
+            world.ensure_empty(state, parts)
+        else:
             world.ensure(state, **sizes, progress=show, has_tables=has_tables, is_held=is_held)
 
     return sandbox.start(folder, parts, progress=show, exactly_once=exactly_once, then=ensure)

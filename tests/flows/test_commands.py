@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from flows.commands import where_to_look
+from flows.sandbox.world import hold_to_size
+from flows.sandbox.world.lives import World
+from flows.sandbox.world.shape import DAY, Shape
 from tests.flows.company import run_here
 
 CANARY = "hunter2-canary-5d1e"
@@ -49,3 +52,35 @@ def test_a_sandbox_that_can_not_be_where_it_is_named_is_told_in_one_sentence(tmp
     assert done.code == 2, done.said
     assert "ANALYTICS_SANDBOX" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def _world(folder: Path) -> World:
+    """A world of scale 0.1 and 10 days, as its file says."""
+    shape = Shape(1, 0, 10, 2_143, 500, 1_429)
+    world = World(folder, shape, 10, (10 * DAY,), (10 * DAY,), {}, done=True)
+    folder.mkdir()
+    world.save()
+    return world
+
+
+@pytest.mark.parametrize("words", [("--scale", "2"), ("--days", "30"), ("--scale", "0.1", "--days", "11")])
+def test_a_world_that_is_there_keeps_its_size_and_says_so(tmp_path: Path, words: tuple[str, ...]) -> None:
+    _world(tmp_path / "sandbox")
+    done = run_here(["sandbox", "start", *words], tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")})
+    assert done.code == 2, done.said
+    assert "--scale 0.1 --days 10" in done.err
+    assert "python -m flows sandbox reset" in done.err
+    assert [path.name for path in (tmp_path / "sandbox").iterdir()] == ["world.json"]
+
+
+@pytest.mark.parametrize("words", [("--scale", "0"), ("--scale", "-1"), ("--days", "0")])
+def test_a_world_without_days_or_events_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run_here(["sandbox", "start", *words], tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")})
+    assert done.code == 2, done.said
+    assert not (tmp_path / "sandbox").exists()
+
+
+def test_the_size_that_a_world_has_may_be_asked_for_again(tmp_path: Path) -> None:
+    _world(tmp_path / "sandbox")
+    hold_to_size(tmp_path / "sandbox", 0.1, 10)
+    hold_to_size(tmp_path / "sandbox", None, 10)

@@ -1,6 +1,7 @@
 """The generated company: one consistent world in the application's database, the topics and behind the APIs.
 
 ensure(state)              # makes the world of a sandbox once, and sets its clock
+ensure_empty(state, parts) # where a part of it is somebody's own: tables and topics without a company
 advance(state, days=1)     # lets it live on, and its clock with it
 lives.create / lives.advance / lives.exists     # the same on bare addresses, without a clock
 """
@@ -16,12 +17,15 @@ from pathlib import Path
 
 from flows.errors import FlowsError
 from flows.sandbox import clock
-from flows.sandbox.state import State, exclusive
-from flows.sandbox.world import lives
+from flows.sandbox.state import Part, State, exclusive
+from flows.sandbox.world import app, lives, topics
 from flows.sandbox.world.lives import World, exists
 from flows.sandbox.world.shape import WorldError
 
-__all__ = ["World", "WorldError", "advance", "ensure", "exists"]
+__all__ = ["World", "WorldError", "advance", "ensure", "ensure_empty", "exists", "hold_to_size"]
+
+_EVENTS_PER_DAY = 21_429
+"""Of a world of scale 1."""
 
 Progress = Callable[[str, str], None]
 
@@ -63,7 +67,7 @@ def ensure(
             bootstrap,
             apis,
             days=days,
-            events_per_day=round(21_429 * scale),
+            events_per_day=round(_EVENTS_PER_DAY * scale),
             users=round(5_000 * scale),
             orders=round(20_000 * scale * days / 14),
             progress=_lines(progress),
@@ -72,6 +76,37 @@ def ensure(
         _set_clock(state, world.end, None)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
+
+
+def ensure_empty(state: State, parts: frozenset[Part]) -> None:
+    """What a run reads of `parts`, which run, where the others are somebody's own: tables and topics are
+    there, empty. A generated company beside real data would be a lie, and its clock is not theirs.
+    """
+    if Part.APP_POSTGRES in parts and state.app_dsn:
+        app.ensure(state.app_dsn)
+    if Part.KAFKA in parts and state.kafka_bootstrap:
+        topics.ensure(state.kafka_bootstrap)
+
+
+def hold_to_size(folder: Path, scale: float | None, days: int | None) -> None:
+    """Raise FlowsError unless the world in `folder` is, or will be, of the size that is asked for; None: any
+    is right.
+    """
+    if (scale is not None and scale <= 0) or (days is not None and days < 1):
+        raise FlowsError("A world needs a --scale above 0 and at least one day (--days 1).")
+    world = World.load(folder)
+    if world is None or not world.done:
+        return
+    shape = world.shape
+    is_scale = scale is None or round(_EVENTS_PER_DAY * scale) == shape.events_per_day
+    if is_scale and days in (None, shape.days):
+        return
+    made_with = f"--scale {shape.events_per_day / _EVENTS_PER_DAY:.3g} --days {shape.days}"
+    raise FlowsError(
+        f"There is a world in {folder} already, made with {made_with}, and it keeps its size; nothing was "
+        "started. Leave --scale and --days out, or delete it (python -m flows sandbox reset) and run this "
+        "again for a new one."
+    )
 
 
 def _whole(state: State) -> World | None:

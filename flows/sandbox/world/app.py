@@ -46,11 +46,10 @@ def tables(shape: Shape, log: Log, periods: int, now: int) -> Iterator[tuple[str
 
 def create(dsn: str, shape: Shape, log: Log, periods: int, now: int) -> None:
     """Make the schema anew and fill it, in one transaction. Whatever was in schema public is gone."""
-    ddl = (files("flows.sandbox.world") / "app_schema.sql").read_text(encoding="utf-8")
     with psycopg.connect(dsn) as connection:
         connection.execute("drop schema if exists public cascade")
         connection.execute("create schema public")
-        connection.execute(ddl.encode())
+        connection.execute(_ddl())
         for table, rows in tables(shape, log, periods, now):
             copy(connection, sql.Identifier(table), rows)
         copy(
@@ -59,6 +58,19 @@ def create(dsn: str, shape: Shape, log: Log, periods: int, now: int) -> None:
             state.order_events(log.read("orders", periods), 0, now),
         )
         connection.execute("analyze")
+
+
+def ensure(dsn: str) -> None:
+    """The application's tables without a row, where there are none."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("select pg_advisory_xact_lock(hashtext('app_schema.sql'))")
+        row = connection.execute("select to_regclass('public.orders') is null").fetchone()
+        if row == (True,):
+            connection.execute(_ddl())
+
+
+def _ddl() -> bytes:
+    return (files("flows.sandbox.world") / "app_schema.sql").read_bytes()
 
 
 def advance(

@@ -40,33 +40,43 @@ def create(bootstrap: str) -> None:
     if there:
         for future in admin.delete_topics(there, operation_timeout=20).values():
             future.result()
-    config = {
-        "retention.ms": str(RETENTION_MS),
-        "cleanup.policy": "delete",
-        "message.timestamp.type": "CreateTime",
-    }
     for _ in range(100):
-        futures = admin.create_topics(
-            [
-                NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, config=config)
-                for topic in TOPICS
-            ]
-        )
-        waiting = False
-        for future in futures.values():
-            try:
-                future.result()
-            except KafkaException as error:
-                # A topic stays "already there" for a moment after its deletion was answered.
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise
-                waiting = True
-        if not waiting or positions(bootstrap) == {topic: [0] * PARTITIONS for topic in TOPICS}:
+        # A topic stays "already there" for a moment after its deletion was answered.
+        if _made(admin) or positions(bootstrap) == {topic: [0] * PARTITIONS for topic in TOPICS}:
             return
         time.sleep(0.1)
     raise DeliveryError(
         f"The topics at {bootstrap} could not be emptied; stop the sandbox and start it again."
     )
+
+
+def ensure(bootstrap: str) -> None:
+    """Those of the three topics that are not there, empty; what the others hold stays."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
+    if not set(TOPICS) <= set(admin.list_topics(timeout=20).topics):
+        _made(admin)
+        positions(bootstrap)  # answers when their partitions can be read
+
+
+def _made(admin: AdminClient) -> bool:
+    """Ask for the three topics; False when one of them was there already."""
+    config = {
+        "retention.ms": str(RETENTION_MS),
+        "cleanup.policy": "delete",
+        "message.timestamp.type": "CreateTime",
+    }
+    new = [
+        NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, config=config) for topic in TOPICS
+    ]
+    were_new = True
+    for future in admin.create_topics(new).values():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            were_new = False
+    return were_new
 
 
 def positions(bootstrap: str) -> Positions:
