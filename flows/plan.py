@@ -6,18 +6,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from flows.build.states import planner_states
 from flows.extract import SourceError
 from flows.extract.waiting import waiting
-from flows.planner import WHOLE, Work
+from flows.planner import UNKNOWN, WHOLE, Due, Work
 from flows.propagation import propagate
 from flows.services import Services, open_services
 from flows.stores.ledger import Ledger
 from transforms import catalog, registry
+from transforms.contract import Partition
 from transforms.entities import SourceEntity
 
 _ROWS_A_SECOND = 150_000
@@ -25,45 +29,62 @@ _SECONDS_A_TABLE = 0.3
 """What a table costs however few rows it has; both measured by `make bench` on two cores."""
 
 
+@dataclass
+class Arriving:
+    """What waits at the sources: raw table → window → rows; the raw tables whose sources can't say it; a
+    sentence for each that did not answer.
+    """
+
+    windows: dict[str, dict[str, int]] = field(default_factory=dict)
+    not_asked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def command(arguments: argparse.Namespace) -> int:
     """Print the plan as text or JSON."""
     services = open_services()
     works: list[Work] = []
-    arriving: dict[str, dict[str, int]] = {}
     with services.ledger() as ledger:
         if ledger.is_there():
-            arriving, notes = _arriving(services, ledger)
+            arriving = ask(services, ledger)
             order = registry.build_order()
             prints = {table.name: catalog.fingerprint(table) for table in order}
             states, now = planner_states(ledger), services.settings.now()
-            works = propagate(order, registry.tables(), states, prints, arriving, now)
+            works = propagate(order, registry.tables(), states, prints, arriving.windows, now)
         else:
-            notes = ["Nothing was ever built here: the first run builds everything (python -m flows)."]
+            arriving = Arriving(
+                notes=["Nothing was ever built here: the first run builds everything (python -m flows)."]
+            )
     if arguments.json:
-        print(json.dumps(_document(works, arriving, notes), indent=2))
+        print(json.dumps(document(works, arriving), indent=2))
     else:
-        print("\n".join(_lines(works, arriving, notes)))
+        print("\n".join(lines(works, arriving)))
     return 0
 
 
-def _arriving(services: Services, ledger: Ledger) -> tuple[dict[str, dict[str, int]], list[str]]:
-    """What waits at the sources, raw table → window → rows, and a note for each source that could not be
-    asked.
-    """
+def ask(services: Services, ledger: Ledger) -> Arriving:
+    """Ask every source that can say it what waits there, side by side."""
     settings = services.settings
     entities = registry.entities()
     positions = {entity.table: ledger.positions(entity.table).positions for entity in entities}
 
-    def ask(entity: SourceEntity) -> tuple[dict[str, int], str]:
+    def of(entity: SourceEntity) -> dict[str, int] | SourceError | None:
         try:
-            return waiting(entity, positions[entity.table], settings), ""
+            return waiting(entity, positions[entity.table], settings)
         except SourceError as error:
-            return {}, f"{entity.table}: {error}"
+            return error
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        answers = list(pool.map(ask, entities))
-    found = {entity.table: windows for entity, (windows, _) in zip(entities, answers, strict=True) if windows}
-    return found, [note for _, note in answers if note]
+        answers = list(pool.map(of, entities))
+    arriving = Arriving()
+    for entity, answer in zip(entities, answers, strict=True):
+        if answer is None:
+            arriving.not_asked.append(entity.table)
+        elif isinstance(answer, SourceError):
+            arriving.notes.append(f"{entity.table}: {answer}")
+        elif answer:
+            arriving.windows[entity.table] = answer
+    return arriving
 
 
 def seconds(works: Sequence[Work]) -> float:
@@ -72,11 +93,11 @@ def seconds(works: Sequence[Work]) -> float:
     return round(len(works) * _SECONDS_A_TABLE + rows / _ROWS_A_SECOND, 1)
 
 
-def _document(
-    works: Sequence[Work], arriving: Mapping[str, Mapping[str, int]], notes: Sequence[str]
-) -> dict[str, Any]:
+def document(works: Sequence[Work], arriving: Arriving) -> dict[str, Any]:
+    """The plan as JSON values; "unknown" is the window of rows whose day only reading them tells."""
     return {
-        "arriving": {name: dict(windows) for name, windows in arriving.items()},
+        "arriving": arriving.windows,
+        "not_asked": arriving.not_asked,
         "rebuild": [
             {
                 "table": work.table.name,
@@ -89,30 +110,72 @@ def _document(
             for work in works
         ],
         "seconds": seconds(works),
-        "notes": list(notes),
+        "notes": arriving.notes,
     }
 
 
-def _lines(
-    works: Sequence[Work], arriving: Mapping[str, Mapping[str, int]], notes: Sequence[str]
-) -> list[str]:
-    lines = [
+def lines(works: Sequence[Work], arriving: Arriving) -> list[str]:
+    """The plan for people: what waits, one line for each table and reason, what nobody could tell."""
+    found = [
         f"{name}: about {sum(windows.values()):,} rows wait at the source"
-        for name, windows in arriving.items()
+        for name, windows in arriving.windows.items()
     ]
-    if not works and not arriving and not notes:
-        lines.append("Nothing is new: a run would rebuild nothing.")
+    if not works and not arriving.windows and not arriving.notes:
+        where = " at the sources that can say it beforehand" if arriving.not_asked else ""
+        found.append(f"Nothing is new{where}: a run would rebuild nothing{' for them' if where else ''}.")
     width = max((len(work.table.name) for work in works), default=0)
-    for work in works:
-        keys = [item.partition for item in work.due]
-        span = "all of it" if keys == [WHOLE] else (keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}")
-        rows = sum(item.rows for item in work.due)
-        lines.append(
-            f"{work.table.name:<{width}}  {len(keys):>4} {'partition' if len(keys) == 1 else 'partitions'}"
-            f"  {span:<25}  ~{rows:,} rows  ~{seconds([work])} s  because: {work.due[0].reason}"
-        )
+    found += [line for work in works for line in _lines_of(work, width)]
     if works:
-        lines.append(
+        found.append(
             f"About {seconds(works)} s of building here. A rebuild that changes nothing stops there."
         )
-    return [*lines, *notes]
+    if arriving.not_asked:
+        found.append(f"Only reading tells what is new in {_by_source(arriving.not_asked)}.")
+    return [*found, *arriving.notes]
+
+
+def _lines_of(work: Work, width: int) -> Iterator[str]:
+    """A line for each reason of a table; what it costs however few rows it has is in the first one's time."""
+    overhead = _SECONDS_A_TABLE
+    for reason, group in groupby(sorted(work.due, key=attrgetter("reason")), attrgetter("reason")):
+        due = list(group)
+        rows = sum(item.rows for item in due)
+        number = "?" if any(item.partition == UNKNOWN for item in due) else str(len(due))
+        partitions = f"{number} {'partition' if number == '1' else 'partitions'}"
+        yield (
+            f"{work.table.name:<{width}}  {partitions:<14}  ~{rows:,} rows  "
+            f"~{overhead + rows / _ROWS_A_SECOND:.1f} s  {named(due, work.table.partition)}  "
+            f"because: {reason}"
+        )
+        overhead = 0.0
+
+
+def named(due: Sequence[Due], partition: Partition | None) -> str:
+    """Partitions for a person: `2025-10-05 … 2025-10-07, 2025-10-09`, those that follow each other as one."""
+    spans: list[list[str]] = []
+    for key in sorted(item.partition for item in due if item.partition not in {WHOLE, UNKNOWN}):
+        is_next = (
+            partition is not None
+            and bool(spans)
+            and partition.bounds(spans[-1][-1])[1] == partition.bounds(key)[0]
+        )
+        if is_next:
+            spans[-1].append(key)
+        else:
+            spans.append([key])
+    found = [span[0] if len(span) == 1 else f"{span[0]} … {span[-1]}" for span in spans]
+    for item in due:
+        if item.partition == WHOLE:
+            found.insert(0, "all of it" if item.mode == "replace" else "what is new")
+        if item.partition == UNKNOWN:
+            found.append("of days that only reading tells")
+    return ", ".join(found)
+
+
+def _by_source(tables: Sequence[str]) -> str:
+    """`stripe (charges, refunds)`, one for each source."""
+    entities = [registry.entity(table) for table in tables]
+    names: Mapping[str, list[str]] = {entity.source: [] for entity in entities}
+    for entity in entities:
+        names[entity.source].append(entity.name)
+    return ", ".join(f"{source} ({', '.join(of)})" for source, of in names.items())

@@ -22,6 +22,9 @@ ROWS_AT_ONCE = 4_000_000
 WHOLE = ""
 """Partition key of what has no windows, or of rows whose window can't be told."""
 
+UNKNOWN = "unknown"
+"""In what is told before a run: windows of rows whose day only reading them tells."""
+
 ASKED_FOR = "backfill"
 """Fingerprint of a partition that somebody wants rebuilt: no model has it, so it is due until it was."""
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
-from flows.planner import WHOLE, PartitionState, States, Work, differing, keys_between, plan
+from flows.planner import UNKNOWN, WHOLE, Due, PartitionState, States, Work, differing, keys_between, plan
 from transforms.contract import Table
+
+_SOME_DAY = datetime(9000, 1, 1, tzinfo=UTC)
+"""Stands for a day that nobody can tell yet: no row is of it, and it is passed on as any other is."""
+_SOME = f"{_SOME_DAY:%Y}-"
 
 
 def propagate(
@@ -20,13 +24,17 @@ def propagate(
 ) -> list[Work]:
     """The work of a whole run, told beforehand, in build order.
 
-    `arriving` is what waits at the sources: raw table → window → rows. A rebuilt partition counts as
-    changed, so the plan is the most that can happen: a rebuild that changes nothing stops there.
+    `arriving` is what waits at the sources: raw table → window (or UNKNOWN) → rows; what comes of rows of an
+    unknown day is due under UNKNOWN, once a table, with the rows that are known to be read. A rebuilt
+    partition counts as changed, so the plan is the most that can happen: a rebuild that changes nothing stops
+    there.
     """
     imagined: dict[str, dict[str, PartitionState]] = {name: dict(there) for name, there in states.items()}
     for name, windows in (arriving or {}).items():
+        partition = catalog[name].partition
+        some = WHOLE if partition is None else partition.key(_SOME_DAY)
         for window, rows in windows.items():
-            _bump(imagined, name, window, rows)
+            _bump(imagined, name, some if window == UNKNOWN else window, rows)
     found = []
     for table in tables:
         work = plan(table, catalog, imagined, fingerprints[table.name], today)
@@ -47,7 +55,22 @@ def propagate(
                     imagined[name][window] for name in table.upstreams if window in imagined.get(name, {})
                 ]
                 _bump(imagined, table.name, window, 0, if_new=sum(state.rows for state in read))
-    return found
+    return [_named(work, imagined) for work in found]
+
+
+def _named(work: Work, imagined: States) -> Work:
+    """The same work, with everything that stands for an unknown day in one entry under its name."""
+    some = [item for item in work.due if _is_some(item.partition)]
+    if not some:
+        return work
+    risen = [name for name in work.table.upstreams if any(map(_is_some, imagined.get(name, {})))]
+    reason = f"new data in {', '.join(sorted(risen))}"
+    unknown = Due(UNKNOWN, some[0].mode, reason, {}, max(item.rows for item in some))
+    return replace(work, due=(*(item for item in work.due if not _is_some(item.partition)), unknown))
+
+
+def _is_some(window: str) -> bool:
+    return window.startswith(_SOME)
 
 
 def _windows_touched(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -12,6 +11,7 @@ from psycopg import sql
 from flows.extract import SourceError, cdc, kafka
 from flows.extract.debezium import topic as topic_of
 from flows.extract.embedded import topics
+from flows.planner import UNKNOWN
 from flows.settings import Settings
 from transforms.contract import Partition
 from transforms.entities import Kafka, Postgres, SourceEntity
@@ -23,23 +23,25 @@ def waiting(
     entity: SourceEntity,
     positions: Mapping[str, Any],
     settings: Settings,
-) -> dict[str, int]:
-    """Window → rows that a run would land, as far as the source can say it within a second; empty: nothing,
-    or unknown.
+) -> dict[str, int] | None:
+    """Window → rows that a run would land, as far as the source can say it within a second; None where only
+    reading it tells: snapshots, APIs, and the application's log where no broker holds what is in it.
 
-    A topic can't tell its records' days before they are read: they are counted for today. Snapshots and APIs
-    can't tell at all. Raises SourceError when the source does not answer.
+    A topic can't tell its records' days before they are read: they are UNKNOWN's. Raises SourceError when
+    the source does not answer.
     """
     if isinstance(entity.read, Kafka):
         bootstrap, options = settings.require("kafka_bootstrap"), settings.kafka_options
         rows = sum(kafka.lag(bootstrap, entity.read.topic, positions, options=options).values())
-        return {_window(entity, settings.now()): rows} if rows else {}
+        return {UNKNOWN: rows} if rows else {}
     if isinstance(entity.read, Postgres) and entity.read.mode == "cdc":
         rows = waiting_in(settings, topic_of(settings, entity.read), cdc.continued("cdc", positions))
-        return {_window(entity, settings.now()): rows} if rows else {}
+        if not rows and settings.cdc_engine == "embedded":
+            return None
+        return {UNKNOWN: rows} if rows else {}
     if isinstance(entity.read, Postgres) and entity.read.mode == "incremental":
         return _changed_rows(entity, entity.read, _seen(positions), settings.require("app_dsn"))
-    return {}
+    return None
 
 
 def waiting_in(settings: Settings, topic: str, positions: Mapping[str, Any]) -> int:
@@ -56,10 +58,6 @@ def _seen(positions: Mapping[str, Any]) -> object:
     """The highest cursor that was read: a number's mark follows one run behind, see postgres.py."""
     pending = positions.get("pending")
     return pending["high"] if pending else positions.get("mark")
-
-
-def _window(entity: SourceEntity, now: datetime) -> str:
-    return entity.partition.key(now) if entity.partition else ""
 
 
 def _changed_rows(entity: SourceEntity, read: Postgres, mark: object, dsn: str) -> dict[str, int]:

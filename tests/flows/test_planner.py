@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.planner import ASKED_FOR, WHOLE, PartitionState, batches, plan
+from flows.planner import ASKED_FOR, UNKNOWN, WHOLE, PartitionState, batches, plan
 from flows.propagation import propagate
 from transforms.contract import Column, Layer, Partition, Table, Write
 
@@ -102,6 +102,33 @@ def test_the_first_row_of_a_day_makes_it_due_in_everything_that_reads_it() -> No
         for w in propagate(MODELS, CATALOG, states, PRINTS, {RAW.name: {"2025-10-07": 5}})
     }
     assert work[FACT.name] == work[MART.name] == ["2025-10-07"]
+
+
+def test_rows_of_a_day_that_only_reading_tells_are_told_of_no_day() -> None:
+    states = _settled(["2025-10-06"])
+    arriving = {RAW.name: {"2025-10-06": 1, UNKNOWN: 5}}
+    work = {w.table.name: w for w in propagate(MODELS, CATALOG, states, PRINTS, arriving)}
+    assert {name: w.partitions for name, w in work.items()} == {
+        STAGING.name: [WHOLE],
+        FACT.name: ["2025-10-06", UNKNOWN],
+        MART.name: ["2025-10-06", UNKNOWN],
+        MONTHLY.name: ["2025-10", UNKNOWN],
+    }
+    unknown = work[MART.name].due[-1]
+    assert (unknown.partition, unknown.reason, unknown.rows) == (UNKNOWN, f"new data in {FACT.name}", 5)
+
+
+def test_rows_of_an_unknown_month_make_the_days_of_no_month_due() -> None:
+    raw = _table("raw_app__orders", Layer.RAW, partition=MONTH)
+    staging = _table("stg_app__orders", Layer.STAGING, raw.name, partition=MONTH, write=Write.APPEND)
+    daily = _table("mart_orders", Layer.MARTS, staging.name, partition=DAY)
+    catalog = {table.name: table for table in (raw, staging, daily)}
+    prints = dict.fromkeys(catalog, "v1")
+    found = propagate((staging, daily), catalog, {}, prints, {raw.name: {UNKNOWN: 5}})
+    assert {work.table.name: work.partitions for work in found} == {
+        staging.name: [WHOLE],
+        daily.name: [UNKNOWN],
+    }
 
 
 def test_a_changed_model_is_rebuilt_from_the_start_and_says_so() -> None:

@@ -53,7 +53,7 @@ def test_a_backfill_that_was_killed_is_finished_by_the_next_run(company: Company
     assert "because: asked for by a backfill" in place.run("plan").out
     done = place.run()
     assert done.code == 0, done.said
-    assert place.run("plan").out == "Nothing is new: a run would rebuild nothing.\n"
+    assert place.run("plan").out.startswith("Nothing is new at the sources")
     assert place.content() == before
     assert place.differences() == []
 
@@ -73,4 +73,4 @@ def test_a_rebuild_makes_a_table_right_whatever_somebody_did_to_it(company: Comp
     assert done.code == 0, done.said
     assert place.content() == before
     assert place.differences() == []
-    assert place.run("plan").out == "Nothing is new: a run would rebuild nothing.\n"
+    assert place.run("plan").out.startswith("Nothing is new at the sources")
