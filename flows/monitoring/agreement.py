@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import cache
 
 import pyarrow.parquet as pq
 from psycopg import Connection
 
+import quality
 from flows import incomplete
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
@@ -164,14 +166,26 @@ def _of_older_model(watch: Watch, table: Table) -> int:
     return sum(not table.is_past_retention(partition, watch.now) for (partition,) in found)
 
 
+@cache
+def _against_sources() -> list[str]:
+    """Rules that hold a table to what its source counted."""
+    return [
+        rule.name
+        for table in registry.build_order()
+        for rule in quality.rules(table)
+        if "control_total" in quality.requires([rule], table.name)
+    ]
+
+
 def reconciliation(watch: Watch) -> Iterator[Verdict]:
     """Each rule that holds a table to another, or to what its source counted: as it was judged last. And
     transactions of the application that did not arrive whole.
     """
     for table, rule, severity, passed, failing in watch.rows(
         "select distinct on (table_name, rule) table_name, rule, severity, passed, failing_rows "
-        "from ops.check_result where kind = 'consistency' and checked_at > %s "
+        "from ops.check_result where (kind = 'consistency' or rule = any(%s)) and checked_at > %s "
         "order by table_name, rule, checked_at desc, passed",
+        _against_sources(),
         watch.now - _REMEMBERED,
     ):
         if table not in registry.tables() or registry.table(table).layer is Layer.RAW:

@@ -1,5 +1,5 @@
 /* ---
-kind: consistency
+kind: accuracy
 description: >
   Orders and revenue of a day and currency equal what the application's database counted and summed
   in the snapshot that was read, to the cent. Days without such totals are not judged.
@@ -36,5 +36,6 @@ select
 from application
 full join warehouse
     on warehouse.day = application.day and warehouse.currency = application.currency
-where application.orders is distinct from warehouse.orders
+where
+    application.orders is distinct from warehouse.orders
     or application.revenue is distinct from warehouse.revenue

@@ -34,7 +34,7 @@ def test_money_that_does_not_add_up_to_the_applications_is_found(copy: Place) ->
     done = copy.run("check", "fct_orders")
     assert done.code == 1
     failed = [line.split()[2:4] for line in done.out.splitlines() if line.startswith("FAIL")]
-    assert failed == [["revenue_equals_application", "consistency"]]
+    assert failed == [["revenue_equals_application", "accuracy"]]
 
 
 def test_only_the_named_table_is_checked_and_the_results_are_kept(copy: Place) -> None:

@@ -99,7 +99,7 @@ def _checked(
 def test_a_rule_between_tables_counts_as_it_was_judged_last(place: Place) -> None:
     _checked(place, "references_user_id", False, 3 * HOUR)
     _checked(place, "references_user_id", True, HOUR)
-    _checked(place, "revenue_equals_application", False, HOUR)
+    _checked(place, "revenue_equals_application", False, HOUR, kind="accuracy")
     _checked(place, "references_product_id", False, HOUR, severity="warning")
     _checked(place, "between_quantity", False, HOUR, kind="accuracy")
     found = place.measure("reconciliation")
