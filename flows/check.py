@@ -28,10 +28,9 @@ def command(arguments: argparse.Namespace) -> int:
     names = registry.select(arguments.table) if arguments.table else None
     tables = [table for table in registry.build_order() if names is None or table.name in names]
     now = services.settings.now()
+    held_to = quality.all_rules if arguments.all_history else quality.rules
     with readable_errors():
-        results = check_published(
-            services.settings.require("warehouse_dsn"), tables, now, all_history=arguments.all_history
-        )
+        results = check_published(services.settings.require("warehouse_dsn"), tables, now, held_to)
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
         parts_missing = [] if names else incomplete.still(connection)

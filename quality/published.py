@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,7 @@ import psycopg
 
 from quality.expectations import validate
 from quality.results import CheckResult, QualityError
-from quality.rulebook import rules, scheduled_rules
+from quality.rulebook import rules
 from quality.sql import literal, quote
 from transforms import registry
 from transforms.contract import Layer, Rule, RuleKind, Table
@@ -22,16 +22,16 @@ def check_published(
     dsn: str,
     tables: Iterable[Table],
     now: datetime,
-    all_history: bool = False,
+    held_to: Callable[[Table], Sequence[Rule]] = rules,
     kinds: Collection[RuleKind] | None = None,
 ) -> list[CheckResult]:
     """Hold every published table of `tables` to its rules, one result for each rule.
 
-    `now` is the clock's time: content that a failed check has held back is late by it. `all_history` adds
-    the scheduled rules; `kinds` keeps only rules of these kinds (a run ends with timeliness alone: the
-    others were held against the content before). A table that should be there and is not fails the rule
-    `is_published`. Raises QualityError when nothing is published at all or a rule can't be run,
-    psycopg.OperationalError when the warehouse can't be reached.
+    `now` is the clock's time: content that a failed check has held back is late by it. `held_to` gives the
+    rules of a table, those of every run unless told otherwise; `kinds` keeps only rules of these kinds (a
+    run ends with timeliness alone: the others were held against the content before). A table that should be
+    there and is not fails the rule `is_published`. Raises QualityError when nothing is published at all or a
+    rule can't be run, psycopg.OperationalError when the warehouse can't be reached.
     """
     asked = [table for table in tables if table.is_published]
     there = _existing(dsn, asked)
@@ -45,8 +45,7 @@ def check_published(
         if table.name not in there:
             results.append(_missing(table))
             continue
-        every: Sequence[Rule] = (*rules(table), *(scheduled_rules(table) if all_history else ()))
-        chosen = [rule for rule in every if kinds is None or rule.kind in kinds]
+        chosen = [rule for rule in held_to(table) if kinds is None or rule.kind in kinds]
         if chosen:
             relation = f"{quote(SCHEMA)}.{quote(table.name)}"
             results.extend(validate(dsn, table, chosen, [relation], references))

@@ -22,6 +22,7 @@ SCHEDULES = {
     "backfill": [],
     "replay": [],
     "monitor": ["* * * * *"],
+    "check-history": ["0 3 * * *"],
     "maintain": ["30 3 * * *"],
     "daily-summary": ["0 7 * * *"],
     "report-run": [],
@@ -93,6 +94,16 @@ def test_upkeep_that_is_triggered_is_completed_and_changes_nothing(
     run = _trigger(server, "maintain/maintain")
     assert run["state_name"] == "Completed", run["state"]["message"]
     assert place.physical() == before
+
+
+def test_the_check_of_all_history_that_is_triggered_is_completed_and_kept(
+    server: httpx.Client, company: Company
+) -> None:
+    run = _trigger(server, "check_history/check-history")
+    assert run["state_name"] == "Completed", run["state"]["message"]
+    place = company.built()
+    kept = place.rows("select rule, passed from ops.check_result where run_id like 'check-history-%'")
+    assert kept == [("event_id_once_in_all_history", True)]
 
 
 def test_a_backup_and_the_drill_of_it_that_are_triggered_are_completed(
