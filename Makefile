@@ -29,7 +29,7 @@ lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up t
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
-	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar transforms warehouse_ddl/views
+	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar transforms quality/rules flows/portal/queries warehouse_ddl/bootstrap warehouse_ddl/views
 	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(RUN) -m warehouse_ddl --check
 	@$(RUN) -m flows catalog --check

@@ -14,6 +14,7 @@ with chain as (
 
 select product_id, valid_from, valid_to, next_from, is_current
 from chain
-where valid_to <= valid_from
+where
+    valid_to <= valid_from
     or (next_from is not null and valid_to is distinct from next_from)
     or is_current is distinct from (valid_to is null)

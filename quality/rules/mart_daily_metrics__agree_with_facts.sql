@@ -20,5 +20,6 @@ select
     facts.active_users as users_in_facts
 from mart_daily_metrics as mart
 full join facts on facts.date = mart.date
-where mart.total_events is distinct from facts.total_events
+where
+    mart.total_events is distinct from facts.total_events
     or mart.active_users is distinct from facts.active_users

@@ -23,6 +23,7 @@ select
     orders.revenue as revenue_in_facts
 from mart_daily_revenue as mart
 full join orders on orders.date = mart.date and orders.currency = mart.currency
-where coalesce(mart.orders, 0) <> coalesce(orders.orders, 0)
+where
+    coalesce(mart.orders, 0) <> coalesce(orders.orders, 0)
     or coalesce(mart.cancelled_orders, 0) <> coalesce(orders.cancelled_orders, 0)
     or coalesce(mart.revenue, 0) <> coalesce(orders.revenue, 0)

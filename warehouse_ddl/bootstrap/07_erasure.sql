@@ -5,7 +5,7 @@ create table if not exists ops.erasure (
     user_id bigint primary key,
     alias text not null,
     salt text not null,
-    email_hashes text [] not null default '{}',
+    email_hashes text[] not null default '{}',
     reason text not null default '',
     asked_at timestamptz not null,
     finished_at timestamptz,

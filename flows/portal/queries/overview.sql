@@ -135,7 +135,8 @@ order by
 -- name: days
 select metrics.date, metrics.total_events, metrics.sessions, metrics.active_users
 from analytics.mart_daily_metrics as metrics
-where metrics.date >= (:as_of at time zone 'UTC')::date - 30
+where
+    metrics.date >= (:as_of at time zone 'UTC')::date - 30
     and metrics.date < (:as_of at time zone 'UTC')::date
 order by metrics.date;
 

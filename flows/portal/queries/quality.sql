@@ -3,8 +3,8 @@ select
     count(*) as checks,
     count(*) filter (where passed) as passed,
     count(*) filter (where not passed) as failed,
-    count(distinct (table_name, rule)) as rules,
-    count(distinct (table_name, rule)) filter (where not passed) as rules_failed,
+    count(distinct table_name || '.' || rule) as rules,
+    count(distinct table_name || '.' || rule) filter (where not passed) as rules_failed,
     coalesce(sum(failing_rows) filter (where not passed), 0)::bigint as failing_rows
 from ops.check_result
 where checked_at > :as_of - interval '30 days';
@@ -17,8 +17,8 @@ select
     count(*) filter (where not passed and severity <> 'critical') as failed_warning
 from ops.check_result
 where checked_at > :as_of - interval '30 days'
-group by 1
-order by 1;
+group by date
+order by date;
 
 -- name: rules
 with results as (

@@ -13,9 +13,10 @@ with spans as (
         verdict,
         extract(epoch from least(until + interval '1 minute', days.day + interval '1 day') - greatest(since, days.day))
         / 60 as minutes
-    from generate_series(
-        date_trunc('day', :as_of - interval '29 days', 'UTC'), :as_of, interval '1 day'
-    ) as days (day)
+    from
+        generate_series(
+            date_trunc('day', :as_of - interval '29 days', 'UTC'), :as_of, interval '1 day'
+        ) as days (day)
     inner join ops.health_span as span
         on span.since < days.day + interval '1 day' and span.until >= days.day
     where span.signal = 'data_freshness'

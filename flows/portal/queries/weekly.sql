@@ -52,7 +52,8 @@ where opened_at < date_trunc('week', :as_of, 'UTC')
 -- name: incidents
 select severity, subject, opened_at, resolved_at, message
 from ops.incident
-where opened_at < date_trunc('week', :as_of, 'UTC')
+where
+    opened_at < date_trunc('week', :as_of, 'UTC')
     and (resolved_at is null or resolved_at >= date_trunc('week', :as_of, 'UTC') - interval '7 days')
     and taken_in_by is null
 order by array_position(array['critical', 'warning', 'info'], severity), opened_at, incident_id
