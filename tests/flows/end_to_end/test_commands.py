@@ -108,6 +108,13 @@ def test_a_warehouse_that_is_not_there_gets_one_sentence_without_secrets(
     assert CANARY not in done.said
 
 
+def test_a_key_that_is_missing_ends_a_run_before_it_begins(built: Place, tmp_path: Path) -> None:
+    settings = _everything()
+    del settings["ANALYTICS_STRIPE_KEY"]
+    done = flows(tmp_path, **built.environment | settings)
+    _one_sentence(done, "ANALYTICS_STRIPE_KEY is not set")
+
+
 def test_a_range_that_holds_nothing_is_refused_in_one_sentence(copy: Place) -> None:
     for words in (("2025-10-22", "2025-10-21"), ("yesterday", "today"), ("1999-01-01", "1999-02-01")):
         done = copy.run("backfill", "--from", words[0], "--to", words[1])
