@@ -24,6 +24,7 @@ from tests.benchmarks import (
     leaf,
     loads,
     monitors,
+    portal,
     raw_json,
     readme,
     stream,
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Server, bool], Iterator[Result]]] = {
     "cdc-changes": changes.run_many,
     "monitors": monitors.run,
     "monitor": monitors.run_look,
+    "first-paint": portal.run,
 }
 RESULTS = Path(__file__).with_name("results.json")
 

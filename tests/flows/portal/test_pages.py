@@ -158,47 +158,12 @@ def test_no_personal_data_stand_in_a_page(pages: dict[str, Read]) -> None:
 
 def test_a_year_of_days_fits_into_two_megabytes_a_page(postgres18: Server, tmp_path: Path) -> None:
     services = filled.services(postgres18, tmp_path)
-    with services.warehouse.connect() as connection:
-        for statement in _YEAR:
-            connection.execute(statement.encode())
+    filled.add_a_year(services)
     written = write(services, tmp_path / "portal")
     assert max(written.bytes_of.values()) <= MOST_BYTES, written.bytes_of
     charts = Read(written.folder / "dashboards.html").data["results"]
     assert len(charts["revenue_chart"]["rows"]) > 365 * 7
     assert len(charts["events_by_type"]["rows"]) > 365 * 14
-
-
-_YEAR = (
-    """insert into analytics.mart_daily_revenue
-    select date::date, currency, 100, 123456.78, 3, 1000.00, 5, 1234.56, 122222.22
-    from generate_series('2024-10-01'::date, '2025-10-01', '1 day') as date
-    cross join unnest(array['USD', 'EUR', 'GBP', 'JPY', 'INR', 'KRW', 'CHF']) as currency""",
-    """insert into analytics.mart_revenue_reconciliation
-    select date, currency, 100, revenue, 0, 100, revenue, 0, 0, 0, 0, 0, 0 from analytics.mart_daily_revenue
-    where date < '2025-10-02'""",
-    "refresh materialized view analytics.mv_daily_revenue",
-    """insert into analytics.fct_daily_active_users
-    select date::date, 2000 from generate_series('2024-10-01'::date, '2025-10-01', '1 day') as date""",
-    """insert into analytics.mart_daily_event_types
-    select date::date, 'event_type_' || kind, 12345, 678
-    from generate_series('2024-10-01'::date, '2025-10-01', '1 day') as date
-    cross join generate_series(1, 14) as kind""",
-    """insert into ops.run
-    select 'year-' || n, 'analytics_pipeline', '2025-10-20'::timestamptz - n * interval '1 hour',
-        '2025-10-20'::timestamptz - n * interval '1 hour', 'Completed',
-        '{"seconds": 30, "landed": {}, "tables": {}, "warnings": ["a rule fails"], "failures": []}'
-    from generate_series(1, 8760) as n""",
-    """insert into ops.check_result
-    select 'year-' || n, 'fct_orders', '', 'rule_' || rule, 'accuracy', 'critical', 'duckdb', rule <> 7, 0,
-        '{"rows": 4}', '2025-10-20'::timestamptz - n * interval '12 hours'
-    from generate_series(1, 60) as n cross join generate_series(1, 340) as rule""",
-    """insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at,
-        resolved_at, message)
-    select 'year-' || n, 'c' || n, 'row_count', 'fct_orders', 'warning', at, at, at + interval '1 hour',
-        'fct_orders has fewer rows than it uses to have'
-    from generate_series(1, 365) as n cross join lateral (
-        select '2025-10-19'::timestamptz - n * interval '1 day') as opened (at)""",
-)
 
 
 def test_a_run_does_not_fail_by_its_pages(postgres18: Server, tmp_path: Path) -> None:
