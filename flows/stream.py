@@ -137,9 +137,8 @@ class _Session:
                 opened.enter_context(workshop(self._services.warehouse, connection, table))
                 for table in (*self._route.facts, *self._route.windows)
             ]
-            visible = Visible(self._services.warehouse, connection, self._route, shops)
-            batches = MicroBatches(self._services, self._route, visible.leaves, landing)
-            opened.enter_context(closing(batches))
+            batches = opened.enter_context(closing(MicroBatches(self._services, self._route, landing)))
+            visible = Visible(self._services.warehouse, connection, self._route, shops, batches)
             keeper = opened.enter_context(closing(Keeper(self._services, self._route)))
             self._dead_topics = opened.enter_context(DeadTopics(self._services, self._route, self._progress))
             consumer = self._consumer = StreamConsumer(
@@ -149,6 +148,7 @@ class _Session:
                 settings.kafka_options,
                 self._owner,
                 self._settle,
+                batches.assigned,
             )
             opened.enter_context(closing(consumer))
             pool = opened.enter_context(ThreadPoolExecutor(max_workers=3))

@@ -59,6 +59,7 @@ class StreamConsumer:
 
     For one thread: the group's callbacks run inside `read`, on the journal's connection. `settle` is called
     before they use it: what was read so far must be committed, or given up, before partitions change hands.
+    `assigned` is called once they are claimed: nobody else commits what comes of them any more.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class StreamConsumer:
         options: Mapping[str, str],
         owner: str,
         settle: Callable[[], None],
+        assigned: Callable[[], None],
     ) -> None:
         self._claims: dict[str, dict[int, Claim]] = {name: {} for name in route.entities}
         self._topic_ids: dict[str, str] = {}
         self._settle = settle
+        self._tell_assigned = assigned
         self._entities = route.topics
         self._journal = journal
         self._owner = owner
@@ -247,6 +250,7 @@ class StreamConsumer:
             self._claims[entity].update(claims)
             starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
         consumer.assign(starts)
+        self._tell_assigned()
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_left:

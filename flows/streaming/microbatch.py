@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +63,8 @@ class Content:
     """Rows left out, or taken out, because the same record was there."""
     relation: DuckDBPyRelation
     """The rows, in the cursor of the micro-batch."""
+    reach: Sequence[str]
+    """Windows that could hold copies of them."""
 
 
 @dataclass
@@ -75,6 +77,8 @@ class MicroBatch:
     contents: Sequence[Content] = ()
     counts: Sequence[Counts] = ()
     letters: Sequence[DeadLetter] = ()
+    staged: Mapping[str, _Staged] = field(default_factory=dict)
+    """By raw table."""
     copies: int = 0
     """Messages that were left out, each the copy of another."""
     journaled: Sequence[Journaled] = ()
@@ -120,9 +124,9 @@ class MicroBatches:
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
        tie-break counts, as in the batch. What is left is remembered, and counted by the windowed tables.
     4. Leaves that are missing are made and attached, empty.
-    5. One transaction: offsets compared and moved, raw files journaled, dead letters, copies that no longer
-       count out, rows in by COPY, what they add to windows, partitions marked as hot. Its commit is the
-       moment everybody sees it.
+    5. One transaction: offsets compared and moved, raw files journaled, dead letters, 3 once more where
+       another stream has written (`flows.streaming.others`), copies that no longer count out, rows in by
+       COPY, what they add to windows, partitions marked as hot. Its commit is the moment everybody sees it.
     6. The broker is told the offsets, as a courtesy.
     7. The keeper of the windows, within a second and beside the next: merges what was added, a revision and a
        message of the outbox for each count that changed; then the messages, once, to their topic.
@@ -131,24 +135,18 @@ class MicroBatches:
     was made ready is given up with this object.
     """
 
-    def __init__(
-        self,
-        services: Services,
-        route: Route,
-        leaves: Mapping[str, Collection[str]],
-        arriving: Mapping[str, Arriving],
-    ) -> None:
+    def __init__(self, services: Services, route: Route, arriving: Mapping[str, Arriving]) -> None:
         """`arriving`: raw table → what lands of its records; asked for once this stream had joined the
         journal.
         """
         self._services = services
         self._route = route
-        self._leaves = leaves
         self._arriving = arriving
         spill = services.lake.root / ".spill"
         self._duckdb = engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill)
         self._rules = {table.name: rules.row_rules(table) for table in route.facts}
-        self._seen = {table.name: Seen(self._duckdb, table, route.identity) for table in route.facts}
+        self.seen = {table.name: Seen(self._duckdb, table, route.identity) for table in route.facts}
+        """By published table."""
 
     def close(self) -> None:
         """Free DuckDB."""
@@ -157,7 +155,14 @@ class MicroBatches:
     def tidy(self) -> None:
         """Let go of what is known about windows that records hardly reach any more."""
         for table in self._route.facts:
-            self._seen[table.name].forget(self._services.settings.now() - 2 * table.lookback)
+            self.seen[table.name].forget(self._services.settings.now() - 2 * table.lookback)
+
+    def assigned(self) -> None:
+        """Partitions have changed hands: what others wrote is learned anew. To be called while no micro-batch
+        is on its way.
+        """
+        for seen in self.seen.values():
+            seen.unlearn(self._services.warehouse)
 
     def ready(self, records: Records) -> MicroBatch:
         """Steps 1 to 3 for what was read. To be called in the order of reading."""
@@ -172,7 +177,7 @@ class MicroBatches:
         files = {name: self._write_raw(batch.batch_id, name, rows) for name, rows in landed.items()}
         failpoint("stream.raw_written")
         step("raw")
-        staged = {name: self._stage(cursor, name, rows) for name, rows in landed.items()}
+        staged = batch.staged = {name: self._stage(cursor, name, rows) for name, rows in landed.items()}
         letters = [letter for one in staged.values() for letter in one.letters]
         batch.contents = [self._content(cursor, table, staged, letters) for table in self._route.facts]
         batch.letters = letters
@@ -192,9 +197,31 @@ class MicroBatches:
         ]
         batch.counts = list(self._counts(cursor, staged, batch.contents))
         for content in batch.contents:
-            self._seen[content.table.name].remember(cursor)
+            self.seen[content.table.name].remember(cursor, content.windows)
         step("models")
         return batch
+
+    def meet(self, batch: MicroBatch, table: Table, others: pa.Table) -> None:
+        """Step 3 once more, against copies that other streams have published. May be called while the next
+        one is made ready.
+        """
+        gone = self.seen[table.name].meet(batch.cursor, others)
+        windows = self._windows(batch.cursor, table)
+        rows = sum(windows.values())
+        contents = []
+        for before in batch.contents:
+            if before.table is table:
+                more = before.rows - rows + len(gone) - len(before.gone)
+                batch.copies += more
+                contents.append(
+                    replace(
+                        before, gone=gone, windows=sorted(windows), rows=rows, copies=before.copies + more
+                    )
+                )
+            else:
+                contents.append(before)
+        batch.contents = contents
+        batch.counts = list(self._counts(batch.cursor, batch.staged, contents))
 
     # --------------------------------------------------------------------------------------------- the steps
 
@@ -232,7 +259,7 @@ class MicroBatches:
         letters: list[DeadLetter],
     ) -> Content:
         """Steps 2 and 3 for one published table: its rows stay in a temporary table of the cursor."""
-        seen = self._seen[table.name]
+        seen = self.seen[table.name]
         rows_of: dict[str, Any] = {one.table.name: one.rows for one in staged.values()}
         computed = engine.compute(table, cursor, {name: rows_of.get(name) for name in table.upstreams})
         cursor.execute(f"create or replace temp table {seen.fresh} as {computed.rows.sql_query()}")
@@ -240,12 +267,12 @@ class MicroBatches:
         for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
             letters += self._broken(staged.values(), dict(zip(place, key, strict=True)), reason)
         given = self._windows(cursor, table)
-        seen.cover(self._services.warehouse, given, self._leaves[table.name])
+        reach = seen.cover(self._services.warehouse, given)
         gone = seen.settle(cursor)
         left = self._windows(cursor, table)
         rows = sum(left.values())
         copies = sum(given.values()) - rows + len(gone)
-        return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh))
+        return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh), reach)
 
     def _broken(
         self, staged: Iterable[_Staged], place: Mapping[str, Any], reason: str
@@ -271,7 +298,7 @@ class MicroBatches:
             if one is None or content is None:
                 continue
             identity, fact = self._route.identity, content.table
-            seen = self._seen[fact.name]
+            seen = self.seen[fact.name]
             rows = counts.surviving(one.rows, seen.fresh, (*identity, *fact.tie_break))
             added = counts.count(cursor, table, one.table, rows)
             beaten: set[Any] = set()
@@ -284,7 +311,7 @@ class MicroBatches:
 
     def _windows(self, cursor: DuckDBPyConnection, table: Table) -> dict[str, int]:
         """Window → rows of the micro-batch."""
-        windows, _ = _places(cursor.table(self._seen[table.name].fresh), table)
+        windows, _ = _places(cursor.table(self.seen[table.name].fresh), table)
         return dict(windows)
 
 

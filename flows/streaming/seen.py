@@ -1,16 +1,21 @@
-"""Which records a published table holds already: copies are found in memory, not in PostgreSQL's indexes."""
+"""Which records a published table holds already: copies are found in memory, not in PostgreSQL's indexes.
+
+What other streams publish meanwhile is not in it; `flows.streaming.others` has the rule for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from flows.build.inputs import partition_expression
 from flows.stores.warehouse import Warehouse
+from flows.streaming.others import last_batches_read
 from transforms.contract import Table, moved
 from transforms.engine import quoted
 from warehouse_ddl.statements import home
@@ -21,72 +26,122 @@ class Seen:
     limit is spilled.
 
     Of two copies the one with the lower tie-break counts, whichever came first, as in the batch. Safe for one
-    thread.
+    thread; another may call `strange`, `wrote` and `meet` meanwhile.
     """
 
     def __init__(self, connection: DuckDBPyConnection, table: Table, identity: Sequence[str]) -> None:
         self._connection = connection
         self._table = table
         self._identity = tuple(identity)
-        self._columns = tuple(dict.fromkeys((*identity, *table.key, *table.tie_break)))
+        self.columns = tuple(dict.fromkeys((*identity, *table.key, *table.tie_break)))
+        """What is known of a row."""
+        self._on_its_way: frozenset[str] = frozenset()
         self._name = f"seen_{table.name}"
         self.fresh = f"fresh_{table.name}"
         """The temporary table of a cursor that holds the rows of one micro-batch."""
         self.gone = f"gone_{table.name}"
         """That of the published rows which no longer count since then, by identity and key."""
-        self._covered: set[str] = set()
-        types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self._columns)
+        self._covered: dict[str, str | None] = {}
+        """Window → the micro-batch that wrote into it last, as far as its rows are known here."""
+        types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self.columns)
         connection.execute(f"create or replace table {self._name} ({types})")
 
-    def cover(self, warehouse: Warehouse, windows: Iterable[str], leaves: Collection[str]) -> None:
-        """Learn what is published in reach of these windows, where it is not known yet."""
+    def cover(self, warehouse: Warehouse, windows: Iterable[str]) -> list[str]:
+        """Learn what is published in reach of these windows, where it is not known yet; returns all of them
+        that are in reach.
+        """
         partition = self._table.partition
         assert partition is not None
-        for window in sorted({near for given in windows for near in self._near(given)} - self._covered):
-            self._covered.add(window)
-            if self._table.leaf(window) in leaves:
-                self._load(warehouse, *partition.bounds(window))
+        reach = sorted({near for given in windows for near in self._near(given)})
+        if unknown := [window for window in reach if window not in self._covered]:
+            written = last_batches_read(warehouse, self._table)
+            spans: list[tuple[datetime, datetime]] = []
+            for start, end in map(partition.bounds, unknown):
+                if spans and spans[-1][1] == start:
+                    spans[-1] = (spans[-1][0], end)
+                else:
+                    spans.append((start, end))
+            for span in spans:
+                self._load(warehouse, *span)
+            self._covered |= {window: written.get(window) for window in unknown}
+        return reach
+
+    def strange(self, windows: Iterable[str], written: Mapping[str, str]) -> list[str]:
+        """Those of these windows into which another stream wrote since they were learned; `written` says
+        which micro-batch wrote last into each.
+        """
+        return [window for window in windows if self._covered.get(window) != written.get(window)]
+
+    def wrote(self, batch_id: str, windows: Iterable[str]) -> None:
+        """A micro-batch of ours wrote into these windows, which were not strange, and its rows are known."""
+        for window in windows:
+            if window in self._covered:
+                self._covered[window] = batch_id
+
+    def unlearn(self, warehouse: Warehouse) -> None:
+        """Let go of windows into which another stream wrote; they are learned anew when they are needed. To
+        be called while no micro-batch is on its way.
+        """
+        if self._covered:
+            self._drop(self.strange(self._covered, last_batches_read(warehouse, self._table)))
 
     def settle(self, cursor: DuckDBPyConnection) -> list[tuple[Any, ...]]:
         """Leave in `fresh` only rows that count; returns the keys of published rows that no longer do."""
         self._settle_within(cursor)
-        by = quoted(self._table.partition.by) if self._table.partition else "null"
-        days = self._table.lookback.days
-        same = " and ".join(f"fresh.{quoted(name)} = seen.{quoted(name)}" for name in self._identity)
-        known = dict.fromkeys((*self._identity, *self._table.key))
-        keys = ", ".join(f"seen.{quoted(name)}" for name in known)
-        cursor.execute(
-            f"create or replace temp table met as select fresh.rowid as newcomer, {keys}, "
-            f"{self._order('fresh')} < {self._order('seen')} as wins from {self.fresh} as fresh "
-            f"join {self._name} as seen on {same} "
-            f"where abs(date_diff('day', fresh.{by}::date, seen.{by}::date)) <= {days}"
-        )
-        cursor.execute(f"delete from {self.fresh} where rowid in (select newcomer from met where not wins)")
-        listed = ", ".join(map(quoted, self._table.key))
-        beaten = "select newcomer from met group by newcomer having bool_and(wins)"
+        beaten = self._match(cursor, self._name)
+        cursor.execute(f"create or replace temp table {self.gone} as {beaten}")
+        return self._gone_keys(cursor)
+
+    def meet(self, cursor: DuckDBPyConnection, others: pa.Table) -> list[tuple[Any, ...]]:
+        """`settle` once more, against published rows that are not known here; returns the same, of both.
+
+        Of what is known here it changes nothing: a row that lost against one of another stream stays known,
+        and whatever loses against it would lose against that one as well.
+        """
+        met = f"others_{self._table.name}"
+        cursor.execute(f"create or replace temp table {met} as from {self._name} limit 0")
+        cursor.from_arrow(others.select(list(self.columns))).insert_into(met)
+        beaten = self._match(cursor, met)
+        same = " and ".join(f"gone.{quoted(name)} = fresh.{quoted(name)}" for name in self._identity)
         cursor.execute(
             f"create or replace temp table {self.gone} as "
-            f"select * exclude (newcomer, wins) from met where newcomer in ({beaten})"
+            f"select gone.* from {self.gone} as gone semi join {self.fresh} as fresh on {same} "
+            f"union {beaten}"
         )
-        return cursor.execute(f"select {listed} from {self.gone}").fetchall()
+        return self._gone_keys(cursor)
 
-    def remember(self, cursor: DuckDBPyConnection) -> None:
-        """What `settle` left counts as seen, what it took out of the published rows no longer does."""
+    def identities(self, cursor: DuckDBPyConnection) -> pa.Table:
+        """Of the rows in `fresh`, as text."""
+        listed = ", ".join(f"{quoted(name)}::varchar as {quoted(name)}" for name in self._identity)
+        return cursor.table(self.fresh).project(listed).to_arrow_table()
+
+    def remember(self, cursor: DuckDBPyConnection, windows: Iterable[str]) -> None:
+        """What `settle` left counts as seen, what it took out of the published rows no longer does; `windows`
+        are those of what is left.
+        """
+        self._on_its_way = frozenset(windows)
         same = " and ".join(f"seen.{quoted(name)} = gone.{quoted(name)}" for name in self._table.key)
         cursor.execute(f"delete from {self._name} as seen using {self.gone} as gone where {same}")
-        listed = ", ".join(map(quoted, self._columns))
+        listed = ", ".join(map(quoted, self.columns))
         cursor.execute(f"insert into {self._name} select {listed} from {self.fresh}")
 
     def forget(self, before: datetime) -> None:
         """Let go of windows that ended before; they are learned again should anything reach them. Bounds the
-        memory.
+        memory. Rows of the latest micro-batch may not be published yet: their windows stay.
         """
+        bounds = self._table.partition.bounds if self._table.partition else None
+        assert bounds is not None
+        kept = self._on_its_way
+        self._drop([window for window in self._covered.keys() - kept if bounds(window)[1] <= before])
+
+    def _drop(self, windows: Sequence[str]) -> None:
+        if not windows:
+            return
         assert self._table.partition is not None
-        old = {window for window in self._covered if self._table.partition.bounds(window)[1] <= before}
-        if old:
-            self._covered -= old
-            key = partition_expression(self._table.partition)
-            self._connection.execute(f"delete from {self._name} where list_contains(?, {key})", [sorted(old)])
+        for window in windows:
+            del self._covered[window]
+        key = partition_expression(self._table.partition)
+        self._connection.execute(f"delete from {self._name} where list_contains(?, {key})", [list(windows)])
 
     def _near(self, window: str) -> Iterator[str]:
         """The window and those within the lookback of it."""
@@ -104,7 +159,7 @@ class Seen:
         by = quoted(self._table.partition.by)
         listed = ", ".join(
             f"{quoted(name)}::text" if self._table.column(name).type == "UUID" else quoted(name)
-            for name in self._columns
+            for name in self.columns
         )
         query = (
             f"select {listed} from {home(self._table)}.{self._table.name} "
@@ -112,6 +167,29 @@ class Seen:
         )
         with warehouse.reading(query) as reader, closing(self._connection.cursor()) as cursor:
             cursor.from_arrow(reader).insert_into(self._name)
+
+    def _match(self, cursor: DuckDBPyConnection, known: str) -> str:
+        """Take out of `fresh` what loses against a row of `known`; returns the query of those that lose
+        against one of `fresh`.
+        """
+        by = quoted(self._table.partition.by) if self._table.partition else "null"
+        days = self._table.lookback.days
+        same = " and ".join(f"fresh.{quoted(name)} = seen.{quoted(name)}" for name in self._identity)
+        kept = dict.fromkeys((*self._identity, *self._table.key))
+        keys = ", ".join(f"seen.{quoted(name)}" for name in kept)
+        cursor.execute(
+            f"create or replace temp table met as select fresh.rowid as newcomer, {keys}, "
+            f"{self._order('fresh')} < {self._order('seen')} as wins from {self.fresh} as fresh "
+            f"join {known} as seen on {same} "
+            f"where abs(date_diff('day', fresh.{by}::date, seen.{by}::date)) <= {days}"
+        )
+        cursor.execute(f"delete from {self.fresh} where rowid in (select newcomer from met where not wins)")
+        beaten = "select newcomer from met group by newcomer having bool_and(wins)"
+        return f"select * exclude (newcomer, wins) from met where newcomer in ({beaten})"
+
+    def _gone_keys(self, cursor: DuckDBPyConnection) -> list[tuple[Any, ...]]:
+        listed = ", ".join(map(quoted, self._table.key))
+        return cursor.execute(f"select {listed} from {self.gone}").fetchall()
 
     def _settle_within(self, cursor: DuckDBPyConnection) -> None:
         listed = ", ".join(map(quoted, self._identity))

@@ -15,9 +15,9 @@ from flows.stores.difference import duckdb_session
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import Workshop
 from flows.stores.warehouse import Warehouse
-from flows.streaming import counts
+from flows.streaming import counts, others
 from flows.streaming.journal import Journal
-from flows.streaming.microbatch import Content, MicroBatch
+from flows.streaming.microbatch import Content, MicroBatch, MicroBatches
 from flows.streaming.route import Route
 from transforms import engine
 from transforms.contract import Table
@@ -41,14 +41,17 @@ def attach_hot(connection: Connection[Any], shop: Workshop, window: str) -> bool
         return True
 
 
-def _mark_hot(connection: Connection[Any], table: Table, windows: Sequence[str]) -> None:
-    """The update locks the row: sealing a partition waits for our commit."""
+def _mark_hot(
+    connection: Connection[Any], table: Table, windows: Sequence[str], batch_id: str | None = None
+) -> None:
+    """The update locks the row: sealing a partition waits for our commit. `batch_id` writes rows into it."""
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition) VALUES (%s, %s) "
-            "ON CONFLICT (table_name, partition) DO UPDATE SET sealed_at = NULL, since = "
-            "CASE WHEN hot_partition.sealed_at IS NULL THEN hot_partition.since ELSE excluded.since END",
-            [(table.name, window) for window in windows],
+            "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition, last_batch) "
+            "VALUES (%s, %s, %s) ON CONFLICT (table_name, partition) DO UPDATE SET sealed_at = NULL, since = "
+            "CASE WHEN hot_partition.sealed_at IS NULL THEN hot_partition.since ELSE excluded.since END, "
+            "last_batch = coalesce(excluded.last_batch, hot_partition.last_batch)",
+            [(table.name, window, batch_id) for window in windows],
         )
 
 
@@ -56,15 +59,20 @@ class Visible:
     """The PostgreSQL side of one stream. For one thread at a time."""
 
     def __init__(
-        self, warehouse: Warehouse, connection: Connection[Any], way: Route, shops: Sequence[Workshop]
+        self,
+        warehouse: Warehouse,
+        connection: Connection[Any],
+        way: Route,
+        shops: Sequence[Workshop],
+        batches: MicroBatches,
     ) -> None:
+        self._batches = batches
         self._warehouse = warehouse
         self._connection = connection
         self._identity = way.identity
         self._journal = Journal(connection)
         self._shops = {shop.table.name: shop for shop in shops}
-        self.leaves = {name: apply.leaves(connection, shop.table) for name, shop in self._shops.items()}
-        """Published table → its leaves, as far as this stream knows."""
+        self._leaves = {name: apply.leaves(connection, shop.table) for name, shop in self._shops.items()}
 
     def show(self, batch: MicroBatch) -> None:
         """Steps 4 and 5 of `MicroBatches`.
@@ -87,7 +95,7 @@ class Visible:
         """Step 4, with its key alone: its other indexes are built when it is sealed. Somebody else may attach
         the same leaf at the same moment: then it is there.
         """
-        leaves, shop = self.leaves[table.name], self._shops[table.name]
+        leaves, shop = self._leaves[table.name], self._shops[table.name]
         for window in windows:
             if table.leaf(window) not in leaves:
                 attach_hot(self._connection, shop, window)
@@ -95,19 +103,43 @@ class Visible:
 
     def _commit(self, batch: MicroBatch) -> None:
         """Step 5."""
+        known: dict[str, Sequence[str]] = {}
         with self._connection.transaction():
+            for content in batch.contents:
+                if content.rows:
+                    others.lock(self._connection, content.table)
             for journaled in batch.journaled:
                 self._journal.enter(journaled, batch.records.claims[journaled.entity])
             deadletters.enter(self._connection, batch.letters)
             for content in batch.contents:
+                known[content.table.name] = self._meet_others(batch, content)
+            for content in batch.contents:
                 self._take_back(batch, content)
                 if content.rows:
-                    _mark_hot(self._connection, content.table, content.windows)
+                    _mark_hot(self._connection, content.table, content.windows, batch.batch_id)
                     self._copy(content)
             for one in batch.counts:
                 _mark_hot(self._connection, one.table, one.windows)
                 counts.enter(self._connection, one.table, one.added)
             failpoint("stream.before_commit")
+        for name, windows in known.items():
+            self._batches.seen[name].wrote(batch.batch_id, windows)
+
+    def _meet_others(self, batch: MicroBatch, content: Content) -> list[str]:
+        """Settle copies of what other streams have published since this one looked. Returns the windows whose
+        rows are all known here: nobody else wrote there.
+        """
+        if not content.rows:
+            return []
+        table, seen = content.table, self._batches.seen[content.table.name]
+        written = others.last_batches(self._connection, table, content.reach)
+        if not (strange := seen.strange(content.reach, written)):
+            return list(content.windows)
+        identities = seen.identities(batch.cursor)
+        there = others.standing(self._connection, table, seen.columns, identities, strange)
+        if there is not None:
+            self._batches.meet(batch, table, there)
+        return [window for window in content.windows if window not in strange]
 
     def _take_back(self, batch: MicroBatch, content: Content) -> None:
         """Copies that were visible and lost against one that came later; windows count them no more."""

@@ -33,9 +33,12 @@ create table if not exists ops.hot_partition (
     partition text not null,
     since timestamptz not null default clock_timestamp(),
     sealed_at timestamptz,
+    last_batch text,
     primary key (table_name, partition)
 );
+alter table ops.hot_partition add column if not exists last_batch text;
 comment on table ops.hot_partition is 'Partitions into which the stream has written; until one is sealed it may hold rows that the lake''s content does not hold yet.';
+comment on column ops.hot_partition.last_batch is 'The micro-batch that wrote rows into it last: a stream that knows another one asks what stands there before it adds a row.';
 
 create table if not exists ops.stream_window (
     table_name text primary key,

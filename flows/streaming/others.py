@@ -1,0 +1,97 @@
+"""What other streams have published: which partitions they wrote into, and which records stand there.
+
+The rule that keeps copies of one record from being published by two streams, whatever times they say:
+
+- Whoever commits rows of a table holds its lock until then, so these commits follow one another; each leaves
+  its id at the partitions that it wrote into (`ops.hot_partition.last_batch`).
+- A stream notes that id before it reads a partition's rows into its memory (`flows.streaming.seen`), and
+  replaces it by its own when it commits. While both are the same, its memory is what stands there (or lost
+  against what stands there), and PostgreSQL is asked nothing.
+- Where the id is another, another stream has written. Within the transaction, under the lock, PostgreSQL is
+  asked which records of the micro-batch stand in such partitions, and copies are settled once more. The
+  partition stays another's, until it is read anew at the next assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from psycopg import Connection, sql
+
+from flows.stores.warehouse import Warehouse
+from transforms.contract import Table
+from warehouse_ddl.postgres_types import postgres_type
+from warehouse_ddl.statements import bounds, home
+
+
+def lock(connection: Connection[Any], table: Table) -> None:
+    """Let no other stream commit rows of the table before this transaction ends. To be called before anything
+    else in it, or two could wait for each other.
+    """
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('stream:rows:' || %s, 0))", (table.name,)
+    )
+
+
+def last_batches(connection: Connection[Any], table: Table, windows: Sequence[str]) -> dict[str, str]:
+    """Which micro-batch wrote last into each of these partitions; nothing for one that no stream wrote."""
+    rows = connection.execute(
+        "SELECT partition, last_batch FROM ops.hot_partition "
+        "WHERE table_name = %s AND partition = ANY(%s) AND last_batch IS NOT NULL",
+        (table.name, list(windows)),
+    ).fetchall()
+    return dict(rows)
+
+
+def last_batches_read(warehouse: Warehouse, table: Table) -> dict[str, str]:
+    """The same of all its partitions, beside the session that commits."""
+    query = (
+        "select partition, last_batch from ops.hot_partition "
+        f"where table_name = '{table.name}' and last_batch is not null"
+    )
+    with warehouse.reading(query) as reader:
+        rows = reader.read_all()
+    return dict(zip(rows["partition"].to_pylist(), rows["last_batch"].to_pylist(), strict=True))
+
+
+def standing(
+    connection: Connection[Any],
+    table: Table,
+    columns: Sequence[str],
+    identities: pa.Table,
+    windows: Sequence[str],
+) -> pa.Table | None:
+    """The published rows of these partitions that are copies of these records; None where there is none.
+
+    `identities` are by column, as text. The cost is a look into the key's index for each of them and each
+    partition.
+    """
+    assert table.partition is not None
+    names = sql.SQL(", ").join(map(sql.Identifier, identities.column_names))
+    arrays = sql.SQL(", ").join(
+        sql.SQL("%s::text[]::{}[]").format(sql.SQL(postgres_type(table.column(name))))
+        for name in identities.column_names
+    )
+    listed = sql.SQL(", ").join(
+        sql.SQL("t.{}::text" if table.column(name).type == "UUID" else "t.{}").format(sql.Identifier(name))
+        for name in columns
+    )
+    reach = sql.SQL(" OR ").join(
+        sql.SQL("(t.{by} >= {low} AND t.{by} < {high})").format(
+            by=sql.Identifier(table.partition.by), low=low, high=high
+        )
+        for low, high in (map(sql.Literal, bounds(table, window)) for window in windows)
+    )
+    rows = connection.execute(
+        sql.SQL("SELECT {} FROM unnest({}) AS mine({}) JOIN {} AS t USING ({}) WHERE {}").format(
+            listed, arrays, names, sql.Identifier(home(table), table.name), names, reach
+        ),
+        [identities[name].to_pylist() for name in identities.column_names],
+    ).fetchall()
+    if not rows:
+        return None
+    return pa.table(
+        {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
+    )

@@ -1,0 +1,133 @@
+"""Copies of one event that reach several streams, or one after the other: published and counted once."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.flows.streaming.topics import PARTITIONS, Topics, until, without_copies
+from tests.flows.streaming.workers import Worker
+from tests.house import House
+
+SEED = 20251127
+EARLIER = (0, 30, 3000)
+"""Minutes that a copy says to be older than the event: the same time, another window, another day."""
+
+
+class Sent:
+    """What was sent to the user events, and what has to come of it."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._minutes: dict[tuple[int, int, int], int] = {}
+
+    def send(self, numbers: Iterable[int], partition: int, *, is_copy: bool = False) -> None:
+        """These events, or copies of them, in their order."""
+        offset = sum(part == partition for _, part, _ in self._minutes)
+        messages = []
+        for place, number in enumerate(numbers, start=offset):
+            minutes = 5 + EARLIER[number % 3] * is_copy
+            self._minutes[number, partition, place] = minutes
+            messages.append(self._topics.event(number, minutes=minutes, user_id=number % 5))
+        self._topics.send(messages, partition)
+
+    def until_taken_in(self) -> None:
+        """Wait until streams have taken in everything."""
+        query = "select coalesce(sum(next_offset), 0)::bigint from ops.stream_partition"
+        until(lambda: self._topics.rows(query) == [(len(self._minutes),)], 60)
+
+    def assert_published(self) -> None:
+        """Each event once, the copy that the rule names."""
+        assert self._topics.numbers() == [*without_copies([*self._minutes])]
+
+    def assert_batch_agrees(self) -> None:
+        """It finds the same rows, and the same counts; what is counted then is right."""
+        topics, before = self._topics, self._topics.rows()
+        topics.batch()
+        assert topics.rows() == before
+        results = topics.reconcile()
+        assert {result.table for result in results} == {"fct_events", "user_event_counts"}
+        assert [result for result in results if not result.passed] == []
+        assert Counter({window: count for window, (count, _, _) in topics.counts().items()}) == Counter(
+            (place[0] % 5, self._window(topics.began - timedelta(minutes=self._minutes[place])))
+            for place in without_copies([*self._minutes])
+        )
+
+    @staticmethod
+    def _window(moment: datetime) -> datetime:
+        return moment - (moment - datetime(1970, 1, 1, tzinfo=UTC)) % timedelta(minutes=5)
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+def test_copies_that_reach_another_stream_or_the_one_that_takes_over_are_published_and_counted_once(
+    topics: Topics,
+) -> None:
+    sent = Sent(topics)
+    with topics.living():
+        with topics.living():
+            until(lambda: len(_parts(topics)) == 2)
+            (low, *_), (high, *_) = sorted(_parts(topics))
+            sent.send(range(9), high)
+            sent.send(range(9, 18), low)
+            sent.until_taken_in()
+            # First those that say another time: one that says the same breaks the key, if nobody looks.
+            for first in (1, 2, 0):
+                sent.send(range(first, 9, 3), low, is_copy=True)  # they win
+                sent.send(range(first + 9, 18, 3), high, is_copy=True)  # they lose
+                sent.until_taken_in()
+                sent.assert_published()
+        until(lambda: len(_parts(topics)) == 1)
+        for partition in range(PARTITIONS):
+            sent.send(range(1, 18), partition, is_copy=True)
+        sent.until_taken_in()
+    sent.assert_published()
+    sent.assert_batch_agrees()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_copies_that_cross_streams_which_come_and_go_and_are_killed_are_published_once(
+    topics: Topics,
+) -> None:
+    chance, sent = random.Random(SEED), Sent(topics)
+
+    def some(first: int) -> None:
+        for number in range(first, first + 4):
+            for partition in chance.sample(range(PARTITIONS), PARTITIONS):
+                numbers = chance.sample(range(30 * number, 30 * number + 150), 60)
+                sent.send(numbers, partition, is_copy=chance.random() < 0.5)
+
+    with Worker(topics) as staying:
+        for place, number in enumerate((signal.SIGTERM, signal.SIGKILL)):
+            some(12 * place)
+            with Worker(topics) as leaving:
+                until(lambda: len(_parts(topics)) == 2, 60)
+                some(12 * place + 4)
+                leaving.end(number)
+            until(lambda: len(_parts(topics)) == 1, 60)
+            some(12 * place + 8)
+        sent.until_taken_in()
+        staying.end(signal.SIGTERM)
+    sent.assert_published()
+    sent.assert_batch_agrees()
+
+
+def _parts(topics: Topics) -> list[list[int]]:
+    """The partitions of the user events, by the stream that has them."""
+    return [
+        parts
+        for (parts,) in topics.rows(
+            "select array_agg(kafka_partition order by kafka_partition) from ops.stream_partition "
+            f"where entity = '{topics.entity().table}' group by owner"
+        )
+    ]
