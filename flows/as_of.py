@@ -172,7 +172,7 @@ class _Past:
             return rows.filter(f"_landed_at <= {self._literal}")
         place, was = "_changed_at", f"_changed_at <= {self._literal}"
         if self._moment.lsn is not None:
-            place, was = "_lsn", _in_log(self._moment.lsn)
+            place, was = "_lsn", self._in_log(rows, self._moment.lsn)
         return rows.filter(f"case when {place} is null then _landed_at <= {self._literal} else {was} end")
 
     def _refuse_before_anything(self) -> None:
@@ -194,7 +194,8 @@ class _Past:
         tables = [
             rows for rows in self._raw.values() if rows is not None and changes.is_of_changes(rows.columns)
         ]
-        told = [_one(rows.filter(_in_log(moment.lsn)), "max(_landed_at)") for rows in tables]
+        self._registration = _registration_of(tables, moment.lsn)
+        told = [_one(rows.filter(self._in_log(rows, moment.lsn)), "max(_landed_at)") for rows in tables]
         found: list[datetime] = [at for at in told if at is not None]
         if not found:
             places = [at for rows in tables if (at := _one(rows, "min(_lsn)")) is not None]
@@ -205,6 +206,14 @@ class _Past:
             )
         return max(found)
 
+    def _in_log(self, rows: DuckDBPyRelation, lsn: int) -> str:
+        """SQL: whether a record's change was committed at this place of the log or before. `_commit_lsn` is
+        the commit that came before the record's own. What an earlier registration told was before it.
+        """
+        is_before = f"(_lsn <= {lsn} and coalesce(_commit_lsn < {lsn}, true))"
+        registered = _registered(rows)
+        return f"({registered} < {self._registration} or {registered} = {self._registration} and {is_before})"
+
     @property
     def _literal(self) -> str:
         return f"timestamptz '{self._at.astimezone(UTC).isoformat(sep=' ')}'"
@@ -214,11 +223,17 @@ def _one(rows: DuckDBPyRelation, aggregate: str) -> Any:
     return rows.aggregate(aggregate).fetchall()[0][0]
 
 
-def _in_log(lsn: int) -> str:
-    """SQL: whether a record's change was committed at this place of the log or before. `_commit_lsn` is the
-    commit that came before the record's own.
+def _registered(rows: DuckDBPyRelation) -> str:
+    """SQL: microseconds since 1970 at which a record's registration began to land; files that do not say it
+    are of the first.
     """
-    return f"(_lsn <= {lsn} and coalesce(_commit_lsn < {lsn}, true))"
+    return "coalesce(epoch_us(_registered_at), 0)" if "_registered_at" in rows.columns else "0"
+
+
+def _registration_of(tables: Sequence[DuckDBPyRelation], lsn: int) -> int:
+    """The newest registration that had told anything by this place of the log, as `_registered` has it."""
+    found = [_one(rows.filter(f"_lsn <= {lsn}"), f"max({_registered(rows)})") for rows in tables]
+    return max((int(one) for one in found if one is not None), default=0)
 
 
 def _wanted(names: Sequence[str]) -> set[str]:

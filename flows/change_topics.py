@@ -95,11 +95,17 @@ def extract(
     before = dict(positions)
     topic = debezium.topic(settings, entity.read)
     if told.observed is not None:
+        registered_at = before.get(REMEMBERED, {}).get(cdc.REGISTERED_AT)
         if before.get(REMEMBERED, {}).get("registration") != told.observed.registration:
+            registered_at = landed_at.isoformat()
             # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends, and the
             # topic may begin with what a registration before this one has sent.
             before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
-        before[REMEMBERED] = {**told.observed.facts(), TOPIC: topic}
+        before[REMEMBERED] = {
+            **told.observed.facts(),
+            TOPIC: topic,
+            cdc.REGISTERED_AT: registered_at,
+        }
     if told.is_all:
         before.pop(cdc.COMPARE, None)
     source = cdc.Source(

@@ -19,6 +19,7 @@ RECORD = ("topic", "kafka_partition", "kafka_offset", "kafka_timestamp", "key", 
 """Columns of the Kafka record, unchanged."""
 FOUND = {
     "_change": "VARCHAR",
+    "_registered_at": "TIMESTAMP WITH TIME ZONE",
     "_lsn": "BIGINT",
     "_commit_lsn": "BIGINT",
     "_transaction": "BIGINT",
@@ -29,9 +30,11 @@ FOUND = {
     "_ignored": "VARCHAR",
     "_problem": "VARCHAR",
 }
-"""What the landing adds. `_change` is Debezium's op (c, u, d, r, t, m); `_changed_at` the source's commit
-time, null for a row of a snapshot; `_filled` a JSON object of the values that were not sent; `_ignored` says
-why a record changes no row, `_problem` why it can't be read."""
+"""What the landing adds. `_change` is Debezium's op (c, u, d, r, t, m); `_registered_at` when the
+connector's registration began to land, since places in the log (`_lsn`) begin anew where a source was
+restored and are compared within one; `_changed_at` the source's commit time, null for a row of a
+snapshot; `_filled` a JSON object of the values that were not sent; `_ignored` says why a record changes
+no row, `_problem` why it can't be read."""
 
 VISIBLE = "_ignored is null and _problem is null"
 """SQL: whether a raw row is one that models see."""
@@ -92,10 +95,14 @@ def typed(entity: SourceEntity, source: str, present: Collection[str], *also: st
         if read:
             decoded = f"case when _change is null then {name} else {decoded} end"
         fields.append(f"{decoded} as {name}")
-    rest = ("_op", "_changed_at", "_lsn", "_batch_id", "_landed_at", "_seq", *also)
+    rest = ("_op", "_changed_at", "_registered_at", "_lsn", "_batch_id", "_landed_at", "_seq", *also)
+    # Files may be older than the last of what is found of a record.
+    given = [
+        f"null::{FOUND[name]} as {name}" if name in FOUND and name not in present else name for name in rest
+    ]
     # Once, and not anew for each value that is asked of it: a record's text would be parsed for every one.
     return (
-        f"with decoded as materialized (select {', '.join((*kept, *rest, '_change', '_texts'))} "
+        f"with decoded as materialized (select {', '.join((*kept, *given, '_change', '_texts'))} "
         f"from ({texts(entity, source, VISIBLE)})) select {', '.join((*fields, *rest))} from decoded"
     )
 

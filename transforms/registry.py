@@ -47,6 +47,12 @@ _ROW = (
         "TIMESTAMP WITH TIME ZONE",
         "When the source committed the change (UTC); null for what was read and not told as a change",
     ),
+    Column(
+        "_registered_at",
+        "TIMESTAMP WITH TIME ZONE",
+        "When the connector's registration began to land (UTC); places in the log compare within one. Null "
+        "for what was read",
+    ),
     Column("_lsn", "BIGINT", "Where the change stands in the source's log; null for what was read"),
 )
 _DELETED_AT = Column(

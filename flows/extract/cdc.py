@@ -33,6 +33,8 @@ COMPARE = "compare"
 """Key that says: rows were read before, so the source's keys have to be compared with them once."""
 SEEN = "seen"
 """Key under which a position keeps the highest [commit LSN, LSN] that was landed."""
+REGISTERED_AT = "registered_at"
+"""Key, beside what is remembered of the source, of the time at which its registration began to land."""
 TRANSACTIONS = "transactions"
 """Key under which a position keeps the offset, in the topic of transactions' ends, of those landed whole."""
 _OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED, TRANSACTIONS)
@@ -142,7 +144,7 @@ class _Read:
             **({COMPARE: True} if is_owed else {}),
         }
         if count or gone:
-            yield from log.rows()
+            yield from log.rows(self.extract.positions.get(REMEMBERED, {}).get(REGISTERED_AT))
 
     def _opened(self, columns: Sequence[SourceColumn]) -> tuple[Contract, ChangeLog, int]:
         """The records as a table with these columns at the source tells them, and their number."""

@@ -277,8 +277,11 @@ class ChangeLog:
         ).fetchall()
         return RecordRows(self._records).with_bytes(found)
 
-    def rows(self) -> Iterator[pa.RecordBatch]:
-        """All records in their order, and the deletes of many rows behind the record that caused them."""
+    def rows(self, registered_at: str | None = None) -> Iterator[pa.RecordBatch]:
+        """All records in their order, and the deletes of many rows behind the record that caused them.
+
+        `registered_at`: when the registration that told them began to land; None where that is not known.
+        """
         marks = changes.marks_deleted(self._entity)
         if marks:
             self._lives.keep_last_values()
@@ -292,13 +295,17 @@ class ChangeLog:
         own = {name: f"_key.{quoted(name)}" for name in self._entity.key}
         if self._by and self._by in placed and self._by not in own:
             own[self._by] = "_part"
-        itself = {name: quoted(name) for name in names if name not in placed}
+        itself = {name: quoted(name) for name in names if name not in placed and name != "_registered_at"}
         itself["_op"] = f"case when _change = 'd' then 'd' when _change in {LIVE} then 'r' end"
         caused = {
             name: f"cause.{quoted(name)}"
             for name in changes.FOUND
-            if name not in ("_ignored", "_problem", "_filled")
+            if name not in ("_registered_at", "_ignored", "_problem", "_filled")
         }
+        if registered_at is not None:
+            begun = f"timestamptz {text_literal(registered_at)}"
+            itself["_registered_at"] = begun
+            caused["_registered_at"] = f"case when cause.kafka_offset is not null then {begun} end"
         if marks:
             caused["_filled"] = "emptied._filled"
         caused |= {"_op": text_literal("d"), **_of("emptied", own)}

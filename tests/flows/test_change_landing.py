@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 from confluent_kafka.admin import AdminClient
 
@@ -56,3 +57,27 @@ def test_nothing_lands_while_nobody_tells_which_transactions_ended(capture: Capt
         capture.register(ALPHA)
         land_changes(services, [ALPHA], "run").of(ALPHA)
         assert [row[0] for row in rows_of(services, ALPHA)] == [1, 2, 3]
+
+
+def test_a_registration_made_anew_begins_a_log_of_its_own(capture: Capture) -> None:
+    capture.tables("alpha")
+    services = Services(capture.settings)
+
+    def land(offsets: int) -> None:
+        until(lambda: len(capture.ids("alpha")) == offsets)
+        land_changes(services, [ALPHA], "run").of(ALPHA)
+
+    with services.lake:
+        capture.register(ALPHA)
+        land(3)
+        capture.app("insert into alpha values (4, 'told')")
+        land(4)
+        capture.anew(ALPHA)
+        land(8)
+        with services.ledger() as ledger, duckdb.connect() as connection:
+            services.lake.read(connection, ledger.files(ALPHA.table)).create_view("raw")
+            logs = connection.execute(
+                "select list(kafka_offset order by kafka_offset), min(_registered_at) = min(_landed_at) "
+                "from raw where kafka_offset is not null group by _registered_at order by _registered_at"
+            ).fetchall()
+    assert logs == [([0, 1, 2, 3], True), ([4, 5, 6, 7], True)]

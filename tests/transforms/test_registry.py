@@ -141,7 +141,8 @@ def test_raw_tables_end_with_what_every_landing_writes(read_models: ReadModels) 
     models = read_models({})
     names = [column.name for column in models.table("raw_app__users").columns]
     landed = ["_batch_id", "_landed_at", "_seq"]
-    assert names == ["id", "email", "created_at", "updated_at", "_op", "_changed_at", "_lsn", *landed]
+    of_row = ["_op", "_changed_at", "_registered_at", "_lsn"]
+    assert names == ["id", "email", "created_at", "updated_at", *of_row, *landed]
     clicks = models.table("raw_events__clicks")
     assert [column.name for column in clicks.columns][:3] == ["topic", "kafka_partition", "kafka_offset"]
     assert clicks.column("headers").type == 'STRUCT("name" VARCHAR, "value" BLOB)[]'

@@ -14,15 +14,18 @@ with landed as (
         id as product_id,
         _landed_at,
         _seq,
+        _registered_at,
         _lsn,
         (_op = 'd') as is_deleted,
         nullif(trim(name), '') as name,
         category_id,
         is_active,
         -- Told with a change is when the source committed it; of a row that was read the row says it, of one that
-        -- was found gone only the reading. What comes later in the source's log, or was read later, is never older.
+        -- was found gone only the reading. What comes later in the source's log, or was read later, is never older;
+        -- a registration of the connector begins a log, after all that the one before has told.
         max(coalesce(_changed_at, case when _op = 'd' then _landed_at else updated_at end)) over (
-            partition by id, _lsn is null order by _lsn, _landed_at, _seq rows unbounded preceding
+            partition by id, _lsn is null
+            order by _registered_at nulls first, _lsn, _landed_at, _seq rows unbounded preceding
         ) as valid_from
     from raw_app__products
 ),
@@ -31,7 +34,10 @@ versions as (
     select *
     from landed
     where valid_from is not null
-    qualify row_number() over (partition by product_id, valid_from order by _lsn desc nulls last, _landed_at desc, _seq desc) = 1
+    qualify row_number() over (
+        partition by product_id, valid_from
+        order by _registered_at desc nulls last, _lsn desc nulls last, _landed_at desc, _seq desc
+    ) = 1
 ),
 
 prices as (

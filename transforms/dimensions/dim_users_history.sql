@@ -13,15 +13,18 @@ with landed as (
         id as user_id,
         _landed_at,
         _seq,
+        _registered_at,
         _lsn,
         (_op = 'd' or deleted_at is not null) as is_deleted,
         case when not is_deleted then nullif(upper(trim(country)), '') end as country,
         case when not is_deleted then plan end as plan,
         case when not is_deleted then marketing_opt_in end as marketing_opt_in,
         -- Told with a change is when the source committed it; of a row that was read the row says it, of one that
-        -- was found gone only the reading. What comes later in the source's log, or was read later, is never older.
+        -- was found gone only the reading. What comes later in the source's log, or was read later, is never older;
+        -- a registration of the connector begins a log, after all that the one before has told.
         max(coalesce(_changed_at, case when _op = 'd' then _landed_at else updated_at end)) over (
-            partition by id, _lsn is null order by _lsn, _landed_at, _seq rows unbounded preceding
+            partition by id, _lsn is null
+            order by _registered_at nulls first, _lsn, _landed_at, _seq rows unbounded preceding
         ) as valid_from
     from raw_app__users
 ),
@@ -30,7 +33,10 @@ versions as (
     select *, (is_deleted, country, plan, marketing_opt_in) as tracked
     from landed
     where valid_from is not null
-    qualify row_number() over (partition by user_id, valid_from order by _lsn desc nulls last, _landed_at desc, _seq desc) = 1
+    qualify row_number() over (
+        partition by user_id, valid_from
+        order by _registered_at desc nulls last, _lsn desc nulls last, _landed_at desc, _seq desc
+    ) = 1
 ),
 
 changes as (
