@@ -152,6 +152,9 @@ class _Past:
 
     def compute(self, table: Table) -> DuckDBPyRelation:
         """A model's rows; they stay in a temporary table for those that read it."""
+        if self._moment.at is not None:
+            for name in table.upstreams:
+                self._refuse_before_first_read(name)
         inputs: dict[str, Any] = {
             name: self._then(name) if name in self._raw else self._session.table(name)
             for name in table.upstreams
@@ -172,7 +175,7 @@ class _Past:
             return rows.filter(f"_landed_at <= {self._literal}")
         place, was = "_changed_at", f"_changed_at <= {self._literal}"
         if self._moment.lsn is not None:
-            place, was = "_lsn", self._in_log(rows, self._moment.lsn)
+            place, was = "_lsn", _in_log(rows, self._moment.lsn)
         return rows.filter(f"case when {place} is null then _landed_at <= {self._literal} else {was} end")
 
     def _refuse_before_anything(self) -> None:
@@ -188,14 +191,27 @@ class _Past:
             f"{'Name a later time (UTC).' if found else 'Run the batch first: python -m flows'}"
         )
 
+    def _refuse_before_first_read(self, name: str) -> None:
+        """Raises AsOfError where changes of a table count, and its rows of before them were read later."""
+        rows = self._raw.get(name)
+        if rows is None or not changes.is_of_changes(rows.columns):
+            return
+        first = _one(rows.filter("_changed_at is null"), "min(_landed_at)")
+        told = _one(rows, f"count(*) filter (_changed_at <= {self._literal})")
+        if first is not None and first == _one(rows, "min(_landed_at)") and first > self._at and told:
+            raise AsOfError(
+                f"{name} was read whole for the first time at {first.astimezone(UTC):%Y-%m-%dT%H:%M:%S}, "
+                f"after {self._moment.text}: of the time before, only what changed is known. Name a later "
+                "time (UTC)."
+            )
+
     def _time_of(self, moment: Moment) -> datetime:
         """When a place of the log as late as this was landed: the other sources have no log."""
         assert moment.lsn is not None
         tables = [
             rows for rows in self._raw.values() if rows is not None and changes.is_of_changes(rows.columns)
         ]
-        self._registration = _registration_of(tables, moment.lsn)
-        told = [_one(rows.filter(self._in_log(rows, moment.lsn)), "max(_landed_at)") for rows in tables]
+        told = [_one(rows.filter(_in_log(rows, moment.lsn)), "max(_landed_at)") for rows in tables]
         found: list[datetime] = [at for at in told if at is not None]
         if not found:
             places = [at for rows in tables if (at := _one(rows, "min(_lsn)")) is not None]
@@ -206,14 +222,6 @@ class _Past:
             )
         return max(found)
 
-    def _in_log(self, rows: DuckDBPyRelation, lsn: int) -> str:
-        """SQL: whether a record's change was committed at this place of the log or before. `_commit_lsn` is
-        the commit that came before the record's own. What an earlier registration told was before it.
-        """
-        is_before = f"(_lsn <= {lsn} and coalesce(_commit_lsn < {lsn}, true))"
-        registered = _registered(rows)
-        return f"({registered} < {self._registration} or {registered} = {self._registration} and {is_before})"
-
     @property
     def _literal(self) -> str:
         return f"timestamptz '{self._at.astimezone(UTC).isoformat(sep=' ')}'"
@@ -223,17 +231,19 @@ def _one(rows: DuckDBPyRelation, aggregate: str) -> Any:
     return rows.aggregate(aggregate).fetchall()[0][0]
 
 
-def _registered(rows: DuckDBPyRelation) -> str:
-    """SQL: microseconds since 1970 at which a record's registration began to land; files that do not say it
-    are of the first.
+def _in_log(rows: DuckDBPyRelation, lsn: int) -> str:
+    """SQL: whether a record's change was committed at this place of the log or before. `_commit_lsn` is the
+    commit that came before the record's own.
+
+    The place is one of the newest registration that had told anything of the table by then; what those before
+    it told was before. Files that do not say whose they are, are of the first.
     """
-    return "coalesce(epoch_us(_registered_at), 0)" if "_registered_at" in rows.columns else "0"
-
-
-def _registration_of(tables: Sequence[DuckDBPyRelation], lsn: int) -> int:
-    """The newest registration that had told anything by this place of the log, as `_registered` has it."""
-    found = [_one(rows.filter(f"_lsn <= {lsn}"), f"max({_registered(rows)})") for rows in tables]
-    return max((int(one) for one in found if one is not None), default=0)
+    is_before = f"(_lsn <= {lsn} and coalesce(_commit_lsn < {lsn}, true))"
+    if "_registered_at" not in rows.columns:
+        return is_before
+    registered = "coalesce(epoch_us(_registered_at), 0)"
+    newest = _one(rows.filter(f"_lsn <= {lsn}"), f"max({registered})") or 0
+    return f"({registered} < {newest} or {registered} = {newest} and {is_before})"
 
 
 def _wanted(names: Sequence[str]) -> set[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from flows.as_of import Moment, rebuild
+from flows.as_of import AsOfError, Moment, rebuild
 from flows.progress import Progress
 from flows.services import Services
 from tests.flows.capture import Capture
@@ -39,18 +40,21 @@ def test_a_place_in_the_log_gives_what_the_source_held_there(house: House, tmp_p
         load = Workload(capture.settings.require("app_dsn"), 8)
         load.run(40)
         capture.register(*CDC, MARKER)
-        copies = []
+        copies, before = [], ""
         for _ in range(2):
             # Two places a landing: a place lies within what one landing brought, too.
             for _ in range(2):
                 load.run(15)
                 copies.append(copied(capture))
+            before = before or datetime.now(UTC).isoformat()
             load.run(5)
             ((mark,),) = capture.app("insert into marker select count(*) from marker returning id")
             until(lambda mark=mark: mark in capture.ids("marker"), seconds=120)
             land(capture, CDC).lake.close()
         services = Services(capture.settings)
         with services.lake, Progress("test") as progress:
+            with pytest.raises(AsOfError, match="raw_app__users was read whole for the first time at"):
+                rebuild(services, Moment.parse(before), "past", ["dim_users"], progress)
             for number, (place, orders, users) in enumerate(copies):
                 into = f"past_{number}"
                 rebuild(services, Moment.parse(place), into, ["fct_orders", "dim_users"], progress)
