@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from flows.diagnosis import Finding
 from flows.diagnosis.databases import application, warehouse
-from flows.diagnosis.disks import lake
+from flows.diagnosis.disks import folders
 from flows.diagnosis.servers import prefect, sendgrid, stripe
 from flows.diagnosis.streams import capture, kafka
 from flows.errors import FlowsError
@@ -27,7 +27,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("Kafka", kafka),
         ("Stripe", stripe),
         ("SendGrid", sendgrid),
-        ("lake", lake),
+        ("lake", folders),
         ("Prefect", prefect),
         ("change capture", capture),
     ]

@@ -1,44 +1,37 @@
-"""The two databases: version, clock, rights, the application's tables and columns."""
+"""The two databases: version, clock, rights, disk, the application's tables and columns."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import psycopg
 
-from flows.diagnosis import TIMEOUT_SECONDS, Finding
+from flows.addresses import is_loopback
+from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock, room
 from flows.settings import Settings
 
-_MOST_CLOCK_SECONDS = 5.0
 _LEAST_POSTGRES = 150000
 
 
-def _connect(settings: Settings, dsn: str) -> tuple[psycopg.Connection, int, float]:
+def _postgres(settings: Settings, subject: str, dsn: str) -> tuple[psycopg.Connection, list[Finding]]:
     connection = psycopg.connect(dsn, connect_timeout=TIMEOUT_SECONDS, autocommit=True)
+    asked = settings.machine_time()
     row = connection.execute(
         "select current_setting('server_version_num')::int, extract(epoch from clock_timestamp())"
     ).fetchone()
     assert row is not None
-    return connection, int(row[0]), abs(float(row[1]) - settings.machine_time())
-
-
-def _postgres(settings: Settings, subject: str, dsn: str) -> tuple[psycopg.Connection, list[Finding]]:
-    connection, version, drift = _connect(settings, dsn)
-    major = version // 10000
-    findings = [
-        Finding(subject, version >= _LEAST_POSTGRES, f"PostgreSQL {major}", "Use PostgreSQL 15 or newer."),
-        Finding(
-            f"{subject}: clock",
-            drift <= _MOST_CLOCK_SECONDS,
-            f"{drift:.1f} s from this machine's",
-            "Set both machines by NTP: freshness is judged by comparing their clocks.",
-        ),
+    version, there = int(row[0]), float(row[1])
+    seen = f"PostgreSQL {version // 10_000}"
+    return connection, [
+        Finding(subject, version >= _LEAST_POSTGRES, seen, "Use PostgreSQL 15 or newer."),
+        clock(subject, there, asked, settings.machine_time()),
     ]
-    return connection, findings
 
 
 def warehouse(settings: Settings) -> list[Finding]:
-    """Where it is published: version, clock, the right to make schemas."""
+    """Where it is published: version, clock, the right to make schemas, the disk where it can be seen."""
     connection, findings = _postgres(settings, "warehouse", settings.require("warehouse_dsn"))
     with connection:
         row = connection.execute(
@@ -54,7 +47,27 @@ def warehouse(settings: Settings) -> list[Finding]:
                 "As its owner: grant create on database <name> to <this role>;",
             )
         )
+        findings.append(_disk(connection))
     return findings
+
+
+def _disk(connection: psycopg.Connection) -> Finding:
+    """The disk under the warehouse where that is this machine's; over a network PostgreSQL tells but how much
+    the database takes.
+    """
+    subject = "warehouse: disk"
+    if not connection.info.hostaddr or is_loopback(connection.info.hostaddr):
+        try:
+            row = connection.execute("select current_setting('data_directory')").fetchone()
+            folder = Path(str(row[0])) if row else Path()
+            if (folder / "PG_VERSION").exists():  # else it is a container's folder, or not for us to see
+                return room(subject, str(folder), shutil.disk_usage(folder).free)
+        except (psycopg.errors.InsufficientPrivilege, OSError):
+            pass
+    size = connection.execute("select pg_database_size(current_database())").fetchone()
+    taken = int(size[0]) if size else 0
+    seen = f"the database takes {taken / 1e9:.1f} GB; what is free there can't be asked from here"
+    return Finding(subject, True, seen)
 
 
 def application(settings: Settings) -> list[Finding]:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from pathlib import Path
 
-from flows.diagnosis import Finding
+from flows.diagnosis import Finding, room
 from flows.settings import Settings
 
-_LEAST_FREE_BYTES = 2 << 30
+
+def folders(settings: Settings) -> list[Finding]:
+    """The lake, and the backups where they have a folder of their own: can be written, have room."""
+    found = [_folder("lake", settings.lake_root, "ANALYTICS_LAKE")]
+    if settings.backups is not None:
+        found.append(_folder("backups", settings.backups_root, "ANALYTICS_BACKUPS"))
+    return found
 
 
-def lake(settings: Settings) -> list[Finding]:
-    """Whether it can be written, and has room for a run."""
-    root = settings.lake_root
+def _folder(subject: str, root: Path, setting: str) -> Finding:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:
-        return [
-            Finding(
-                "lake",
-                False,
-                f"{root}: {error.strerror}",
-                "Give this user the right to write, or set ANALYTICS_LAKE.",
-            )
-        ]
-    free = shutil.disk_usage(root).free
-    advice = f"Less than {_LEAST_FREE_BYTES >> 30} GiB are free at {root}: make room before the next run."
-    return [
-        Finding("lake", free >= _LEAST_FREE_BYTES, f"{root} is writable, {free / 1e9:.0f} GB free", advice)
-    ]
+        advice = f"Give this user the right to write, or set {setting}."
+        return Finding(subject, False, f"{root}: {error.strerror}", advice)
+    return room(subject, f"{root} is writable", shutil.disk_usage(root).free)

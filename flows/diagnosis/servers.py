@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import time
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from flows.diagnosis import TIMEOUT_SECONDS, Finding
+from flows.addresses import is_loopback
+from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock
 from flows.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 _LIMITED = 429
 
@@ -18,7 +24,7 @@ def _api(settings: Settings, entity: str, subject: str, path: str) -> list[Findi
     url, key = settings.require(f"{source}_url"), settings.require(f"{source}_key")
     connection = RestConnection(url, key, tries=1, timeout=TIMEOUT_SECONDS, deadline=2 * TIMEOUT_SECONDS)
     variable = f"ANALYTICS_{source.upper()}"
-    begun = time.perf_counter()
+    asked = settings.machine_time()
     try:
         with Http(entity, connection) as http:
             http.get(path, {"limit": "1"}, bytes)
@@ -28,33 +34,64 @@ def _api(settings: Settings, entity: str, subject: str, path: str) -> list[Findi
         if error.status != _LIMITED:
             advice = f"Correct {variable}_URL or wait for the service."
             return [Finding(subject, False, str(error), advice)]
-    answered = f"answers in {(time.perf_counter() - begun) * 1000:.0f} ms"
-    return [Finding(subject, True, answered)]
+    answered = settings.machine_time()
+    found = [Finding(subject, True, f"answers in {(answered - asked) * 1000:.0f} ms")]
+    if http.answered_at is not None:
+        found.append(clock(subject, http.answered_at.timestamp(), asked, answered))
+    return found
 
 
 def stripe(settings: Settings) -> list[Finding]:
-    """Whether it answers to the key."""
+    """Whether it answers to the key, and its clock."""
     return _api(settings, "stripe.charges", "Stripe", "/v1/charges")
 
 
 def sendgrid(settings: Settings) -> list[Finding]:
-    """Whether it answers to the key."""
+    """Whether it answers to the key, and its clock."""
     return _api(settings, "sendgrid.bounces", "SendGrid", "/v3/suppression/bounces")
 
 
 def prefect(settings: Settings) -> list[Finding]:
-    """Whether the server that is set is healthy; a run needs none."""
+    """Whether the server that is set is healthy, its version and its clock; a run needs none."""
     import httpx
+
+    from flows.extract.http import date_of
 
     address = settings.prefect_address
     if address is None:
         return [Finding("Prefect", True, "no server is set: runs use a temporary one of their own")]
+    asked = settings.machine_time()
     try:
-        healthy = httpx.get(f"{address}/health", timeout=TIMEOUT_SECONDS).status_code == 200
+        with httpx.Client(
+            timeout=TIMEOUT_SECONDS, trust_env=not is_loopback(httpx.URL(address).host)
+        ) as client:
+            health = client.get(f"{address.rstrip('/')}/health")
+            told = client.get(f"{address.rstrip('/')}/admin/version")
+        is_healthy = health.status_code == httpx.codes.OK
     except httpx.HTTPError:
-        healthy = False
-    return [
-        Finding(
-            "Prefect", healthy, address, "Start the server (prefect server start) or correct PREFECT_API_URL."
-        )
-    ]
+        is_healthy = False
+    if not is_healthy:
+        advice = "Start the server (prefect server start) or correct PREFECT_API_URL."
+        return [Finding("Prefect", False, address, advice)]
+    found = [Finding("Prefect", True, address), _prefect_version(told)]
+    if (at := date_of(told.headers)) is not None:
+        found.append(clock("Prefect", at.timestamp(), asked, settings.machine_time()))
+    return found
+
+
+def _prefect_version(answer: httpx.Response) -> Finding:
+    """The server's version beside this machine's: a server may be newer, an older one does not know all that
+    is asked.
+    """
+    subject, here = "Prefect: version", version("prefect")
+    if answer.status_code != HTTPStatus.OK:
+        return Finding(subject, True, f"the server does not tell ({answer.status_code}); {here} here")
+    there = str(answer.json())
+    ours, theirs = (tuple(int(part) for part in text.split(".")[:2]) for text in (here, there))
+    return Finding(
+        subject,
+        ours[0] == theirs[0] and theirs >= ours,
+        f"{there} at the server, {here} here",
+        f"Update the server to Prefect {here}: one of another major version is refused, an older one may not "
+        "know what it is asked.",
+    )

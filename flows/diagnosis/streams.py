@@ -18,12 +18,15 @@ def kafka(settings: Settings) -> list[Finding]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    from flows.diagnosis.broker_version import BrokerVersion
     from flows.extract import debezium
     from transforms.entities import LEAST_KEPT, Kafka, Postgres
     from transforms.sources.events import ENTITIES
 
     bootstrap = settings.require("kafka_bootstrap")
-    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **settings.kafka_options})
+    broker = BrokerVersion()
+    options = {**settings.kafka_options, "debug": "feature"}
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 7, **options}, logger=broker.log)
     try:
         there = client.list_topics(timeout=TIMEOUT_SECONDS).topics
     except KafkaException:
@@ -45,7 +48,9 @@ def kafka(settings: Settings) -> list[Finding]:
             debezium.topic(settings, read): LEAST_KEPT for read in captured if isinstance(read, Postgres)
         }
     kept = {topic: least for topic, least in wanted.items() if topic in there}
-    return [Finding("Kafka", not missing, seen, advice), *_retention(client, bootstrap, kept)]
+    client.poll(0)  # what it has logged is handed over then
+    topics = Finding("Kafka", not missing, seen, advice)
+    return [topics, broker.finding(), *_retention(client, bootstrap, kept)]
 
 
 def _retention(client: AdminClient, bootstrap: str, declared: Mapping[str, timedelta]) -> list[Finding]:

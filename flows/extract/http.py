@@ -136,6 +136,8 @@ class Http:
         )
         self._pause_until = 0.0
         self.requests = 0
+        self.answered_at: datetime | None = None
+        """When the last answer was sent, by the service's own clock, where it says so."""
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +196,7 @@ class Http:
             raise self._passing(path, f"can't be reached ({self._clean(str(error))})") from None
         except httpx.TransportError as error:
             raise self._passing(path, f"broke the connection ({self._clean(str(error))})") from None
+        self.answered_at = date_of(response.headers)
         self._note_rate_limit(response)
         if response.status_code == 200:
             return body
@@ -302,6 +305,13 @@ def _pause(error: Exception) -> bool | float:
         return False
     _LOG.info("%s Asking again.", error)
     return True if error.wait is None else error.wait
+
+
+def date_of(headers: httpx.Headers) -> datetime | None:
+    """When an answer was sent, by the clock of who sent it, to the second."""
+    with suppress(ValueError, TypeError, KeyError):
+        return parsedate_to_datetime(headers["date"])
+    return None
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from flows.diagnosis.servers import sendgrid, stripe
+from flows.diagnosis import clock, room
+from flows.diagnosis.broker_version import BrokerVersion
+from flows.diagnosis.databases import warehouse
+from flows.diagnosis.disks import folders
+from flows.diagnosis.servers import _prefect_version, sendgrid, stripe
+from flows.diagnosis.streams import kafka
 from flows.settings import Settings
+from tests.house import House, Server
 
 
 def _settings(**given: Any) -> Settings:
@@ -28,7 +37,7 @@ def test_a_key_is_not_sent_where_a_run_would_not_send_it(apis: Any, vendor: str,
     assert "in the clear" in found.seen
     assert apis.requests(path) == before
 
-    (found,) = ask(_settings(**{f"{vendor}_url": apis.url, f"{vendor}_key": key}))
+    found, _ = ask(_settings(**{f"{vendor}_url": apis.url, f"{vendor}_key": key}))
     assert found.well, found
     assert apis.requests(path) == before + 1
 
@@ -37,11 +46,83 @@ def test_a_proxy_for_the_way_out_is_not_asked_for_this_machine_s_own_services(
     apis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    (found,) = stripe(_settings(stripe_url=apis.url, stripe_key=apis.connection().key))
+    found, _ = stripe(_settings(stripe_url=apis.url, stripe_key=apis.connection().key))
     assert found.well, found
 
 
 def test_a_service_that_asks_for_patience_is_there(apis: Any) -> None:
     apis.limit("stripe", 0, 3600)
-    (found,) = stripe(_settings(stripe_url=apis.url, stripe_key=apis.connection().key))
+    found, *_ = stripe(_settings(stripe_url=apis.url, stripe_key=apis.connection().key))
     assert found.well, found
+
+
+def test_the_broker_s_version_is_what_the_requests_say_that_it_takes(house: House) -> None:
+    told = kafka(_settings(kafka_bootstrap=house.kafka, cdc_engine="embedded"))
+    assert ("Kafka: version", True, "Kafka 4.0 or newer") in [
+        (one.subject, one.well, one.seen) for one in told
+    ]
+
+
+@pytest.mark.parametrize(
+    ("forms", "is_well", "seen"),
+    [
+        (["Fetch (1) Versions 4..18"], True, "Kafka 4.0 or newer"),
+        (["Fetch (1) Versions 0..12", "DescribeCluster (60) Versions 0..0"], True, "Kafka 2.8 or newer"),
+        (["Fetch (1) Versions 0..11", "TxnOffsetCommit (28) Versions 0..3"], True, "Kafka 2.5 or newer"),
+        (["Fetch (1) Versions 0..11", "TxnOffsetCommit (28) Versions 0..2"], False, "older than Kafka 2.5"),
+        ([], True, "the broker does not tell what it takes"),
+    ],
+)
+def test_a_broker_that_is_too_old_is_told(forms: list[str], is_well: bool, seen: str) -> None:
+    broker = BrokerVersion()
+    for form in forms:
+        broker.log.debug("APIVERSION [rdkafka#producer-1] [thrd:x]: broker/1:   ApiKey %s", form)
+    found = broker.finding()
+    assert (found.well, found.seen) == (is_well, seen)
+    assert found.well or "2.5 or newer" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("there", "is_well"),
+    [
+        ("{major}.{minor}.0", True),
+        ("{major}.{newer}.1", True),
+        ("{major}.{older}.9", False),
+        ("2.20.1", False),
+    ],
+)
+def test_a_server_of_prefect_that_is_older_than_the_client_is_told(there: str, is_well: bool) -> None:
+    major, minor = map(int, version("prefect").split(".")[:2])
+    told = there.format(major=major, minor=minor, newer=minor + 1, older=minor - 1)
+    found = _prefect_version(httpx.Response(200, json=told))
+    assert found.well is is_well
+    assert told in found.seen
+    assert _prefect_version(httpx.Response(401)).well
+
+
+def test_a_clock_is_off_by_what_the_time_of_the_question_does_not_explain() -> None:
+    assert clock("broker", 100.0, 90.0, 110.0).seen == "0.0 s from this machine's"
+    ahead, behind = clock("broker", 120.0, 90.0, 110.0), clock("broker", 60.0, 90.0, 110.0)
+    assert (ahead.well, ahead.seen) == (False, "10.0 s from this machine's")
+    assert (behind.well, behind.seen) == (False, "30.0 s from this machine's")
+    assert "NTP" in ahead.advice
+
+
+def test_a_warehouse_says_what_room_there_is_or_what_it_takes(postgres18: Server) -> None:
+    disk = warehouse(_settings(warehouse_dsn=postgres18.database()))[-1]
+    assert disk.subject == "warehouse: disk"
+    assert "GB free" in disk.seen or "the database takes" in disk.seen
+
+
+def test_little_room_is_told_with_what_to_do() -> None:
+    found = room("lake", "/lake is writable", 1 << 30)
+    assert (found.well, found.seen) == (False, "/lake is writable, 1 GB free")
+    assert "make room" in found.advice
+
+
+def test_backups_that_can_not_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    lake, backups = folders(_settings(lake=tmp_path / "lake", backups=tmp_path / "file" / "backups"))
+    assert lake.subject == "lake"
+    assert (backups.subject, backups.well) == ("backups", False)
+    assert "ANALYTICS_BACKUPS" in backups.advice

@@ -131,8 +131,9 @@ def test_every_client_comes_in_with_tls_and_the_password(
         landed = land(services, entity, "batch")  # the batch's consumer, and the questions to the topic
     assert landed is not None
     assert landed.rows == 5
-    found, kept = streams.kafka(services.settings)
+    found, version, kept = streams.kafka(services.settings)
     assert "topics at localhost" in found.seen
+    assert version.seen == "Kafka 4.0 or newer"
     assert (kept.subject, kept.well) == ("Kafka: retention", True)
     change_topics.make(services.settings, ["sasl.changes"])  # what manages Debezium's topics
     assert change_topics.end_of(services.settings, "sasl.changes") == 0
