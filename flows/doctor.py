@@ -34,8 +34,9 @@ def examine(settings: Settings) -> list[Finding]:
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
         answers = pool.map(lambda check: _guarded(check[0], check[1], settings), checks)
         found = {subject: findings for (subject, _), findings in zip(checks, answers, strict=True)}
-    if not found["application database"][0].well:
-        del found["change capture"]  # it asks the same database: one reason is told once
+    has_no_broker = len(found["Kafka"]) == 1 and not found["Kafka"][0].well
+    if has_no_broker or not found["application database"][0].well:
+        del found["change capture"]  # it stands on both: one reason is told once
     return [finding for findings in found.values() for finding in findings]
 
 

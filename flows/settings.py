@@ -242,6 +242,12 @@ class Settings(BaseSettings):
         """The address (or key) of a service; raises SettingsError when neither a setting nor the sandbox has
         it.
         """
+        if name == "connect_url" and self.connect_url is None and self.kafka_bootstrap is not None:
+            # The sandbox's own Connect writes to the sandbox's own broker, which nobody reads then.
+            raise SettingsError(
+                "ANALYTICS_CONNECT_URL is not set: beside a broker of your own (ANALYTICS_KAFKA_BOOTSTRAP) "
+                "changes come by a Kafka Connect of your own. Set it, or ANALYTICS_CDC_ENGINE=embedded."
+            )
         return self._service(name, _TITLES.get(name, name))
 
     def _service(self, name: str, title: str) -> str:

@@ -10,6 +10,7 @@ from flows.commands import where_to_look
 from flows.sandbox.world import hold_to_size
 from flows.sandbox.world.lives import World
 from flows.sandbox.world.shape import DAY, Shape
+from flows.settings import Settings, SettingsError
 from tests.flows.company import run_here
 
 CANARY = "hunter2-canary-5d1e"
@@ -84,3 +85,9 @@ def test_the_size_that_a_world_has_may_be_asked_for_again(tmp_path: Path) -> Non
     _world(tmp_path / "sandbox")
     hold_to_size(tmp_path / "sandbox", 0.1, 10)
     hold_to_size(tmp_path / "sandbox", None, 10)
+
+
+def test_a_broker_of_one_s_own_without_a_connect_is_told_what_is_missing(tmp_path: Path) -> None:
+    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1", sandbox=tmp_path)
+    with pytest.raises(SettingsError, match="ANALYTICS_CONNECT_URL is not set: beside a broker of your own"):
+        settings.require("connect_url")

@@ -22,6 +22,8 @@ _AT_ONCE = 50
 _SETTLING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError._NOENT,
 }
@@ -51,11 +53,18 @@ def create(bootstrap: str) -> None:
 
 
 def ensure(bootstrap: str) -> None:
-    """Those of the three topics that are not there, empty; what the others hold stays."""
+    """Those of the three topics that are not there, empty; what the others hold stays. Raises DeliveryError
+    when the broker does not take them.
+    """
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
-    if not set(TOPICS) <= set(admin.list_topics(timeout=20).topics):
-        _made(admin)
-        positions(bootstrap)  # answers when their partitions can be read
+    try:
+        if not set(TOPICS) <= set(admin.list_topics(timeout=20).topics):
+            _made(admin)
+            positions(bootstrap)  # answers when their partitions can be read
+    except KafkaException as error:
+        raise DeliveryError(
+            f"The broker at {bootstrap} does not make the topics ({error.args[0].str()}): run this again."
+        ) from None
 
 
 def _made(admin: AdminClient) -> bool:
