@@ -22,6 +22,7 @@ TRIES = {
     "backfill": 0,
     "replay": 0,
     "monitor": 0,
+    "check-history": 0,
     "maintain": 1,
     "daily-summary": 2,
     "report-run": 3,
