@@ -94,12 +94,20 @@ def owe(
     incident_id: str | None = None,
     html: str = "",
 ) -> None:
-    """Note a message for each of these channels; whoever delivers next sends it."""
+    """Note a message for each of these channels; whoever delivers next sends it. `html` is the same as a
+    page, for channels that are e-mail.
+    """
+    values: dict[str, Any] = {"incident_id": incident_id, "kind": kind, "severity": severity}
+    values |= {"title": title, "body": body, "created_at": now, "due_at": due_at}
+    if html:
+        # Named where it is needed alone: trouble is told too while the warehouse is from before this column.
+        values |= {"html": html}
+    columns = ", ".join(["channel", *values])
+    given = ", ".join(f"%({name})s" for name in ("channel", *values))
     with connection.cursor() as cursor:
         cursor.executemany(
-            "insert into ops.notification (incident_id, kind, channel, severity, title, body, html, "
-            "created_at, due_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [(incident_id, kind, name, severity, title, body, html, now, due_at) for name in channels],
+            f"insert into ops.notification ({columns}) values ({given})".encode(),
+            [{"channel": name, **values} for name in channels],
         )
 
 

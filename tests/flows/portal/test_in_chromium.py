@@ -160,6 +160,26 @@ def test_the_lineage_of_a_column_ends_in_its_chart(front: Page, folder: Path) ->
     assert made_from.is_visible()
 
 
+def test_sixty_tables_are_in_one_view_and_their_names_can_be_read(front: Page, folder: Path) -> None:
+    shown(front, folder, "lineage.html")
+    front.wait_for_function("drawn !== null")
+    # Letters are 12 pixels high where nothing is made smaller.
+    view = (
+        "[drawn.nodes().length, 12 * drawn.zoom(), drawn.elements().renderedBoundingBox(), graph.clientWidth]"
+    )
+    number, letters, box, width = front.evaluate(view.replace("graph.", "byId('graph')."))
+    assert number >= 60
+    assert letters >= 11
+    assert box["x1"] >= 0
+    assert box["x2"] <= width
+    over = front.evaluate(
+        "drawn.nodes().filter((one) => drawn.nodes().some((other) => { if (one === other) return false;"
+        " const a = one.boundingBox(), b = other.boundingBox();"
+        " return a.x1 < b.x2 && b.x1 < a.x2 && a.y1 + 2 < b.y2 && b.y1 + 2 < a.y2; })).map((one) => one.id())"
+    )
+    assert over == []
+
+
 def test_the_timeline_shows_every_run_as_what_became_of_it(front: Page, folder: Path) -> None:
     shown(front, folder, "runs.html")
     drawn = front.evaluate(
