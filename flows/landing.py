@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,7 @@ class EntityLanding:
         self.rows_per_file = rows_per_file
         self.told = told
         self._connection: DuckDBPyConnection | None = None
+        self._asked_at = datetime.fromtimestamp(self.settings.machine_time(), UTC)
         self.position = ledger.positions(entity.table)
         self.before = {
             name: value for name, value in self.position.positions.items() if name not in (CLOCK, NOTHING_IN)
@@ -269,7 +270,9 @@ class EntityLanding:
             incomplete.enter(connection, self.settings, extract.incomplete)
             self._enter_control(connection, extract)
             if isinstance(self.entity.read, Kafka):
-                Journal(connection).fence(self.entity.table, extract.positions.get("offsets", {}))
+                offsets = extract.positions.get("offsets", {})
+                touched = landing.windows or {}
+                Journal(connection).fence(self.entity.table, offsets, touched, self._asked_at)
 
         if landing.rows == 0:
             if extract.dead_letters or self.before != extract.positions:
@@ -279,6 +282,8 @@ class EntityLanding:
                     if extract.offsets:
                         kept[NOTHING_IN] = self._spans(extract.offsets)
                     self.ledger.move_on(self.entity.table, kept, self.position.version)
+            elif isinstance(self.entity.read, Kafka):
+                Journal(self.ledger.connection).all_ended(self.entity.table, self._asked_at)
             return entered
         commit = Commit(
             token=self.token,

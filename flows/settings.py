@@ -200,6 +200,13 @@ class Settings(BaseSettings):
         """The world's time, UTC. Nothing else asks a clock."""
         return datetime.now(UTC) + self.clock_offset
 
+    def world_time(self, machine: datetime) -> datetime:
+        """What the world's time was at a moment of the machine's clock."""
+        for until, ahead in self.earlier_clock_offsets:
+            if machine < until:
+                return machine + ahead
+        return machine + self.clock_offset
+
     @property
     def retry_delay(self) -> float:
         """Seconds between two tries of a task."""

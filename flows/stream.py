@@ -44,6 +44,8 @@ LAND_EVERY_SECONDS = 600.0
 KEEP_EVERY_SECONDS = 0.5
 KEEP_BEHIND_SECONDS = 5.0
 """How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
+ENDS_EVERY_SECONDS = 5.0
+"""How often it is noted which idle partitions have nothing to read: event time goes on by that."""
 _WAIT_SECONDS = 0.03
 """How long a micro-batch gathers messages when few come."""
 
@@ -117,19 +119,21 @@ class _Session:
         self._tally = tally
         self._progress = progress
         self._owner = owner()
+        self._journal: Journal
         self._consumer: StreamConsumer
         self._report: Report
         self._dead_topics: DeadTopics
         self._showing: tuple[MicroBatch, Future[None]] | None = None
         self._small_files = 0
         self._landed_at = time.monotonic()
+        self._ends_noted_at = -ENDS_EVERY_SECONDS
 
     def run(self, is_over: Callable[[bool], bool]) -> None:
         """Take in until `is_over(idle)`: one micro-batch is made ready while the last becomes visible."""
         settings = self._services.settings
         with ExitStack() as opened:
             connection = opened.enter_context(self._services.warehouse.connect())
-            journal = Journal(connection)
+            journal = self._journal = Journal(connection)
             journal.join(list(self._route.entities))
             # From here on nobody is erased, for as long as this session lives: the list is asked for once.
             landing = {name: arriving(connection, entity) for name, entity in self._route.entities.items()}
@@ -156,18 +160,19 @@ class _Session:
             keeping = _Chore(pool, keeper.keep, KEEP_EVERY_SECONDS)
             self._report = Report(connection, self._route, self._owner, self._tally, self._progress)
             while not is_over(consumer.is_idle and self._showing is None):
-                if records := consumer.read(_WAIT_SECONDS):
-                    batch = batches.ready(records)
-                    self._settle()
+                records = consumer.read(_WAIT_SECONDS)
+                batch = batches.ready(records) if records else None
+                self._settle()
+                self._note_ends()
+                if batch is not None:
                     self._showing = batch, pool.submit(visible.show, batch)
-                else:
-                    self._settle()
                 is_urgent = self._small_files >= ROLL_UP_AFTER_BATCHES
                 if self._small_files and rolling_up.when_due(is_urgent=is_urgent):
                     self._small_files = 0
                     batches.tidy()
                 keeping.when_due(every=KEEP_BEHIND_SECONDS if consumer.is_behind else None)
             self._settle()
+            self._note_ends(is_urgent=True)
             rolling_up.finish()
             keeping.finish()
             keeper.keep()
@@ -188,6 +193,16 @@ class _Session:
         self._tally.add(batch, now - since_then - batch.records.oldest)
         self._small_files += 1
         self._report.when_due(self._consumer)
+
+    def _note_ends(self, *, is_urgent: bool = False) -> None:
+        """Note of idle partitions that nothing waits in them, if it is time; uses the session of PostgreSQL.
+        To be called while no micro-batch is becoming visible.
+        """
+        if not is_urgent and time.monotonic() - self._ends_noted_at < ENDS_EVERY_SECONDS:
+            return
+        self._ends_noted_at = time.monotonic()
+        asked_at, idle = self._journal.idle(self._owner)
+        self._journal.ended(asked_at, self._consumer.ended(idle))
 
     def _roll_up(self) -> None:
         is_due = time.monotonic() - self._landed_at >= LAND_EVERY_SECONDS

@@ -127,7 +127,4 @@ def machine_time(settings: Settings) -> datetime:
 
 def world_time(settings: Settings, machine: datetime) -> datetime:
     """What the world's time was at a moment of the machine's clock."""
-    for until, ahead in settings.earlier_clock_offsets:
-        if machine < until:
-            return machine + ahead
-    return machine + settings.clock_offset
+    return settings.world_time(machine)

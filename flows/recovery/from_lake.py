@@ -202,9 +202,10 @@ def _give_up_the_stream(ledger: Ledger, registry: Registry) -> None:
     connection = ledger.connection
     connection.execute("DELETE FROM ops.stream_batch")
     connection.execute("DELETE FROM ops.hot_partition")
+    connection.execute("DELETE FROM ops.comparison_owed")
     connection.execute(
         """
-        UPDATE ops.stream_partition s SET generation = s.generation + 1, watermark = NULL,
+        UPDATE ops.stream_partition s SET generation = s.generation + 1, watermark = NULL, ended_at = NULL,
             next_offset = coalesce((p.positions #>> ARRAY['offsets', s.kafka_partition::text])::bigint, 0)
         FROM ops.stream_partition o LEFT JOIN ops.position p ON p.entity = o.entity
         WHERE (s.entity, s.kafka_partition) = (o.entity, o.kafka_partition)

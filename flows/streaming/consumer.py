@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import psycopg
@@ -26,6 +26,7 @@ BATCH_BYTES = 64 << 20
 LEAVE_SECONDS = 10.0
 """How long leaving the group may take."""
 _REQUEST_SECONDS = 15.0
+_END_SECONDS = 1.0
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -80,7 +81,7 @@ class StreamConsumer:
         self._journal = journal
         self._owner = owner
         self._wanted = FEWEST_MESSAGES
-        self._at_end: set[tuple[str, int]] = set()
+        self._at_end: dict[tuple[str, int], int] = {}
         self._is_left = False
         self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
         self._consumer = Consumer(
@@ -131,7 +132,7 @@ class StreamConsumer:
     def is_idle(self) -> bool:
         """Whether every partition of ours has been read to its present end."""
         ours = {(name, partition) for name, claims in self._claims.items() for partition in claims}
-        return bool(ours) and ours <= self._at_end
+        return bool(ours) and ours <= self._at_end.keys()
 
     @property
     def is_behind(self) -> bool:
@@ -147,6 +148,28 @@ class StreamConsumer:
                 _, end = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
                 waiting += max(0, end - claim.next_offset)
         return waiting
+
+    def ended(self, asked: Collection[tuple[str, int]]) -> dict[tuple[str, int], Claim]:
+        """Which of these partitions (topic's table, number) are ours and have nothing to read at this moment.
+
+        The broker is asked, because what it told earlier is no longer true when messages have come that it
+        has not delivered yet. While it does not answer there are none.
+        """
+        topics = {entity.table: topic for topic, entity in self._entities.items()}
+        found: dict[tuple[str, int], Claim] = {}
+        for name, partition in asked:
+            claim, seen = self._claims[name].get(partition), self._at_end.get((name, partition))
+            if claim is None or seen is None:
+                continue
+            try:
+                place = TopicPartition(topics[name], partition)
+                _, end = self._consumer.get_watermark_offsets(place, timeout=_END_SECONDS, cached=False)
+            except KafkaException:
+                break
+            # Markers of transactions take offsets too: our position is behind them, our last message is not.
+            if end <= max(seen, claim.next_offset):
+                found[name, partition] = claim
+        return found
 
     def read(self, seconds: float) -> Records:
         """What has come, at the latest after so many seconds; at once when much is waiting.
@@ -189,7 +212,7 @@ class StreamConsumer:
                 name = self._entities[topic].table
                 claim, end = self._claims[name].get(partition), message.offset()
                 if claim is not None and end is not None and claim.next_offset <= end:
-                    self._at_end.add((name, partition))
+                    self._at_end[name, partition] = end
             elif error.fatal() or not (error.retriable() or error.code() in _PASSING):
                 raise self._topics[topic or next(iter(self._topics))].told(error)
 
@@ -218,7 +241,7 @@ class StreamConsumer:
             claims[name] = {partition: self._claims[name][partition] for partition in after}
             spans[name] = {part: (claims[name][part].next_offset, end) for part, end in after.items()}
             for partition, end in after.items():
-                self._at_end.discard((name, partition))
+                self._at_end.pop((name, partition), None)
                 self._claims[name][partition] = Claim(claims[name][partition].generation, end)
         oldest = pc.min(rows["kafka_timestamp"]).as_py()
         return Records(
@@ -246,6 +269,7 @@ class StreamConsumer:
             entity = self._entities[name].table
             spans = self._topics[name].spans(self._journal.positions(entity))
             self._topic_ids[entity] = self._topics[name].id
+            self._journal.know(entity, {part: start for part, (start, _) in spans.items()}, self._owner)
             claims = self._journal.take(entity, {part: spans[part][0] for part in wanted}, self._owner)
             self._claims[entity].update(claims)
             starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
@@ -259,4 +283,4 @@ class StreamConsumer:
         for partition in partitions:
             entity = self._entities[partition.topic].table
             self._claims[entity].pop(partition.partition, None)
-            self._at_end.discard((entity, partition.partition))
+            self._at_end.pop((entity, partition.partition), None)

@@ -7,7 +7,7 @@ copy is a courtesy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +20,7 @@ from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import LakeFile
+from flows.streaming.watermark import IDLE_AFTER, Progress
 
 _LOCK = "hashtextextended('stream:' || %s::text, 0)"
 """The advisory lock that streams of a topic share, and a batch that reads it holds alone."""
@@ -91,6 +92,15 @@ class Journal:
         known = {"topic_id": topic} if topic else {}
         return {**known, "offsets": {str(partition): offset for partition, offset in offsets.items()}}
 
+    def know(self, entity: str, starts: Mapping[int, int], owner: str) -> None:
+        """Enter partitions of a topic that nobody has taken yet: event time waits for what is in them."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO ops.stream_partition (entity, kafka_partition, generation, next_offset, owner) "
+                "VALUES (%s, %s, 0, %s, %s) ON CONFLICT DO NOTHING",
+                [(entity, partition, start, owner) for partition, start in sorted(starts.items())],
+            )
+
     def take(self, entity: str, starts: Mapping[int, int], owner: str) -> dict[int, Claim]:
         """Claim partitions, to be read from `starts`, or from where their last owner came to if further."""
         claims = {}
@@ -110,14 +120,86 @@ class Journal:
                 claims[partition] = Claim(*row)
         return claims
 
-    def fence(self, entity: str, offsets: Mapping[str, int]) -> None:
-        """A batch has read a topic itself, up to these offsets: no older claim may commit any more."""
+    def fence(
+        self, entity: str, offsets: Mapping[str, int], windows: Collection[str], asked_at: datetime
+    ) -> None:
+        """A batch has read a topic itself, up to these offsets, its ends after `asked_at`: no older claim may
+        commit any more. The windows that it touched are owed a comparison: no stream counts these records.
+        """
         self.connection.execute(
             "UPDATE ops.stream_partition SET generation = generation + 1, "
+            "ended_at = greatest(ended_at, %s), "
             "next_offset = greatest(next_offset, coalesce((%s::jsonb ->> kafka_partition::text)::bigint, 0)) "
             "WHERE entity = %s",
-            (Jsonb(dict(offsets)), entity),
+            (asked_at, Jsonb(dict(offsets)), entity),
         )
+        self.connection.execute(
+            "INSERT INTO ops.comparison_owed (entity, partition) SELECT %s, unnest(%s::text[]) "
+            "ON CONFLICT (entity, partition) DO UPDATE SET since = excluded.since",
+            (entity, sorted(filter(None, windows))),
+        )
+
+    def owed(self, entity: str) -> dict[str, datetime]:
+        """Windows of a topic that are owed a comparison, since when."""
+        rows = self.connection.execute(
+            "SELECT partition, since FROM ops.comparison_owed WHERE entity = %s", (entity,)
+        ).fetchall()
+        return dict(rows)
+
+    def settle(self, entity: str, owed: Mapping[str, datetime]) -> None:
+        """These were compared; one that a batch has read records of since then is still owed."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "DELETE FROM ops.comparison_owed WHERE (entity, partition, since) = (%s, %s, %s)",
+                [(entity, partition, since) for partition, since in sorted(owed.items())],
+            )
+
+    # ------------------------------------------------------------------------------------------- event time
+
+    def idle(self, owner: str) -> tuple[datetime, set[tuple[str, int]]]:
+        """The time by PostgreSQL's clock, and an owner's partitions of which nothing came for IDLE_AFTER."""
+        rows = self.connection.execute(
+            "SELECT now.t, entity, kafka_partition FROM (SELECT clock_timestamp() AS t) AS now "
+            "LEFT JOIN ops.stream_partition ON owner = %s AND moved_at <= now.t - %s",
+            (owner, IDLE_AFTER),
+        ).fetchall()
+        return rows[0][0], {(entity, partition) for _, entity, partition in rows if entity is not None}
+
+    def ended(self, asked_at: datetime, claims: Mapping[tuple[str, int], Claim]) -> None:
+        """The broker was asked after `asked_at` and had nothing behind these claims. One that is not ours any
+        more, or of which something is not committed yet, is left as it is.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "UPDATE ops.stream_partition SET ended_at = greatest(ended_at, %s) "
+                "WHERE (entity, kafka_partition, generation, next_offset) = (%s, %s, %s, %s)",
+                [
+                    (asked_at, entity, partition, claim.generation, claim.next_offset)
+                    for (entity, partition), claim in sorted(claims.items())
+                ],
+            )
+
+    def all_ended(self, entity: str, asked_at: datetime) -> None:
+        """A batch found nothing new in a topic, asked after `asked_at`."""
+        self.connection.execute(
+            "UPDATE ops.stream_partition SET ended_at = greatest(ended_at, %s) WHERE entity = %s",
+            (asked_at, entity),
+        )
+
+    def progress(self, entities: Sequence[str], world_time: Callable[[datetime], datetime]) -> list[Progress]:
+        """How far each partition of these topics is. One of which nothing is known stands for a topic that no
+        stream has seen.
+        """
+        rows = self.connection.execute(
+            "SELECT entity, watermark, ended_at - %s, ended_at - moved_at >= %s "
+            "FROM ops.stream_partition WHERE entity = ANY(%s)",
+            (IDLE_AFTER, IDLE_AFTER, list(entities)),
+        ).fetchall()
+        unseen = [Progress(None, None) for _ in set(entities) - {row[0] for row in rows}]
+        return unseen + [
+            Progress(latest, world_time(before_end) if is_idle else None)
+            for _, latest, before_end, is_idle in rows
+        ]
 
     # ------------------------------------------------------------------------------------------ micro-batches
 

@@ -50,9 +50,8 @@ class Keeper:
 
     def _keep(self, table: Table) -> int:
         assert table.windowed is not None
-        settings = self._services.settings
         entity = self._route.counted(table).table
-        revisions = windows.merge(self._connection, table, entity, settings.now())
+        revisions = windows.merge(self._connection, table, entity, self._services.settings.world_time)
         self._merged += revisions
         if self._merged >= windows.VACUUM_AFTER:
             windows.vacuum(self._connection, table)

@@ -1,14 +1,16 @@
 """Whether the stream and the batch agree: what the stream wrote, against what the batch computed from raw.
 
 A partition that the stream writes into is hot. Once the batch has computed it from everything that was landed
-for it, both must hold the same rows, and the same counts in every window. What differs is a finding, is
-corrected, and the partition is sealed: it belongs to the batch until the stream reaches it again.
+for it, both must hold the same rows, and the same counts in every window. What differs is a finding, and is
+corrected. Once event time has passed the partition's end by the allowed lateness, it is sealed: all its
+windows are final, and it belongs to the batch until the stream reaches it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +25,9 @@ from flows.stores import apply, leaf_indexes
 from flows.stores.ledger import Ledger, PartitionState
 from flows.streaming import agreement, findings, windows
 from flows.streaming.agreement import Rows
+from flows.streaming.journal import Journal
 from flows.streaming.route import Route, route
+from flows.streaming.watermark import watermark
 from quality import CheckResult
 from transforms import catalog, registry
 from transforms.contract import Table
@@ -36,6 +40,10 @@ class _Judged:
     states: Mapping[str, PartitionState]
     found: Mapping[str, Rows | pa.Table]
     sequence: int
+    passed: datetime | None = None
+    """Up to which time nothing is expected any more: what ends before is sealed."""
+    owed: Mapping[str, datetime] = field(default_factory=dict)
+    """Partitions that were owed a comparison and have it by this, or hold no row of the stream."""
 
 
 def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool = False) -> list[CheckResult]:
@@ -49,14 +57,19 @@ def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool 
     2. Rows that are too much are deleted, missing ones inserted, those with other values put back, in one
        transaction. What a count lacks, or has too much, is handed to the keeper of the windows, and so is
        what came too late for its window.
-    3. The leaf gets the indexes that the stream did without.
+    3. Where event time has passed the partition's end by the lateness, and its windows are final, the leaf
+       gets the indexes that the stream did without. Others stay hot, and are compared again the next time.
     4. In one transaction, if nothing was taken in or landed meanwhile: the partition is sealed.
+    5. Windows count what a batch has read itself by now: they may become final.
 
     A partition that is sealed is compared in a snapshot of its own, and needs 1 and 2 alone. A crash after
     any of them is made good by the next time. The stream may live meanwhile.
     """
     with services.warehouse.connect() as connection:
-        query = "SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL OR %s LIMIT 1"
+        query = (
+            "SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL OR %s "
+            "UNION ALL SELECT 1 FROM ops.comparison_owed LIMIT 1"
+        )
         if connection.execute(query, (sealed_too,)).fetchone() is None:
             return []
     way = way or route(registry.entities())
@@ -117,10 +130,12 @@ def _reconcile(
             agreement.correct_counts(connection, table, window, found)
         failpoint("reconcile.corrected")
         yield result
-        if sealed is None:
+        if sealed is None and _is_over(connection, table, window, judged.passed):
             leaf_indexes.complete(connection, table, [table.leaf(window)])
             failpoint("reconcile.indexed")
             _seal(connection, way, table, window, judged)
+    if table.windowed:
+        Journal(connection).settle(way.counted(table).table, judged.owed)
 
 
 def _judge(
@@ -143,13 +158,14 @@ def _judge(
             known = planner_states(ledger, [table.name, *(one.name for one in staging), *raw])
             if any(_due(services, one, known) for one in staging):
                 return _Judged({}, {}, 0)  # what was landed is not staged yet: the batch comes first
-            waiting |= set(_due(services, table, known))
-            windows = sorted(asked - waiting)
-            there = ledger.states([table.name], windows)
+            due = _due(services, table, known)
+            waiting |= set(due)
+            compared = sorted(asked - waiting)
+            there = ledger.states([table.name], compared)
             # One that the batch has no row for has no state: what stands there is then too much.
             states = {
                 window: there.get((table.name, window), PartitionState(table.name, window))
-                for window in windows
+                for window in compared
             }
             leaves = apply.leaves(connection, table)
             found = {
@@ -157,9 +173,35 @@ def _judge(
                 for window, state in states.items()
                 if table.leaf(window) in leaves
             }
-            return _Judged(states, found, _end(connection, raw))
+            passed = _passed(services, connection, way, table)
+            left = {*due, *(apply.hot_partitions(connection, table.name) - found.keys())}
+            owed = Journal(connection).owed(way.counted(table).table) if table.windowed else {}
+            owed = {window: since for window, since in owed.items() if window not in left}
+            return _Judged(states, found, _end(connection, raw), passed, owed)
     finally:
         connection.isolation_level = None
+
+
+def _passed(services: Services, connection: Connection[Any], way: Route, table: Table) -> datetime | None:
+    """Up to which time nothing is expected any more. A fact's rows come of all topics, and wait as long as
+    the windows that count them.
+    """
+    if table.windowed:
+        return windows.passed(connection, table)
+    lateness = [one.windowed.lateness for one in way.windows if one.windowed is not None]
+    progress = Journal(connection).progress([*way.entities], services.settings.world_time)
+    moment = watermark(progress, None)
+    return None if moment is None else moment - max(lateness, default=timedelta(0))
+
+
+def _is_over(connection: Connection[Any], table: Table, window: str, passed: datetime | None) -> bool:
+    """Whether a partition may be sealed. The keeper makes windows final, and tells it, after what was handed
+    to it: a sealed partition is out of its sight.
+    """
+    assert table.partition is not None
+    if passed is None or passed < table.partition.bounds(window)[1]:
+        return False
+    return table.windowed is None or not windows.is_open(connection, table, window)
 
 
 def _due(services: Services, table: Table, known: States) -> list[str]:

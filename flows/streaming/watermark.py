@@ -7,27 +7,38 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 IDLE_AFTER = timedelta(minutes=5)
-"""A partition that gave nothing for so long holds nobody back."""
+"""A partition that was read to its end and gave nothing for so long holds nobody back by more than that."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One partition: the latest event time that was taken in of it (None: nothing yet), and since when
-    nothing came."""
+    """What is known of one partition, from what was taken in of it and committed; it stays true whoever reads
+    it next, and however long nobody does.
+    """
 
     latest: datetime | None
-    idle: timedelta
+    """The latest event time in it; None: nothing yet."""
+    idle: datetime | None
+    """IDLE_AFTER before it was last read to its end, by the world's clock. None: it gave something less than
+    IDLE_AFTER before that, or was never read to its end: what waits in it may be of any time since `latest`.
+    """
+
+    @property
+    def reached(self) -> datetime | None:
+        """How far event time has come in it; None: not known."""
+        known = [moment for moment in (self.latest, self.idle) if moment is not None]
+        return max(known, default=None)
 
 
-def watermark(partitions: Iterable[Progress], now: datetime, before: datetime | None) -> datetime | None:
+def watermark(partitions: Iterable[Progress], before: datetime | None) -> datetime | None:
     """The event time before which little is to be expected; never earlier than `before`. None: not known.
 
-    The least of the partitions that are not idle. One that is not idle and gave nothing yet may give
-    anything, so nothing moves. Where all are idle time goes on by the clock, as far behind it as it took to
-    call them idle.
+    That of the slowest partition. No clock moves it by itself: where messages wait unread nothing says of
+    which time they are, so it stands until they are read, and `before` stays while one partition has told
+    nothing yet.
     """
-    active = [partition.latest for partition in partitions if partition.idle < IDLE_AFTER]
-    if None in active:
+    reached = [partition.reached for partition in partitions]
+    known = [moment for moment in reached if moment is not None]
+    if not known or len(known) < len(reached):
         return before
-    found = min((latest for latest in active if latest is not None), default=now - IDLE_AFTER)
-    return found if before is None else max(found, before)
+    return min(known) if before is None else max(min(known), before)

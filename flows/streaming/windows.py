@@ -8,7 +8,7 @@ nothing here need know who else adds: other streams, and the batch's corrections
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,8 @@ from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
 from flows.stores.ledger import Ledger
-from flows.streaming.watermark import Progress, watermark
+from flows.streaming.journal import Journal
+from flows.streaming.watermark import watermark
 from transforms.contract import IS_FINAL, REVISION, Table, Windowed
 from warehouse_ddl.statements import home
 
@@ -112,24 +113,34 @@ def prepare(connection: Connection[Any], table: Table) -> Names:
     return names
 
 
-def merge(connection: Connection[Any], table: Table, entity: str, now: datetime) -> int:
+def merge(
+    connection: Connection[Any], table: Table, entity: str, world_time: Callable[[datetime], datetime]
+) -> int:
     """Put what was added into the published counts; returns the number of revisions.
 
     To be called by the keeper alone. In one transaction, which publishes of the table wait for:
 
-    1. The watermark goes on.
+    1. How far event time has come is asked. All that was taken in by then is among what 2 and 3 merge.
     2. What micro-batches added to windows that are final is put aside: the batch counts it, and corrects.
     3. The rest is added up by window and merged. A count that falls to zero goes; its revision is kept.
-    4. Windows that the watermark has passed by the lateness become final, if a stream ever added to them.
+    4. The watermark goes on to 1, and windows that it has passed by the lateness become final, if a stream
+       ever added to them; not in a partition that is owed a comparison: what a batch has read itself is
+       missing there. So what was taken in together with what moves the watermark is never too late for
+       it, however much was waiting.
     5. Each row of 3 and 4 is a revision, and a message in the outbox. (One that a model without revisions
        wrote has none yet.)
     """
     parts = Names(table).parts()
     with Ledger(connection).locked("publish", table.name), connection.transaction():
-        passed = _advance(connection, table, entity, now)
-        revisions = _add(connection, table, parts, passed)
+        before = _watermark(connection, table)
+        found = watermark(Journal(connection).progress([entity], world_time), before)
+        revisions = _add(connection, table, parts, _passed(table, before))
         failpoint("windows.added")
-        revisions += _close(connection, table, parts, passed)
+        if found is not None:
+            if found != before:
+                _advance(connection, table, found)
+            owed = [*Journal(connection).owed(entity)]
+            revisions += _close(connection, table, parts, found - Names(table).windowed.lateness, owed)
         failpoint("windows.before_commit")
     failpoint("windows.committed")
     return revisions
@@ -139,6 +150,16 @@ def vacuum(connection: Connection[Any], table: Table) -> None:
     """Let merged additions and sent messages make room: their tables would be read through them."""
     for target in (Names(table).additions, sql.Identifier("ops", "outbox")):
         connection.execute(sql.SQL("VACUUM {}").format(target))
+
+
+def is_open(connection: Connection[Any], table: Table, partition: str) -> bool:
+    """Whether a partition has windows that are not final yet."""
+    row = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE NOT is_final)").format(
+            sql.Identifier(home(table), table.leaf(partition))
+        )
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def open_windows(connection: Connection[Any], table: Table) -> int:
@@ -155,29 +176,28 @@ def open_windows(connection: Connection[Any], table: Table) -> int:
     return int(row[0]) if row else 0
 
 
-def _advance(connection: Connection[Any], table: Table, entity: str, now: datetime) -> datetime | None:
-    """Step 1; returns the time up to which windows are final."""
-    assert table.windowed is not None
-    rows = connection.execute(
-        "SELECT watermark, clock_timestamp() - greatest(moved_at, taken_at) FROM ops.stream_partition "
-        "WHERE entity = %s",
-        (entity,),
-    ).fetchall()
+def passed(connection: Connection[Any], table: Table) -> datetime | None:
+    """The time up to which the windows of the stream's partitions are final; None: no window is yet."""
+    return _passed(table, _watermark(connection, table))
+
+
+def _passed(table: Table, moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment - Names(table).windowed.lateness
+
+
+def _watermark(connection: Connection[Any], table: Table) -> datetime | None:
     row = connection.execute(
         "SELECT watermark FROM ops.stream_window WHERE table_name = %s", (table.name,)
     ).fetchone()
-    before = row[0] if row else None
-    found = watermark([Progress(*row) for row in rows], now, before) if rows else before
-    if found is None:
-        return None
-    if found != before:
-        connection.execute(
-            "INSERT INTO ops.stream_window (table_name, watermark) VALUES (%s, %s) "
-            "ON CONFLICT (table_name) DO UPDATE SET watermark = excluded.watermark",
-            (table.name, found),
-        )
-    passed: datetime = found - table.windowed.lateness
-    return passed
+    return row[0] if row else None
+
+
+def _advance(connection: Connection[Any], table: Table, found: datetime) -> None:
+    connection.execute(
+        "INSERT INTO ops.stream_window (table_name, watermark) VALUES (%s, %s) "
+        "ON CONFLICT (table_name) DO UPDATE SET watermark = excluded.watermark",
+        (table.name, found),
+    )
 
 
 def _add(
@@ -241,23 +261,33 @@ def _let_vanish(
 
 
 def _close(
-    connection: Connection[Any], table: Table, parts: dict[str, sql.Composable], passed: datetime | None
+    connection: Connection[Any],
+    table: Table,
+    parts: dict[str, sql.Composable],
+    passed: datetime,
+    owed: Sequence[str],
 ) -> int:
-    """Step 4."""
+    """Step 4. No partition is sealed before all its windows are final: none is before the first hot one."""
     since = _first_hot(connection, table)
-    if passed is None or since is None:
+    if since is None or table.partition is None:
         return 0
+    but = sql.SQL("").join(
+        sql.SQL(" AND NOT ({} >= {} AND {} < {})").format(
+            parts["start"], sql.Literal(low), parts["start"], sql.Literal(high)
+        )
+        for low, high in map(table.partition.bounds, owed)
+    )
     return connection.execute(
         sql.SQL(
             """
             WITH final AS (
                 UPDATE {table} SET is_final = true, revision = coalesce(revision, 0) + 1
-                WHERE {start} >= %s AND {start} < %s AND {end} <= %s AND NOT is_final
+                WHERE {start} >= %s AND {start} < %s AND {end} <= %s AND NOT is_final{but}
                 RETURNING *
             )
             INSERT INTO ops.outbox (topic, key, value) SELECT {topic}, {message} FROM final
             """
-        ).format(**parts),
+        ).format(but=but, **parts),
         (since, passed, passed),
     ).rowcount
 

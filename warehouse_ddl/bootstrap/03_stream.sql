@@ -11,7 +11,9 @@ create table if not exists ops.stream_partition (
     moved_at timestamptz not null default clock_timestamp(),
     primary key (entity, kafka_partition)
 );
+alter table ops.stream_partition add column if not exists ended_at timestamptz;
 comment on column ops.stream_partition.watermark is 'The latest event time that was taken in of it.';
+comment on column ops.stream_partition.ended_at is 'When the broker was last asked, and had nothing that was not taken in.';
 comment on table ops.stream_partition is 'Who reads a partition of a topic and how far they are; whoever holds an older generation can commit nothing.';
 
 create table if not exists ops.stream_batch (
@@ -39,6 +41,14 @@ create table if not exists ops.hot_partition (
 alter table ops.hot_partition add column if not exists last_batch text;
 comment on table ops.hot_partition is 'Partitions into which the stream has written; until one is sealed it may hold rows that the lake''s content does not hold yet.';
 comment on column ops.hot_partition.last_batch is 'The micro-batch that wrote rows into it last: a stream that knows another one asks what stands there before it adds a row.';
+
+create table if not exists ops.comparison_owed (
+    entity text not null,
+    partition text not null,
+    since timestamptz not null default clock_timestamp(),
+    primary key (entity, partition)
+);
+comment on table ops.comparison_owed is 'Days of which a batch has read a topic''s records itself: windows count these once it has compared the day, and none of its windows becomes final before.';
 
 create table if not exists ops.stream_window (
     table_name text primary key,

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from flows import failpoints, stream
 from flows.streaming import counts
 from flows.streaming.keeper import Keeper
-from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
 from tests.flows.streaming.counting import FIVE, Window, assert_told_once, counted, published, start
 from tests.flows.streaming.topics import Topics
 from tests.house import House
@@ -135,6 +134,8 @@ def test_stream_and_batch_in_turns_count_alike_and_nothing_is_found(topics: Topi
     assert results
     assert all(result.passed for result in results)
     assert published(topics) == counted(sent)
+    topics.days_go_by()
+    assert all(result.passed for result in topics.reconcile())
     assert topics.reconcile() == []
 
 
@@ -162,6 +163,7 @@ def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> N
     topics.send(events)
     topics.stream()
     topics.batch()
+    topics.days_go_by()
     topics.reconcile()
     with psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as connection:
         connection.execute(
@@ -236,38 +238,6 @@ def test_a_warehouse_made_anew_tells_a_topic_that_has_more_than_it_wrote(topics:
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(-100_000, 300).map(lambda seconds: NOW + timedelta(seconds=seconds))
-PARTITIONS = st.lists(
-    st.builds(Progress, st.none() | MOMENTS, st.integers(0, 1200).map(lambda s: timedelta(seconds=s))),
-    max_size=6,
-)
-
-
-@given(PARTITIONS, st.none() | MOMENTS)
-def test_the_watermark_is_the_slowest_partition_that_is_not_idle(
-    partitions: list[Progress], before: datetime | None
-) -> None:
-    found = watermark(partitions, NOW, before)
-
-    awake = [p.latest for p in partitions if p.idle < IDLE_AFTER]
-    if None in awake:
-        expected = before
-    else:
-        slowest = min([latest for latest in awake if latest] or [NOW - IDLE_AFTER])
-        expected = max(slowest, before or slowest)
-    assert found == expected
-
-
-@given(PARTITIONS, MOMENTS, MOMENTS)
-def test_the_watermark_never_goes_back_and_more_events_never_hold_it_back(
-    partitions: list[Progress], before: datetime, event: datetime
-) -> None:
-    found = watermark(partitions, NOW, before)
-    assert found is not None
-    assert found >= before
-    moved = [Progress(max(p.latest, event) if p.latest else p.latest, p.idle) for p in partitions]
-    after = watermark(moved, NOW, before)
-    assert after is not None
-    assert after >= found
 
 
 @settings(max_examples=30, deadline=None)

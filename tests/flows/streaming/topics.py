@@ -225,6 +225,14 @@ class Topics:
                 done[name] = [build(services, work, due, "batch") for due in batches(work)]
         return done
 
+    def days_go_by(self) -> None:
+        """As if nothing came for two days: every partition read to its end, and the windows kept."""
+        self.rows(
+            "update ops.stream_partition set moved_at = clock_timestamp() - interval '6 minutes', "
+            "ended_at = clock_timestamp() + interval '2 days' returning true"
+        )
+        assert keep_once(self.world.services(), self.way) == ""
+
     def reconcile(self, *, sealed_too: bool = False) -> list[CheckResult]:
         """Compare what the stream wrote with what the batch computed."""
         services = self.world.services()

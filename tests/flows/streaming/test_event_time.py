@@ -1,0 +1,213 @@
+"""How far event time has come: no further than what was read, and all the way in the end."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.settings import Settings
+from flows.streaming.keeper import Keeper
+from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
+from tests.flows.streaming.topics import PARTITIONS, Topics
+from tests.house import House
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+def _count(topics: Topics) -> dict[int, tuple[int, bool | None]]:
+    """User → events, and whether the window is final, where each user has one window."""
+    return {user: (count, final) for (user, _), (count, _, final) in topics.counts().items()}
+
+
+def _first_final(topics: Topics) -> dict[int, int]:
+    """User → the count that the topic called final first."""
+    return {
+        user: next((count for count, _, final in told if final), 0)
+        for (user, _), told in topics.told().items()
+    }
+
+
+def _keep(topics: Topics) -> None:
+    services = topics.world.services()
+    with services.lake, closing(Keeper(services, topics.way)) as keeper:
+        keeper.keep()
+
+
+def test_what_waited_through_an_outage_is_counted_in_its_window_and_none_is_final_too_early(
+    topics: Topics,
+) -> None:
+    """Three hours without a stream: windows are up to three hours old when their events are read."""
+    for partition in range(PARTITIONS):
+        topics.send([topics.event(partition, minutes=190, user_id=1000)], partition)
+    topics.stream()
+    topics.rows(
+        "update ops.stream_partition set (moved_at, taken_at, ended_at) = "
+        "(select t, t, t from (select clock_timestamp() - interval '3 hours' as t)) returning true"
+    )
+    for partition in range(PARTITIONS):
+        topics.send(
+            [topics.event(10 * user + partition, minutes=180 - user, user_id=user) for user in range(1, 180)],
+            partition,
+        )
+    _keep(topics)  # of another member of the group, whose partitions these are not
+    assert _count(topics) == {1000: (PARTITIONS, False)}
+
+    topics.stream()
+
+    found = _count(topics)
+    assert found == {
+        1000: (PARTITIONS, True),
+        **{user: (PARTITIONS, found[user][1]) for user in range(1, 180)},
+    }
+    assert found[1][1] is True
+    assert found[179][1] is False
+    assert topics.rows("select count(*) from ops.user_event_counts_late") == [(0,)]
+    assert all(count in (0, PARTITIONS) for count in _first_final(topics).values())
+
+
+def test_partitions_that_are_read_to_their_end_do_not_hold_event_time_back(topics: Topics) -> None:
+    topics.send([topics.event(1, minutes=180, user_id=1)])
+    _take_back(topics, partition=1)  # its end is a marker, which no message stands at
+    topics.stream()
+    assert _count(topics) == {1: (1, False)}
+
+    topics.rows("update ops.stream_partition set moved_at = moved_at - interval '6 minutes' returning true")
+    topics.send([topics.event(2, minutes=1, user_id=2)], partition=2)
+    _keep(topics)
+    assert _count(topics) == {1: (1, False)}  # nobody has looked whether something waits
+    topics.stream()
+
+    assert _count(topics) == {1: (1, True), 2: (1, False)}
+
+
+def _take_back(topics: Topics, partition: int) -> None:
+    producer = Producer(
+        {"bootstrap.servers": topics.world.kafka_bootstrap, "transactional.id": f"t-{topics.group}"}
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topics.topic(), b"{}", partition=partition)
+    producer.flush(30)
+    producer.abort_transaction(30)
+
+
+def test_windows_are_final_and_their_day_sealed_also_when_no_stream_comes_again(topics: Topics) -> None:
+    topics.send([topics.event(number, user_id=number) for number in range(3)])
+    topics.stream()
+    topics.batch()
+    assert all(result.passed for result in topics.reconcile())
+    hot = topics.rows("select count(*) from ops.hot_partition where sealed_at is null")
+    assert hot == [(2,)]  # the day is not over: it stays the stream's
+
+    topics.days_go_by()
+
+    assert _count(topics) == dict.fromkeys(range(3), (1, True))
+    assert all(result.passed for result in topics.reconcile())
+    assert topics.rows("select count(*) from ops.hot_partition where sealed_at is null") == [(0,)]
+    assert topics.reconcile() == []
+    assert {tuple(told) for told in topics.told().values()} == {((1, 1, False), (1, 2, True))}
+
+
+def test_no_window_is_final_before_it_counts_what_a_batch_has_read_itself(topics: Topics) -> None:
+    topics.send([topics.event(number, user_id=number) for number in range(3)])
+    topics.stream()
+    topics.send([topics.event(10 + number, user_id=number) for number in range(3)], partition=1)
+    topics.batch()
+    topics.days_go_by()
+    assert _count(topics) == dict.fromkeys(range(3), (1, False))
+
+    assert all(result.passed for result in topics.reconcile())
+
+    assert _count(topics) == dict.fromkeys(range(3), (2, True))
+    assert _first_final(topics) == dict.fromkeys(range(3), 2)
+    topics.reconcile()
+    assert topics.rows("select count(*) from ops.hot_partition where sealed_at is null") == [(0,)]
+
+
+# ------------------------------------------------------------------------------------------------ arithmetic
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MOMENTS = st.integers(-100_000, 300).map(lambda seconds: NOW + timedelta(seconds=seconds))
+SEEN = st.lists(st.builds(Progress, st.none() | MOMENTS, st.none() | MOMENTS), max_size=6)
+
+
+@given(SEEN, st.none() | MOMENTS)
+def test_the_watermark_is_that_of_the_slowest_partition_and_never_goes_back(
+    partitions: list[Progress], before: datetime | None
+) -> None:
+    reached = [max([m for m in (p.latest, p.idle) if m], default=None) for p in partitions]
+    if None in reached or not reached:
+        expected = before
+    else:
+        slowest = min(moment for moment in reached if moment)
+        expected = max(slowest, before or slowest)
+    assert watermark(partitions, before) == expected
+
+
+MINUTES = st.integers(0, 60)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.integers(0, 200), st.just(0)),
+        st.tuples(st.just("send"), st.integers(0, 2), MINUTES),
+        st.tuples(st.just("read"), st.integers(0, 2), st.integers(1, 5)),
+        st.tuples(st.just("ask"), st.integers(0, 2), st.just(0)),
+        st.tuples(st.just("keep"), st.just(0), st.just(0)),
+    ),
+    max_size=80,
+)
+
+
+@given(STEPS)
+def test_what_is_sent_within_the_lateness_is_never_too_late_whoever_reads_it_and_whenever(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    """A model of topic, streams and keeper: it stands still while nobody reads, however long that is."""
+    now, before = NOW, None
+    sent: list[list[datetime]] = [[], [], []]
+    read, latest = [0, 0, 0], [None, None, None]
+    moved, ended = [now] * 3, [None, None, None]
+    added: list[datetime] = []
+    for what, which, number in steps:
+        if what == "wait":
+            now += timedelta(minutes=which)
+        elif what == "send":
+            sent[which].append(now - timedelta(minutes=number))
+        elif what == "read":
+            if came := sent[which][read[which] : read[which] + number]:
+                read[which] += len(came)
+                added += came
+                latest[which], moved[which] = max([*came, latest[which] or came[0]]), now
+        elif what == "ask":
+            ended[which] = now if read[which] == len(sent[which]) else ended[which]
+        else:
+            assert all(before is None or moment >= before - HOUR for moment in added)
+            added.clear()
+            before = watermark(
+                [
+                    Progress(last, end - IDLE_AFTER if end and end - since >= IDLE_AFTER else None)
+                    for last, since, end in zip(latest, moved, ended, strict=True)
+                ],
+                before,
+            )
+
+
+def test_a_clock_that_is_set_on_does_not_carry_event_time_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox's world jumps a day, and then tells what happened in it: five minutes are left for that."""
+    jumped, day = NOW, timedelta(days=1)
+    monkeypatch.setattr(Settings, "earlier_clock_offsets", property(lambda _: ((jumped, HOUR),)))
+    monkeypatch.setattr(Settings, "clock_offset", property(lambda _: HOUR + day))
+
+    asked = [jumped + timedelta(minutes=minutes) - IDLE_AFTER for minutes in (-1, 1, 4, 6)]
+
+    assert [Settings().world_time(moment) - moment for moment in asked] == [HOUR, HOUR, HOUR, HOUR + day]
