@@ -197,7 +197,9 @@ def compare_counts(
 
 
 def correct_counts(connection: Connection[Any], table: Table, window: str, added: pa.Table) -> None:
-    """Hand to the keeper what has to be added, and what came too late for its window: the lake counts it."""
+    """Hand to the keeper what has to be added, and what came too late for its window: the lake counts it.
+    What waits for the keeper can't be too late any more either: it was compared as if it were counted.
+    """
     low, high = map(sql.Literal, bounds(table, window))
     listed = sql.SQL(", ").join(map(sql.Identifier, Names(table).added_columns))
     with connection.transaction():
@@ -206,6 +208,12 @@ def correct_counts(connection: Connection[Any], table: Table, window: str, added
                 "WITH late AS (DELETE FROM {late} WHERE {start} >= {low} AND {start} < {high} RETURNING *) "
                 "INSERT INTO {additions} ({listed}, is_correction) SELECT {listed}, true FROM late"
             ).format(low=low, high=high, listed=listed, **Names(table).parts())
+        )
+        connection.execute(
+            sql.SQL(
+                "UPDATE {additions} SET is_correction = true "
+                "WHERE {start} >= {low} AND {start} < {high} AND NOT is_correction"
+            ).format(low=low, high=high, **Names(table).parts())
         )
         counts.enter(connection, table, added, is_correction=True)
 

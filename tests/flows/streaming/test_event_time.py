@@ -135,6 +135,25 @@ def test_no_window_is_final_before_it_counts_what_a_batch_has_read_itself(topics
     assert topics.rows("select count(*) from ops.hot_partition where sealed_at is null") == [(0,)]
 
 
+def test_what_was_compared_before_the_keeper_saw_it_is_counted_though_its_window_is_final(
+    topics: Topics,
+) -> None:
+    topics.send([topics.event(1, user_id=1)])
+    topics.stream()
+    topics.days_go_by()
+    services = topics.world.services()
+    with services.lake, closing(Keeper(services, topics.way)) as keeper:
+        keeper.keep()
+        topics.send([topics.event(2, user_id=1)], partition=1)
+        topics.stream()  # it is not the keeper: what it adds waits
+        topics.batch()
+        assert all(result.passed for result in topics.reconcile())
+        keeper.keep()
+
+    assert _count(topics) == {1: (2, True)}
+    assert topics.rows("select count(*) from ops.user_event_counts_late") == [(0,)]
+
+
 # ------------------------------------------------------------------------------------------------ arithmetic
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
