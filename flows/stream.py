@@ -169,6 +169,7 @@ class _Session:
                 is_urgent = self._small_files >= ROLL_UP_AFTER_BATCHES
                 if self._small_files and rolling_up.when_due(is_urgent=is_urgent):
                     self._small_files = 0
+                    self._settle()  # what is forgotten is read back from PostgreSQL: it has to be there
                     batches.tidy()
                 keeping.when_due(every=KEEP_BEHIND_SECONDS if consumer.is_behind else None)
             self._settle()

@@ -1,0 +1,59 @@
+"""What a stream lets go of, it finds again in PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows import stream
+from flows.streaming import consumer
+from flows.streaming.consumer import Records
+from flows.streaming.microbatch import MicroBatch, MicroBatches
+from flows.streaming.visible import Visible
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+def test_a_copy_of_a_row_that_is_on_its_way_is_found_though_its_day_is_forgotten(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their day is behind what is remembered, so it is forgotten at the first occasion: not before what was
+    taken in of it is there to be read back."""
+    for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
+        monkeypatch.setattr(consumer, name, 1)
+    monkeypatch.setattr(stream, "ROLL_UP_EVERY_SECONDS", 0.0)
+    copy_is_ready = threading.Event()
+    ready: Callable[..., MicroBatch] = MicroBatches.ready
+    show: Callable[..., None] = Visible.show
+
+    def noticed(self: MicroBatches, records: Records) -> MicroBatch:
+        batch = ready(self, records)
+        if _first_offset(batch) == 2:
+            copy_is_ready.set()
+        return batch
+
+    def slow(self: Visible, batch: MicroBatch) -> None:
+        if _first_offset(batch) == 1:
+            copy_is_ready.wait(1)
+        show(self, batch)
+
+    monkeypatch.setattr(MicroBatches, "ready", noticed)
+    monkeypatch.setattr(Visible, "show", slow)
+    topics.send([topics.event(n, minutes=30_000 + place) for place, n in enumerate((1, 2, 2))])
+
+    topics.stream()
+
+    assert topics.numbers() == [(1, 0, 0), (2, 0, 1)]
+
+
+def _first_offset(batch: MicroBatch) -> int:
+    ((span,),) = (spans.values() for spans in batch.records.spans.values())
+    return span[0]
