@@ -83,6 +83,13 @@ def parser() -> argparse.ArgumentParser:
     stream.add_argument("--for", dest="seconds", metavar="TIME", help="end after 45s, 10m or 2h")
     stream.set_defaults(command=_verb("flows.stream:command"))
 
+    places = verbs.add_parser("positions", help="where a topic is read on, and what the broker has lost")
+    places.add_argument("topic", metavar="TOPIC")
+    places.add_argument(
+        "--yes", action="store_true", help="accept what is lost, and read on from what is there"
+    )
+    places.set_defaults(command=_verb("flows.positions:command"))
+
     check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
     check.add_argument("--all-history", action="store_true", help="the scheduled rules too")

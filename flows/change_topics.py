@@ -10,9 +10,11 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from flows.extract import Extract, SourceError, cdc, debezium, debezium_guard
+from flows.cdc.feed import change_topic
+from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard
 from flows.extract.debezium_guard import REMEMBERED, Observed
 from flows.extract.debezium_observed import answering
+from flows.extract.kafka import PositionGone
 from flows.extract.postgres_session import catalog
 from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
@@ -20,7 +22,8 @@ from transforms.entities import Postgres, SourceEntity
 
 TOPIC = "topic"
 """Key, beside what is remembered of the source, of the change topic's name."""
-_OF_BROKER = ("topic_id", "offsets", cdc.TRANSACTIONS)
+_OF_TOPIC = ("topic_id", "offsets")
+_OF_BROKER = (*_OF_TOPIC, cdc.TRANSACTIONS)
 Positions = Mapping[SourceEntity, Mapping[str, Any]]
 """Where each table stands in the ledger."""
 
@@ -62,23 +65,44 @@ def fill(settings: Settings) -> None:
 
 
 def beginnings(settings: Settings, positions: Positions, observed: Observed | None) -> Positions:
-    """Where their topics are read from: a registration under another prefix has topics of its own."""
-    return {
-        entity: {name: at[name] for name in at if name not in _OF_BROKER}
-        if observed is not None and _is_of_another_topic(settings, entity, at, observed)
-        else at
-        for entity, at in positions.items()
-    }
+    """Where their topics are read from: a registration under another prefix has topics of its own, and one
+    after which the broker does not hold what comes next begins with what it holds. Nothing is lost by that:
+    a registration sends every row anew, and the keys are compared.
+
+    Raises SourceAway when the broker does not answer.
+    """
+    return {entity: _beginning(settings, entity, at, observed) for entity, at in positions.items()}
 
 
-def _is_of_another_topic(
-    settings: Settings, entity: SourceEntity, position: Mapping[str, Any], observed: Observed
-) -> bool:
+def _beginning(
+    settings: Settings, entity: SourceEntity, position: Mapping[str, Any], observed: Observed | None
+) -> Mapping[str, Any]:
     assert isinstance(entity.read, Postgres)
     remembered = position.get(REMEMBERED, {})
+    if observed is None or remembered.get("registration") == observed.registration:
+        return position
     topic = debezium.topic(settings, entity.read)
-    is_new = remembered.get("registration") != observed.registration
-    return is_new and bool(remembered.get(TOPIC, topic) != topic)
+    forgotten: tuple[str, ...] = ()
+    if remembered.get(TOPIC, topic) != topic:
+        forgotten = _OF_BROKER
+    elif _is_gone(settings, topic, position):
+        forgotten = _OF_TOPIC
+    return {name: position[name] for name in position if name not in forgotten}
+
+
+def _is_gone(settings: Settings, topic: str, position: Mapping[str, Any]) -> bool:
+    """Whether the broker has made the topic anew, or lost what comes after the position."""
+    if settings.cdc_engine == "embedded":
+        return False  # the warehouse's own topics say themselves what to do
+    try:
+        change_topic(settings, topic).spans(position)
+    except PositionGone:
+        return True
+    except SourceAway:
+        raise
+    except SourceError:
+        return False  # what it is the feed tells
+    return False
 
 
 def extract(

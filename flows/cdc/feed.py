@@ -22,6 +22,7 @@ from duckdb import DuckDBPyConnection
 from flows.cdc.pending import Cut, Pending, Reach
 from flows.cdc.snapshots import FirstRead, are_whole
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
+from flows.extract.debezium_guard import ANEW
 from flows.extract.kafka import OWN_OFFSETS, REQUEST_SECONDS, Topic, record_batch
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
@@ -32,6 +33,12 @@ _MAX_RECORDS = 10_000
 _BATCH_BYTES = 32 << 20
 _QUEUE_KILOBYTES = 64 << 10
 _log = logging.getLogger(__name__)
+
+
+def change_topic(settings: Settings, name: str) -> Topic:
+    """A topic of the connector; where the broker has lost something of it, everything is read anew."""
+    bootstrap = settings.require("kafka_bootstrap")
+    return Topic(name, bootstrap, settings.kafka_options, REQUEST_SECONDS, ANEW)
 
 
 @dataclass
@@ -132,8 +139,7 @@ class ChangeFeed:
         self._ends_reach = Reach(min(max(first, begin), end), end)
 
     def _topic(self, name: str) -> Topic:
-        settings = self._settings
-        return Topic(name, settings.require("kafka_bootstrap"), settings.kafka_options, REQUEST_SECONDS)
+        return change_topic(self._settings, name)
 
     def _consume(self) -> Consumer:
         any_topic = next(iter(self._tables.values())).topic

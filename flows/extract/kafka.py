@@ -79,8 +79,7 @@ def read(
 
     `positions` is `{"topic_id": …, "offsets": {"0": next offset, …}}`, empty for a topic that was never read;
     partitions that are not in it are read from their beginning. `options` are further librdkafka settings
-    (SASL, TLS). Raises SourceError when offsets are gone, when the topic is another one, or when the broker
-    does not answer.
+    (SASL, TLS). Raises PositionGone like `Topic.spans`, SourceError when the broker does not answer.
     """
     if not isinstance(entity.read, Kafka):
         raise TypeError(f"{entity.table} is not read from Kafka")
@@ -106,11 +105,21 @@ def lag(
     return {partition: end - start for partition, (start, end) in spans.items()}
 
 
-class Topic:
-    """Questions about one topic; every one ends within `request_seconds`."""
+class PositionGone(SourceRefused):
+    """The broker does not hold what comes after a position (any more); it takes a person to go on."""
 
-    def __init__(self, name: str, bootstrap: str, options: Mapping[str, str], request_seconds: float) -> None:
+
+class Topic:
+    """Questions about one topic; every one ends within `request_seconds`.
+
+    `cure`: the command that goes on where the broker has lost something; without it that of event topics.
+    """
+
+    def __init__(
+        self, name: str, bootstrap: str, options: Mapping[str, str], request_seconds: float, cure: str = ""
+    ) -> None:
         self.name = name
+        self.cure = cure or f"python -m flows positions {name}"
         self.bootstrap = bootstrap
         self.seconds = request_seconds
         self.settings: dict[str, Any] = {
@@ -121,11 +130,9 @@ class Topic:
         }
         self.id = ""
 
-    def spans(self, positions: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
-        """Partition → (first offset to read, end), the end being the last stable one: behind it are open
-        transactions.
-
-        Raises SourceError when the positions do not fit what the broker holds.
+    def held(self) -> dict[int, tuple[int, int]]:
+        """Partition → (first offset, end), the end being the last stable one: behind it are open
+        transactions. Raises SourceError when the broker does not answer or has no such topic.
         """
         with self.errors_told():
             admin = AdminClient(self.settings, logger=_log)
@@ -135,41 +142,45 @@ class Topic:
             partitions = sorted(part.id for part in described.partitions)
             first = self._offsets(admin, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
             end = self._offsets(admin, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {part: (first[part], end[part]) for part in partitions}
+
+    def spans(self, positions: Mapping[str, Any]) -> dict[int, tuple[int, int]]:
+        """Partition → (first offset to read, end) as `held` has it.
+
+        Raises PositionGone when the positions do not fit what the broker holds.
+        """
+        held = self.held()
         known = positions.get("topic_id")
         if known and known != self.id:
-            raise SourceRefused(
+            raise PositionGone(
                 f"Topic {self.name} at {self.bootstrap} was deleted and made anew (its id is {self.id}, "
-                f"{known} was read "
-                "before): offsets of the old one say nothing about it. Nothing was landed; once you are "
-                "sure that nothing "
-                f"of the old topic is missing, reset the position of the table that is fed by {self.name}."
+                f"{known} was read before): offsets of the old one say nothing about it. Nothing was landed. "
+                f"What is lost, and the way on: {self.cure}"
             )
         offsets = {int(partition): int(offset) for partition, offset in positions.get("offsets", {}).items()}
-        if gone := sorted(set(offsets) - set(partitions)):
-            raise SourceRefused(
-                f"Topic {self.name} at {self.bootstrap} has lost partition {gone[0]}, which was read "
-                f"before; nothing was "
-                "landed. Restore the topic, or reset the position of the table that is fed by it."
-            )
-        for partition, offset in offsets.items():
-            if offset < first[partition]:
-                raise SourceRefused(
-                    f"Topic {self.name}, partition {partition}: offsets {offset} to {first[partition] - 1} "
-                    f"were deleted by "
-                    "the broker before they were read; nothing was landed. Lengthen the topic's retention; "
-                    "produce the "
-                    "missing records again if somebody has them; then reset this topic's position to "
-                    "accept the loss."
+        for partition, offset in sorted(offsets.items()):
+            if partition not in held:
+                raise PositionGone(
+                    f"Topic {self.name} at {self.bootstrap} has lost partition {partition}, which was read "
+                    "before; nothing was landed. Restore the topic; if that can't be, what is lost, and the "
+                    f"way on: {self.cure}"
                 )
-            if offset > end[partition]:
-                raise SourceRefused(
-                    f"Topic {self.name}, partition {partition}: it was read up to offset {offset}, but "
-                    f"ends at "
-                    f"{end[partition]} now: the broker has lost records (or this is another cluster). "
-                    f"Nothing was landed; "
-                    "check ANALYTICS_KAFKA_BOOTSTRAP and the broker, then reset this topic's position."
+            first, end = held[partition]
+            if offset < first:
+                raise PositionGone(
+                    f"Topic {self.name}, partition {partition}: offsets {offset} to {first - 1} were deleted "
+                    "by the broker before they were read; nothing was landed. Lengthen the topic's "
+                    "retention; produce the missing records again if somebody has them. To accept the loss: "
+                    f"{self.cure}"
                 )
-        return {part: (offsets.get(part, first[part]), end[part]) for part in partitions}
+            if offset > end:
+                raise PositionGone(
+                    f"Topic {self.name}, partition {partition}: it was read up to offset {offset}, but ends "
+                    f"at {end} now: the broker has lost records (or this is another cluster). Nothing was "
+                    "landed; check ANALYTICS_KAFKA_BOOTSTRAP and the broker. If they are right, the way on: "
+                    f"{self.cure}"
+                )
+        return {part: (offsets.get(part, first), end) for part, (first, end) in held.items()}
 
     def first_at(self, moment: datetime) -> dict[int, int]:
         """Partition → the first offset whose record the broker got then or later; none where there is none.
@@ -211,14 +222,13 @@ class Topic:
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             return SourceRefused(
                 f"Topic {self.name} at {self.bootstrap}: the broker deleted records while they were being "
-                f"read. Nothing was "
-                "landed; lengthen the topic's retention and run again."
+                "read. Nothing of them was landed; lengthen the topic's retention. What is lost, and the way "
+                f"on: {self.cure}"
             )
         return SourceAway(
             f"Topic {self.name} can't be read from {self.bootstrap}: {error.str()}. Nothing was landed; "
-            f"check that the "
-            "broker is up and ANALYTICS_KAFKA_BOOTSTRAP and ANALYTICS_KAFKA_OPTIONS are right, then run "
-            "again."
+            "check that the broker is up and ANALYTICS_KAFKA_BOOTSTRAP and ANALYTICS_KAFKA_OPTIONS are "
+            "right, then run again."
         )
 
 
@@ -296,9 +306,8 @@ def _until(
         elif time.monotonic() > deadline:
             waiting = ", ".join(str(partition) for partition in sorted(ends))
             raise SourceError(
-                f"Topic {topic.name} at {topic.bootstrap}: no record for "
-                f"{timedelta(seconds=stall_seconds)} though "
-                f"partition {waiting} has more. Nothing was landed; check the broker, then run again."
+                f"Topic {topic.name} at {topic.bootstrap}: no record for {timedelta(seconds=stall_seconds)} "
+                f"though partition {waiting} has more. Nothing was landed; check the broker, then run again."
             )
 
 

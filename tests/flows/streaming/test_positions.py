@@ -1,0 +1,113 @@
+"""A topic of which the broker has lost something: told with its numbers, gone past by consent alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from flows.__main__ import main
+from flows.extract.kafka import PositionGone
+from flows.landing import land
+from flows.positions import Standing, StreamLives, accept, gaps, look
+from flows.streaming.journal import Journal
+from tests.flows.streaming.topics import PARTITIONS, Topics, until
+from tests.house import House
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+def test_a_topic_that_was_made_anew_is_read_on_by_consent_alone_and_the_loss_is_kept(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(10))
+    topics.stream()
+    topics.send([topics.event(10)])  # nobody reads it before it is lost
+    _make_anew(topics)
+    topics.send(topics.event(number) for number in range(20, 24))
+    topics.send([topics.event(24)], partition=1)
+    way_on = re.escape(f"python -m flows positions {topics.topic()}")
+    with pytest.raises(PositionGone, match=f"made anew.*{way_on}$"):
+        topics.stream()
+    services = topics.world.services()
+    with services.lake:
+        with pytest.raises(PositionGone, match=f"made anew.*{way_on}$"):
+            land(services, topics.entity(), "batch")
+        seen = look(services, topics.entity())
+        assert re.search(
+            r"partition 0: the topic was made anew .*lost is what came from offset 10 on and was not read; "
+            r"the lake has offsets 0 to 9; it is read on from 0",
+            "\n".join(seen.lines()),
+        )
+        assert topics.rows("select count(*) from ops.position_reset") == [(0,)]
+
+        accept(services, topics.entity(), "test")
+        assert look(services, topics.entity()).gaps == []
+        assert accept(services, topics.entity(), "test").gaps == []  # twice is once
+
+    assert topics.stream().rows == 5
+    assert topics.numbers() == [
+        *((number, 0, number) for number in range(10)),
+        *((number, 0, number - 20) for number in range(20, 24)),
+        (24, 1, 0),
+    ]
+    assert topics.rows(
+        "select kafka_partition, offset_before, lost_to, next_offset, in_lake, topic_id_before <> topic_id "
+        "from ops.position_reset where offset_before > 0"
+    ) == [(0, 10, None, 0, [[0, 10]], True)]
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+
+
+def test_records_that_were_deleted_unread_are_named_and_gone_past_by_consent(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(10))
+    with topics.living():
+        until(lambda: len(topics.numbers()) == 10)
+        services = topics.world.services()
+        with services.lake, pytest.MonkeyPatch.context() as patched:
+            patched.setattr("flows.positions._PATIENCE_SECONDS", 0.0)
+            with pytest.raises(StreamLives, match="A stream reads the topic"):
+                accept(services, topics.entity(), "test")
+    topics.send(topics.event(number) for number in range(10, 30))
+    topics.delete_before(20)
+    with topics.world.services().warehouse.connect() as connection:
+        journal = Journal(connection)
+        zombie = journal.take(topics.entity().table, {0: 10}, "zombie")
+
+        with services.lake:
+            (gap,) = accept(services, topics.entity(), "test").gaps
+        assert (gap.offset, gap.lost_to, gap.next_offset) == (10, 20, 20)
+        assert "offsets 10 to 19; the lake has offsets 0 to 9" in gap.line([(0, 10)])
+        assert journal.take(topics.entity().table, {0: 0}, "next")[0].next_offset == 20
+        assert zombie[0].next_offset == 10
+
+    assert topics.stream().rows == 10
+    assert [number for number, _, _ in topics.numbers()] == [*range(10), *range(20, 30)]
+    assert topics.rows("select offset_before, lost_to, next_offset from ops.position_reset") == [(10, 20, 20)]
+
+
+def test_a_partition_that_ends_before_its_position_is_read_from_its_beginning() -> None:
+    known = {"topic_id": "a", "offsets": {"0": 9, "1": 5, "2": 3, "3": 4}}
+    held = {0: (2, 6), 1: (0, 7), 2: (3, 3)}
+    found = gaps(known, "a", held)
+    assert [(gap.partition, gap.next_offset, gap.lost_to) for gap in found] == [(0, 2, None), (3, None, None)]
+    assert Standing("t", "a", known, held, found).offsets == {"0": 2, "1": 5, "2": 3}
+    assert gaps({"offsets": {}}, "a", held) == []
+
+
+def test_a_topic_that_nobody_declared_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["positions", "nothing"]) == 2
+    assert "No source is declared with topic nothing." in capsys.readouterr().err
+
+
+def _make_anew(topics: Topics) -> None:
+    admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
+    name = topics.topic()
+    admin.delete_topics([name])[name].result(20)
+    until(lambda: name not in admin.list_topics(timeout=10).topics)
+    admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(20)
+    until(lambda: name in admin.list_topics(timeout=10).topics)
