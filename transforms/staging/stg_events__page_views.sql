@@ -45,6 +45,14 @@ typed as (
                 then try_cast(event.event_time as timestamptz)
         end as event_time,
         case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
+        -- `from_json` makes a text of anything. Only what looks like another thing is asked what it is.
+        case
+            when event is not null and regexp_matches(text, '"(anonymous_id|session_id|path|referrer|title)"\s*:\s*(-?[0-9]|[\[{tf])')
+                then list_filter(
+                    ['anonymous_id', 'session_id', 'path', 'referrer', 'title'],
+                    lambda name: coalesce(json_type(text, '$.' || name), 'NULL') not in ('VARCHAR', 'NULL')
+                )[1]
+        end as no_text,
         case when regexp_full_match(event.duration_ms, '-?[0-9]+') then try_cast(event.duration_ms as bigint) end as duration_ms,
         -- DuckDB's parser lets trailing commas and NaN pass. Only what looks like it is read again, strings taken out.
         case
@@ -63,7 +71,7 @@ typed as (
 judged as materialized (
     select
         -- What the message was judged by is not carried along: that would cost as much as reading it.
-        typed.* exclude (topic, kafka_timestamp, key, headers, value, received, text, without_strings),
+        typed.* exclude (topic, kafka_timestamp, key, headers, value, received, text, no_text, without_strings),
         case
             when value is null then 'it has no value'
             when octet_length(value) > 1048576 then 'it is larger than 1 MiB'
@@ -75,6 +83,7 @@ judged as materialized (
             when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
             when event_time > _landed_at + interval 5 minutes then 'event_time is more than 5 minutes after its arrival'
             when event.user_id is not null and user_id is null then 'user_id is no integer of 64 bits'
+            when no_text is not null then no_text || ' is no text'
             when event.duration_ms is not null and duration_ms is null then 'duration_ms is no integer'
             when without_strings is null then null
             when regexp_matches(without_strings, '[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]') then 'it is not valid JSON'
