@@ -135,6 +135,7 @@ def test_no_window_is_final_before_it_counts_what_a_batch_has_read_itself(topics
     assert topics.rows("select count(*) from ops.hot_partition where sealed_at is null") == [(0,)]
 
 
+@pytest.mark.full
 def test_what_was_compared_before_the_keeper_saw_it_is_counted_though_its_window_is_final(
     topics: Topics,
 ) -> None:

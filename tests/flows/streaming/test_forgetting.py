@@ -22,6 +22,7 @@ def topics(house: House, tmp_path: Path) -> Topics:
     return Topics.build(house, tmp_path)
 
 
+@pytest.mark.full
 def test_a_copy_of_a_row_that_is_on_its_way_is_found_though_its_day_is_forgotten(
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
