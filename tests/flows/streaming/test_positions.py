@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -63,27 +64,43 @@ def test_a_topic_that_was_made_anew_is_read_on_by_consent_alone_and_the_loss_is_
     assert topics.rows() == before
 
 
-def test_records_that_were_deleted_unread_are_named_and_gone_past_by_consent(topics: Topics) -> None:
+def test_records_that_were_deleted_unread_are_named_and_gone_past_by_consent(
+    topics: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
     topics.send(topics.event(number) for number in range(10))
+    services = topics.world.services()
     with topics.living():
         until(lambda: len(topics.numbers()) == 10)
-        services = topics.world.services()
-        with services.lake, pytest.MonkeyPatch.context() as patched:
-            patched.setattr("flows.positions._PATIENCE_SECONDS", 0.0)
-            with pytest.raises(StreamLives, match="A stream reads the topic"):
-                accept(services, topics.entity(), "test")
+        with (
+            services.lake,
+            mock.patch("flows.positions._PATIENCE_SECONDS", 0.0),
+            pytest.raises(StreamLives, match="A stream reads the topic"),
+        ):
+            accept(services, topics.entity(), "test")
     topics.send(topics.event(number) for number in range(10, 30))
     topics.delete_before(20)
-    with topics.world.services().warehouse.connect() as connection:
+    with services.warehouse.connect() as connection:
         journal = Journal(connection)
-        zombie = journal.take(topics.entity().table, {0: 10}, "zombie")
+        journal.take(topics.entity().table, {0: 10}, "one that is away")
 
-        with services.lake:
-            (gap,) = accept(services, topics.entity(), "test").gaps
-        assert (gap.offset, gap.lost_to, gap.next_offset) == (10, 20, 20)
-        assert "offsets 10 to 19; the lake has offsets 0 to 9" in gap.line([(0, 10)])
-        assert journal.take(topics.entity().table, {0: 0}, "next")[0].next_offset == 20
-        assert zombie[0].next_offset == 10
+    def said(*more: str) -> tuple[int, str]:
+        with (
+            mock.patch("flows.streaming.replays.entity_of", return_value=topics.entity()),
+            mock.patch("flows.commands.ensure_services"),
+            mock.patch("flows.services.open_services", return_value=topics.world.services()),
+        ):
+            return main(["positions", topics.topic(), *more]), capsys.readouterr().out
+
+    code, told = said()
+    assert code == 1
+    assert (
+        "lost are the records at offsets 10 to 19; the lake has offsets 0 to 9; it is read on from 20" in told
+    )
+    assert told.endswith(f"to accept the loss: python -m flows positions {topics.topic()} --yes\n")
+    assert said("--yes")[0] == 0
+    code, told = said()
+    assert code == 0
+    assert "partition 0: read up to offset 20, 10 wait" in told
 
     assert topics.stream().rows == 10
     assert [number for number, _, _ in topics.numbers()] == [*range(10), *range(20, 30)]
