@@ -18,7 +18,8 @@ trouble as (
 waiting as (
     select count(*) as not_started
     from ops.run
-    where state = 'Late'
+    where
+        state = 'Late'
         and started_at > :as_of - interval '1 day'
         and not exists (
             select from ops.stream_progress
