@@ -9,12 +9,12 @@ they show it: the stream when it says something of itself, the monitor when it h
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
+from uuid import uuid4
 
 from psycopg import Connection
 from psycopg.rows import dict_row
@@ -94,7 +94,7 @@ def ended(connection: Connection[Any], now: datetime) -> list[Ended]:
 
 def _ended(row: Mapping[str, Any]) -> Ended:
     flow, state, failures = row["flow"], row["state"], tuple(map(str, row["failures"]))
-    parts = _parts(flow, row["selected"], row["about"])
+    parts = _parts(flow, tuple(row["selected"]), tuple(row["about"]))
     if flow in (*OF_SOURCES, *MENDING):
         known = left_undone(state, failures, row["skipped"])
         undone = parts if known is None else parts & known
@@ -113,21 +113,16 @@ def _ended(row: Mapping[str, Any]) -> Ended:
     )
 
 
-def _parts(flow: str, selected: Sequence[str], about: Sequence[str]) -> frozenset[str]:
+@cache
+def _parts(flow: str, selected: tuple[str, ...], about: tuple[str, ...]) -> frozenset[str]:
     """A run of the batch refreshes whatever view is owed, and builds what is due of the models that it was
     narrowed to, or of all.
     """
     if flow not in (*OF_SOURCES, *MENDING):
         return frozenset(f"{flow} {one}" for one in about) or frozenset({flow})
-    landed = frozenset(entity.table for entity in reads(flow))
-    return (
-        landed | _views() | (frozenset(selected) or frozenset(table.name for table in registry.build_order()))
-    )
-
-
-@cache
-def _views() -> frozenset[str]:
-    return frozenset(view.name for view in views())
+    landed = {entity.table for entity in reads(flow)}
+    built = selected or [table.name for table in registry.build_order()]
+    return frozenset({*landed, *built, *(view.name for view in views())})
 
 
 def let_be(connection: Connection[Any], flow: str, by: str) -> None:
@@ -167,7 +162,7 @@ def note_completed(services: Services, flow: str, about: Collection[str] = ()) -
             connection.execute(
                 "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) "
                 "values (%s, %s, %s, %s, 'Completed', %s)",
-                (f"{flow}-{secrets.token_hex(8)}", flow, now, now, Jsonb({"about": list(about)})),
+                (str(uuid4()), flow, now, now, Jsonb({"about": list(about), "failures": []})),
             )
     except Exception as error:  # noqa: BLE001 - what was done is done, entered or not
         _log.warning("That %s came to its end could not be entered: %s", flow, error)

@@ -120,8 +120,10 @@ class Place:
         return self.rows(query, *parameters)[0][0]
 
     def summary(self) -> dict[str, Any]:
-        """What the last run says it did."""
-        state, summary = self.rows("select state, summary from ops.run order by started_at desc limit 1")[0]
+        """What the last run of the batch says it did."""
+        state, summary = self.rows(
+            "select state, summary from ops.run where summary ? 'tables' order by started_at desc limit 1"
+        )[0]
         return {"state": state, **summary}
 
     def changed(self) -> dict[str, list[str]]:

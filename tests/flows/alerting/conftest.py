@@ -65,8 +65,9 @@ class Watch:
     def services(self, **settings: Any) -> Services:
         known = {"warehouse_dsn": self.dsn, "lake": self.folder / "lake", "alerts": self.routes}
         addresses = dict.fromkeys(("app_dsn",), "postgresql://app:app-secret-word@127.0.0.1:1/app")
-        urls = dict.fromkeys(("kafka_bootstrap", "stripe_url", "sendgrid_url"), "127.0.0.1:1")
-        given = {"_env_file": None, **known, **addresses, **urls, **settings}
+        urls = dict.fromkeys(("stripe_url", "sendgrid_url"), "http://127.0.0.1:1")
+        services = {"kafka_bootstrap": "127.0.0.1:1", **urls}
+        given = {"_env_file": None, **known, **addresses, **services, **settings}
         return Services(At(moment=self.moment, **given))
 
     def minute(self, *verdicts: Verdict) -> list[dict[str, Any]]:
