@@ -44,8 +44,9 @@ class Done:
         return self.out + self.err
 
 
-def run_here(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Done:
-    """`python -m flows WORDS` in this process: the same code, without the seconds that imports take."""
+@contextlib.contextmanager
+def as_if_in(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    """This process as one that was started there with these variables; gives both of its streams."""
     out, err = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, environment),
@@ -54,6 +55,12 @@ def run_here(words: Sequence[str], folder: Path, environment: Mapping[str, str])
         contextlib.chdir(folder),
         _prefect(environment),
     ):
+        yield out, err
+
+
+def run_here(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> Done:
+    """`python -m flows WORDS` in this process: the same code, without the seconds that imports take."""
+    with as_if_in(folder, environment) as (out, err):
         try:
             code = main(words)
         except SystemExit as leaving:
@@ -82,6 +89,16 @@ class Place:
         """`python -m flows WORDS`, in this process."""
         with contextlib.nullcontext() if self.is_captured else without_capture():
             return run_here(words, self.lake.parent, self.environment | more)
+
+    def hourly(self) -> str:
+        """What the deployment `hourly` does, in this process; returns the state that it ends in."""
+        from flows.batch import api_ingest
+
+        with (
+            contextlib.nullcontext() if self.is_captured else without_capture(),
+            as_if_in(self.lake.parent, self.environment),
+        ):
+            return str(api_ingest(return_state=True).name)
 
     def spawn(self, *words: str, models: Path | None = None, **more: str) -> subprocess.Popen[str]:
         """`python -m flows WORDS` in a process of its own; `models` holds another package `transforms`."""
