@@ -14,7 +14,7 @@ from flows.hung import HOUR
 from flows.landed import landed_on
 from flows.maintenance import pruning, tending
 from flows.maintenance.letting_go import let_go
-from flows.maintenance.tidying import fold, join_landed, tidied
+from flows.maintenance.tidying import TOPIC_FILES, fold, join_landed, tidied, topics
 from flows.progress import Progress
 from flows.recovery.taking import expire, open_vault
 from flows.recovery.vault import BackupError
@@ -80,8 +80,8 @@ def run() -> Maintained:
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:
-    """What is past its retention; every table that is tidied, in turn; then the sweep, what has expired, and
-    PostgreSQL's own upkeep.
+    """What is past its retention; every table that is tidied, in turn, and the files of topics; then the
+    sweep, what has expired, and PostgreSQL's own upkeep.
     """
     gone = joined = folded = 0
     progress.expect(len(tidied()))
@@ -103,6 +103,10 @@ def tidy(services: Services, progress: Progress) -> Maintained:
                         joined += fewer
             folded += fold(services, ledger, table)
             progress.advance()
+        for table in topics():
+            with ledger.locked("land", table.name):
+                while fewer := join_landed(services, ledger, table, "maintain", TOPIC_FILES):
+                    joined += fewer
         if gone:
             lakeshell.write(services.lake, registry.tables().values())
         swept = services.lake.sweep(ledger.named_paths)

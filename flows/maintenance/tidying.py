@@ -19,6 +19,8 @@ from transforms.entities import Kafka
 
 RAW_FILES = 64
 """More raw files of one table and day than these are not kept: each is a second in which something came."""
+TOPIC_FILES = 200
+"""The same for an event topic, which the stream lands every ten minutes and sooner where much comes."""
 _JOIN_AFTER = RAW_FILES // 2
 _FOLD_AFTER = 600
 """Commits of a table after which its past is told in fewer entries."""
@@ -63,27 +65,42 @@ def _is_raw(table: Table) -> bool:
 
 
 def tidied() -> list[Table]:
-    """The tables that are tidied: all but topics and what is made of them by appending. Their landings say
-    which offsets they hold, and they are few.
+    """The tables whose past is told in fewer entries and whose files are joined beside other work: all but
+    event topics and what is made of them by appending. A topic's landings say which offsets they hold; its
+    files are joined by `maintain`.
     """
     appended = [table for table in registry.build_order() if table.write is Write.APPEND]
-    left = {entity.table for entity in registry.entities() if isinstance(entity.read, Kafka)}
+    left = {table.name for table in topics()}
     left.update(name for table in appended for name in (table.name, *table.upstreams))
     return [table for name, table in registry.tables().items() if name not in left]
 
 
+def topics() -> list[Table]:
+    """The raw tables of event topics."""
+    return [registry.table(entity.table) for entity in registry.entities() if isinstance(entity.read, Kafka)]
+
+
 def followers(table: Table) -> list[str]:
     """The tables that read of `table` what is new behind the entry that they noted."""
-    return [one.name for one in registry.build_order() if table.name in one.followed]
+    return [
+        one.name
+        for one in registry.build_order()
+        if table.name in one.followed or (one.write is Write.APPEND and table.name in one.upstreams)
+    ]
 
 
-def join_landed(services: Services, ledger: Ledger, table: Table, run_id: str) -> int:
-    """Join small raw files where there are many, of landings that all followers have read; how many files
-    there are fewer.
+def join_landed(
+    services: Services, ledger: Ledger, table: Table, run_id: str, at_most: int = RAW_FILES
+) -> int:
+    """Join small raw files of a day where there are `at_most` or more, of landings that all followers have
+    read; how many files there are fewer.
 
     To be called under the table's landing lock. A crash leaves orphans, or the files as they are to be.
     """
-    read = ledger.read_up_to(table.name, followers(table))
+    names = followers(table)
+    read = ledger.read_up_to(table.name, names)
+    if read is None and any(registry.table(name).write is Write.APPEND for name in names):
+        return 0  # nobody has read any of it yet
     behind = ledger.landed(table.name, after=read[0]) if read else []
     unread = {file.path for landing in behind for file in landing.add}
     by_day: dict[str, list[LakeFile]] = {}
@@ -92,7 +109,7 @@ def join_landed(services: Services, ledger: Ledger, table: Table, run_id: str) -
             by_day.setdefault(file.partition, []).append(file)
     fewer = 0
     for day, there in sorted(by_day.items()):
-        files = compaction.to_be_joined(there, RAW_FILES)
+        files = compaction.to_be_joined(there, at_most)
         if not files:
             continue
         commit = compaction.joined(services.lake, table, day, files, LANDED_ON, "_landed_at", run_id)

@@ -52,12 +52,12 @@ class Held:
         """All broken files, when one of them has had, or may have had, records of these offsets."""
         has_gaps = bool(self.gaps(asked))
         if any(overlap(spans, asked) if spans else has_gaps for _, spans in self.broken):
-            return [file for file, _ in self.broken]
+            return list(dict.fromkeys(file for file, _ in self.broken))
         return []
 
     def reaching(self, asked: Spans) -> list[LakeFile]:
         """The whole files in which records of these offsets can be."""
-        return [file for file, spans in self.files if overlap(spans, asked)]
+        return list(dict.fromkeys(file for file, spans in self.files if overlap(spans, asked)))
 
 
 @dataclass
@@ -134,8 +134,9 @@ class RawTopic:
         """
         found: dict[int, int] = {}
         gone = self._ledger.let_go(self._entity.table)
+        joined = self._joined() if gone else {}
         for landing in self._ledger.landed(self._entity.table) if gone else ():
-            if any(file.path in gone and self._may_reach(file, moment) for file in landing.add):
+            if any(_now(file, joined) in gone and self._may_reach(file, moment) for file in landing.add):
                 for part, spans in _spans(landing.control.get(OFFSETS, {})).items():
                     found[part] = min([found.get(part, spans[0][0]), *(first for first, _ in spans)])
         return found
@@ -151,13 +152,13 @@ class RawTopic:
     # ---------------------------------------------------------------------------------------------- inside
 
     def _entries(self) -> list[_Entry]:
-        """Landings, what was compacted out of them, and micro-batches."""
-        landings = self._ledger.landed(self._entity.table)
+        """Landings, what else was compacted out of them, and micro-batches."""
+        landings, joined = self._ledger.landed(self._entity.table), self._joined()
         let_go = self._ledger.let_go(self._entity.table)
         in_force = {file.path: file for file in self._ledger.files(self._entity.table)}
         replaced = {path for landing in landings for path in landing.remove}
-        entries = [self._entry(landing, in_force, replaced, let_go) for landing in landings]
-        landed = {file.path for landing in landings for file in landing.add}
+        entries = [self._entry(landing, joined, in_force, replaced, let_go) for landing in landings]
+        landed = {_now(file, joined) for landing in landings for file in landing.add}
         if compacted := [file for path, file in in_force.items() if path not in landed]:
             entries.append(_Entry(compacted, is_whole=False, is_one_run=False))
         for batch in Journal(self._ledger.connection).unlanded(self._entity.table):
@@ -165,18 +166,34 @@ class RawTopic:
         nothing = spans_without_records(self._ledger.positions(self._entity.table))
         return [*entries, _Entry([], _spans(nothing))]
 
+    def _joined(self) -> dict[str, str]:
+        """Path of a file that was joined with others → the one that has its rows since."""
+        return {
+            path: commit.add[0].path
+            for commit in self._ledger.history(self._entity.table)
+            if commit.kind == "compact" and len(commit.add) == 1
+            for path in commit.remove
+        }
+
     def _entry(
-        self, landing: Commit, in_force: Mapping[str, LakeFile], replaced: set[str], let_go: set[str]
+        self,
+        landing: Commit,
+        joined: Mapping[str, str],
+        in_force: Mapping[str, LakeFile],
+        replaced: set[str],
+        let_go: set[str],
     ) -> _Entry:
         spans = _spans(landing.control.get(OFFSETS, {}))
         counts = sum(file.rows for file in landing.add) == landing.row_count
+        own = {file.path for file in landing.add}
+        now = {_now(file, joined) for file in landing.add}
         return _Entry(
-            [in_force[file.path] for file in landing.add if file.path in in_force],
+            [in_force[path] for path in sorted(now) if path in in_force],
             spans,
             # Files that a compaction took stand in another one; those that a replay replaced were lost.
-            counts and bool(spans) and not any(file.path in replaced for file in landing.add),
-            landing.control.get(BY) != BY_REPLAY,
-            any(file.path in let_go for file in landing.add),
+            counts and bool(spans) and not replaced & (own | now),
+            landing.control.get(BY) != BY_REPLAY and own == now,
+            bool(let_go & now),
         )
 
     def _of(self, entries: Sequence[_Entry]) -> Held:
@@ -247,6 +264,14 @@ class RawTopic:
     def _duckdb(self) -> DuckDBPyConnection:
         spill = self._services.lake.root / ".spill"
         return engine.connect(memory_limit=self._services.settings.memory_limit, temp_directory=spill)
+
+
+def _now(file: LakeFile, joined: Mapping[str, str]) -> str:
+    """Where the rows of a landed file stand now."""
+    path = file.path
+    while path in joined:
+        path = joined[path]
+    return path
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from flows import stream
+from flows.maintenance.tidying import join_landed
 from flows.streaming import rollup
+from flows.streaming.replays import Missing
 from tests.flows.streaming.topics import Topics
 from tests.house import House
+from transforms import registry
 
 BATCHES, EVENTS = 4, 50
+LANDINGS = 3
 
 
 @pytest.fixture
@@ -64,6 +68,43 @@ def test_large_files_are_landed_as_they_are(topics: Topics, monkeypatch: pytest.
 
     assert set(_raw_files(topics)) == files
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
+
+
+def test_a_topics_raw_files_of_a_day_become_few_and_a_replay_finds_every_record_in_them(
+    house: House, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    for number in range(LANDINGS):
+        topics.send(topics.event(EVENTS * number + i) for i in range(EVENTS))
+        topics.stream()
+    assert _join(topics, at_most=3) == 0  # no model has read them
+    topics.batch()
+    before, places = topics.rows(), topics.raw_places()
+
+    assert len(_in_force(topics)) == LANDINGS
+    assert _join(topics, at_most=3) > 0
+
+    (joined,) = _in_force(topics)
+    assert (topics.rows(), topics.raw_places()) == (before, places)
+    assert sum(one.rows for built in topics.batch().values() for one in built) == 0
+    topics.delete_before(LANDINGS * EVENTS)
+    assert sum(topics.ask("30", "35", dry_run=True).windows.values()) == 5
+    content = bytearray(joined.read_bytes())
+    content[len(content) // 2] ^= 1
+    joined.write_bytes(bytes(content))
+    with pytest.raises(Missing):
+        topics.ask("30", "35")
+
+
+def _join(topics: Topics, at_most: int) -> int:
+    services, table = topics.world.services(), registry.table(topics.entity().table)
+    with services.lake, services.ledger() as ledger, ledger.locked("land", table.name):
+        return join_landed(services, ledger, table, "maintain", at_most)
+
+
+def _in_force(topics: Topics) -> list[Path]:
+    with topics.world.services().ledger() as ledger:
+        return [Path(topics.world.lake, file.path) for file in ledger.files(topics.entity().table)]
 
 
 @pytest.mark.full
