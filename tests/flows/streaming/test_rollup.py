@@ -70,6 +70,7 @@ def test_large_files_are_landed_as_they_are(topics: Topics, monkeypatch: pytest.
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
 
 
+@pytest.mark.full
 def test_a_topics_raw_files_of_a_day_become_few_and_a_replay_finds_every_record_in_them(
     house: House, tmp_path: Path
 ) -> None:
