@@ -134,7 +134,7 @@ def _reconcile(
             leaf_indexes.complete(connection, table, [table.leaf(window)])
             failpoint("reconcile.indexed")
             _seal(connection, way, table, window, judged)
-    if table.windowed:
+    if table.windowed and sealed is None:
         Journal(connection).settle(way.counted(table).table, judged.owed)
 
 
