@@ -45,7 +45,8 @@ select
     count(*) filter (where resolved_at is null) as still_open,
     greatest(count(*) - 12, 0) as not_listed
 from ops.incident
-where opened_at < date_trunc('week', :as_of, 'UTC')
+where
+    opened_at < date_trunc('week', :as_of, 'UTC')
     and (resolved_at is null or resolved_at >= date_trunc('week', :as_of, 'UTC') - interval '7 days')
     and taken_in_by is null;
 
