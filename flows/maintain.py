@@ -14,7 +14,7 @@ from flows.hung import HOUR
 from flows.landed import landed_on
 from flows.maintenance import pruning, tending
 from flows.maintenance.letting_go import let_go
-from flows.maintenance.tidying import TOPIC_FILES, fold, join_landed, tidied, topics
+from flows.maintenance.tidying import RAW_FILES, TOPIC_FILES, fold, join_landed, tidied, topics
 from flows.progress import Progress
 from flows.recovery.taking import expire, open_vault
 from flows.recovery.vault import BackupError
@@ -99,7 +99,7 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         for table in tidied():
             if table.layer is Layer.RAW:
                 with ledger.locked("land", table.name):
-                    while fewer := join_landed(services, ledger, table, "maintain"):
+                    while fewer := join_landed(services, ledger, table, "maintain", RAW_FILES):
                         joined += fewer
             folded += fold(services, ledger, table)
             progress.advance()

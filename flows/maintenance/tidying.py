@@ -56,7 +56,7 @@ class Tidying:
                 fold(self._services, ledger, table)
                 return
             with ledger.locked("land", name), ledger.jointly():
-                join_landed(self._services, ledger, table, self._run_id)
+                join_landed(self._services, ledger, table, self._run_id, RAW_FILES)
             return
 
 
@@ -89,9 +89,7 @@ def followers(table: Table) -> list[str]:
     ]
 
 
-def join_landed(
-    services: Services, ledger: Ledger, table: Table, run_id: str, at_most: int = RAW_FILES
-) -> int:
+def join_landed(services: Services, ledger: Ledger, table: Table, run_id: str, at_most: int) -> int:
     """Join small raw files of a day where there are `at_most` or more, of landings that all followers have
     read; how many files there are fewer.
 
