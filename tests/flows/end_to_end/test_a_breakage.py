@@ -1,6 +1,7 @@
 """What breaks is one message, of the right severity, about the right thing; so is its end. No more is told.
 
 Each breakage is made at the thing itself and seen by the ordinary commands, one after the other in one place.
+First of its folder by its name: what other tests break of the company would be told as well.
 """
 
 from __future__ import annotations
@@ -175,10 +176,6 @@ def watched(company: Company, house: House) -> Iterator[Watched]:
         )
         place.rows("update ops.dead_letter set status = 'discarded'")
         watched = Watched(place, folder, messages)
-        # What other tests broke, also a warehouse that was away, is told and over before anything breaks.
-        watched.look()
-        watched.told()
-        place.rows("truncate ops.incident cascade")
         well = watched.look()
         assert watched.told() == [], f"before anything breaks: {well}"
         yield watched
