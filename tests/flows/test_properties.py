@@ -186,7 +186,7 @@ def test_events_cut_into_any_batches_are_the_same_events(
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=30)
+@settings(ANY_CUT, max_examples=60)
 @given(messages=st.lists(SENT, min_size=2, max_size=30))
 def test_many_events_cut_into_any_batches_are_the_same_events(
     warehouses: Warehouses, messages: list[Sent]
