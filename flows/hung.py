@@ -1,9 +1,16 @@
-"""The end of a run whose time is up while something in it hangs: its process goes, what it held is free."""
+"""What hangs: a call that does not keep to its time is left to itself; the process of a run whose time is up
+ends, and what it held is free.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
 
 HOUR = 3600
 """Seconds."""
@@ -20,3 +27,19 @@ def end_process_soon(seconds: float = GRACE) -> None:
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """What a call returns or raises. Raises TimeoutError when it takes longer: it goes on in a thread that
+    nobody waits for, not even the end of the process, and what it holds must not be used again.
+    """
+    done: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=work, name="within", daemon=True).start()
+    return done.result(seconds)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from flows.errors import FlowsError
 from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
 from flows.garbage import not_looked_for
+from flows.hung import within
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
 
@@ -111,22 +109,11 @@ class StreamConsumer:
         (confluentinc/librdkafka#3740): after LEAVE_SECONDS it is left to itself, and its partitions go to
         others as those of a dead member do.
         """
-        raised: list[Exception] = []
-
-        def leave() -> None:
-            try:
-                self._consumer.close()
-            except (FlowsError, KafkaException, psycopg.Error) as error:  # what the callbacks raise
-                raised.append(error)
-
-        leaving = threading.Thread(target=leave, daemon=True)
-        leaving.start()
-        leaving.join(LEAVE_SECONDS)
-        self._is_left = leaving.is_alive()
-        if self._is_left:
+        try:
+            within(LEAVE_SECONDS, self._consumer.close)
+        except TimeoutError:
+            self._is_left = True
             _log.warning("The broker did not let the stream leave its group within %g s.", LEAVE_SECONDS)
-        if raised:
-            raise raised[0]
 
     @property
     def is_idle(self) -> bool:

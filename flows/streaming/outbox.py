@@ -15,9 +15,14 @@ from psycopg import Connection
 from flows.extract import SourceAway
 from flows.extract.kafka import OWN_OFFSETS
 from flows.failpoints import failpoint
+from flows.hung import within
 
 MOST_AT_ONCE = 50_000
 _SECONDS = 30.0
+_OFFSETS_SECONDS = 10.0
+"""How long the sequence may take into a transaction. A broker that goes meanwhile can keep librdkafka waiting
+for ever, whatever time it is given: confluentinc/librdkafka#5456.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -77,8 +82,10 @@ class Emitter:
                 self._produce(key, value)
             failpoint("outbox.produced")
             last = rows[-1][0]
-            self._producer.send_offsets_to_transaction(
-                [TopicPartition(self._topic, 0, last)], self._consumer.consumer_group_metadata(), _SECONDS
+            place, group = TopicPartition(self._topic, 0, last), self._consumer.consumer_group_metadata()
+            within(
+                _OFFSETS_SECONDS,
+                lambda: self._producer.send_offsets_to_transaction([place], group, _OFFSETS_SECONDS),
             )
             self._producer.commit_transaction(_SECONDS)
         self.sent = last
@@ -123,8 +130,10 @@ class Emitter:
         """Kafka's errors as one sentence; what was begun is given up with this emitter."""
         try:
             yield
-        except KafkaException as failed:
-            error: KafkaError = failed.args[0]
+        except (KafkaException, TimeoutError) as failed:
+            error = (
+                failed.args[0] if isinstance(failed, KafkaException) else KafkaError(KafkaError._TIMED_OUT)
+            )
             raise SourceAway(
                 f"{self._place}: {error.str()}. What waits for it stays in ops.outbox and is sent once the "
                 "broker answers. Check it with `python -m flows doctor`."

@@ -35,15 +35,12 @@ def test_a_stream_that_ends_leaves_what_it_did_not_take_in_to_the_next_one(
 def test_a_hundred_thousand_messages_outlive_bounces_of_broker_and_stream(
     house: House, tmp_path: Path
 ) -> None:
-    """Three hard and three clean ones of each. Nobody is signed in: while the broker is stopped and started,
-    librdkafka can hold a keeper that is just telling its counts, and the stream's clean end with it, for more
-    than a minute; counts beside a killed broker are held to by test_stream.py.
-    """
+    """Three hard and three clean ones of each."""
     broker = Broker()
     try:
         topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
         with Worker(topics) as worker:
-            with Sender(topics, rate=900, at_least=100_000, signed_in=False) as sender:
+            with Sender(topics, rate=900, at_least=100_000) as sender:
                 for number in range(6):
                     is_hard = number % 2 == 0
                     _goes_on(topics)
@@ -54,7 +51,7 @@ def test_a_hundred_thousand_messages_outlive_bounces_of_broker_and_stream(
                     worker.bounce(signal.SIGKILL if is_hard else signal.SIGTERM)
             until(lambda: taken_in(topics) == sender.count, 120)
             worker.end(signal.SIGTERM)
-        prove(topics, sender.count, signed_in=False)
+        prove(topics, sender.count)
     finally:
         broker.end()
 

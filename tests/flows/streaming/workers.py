@@ -72,9 +72,8 @@ class Sender:
     to `at_least`. Each key keeps to its partition. What the broker was not there for is sent again, once.
     """
 
-    def __init__(self, topics: Topics, rate: float, at_least: int = 0, *, signed_in: bool = True) -> None:
+    def __init__(self, topics: Topics, rate: float, at_least: int = 0) -> None:
         self.count = 0
-        self._signed_in = signed_in
         self._topics = topics
         self._rate = rate
         self._at_least = at_least
@@ -106,7 +105,7 @@ class Sender:
         begun = time.monotonic()
         while not self._is_over.is_set() or self.count < self._at_least:
             key = self.count % KEYS
-            value = json.dumps(sent(self._topics, self.count, signed_in=self._signed_in)).encode()
+            value = json.dumps(sent(self._topics, self.count)).encode()
             partition = key % PARTITIONS
             producer.produce(self._topics.topic(), value, str(key), partition, on_delivery=self._told)
             self.count += 1
@@ -127,12 +126,12 @@ def taken_in(topics: Topics) -> int:
     return int(count)
 
 
-def sent(topics: Topics, number: int, *, signed_in: bool = True) -> dict[str, Any]:
+def sent(topics: Topics, number: int) -> dict[str, Any]:
     """The event of this number as a Sender sends it."""
-    return topics.event(number, minutes=number % 50, user_id=1 + number % KEYS if signed_in else None)
+    return topics.event(number, minutes=number % 50, user_id=1 + number % KEYS)
 
 
-def prove(topics: Topics, count: int, *, signed_in: bool = True) -> None:
+def prove(topics: Topics, count: int) -> None:
     """Of the events 0, 1, … each once in the warehouse and once in the lake, in the order in which each key
     was sent, counted in its window, told once; and a batch that computes them from the lake finds nothing to
     change.
@@ -146,7 +145,7 @@ def prove(topics: Topics, count: int, *, signed_in: bool = True) -> None:
         "where n <= before",
     )
     assert swapped == [(0,)]
-    assert_agreed(topics, (sent(topics, number, signed_in=signed_in) for number in range(count)))
+    assert_agreed(topics, (sent(topics, number) for number in range(count)))
 
 
 def _take_in(topics: Topics) -> None:
