@@ -89,7 +89,7 @@ def compare(services: Services, names: Sequence[str]) -> Iterator[Compared]:
             if number:
                 time.sleep(_PAUSE_SECONDS)
             _land(services, entity)
-            found = _compare(services, entity)
+            found = compared(services, entity)
             if found.is_equal:
                 break
         yield found
@@ -115,7 +115,8 @@ def chosen(names: Sequence[str]) -> list[SourceEntity]:
     return [known[name] for name in names] if names else every
 
 
-def _compare(services: Services, entity: SourceEntity) -> Compared:
+def compared(services: Services, entity: SourceEntity) -> Compared:
+    """One table of the source, as it is now, beside what was landed of it."""
     assert isinstance(entity.read, Postgres)
     table = sql.Identifier(entity.read.schema, entity.read.table)
     name = f"{entity.source}.{entity.name}"
@@ -125,9 +126,9 @@ def _compare(services: Services, entity: SourceEntity) -> Compared:
         Snapshot(services.settings.require("app_dsn"), name, table) as snapshot,
         closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
     ):
-        declared = {column.name for column in entity.columns}
-        columns = [column for column in snapshot.columns() if column.name in declared]
-        hashed = [column for column in columns if column.duckdb_type not in ("DOUBLE", "FLOAT")]
+        there_now = {column.name: column for column in snapshot.columns()}
+        columns = postgres_types.fitted(entity, {c.name: there_now.get(c.name) for c in entity.columns})
+        hashed = [column for column in columns if column.landed_type not in ("DOUBLE", "FLOAT")]
         rows = rows_landed(session, services.lake, entity, ledger.files(entity.table))
         if rows is not None:
             rows.create_view("landed")
@@ -171,9 +172,9 @@ def _take_here(
             "create temp table here as select 0 as bucket, '' as key, 0::hugeint as digest where false"
         )
         return
-    kinds = {column.name: column.duckdb_type for column in columns}
+    kinds = {column.name: column.landed_type for column in columns}
     key = _joined([_here(kinds[name], quoted(name)) for name in entity.key])
-    row = _joined([_here(column.duckdb_type, quoted(column.name)) for column in columns])
+    row = _joined([_here(column.landed_type, quoted(column.name)) for column in columns])
     session.execute(
         f"create temp table here as select ('0x' || substr(md5(key), 1, {_BUCKET}))::integer as bucket, key, "
         f"newest.digest as digest from (select {key} as key, "
@@ -203,7 +204,7 @@ def _here(kind: str, name: str) -> str:
 
 
 def _there(column: SourceColumn) -> sql.Composable:
-    kind, name = column.duckdb_type, sql.Identifier(column.name)
+    kind, name = column.landed_type, sql.Identifier(column.name)
     if kind.endswith("[]"):
         return sql.SQL("array_to_json({})::text").format(name)
     match kind:

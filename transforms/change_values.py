@@ -26,6 +26,7 @@ _PLACEHOLDERS = (
 )
 """Its forms as text, bytea, json, array of texts, of numbers and of uuids, and hstore."""
 
+_OBJECT = r"\[L[A-Za-z.]+;@[0-9a-f]+"
 FIRST_AND_END = {
     "DATE": ("date '0001-01-01'", "date '10000-01-01'"),
     "TIMESTAMP": ("timestamp '0001-01-01'", "timestamp '10000-01-01'"),
@@ -76,12 +77,24 @@ def problem(column: Column, text: str) -> str:
     elif kind == "TIME":
         is_exact += f" and {text} not like '24:%' and {text} <> '86400000000'"
     elif kind.endswith("[]"):
+        texts = f"try(from_json({text}, '[\"VARCHAR\"]'))"
         is_exact += f" and coalesce(try(json_type({text}, '$[0]')), '') not in ('ARRAY', 'OBJECT')"
+        is_exact += f" and not {is_of_lists(texts, of_text=kind == 'VARCHAR[]')}"
     elif kind in FIRST_AND_END:
         first, end = FIRST_AND_END[kind]
         is_exact += f" and {value(column, text)} >= {first} and {value(column, text)} < {end}"
     what = _literal(f"{column.name} can't be held as {kind}")
     return f"case when {text} is not null and not ({is_exact}) then {what} end"
+
+
+def is_of_lists(items: str, *, of_text: bool) -> str:
+    """SQL: whether a list of texts may be what Debezium makes of an array of several dimensions: of text it
+    sends the names of Java's objects, of other types nulls, which a list of nothing but nulls looks like.
+    """
+    if of_text:
+        is_name = f"lambda item: regexp_full_match(item, {_literal(_OBJECT)})"
+        return f"coalesce(len(list_filter({items}, {is_name})) > 0, false)"
+    return f"coalesce(len({items}) > 0 and list_count({items}) = 0, false)"
 
 
 def encoded(column: Column, expression: str) -> str:

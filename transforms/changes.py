@@ -33,8 +33,8 @@ FOUND = {
 """What the landing adds. `_change` is Debezium's op (c, u, d, r, t, m); `_registered_at` when the
 connector's registration began to land, since places in the log (`_lsn`) begin anew where a source was
 restored and are compared within one; `_changed_at` the source's commit time, null for a row of a
-snapshot; `_filled` a JSON object of the values that were not sent; `_ignored` says why a record changes
-no row, `_problem` why it can't be read."""
+snapshot; `_filled` a JSON object of the values that were not sent, or not as PostgreSQL writes them;
+`_ignored` says why a record changes no row, `_problem` why it can't be read."""
 
 VISIBLE = "_ignored is null and _problem is null"
 """SQL: whether a raw row is one that models see."""
@@ -119,12 +119,12 @@ def as_read(column: Column, present: Collection[str]) -> str:
 def texts(entity: SourceEntity, source: str, where: str) -> str:
     """SQL: the raw rows that `where` names, with `_texts`, a struct of the declared columns of a live change.
 
-    The values are as Debezium writes them; NULL for rows that were read. What a record does not send, or
-    sends under another name, stands in `_filled`, of a delete what its row was where that is declared.
+    The values are as Debezium writes them; NULL for rows that were read. What a record does not send, sends
+    under another name or writes otherwise than PostgreSQL stands in `_filled`, of a delete what its row was
+    where that is declared.
     """
     filled = ", ".join(
-        f"{name} := case when {is_unavailable(sent)} then _given.{name} "
-        f"else coalesce({sent}, _given.{name}) end"
+        f"{name} := coalesce(_given.{name}, case when not {is_unavailable(sent)} then {sent} end)"
         for name, sent in ((_quoted(column.name), _sent(column)) for column in entity.columns)
     )
     names = {name: "VARCHAR" for column in entity.columns for name in (column.name, *column.formerly)}

@@ -128,6 +128,7 @@ class _Read:
         contract.hold(self.extract, by_record=True)
         self.extract.schema = schema(contract.entity)
         undeclared = self._hold_to_declaration(log, contract, before.get("undeclared", []))
+        log.spell(contract.texts())
         log.resolve(before.get(SEEN) or [])
         is_owed = bool(before.get(COMPARE)) and self.source.is_half
         gone = bool(before.get(COMPARE)) and not is_owed and self._lose_what_is_gone(log)

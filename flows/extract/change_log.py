@@ -15,10 +15,11 @@ from duckdb import DuckDBPyConnection
 
 from flows.extract import kafka
 from flows.extract.change_records import Opening
-from flows.extract.postgres_types import arrow_type, declared_type
+from flows.extract.postgres_types import SourceColumn, arrow_type, declared_type
 from flows.extract.record_rows import RecordRows
-from flows.extract.row_lives import KEYED, LIVE, Lives, applied
+from flows.extract.row_lives import LIVE, Lives, applied
 from flows.extract.source_clock import SourceClock
+from flows.extract.told_texts import spelled
 from transforms import changes
 from transforms.change_values import WHOLE, is_unavailable, problem
 from transforms.contract import Column
@@ -73,6 +74,7 @@ class ChangeLog:
         self._records: Iterable[pa.RecordBatch] = ()
         self._shapes: list[Shape] = []
         self._served: dict[str, list[tuple[str, ...]]] = {}
+        self._spelled: set[str] = set()
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
         self._part = self._by if self._by not in entity.key else None
@@ -133,14 +135,34 @@ class ChangeLog:
         """Let fields of this shape stand for columns: column → its name in these records."""
         for name in served:
             self._served.setdefault(name, []).append(shape.fields)
-        sent = ", ".join(
-            f"{quoted(name)} := after.{quoted(served.get(name, name))}"
-            for name in dict.fromkeys((*self._columns, *self._also))
-        )
+        sent = self._packed({name: f"after.{quoted(other)}" for name, other in served.items()})
         self._run(
-            f"update parsed set after = struct_pack({sent}) where _change in {LIVE} and fields = ?",
-            [list(shape.fields)],
+            f"update parsed set after = {sent} where _change in {LIVE} and fields = ?", [list(shape.fields)]
         )
+
+    def spell(self, sources: Mapping[str, SourceColumn]) -> None:
+        """Write the values that are landed as text as a read of the source gives them; `sources` are their
+        columns there. A record with one that Debezium has not told exactly is unreadable.
+        """
+        own, wrong = {}, []
+        for name, source in sources.items():
+            text = f"after.{quoted(name)}"
+            if (written := spelled(source.pg_type, text, is_enum=bool(source.labels))) != text:
+                own[name] = written
+                what = text_literal(f"{name} can't be told exactly by Debezium")
+                wrong.append(f"case when {text} is not null and ({written}) is null then {what} end")
+        if own:
+            self._spelled = set(own)
+            self._run(
+                f"update parsed set after = {self._packed(own)}, "
+                f"_problem = coalesce(_problem, {', '.join(wrong)}) where _change in {LIVE}"
+            )
+
+    def _packed(self, given: Mapping[str, str]) -> str:
+        """SQL: the row after a change, some of its fields `given` otherwise."""
+        names = dict.fromkeys((*self._columns, *self._also))
+        fields = ", ".join(f"{quoted(name)} := {given.get(name, f'after.{quoted(name)}')}" for name in names)
+        return f"struct_pack({fields})"
 
     # --------------------------------------------------------------------------------------------- resolving
 
@@ -154,7 +176,7 @@ class ChangeLog:
         self._judge(toasted)
         self._lives.empty_truncated()
         if self._part is not None:
-            self._place_deletes()
+            self._lives.place_deletes()
         self._lives.leave_old_keys()
 
     def lose_what_is_gone(self, keys: str) -> None:
@@ -213,14 +235,17 @@ class ChangeLog:
         parts, fills, unknown, lacking = [], [], [], []
         for column in self._entity.columns:
             name, text = quoted(column.name), f"after.{quoted(column.name)}"
-            served = " or ".join(f"fields = {_list(shape)}" for shape in self._served.get(column.name, ()))
-            if served and column.name not in names:
-                lacking.append(served)
-                fills.append(f"{name} := case when {served} then {text} end")
+            otherwise = [f"fields = {_list(shape)}" for shape in self._served.get(column.name, ())]
+            if column.name in self._spelled:
+                otherwise.append(f"{text} is not null")
+            held = " or ".join(otherwise)
+            if held and column.name not in names:
+                lacking.append(held)
+                fills.append(f"{name} := case when {held} then {text} end")
             if column.name in names:
                 lacks = is_unavailable(text)
-                lacking.append(f"{lacks} or {served}" if served else lacks)
-                own = f" when {served} then {text}" if served else ""
+                lacking.append(f"{lacks} or {held}" if held else lacks)
+                own = f" when {held} then {text}" if held else ""
                 fills.append(f"{name} := case when {lacks} then known.{name}{own} end")
                 unknown.append(
                     f"case when {lacks} and not coalesce(is_known.{name}, false) then "
@@ -244,27 +269,6 @@ class ChangeLog:
         self._run(
             "update parsed set _problem = why, _filled = fill from judged "
             "where judged.kafka_offset = parsed.kafka_offset"
-        )
-
-    def _place_deletes(self) -> None:
-        """Give each delete the window of the row that it ends: its own image may be invented."""
-        self._run(
-            "create or replace temp table placed as "
-            "select kafka_offset, coalesce(earlier, base._part) as part "
-            "from (select kafka_offset, _key, _change, last_value(_part ignore nulls) over ("
-            "partition by _key order by kafka_offset rows between unbounded preceding and 1 preceding) "
-            f"as earlier from parsed where {applied()} and _change in {KEYED} and _key in ("
-            "select _key from parsed where _change in ('d', 'r'))) left join base using (_key) "
-            "where _change in ('d', 'r')"
-        )
-        self._run(
-            "update parsed set _part = placed.part, _ignored = case when placed.part is null then "
-            "'no such row' end from placed where placed.kafka_offset = parsed.kafka_offset and _change = 'd'"
-        )
-        # A row that a snapshot shows in another window was deleted and made anew while nobody looked.
-        self._run(
-            "insert into emptied select kafka_offset, _key, placed.part, -1 from parsed "
-            f"join placed using (kafka_offset) where _change = 'r' and placed.part <> _part and {applied()}"
         )
 
     # ------------------------------------------------------------------------------------------------ results

@@ -25,6 +25,7 @@ from flows.extract.debezium_observed import (
     lsn_text,
     observe,
 )
+from flows.extract.told_texts import is_told
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -212,6 +213,16 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
         return (
             f"updates and deletes in {place} do not say which row they are about (replica identity "
             f"{IDENTITIES[table.identity]}, {lacking}); alter table {place} replica identity full"
+        )
+    named = {name for column in entity.columns for name in (column.name, *column.formerly)}
+    there = observed.columns.get((read.schema, read.table), ())
+    untold = [
+        f"{one.name} ({one.pg_type})" for one in there if one.name in named and not is_told(one.pg_type)
+    ]
+    if untold:
+        return (
+            f"Debezium does not tell what stands in {', '.join(untold)} of {place}; "
+            "declare the table's mode as incremental or snapshot"
         )
     return ""
 

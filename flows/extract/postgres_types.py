@@ -85,6 +85,12 @@ class SourceColumn:
         return self.declared.name if self.declared else self.name
 
     @property
+    def landed_type(self) -> str:
+        """The DuckDB type of its values in raw: text where that is declared, else its own."""
+        is_text = self.declared is not None and declared_type(self.declared.type) == "VARCHAR"
+        return "VARCHAR" if is_text else self.duckdb_type
+
+    @property
     def duckdb_type(self) -> str:
         """The DuckDB type that holds every finite value of it exactly; VARCHAR where only text does."""
         if number := re.fullmatch(r"numeric\((\d+),(-?\d+)\)", self.pg_type):
@@ -101,9 +107,16 @@ class SourceColumn:
     def expression(self) -> sql.Composable:
         """How it is selected: as it is, or as text where there is no other exact form."""
         name = sql.Identifier(self.name)
-        if self.pg_type == "inet":
-            # A cast writes /32 behind every address, the type itself (and the change log) does not.
+        if self.pg_type == "inet" or self.pg_type.startswith("character("):
+            # A cast writes /32 behind every address and cuts the blanks off that fill a text up; the type
+            # itself (and the change log) does not.
             return sql.SQL("case when {0} is not null then format('%s', {0}) end").format(name)
+        if self.pg_type == "money":
+            # Its own text depends on the server's locale.
+            return sql.SQL("{}::numeric::text").format(name)
+        if self.pg_type.endswith("with time zone") and self.pg_type.startswith("time "):
+            # The change log tells it in UTC.
+            return sql.SQL("({} at time zone 'UTC')::text").format(name)
         if self.declared and (cast := self._cast(self.declared)):
             # A row that does not fit is read too, and becomes a dead letter.
             return sql.SQL("case when ({}) is null then {}::{} end").format(

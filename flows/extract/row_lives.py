@@ -185,6 +185,27 @@ class Lives:
             "and moved.has_before and moved._before is distinct from moved._key"
         )
 
+    def place_deletes(self) -> None:
+        """Give each delete the window of the row that it ends: its own image may be invented."""
+        self._run(
+            "create or replace temp table placed as "
+            "select kafka_offset, coalesce(earlier, base._part) as part "
+            "from (select kafka_offset, _key, _change, last_value(_part ignore nulls) over ("
+            "partition by _key order by kafka_offset rows between unbounded preceding and 1 preceding) "
+            f"as earlier from parsed where {applied()} and _change in {KEYED} and _key in ("
+            "select _key from parsed where _change in ('d', 'r'))) left join base using (_key) "
+            "where _change in ('d', 'r')"
+        )
+        self._run(
+            "update parsed set _part = placed.part, _ignored = case when placed.part is null then "
+            "'no such row' end from placed where placed.kafka_offset = parsed.kafka_offset and _change = 'd'"
+        )
+        # A row that a snapshot shows in another window was deleted and made anew while nobody looked.
+        self._run(
+            "insert into emptied select kafka_offset, _key, placed.part, -1 from parsed "
+            f"join placed using (kafka_offset) where _change = 'r' and placed.part <> _part and {applied()}"
+        )
+
     def lose_what_is_gone(self, keys: str) -> None:
         """Add a delete for each row that is there in the end, and whose key is not in the table `keys`."""
         same = " and ".join(f"there._key.{quoted(n)} = source.{quoted(n)}" for n in self._entity.key)

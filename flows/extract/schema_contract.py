@@ -22,6 +22,7 @@ from flows.extract.schema_differences import (
     names_of,
     type_change,
 )
+from flows.extract.told_texts import is_told
 from transforms.changes import RECORD
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
@@ -93,6 +94,11 @@ class Contract:
         """The source's column that a landed column is read from; None where there is none."""
         number = self._after.numbers.get(name)
         return next((c for c in self._current if c.number == number or (not number and c.name == name)), None)
+
+    def texts(self) -> dict[str, SourceColumn]:
+        """The source's columns whose values are landed as text, by the names that they are landed under."""
+        names = [c.name for c in self.entity.columns if declared_type(c.type) == "VARCHAR"]
+        return {name: source for name in names if (source := self.column(name)) is not None}
 
     def _evolved(self) -> SourceEntity:
         """The entity with the columns that nobody declared, and with those that were widened as they are."""
@@ -274,7 +280,10 @@ class Contract:
 
 
 def undeclared(entity: SourceEntity, remembered: Remembered) -> tuple[Column, ...]:
-    """The columns of the source that nobody declared, typed from its catalog."""
+    """The columns of the source that nobody declared, typed from its catalog; of changes those that Debezium
+    tells.
+    """
+    is_cdc = isinstance(entity.read, Postgres) and entity.read.mode == "cdc"
     taken = {*remembered.numbers.values()}
     own = {name for column in entity.columns for name in (column.name, *column.formerly)}
     return tuple(
@@ -284,6 +293,7 @@ def undeclared(entity: SourceEntity, remembered: Remembered) -> tuple[Column, ..
         and column.name not in own
         and column.name not in RECORD
         and not column.name.startswith("_")
+        and (is_told(column.pg_type) or not is_cdc)
     )
 
 

@@ -217,7 +217,8 @@ def _of_values(
     column: Column, before: SourceColumn | None, now: SourceColumn, *, only_news: bool
 ) -> Iterator[Difference]:
     declared, kind = declared_type(column.type), ""
-    if declared != now.duckdb_type:
+    # Every value has a text, so that what no type of DuckDB holds (an infinite time) can be declared so.
+    if declared not in ("VARCHAR", now.duckdb_type):
         kind = type_change(declared, now.duckdb_type)
         if only_news and kind != "retyped" and before and before.pg_type == now.pg_type:
             kind = ""

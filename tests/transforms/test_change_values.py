@@ -36,6 +36,8 @@ EXACT = [
     ("blob", "AAH/", "\\x00\\x01\\xFF"),
     ("varchar[]", '["x",null,"y,z"]', "[x, NULL, 'y,z']"),
     ("bigint[]", "[1,null,3]", "[1, NULL, 3]"),
+    ("varchar[]", "[null]", "[NULL]"),
+    ("bigint[]", "[]", "[]"),
 ]
 IMPOSSIBLE = [
     ("bigint", "9223372036854775808"),
@@ -63,6 +65,8 @@ IMPOSSIBLE = [
     ("bigint[]", '["x"]'),
     ("varchar[]", "{a,b}"),
     ("varchar[]", '[["a"],["b"]]'),
+    ("varchar[]", '["[Ljava.lang.String;@411f3f91"]'),
+    ("bigint[]", "[null,null]"),
 ]
 
 
