@@ -10,6 +10,7 @@ from datetime import datetime
 
 from flows.planner import WHOLE, Due, Windows, reads_raw
 from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import Commit, LakeFile, fold
 from transforms.contract import Layer, Partition, Table, Write, moved
 
@@ -93,16 +94,27 @@ class Reader:
         """The landings of a raw table behind a token, oldest first, with those of their files that count.
 
         A file that was lost is replaced by the landing that brings its records again. What was let go of
-        (flows.maintenance.letting_go) was read before, so it is behind no token.
+        (flows.maintenance.letting_go) was read before, so it is behind no token. A file in which others were
+        joined is of the first landing whose rows stand in it: behind a token it is read whole, or was.
         """
         landings = self._ledger.landed(name, after=token)
         gone = {path for landing in landings for path in landing.remove}
         if not token:
             gone |= self._ledger.let_go(name)
-        return [
-            replace(landing, add=tuple(file for file in landing.add if file.path not in gone))
-            for landing in landings
-        ]
+        joined = self._ledger.joined(name)
+        came = {file.path for landing in landings for file in landing.add}
+        before = joined.keys() - came - {file.path for file in joined.values()}
+        known = gone | {now_in(joined[path], joined).path for path in before}
+        found = []
+        for landing in landings:
+            own = {}
+            for file in landing.add:
+                now = now_in(file, joined)
+                if file.path not in gone and now.path not in known:
+                    own[now.path] = now
+            known |= own.keys()
+            found.append(replace(landing, add=tuple(own.values())))
+        return found
 
     def table(self, name: str) -> Table:
         """The table of that name."""
@@ -284,13 +296,14 @@ class Reader:
         if self._catalog[name].layer is not Layer.RAW:
             return self.in_force(name, sorted(windows))
         landed = self._ledger.landed(name)
-        as_landed = {file.path for commit in landed for file in commit.add}
-        if until is not None:
-            tokens = [commit.token for commit in landed]
-            landed = landed[: tokens.index(until) + 1] if until in tokens else landed
+        elsewhere = {file.path for commit in landed for file in commit.add}
+        tokens = [commit.token for commit in landed]
+        if until is not None and until in tokens:
+            landed = landed[: tokens.index(until) + 1]
+            elsewhere.update(file.path for later in self.landings_since(name, until) for file in later.add)
         touched = [commit for commit in landed if windows & commit.windows.keys()]
         in_force = {file.path: file for file in self._ledger.files(name)}
-        joined = [file for path, file in in_force.items() if path not in as_landed]
+        joined = [file for path, file in in_force.items() if path not in elsewhere]
         return [*joined, *(file for commit in touched for file in commit.add if file.path in in_force)]
 
     def _news(self, name: str, since: str) -> list[LakeFile]:
@@ -322,10 +335,11 @@ def chunks(landings: Sequence[Commit], rows_at_once: int) -> Iterator[list[Commi
     chunk: list[Commit] = []
     rows = 0
     for landing in landings:
-        if chunk and rows + landing.row_count > rows_at_once:
+        count = sum(file.rows for file in landing.add)
+        if rows and rows + count > rows_at_once:
             yield chunk
             chunk, rows = [], 0
         chunk.append(landing)
-        rows += landing.row_count
+        rows += count
     if chunk:
         yield chunk

@@ -10,6 +10,7 @@ from flows.landed import landed_on, rows_by_window
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.ledger import Ledger
+from flows.stores.ledger_reader import now_in
 from flows.stores.ledger_rows import RETIRED
 from flows.stores.manifest import Commit, LakeFile
 from transforms import registry
@@ -59,7 +60,9 @@ def _unread(ledger: Ledger, table: Table) -> set[str] | None:
         return None
     if read is None:
         return set()
-    return {file.path for landing in ledger.landed(table.name, after=read[0]) for file in landing.add}
+    joined = ledger.joined(table.name)
+    behind = ledger.landed(table.name, after=read[0])
+    return {now_in(file, joined).path for landing in behind for file in landing.add}
 
 
 def _are_built(ledger: Ledger, table: Table, windows: Iterable[str]) -> bool:

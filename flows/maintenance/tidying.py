@@ -12,6 +12,7 @@ from flows.maintenance.folding import fold_past
 from flows.services import Services
 from flows.stores.joint import JointLedger
 from flows.stores.ledger import Ledger
+from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import LakeFile
 from transforms import registry
 from transforms.contract import Layer, Table, Write
@@ -100,7 +101,8 @@ def join_landed(services: Services, ledger: Ledger, table: Table, run_id: str, a
     if read is None and any(registry.table(name).write is Write.APPEND for name in names):
         return 0  # nobody has read any of it yet
     behind = ledger.landed(table.name, after=read[0]) if read else []
-    unread = {file.path for landing in behind for file in landing.add}
+    joined = ledger.joined(table.name)
+    unread = {now_in(file, joined).path for landing in behind for file in landing.add}
     by_day: dict[str, list[LakeFile]] = {}
     for file in ledger.files(table.name):
         if file.path not in unread:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,13 @@ from flows.stores.manifest import Commit, LakeFile, fold
 
 READERS_GRACE = timedelta(hours=1)
 """How long replaced files stay for those who opened the old list."""
+
+
+def now_in(file: LakeFile, joined: Mapping[str, LakeFile]) -> LakeFile:
+    """The file in which the rows of a landed one stand now."""
+    while file.path in joined:
+        file = joined[file.path]
+    return file
 
 
 class LedgerReader:
@@ -44,6 +51,17 @@ class LedgerReader:
             {"table": entity, "retired": RETIRED},
         )
         return {path for row in rows for path in row["removed"]}
+
+    def joined(self, entity: str) -> dict[str, LakeFile]:
+        """Path of a file of a raw table that was joined with others → the one that has its rows since, which
+        may have been joined itself (`now_in`).
+        """
+        rows = self._rows(
+            "SELECT removed, files FROM ops.ledger WHERE table_name = %s AND kind = 'compact' "
+            "AND jsonb_array_length(files) = 1",
+            entity,
+        )
+        return {path: LakeFile.from_json(row["files"][0]) for row in rows for path in row["removed"]}
 
     def files(self, entity: str) -> list[LakeFile]:
         """The files that are the content of a raw table now (landings, compactions folded in)."""

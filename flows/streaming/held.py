@@ -20,6 +20,7 @@ from flows.landed import BY, BY_REPLAY, OFFSETS, rows_by_window, spans_without_r
 from flows.services import Services
 from flows.stores.lake import DamagedFile
 from flows.stores.ledger import Ledger
+from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from transforms import engine
@@ -134,9 +135,11 @@ class RawTopic:
         """
         found: dict[int, int] = {}
         gone = self._ledger.let_go(self._entity.table)
-        joined = self._joined() if gone else {}
+        joined = self._ledger.joined(self._entity.table) if gone else {}
         for landing in self._ledger.landed(self._entity.table) if gone else ():
-            if any(_now(file, joined) in gone and self._may_reach(file, moment) for file in landing.add):
+            if any(
+                now_in(file, joined).path in gone and self._may_reach(file, moment) for file in landing.add
+            ):
                 for part, spans in _spans(landing.control.get(OFFSETS, {})).items():
                     found[part] = min([found.get(part, spans[0][0]), *(first for first, _ in spans)])
         return found
@@ -153,12 +156,12 @@ class RawTopic:
 
     def _entries(self) -> list[_Entry]:
         """Landings, what else was compacted out of them, and micro-batches."""
-        landings, joined = self._ledger.landed(self._entity.table), self._joined()
-        let_go = self._ledger.let_go(self._entity.table)
-        in_force = {file.path: file for file in self._ledger.files(self._entity.table)}
+        ledger, name = self._ledger, self._entity.table
+        landings, joined, let_go = ledger.landed(name), ledger.joined(name), ledger.let_go(name)
+        in_force = {file.path: file for file in ledger.files(name)}
         replaced = {path for landing in landings for path in landing.remove}
         entries = [self._entry(landing, joined, in_force, replaced, let_go) for landing in landings]
-        landed = {_now(file, joined) for landing in landings for file in landing.add}
+        landed = {now_in(file, joined).path for landing in landings for file in landing.add}
         if compacted := [file for path, file in in_force.items() if path not in landed]:
             entries.append(_Entry(compacted, is_whole=False, is_one_run=False))
         for batch in Journal(self._ledger.connection).unlanded(self._entity.table):
@@ -166,19 +169,10 @@ class RawTopic:
         nothing = spans_without_records(self._ledger.positions(self._entity.table))
         return [*entries, _Entry([], _spans(nothing))]
 
-    def _joined(self) -> dict[str, str]:
-        """Path of a file that was joined with others → the one that has its rows since."""
-        return {
-            path: commit.add[0].path
-            for commit in self._ledger.history(self._entity.table)
-            if commit.kind == "compact" and len(commit.add) == 1
-            for path in commit.remove
-        }
-
     def _entry(
         self,
         landing: Commit,
-        joined: Mapping[str, str],
+        joined: Mapping[str, LakeFile],
         in_force: Mapping[str, LakeFile],
         replaced: set[str],
         let_go: set[str],
@@ -186,7 +180,7 @@ class RawTopic:
         spans = _spans(landing.control.get(OFFSETS, {}))
         counts = sum(file.rows for file in landing.add) == landing.row_count
         own = {file.path for file in landing.add}
-        now = {_now(file, joined) for file in landing.add}
+        now = {now_in(file, joined).path for file in landing.add}
         return _Entry(
             [in_force[path] for path in sorted(now) if path in in_force],
             spans,
@@ -264,14 +258,6 @@ class RawTopic:
     def _duckdb(self) -> DuckDBPyConnection:
         spill = self._services.lake.root / ".spill"
         return engine.connect(memory_limit=self._services.settings.memory_limit, temp_directory=spill)
-
-
-def _now(file: LakeFile, joined: Mapping[str, str]) -> str:
-    """Where the rows of a landed file stand now."""
-    path = file.path
-    while path in joined:
-        path = joined[path]
-    return path
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

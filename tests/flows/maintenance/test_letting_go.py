@@ -19,10 +19,12 @@ import pytest
 
 from flows import backfill, failpoints
 from flows.as_of import AsOfError, Moment, rebuild
+from flows.build.compaction import joined
 from flows.build.job import build_due
 from flows.build.states import planner_states
-from flows.landed import rows_by_window
+from flows.landed import LANDED_ON, rows_by_window
 from flows.maintenance.letting_go import let_go
+from flows.maintenance.tidying import join_landed
 from flows.planner import ASKED_FOR, plan
 from flows.progress import Progress
 from flows.services import Services
@@ -187,6 +189,27 @@ def test_what_a_table_has_not_read_yet_stays(services: Services) -> None:
     assert _let_go(services) == []
     _build(services)
     assert _let_go(services) == ["b1.parquet", "b2.parquet", "b3.parquet"]
+
+
+def test_what_a_model_that_is_built_anew_has_not_read_again_stays_and_is_not_joined_also_if_it_was_before(
+    services: Services,
+) -> None:
+    for number in (1, 2, 3):
+        _land(services, OLD, number, OLD)
+    _build(services)
+    table = registry.table(RAW)
+    with services.ledger() as ledger, ledger.locked("land", RAW):
+        files = _raw(ledger)
+        one = joined(services.lake, table, OLD, files[1:], LANDED_ON, "_landed_at", "run")
+        ledger.record(services.lake, one, version=0)
+        ledger.connection.execute(
+            "update ops.partition_state set based_on = jsonb_build_object(%s::text, 'land-1') "
+            "where table_name = %s and partition = ''",
+            (RAW, STAGED),
+        )
+        assert join_landed(services, ledger, table, "run", at_most=2) == 0
+        assert _raw(ledger) == [files[0], *one.add]
+    assert _let_go(services) == []
 
 
 def test_a_day_with_a_record_of_a_window_that_is_kept_stays_and_a_claim_that_nobody_believed_holds_nothing(

@@ -82,10 +82,20 @@ def test_a_topics_raw_files_of_a_day_become_few_and_a_replay_finds_every_record_
     topics.batch()
     before, places = topics.rows(), topics.raw_places()
 
-    assert len(_in_force(topics)) == LANDINGS
+    files = _in_force(topics)
+    assert len(files) == LANDINGS
     assert _join(topics, at_most=3) > 0
 
     (joined,) = _in_force(topics)
+    assert (topics.rows(), topics.raw_places()) == (before, places)
+    topics.rows("update ops.ledger set committed_at = committed_at - interval '1 day' returning true")
+    assert topics.left_over() == []  # an hour later a sweep takes those that were replaced
+    assert not all(path.is_file() for path in files)
+    topics.rows(
+        "update ops.partition_state set fingerprint = 'older' "
+        "where starts_with(table_name, 'stg_events__') returning true"
+    )
+    topics.batch()
     assert (topics.rows(), topics.raw_places()) == (before, places)
     assert sum(one.rows for built in topics.batch().values() for one in built) == 0
     topics.delete_before(LANDINGS * EVENTS)
