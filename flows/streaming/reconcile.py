@@ -106,10 +106,11 @@ def _sealed(connection: Connection[Any], table: Table) -> set[str]:
 def _locked(
     services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
 ) -> list[CheckResult]:
-    """The hot partitions, or one that is sealed; nobody publishes the table meanwhile."""
-    if table.windowed:  # its keeper goes on; what it merges is in the same snapshot
-        return list(_reconcile(services, connection, way, table, sealed))
-    with Ledger(connection).locked("publish", table.name):
+    """The hot partitions, or one that is sealed; nobody else corrects the table meanwhile, nor publishes it.
+
+    The keeper of a windowed one goes on: what it merges is in the same snapshot.
+    """
+    with Ledger(connection).locked("compare" if table.windowed else "publish", table.name):
         return list(_reconcile(services, connection, way, table, sealed))
 
 

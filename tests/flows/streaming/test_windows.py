@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import failpoints, stream
-from flows.streaming import counts
-from flows.streaming.keeper import Keeper
+from flows.streaming import agreement, counts
+from flows.streaming.keeper import Keeper, keep_once
+from flows.streaming.reconcile import reconcile
+from quality import CheckResult
 from tests.flows.streaming.counting import FIVE, Window, assert_told_once, counted, published, start
-from tests.flows.streaming.topics import Topics
+from tests.flows.streaming.topics import Topics, until
 from tests.house import House
 from transforms import engine, registry
 
@@ -156,6 +159,42 @@ def test_a_count_that_is_wrong_is_found_told_and_made_right(topics: Topics) -> N
     assert "1 windows were counted differently" in failed.message
     assert published(topics) == counted(events)
     assert_told_once(topics)
+
+
+def test_two_comparisons_at_once_correct_a_count_once(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [topics.event(number, minutes=number, user_id=3) for number in range(60)]
+    topics.send(events)
+    topics.stream()
+    topics.batch()
+    topics.rows("update analytics.user_event_counts set event_count = event_count + 2 returning true")
+    compare = agreement.compare_counts
+    others: list[Future[list[CheckResult]]] = []
+
+    def compared(*given: Any) -> pa.Table:
+        found = compare(*given)
+        if not others:
+            others.append(pool.submit(reconcile, services, topics.way))
+            until(lambda: others[0].done() or _somebody_waits(topics))
+        return found
+
+    monkeypatch.setattr(agreement, "compare_counts", compared)
+    services = topics.world.services()
+    with services.lake, ThreadPoolExecutor(1) as pool:
+        assert not all(result.passed for result in reconcile(services, topics.way))
+        assert all(result.passed for result in others[0].result(30))
+    assert keep_once(services, topics.way) == ""
+
+    assert published(topics) == counted(events)
+
+
+def _somebody_waits(topics: Topics) -> bool:
+    query = (
+        "select 1 from pg_locks join pg_database d on d.oid = database "
+        "where locktype = 'advisory' and not granted and datname = current_database()"
+    )
+    return bool(topics.rows(query))
 
 
 def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> None:
