@@ -47,6 +47,7 @@ from flows.stores.ledger import Ledger, Position
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
 from flows.streaming.rollup import land_journal
+from flows.streaming.route import is_counted
 from transforms import changes
 from transforms.contract import Layer
 from transforms.entities import Kafka, Postgres, SourceEntity
@@ -271,8 +272,8 @@ class EntityLanding:
             self._enter_control(connection, extract)
             if isinstance(self.entity.read, Kafka):
                 offsets = extract.positions.get("offsets", {})
-                touched = landing.windows or {}
-                Journal(connection).fence(self.entity.table, offsets, touched, self._asked_at)
+                counted = landing.windows if landing.windows and is_counted(self.entity) else {}
+                Journal(connection).fence(self.entity.table, offsets, counted, self._asked_at)
 
         if landing.rows == 0:
             if extract.dead_letters or self.before != extract.positions:

@@ -124,7 +124,8 @@ class Journal:
         self, entity: str, offsets: Mapping[str, int], windows: Collection[str], asked_at: datetime
     ) -> None:
         """A batch has read a topic itself, up to these offsets, its ends after `asked_at`: no older claim may
-        commit any more. The windows that it touched are owed a comparison: no stream counts these records.
+        commit any more. `windows` are owed a comparison: what it touched of a topic that is counted, for no
+        stream counts these records.
         """
         self.connection.execute(
             "UPDATE ops.stream_partition SET generation = generation + 1, "

@@ -47,6 +47,12 @@ class Route:
         return next(self.entities[raw] for raw, staged in self.staging.items() if staged.name == upstream)
 
 
+def is_counted(entity: SourceEntity) -> bool:
+    """Whether a windowed table counts the records of a topic."""
+    staged = {table.name for table in registry.build_order() if table.upstreams == (entity.table,)}
+    return any(table.windowed and staged.intersection(table.upstreams) for table in registry.build_order())
+
+
 def route(entities: Sequence[SourceEntity]) -> Route:
     """The way of these topics. Raises FlowsError when no published table is made of topics alone."""
     tables = registry.tables()

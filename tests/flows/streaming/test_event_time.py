@@ -123,12 +123,15 @@ def test_no_window_is_final_before_it_counts_what_a_batch_has_read_itself(topics
     topics.send([topics.event(number, user_id=number) for number in range(3)])
     topics.stream()
     topics.send([topics.event(10 + number, user_id=number) for number in range(3)], partition=1)
+    topics.send([topics.event(20) | {"element": "a", "x": 1, "y": 2}], topic="clicks")  # in no window
     topics.batch()
+    assert topics.rows("select entity from ops.comparison_owed") == [("raw_events__user_events",)]
     topics.days_go_by()
     assert _count(topics) == dict.fromkeys(range(3), (1, False))
 
     assert all(result.passed for result in topics.reconcile())
 
+    assert topics.rows("select entity from ops.comparison_owed") == []
     assert _count(topics) == dict.fromkeys(range(3), (2, True))
     assert _first_final(topics) == dict.fromkeys(range(3), 2)
     topics.reconcile()
