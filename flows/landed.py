@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -93,6 +93,28 @@ def add_span(spans: dict[str, list[list[int]]], partition: int, span: tuple[int,
         there[-1][1] = span[1]
     else:
         there.append(list(span))
+
+
+def spans_with(offsets: Mapping[int, tuple[int, int]], position: Position) -> dict[str, list[list[int]]]:
+    """What was read, with what reads since the last landing found nothing in."""
+    spans = spans_without_records(position)
+    for partition, span in offsets.items():
+        add_span(spans, partition, span)
+    return spans
+
+
+def control(extract: Extract, position: Position) -> dict[str, Any]:
+    """What a landing says of its source beside its rows: the offsets that were read, or the totals."""
+    if extract.offsets:
+        return {OFFSETS: spans_with(extract.offsets, position)}
+    if extract.control is None:
+        return {}
+    return {
+        "totals": [
+            [total.day.isoformat() if total.day else None, total.group, total.row_count, str(total.amount)]
+            for total in extract.control
+        ]
+    }
 
 
 def portions_of(

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,14 @@ from flows.landed import (
     CLOCK,
     LANDED_ON,
     NOTHING_IN,
-    OFFSETS,
     ROWS_PER_FILE,
-    add_span,
+    control,
     enter_totals,
     landing_time,
     portions_of,
     rows_by_window,
     rows_landed,
-    spans_without_records,
+    spans_with,
 )
 from flows.services import Services
 from flows.settings import Settings
@@ -129,7 +128,9 @@ class EntityLanding:
         self.rows_per_file = rows_per_file
         self.told = told
         self._connection: DuckDBPyConnection | None = None
-        self._asked_at = datetime.fromtimestamp(self.settings.machine_time(), UTC)
+        self._asked_at: datetime
+        if isinstance(entity.read, Kafka):
+            self._asked_at = Journal(ledger.connection).now()
         self.position = ledger.positions(entity.table)
         self.before = {
             name: value for name, value in self.position.positions.items() if name not in (CLOCK, NOTHING_IN)
@@ -281,7 +282,7 @@ class EntityLanding:
                     within(self.ledger.connection)
                     kept = {**extract.positions, CLOCK: self.position.positions.get(CLOCK)}
                     if extract.offsets:
-                        kept[NOTHING_IN] = self._spans(extract.offsets)
+                        kept[NOTHING_IN] = spans_with(extract.offsets, self.position)
                     self.ledger.move_on(self.entity.table, kept, self.position.version)
             elif isinstance(self.entity.read, Kafka):
                 Journal(self.ledger.connection).all_ended(self.entity.table, self._asked_at)
@@ -295,7 +296,7 @@ class EntityLanding:
             add=landing.files,
             positions=positions,
             windows=landing.windows or {},
-            control=self._control(extract),
+            control=control(extract, self.position),
             row_count=landing.rows,
             landed_at=self.landed_at,
         )
@@ -306,30 +307,6 @@ class EntityLanding:
     def _enter_control(self, connection: Connection[Any], extract: Extract) -> None:
         if extract.control is not None:
             enter_totals(connection, self.entity, extract.control)
-
-    def _control(self, extract: Extract) -> dict[str, Any]:
-        if extract.offsets:
-            return {OFFSETS: self._spans(extract.offsets)}
-        if extract.control is None:
-            return {}
-        return {
-            "totals": [
-                [
-                    total.day.isoformat() if total.day else None,
-                    total.group,
-                    total.row_count,
-                    str(total.amount),
-                ]
-                for total in extract.control
-            ]
-        }
-
-    def _spans(self, offsets: Mapping[int, tuple[int, int]]) -> dict[str, list[list[int]]]:
-        """What was read, with what reads since the last landing found nothing in."""
-        spans = spans_without_records(self.position)
-        for partition, span in offsets.items():
-            add_span(spans, partition, span)
-        return spans
 
     def _duckdb(self, opened: ExitStack) -> DuckDBPyConnection:
         """One for the whole landing: to open it takes longer than what is asked of a few records."""

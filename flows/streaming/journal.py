@@ -157,6 +157,12 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------- event time
 
+    def now(self) -> datetime:
+        """The time by PostgreSQL's clock, which whatever is noted here goes by."""
+        moment: datetime
+        ((moment,),) = self.connection.execute("SELECT clock_timestamp()").fetchall()
+        return moment
+
     def idle(self, owner: str) -> tuple[datetime, set[tuple[str, int]]]:
         """The time by PostgreSQL's clock, and an owner's partitions of which nothing came for IDLE_AFTER."""
         rows = self.connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.landing import land
 from flows.settings import Settings
+from flows.streaming.journal import Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
 from tests.flows.streaming.topics import PARTITIONS, Topics
@@ -136,6 +139,24 @@ def test_no_window_is_final_before_it_counts_what_a_batch_has_read_itself(topics
     assert _first_final(topics) == dict.fromkeys(range(3), 2)
     topics.reconcile()
     assert topics.rows("select count(*) from ops.hot_partition where sealed_at is null") == [(0,)]
+
+
+def test_a_batch_notes_by_the_warehouses_clock_when_it_came_to_a_topics_end(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What idles is told by the time between two notes: a machine whose clock is fast must not end it."""
+    services, entity = topics.world.services(), topics.entity()
+    ended = "select count(*) from ops.stream_partition where ended_at > clock_timestamp()"
+    monkeypatch.setattr(Settings, "machine_time", lambda _: time.time() + 3600)
+    topics.send([topics.event(1)])
+    with services.lake:
+        with services.ledger() as ledger:
+            Journal(ledger.connection).know(entity.table, dict.fromkeys(range(PARTITIONS), 0), "nobody")
+        assert land(services, entity, "batch") is not None
+        assert topics.rows(ended) == [(0,)]
+        assert land(services, entity, "batch") is None
+        assert topics.rows(ended) == [(0,)]
+    assert topics.rows("select count(ended_at) from ops.stream_partition") == [(PARTITIONS,)]
 
 
 @pytest.mark.full
