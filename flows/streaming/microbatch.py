@@ -153,7 +153,9 @@ class MicroBatches:
         self._duckdb.close()
 
     def tidy(self) -> None:
-        """Let go of what is known about windows that records hardly reach any more."""
+        """Let go of what is known about windows that records hardly reach any more. To be called while no
+        micro-batch is on its way: what is let go of is read back from PostgreSQL.
+        """
         for table in self._route.facts:
             self.seen[table.name].forget(self._services.settings.now() - 2 * table.lookback)
 
@@ -197,7 +199,7 @@ class MicroBatches:
         ]
         batch.counts = list(self._counts(cursor, staged, batch.contents))
         for content in batch.contents:
-            self.seen[content.table.name].remember(cursor, content.windows)
+            self.seen[content.table.name].remember(cursor)
         step("models")
         return batch
 

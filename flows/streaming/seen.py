@@ -35,7 +35,6 @@ class Seen:
         self._identity = tuple(identity)
         self.columns = tuple(dict.fromkeys((*identity, *table.key, *table.tie_break)))
         """What is known of a row."""
-        self._on_its_way: frozenset[str] = frozenset()
         self._name = f"seen_{table.name}"
         self.fresh = f"fresh_{table.name}"
         """The temporary table of a cursor that holds the rows of one micro-batch."""
@@ -115,11 +114,8 @@ class Seen:
         listed = ", ".join(f"{quoted(name)}::varchar as {quoted(name)}" for name in self._identity)
         return cursor.table(self.fresh).project(listed).to_arrow_table()
 
-    def remember(self, cursor: DuckDBPyConnection, windows: Iterable[str]) -> None:
-        """What `settle` left counts as seen, what it took out of the published rows no longer does; `windows`
-        are those of what is left.
-        """
-        self._on_its_way = frozenset(windows)
+    def remember(self, cursor: DuckDBPyConnection) -> None:
+        """What `settle` left counts as seen, what it took out of the published rows no longer does."""
         same = " and ".join(f"seen.{quoted(name)} = gone.{quoted(name)}" for name in self._table.key)
         cursor.execute(f"delete from {self._name} as seen using {self.gone} as gone where {same}")
         listed = ", ".join(map(quoted, self.columns))
@@ -127,12 +123,11 @@ class Seen:
 
     def forget(self, before: datetime) -> None:
         """Let go of windows that ended before; they are learned again should anything reach them. Bounds the
-        memory. Rows of the latest micro-batch may not be published yet: their windows stay.
+        memory. To be called while no micro-batch is on its way.
         """
-        bounds = self._table.partition.bounds if self._table.partition else None
-        assert bounds is not None
-        kept = self._on_its_way
-        self._drop([window for window in self._covered.keys() - kept if bounds(window)[1] <= before])
+        assert self._table.partition is not None
+        bounds = self._table.partition.bounds
+        self._drop([window for window in self._covered if bounds(window)[1] <= before])
 
     def _drop(self, windows: Sequence[str]) -> None:
         if not windows:
