@@ -84,6 +84,19 @@ def reopen(connection: Connection[Any], table: Table, partition: str) -> None:
     )
 
 
+def note_written(connection: Connection[Any], table: Table, partitions: Iterable[str], by: str) -> None:
+    """Others than a stream wrote rows into these partitions: streams that know what stood there ask again
+    (`flows.streaming.others`). Of one that no stream ever wrote nothing is noted.
+
+    To be called last in the transaction that writes: a stream that commits waits for what is noted.
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE ops.hot_partition SET last_batch = %s WHERE (table_name, partition) = (%s, %s)",
+            [(by, table.name, partition) for partition in sorted(partitions)],
+        )
+
+
 def lock_for_swap(connection: Connection[Any], table: Table) -> None:
     """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap.
 

@@ -246,6 +246,9 @@ def _transaction(
         "DELETE FROM ops.pending_publish WHERE table_name = %s AND partition = ANY(%s)",
         (table.name, [step.built.partition for step in fresh]),
     )
+    if changed := [step for step, written in done if written.rows]:
+        partitions = [step.built.partition for step in changed]
+        apply.note_written(connection, table, partitions, changed[0].commit.token)
     failpoint("publish.before_commit")
     return done
 

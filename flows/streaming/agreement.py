@@ -5,6 +5,7 @@ which topic they are.
 from __future__ import annotations
 
 import io
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -17,7 +18,7 @@ from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
 from flows.services import Services
-from flows.stores import binary_copy
+from flows.stores import apply, binary_copy
 from flows.stores.difference import content, duckdb_session
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.warehouse import PostgresColumn
@@ -135,6 +136,7 @@ def correct_rows(
                     "INSERT INTO {leaf} ({all}) SELECT {all} FROM computed ON CONFLICT DO NOTHING"
                 ).format(leaf=leaf, all=_each("{n}", [column.name for column in columns]))
             )
+        apply.note_written(connection, table, [window], f"corrected-{secrets.token_hex(8)}")
         failpoint("agreement.written")
 
 

@@ -1,4 +1,4 @@
-"""What other streams have published: which partitions they wrote into, and which records stand there.
+"""What others have published: which partitions they wrote into, and which records stand there.
 
 The rule that keeps copies of one record from being published by two streams, whatever times they say:
 
@@ -10,6 +10,9 @@ The rule that keeps copies of one record from being published by two streams, wh
 - Where the id is another, another stream has written. Within the transaction, under the lock, PostgreSQL is
   asked which records of the micro-batch stand in such partitions, and copies are settled once more. The
   partition stays another's, until it is read anew at the next assignment.
+- A batch that publishes rows into such a partition, or corrects some, leaves an id there as well: a letter
+  may have been replayed while streams live. It holds no lock that a stream would wait for, so a copy that is
+  committed while it publishes stands until a batch has computed its day.
 """
 
 from __future__ import annotations

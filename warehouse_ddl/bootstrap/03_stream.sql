@@ -40,7 +40,7 @@ create table if not exists ops.hot_partition (
 );
 alter table ops.hot_partition add column if not exists last_batch text;
 comment on table ops.hot_partition is 'Partitions into which the stream has written; until one is sealed it may hold rows that the lake''s content does not hold yet.';
-comment on column ops.hot_partition.last_batch is 'The micro-batch that wrote rows into it last: a stream that knows another one asks what stands there before it adds a row.';
+comment on column ops.hot_partition.last_batch is 'What wrote rows into it last, a micro-batch or what the batch published or corrected: a stream that knows another one asks what stands there before it adds a row.';
 
 create table if not exists ops.comparison_owed (
     entity text not null,

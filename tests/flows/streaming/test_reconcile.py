@@ -16,6 +16,8 @@ from tests.flows.streaming.topics import Topics
 from tests.house import House
 from transforms import registry
 
+WRITERS = "select partition, last_batch from ops.hot_partition where table_name = 'fct_events'"
+
 
 @pytest.fixture
 def topics(house: House, tmp_path: Path) -> Topics:
@@ -91,7 +93,7 @@ def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topi
 def test_a_row_that_is_missing_and_one_too_many_are_found_told_and_made_right(topics: Topics) -> None:
     topics.batch()
     topics.days_go_by()
-    before = topics.rows()
+    before, writers = topics.rows(), topics.rows(WRITERS)
     _tamper(topics)
 
     (failed,) = (result for result in topics.reconcile() if not result.passed)
@@ -103,6 +105,7 @@ def test_a_row_that_is_missing_and_one_too_many_are_found_told_and_made_right(to
     ]
     assert "1 rows were published that the batch did not compute, 1 that it did were miss" in failed.message
     assert topics.rows() == before
+    assert len({*topics.rows(WRITERS)}.difference(writers)) == 1  # streams that live look there again
     assert topics.left_over() == []
     assert _hot(topics) == 0
 
