@@ -18,13 +18,12 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.alerting import away, causes, delivery, incidents, made_good, runs, settlement, words
+from flows.alerting import away, causes, delivery, ending, incidents, made_good, runs, settlement, words
 from flows.alerting.incidents import Incident
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
 from flows.monitoring.storage import WAREHOUSE
-from flows.monitoring.streams import LAG
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
@@ -35,10 +34,6 @@ _log = logging.getLogger("flows.alerts")
 
 class NoIncident(FlowsError):
     """There is no open incident of that id."""
-
-
-class CannotEnd(FlowsError):
-    """An incident is over only when it is measured to be."""
 
 
 def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
@@ -289,32 +284,9 @@ def end_command(arguments: argparse.Namespace) -> int:
     services = open_services()
     name = arguments.by or getpass.getuser()
     with services.warehouse.connect() as connection, connection.transaction():
-        end(connection, arguments.incident, name)
-    print(f"{arguments.incident} is let be by {name}; the next look of the monitor ends it.")
+        one = _one_open(connection, arguments.incident)
+        print("\n".join(ending.end(connection, one, name, services.settings.now())))
     return 0
-
-
-def end(connection: Connection[Any], incident_id: str, by: str) -> None:
-    """Let a stream that died, or the failed runs of a flow, be. Raises NoIncident, and CannotEnd for an
-    incident that goes by what is measured now.
-    """
-    one = _one_open(connection, incident_id)
-    subjects = [key.split(":", 1) for key in sorted(one.keys)]
-    flows = [subject.removeprefix("flow:") for signal, subject in subjects if signal == runs.SIGNAL]
-    kinds = [subject.removeprefix("stream:") for signal, subject in subjects if signal == LAG]
-    if not flows and not kinds:
-        raise CannotEnd(
-            f"{one.incident_id} is about {one.signal} of {one.subject}: it ends when that is measured to be "
-            f"well. Say that you know of it: `python -m flows alerts ack {one.incident_id}`."
-        )
-    for flow in flows:
-        made_good.let_be(connection, flow, by)
-    connection.execute(
-        "update ops.stream_progress set ended_at = clock_timestamp() where ended_at is null "
-        "and reported_at < clock_timestamp() - interval '1 minute' "
-        "and case when starts_with(owner, 'changes-') then 'changes' else 'events' end = any(%s)",
-        (kinds,),
-    )
 
 
 def _one_open(connection: Connection[Any], incident_id: str) -> Incident:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -52,8 +52,11 @@ class Ended:
 
 
 def unmended(runs: Sequence[Ended]) -> list[Ended]:
-    """Of these runs, the newest first, those that failed and that no later one has made good."""
-    return [run for run in runs if run.state in FAILED and not run.is_over and _left(run, runs)]
+    """Of these runs, the newest first, those that failed and that no later one has made good; `undone` is
+    what is left of it.
+    """
+    failed = (run for run in runs if run.state in FAILED and not run.is_over)
+    return [replace(run, undone=left) for run in failed if (left := _left(run, runs))]
 
 
 def _left(failed: Ended, among: Iterable[Ended]) -> frozenset[str]:
@@ -125,12 +128,12 @@ def _parts(flow: str, selected: tuple[str, ...], about: tuple[str, ...]) -> froz
     return frozenset({*landed, *built, *(view.name for view in views())})
 
 
-def let_be(connection: Connection[Any], flow: str, by: str) -> None:
-    """Somebody says that what the failed runs of a flow left undone is not to be done."""
+def let_be(connection: Connection[Any], run_ids: Collection[str], by: str) -> None:
+    """Somebody says that what these failed runs left undone is not to be done."""
     connection.execute(
         "update ops.run set summary = summary || jsonb_build_object('let_be_by', %s::text) "
-        "where flow = %s and state = any(%s) and not summary ? 'let_be_by'",
-        (by, flow, list(FAILED)),
+        "where run_id = any(%s)",
+        (by, list(run_ids)),
     )
 
 
@@ -150,6 +153,12 @@ def about(flow: str, parameters: Mapping[str, Any]) -> dict[str, list[str]]:
 def people(users: Iterable[int]) -> list[str]:
     """The parts of an erasure."""
     return [f"user {user}" for user in sorted(set(users))]
+
+
+def people_of(runs: Iterable[Ended]) -> list[str]:
+    """Whom erasures left undone, the lowest number first."""
+    left = {part.removeprefix(f"{ERASE} ") for run in runs if run.flow == ERASE for part in run.undone}
+    return sorted(left - {ERASE}, key=lambda name: (len(name), name))
 
 
 def note_completed(services: Services, flow: str, about: Collection[str] = ()) -> None:

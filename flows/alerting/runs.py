@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from flows.alerting import made_good
+from flows.alerting import made_good, words
 from flows.alerting.made_good import Ended
 from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
 from flows.monitoring.runs import failed_tables
@@ -94,34 +94,44 @@ def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
 
 def _failed(connection: Connection[Any], now: datetime) -> Iterator[Verdict]:
     found = made_good.ended(connection, now)
+    unmended = made_good.unmended(found)
     for flow in sorted({run.flow for run in found}):
-        runs = [run for run in found if run.flow == flow]
-        left = [run for run in made_good.unmended(found) if run.flow == flow]
-        yield (
-            _verdict(left, now)
-            if left
-            else Verdict(SIGNAL, f"flow:{flow}", State.OK, now, since=runs[0].ended_at)
-        )
+        left = [run for run in unmended if run.flow == flow]
+        if left:
+            yield _verdict(left, now)
+        else:
+            last = next(run.ended_at for run in found if run.flow == flow)
+            yield Verdict(SIGNAL, f"flow:{flow}", State.OK, now, since=last)
 
 
 def _verdict(left: Sequence[Ended], now: datetime) -> Verdict:
     """Of runs of one flow that failed and are not made good, the newest first."""
-    last, failures = left[0], left[0].failures
-    more = f" ({len(failures) - 1} more failures)" if len(failures) > 1 else ""
-    reason = failures[0] if failures else f"it {last.state.lower()} and said nothing"
+    last, failures = left[0], [line for run in left for line in said(run)]
+    more = [f"{len(failures) - 1} more failures"] if len(failures) > 1 else []
+    more += [f"in {len(left)} runs"] if len(left) > 1 else []
+    message = f"{last.flow} failed: {failures[0]}"
+    if more:
+        message = f"{message.removesuffix('.')} ({', '.join(more)})"
+    if people := made_good.people_of(left):
+        message = f"{message.removesuffix('.')}. Still to be erased: {words.listed(people)}."
     return Verdict(
         signal=SIGNAL,
         subject=f"flow:{last.flow}",
         state=State.CRITICAL,
         measured_at=now,
-        value=float(max(1, len(failures))),
+        value=float(len(failures)),
         limit=0.0,
         unit="failures",
-        message=f"{last.flow} failed: {reason}{more}",
+        message=message,
         action=_action(last.flow),
         since=min(run.ended_at for run in left),
         observed={"run_id": last.run_id, "tables": sorted(failed_tables(failures))},
     )
+
+
+def said(run: Ended) -> Sequence[str]:
+    """What a run that failed said of it, a line for each failure; never nothing."""
+    return run.failures or (f"it {run.state.lower()} and said nothing",)
 
 
 def _action(flow: str) -> str:
