@@ -17,11 +17,14 @@ REPORTER = "report_run/report-run"
 _WATCHED = {
     "a run failed or crashed": (
         ["prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"],
+        "prefect.resource.id",
         300,
     ),
-    "a run is late": (["prefect.flow-run.Late"], 3600),
+    "a run is late": (["prefect.flow-run.Late"], "related:flow:prefect.resource.id", 3600),
 }
-"""Name → events, and the seconds in which it is reported once for each flow."""
+"""Name → events, and of what and within which seconds one is reported once: each run that failed (each is
+about others, as erasures are), but of runs that do not start one of a flow.
+"""
 _NOT_FOUND, _SERVER_ERROR = 404, 500
 
 
@@ -47,7 +50,7 @@ def register(address: str) -> list[str]:
             known = _asked(client, "POST", "automations/filter", {"limit": 200}).raise_for_status().json()
             ids = {automation["name"]: automation["id"] for automation in known}
             for name in _WATCHED:
-                wanted = _automation(name, deployment)
+                wanted = declared(name, deployment)
                 if name in ids:
                     _asked(client, "PUT", f"automations/{ids[name]}", wanted).raise_for_status()
                 else:
@@ -59,8 +62,9 @@ def register(address: str) -> list[str]:
     return list(_WATCHED)
 
 
-def _automation(name: str, deployment: str) -> dict[str, Any]:
-    events, seconds = _WATCHED[name]
+def declared(name: str, deployment: str) -> dict[str, Any]:
+    """One of the automations, as Prefect's API takes it; it starts the deployment of this id."""
+    events, each, seconds = _WATCHED[name]
     return {
         "name": name,
         "description": "Made by `python -m flows alerts automations`; see docs/alerts.md.",
@@ -70,7 +74,7 @@ def _automation(name: str, deployment: str) -> dict[str, Any]:
             "posture": "Reactive",
             "match": {"prefect.resource.id": "prefect.flow-run.*"},
             "match_related": {"prefect.resource.role": "flow", "prefect.resource.name": "!report_run"},
-            "for_each": ["related:flow:prefect.resource.id"],
+            "for_each": [each],
             "expect": events,
             "threshold": 1,
             "within": seconds,

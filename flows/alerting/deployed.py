@@ -20,13 +20,14 @@ _NOTED = {*OF_SOURCES, *MENDING, STREAM}
 """Flows that tell when they start after all; of the others the signal missing_run tells."""
 
 
-# The same run is entered once and is one incident, however often it is reported.
+# The same run is entered once and is one incident, however often it is reported. What dies because PostgreSQL
+# is away is reported while it still is: tried for six hours, since nobody else enters it.
 @flow(
     name="report_run",
     flow_run_name="report_run",
     timeout_seconds=300,
-    retries=3,
-    retry_delay_seconds=60,
+    retries=72,
+    retry_delay_seconds=300,
     result_serializer="json",
 )
 def report_run(flow_run: str) -> dict[str, Any]:

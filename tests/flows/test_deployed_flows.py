@@ -25,7 +25,7 @@ TRIES = {
     "check-history": 0,
     "maintain": 1,
     "daily-summary": 2,
-    "report-run": 3,
+    "report-run": 72,
     "backup": 2,
     "drill": 0,
     "weekly-report": 0,
