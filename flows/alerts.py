@@ -112,13 +112,13 @@ def report_flow_run(
     _settle(services, noted)
 
 
-def send_news(services: Services, title: str, body: str, html: str = "") -> list[str]:
+def send_news(services: Services, title: str, body: str, html: str = "", *, occasion: str = "") -> list[str]:
     """Tell something to everybody who is told of `info`; returns the names of the channels. `html` is the
-    same as a page, for channels that are e-mail.
+    same as a page, for channels that are e-mail; of an `occasion` each of them is told once.
     """
 
     def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
-        _news(services, connection, title, body, now, html)
+        _news(services, connection, title, body, now, html=html, occasion=occasion)
         return []
 
     _settle(services, told)
@@ -133,15 +133,15 @@ def _why(services: Services) -> Sequence[Verdict]:
     return [verdict for verdict in found if verdict.signal != WAREHOUSE]
 
 
-def daily_summary(services: Services) -> str:
-    """Tell how the last 24 hours were; returns the text."""
+def daily_summary(services: Services, *, is_once: bool = False) -> str:
+    """Tell how the last 24 hours were; returns the text. `is_once`: unless that was done today already."""
     text = ""
 
     def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
         nonlocal text
         title, lines = runs.day(connection, now)
         text = f"{title}\n{lines}"
-        _news(services, connection, title, lines, now)
+        _news(services, connection, title, lines, now, occasion=f"daily_summary {now:%F}" if is_once else "")
         return []
 
     _settle(services, told)
@@ -173,7 +173,9 @@ def _news(
     title: str,
     body: str,
     now: datetime,
+    *,
     html: str = "",
+    occasion: str = "",
 ) -> None:
     known = routes(services.settings)
     hidden = _hidden(services, known)
@@ -185,6 +187,7 @@ def _news(
         title=words.scrubbed(title, hidden),
         body=words.scrubbed(body, hidden),
         html=words.scrubbed(html, hidden),
+        occasion=occasion,
         now=now,
         due_at=known.due_at("info", now),
     )

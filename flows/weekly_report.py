@@ -10,8 +10,15 @@ from flows.portal import weekly
 from flows.services import open_services
 
 
-# Who has got it would get it twice.
-@flow(name="weekly_report", flow_run_name=run_name, timeout_seconds=600, retries=0, result_serializer="json")
+# Who has got it does not get it again.
+@flow(
+    name="weekly_report",
+    flow_run_name=run_name,
+    timeout_seconds=600,
+    retries=2,
+    retry_delay_seconds=300,
+    result_serializer="json",
+)
 def weekly_report() -> dict[str, object]:
     """Send how the last whole week was, to everybody who is told of `info` (docs/alerts.md)."""
     services = open_services()

@@ -93,20 +93,32 @@ def owe(
     due_at: datetime,
     incident_id: str | None = None,
     html: str = "",
+    occasion: str = "",
 ) -> None:
     """Note a message for each of these channels; whoever delivers next sends it. `html` is the same as a
-    page, for channels that are e-mail.
+    page, for channels that are e-mail. Of an `occasion` each channel is told once; again only where the
+    message was given up.
     """
     values: dict[str, Any] = {"incident_id": incident_id, "kind": kind, "severity": severity}
     values |= {"title": title, "body": body, "created_at": now, "due_at": due_at}
+    # Named where they are needed alone: trouble is told too while the warehouse is from before these columns.
     if html:
-        # Named where it is needed alone: trouble is told too while the warehouse is from before this column.
         values |= {"html": html}
+    once = ""
+    if occasion:
+        values |= {"occasion": occasion}
+        anew = ", ".join(
+            f"{name} = excluded.{name}" for name in ("title", "body", "html", "created_at", "due_at")
+        )
+        once = (
+            f" on conflict (occasion, channel) where occasion is not null do update set {anew}, "
+            "given_up_at = null, tries = 0 where notification.given_up_at is not null"
+        )
     columns = ", ".join(["channel", *values])
     given = ", ".join(f"%({name})s" for name in ("channel", *values))
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"insert into ops.notification ({columns}) values ({given})".encode(),
+            f"insert into ops.notification ({columns}) values ({given}){once}".encode(),
             [{"channel": name, **values} for name in channels],
         )
 

@@ -58,7 +58,8 @@ def _lead(incidents: Result, runs: Result) -> str:
 
 
 def deliver(services: Services, report: Report) -> list[str]:
-    """Tell it to everybody who is told of `info`; returns the channels. It goes as messages do: what a
-    channel does not take now waits and is tried again, and a channel that fails is told of itself.
+    """Tell it to everybody who is told of `info`, once for its week; returns the channels. It goes as
+    messages do: what a channel does not take now waits and is tried again, and a channel that fails is told
+    of itself.
     """
-    return send_news(services, report.subject, report.text, report.html)
+    return send_news(services, report.subject, report.text, report.html, occasion=report.subject)

@@ -28,7 +28,7 @@ TRIES = {
     "report-run": 72,
     "backup": 2,
     "drill": 0,
-    "weekly-report": 0,
+    "weekly-report": 2,
     "erase": 1,
 }
 """How often each flow is tried again as a whole; tasks of the batch have tries of their own."""

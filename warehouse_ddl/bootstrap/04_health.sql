@@ -72,6 +72,7 @@ create table if not exists ops.notification (
     title text not null,
     body text not null,
     html text not null default '',
+    occasion text,
     created_at timestamptz not null,
     due_at timestamptz,
     tried_at timestamptz,
@@ -87,10 +88,17 @@ begin
     ) then
         alter table ops.notification add column html text not null default '';
     end if;
+    if not exists (
+        select from pg_attribute where attrelid = 'ops.notification'::regclass and attname = 'occasion'
+    ) then
+        alter table ops.notification add column occasion text;
+    end if;
 end
 $$;
+create unique index if not exists idx_notification_occasion on ops.notification (occasion, channel) where occasion is not null;
 create index if not exists idx_notification_unsent on ops.notification (created_at) where sent_at is null;
 comment on table ops.notification is 'One row per message and channel: when it went, or why it did not.';
 comment on column ops.notification.html is 'The same as a page, for channels that are e-mail; empty where there is none.';
+comment on column ops.notification.occasion is 'What a channel is told of once: a day, a week; null for what comes as it comes.';
 comment on column ops.notification.due_at is 'When it may go: after quiet hours, or when it is tried again.';
 comment on column ops.notification.given_up_at is 'When it was decided that it will not go: its tries are used up, or it was overtaken.';

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from flows.alerts import send_alert
+from flows.alerts import run_ended, send_alert
 from flows.monitoring.verdict import State, Verdict
+from flows.prepare import note_run
 from flows.services import Services
 from flows.sla import burn_verdicts
+from flows.summary import Summary
 from tests.flows.clock import At
 from tests.house import Server
 
@@ -29,6 +31,7 @@ _EMPTIED = (
     "schema_change",
     "stream_progress",
 )
+FAILURE = "raw_stripe__charges: Stripe answers 500"
 START = datetime(2025, 11, 3, 12, 0, tzinfo=UTC)
 
 
@@ -82,6 +85,29 @@ class Watch:
             burns = burn_verdicts(connection, self.now)
         send_alert(self.services(), [*verdicts, *burns])
         return self.messages()[before:]
+
+    def ran(
+        self, name: str, *failures: str, flow: str = "analytics_pipeline", **more: Sequence[str]
+    ) -> Summary:
+        """A run of a minute that ends with these failures."""
+        summary = Summary(
+            name, flow, landed={"raw_app__orders": 7}, **{key: [*said] for key, said in more.items()}
+        )
+        note_run(self.services(), summary, "Running")
+        self.later(minutes=1)
+        summary.failures += failures
+        note_run(self.services(), summary, "Failed" if failures else "Completed")
+        run_ended(self.services(), summary)
+        return summary
+
+    def open(self) -> list[str]:
+        """What the incidents are about that are open."""
+        return [
+            subject
+            for (subject,) in self.rows(
+                "select subject from ops.incident where resolved_at is null order by subject"
+            )
+        ]
 
     def messages(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []

@@ -1,0 +1,86 @@
+"""What makes good what a failed run left undone, and what does not."""
+
+from __future__ import annotations
+
+from flows.alerting.made_good import note_completed, people
+from flows.alerts import report_flow_run
+from flows.monitoring.health import record
+from flows.monitoring.verdict import State
+from tests.flows.alerting.conftest import FAILURE, Watch
+
+
+def test_a_failed_backfill_is_made_good_by_an_ordinary_run(watch: Watch) -> None:
+    watch.ran("one", "fct_orders: refused", flow="backfill")
+    watch.ran("two")
+    assert watch.open() == []
+
+
+def test_a_run_of_some_tables_makes_good_what_failed_of_these_alone(watch: Watch) -> None:
+    watch.ran("one", "fct_orders: refused", "fct_payments: refused")
+    watch.ran("two", selected=["fct_orders"])
+    watch.minute()
+    assert watch.open() == ["flow:analytics_pipeline"]
+    watch.ran("three", selected=["fct_payments"])
+    assert watch.open() == []
+
+
+def test_a_run_that_broke_off_is_made_good_once_all_is_landed_and_built_since(watch: Watch) -> None:
+    watch.ran("one", "the machine has no memory left")
+    watch.ran("two", flow="backfill")
+    assert watch.open() == ["flow:analytics_pipeline"]
+    # It lands every source.
+    watch.ran("three", selected=["fct_orders"])
+    assert watch.open() == []
+
+
+def test_what_a_failed_batch_lacked_is_made_good_by_the_hourly_run_that_lands_and_builds_it(
+    watch: Watch,
+) -> None:
+    skipped = ["fct_payments, mart_revenue_reconciliation: they need raw_stripe__charges, which failed"]
+    watch.ran("one", FAILURE, skipped=skipped)
+    watch.ran("two", "raw_sendgrid__bounces: SendGrid answers 500", flow="api_ingest")
+    assert watch.open() == ["flow:api_ingest"]
+    watch.ran("three", "raw_app__orders: refused")
+    # It landed SendGrid, and has its own trouble.
+    assert watch.open() == ["flow:analytics_pipeline"]
+    watch.ran("four", flow="api_ingest")
+    assert watch.open() == ["flow:analytics_pipeline"]
+
+
+def test_what_is_of_no_table_is_made_good_by_its_own_flow_for_the_same_alone(watch: Watch) -> None:
+    for flow in ("erase", "drill", "maintain", "weekly_report"):
+        given = {"users": [7, 8]} if flow == "erase" else {}
+        report_flow_run(watch.services(), flow, flow, "Crashed", "The machine went away.", given)
+    watch.ran("batch")
+    watch.later(days=40)
+    watch.ran("next batch")
+    # The others come by themselves and are missed; who waits to be erased is not.
+    assert "flow:erase" in watch.open()
+    note_completed(watch.services(), "erase", people([7]))
+    watch.minute()
+    assert "flow:erase" in watch.open()
+    note_completed(watch.services(), "erase", people([8, 9]))
+    watch.minute()
+    assert "flow:erase" not in watch.open()
+
+
+def test_a_failed_upkeep_is_made_good_by_the_next(watch: Watch) -> None:
+    report_flow_run(watch.services(), "one", "maintain", "Failed", "No room.")
+    watch.later(days=1)
+    watch.ran("batch")
+    assert watch.open() == ["flow:maintain"]
+    watch.later(minutes=1)
+    note_completed(watch.services(), "maintain")
+    watch.minute()
+    assert watch.open() == []
+
+
+def test_a_failed_look_is_made_good_by_the_next_that_measured(watch: Watch) -> None:
+    report_flow_run(watch.services(), "one", "monitor", "TimedOut", "It took longer than 50 s.")
+    assert watch.open() == ["flow:monitor"]
+    watch.later(minutes=1)
+    seen = watch.verdict("disk", "lake", State.OK)
+    with watch.services().warehouse.connect() as connection:
+        record(connection, [seen], watch.now)
+    watch.minute(seen)
+    assert watch.open() == []
