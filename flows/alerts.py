@@ -18,11 +18,12 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.alerting import away, causes, delivery, ending, incidents, made_good, runs, settlement, words
+from flows.alerting import away, causes, delivery, ending, incidents, runs, settlement, words
 from flows.alerting.incidents import Incident
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
+from flows.monitoring.runs import FAILED
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
@@ -103,7 +104,7 @@ def report_flow_run(
     """Tell of a run that could not tell it itself: `state` is Crashed, Failed, TimedOut or Late; `parameters`
     are those that it was started with.
     """
-    why = _why(services) if state in made_good.FAILED else ()
+    why = _why(services) if state in FAILED else ()
 
     def noted(connection: Connection[Any], now: datetime) -> list[Verdict]:
         runs.note(connection, run_id, flow, state, message, parameters or {}, now)

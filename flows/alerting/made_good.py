@@ -1,131 +1,51 @@
 """What makes good what: the one rule by which a run that failed is over.
 
-A run is about parts: the tables and views that it was to bring to an end, the people that it was to erase;
-of any other flow, itself. What it left undone is made good part by part, by runs that began and ended after
-it and have done that part, whatever their flow and however else they ended. Two flows are good again when
-they show it: the stream when it says something of itself, the monitor when it has measured.
+What a run left undone of its parts (`flows/monitoring/runs.py`) is made good part by part, by runs that
+began and ended after it and have done that part, whatever their flow and however else they ended. Two flows
+are good again when they show it: the stream when it says something of itself, the monitor when it has
+measured.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from functools import cache
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 from psycopg import Connection
-from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from flows.flow_names import ERASE, MENDING, MONITOR, OF_SOURCES, STREAM, reads
-from flows.monitoring.runs import left_undone
+from flows.flow_names import ERASE, MENDING, OF_SOURCES
+from flows.monitoring.runs import FAILED, Run, recent
 from flows.services import Services
 from transforms import registry
 from transforms.contract import ContractError
-from warehouse_ddl.files import views
 
-FAILED = ("Failed", "Crashed", "TimedOut")
-_REMEMBERED = timedelta(days=35)
-"""How long a failure counts. Data that is late by then is told as that; people who wait to be erased are not,
-so an erasure counts for as long as ops.run is kept.
-"""
 _log = logging.getLogger("flows.alerts")
 
 
-@dataclass(frozen=True)
-class Ended:
-    """One run that ended. `undone`: those of its parts that it did not bring to an end."""
-
-    run_id: str
-    flow: str
-    state: str
-    began_at: datetime
-    ended_at: datetime
-    failures: tuple[str, ...]
-    parts: frozenset[str]
-    undone: frozenset[str]
-    is_over: bool
-    """Whether its flow has shown since that it goes on, for those that do that; or somebody let it be."""
-
-
-def unmended(runs: Sequence[Ended]) -> list[Ended]:
-    """Of these runs, the newest first, those that failed and that no later one has made good; `undone` is
-    what is left of it.
-    """
+def unmended(runs: Sequence[Run]) -> list[Run]:
+    """Of these runs those that failed and that no later one has made good; `undone` is what is left of it."""
     failed = (run for run in runs if run.state in FAILED and not run.is_over)
     return [replace(run, undone=left) for run in failed if (left := _left(run, runs))]
 
 
-def _left(failed: Ended, among: Iterable[Ended]) -> frozenset[str]:
+def _left(failed: Run, among: Iterable[Run]) -> frozenset[str]:
     """What of a failed run nobody has done since."""
     left = failed.undone
     for run in among:
-        if run.began_at > failed.began_at and run.ended_at > failed.ended_at:
-            left -= run.parts - run.undone
+        if run.started_at > failed.started_at and run.ended_at > failed.ended_at:
+            left -= run.done
     return left
 
 
-def ended(connection: Connection[Any], now: datetime) -> list[Ended]:
-    """The runs that can be open or make something good, the newest first."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(
-            """
-            select run_id, flow, state, started_at, coalesce(finished_at, started_at) as ended_at,
-                coalesce(summary -> 'failures', '[]') as failures,
-                coalesce(summary -> 'skipped', '[]') as skipped,
-                coalesce(summary -> 'selected', '[]') as selected,
-                coalesce(summary -> 'about', '[]') as about,
-                summary ? 'let_be_by' or case flow
-                    when %(stream)s then exists (
-                        select from ops.stream_progress
-                        where reported_at > (summary ->> 'reported_at')::timestamptz
-                    )
-                    when %(monitor)s then exists (select from ops.health where measured_at > started_at)
-                    else false
-                end as is_over
-            from ops.run
-            where state not in ('Running', 'Late') and (started_at > %(since)s or flow = %(erase)s)
-            order by ended_at desc, run_id
-            """,
-            {"since": now - _REMEMBERED, "stream": STREAM, "monitor": MONITOR, "erase": ERASE},
-        ).fetchall()
-    return [_ended(row) for row in rows]
-
-
-def _ended(row: Mapping[str, Any]) -> Ended:
-    flow, state, failures = row["flow"], row["state"], tuple(map(str, row["failures"]))
-    parts = _parts(flow, tuple(row["selected"]), tuple(row["about"]))
-    if flow in (*OF_SOURCES, *MENDING):
-        known = left_undone(state, failures, row["skipped"])
-        undone = parts if known is None else parts & known
-    else:
-        undone = frozenset() if state == "Completed" else parts
-    return Ended(
-        row["run_id"],
-        flow,
-        state,
-        row["started_at"],
-        row["ended_at"],
-        failures,
-        parts,
-        undone,
-        row["is_over"],
-    )
-
-
-@cache
-def _parts(flow: str, selected: tuple[str, ...], about: tuple[str, ...]) -> frozenset[str]:
-    """A run of the batch refreshes whatever view is owed, and builds what is due of the models that it was
-    narrowed to, or of all.
-    """
-    if flow not in (*OF_SOURCES, *MENDING):
-        return frozenset(f"{flow} {one}" for one in about) or frozenset({flow})
-    landed = {entity.table for entity in reads(flow)}
-    built = selected or [table.name for table in registry.build_order()]
-    return frozenset({*landed, *built, *(view.name for view in views())})
+def ended(connection: Connection[Any], now: datetime) -> list[Run]:
+    """The runs that can be open or make something good, the one that ended last first."""
+    runs = [run for run in recent(connection, now) if run.state != "Running"]
+    return sorted(runs, key=lambda run: run.ended_at, reverse=True)
 
 
 def let_be(connection: Connection[Any], run_ids: Collection[str], by: str) -> None:
@@ -155,7 +75,7 @@ def people(users: Iterable[int]) -> list[str]:
     return [f"user {user}" for user in sorted(set(users))]
 
 
-def people_of(runs: Iterable[Ended]) -> list[str]:
+def people_of(runs: Iterable[Run]) -> list[str]:
     """Whom erasures left undone, the lowest number first."""
     left = {part.removeprefix(f"{ERASE} ") for run in runs if run.flow == ERASE for part in run.undone}
     return sorted(left - {ERASE}, key=lambda name: (len(name), name))

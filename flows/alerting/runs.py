@@ -10,9 +10,8 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from flows.alerting import made_good, words
-from flows.alerting.made_good import Ended
 from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
-from flows.monitoring.runs import failed_tables
+from flows.monitoring.runs import FAILED, Run, failed_tables
 from flows.monitoring.verdict import State, Verdict
 from flows.summary import Summary
 
@@ -104,7 +103,7 @@ def _failed(connection: Connection[Any], now: datetime) -> Iterator[Verdict]:
             yield Verdict(SIGNAL, f"flow:{flow}", State.OK, now, since=last)
 
 
-def _verdict(left: Sequence[Ended], now: datetime) -> Verdict:
+def _verdict(left: Sequence[Run], now: datetime) -> Verdict:
     """Of runs of one flow that failed and are not made good, the newest first."""
     last, failures = left[0], [line for run in left for line in said(run)]
     more = [f"{len(failures) - 1} more failures"] if len(failures) > 1 else []
@@ -129,7 +128,7 @@ def _verdict(left: Sequence[Ended], now: datetime) -> Verdict:
     )
 
 
-def said(run: Ended) -> Sequence[str]:
+def said(run: Run) -> Sequence[str]:
     """What a run that failed said of it, a line for each failure; never nothing."""
     return run.failures or (f"it {run.state.lower()} and said nothing",)
 
@@ -158,7 +157,7 @@ def day(connection: Connection[Any], now: datetime) -> tuple[str, str]:
     runs = connection.execute(
         "select flow, count(*), count(*) filter (where state = any(%s)) from ops.run "
         "where started_at > %s group by flow order by flow",
-        (list(made_good.FAILED), since),
+        (list(FAILED), since),
     ).fetchall()
     counts = connection.execute(
         b"""

@@ -39,7 +39,7 @@ def schema_drift(watch: Watch) -> Iterator[Verdict]:
         watch.now - _REMEMBERED,
     ):
         is_mended = change in _STOPPING and any(
-            run.started_at > found_at and run.has_done(table) for run in watch.runs
+            run.started_at > found_at and table in run.done for run in watch.runs
         )
         if contract == "evolve":
             is_over = is_mended or found_at <= watch.now - TOLD_FOR

@@ -56,7 +56,7 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
         if not table.is_published:
             continue
         late = _late(watch, table.name, table.name, table.freshness or PUBLISHED_WITHIN, _flows_of(table))
-        yield _worst([late, *_held(late, held), *_behind(watch, late, live)])
+        yield _worst([*_held(late, held), late, *_behind(watch, late, live)])
 
 
 def missing_runs(watch: Watch) -> Iterator[Verdict]:
@@ -95,7 +95,7 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
 
 def _by_age(watch: Watch, off: Verdict) -> Verdict:
     """The batch, which no schedule starts: seconds since it was to be run again and was not."""
-    last = next((run.started_at for run in watch.runs if run.flow == BATCH and run.only is None), None)
+    last = next((run.started_at for run in watch.runs if run.flow == BATCH and not run.is_narrowed), None)
     late = (watch.now - last - UNSCHEDULED).total_seconds() if last else 0.0
     if last is None or late <= PUBLISHED_WITHIN.total_seconds():
         return off
@@ -134,11 +134,11 @@ def due_since(watch: Watch, name: str, flows: Sequence[str]) -> tuple[datetime |
     found: list[datetime] = []
     last: datetime | None = None
     # What a run has left undone may have been made good by one that was about this table alone.
-    mended = next((run.started_at for run in watch.runs if run.only and run.has_done(name)), None)
+    mended = next((run.started_at for run in watch.runs if run.is_narrowed and name in run.done), None)
     for flow in flows:
         # What a run of one source does, a run of all does too.
-        serving = [run for run in watch.runs if run.flow in (flow, BATCH) and run.only is None]
-        done = next((run.started_at for run in serving if run.has_done(name)), None)
+        serving = [run for run in watch.runs if run.flow in (flow, BATCH) and not run.is_narrowed]
+        done = next((run.started_at for run in serving if name in run.done), None)
         last = max(filter(None, (last, done)), default=None)
         if done is None and not serving:
             continue
@@ -199,6 +199,8 @@ def _held(late: Verdict, held: dict[str, float]) -> Iterator[Verdict]:
     if waits is None or late.limit is None:
         return
     state = _state(waits, timedelta(seconds=late.limit))
+    if state is State.OK:
+        return
     yield replace(
         late,
         value=waits,
@@ -257,5 +259,5 @@ _BADNESS = [State.OK, State.UNKNOWN, State.WARNING, State.CRITICAL]
 
 
 def _worst(verdicts: list[Verdict]) -> Verdict:
-    """The worst of several views of one table; of two alike the narrower limit says more."""
+    """The worst of several views of one table; of two alike the narrower limit says more, then the first."""
     return max(verdicts, key=lambda one: (_BADNESS.index(one.state), -(one.limit or 0.0)))

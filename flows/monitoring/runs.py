@@ -1,59 +1,112 @@
-"""The runs of the batch, and which tables each of them has left undone."""
+"""The runs that ops.run knows, and what of its parts each has done.
+
+A run is about parts: the tables and views that it was to bring to an end, the people that it was to erase;
+of any other flow, itself. A part is done when all that was to be done of it was done, and is seen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from psycopg import Connection
+from psycopg.rows import dict_row
 
-from flows.flow_names import MENDING, OF_SOURCES
+from flows.flow_names import ERASE, MENDING, MONITOR, OF_SOURCES, STREAM, reads
 from transforms import registry
+from warehouse_ddl.files import views
 
+FAILED = ("Failed", "Crashed", "TimedOut")
+"""States of a run that did not come to a good end."""
 _REMEMBERED = timedelta(days=35)
-_MOST = 1_000
+"""How long a run counts. Data that is late by then is told as that; people who wait to be erased are not, so
+an erasure counts for as long as ops.run is kept.
+"""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run. `undone` are the tables that it did not bring to an end; None: it was not brought to one.
+    """One run that began, with its parts."""
 
-    `only` are the tables that it was about, where these are not all: a backfill, a rebuild, a selection.
-    """
-
+    run_id: str
     flow: str
-    started_at: datetime
     state: str
-    undone: frozenset[str] | None
-    only: frozenset[str] | None = None
-
-    def has_done(self, table: str) -> bool:
-        """Whether all that was to be done of a table was done, and seen, when it ended."""
-        is_meant = self.only is None or table in self.only
-        return is_meant and self.undone is not None and table not in self.undone
+    started_at: datetime
+    ended_at: datetime
+    """When it began, while it is at work."""
+    failures: tuple[str, ...]
+    done: frozenset[str]
+    undone: frozenset[str]
+    is_narrowed: bool
+    """Whether it was about some tables alone, or landed nothing: a selection, a backfill, a rebuild."""
+    is_over: bool
+    """Whether its flow has shown since that it goes on, for those that do that; or somebody let it be."""
 
 
 def recent(connection: Connection[Any], now: datetime) -> list[Run]:
-    """The newest first."""
-    rows = connection.execute(
-        "select flow, started_at, state, summary -> 'failures', summary -> 'skipped', "
-        "coalesce(summary -> 'selected', '[]') from ops.run "
-        "where flow = any(%s) and state <> 'Late' and started_at > %s order by started_at desc limit %s",
-        ([*OF_SOURCES, *MENDING], now - _REMEMBERED, _MOST),
-    ).fetchall()
-    return [
-        Run(flow, started, state, left_undone(state, failures or (), skipped or ()), _only(flow, selected))
-        for flow, started, state, failures, skipped, selected in rows
-    ]
+    """The one that began last first."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            """
+            select run_id, flow, state, started_at,
+                coalesce(finished_at, started_at) as ended_at,
+                coalesce(summary -> 'failures', '[]') as failures,
+                coalesce(summary -> 'skipped', '[]') as skipped,
+                coalesce(summary -> 'pending', '[]') as pending,
+                coalesce(summary -> 'selected', '[]') as selected,
+                coalesce(summary -> 'about', '[]') as about,
+                summary ? 'let_be_by' or case flow
+                    when %(stream)s then exists (
+                        select from ops.stream_progress
+                        where reported_at > (summary ->> 'reported_at')::timestamptz
+                    )
+                    when %(monitor)s then exists (select from ops.health where measured_at > started_at)
+                    else false
+                end as is_over
+            from ops.run
+            where state <> 'Late' and (started_at > %(since)s or flow = %(erase)s)
+            order by started_at desc, run_id
+            """,
+            {"since": now - _REMEMBERED, "stream": STREAM, "monitor": MONITOR, "erase": ERASE},
+        ).fetchall()
+    return [_run(row) for row in rows]
 
 
-def _only(flow: str, selected: Sequence[str]) -> frozenset[str] | None:
-    """A backfill of all tables is still none of the sources."""
-    if selected:
-        return frozenset(selected)
-    return None if flow in OF_SOURCES else frozenset(table.name for table in registry.build_order())
+def _run(row: Mapping[str, Any]) -> Run:
+    flow, state, selected = row["flow"], row["state"], tuple(row["selected"])
+    parts = _parts(flow, selected, tuple(row["about"]))
+    if flow in (*OF_SOURCES, *MENDING):
+        known = _left_undone(state, row["failures"], row["skipped"], row["pending"])
+        undone = parts if known is None else parts & known
+    else:
+        undone = frozenset() if state == "Completed" else parts
+    return Run(
+        run_id=row["run_id"],
+        flow=flow,
+        state=state,
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        failures=tuple(map(str, row["failures"])),
+        done=parts - undone,
+        undone=undone,
+        is_narrowed=bool(selected) or flow not in OF_SOURCES,
+        is_over=row["is_over"],
+    )
+
+
+@cache
+def _parts(flow: str, selected: tuple[str, ...], about: tuple[str, ...]) -> frozenset[str]:
+    """A run of the batch refreshes whatever view is owed, and builds what is due of the models that it was
+    narrowed to, or of all.
+    """
+    if flow not in (*OF_SOURCES, *MENDING):
+        return frozenset(f"{flow} {one}" for one in about) or frozenset({flow})
+    landed = {entity.table for entity in reads(flow)}
+    built = selected or [table.name for table in registry.build_order()]
+    return frozenset({*landed, *built, *(view.name for view in views())})
 
 
 def failed_tables(failures: Sequence[str]) -> frozenset[str]:
@@ -61,13 +114,17 @@ def failed_tables(failures: Sequence[str]) -> frozenset[str]:
     return frozenset(line.partition(":")[0].strip() for line in failures)
 
 
-def left_undone(state: str, failures: Sequence[str], skipped: Sequence[str]) -> frozenset[str] | None:
-    """From what a run said: what it skipped begins with all that it left out, too."""
+def _left_undone(
+    state: str, failures: Sequence[str], skipped: Sequence[str], pending: Sequence[str]
+) -> frozenset[str] | None:
+    """From what a run said; None where it was not brought to an end. What it skipped begins with all that it
+    left out; what somebody's lock keeps from being seen, with its name.
+    """
     if state not in ("Completed", "Failed"):
         return None
     known = registry.tables()
     failed = failed_tables(failures)
-    left_out = {name.strip() for line in skipped for name in line.partition(":")[0].split(",")}
     if any(name not in known and not name.startswith("mv_") for name in failed):
         return None
-    return frozenset(failed | left_out)
+    left_out = {name.strip() for line in skipped for name in line.partition(":")[0].split(",")}
+    return frozenset(failed | left_out | {line.split(maxsplit=1)[0] for line in pending})

@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from flows.flow_names import MENDING, OF_SOURCES
 from flows.monitoring import runs, schedules
 from flows.monitoring.profiles import Day, remembered
 from flows.monitoring.verdict import State, Verdict
@@ -52,7 +53,7 @@ class Watch:
     @cached_property
     def runs(self) -> list[runs.Run]:
         """The runs of the batch, the newest first."""
-        return runs.recent(self.connection, self.now)
+        return [run for run in runs.recent(self.connection, self.now) if run.flow in (*OF_SOURCES, *MENDING)]
 
     @cached_property
     def profiles(self) -> Mapping[str, Mapping[date, Day]]:

@@ -6,6 +6,7 @@ from flows.alerting.made_good import note_completed, people
 from flows.alerts import report_flow_run
 from flows.monitoring.health import record
 from flows.monitoring.verdict import State
+from flows.stores.publication import Pending, Publication
 from tests.flows.alerting.conftest import FAILURE, Watch
 
 
@@ -21,6 +22,18 @@ def test_a_run_of_some_tables_makes_good_what_failed_of_these_alone(watch: Watch
     watch.minute()
     assert watch.open() == ["flow:analytics_pipeline"]
     watch.ran("three", selected=["fct_payments"])
+    assert watch.open() == []
+
+
+def test_what_somebodys_lock_keeps_from_being_seen_is_not_made_good(watch: Watch) -> None:
+    watch.ran("one", "fct_orders: refused", "mv_daily_revenue: refused")
+    table = Publication("fct_orders", pending=(Pending("2025-11", "session 7"),)).message()
+    view = "mv_daily_revenue waits for its refresh: session 7 holds a lock on it."
+    watch.ran("two", pending=[table, view])
+    assert watch.open() == ["flow:analytics_pipeline"]
+    watch.ran("three", pending=[table])
+    assert watch.open() == ["flow:analytics_pipeline"]
+    watch.ran("four")
     assert watch.open() == []
 
 

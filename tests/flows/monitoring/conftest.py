@@ -64,11 +64,13 @@ class Place:
         flow: str = "analytics_pipeline",
         state: str = "",
         skipped: Sequence[str] = (),
+        pending: Sequence[str] = (),
         selected: Sequence[str] = (),
     ) -> None:
         """A run of the batch, as it enters itself."""
         state = state or ("Failed" if failures else "Completed")
-        said = Jsonb({"failures": failures, "skipped": list(skipped), "selected": list(selected)})
+        known = {"skipped": list(skipped), "pending": list(pending), "selected": list(selected)}
+        said = Jsonb({"failures": failures, **known})
         values = (f"run-{flow}-{started_at.isoformat()}", flow, started_at, state, said)
         self.execute(
             "insert into ops.run (run_id, flow, started_at, state, summary) values (%s, %s, %s, %s, %s)",

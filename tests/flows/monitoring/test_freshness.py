@@ -168,14 +168,21 @@ def test_a_run_of_the_apis_serves_their_hourly_schedule_and_not_the_daily_one(pl
 
 
 def test_what_a_lock_keeps_from_being_seen_is_late_since_then(place: Place) -> None:
-    place.run(NOW - HOUR)
+    place.run(NOW - 9 * HOUR)
+    place.run(NOW - 3 * HOUR, pending=["fct_orders (2025-11) stays as it was: session 7 holds a lock on it."])
     place.execute(
         "insert into ops.pending_publish values ('fct_orders', '2025-11', 'token', 'session 7', "
         "clock_timestamp() - interval '3 hours')"
     )
-    found = place.measure("data_freshness")["fct_orders"]
-    assert found.state is State.CRITICAL
-    assert "lock" in found.message
+    found = place.measure("data_freshness")
+    assert found["fct_orders"].state is State.CRITICAL
+    assert "lock" in found["fct_orders"].message
+    assert found["fct_orders"].observed["as_of"] == (NOW - 9 * HOUR).isoformat()
+    assert found["fct_payments"].observed["as_of"] == (NOW - 3 * HOUR).isoformat()
+    # The next run shows it.
+    place.run(NOW - HOUR)
+    place.execute("truncate ops.pending_publish")
+    assert place.measure("data_freshness")["fct_orders"].state is State.OK
 
 
 def test_what_a_stream_takes_in_is_up_to_the_minute_or_late(place: Place) -> None:
