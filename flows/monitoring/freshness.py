@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import replace
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flows.change_topics import of as read_by_changes
@@ -38,10 +38,10 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
     """Each source entity (`source:raw_…`) and each published table: seconds since it was due and not done.
 
     Due is what a run was to do and did not: from the start of the oldest such run, or from the time at which
-    a schedule was to start one. Where no schedule is on it is due a day after the last run that did it, and a
-    warning at most while somebody has paused the batch. What somebody's lock keeps from being seen is due
-    since then. While a stream takes a table in, it is also late by what the stream is behind. Nothing scans a
-    table.
+    a schedule was to start one. What one flow alone brings and no schedule starts is due a day after that
+    flow's last run that did it, and a warning at most while somebody has paused the batch. What somebody's
+    lock keeps from being seen is due since then. While a stream takes a table in, it is also late by what the
+    stream is behind. Nothing scans a table.
     """
     held = dict(
         watch.rows(
@@ -51,11 +51,11 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
     )
     live = _live(watch)
     for entity in registry.entities():
-        yield _late(watch, f"source:{entity.table}", entity.table, PUBLISHED_WITHIN, _flows({entity.table}))
+        yield _late(watch, f"source:{entity.table}", entity.table, PUBLISHED_WITHIN, {entity.table})
     for table in registry.build_order():
         if not table.is_published:
             continue
-        late = _late(watch, table.name, table.name, table.freshness or PUBLISHED_WITHIN, _flows_of(table))
+        late = _late(watch, table.name, table.name, table.freshness or PUBLISHED_WITHIN, _raw(table))
         yield _worst([*_held(late, held), late, *_behind(watch, late, live)])
 
 
@@ -114,28 +114,41 @@ def _by_age(watch: Watch, off: Verdict) -> Verdict:
 
 def as_of(watch: Watch, table: Table) -> datetime | None:
     """Up to when a published table tells of what happened: the start of the last run that has done it."""
-    return due_since(watch, table.name, _flows_of(table))[1]
+    return _due(watch, table.name, _raw(table)).last
 
 
-def _flows_of(table: Table) -> list[str]:
-    """The flows that bring it news."""
-    return _flows({*raw_ancestors(table, registry.tables())})
+def _raw(table: Table) -> Set[str]:
+    return {*raw_ancestors(table, registry.tables())}
 
 
 def _flows(raw: Set[str]) -> list[str]:
-    """The batch builds what is made of no source too."""
-    return [
-        flow for flow in OF_SOURCES if flow == BATCH or any(entity.table in raw for entity in reads(flow))
-    ]
+    """The flows that bring news to what is made of these. The batch builds what is made of no source too."""
+    return [flow for flow in OF_SOURCES if flow == BATCH or _reads(flow) & raw]
 
 
-def due_since(watch: Watch, name: str, flows: Sequence[str]) -> tuple[datetime | None, datetime | None]:
-    """(since when a table is due and not done or None, start of the last run that has done it or None)."""
+def _reads(flow: str) -> set[str]:
+    return {entity.table for entity in reads(flow)}
+
+
+@dataclass(frozen=True)
+class _Due:
+    """Of one table: since when it is due and not done, and the start of the last run that has done it; None
+    where there is no such time. `is_by_age`: no schedule says so, and no run has left it undone.
+    """
+
+    since: datetime | None
+    last: datetime | None
+    is_by_age: bool
+
+
+def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
+    """Of a table that is made of these, or is one of them."""
     found: list[datetime] = []
+    aged: list[datetime] = []
     last: datetime | None = None
     # What a run has left undone may have been made good by one that was about this table alone.
     mended = next((run.started_at for run in watch.runs if run.is_narrowed and name in run.done), None)
-    for flow in flows:
+    for flow in _flows(raw):
         # What a run of one source does, a run of all does too.
         serving = [run for run in watch.runs if run.flow in (flow, BATCH) and not run.is_narrowed]
         done = next((run.started_at for run in serving if name in run.done), None)
@@ -151,18 +164,23 @@ def due_since(watch: Watch, name: str, flows: Sequence[str]) -> tuple[datetime |
             next_run = schedules.world_time(watch.services.settings, deployment.next_after(machine))
             if next_run <= watch.now:
                 found.append(next_run)
-    if last is not None and is_by_age(watch, flows) and last + UNSCHEDULED <= watch.now:
-        found.append(last + UNSCHEDULED)
-    return min(found, default=None), last
+        if done is not None and done + UNSCHEDULED <= watch.now and _is_by_age(watch, flow, raw):
+            aged.append(done + UNSCHEDULED)
+    since = min((*found, *aged), default=None)
+    return _Due(since, last, is_by_age=since in aged and since not in found)
 
 
-def is_by_age(watch: Watch, flows: Iterable[str]) -> bool:
-    """Whether no schedule of Prefect says when these flows are to run."""
-    return not any(watch.schedules.of_flow(flow) for flow in flows)
+def _is_by_age(watch: Watch, flow: str, raw: Set[str]) -> bool:
+    """Whether a flow brings some of these that nothing with a schedule brings, nor another flow without."""
+    if watch.schedules.of_flow(flow) or watch.schedules.of_flow(BATCH):
+        return False
+    others = {table for other in OF_SOURCES if other != BATCH for table in _reads(other)}
+    return flow != BATCH or not raw or bool(raw - others)
 
 
-def _late(watch: Watch, subject: str, name: str, limit: timedelta, flows: Sequence[str]) -> Verdict:
-    since, last = due_since(watch, name, flows)
+def _late(watch: Watch, subject: str, name: str, limit: timedelta, raw: Set[str]) -> Verdict:
+    due = _due(watch, name, raw)
+    since, last = due.since, due.last
     observed = {"as_of": last.isoformat() if last else None, "due": since.isoformat() if since else None}
     if since is None and last is None:
         return watch.says(
@@ -178,8 +196,7 @@ def _late(watch: Watch, subject: str, name: str, limit: timedelta, flows: Sequen
         )
     late = max(0.0, (watch.now - since).total_seconds()) if since else 0.0
     state = _state(late, limit)
-    is_of_age = last is not None and since == last + UNSCHEDULED
-    if state is State.CRITICAL and is_of_age and is_by_age(watch, flows) and watch.schedules.is_paused(BATCH):
+    if state is State.CRITICAL and due.is_by_age and watch.schedules.is_paused(BATCH):
         state = State.WARNING  # somebody wanted it so; the batch's missing_run tells it
     message = "" if state is State.OK or since is None else _sentence(watch.runs, subject, name, since, last)
     return watch.says(

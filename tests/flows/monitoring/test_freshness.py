@@ -90,6 +90,19 @@ def test_data_of_the_hourly_schedule_are_not_judged_by_the_age_of_a_batch_that_n
     found = place.measure("data_freshness")
     assert found["source:raw_stripe__charges"].state is State.OK
     assert found["source:raw_app__orders"].state is State.CRITICAL
+    # Made of both: what only the batch reads has not come.
+    made_of_both = found["mart_revenue_reconciliation"]
+    assert (made_of_both.state, made_of_both.value) == (State.CRITICAL, 48 * 3600)
+    place.schedules = Switched(place.schedules.on, paused=frozenset({"daily"}))
+    assert place.measure("data_freshness")["mart_revenue_reconciliation"].state is State.WARNING
+
+
+def test_of_two_flows_that_nothing_schedules_each_is_due_for_what_it_alone_reads(place: Place) -> None:
+    place.run(NOW - 72 * HOUR)
+    place.run(NOW - HOUR / 2, flow="api_ingest")
+    found = place.measure("data_freshness")
+    assert found["source:raw_stripe__charges"].state is State.OK
+    assert found["mart_revenue_reconciliation"].value == 48 * 3600
 
 
 @pytest.mark.parametrize(("hours", "state"), [(0.5, State.OK), (1.5, State.WARNING), (2.5, State.CRITICAL)])
