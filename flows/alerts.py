@@ -10,7 +10,7 @@ import getpass
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -23,12 +23,11 @@ from flows.alerting.incidents import Incident
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
-from flows.monitoring.runs import FAILED
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
-from flows.summary import Summary
+from flows.summary import FAILED, Summary
 
 _log = logging.getLogger("flows.alerts")
 
@@ -93,21 +92,12 @@ def run_ended(services: Services, summary: Summary) -> None:
         )
 
 
-def report_flow_run(
-    services: Services,
-    run_id: str,
-    flow: str,
-    state: str,
-    message: str,
-    parameters: Mapping[str, Any] | None = None,
-) -> None:
-    """Tell of a run that could not tell it itself: `state` is Crashed, Failed, TimedOut or Late; `parameters`
-    are those that it was started with.
-    """
-    why = _why(services) if state in FAILED else ()
+def report_flow_run(services: Services, run: runs.Reported) -> None:
+    """Tell of a run that could not tell it itself."""
+    why = _why(services) if run.state in FAILED else ()
 
     def noted(connection: Connection[Any], now: datetime) -> list[Verdict]:
-        runs.note(connection, run_id, flow, state, message, parameters or {}, now)
+        runs.note(connection, run)
         return [*why, *runs.verdicts(connection, now)]
 
     _settle(services, noted)

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.alerting.made_good import note_completed
+from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.hung import HOUR
 from flows.progress import Progress
@@ -34,10 +34,8 @@ def backup() -> dict[str, Any]:
 def run() -> Taken:
     """The same outside of Prefect."""
     services = open_services()
-    with services.lake, Progress("backup") as progress:
-        taken = take(services, progress)
-    note_completed(services, "backup")
-    return taken
+    with noted(services, "backup"), services.lake, Progress("backup") as progress:
+        return take(services, progress)
 
 
 def command(_: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 import quality
-from flows.alerting.made_good import note_completed
+from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.build import guard
 from flows.errors import FlowsError
@@ -38,10 +38,10 @@ def check_history() -> dict[str, int]:
     Raises HistoryBroken when one fails that is critical.
     """
     services = open_services()
-    results = check(services)
-    if broken := [result.message for result in results if result.is_failure]:
-        raise HistoryBroken("\n".join(broken))
-    note_completed(services, "check_history")
+    with noted(services, "check_history"):
+        results = check(services)
+        if broken := [result.message for result in results if result.is_failure]:
+            raise HistoryBroken("\n".join(broken))
     return {f"{result.table}.{result.rule}": result.failing_rows for result in results}
 
 

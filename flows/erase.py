@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows import prepare
-from flows.alerting.made_good import note_completed, people
+from flows.alerting.made_good import noted, people
 from flows.batch import run_name
 from flows.erasure.erasing import Erased, erase
 from flows.errors import FlowsError
@@ -44,14 +44,12 @@ def erase_people(users: list[int], reason: str = "") -> dict[str, Any]:
 def run(users: list[int], reason: str) -> Erased:
     """The same outside of Prefect."""
     services = open_services()
-    with services.lake, Progress("erase") as progress:
+    with noted(services, ERASE, people(users)), services.lake, Progress("erase") as progress:
         services.lake.begin_session()
         with services.ledger() as ledger:
             prepare.schemas(ledger)
             ledger.repair_manifest(services.lake)
-        done = erase(services, sorted(set(users)), reason, ERASE, progress)
-    note_completed(services, ERASE, people(users))
-    return done
+        return erase(services, sorted(set(users)), reason, ERASE, progress)
 
 
 def command(arguments: argparse.Namespace) -> int:

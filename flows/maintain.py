@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from prefect import flow
 
 from flows import lakeshell
-from flows.alerting.made_good import note_completed
+from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.hung import HOUR
 from flows.landed import landed_on
@@ -73,10 +73,8 @@ def maintain() -> dict[str, int]:
 def run() -> Maintained:
     """The same outside of Prefect."""
     services = open_services()
-    with services.lake, Progress("maintain") as progress:
-        done = tidy(services, progress)
-    note_completed(services, "maintain")
-    return done
+    with noted(services, "maintain"), services.lake, Progress("maintain") as progress:
+        return tidy(services, progress)
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:

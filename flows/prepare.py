@@ -114,13 +114,24 @@ def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str
 
 
 def note_run(services: Services, summary: Summary, state: str) -> None:
-    """Write the run into ops.run, and tell who listens: once when it begins, once when it ends."""
+    """Write the run into ops.run, and tell who listens: once when it begins (`Running`), once when it ends.
+    One that is known because it was late, or that is tried again, began when it says so.
+    """
     run_is(services, summary, state)
     now = services.settings.now()
     with services.warehouse.connect() as connection:
         connection.execute(
-            "insert into ops.run (run_id, flow, started_at, state, summary) values (%s, %s, %s, %s, %s) "
-            "on conflict (run_id) do update "
-            "set finished_at = %s, state = excluded.state, summary = excluded.summary",
-            (summary.run_id, summary.flow, now, state, Jsonb(summary.as_json()), now),
+            "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) "
+            "values (%(id)s, %(flow)s, %(now)s, %(end)s, %(state)s, %(summary)s) "
+            "on conflict (run_id) do update set finished_at = excluded.finished_at, state = excluded.state, "
+            "started_at = case %(state)s when 'Running' then %(now)s else run.started_at end, "
+            "summary = excluded.summary",
+            {
+                "id": summary.run_id,
+                "flow": summary.flow,
+                "now": now,
+                "end": None if state == "Running" else now,
+                "state": state,
+                "summary": Jsonb(summary.as_json()),
+            },
         )

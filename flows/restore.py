@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.alerting.made_good import note_completed
+from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.durations import spoken
 from flows.erasure import listed
@@ -43,8 +43,13 @@ def drill(backup: str | None = None) -> dict[str, Any]:
 def run_drill(backup: str | None) -> Drill:
     """The same outside of Prefect. Raises DrillFailed naming what differs."""
     services = open_services()
-    with services.lake, Progress("drill") as progress:
+    with noted(services, "drill"), services.lake, Progress("drill") as progress:
         done = rehearse(services, backup, progress)
+        _refuse_different(done)
+    return done
+
+
+def _refuse_different(done: Drill) -> None:
     if not done.is_equal:
         shown = done.differences[:20]
         more = [f"… and {len(done.differences) - 20} more (ops.drill)."] if done.differences[20:] else []
@@ -58,8 +63,6 @@ def run_drill(backup: str | None) -> Drill:
                 ]
             )
         )
-    note_completed(services, "drill")
-    return done
 
 
 def command(arguments: argparse.Namespace) -> int:

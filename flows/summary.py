@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+FAILED = ("Failed", "Crashed", "TimedOut")
+"""States in ops.run, and of Prefect, of a run that did not come to a good end."""
+
 
 @dataclass
 class TableSummary:

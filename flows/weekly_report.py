@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.alerting.made_good import note_completed
+from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.portal import weekly
 from flows.services import open_services
@@ -22,7 +22,7 @@ from flows.services import open_services
 def weekly_report() -> dict[str, object]:
     """Send how the last whole week was, to everybody who is told of `info` (docs/alerts.md)."""
     services = open_services()
-    report = weekly.render(services)
-    channels = weekly.deliver(services, report)
-    note_completed(services, "weekly_report")
+    with noted(services, "weekly_report"):
+        report = weekly.render(services)
+        channels = weekly.deliver(services, report)
     return {"subject": report.subject, "channels": channels}

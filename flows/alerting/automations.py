@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import FlowsError
+from flows.summary import FAILED
 
 if TYPE_CHECKING:
     import httpx
@@ -16,7 +17,7 @@ REPORTER = "report_run/report-run"
 """Flow and deployment that an automation starts; its own runs are not watched: nothing may start itself."""
 _WATCHED = {
     "a run failed or crashed": (
-        ["prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"],
+        [f"prefect.flow-run.{state}" for state in FAILED],
         "prefect.resource.id",
         300,
     ),

@@ -9,13 +9,15 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from flows import alerts
-from flows.alerting.made_good import note_completed
+from flows.alerting.made_good import noted
+from flows.alerting.runs import Reported
 from flows.batch import run_name
 from flows.flow_names import MENDING, OF_SOURCES, STREAM
 from flows.services import open_services
+from flows.summary import FAILED
 
 _RESOURCE = "prefect.flow-run."
-_REPORTED = {"Late", "Failed", "Crashed", "TimedOut"}
+_REPORTED = {"Late", *FAILED}
 _NOTED = {*OF_SOURCES, *MENDING, STREAM}
 """Flows that tell when they start after all; of the others the signal missing_run tells."""
 
@@ -43,7 +45,14 @@ def report_run(flow_run: str) -> dict[str, Any]:
     if state not in _REPORTED or name == "report_run" or (state == "Late" and name not in _NOTED):
         return {"flow": name, "state": state, "reported": False}
     message = (run.state.message if run.state else None) or f"run {run.name} is {state.lower()}"
-    alerts.report_flow_run(open_services(), str(run.id), name, state, message, run.parameters)
+    services = open_services()
+    # One that never started is of the time at which it was to.
+    began = run.start_time or run.expected_start_time or run.created
+    assert began is not None  # the server gives each run the time it was made at
+    world = services.settings.world_time
+    ended = None if state == "Late" else world(run.end_time or began)
+    said = Reported(str(run.id), name, state, message, world(began), ended, run.parameters)
+    alerts.report_flow_run(services, said)
     return {"flow": name, "state": state, "reported": True}
 
 
@@ -59,6 +68,6 @@ def report_run(flow_run: str) -> dict[str, Any]:
 def daily_summary() -> dict[str, str]:
     """Tell how the last 24 hours were: runs, checks, dead letters, incidents."""
     services = open_services()
-    text = alerts.daily_summary(services, is_once=True)
-    note_completed(services, "daily_summary")
+    with noted(services, "daily_summary"):
+        text = alerts.daily_summary(services, is_once=True)
     return {"text": text}

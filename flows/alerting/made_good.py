@@ -9,7 +9,8 @@ measured.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -19,8 +20,9 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from flows.flow_names import ERASE, MENDING, OF_SOURCES
-from flows.monitoring.runs import FAILED, Run, recent
+from flows.monitoring.runs import Run, recent
 from flows.services import Services
+from flows.summary import FAILED
 from transforms import registry
 from transforms.contract import ContractError
 
@@ -81,17 +83,26 @@ def people_of(runs: Iterable[Run]) -> list[str]:
     return sorted(left - {ERASE}, key=lambda name: (len(name), name))
 
 
-def note_completed(services: Services, flow: str, about: Collection[str] = ()) -> None:
-    """Enter into ops.run that a run came to its end whose flow does not enter itself: it makes good what an
-    earlier one left. Never raises: what was done is done.
+@contextmanager
+def noted(services: Services, flow: str, about: Collection[str] = ()) -> Iterator[None]:
+    """Enter into ops.run what is done within, once it has come to its end: a run of a flow that does not
+    enter itself. It makes good what an earlier one left. Raises what is raised within, and nothing of its
+    own: what was done is done.
     """
+    began = services.settings.now()
+    yield
     try:
-        now = services.settings.now()
         with services.warehouse.connect() as connection:
             connection.execute(
                 "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) "
                 "values (%s, %s, %s, %s, 'Completed', %s)",
-                (str(uuid4()), flow, now, now, Jsonb({"about": list(about), "failures": []})),
+                (
+                    str(uuid4()),
+                    flow,
+                    began,
+                    services.settings.now(),
+                    Jsonb({"about": list(about), "failures": []}),
+                ),
             )
     except Exception as error:  # noqa: BLE001 - what was done is done, entered or not
         _log.warning("That %s came to its end could not be entered: %s", flow, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,9 @@ from psycopg.types.json import Jsonb
 
 from flows.alerting import made_good, words
 from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
-from flows.monitoring.runs import FAILED, Run, failed_tables
+from flows.monitoring.runs import Run, failed_tables
 from flows.monitoring.verdict import State, Verdict
-from flows.summary import Summary
+from flows.summary import FAILED, Summary
 
 SIGNAL, LATE = "pipeline_failed", "run_late"
 LATE_AFTER = timedelta(minutes=10)
@@ -23,6 +24,22 @@ _LATE_REMEMBERED = timedelta(days=1)
 """How long a run counts as late that never started."""
 
 
+@dataclass(frozen=True)
+class Reported:
+    """What Prefect's server says of a run that could not tell it itself. `state` is one of FAILED, or Late;
+    times are the world's, of one that did not start the one at which it was to.
+    """
+
+    run_id: str
+    flow: str
+    state: str
+    message: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Those that it was started with."""
+
+
 def verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
     """Of each flow that ran: critical while a failed run of it is not made good (`made_good` says what does
     that), a warning when one is late that has not started since.
@@ -30,31 +47,24 @@ def verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
     return [*_failed(connection, now), *_late(connection, now)]
 
 
-def note(
-    connection: Connection[Any],
-    run_id: str,
-    flow: str,
-    state: str,
-    message: str,
-    parameters: Mapping[str, Any],
-    now: datetime,
-) -> None:
+def note(connection: Connection[Any], run: Reported) -> None:
     """Enter into ops.run what Prefect says of a run; one that has told its end itself stays as it said."""
     # What is said of the stream is held against ops.stream_progress, which has the database's own time.
     connection.execute(
         "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values "
-        "(%(id)s, %(flow)s, %(now)s, %(end)s, %(state)s, jsonb_build_object('failures', "
+        "(%(id)s, %(flow)s, %(began)s, %(end)s, %(state)s, jsonb_build_object('failures', "
         "jsonb_build_array(%(said)s::text), 'reported_at', clock_timestamp()) || %(about)s) "
         "on conflict (run_id) do update set state = excluded.state, finished_at = excluded.finished_at, "
+        "started_at = case ops.run.state when 'Late' then excluded.started_at else ops.run.started_at end, "
         "summary = ops.run.summary || excluded.summary where ops.run.state in ('Running', 'Late')",
         {
-            "id": run_id,
-            "flow": flow,
-            "now": now,
-            "end": None if state == "Late" else now,
-            "state": state,
-            "said": message,
-            "about": Jsonb(made_good.about(flow, parameters)),
+            "id": run.run_id,
+            "flow": run.flow,
+            "began": run.started_at,
+            "end": run.ended_at,
+            "state": run.state,
+            "said": run.message,
+            "about": Jsonb(made_good.about(run.flow, run.parameters)),
         },
     )
 

@@ -19,8 +19,6 @@ from flows.flow_names import ERASE, MENDING, MONITOR, OF_SOURCES, STREAM, reads
 from transforms import registry
 from warehouse_ddl.files import views
 
-FAILED = ("Failed", "Crashed", "TimedOut")
-"""States of a run that did not come to a good end."""
 _REMEMBERED = timedelta(days=35)
 """How long a run counts. Data that is late by then is told as that; people who wait to be erased are not, so
 an erasure counts for as long as ops.run is kept.
@@ -63,7 +61,9 @@ def recent(connection: Connection[Any], now: datetime) -> list[Run]:
                         select from ops.stream_progress
                         where reported_at > (summary ->> 'reported_at')::timestamptz
                     )
-                    when %(monitor)s then exists (select from ops.health where measured_at > started_at)
+                    when %(monitor)s then exists (
+                        select from ops.health where measured_at > coalesce(finished_at, started_at)
+                    )
                     else false
                 end as is_over
             from ops.run

@@ -12,7 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from flows.alerts import run_ended, send_alert
+from flows.alerting.made_good import noted
+from flows.alerting.runs import Reported
+from flows.alerts import report_flow_run, run_ended, send_alert
 from flows.monitoring.verdict import State, Verdict
 from flows.prepare import note_run
 from flows.services import Services
@@ -99,6 +101,28 @@ class Watch:
         note_run(self.services(), summary, "Failed" if failures else "Completed")
         run_ended(self.services(), summary)
         return summary
+
+    def reported(
+        self,
+        run_id: str,
+        flow: str,
+        state: str,
+        message: str = "",
+        *,
+        ended_at: datetime | None = None,
+        **parameters: Any,
+    ) -> None:
+        """Prefect says this of a run that ended now, or then, after a minute; of a late one that it was to
+        start now.
+        """
+        ended = ended_at or self.now
+        times = (ended, None) if state == "Late" else (ended - timedelta(minutes=1), ended)
+        report_flow_run(self.services(), Reported(run_id, flow, state, message, *times, parameters))
+
+    def completed(self, flow: str, about: Sequence[str] = (), **length: float) -> None:
+        """A run of a flow that enters its end alone, of a minute or as long."""
+        with noted(self.services(), flow, about):
+            self.later(**length or {"minutes": 1})
 
     def open(self) -> list[str]:
         """What the incidents are about that are open."""

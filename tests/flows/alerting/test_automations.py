@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from unittest import mock
 from uuid import uuid4
 
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 
+from flows.alerting import deployed
 from flows.alerting.automations import declared
+from tests.flows.alerting.conftest import Watch
 
 
 def _event(run: str) -> ReceivedEvent:
@@ -35,3 +41,32 @@ def test_of_two_runs_of_a_flow_that_fail_at_once_each_is_reported() -> None:
     trigger = EventTrigger.model_validate(declared("a run failed or crashed", str(uuid4()))["trigger"])
     assert all(trigger.covers(_event(run)) for run in ("one", "two"))
     assert trigger.bucketing_key(_event("one")) != trigger.bucketing_key(_event("two"))
+
+
+def _report(watch: Watch, flow: str, run: FlowRun) -> None:
+    client = mock.create_autospec(SyncPrefectClient, instance=True)
+    client.__enter__.return_value = client
+    client.read_flow_run.return_value = run
+    client.read_flow.return_value = SimpleNamespace(name=flow)
+    with (
+        mock.patch.object(deployed, "get_client", return_value=client),
+        mock.patch.object(deployed, "open_services", watch.services),
+    ):
+        deployed.report_run.fn(f"prefect.flow-run.{run.id}")
+
+
+def test_what_prefect_reports_is_entered_with_the_times_of_the_run_itself(watch: Watch) -> None:
+    due = watch.now - timedelta(hours=3)
+    began, ended = due + timedelta(seconds=9), due + timedelta(minutes=20)
+    failed = State(type=StateType.FAILED, name="Failed", message="No room.")
+    run = FlowRun(flow_id=uuid4(), state=failed, expected_start_time=due, start_time=began, end_time=ended)
+    _report(watch, "backup", run)
+    query = "select started_at, finished_at from ops.run where flow = %s"
+    assert watch.rows(query, "backup") == [(began, ended)]
+    crashed = State(type=StateType.CRASHED, name="Crashed", message="The worker went away.")
+    _report(watch, "drill", FlowRun(flow_id=uuid4(), state=crashed, expected_start_time=due, end_time=ended))
+    assert watch.rows(query, "drill") == [(due, ended)]
+    late = State(type=StateType.SCHEDULED, name="Late")
+    _report(watch, "api_ingest", FlowRun(flow_id=uuid4(), state=late, expected_start_time=due))
+    assert watch.rows(query, "api_ingest") == [(due, None)]
+    assert "A run of api_ingest should have started and has not" in str(watch.messages())

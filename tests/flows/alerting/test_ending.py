@@ -9,8 +9,8 @@ import pytest
 
 from flows import services
 from flows.alerting.ending import CannotEnd
-from flows.alerting.made_good import note_completed, people
-from flows.alerts import end_command, report_flow_run
+from flows.alerting.made_good import people
+from flows.alerts import end_command
 from flows.monitoring.health import check_pipeline_health
 from flows.monitoring.verdict import State
 from tests.flows.alerting.conftest import FAILURE, Watch
@@ -26,7 +26,7 @@ def _end(watch: Watch, subject: str) -> None:
 
 
 def test_what_nobody_will_mend_can_be_ended_by_hand_what_is_measured_cannot(watch: Watch) -> None:
-    report_flow_run(watch.services(), "one", "erase", "Failed", "There is no user 0.", {"users": [0]})
+    watch.reported("one", "erase", "Failed", "There is no user 0.", users=[0])
     watch.rows(
         "insert into ops.stream_progress values "
         "('machine-1-ab', clock_timestamp() - interval '2 days', 1, 1, 1, 1, 1, 1, 0, 0, 0) returning 1"
@@ -45,22 +45,22 @@ def test_what_nobody_will_mend_can_be_ended_by_hand_what_is_measured_cannot(watc
 def test_of_several_erasures_that_failed_each_is_named_where_it_is_told_and_where_it_is_let_be(
     watch: Watch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report_flow_run(watch.services(), "mon", "erase", "Failed", "The lake is away.", {"users": [9, 10]})
+    watch.reported("mon", "erase", "Failed", "The lake is away.", users=[9, 10])
     watch.later(days=1)
-    report_flow_run(watch.services(), "tue", "erase", "Failed", "There is no user 0.", {"users": [0]})
+    watch.reported("tue", "erase", "Failed", "There is no user 0.", users=[0])
     ((told,),) = watch.rows("select message from ops.incident")
     assert told == (
         "erase failed: There is no user 0 (1 more failures, in 2 runs). "
         "Still to be erased: user 0, user 9, user 10."
     )
     watch.later(minutes=1)
-    note_completed(watch.services(), "erase", people([10]))
+    watch.completed("erase", people([10]))
     _end(watch, "flow:erase")
     said = capsys.readouterr().out
     assert "(user 0): There is no user 0." in said
     assert "(user 9): The lake is away." in said
     # One that fails later is nobody's to have let be.
-    report_flow_run(watch.services(), "wed", "erase", "Failed", "The lake is away.", {"users": [11]})
+    watch.reported("wed", "erase", "Failed", "The lake is away.", users=[11])
     ((told,),) = watch.rows("select message from ops.incident where resolved_at is null")
     assert told == "erase failed: The lake is away. Still to be erased: user 11."
 

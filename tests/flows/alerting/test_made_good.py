@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flows.alerting.made_good import note_completed, people
-from flows.alerts import report_flow_run
+from flows.alerting.made_good import noted, people
 from flows.monitoring.health import record
 from flows.monitoring.verdict import State
 from flows.stores.publication import Pending, Publication
@@ -63,33 +62,33 @@ def test_what_a_failed_batch_lacked_is_made_good_by_the_hourly_run_that_lands_an
 def test_what_is_of_no_table_is_made_good_by_its_own_flow_for_the_same_alone(watch: Watch) -> None:
     for flow in ("erase", "drill", "maintain", "weekly_report"):
         given = {"users": [7, 8]} if flow == "erase" else {}
-        report_flow_run(watch.services(), flow, flow, "Crashed", "The machine went away.", given)
+        watch.reported(flow, flow, "Crashed", "The machine went away.", **given)
     watch.ran("batch")
     watch.later(days=40)
     watch.ran("next batch")
     # The others come by themselves and are missed; who waits to be erased is not.
     assert "flow:erase" in watch.open()
-    note_completed(watch.services(), "erase", people([7]))
+    watch.completed("erase", people([7]))
     watch.minute()
     assert "flow:erase" in watch.open()
-    note_completed(watch.services(), "erase", people([8, 9]))
+    watch.completed("erase", people([8, 9]))
     watch.minute()
     assert "flow:erase" not in watch.open()
 
 
 def test_a_failed_upkeep_is_made_good_by_the_next(watch: Watch) -> None:
-    report_flow_run(watch.services(), "one", "maintain", "Failed", "No room.")
+    watch.reported("one", "maintain", "Failed", "No room.")
     watch.later(days=1)
     watch.ran("batch")
     assert watch.open() == ["flow:maintain"]
     watch.later(minutes=1)
-    note_completed(watch.services(), "maintain")
+    watch.completed("maintain")
     watch.minute()
     assert watch.open() == []
 
 
 def test_a_failed_look_is_made_good_by_the_next_that_measured(watch: Watch) -> None:
-    report_flow_run(watch.services(), "one", "monitor", "TimedOut", "It took longer than 50 s.")
+    watch.reported("one", "monitor", "TimedOut", "It took longer than 50 s.")
     assert watch.open() == ["flow:monitor"]
     watch.later(minutes=1)
     seen = watch.verdict("disk", "lake", State.OK)
@@ -97,3 +96,36 @@ def test_a_failed_look_is_made_good_by_the_next_that_measured(watch: Watch) -> N
         record(connection, [seen], watch.now)
     watch.minute(seen)
     assert watch.open() == []
+
+
+def test_a_run_counts_by_when_it_ran_not_by_when_that_was_noted(watch: Watch) -> None:
+    """What dies because PostgreSQL is away is reported hours later."""
+    failed = watch.now
+    watch.later(minutes=30)
+    watch.completed("backup")
+    watch.later(hours=3)
+    watch.reported("one", "backup", "Failed", "No room.", ended_at=failed)
+    assert watch.open() == []
+    watch.reported("two", "maintain", "Failed", "No room.", ended_at=failed)
+    assert watch.rows("select since from ops.incident") == [(failed,)]
+
+
+def test_what_was_at_work_before_a_run_failed_does_not_make_it_good(watch: Watch) -> None:
+    with noted(watch.services(), "erase", people([7])):
+        watch.later(minutes=10)
+        watch.reported("one", "erase", "Failed", "The lake is away.", users=[7])
+        watch.later(minutes=10)
+    watch.minute()
+    assert watch.open() == ["flow:erase"]
+    watch.completed("erase", people([7]))
+    watch.minute()
+    assert watch.open() == []
+
+
+def test_a_look_that_failed_after_it_had_measured_is_not_made_good_by_itself(watch: Watch) -> None:
+    watch.later(minutes=-0.5)
+    with watch.services().warehouse.connect() as connection:
+        record(connection, [watch.verdict("disk", "lake", State.OK)], watch.now)
+    watch.later(minutes=0.5)
+    watch.reported("one", "monitor", "Crashed", "The machine went away.")
+    assert watch.open() == ["flow:monitor"]

@@ -12,7 +12,7 @@ import pytest
 from flows import services
 from flows.alerting import deployed
 from flows.alerting.delivery import TRIES
-from flows.alerts import NoIncident, ack_command, daily_summary, list_command, report_flow_run
+from flows.alerts import NoIncident, ack_command, daily_summary, list_command
 from flows.monitoring.health import check_pipeline_health
 from flows.monitoring.verdict import State
 from flows.prepare import note_run
@@ -75,20 +75,24 @@ def test_two_flows_that_fail_by_one_dead_api_are_one_message(watch: Watch) -> No
 def test_a_run_that_does_not_start_is_a_warning_after_ten_minutes_and_over_when_it_does(
     watch: Watch,
 ) -> None:
-    report_flow_run(watch.services(), "one", "analytics_pipeline", "Late", "")
+    watch.reported("one", "analytics_pipeline", "Late", "")
     watch.later(minutes=8)
     assert watch.minute() == []
     (message,) = watch.minute()
     assert message["title"] == "WARNING: A run of analytics_pipeline should have started and has not"
+    began = watch.now
     note_run(watch.services(), Summary("one", "analytics_pipeline"), "Running")
     assert [one["kind"] for one in watch.minute()] == ["resolved"]
+    assert watch.rows("select started_at, finished_at from ops.run") == [(began, None)]
+    note_run(watch.services(), Summary("one", "analytics_pipeline"), "Completed")
+    assert watch.rows("select started_at, finished_at from ops.run") == [(began, watch.now)]
 
 
 def test_a_crash_that_prefect_reports_does_not_overwrite_what_a_run_told_itself(watch: Watch) -> None:
     watch.ran("one", FAILURE)
-    report_flow_run(watch.services(), "one", "analytics_pipeline", "Crashed", "gone")
+    watch.reported("one", "analytics_pipeline", "Crashed", "gone")
     assert watch.rows("select state from ops.run") == [("Failed",)]
-    report_flow_run(watch.services(), "two", "maintain", "Crashed", "The machine went away.")
+    watch.reported("two", "maintain", "Crashed", "The machine went away.")
     assert watch.messages()[-1]["title"] == "CRITICAL: maintain failed: The machine went away"
 
 
