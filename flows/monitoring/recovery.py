@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
@@ -25,10 +26,12 @@ def drills(watch: Watch) -> Iterator[Verdict]:
     """Whether the last rehearsal of a restore led to what was live, and seconds since then. One that broke
     off did not; one that is under way says nothing yet.
     """
-    rows = watch.rows(
-        "select started_at, is_equal, differences from ops.drill order by started_at desc limit 2"
-    )
-    if rows and not rows[0][1] and not rows[0][2] and is_anybodys(watch.connection, *DRILL_LOCK):
+    seen = _newest(watch)
+    is_one_alive = is_anybodys(watch.connection, *DRILL_LOCK)
+    rows = _newest(watch)
+    # One enters its end before it lets go of the lock, and its beginning once it has it: killed is what had
+    # not ended before nobody had the lock, and has not since.
+    if rows and not rows[0][1] and not rows[0][2] and (is_one_alive or rows[0] not in seen):
         rows = rows[1:]  # it is under way
     if rows and not rows[0][1]:
         started, _, differences = rows[0]
@@ -47,6 +50,12 @@ def drills(watch: Watch) -> Iterator[Verdict]:
         return
     last = rows[0][0] if rows else None
     yield _aged(watch, DRILL, last, DRILL_WITHIN, "The way back was not rehearsed", f"Go it: {_REHEARSE}")
+
+
+def _newest(watch: Watch) -> list[tuple[Any, ...]]:
+    return watch.rows(
+        "select started_at, is_equal, differences from ops.drill order by started_at desc limit 2"
+    )
 
 
 def _aged(

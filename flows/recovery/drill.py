@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
@@ -29,7 +31,7 @@ from flows.stores.locks import DRILL_LOCK
 from flows.stores.manifest import Commit, LakeFile, fold
 from flows.stores.recovery import histories_of
 from flows.stores.upkeep import refresh
-from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse import Warehouse, WarehouseError, scrub
 from transforms import registry
 from transforms.contract import Layer
 from warehouse_ddl.statements import SERVED, home
@@ -102,25 +104,27 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
         # The session's, so that it ends with the process: the monitor tells by it who was killed.
         if not ledger.is_ours(*DRILL_LOCK):
             raise BackupError("Another drill is under way. Wait for it and run again.")
-        prepare.schemas(ledger)
-        stamp = _begin(ledger.connection, done)
         try:
-            vault.opener(backup)
-            services.lake.begin_session()
-            done.differences += vault.problems(backup)
-            done.differences += raw_files.problems(vault, backup)
-            progress.say(backup.id, "sums of its files compared")
-            if not done.differences:
-                _rehearse(services, vault, done, progress)
-        except BaseException as error:
-            reason = services.settings.scrub(str(error) or type(error).__name__)
-            done.differences.append(f"it broke off: {reason}")
-            raise
+            prepare.schemas(ledger)
+            stamp = _begin(ledger.connection, done)
+            try:
+                vault.opener(backup)
+                services.lake.begin_session()
+                done.differences += vault.problems(backup)
+                done.differences += raw_files.problems(vault, backup)
+                progress.say(backup.id, "sums of its files compared")
+                if not done.differences:
+                    _rehearse(services, vault, done, progress)
+            except BaseException as error:
+                done.differences.append(f"it broke off: {_reason(services, error)}")
+                # PostgreSQL may be what it broke off by; the row says since its beginning what it has to.
+                with suppress(WarehouseError):
+                    _end(services, stamp, done, began)
+                raise
+            _end(services, stamp, done, began)
         finally:
-            done.seconds = round(time.perf_counter() - began, 2)
-            done.rpo_seconds = round((started_at - backup.taken_at).total_seconds(), 1)
-            with services.warehouse.connect() as connection:
-                _enter(connection, stamp, done)
+            with suppress(psycopg.Error):  # a session that is gone holds nothing
+                ledger.give_back(*DRILL_LOCK)
     return done
 
 
@@ -244,18 +248,30 @@ def _begin(connection: Connection[Any], done: Drill) -> str:
     return stamp
 
 
-def _enter(connection: Connection[Any], stamp: str, done: Drill) -> None:
-    connection.execute(
-        "UPDATE ops.drill SET (is_equal, rto_seconds, rpo_seconds, seconds, compared, replayed, differences) "
-        "= (%s, %s, %s, %s, %s, %s, %s) WHERE drill_id = %s",
-        (
-            done.is_equal,
-            done.rto_seconds,
-            done.rpo_seconds,
-            done.seconds,
-            done.compared,
-            done.replayed,
-            Jsonb(done.differences),
-            stamp,
-        ),
-    )
+def _end(services: Services, stamp: str, done: Drill, began: float) -> None:
+    """Enter how it ended, while its lock is still held."""
+    done.seconds = round(time.perf_counter() - began, 2)
+    done.rpo_seconds = round((done.started_at - done.backup.taken_at).total_seconds(), 1)
+    with services.warehouse.connect() as connection:
+        connection.execute(
+            "UPDATE ops.drill SET (is_equal, rto_seconds, rpo_seconds, seconds, compared, replayed, "
+            "differences) = (%s, %s, %s, %s, %s, %s, %s) WHERE drill_id = %s",
+            (
+                done.is_equal,
+                done.rto_seconds,
+                done.rpo_seconds,
+                done.seconds,
+                done.compared,
+                done.replayed,
+                Jsonb(done.differences),
+                stamp,
+            ),
+        )
+
+
+def _reason(services: Services, error: BaseException) -> str:
+    """What broke it off, without secrets and, where it was not said by us, without values of rows."""
+    if isinstance(error, FlowsError):
+        return services.settings.scrub(str(error))
+    said = f": {services.settings.scrub(scrub(str(error)))}" if str(error) else ""
+    return f"{type(error).__name__}{said}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import pytest
 from psycopg.types.json import Jsonb
 
+from flows.monitoring import recovery
 from flows.monitoring.schedules import Deployment, Switched
 from flows.monitoring.verdict import State
 from tests.flows.monitoring.conftest import NOW, Place
@@ -67,6 +69,30 @@ def test_a_drill_that_was_killed_is_critical_and_one_that_is_under_way_is_not(pl
     killed = place.measure("drill")["warehouse"]
     assert killed.state is State.CRITICAL
     assert killed.message.endswith("it did not come to its end")
+
+
+def test_a_drill_that_ends_or_begins_while_the_monitor_looks_was_not_killed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _drill(place, NOW - timedelta(days=1))
+    _drill(place, NOW - timedelta(hours=1), "")
+    under_way = "update ops.drill set differences = '[]' where not is_equal"
+    place.execute(under_way)
+
+    def ends(*_: object) -> bool:
+        place.execute("update ops.drill set is_equal = true")
+        return False
+
+    monkeypatch.setattr(recovery, "is_anybodys", ends)
+    assert place.measure("drill")["warehouse"].state is State.OK
+
+    def begins(*_: object) -> bool:
+        _drill(place, NOW, "")
+        place.execute(under_way)
+        return False
+
+    monkeypatch.setattr(recovery, "is_anybodys", begins)
+    assert place.measure("drill")["warehouse"].state is State.OK
 
 
 def test_a_way_back_that_was_not_gone_for_longer_than_a_week_is_told(place: Place) -> None:
