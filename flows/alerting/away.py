@@ -4,9 +4,9 @@ lasts and nobody is on it, remembered in a file.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from contextlib import suppress
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -24,7 +24,7 @@ FILE = "_warehouse_away.json"
 """In the lake's folder: what outlasts the warehouse."""
 _DONE = {"opened": "channels", "escalated": "escalated"}
 """Kind of message → where the file names the channels that have it."""
-_ON_IT = ("acknowledged_by", "acknowledged_at")
+_TOUCHES = ["everything in analytics"]
 _ACTION = (
     "Start PostgreSQL again (in the sandbox: `python -m flows sandbox start`), then `python -m flows doctor`."
 )
@@ -34,39 +34,39 @@ def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequenc
     """Tell that the warehouse is away: each channel of critical messages once, and once more, with those of
     escalations, when it lasts; one that fails is tried again with the next call.
     """
-    lake.mkdir(parents=True, exist_ok=True)
-    path = lake / FILE
-    told: dict[str, Any] = {"incident": token_hex(4), "since": now.isoformat(), "message": "", "channels": []}
-    told["message"] = words.scrubbed(f"The warehouse is away: {problem}", hidden)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-    except FileExistsError:
-        try:
-            told = orjson.loads(path.read_bytes())
-        except (OSError, orjson.JSONDecodeError):
-            return  # another monitor is writing it this moment
-    else:
-        os.write(descriptor, orjson.dumps(told))
-        os.close(descriptor)
+    with _alone(lake):
+        told = _read(lake) or {
+            "incident": token_hex(4),
+            "since": now.isoformat(),
+            "message": words.scrubbed(f"The warehouse is away: {problem}", hidden),
+            "runbook": f"{known.runbook}#{WAREHOUSE}",
+            "channels": [],
+        }
+        told["seen_at"] = now.isoformat()
+        _write(lake, told)
+        _tell_all(lake, told, known, now)
+
+
+def _tell_all(lake: Path, told: dict[str, Any], known: Routes, now: datetime) -> None:
     body = words.body(
         message=told["message"],
         action=_ACTION,
         since=datetime.fromisoformat(told["since"]),
         now=now,
         members=[],
-        touches=["everything in analytics"],
-        runbook=f"{known.runbook}#{WAREHOUSE}",
+        touches=_TOUCHES,
+        runbook=told["runbook"],
         incident_id=told["incident"],
     )
     lasted = now - datetime.fromisoformat(told["since"])
-    _tell(path, told, known, "opened", known.to("critical"), body, lasted, now)
+    _tell(lake, told, known, "opened", known.to("critical"), body, lasted, now)
     after = known.escalate_after.get("critical")
     if after is not None and lasted >= after and "acknowledged_by" not in told:
-        _tell(path, told, known, "escalated", known.to("critical", escalated=True), body, lasted, now)
+        _tell(lake, told, known, "escalated", known.to("critical", escalated=True), body, lasted, now)
 
 
 def _tell(
-    path: Path,
+    lake: Path,
     told: dict[str, Any],
     known: Routes,
     kind: str,
@@ -87,36 +87,34 @@ def _tell(
             done.append(name)
             if kind == "escalated":
                 told.setdefault("escalated_at", now.isoformat())
-            _write(path, told)
+            _write(lake, told)
 
 
 def outage(lake: Path) -> dict[str, Any] | None:
     """What is remembered of the warehouse being away, its incident as a row of ops.incident; None when it is
     not.
     """
-    try:
-        told = orjson.loads((lake / FILE).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+    told = _read(lake)
+    if told is None:
         return None
-    since = datetime.fromisoformat(told["since"])
     times = {
         name: datetime.fromisoformat(told[name]) if name in told else None
-        for name in ("acknowledged_at", "escalated_at")
+        for name in ("since", "seen_at", "acknowledged_at", "escalated_at")
     }
     return {
         "incident_id": told["incident"],
         "signal": WAREHOUSE,
         "subject": WAREHOUSE,
         "severity": "critical",
-        "since": since,
-        "opened_at": since,
+        "owner": "",
+        **times,
+        "opened_at": times["since"],
         "resolved_at": None,
         "acknowledged_by": told.get("acknowledged_by"),
-        **times,
         "message": told["message"],
         "action": _ACTION,
-        "runbook": f"docs/runbook.md#{WAREHOUSE}",
-        "touches": ["everything in analytics"],
+        "runbook": told["runbook"],
+        "touches": _TOUCHES,
         "members": [],
     }
 
@@ -125,14 +123,13 @@ def acknowledge(lake: Path, incident_id: str, by: str, now: datetime) -> bool:
     """Note who is on it, where the warehouse is away and this is the incident of that; says whether it was.
     The id may be cut short.
     """
-    path = lake / FILE
-    try:
-        told = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+    if not incident_id or _read(lake) is None:
         return False
-    if not incident_id or not told["incident"].startswith(incident_id):
-        return False
-    _write(path, {**told, "acknowledged_by": by, "acknowledged_at": now.isoformat()})
+    with _alone(lake):
+        told = _read(lake)
+        if told is None or not told["incident"].startswith(incident_id):
+            return False
+        _write(lake, {**told, "acknowledged_by": by, "acknowledged_at": now.isoformat()})
     return True
 
 
@@ -140,10 +137,8 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
     """In the caller's transaction: enter the incident that could not be kept, and owe its end to those who
     were told of it. Gives the file to remove once that is committed; None when the warehouse was not away.
     """
-    path = lake / FILE
-    try:
-        told = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+    told = _read(lake)
+    if told is None:
         return None
     since = datetime.fromisoformat(told["since"])
     entered = connection.execute(
@@ -160,7 +155,7 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             "now": now,
             "message": told["message"],
             "action": _ACTION,
-            "runbook": f"{known.runbook}#{WAREHOUSE}",
+            "runbook": told["runbook"],
             **{name: told.get(name) for name in ("acknowledged_at", "acknowledged_by", "escalated_at")},
         },
     )
@@ -171,7 +166,7 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             since=since,
             now=now,
             members=[],
-            touches=["everything in analytics"],
+            touches=_TOUCHES,
             runbook="",
             incident_id=told["incident"],
             is_over=True,
@@ -191,14 +186,30 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             now=now,
             due_at=now,
         )
-    return path
+    return lake / FILE
 
 
-def _write(path: Path, told: dict[str, Any]) -> None:
-    with suppress(OSError, orjson.JSONDecodeError):
-        # Somebody may have said meanwhile that they are on it.
-        there = orjson.loads(path.read_bytes())
-        told = {**{name: there[name] for name in _ON_IT if name in there}, **told}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+@contextmanager
+def _alone(lake: Path) -> Iterator[None]:
+    """One process at a time, for as long as it tells: two monitors tell a channel once, and neither takes
+    back what somebody else noted.
+    """
+    lake.mkdir(parents=True, exist_ok=True)
+    with (lake / f"{FILE}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(lake: Path) -> dict[str, Any] | None:
+    """What is remembered; None where nothing is, or what no crash of the machine has left whole."""
+    try:
+        found: dict[str, Any] = orjson.loads((lake / FILE).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return found
+
+
+def _write(lake: Path, told: dict[str, Any]) -> None:
+    temporary = lake / f"{FILE}.new"
     temporary.write_bytes(orjson.dumps(told))
-    temporary.replace(path)
+    temporary.replace(lake / FILE)
