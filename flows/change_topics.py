@@ -119,8 +119,11 @@ def extract(
     before = dict(positions)
     topic = debezium.topic(settings, entity.read)
     if told.observed is not None:
-        registered_at = before.get(REMEMBERED, {}).get(cdc.REGISTERED_AT)
-        if before.get(REMEMBERED, {}).get("registration") != told.observed.registration:
+        remembered = before.get(REMEMBERED, {})
+        registered_at, earlier = remembered.get(cdc.REGISTERED_AT), _unread(before, topic, told)
+        if remembered.get("registration") != told.observed.registration:
+            if topic in told.observed.begins:
+                earlier = [*earlier, [told.observed.begins[topic], registered_at]]
             registered_at = landed_at.isoformat()
             # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends, and the
             # topic may begin with what a registration before this one has sent.
@@ -129,6 +132,7 @@ def extract(
             **told.observed.facts(),
             TOPIC: topic,
             cdc.REGISTERED_AT: registered_at,
+            **({cdc.EARLIER: earlier} if earlier else {}),
         }
     if told.is_all:
         before.pop(cdc.COMPARE, None)
@@ -143,6 +147,17 @@ def extract(
         told.is_half,
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)
+
+
+def _unread(position: Mapping[str, Any], topic: str, told: Told) -> list[list[Any]]:
+    """Of the registrations before the present one, those whose records the position has not passed; what is
+    known of another topic says nothing of this one.
+    """
+    remembered, read = position.get(REMEMBERED, {}), told.records.positions.get("topic_id")
+    if remembered.get(TOPIC, topic) != topic or read not in (None, position.get("topic_id")):
+        return []
+    at = int(position.get("offsets", {}).get("0", 0))
+    return [[end, began] for end, began in remembered.get(cdc.EARLIER, []) if end > at]
 
 
 def of(entities: Iterable[SourceEntity]) -> list[SourceEntity]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -9,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from flows.errors import FlowsError
 from flows.extract.debezium import Names
-from flows.extract.debezium_observed import REGISTRATION
+from flows.extract.debezium_observed import BEGINS, REGISTRATION
 from transforms.entities import Postgres, SourceEntity
 
 _FIXED = {
@@ -65,14 +66,16 @@ def configuration(
     registration: str,
     *,
     keyed_otherwise: Collection[tuple[str, str]] = frozenset(),
+    begins: Mapping[str, int] | None = None,
     exactly_once: bool = False,
     failover: bool = False,
 ) -> dict[str, str]:
     """The connector's whole configuration.
 
     `dsn` is the database as Kafka Connect reaches it; `keyed_otherwise` are the tables whose primary key is
-    not the declared key, as (schema, table): their events are keyed by the declaration. `failover` has the
-    slot go along to standbys that synchronize slots, which PostgreSQL can from 17 on. Raises FlowsError
+    not the declared key, as (schema, table): their events are keyed by the declaration. `begins`: change
+    topic → where it ended before this registration. `failover` has the slot go along to standbys that
+    synchronize slots, which PostgreSQL can from 17 on. Raises FlowsError
     when the DSN does not name a host that a connection over TCP can be made to.
     """
     declared = tuple(entities)
@@ -103,6 +106,8 @@ def configuration(
         "exactly.once.support": "required" if exactly_once else "requested",
         "slot.failover": str(failover).lower(),
     }
+    if begins:
+        made[BEGINS] = json.dumps(dict(begins), sort_keys=True)
     if keys:
         made["message.key.columns"] = ";".join(keys)
     return made

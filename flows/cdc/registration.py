@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from flows import prepare
 from flows.cdc import source, topics
@@ -11,7 +11,15 @@ from flows.cdc.configuration import captured_tables, configuration
 from flows.errors import FlowsError
 from flows.extract import debezium as named
 from flows.extract.connect import Connect
-from flows.extract.debezium_observed import REGISTRATION, Observed, cdc_dsn, connect, observe
+from flows.extract.debezium_observed import (
+    BEGINS,
+    REGISTRATION,
+    Observed,
+    beginnings,
+    cdc_dsn,
+    connect,
+    observe,
+)
 from flows.extract.embedded.connector import Embedded
 from flows.services import Services
 from flows.settings import Settings
@@ -69,6 +77,7 @@ def register(
             cdc_dsn(settings),
             (known or {}).get(REGISTRATION) or uuid.uuid4().hex,
             keyed_otherwise=keyed_otherwise,
+            begins=_begins(settings, reads, known or {}, made),
             exactly_once=settings.cdc_exactly_once,
             failover=seen.version >= _FAILOVER,
         )
@@ -85,6 +94,18 @@ def register(
     if known is None and wait_seconds:
         done = topics.await_snapshot(settings, names.notifications, behind, wait_seconds)
         say("Every table is read." if done else "The tables are still being read: python -m flows cdc status")
+
+
+def _begins(
+    settings: Settings, reads: Sequence[Postgres], known: Mapping[str, str], made: Collection[str]
+) -> dict[str, int]:
+    """Where the change topics of tables that were not captured end, and what was noted of the others. A topic
+    may hold what a registration before this one has sent, and nobody has landed.
+    """
+    captured = captured_tables(known)
+    new = [named.topic(settings, read) for read in reads if f"{read.schema}.{read.table}" not in captured]
+    ends = {topic: topics.end_of(settings, topic) for topic in new if topic not in made}
+    return {topic: end for topic, end in ends.items() if end} | beginnings(known)
 
 
 def _change(
@@ -119,7 +140,7 @@ def _change(
         say(f"{table} is captured no more.")
     for table in added:
         say(f"{table} is captured from now on; its rows are read beside the changes.")
-    if others := [name for name in changed if name != "table.include.list"]:
+    if others := [name for name in changed if name not in ("table.include.list", BEGINS)]:
         say(f"Changed in the connector's configuration: {', '.join(others)}.")
 
 

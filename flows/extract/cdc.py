@@ -35,6 +35,9 @@ SEEN = "seen"
 """Key under which a position keeps the highest [commit LSN, LSN] that was landed."""
 REGISTERED_AT = "registered_at"
 """Key, beside what is remembered of the source, of the time at which its registration began to land."""
+EARLIER = "registered_before"
+"""Key beside it, of the same of the registrations before: [offset before which the topic's records are of it,
+time or null where that is not known], the oldest first, as long as some of them are still to be landed."""
 TRANSACTIONS = "transactions"
 """Key under which a position keeps the offset, in the topic of transactions' ends, of those landed whole."""
 _OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED, TRANSACTIONS)
@@ -145,7 +148,8 @@ class _Read:
             **({COMPARE: True} if is_owed else {}),
         }
         if count or gone:
-            yield from log.rows(self.extract.positions.get(REMEMBERED, {}).get(REGISTERED_AT))
+            remembered = self.extract.positions.get(REMEMBERED, {})
+            yield from log.rows(remembered.get(REGISTERED_AT), remembered.get(EARLIER, ()))
 
     def _opened(self, columns: Sequence[SourceColumn]) -> tuple[Contract, ChangeLog, int]:
         """The records as a table with these columns at the source tells them, and their number."""

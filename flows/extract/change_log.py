@@ -281,10 +281,14 @@ class ChangeLog:
         ).fetchall()
         return RecordRows(self._records).with_bytes(found)
 
-    def rows(self, registered_at: str | None = None) -> Iterator[pa.RecordBatch]:
+    def rows(
+        self, registered_at: str | None = None, earlier: Sequence[tuple[int, str | None]] = ()
+    ) -> Iterator[pa.RecordBatch]:
         """All records in their order, and the deletes of many rows behind the record that caused them.
 
         `registered_at`: when the registration that told them began to land; None where that is not known.
+        `earlier`: before which offset the records are of a registration before it, and when that began, the
+        oldest first.
         """
         marks = changes.marks_deleted(self._entity)
         if marks:
@@ -307,9 +311,8 @@ class ChangeLog:
             if name not in ("_registered_at", "_ignored", "_problem", "_filled")
         }
         if registered_at is not None:
-            begun = f"timestamptz {text_literal(registered_at)}"
-            itself["_registered_at"] = begun
-            caused["_registered_at"] = f"case when cause.kafka_offset is not null then {begun} end"
+            itself["_registered_at"] = _begun("parsed.kafka_offset", registered_at, earlier)
+            caused["_registered_at"] = _begun("cause.kafka_offset", registered_at, earlier)
         if marks:
             caused["_filled"] = "emptied._filled"
         caused |= {"_op": text_literal("d"), **_of("emptied", own)}
@@ -329,6 +332,13 @@ class ChangeLog:
     def _one(self, query: str) -> tuple[Any, ...]:
         (row,) = self._connection.execute(query).fetchall()
         return tuple(row)
+
+
+def _begun(offset: str, newest: str, earlier: Sequence[tuple[int, str | None]]) -> str:
+    """SQL: when the registration that sent the record at this offset began to land."""
+    cases = [(f"< {end}", at) for end, at in earlier] + [("is not null", newest)]
+    times = [(where, f"timestamptz {text_literal(at)}" if at else "null") for where, at in cases]
+    return f"case {' '.join(f'when {offset} {where} then {time}' for where, time in times)} end"
 
 
 def _list(items: Sequence[str]) -> str:

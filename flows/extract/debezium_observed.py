@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 REGISTRATION = "analytics.registration"
 """Property of the connector's configuration that tells one registration from another."""
+BEGINS = "analytics.begins"
+"""The same, of where each change topic ended when its table was registered: JSON, topic → offset. What is
+before it, a registration before this one has sent; no topic without records is in it."""
 _TABLES = """
 select n.nspname, c.relname, c.oid::bigint as oid, c.relreplident::text as identity,
     coalesce(array(
@@ -112,6 +116,8 @@ class Observed:
     """The columns of each table."""
     mark: str | None = None
     """Identity of the newest heartbeat; None before the first."""
+    begins: Mapping[str, int] = field(default_factory=dict)
+    """The offset from which on a change topic's records are of this registration, where that is known."""
 
     def facts(self) -> dict[str, Any]:
         """What a landing remembers of the source it read from; JSON."""
@@ -182,7 +188,13 @@ def observe(settings: Settings, entities: Iterable[SourceEntity] | None = None) 
         configuration = client.configuration(names.connector)
         state = client.state(names.connector) if configuration is not None else None
     with answering(settings) as dsn:
-        return observe_source(dsn, names, reads, (configuration or {}).get(REGISTRATION), state)
+        seen = observe_source(dsn, names, reads, (configuration or {}).get(REGISTRATION), state)
+    return replace(seen, begins=beginnings(configuration or {}))
+
+
+def beginnings(configuration: Mapping[str, str]) -> dict[str, int]:
+    """What BEGINS says in a connector's configuration; nothing where it was registered without."""
+    return {topic: int(offset) for topic, offset in json.loads(configuration.get(BEGINS, "{}")).items()}
 
 
 @contextmanager

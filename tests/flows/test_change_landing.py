@@ -72,12 +72,14 @@ def test_a_registration_made_anew_begins_a_log_of_its_own(capture: Capture) -> N
         land(3)
         capture.app("insert into alpha values (4, 'told')")
         land(4)
+        capture.app("insert into alpha values (5, 'told and not landed')")
+        until(lambda: len(capture.ids("alpha")) == 5)
         capture.anew(ALPHA)
-        land(8)
+        land(10)
         with services.ledger() as ledger, duckdb.connect() as connection:
             services.lake.read(connection, ledger.files(ALPHA.table)).create_view("raw")
             logs = connection.execute(
                 "select list(kafka_offset order by kafka_offset), min(_registered_at) = min(_landed_at) "
                 "from raw where kafka_offset is not null group by _registered_at order by _registered_at"
             ).fetchall()
-    assert logs == [([0, 1, 2, 3], True), ([4, 5, 6, 7], True)]
+    assert logs == [([0, 1, 2, 3, 4], True), ([5, 6, 7, 8, 9], True)]

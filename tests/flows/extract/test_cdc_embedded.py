@@ -16,6 +16,7 @@ from flows.change_landing import land_changes
 from flows.errors import FlowsError
 from flows.extract import SourceError, embedded
 from flows.extract.debezium_observed import lsn_number
+from flows.extract.embedded.connector import Embedded
 from flows.extract.embedded.engine import Engine
 from flows.landing import Landing
 from flows.progress import Progress
@@ -87,6 +88,29 @@ def test_what_the_log_tells_is_read_and_landed_once(capture: Capture) -> None:
         land_changes(services, [BETA], "run-2").of(BETA)
     with pytest.raises(FlowsError, match="is gone though the connector has read from it"):
         capture.register(ALPHA, BETA)
+
+
+@pytest.mark.full
+def test_what_a_registration_before_this_one_sent_stays_its_own_though_it_was_not_landed(
+    capture: Capture,
+) -> None:
+    capture.tables("alpha")
+    capture.register(ALPHA)
+    services = Services(capture.settings)
+    with services.lake:
+        land_changes(services, [ALPHA], "first").of(ALPHA)
+        capture.app("insert into alpha values (4, 'read and not landed')")
+        with capture.client() as engine:
+            assert isinstance(engine, Embedded)
+            engine.read()
+        capture.anew(ALPHA)
+        land_changes(services, [ALPHA], "anew").of(ALPHA)
+        with services.ledger() as ledger, duckdb.connect() as connection:
+            rows = services.lake.read(connection, ledger.files(ALPHA.table))
+            logs = rows.filter("kafka_offset is not null").aggregate(
+                "list(kafka_offset order by kafka_offset)", "_registered_at"
+            )
+            assert sorted(logs.fetchall()) == [([0, 1, 2, 3],), ([4, 5, 6, 7],)]
 
 
 @pytest.mark.full
