@@ -98,8 +98,11 @@ class Schedule:
 
     def _hear(self) -> None:
         """Wait for what happens next: a task ends, one is to be tried again, the time of one has come."""
-        now = time.perf_counter()
-        to_come = [job.not_before - now for job in self._waiting if job.not_before > now]
+        now, places = time.perf_counter(), self._services.settings.workers
+        # Of a lane without a free place the next news is that one of its tasks ends. The time of a pause may
+        # have come since the free places were filled: then nothing is waited for.
+        free = [job for job in self._waiting if self._running[job.lane] < places]
+        to_come = [max(0.0, job.not_before - now) for job in free]
         if not to_come and not self._running.total():
             return
         try:

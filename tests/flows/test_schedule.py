@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,19 +12,26 @@ from unittest import mock
 
 import pytest
 
-from flows import prepare
-from flows.extract import SchemaChanged, SourceAway, SourceError
+from flows import prepare, schedule
+from flows.build.content import ContentError
+from flows.build.guard import CheckFailed
+from flows.extract import SchemaChanged, SourceAway, SourceError, SourceRefused
 from flows.extract.http import AnswerError, RefusedError
 from flows.openlineage import report
 from flows.progress import Progress
 from flows.sandbox import Part
 from flows.services import Services
 from flows.settings import SettingsError
+from flows.stores.manifest import ManifestDamaged
+from flows.stores.verified import DamagedFile, LakeError
+from flows.stores.warehouse import WarehouseError
 from flows.summary import Summary
+from flows.tries import may_pass
 from tests.flows.extract.parts import World
 from tests.house import House
 from transforms import registry
 from transforms.contract import ContractError
+from transforms.engine import ModelError
 
 AWAY, THERE = "raw_stripe__charges", "raw_stripe__refunds"
 """Two lists of one API, and so of one lane."""
@@ -91,6 +99,37 @@ def test_a_task_that_waits_for_its_next_try_lets_others_go_first(prefect: None, 
     assert "The API does not answer. It is tried again in 0 s." in said.getvalue()
 
 
+def test_a_pause_that_runs_out_while_tasks_are_started_does_not_wait_for_another_task_to_end(
+    prefect: None, world: World
+) -> None:
+    tried_again = threading.Event()
+    asked: list[str] = []
+    waited: list[bool] = []
+
+    def landing(table: str) -> None:
+        asked.append(table)
+        if table != AWAY:
+            waited.append(tried_again.wait(20))
+        elif asked.count(AWAY) == 1:
+            raise SourceAway("The API does not answer.")
+        else:
+            tried_again.set()
+
+    class Clock:
+        """Each look at it takes two thirds of a pause: it runs out between a run's first look and its next."""
+
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            self.now += 2400.0
+            return self.now
+
+    patient = replace(world, settings={**world.settings, "retry_seconds": 3600}).services()
+    with mock.patch.object(schedule, "time", Clock()):
+        assert land(patient, [AWAY, "raw_app__categories"], landing).failures == []
+    assert waited == [True]
+
+
 def test_what_another_try_would_only_give_again_fails_at_once(prefect: None, world: World) -> None:
     errors = {
         "raw_stripe__charges": AnswerError("Stripe refused the key (401).", 401, None),
@@ -98,6 +137,7 @@ def test_what_another_try_would_only_give_again_fails_at_once(prefect: None, wor
         "raw_app__categories": SchemaChanged("A column has another type.", ()),
         "raw_app__suppliers": SettingsError("ANALYTICS_APP_DSN is not set."),
         "raw_app__coupons": ContractError("Two models have one name."),
+        "raw_app__reviews": SourceRefused("The role may not read it."),
     }
     asked: list[str] = []
 
@@ -108,6 +148,39 @@ def test_what_another_try_would_only_give_again_fails_at_once(prefect: None, wor
     failures = land(world.services(), list(errors), landing).failures
     assert sorted(failures) == sorted(f"{table}: {error}" for table, error in errors.items())
     assert sorted(asked) == sorted(errors)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CheckFailed("A critical rule is broken.", ()),
+        ContentError("A value does not fit its column."),
+        ContractError("Two models have one name."),
+        ModelError("A model's query fails."),
+        SettingsError("ANALYTICS_APP_DSN is not set."),
+        SourceRefused("The role may not read it."),
+        DamagedFile("A file is not the one that was committed."),
+        ManifestDamaged("A manifest can't be read."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_same_data_code_and_settings_would_only_give_again_does_not_pass(error: Exception) -> None:
+    assert not may_pass(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SourceError("The API sent half an answer."),
+        SourceAway("The API does not answer."),
+        LakeError("The disk is full."),
+        WarehouseError("The warehouse does not answer."),
+        OSError("Too many open files."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_may_come_back_passes(error: Exception) -> None:
+    assert may_pass(error)
 
 
 def test_a_task_is_tried_as_often_as_is_set_and_then_fails_in_one_line(prefect: None, world: World) -> None:
