@@ -116,7 +116,7 @@ def test_a_pause_that_runs_out_while_tasks_are_started_does_not_wait_for_another
             tried_again.set()
 
     class Clock:
-        """Each look at it takes two thirds of a pause: it runs out between a run's first look and its next."""
+        """Each look at it takes two thirds of a pause: it runs out between two of a run's."""
 
         now = 0.0
 
