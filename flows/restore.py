@@ -13,7 +13,6 @@ from prefect import flow
 from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.durations import spoken
-from flows.erasure import listed
 from flows.errors import FlowsError
 from flows.hung import HOUR
 from flows.progress import Progress
@@ -114,11 +113,12 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
             )
         clear(dsn)
     with services.lake, Progress("restore") as progress, workplace(vault) as work:
+        if replays:
+            raw_files.bring_list(vault, backup, services.lake.root, work)
         restore(vault, backup, dsn, work)
         progress.say(backup.id, f"{backup.rows:,} rows restored")
         lines = [f"Backup {backup.id} is restored."]
         if replays:
-            listed.bring(vault.root, services.lake.root)
             try:
                 lines = [f"Backup {backup.id} is restored. {replayed(from_lake(services, progress))}"]
             except FlowsError as error:

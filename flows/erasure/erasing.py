@@ -129,7 +129,7 @@ def unfinished(ledger: Ledger) -> list[int]:
 
 
 def _people(services: Services, ledger: Ledger, users: Sequence[int]) -> list[Person]:
-    known = {person.user_id: person for person in listed.people(ledger.connection)}
+    known = listed.known(ledger.connection, services.lake)
     people = [
         identified(
             services,

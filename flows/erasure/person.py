@@ -31,7 +31,8 @@ class Person:
     """An application's user by id. Where an address has to stand (a message has a recipient), `alias` takes
     the place of theirs.
 
-    `emails` are known while they are being erased; afterwards only their hashes are.
+    `emails` are known while they are being erased; afterwards only their hashes are. A hash is by `salt`, or
+    says its own: `salt:hash`, which another list had of them.
     """
 
     user_id: int
@@ -49,17 +50,23 @@ class Person:
         """The same, known by further addresses."""
         given = {email.strip().lower() for email in (*self.emails, *emails) if "@" in email}
         known = sorted(email for email in given if not email.endswith(_NOBODY))
-        hashes = self.email_hashes | {self._hash(email) for email in known}
+        hashes = self.email_hashes | {_hash(self.salt, email) for email in known}
         return replace(self, emails=tuple(known), email_hashes=frozenset(hashes))
+
+    def united(self, other: Person) -> Person:
+        """The same, known by the addresses too that `other`, another list's entry of them, has hashes of."""
+        theirs = {name if ":" in name else f"{other.salt}:{name}" for name in other.email_hashes}
+        own = {name.removeprefix(f"{self.salt}:") for name in theirs}
+        return replace(self, email_hashes=self.email_hashes | own)
 
     def has(self, text: str) -> bool:
         """Whether a text is an address of theirs."""
-        return "@" in text and self._hash(text.strip().lower()) in self.email_hashes
+        return "@" in text and not self.email_hashes.isdisjoint(self._hashes(text.strip().lower()))
 
-    @property
+    @cached_property
     def is_known(self) -> bool:
         """Whether all their addresses are known, and not the hashes alone."""
-        return len(self.emails) == len(self.email_hashes)
+        return self.email_hashes <= {name for email in self.emails for name in self._hashes(email)}
 
     def without(self, text: str) -> str:
         """A text with `alias` wherever an address of theirs stands that is known, in any of its forms."""
@@ -93,8 +100,20 @@ class Person:
             forms.add(hashlib.sha256(email.encode()).hexdigest())
         return sorted(forms, key=len, reverse=True)
 
-    def _hash(self, email: str) -> str:
-        return hashlib.sha256(f"{self.salt}:{email}".encode("utf-8", "replace")).hexdigest()
+    @cached_property
+    def _salts(self) -> list[str]:
+        """Those of hashes that say their own."""
+        return sorted({name.partition(":")[0] for name in self.email_hashes if ":" in name})
+
+    def _hashes(self, email: str) -> Iterator[str]:
+        """An address as it stands among the hashes, by each salt that there is."""
+        yield _hash(self.salt, email)
+        for salt in self._salts:
+            yield f"{salt}:{_hash(salt, email)}"
+
+
+def _hash(salt: str, email: str) -> str:
+    return hashlib.sha256(f"{salt}:{email}".encode("utf-8", "replace")).hexdigest()
 
 
 def addresses(text: str) -> Iterator[tuple[int, int, str]]:

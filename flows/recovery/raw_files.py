@@ -88,6 +88,7 @@ def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Pr
     if next(lake.glob(f"*/*/{MANIFEST}"), None) is not None:
         raise BackupError(f"The lake {lake} is not empty: name an empty folder, or move what it holds away.")
     seal, files = vault.opener(backup), listed(backup)
+    bring_list(vault, backup, lake, work)
     progress.expect(len(files))
     for file in files:
         target = lake / file.path
@@ -103,31 +104,36 @@ def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Pr
         fsync_folder(target.parent)
         progress.advance()
     opened = vault.open(backup, MANIFESTS, work)
-    # Who was erased stays so: the list is asked by every landing.
-    for manifest in [*opened.glob(erased.FILE), *sorted((opened / "raw").glob(f"*/{MANIFEST}"))]:
+    for manifest in sorted((opened / "raw").glob(f"*/{MANIFEST}")):
         target = lake / manifest.relative_to(opened)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(manifest, target)
         sync_and_hash(target)
         fsync_folder(target.parent)
-    erased.bring(vault.root, lake)
     return len(files)
+
+
+def bring_list(vault: Vault, backup: Backup, lake: Path, work: Path) -> None:
+    """Have the lake know who was erased before anything of a backup comes back: every landing asks its list.
+    Raises SealError for another key.
+    """
+    own = _list_of(vault, backup, work)
+    for folder in [own, vault.root] if own is not None else [vault.root]:
+        erased.bring(folder, lake)
 
 
 def erased_since(vault: Vault, backup: Backup, lake: Path, work: Path) -> list[int]:
     """Whom a backup still has though they were erased: everybody whom the lists of the lake and beside the
     backups name, but those of whom nothing was left when it was taken. Raises SealError for another key.
     """
-    path = vault.open(backup, f"{MANIFESTS}/{erased.FILE}", work) if _has_list(backup) else None
-    gone = erased.finished(path.parent) if path is not None else set()
-    everybody = erased.named(lake) | erased.named(vault.root)
-    if path is not None:
-        everybody |= erased.named(path.parent)
-    return sorted(everybody - gone)
+    return erased.still_in(_list_of(vault, backup, work), lake, vault.root)
 
 
-def _has_list(backup: Backup) -> bool:
-    return next((backup.folder / MANIFESTS).glob(f"{erased.FILE}*"), None) is not None
+def _list_of(vault: Vault, backup: Backup, work: Path) -> Path | None:
+    """The folder of a backup's own list of the erased, readable; None where it has none."""
+    if next((backup.folder / MANIFESTS).glob(f"{erased.FILE}*"), None) is None:
+        return None
+    return vault.open(backup, f"{MANIFESTS}/{erased.FILE}", work).parent
 
 
 def expire(vault: Vault) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flows import prepare
+from flows.erasure import listed
 from flows.erasure.erasing import apply_erasures
 from flows.errors import FlowsError
 from flows.progress import Progress
@@ -18,11 +19,11 @@ from transforms import registry
 def from_lake(services: Services, progress: Progress) -> Recovered:
     """Make the warehouse what the lake says, whatever it holds; it may be empty.
 
-    1. Schemas, ops tables, tables and views as the models say.
+    1. Schemas, ops tables, tables and views as the models say; who was erased, as the lake's list says.
     2. The ledger from the manifests, and every published partition that is not the lake's (`recover`).
     3. Erasures are applied again; views are refreshed.
 
-    Safe to repeat after a crash. Raises FlowsError for a lake without manifests.
+    Safe to repeat after a crash. Raises FlowsError for a lake without manifests, or with a damaged list.
     """
     services.lake.begin_session()
     histories = histories_of(services.lake)
@@ -32,6 +33,8 @@ def from_lake(services: Services, progress: Progress) -> Recovered:
             "`python -m flows restore --lake DIR` fills an empty one from a backup."
         )
     prepare.tables(services, progress)
+    with services.warehouse.connect() as connection:
+        listed.take_over(connection, services.lake)
     now = services.settings.now()
     done = recover(services.warehouse, services.lake, histories, registry.default(), now, progress.say)
     if erased := apply_erasures(services, progress):
