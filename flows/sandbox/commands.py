@@ -16,6 +16,8 @@ from flows import settings
 from flows.durations import length_of_time
 from flows.errors import FlowsError
 
+_COMPANY = ("app_dsn", "kafka_bootstrap", "stripe_url", "sendgrid_url")
+"""Services in which the generated company is."""
 _print_lock = threading.Lock()
 
 
@@ -27,6 +29,12 @@ def show(part: str, message: str) -> None:
 
 def _folder() -> Path:
     return settings.load().sandbox
+
+
+def _own_services() -> list[str]:
+    """The settings that name a service of somebody's own where the company would be."""
+    known = settings.load()
+    return [f"ANALYTICS_{name.upper()}" for name in _COMPANY if name not in known.unset_services]
 
 
 def start(
@@ -58,14 +66,14 @@ def start_with_world(
     **sizes: Any,
 ) -> sandbox.State:
     """Start parts, and generate the company once where the application, Kafka and the APIs are all the
-    sandbox's: as soon as these are there, the others may come up meanwhile. Where one of them is somebody's
-    own, the others are empty.
+    sandbox's: as soon as these are there, the others may come up meanwhile. Where a setting says that one of
+    them is somebody's own, nothing is generated, whether or not the sandbox has that part too.
     """
 
     def ensure(state: sandbox.State, is_held: bool) -> None:
         from flows.sandbox import world
 
-        if not (state.app_dsn and state.kafka_bootstrap and state.stripe_url):
+        if _own_services() or not (state.app_dsn and state.kafka_bootstrap and state.stripe_url):
             world.ensure_empty(state, parts)
         else:
             world.ensure(state, **sizes, progress=show, has_tables=has_tables, is_held=is_held)
@@ -128,8 +136,13 @@ def reset(_: argparse.Namespace) -> int:
 
 
 def advance(arguments: argparse.Namespace) -> int:
-    """Let the world live on for some days."""
+    """Let the world live on for some days. Raises FlowsError where one of its services is somebody's own."""
     folder = _folder()
+    if own := _own_services():
+        raise FlowsError(
+            f"{own[0]} names a service of your own, and a generated company does not live on beside it; "
+            "nothing was written. Unset it (environment, .env) and run this again."
+        )
     found = sandbox.status(folder)
     if found is None or not found.running:
         raise FlowsError(f"The sandbox in {folder} does not run: start it with python -m flows sandbox start")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import psycopg
+import pytest
 from confluent_kafka import Producer
 
-from flows.sandbox import Part
+from flows.__main__ import main
+from flows.sandbox import ALL, Part
+from flows.sandbox.commands import start_with_world
 from flows.sandbox.world import ensure_empty, topics
 from tests.house import House, Server
 
@@ -38,3 +43,46 @@ def test_nothing_is_made_in_a_part_that_is_somebody_s_own(postgres18: Server) ->
     ensure_empty(state, frozenset({Part.APIS}))
     with psycopg.connect(state.app_dsn) as app:
         assert app.execute("select to_regclass('public.orders')").fetchone() == (None,)
+
+
+OWN = [("APP_DSN", "postgresql://me@127.0.0.1:1/mine"), ("KAFKA_BOOTSTRAP", "127.0.0.1:1"),
+       ("STRIPE_URL", "http://127.0.0.1:1"), ("SENDGRID_URL", "http://127.0.0.1:1")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), OWN)
+def test_no_company_is_generated_beside_a_service_of_one_s_own_though_the_sandbox_has_that_part_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("ANALYTICS_SANDBOX", str(tmp_path))
+    state = SimpleNamespace(app_dsn="app", kafka_bootstrap="broker", stripe_url="api")
+
+    def started(*_: Any, then: Any, **__: Any) -> Any:
+        then(state, True)
+        return state
+
+    with (
+        mock.patch("flows.sandbox.start", started),
+        mock.patch("flows.sandbox.world.ensure") as company,
+        mock.patch("flows.sandbox.world.ensure_empty") as empty,
+    ):
+        start_with_world(tmp_path, ALL)
+        assert (company.call_count, empty.call_count) == (1, 0)
+        monkeypatch.setenv(f"ANALYTICS_{name}", value)
+        start_with_world(tmp_path, ALL)
+        assert (company.call_count, empty.call_count) == (1, 1)
+
+
+@pytest.mark.parametrize(("name", "value"), OWN)
+def test_a_company_does_not_live_on_beside_a_service_of_one_s_own(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+) -> None:
+    monkeypatch.setenv("ANALYTICS_SANDBOX", str(tmp_path))
+    monkeypatch.setenv(f"ANALYTICS_{name}", value)
+    with mock.patch("flows.sandbox.status"), mock.patch("flows.sandbox.world.advance") as advance:
+        assert main(["sandbox", "advance", "--days", "1"]) == 2
+    assert not advance.called
+    assert f"ANALYTICS_{name} names a service of your own" in capsys.readouterr().err
