@@ -52,6 +52,11 @@ _CONNECTION = {
 }
 _REFUSALS = frozenset({"28", "3D", "3F", "42"})
 """Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
+_REFUSED = re.compile(
+    r"FATAL: +(?:password authentication failed|no pg_hba\.conf entry|permission denied for database"
+    r'|database ".*" does not exist|role ".*" (?:does not exist|is not permitted to log in))'
+)
+"""The same in the words of a server that lets nobody in: libpq tells no SQLSTATE then."""
 
 CATALOG = sql.SQL(
     "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
@@ -230,8 +235,7 @@ class Snapshot:
                 "on it."
             ) from None
         except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:
-            is_refused = (getattr(error, "sqlstate", None) or "")[:2] in _REFUSALS
-            raise (SourceRefused if is_refused else SourceError)(
+            raise (SourceRefused if _is_refusal(error) else SourceError)(
                 f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
                 "Nothing was landed; when that is mended, run again."
             ) from None
@@ -251,6 +255,15 @@ class Snapshot:
             # Data errors quote the value.
             return f"a value could not be converted ({type(error).__name__} {state})".replace(" )", ")")
         return (text.replace(self._secret, "***") if self._secret else text).rstrip(". ")
+
+
+def _is_refusal(error: Exception) -> bool:
+    state = getattr(error, "sqlstate", None)
+    if state or not isinstance(error, psycopg.OperationalError):
+        return (state or "")[:2] in _REFUSALS
+    # Of several hosts, or with and without TLS, each try is told in a line of its own.
+    tries = [line for line in str(error).splitlines() if " failed: " in line]
+    return bool(tries) and all(map(_REFUSED.search, tries))
 
 
 def _kept(given: dict[str, Any]) -> dict[str, str]:

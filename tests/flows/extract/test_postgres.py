@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flows.extract import SourceError
+from flows.extract import SourceError, SourceRefused
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
@@ -246,3 +247,24 @@ def test_no_password_is_told_when_the_database_can_not_be_reached(shop: World) -
         shop.land(ORDERS)
     assert "s3cr3t" not in str(caught.value)
     assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_database_that_lets_nobody_in_is_not_asked_again(shop: World) -> None:
+    given = shop.app_dsn
+    for change, said in [
+        ({"user": "nobody", "password": "unknown"}, "password authentication failed|does not exist"),
+        ({"dbname": "nothing"}, 'database "nothing" does not exist'),
+    ]:
+        shop.app_dsn = make_conninfo(given, **change)
+        with pytest.raises(SourceRefused, match=said):
+            shop.land(ORDERS)
+
+
+def test_a_database_of_which_one_host_is_away_may_be_there_again(shop: World) -> None:
+    port = conninfo_to_dict(shop.app_dsn)["port"]
+    shop.app_dsn = make_conninfo(
+        shop.app_dsn, host="127.0.0.1,127.0.0.1", port=f"{port},1", hostaddr="", dbname="nothing"
+    )
+    with pytest.raises(SourceError) as caught:
+        shop.land(ORDERS)
+    assert not isinstance(caught.value, SourceRefused)
