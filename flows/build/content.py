@@ -10,7 +10,7 @@ from duckdb import DuckDBPyConnection
 from flows.build.inputs import Inputs, partition_expression
 from flows.errors import FlowsError
 from flows.planner import WHOLE
-from flows.stores.lake import DamagedFile, Lake, partition_folder
+from flows.stores.lake import Lake, LakeError, partition_folder
 from flows.stores.manifest import LakeFile
 from transforms import engine
 from transforms.contract import Table
@@ -152,12 +152,12 @@ def is_same(
 ) -> bool:
     """Whether a rebuilt partition holds exactly the rows that stand: then nothing depends on it anew.
 
-    `is_suspect`: what stands may be damaged; then it is not the same.
+    `is_suspect`: what stands may be damaged, or can't be read; then it is not the same.
     """
     if is_suspect:
         try:
             lake.scan(standing)
-        except DamagedFile:
+        except LakeError:
             return False
     if sum(file.rows for file in standing) != new.rows:
         return False

@@ -30,7 +30,7 @@ class Verified:
         return str(path) in self._seen
 
     def verify(self, path: Path, file: LakeFile) -> Path:
-        """`path`, if it holds what was committed. Raises DamagedFile."""
+        """`path`, if it holds what was committed. Raises DamagedFile; LakeError where that can't be told."""
         try:
             with path.open("rb") as handle:
                 about = os.fstat(handle.fileno())
@@ -40,8 +40,13 @@ class Verified:
                 if self._seen.get(str(path)) == (file.sha256, known):
                     return path
                 digest = hashlib.file_digest(handle, "sha256").hexdigest() if size == file.bytes else ""
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DamagedFile(damage(path, "it is gone")) from error
         except OSError as error:
-            raise DamagedFile(damage(path, error.strerror or "it can't be read")) from error
+            raise LakeError(
+                f"{path} can't be read ({error.strerror or error}), so whether it is the file that was "
+                "committed is not known. Nothing of it was loaded. Mend that (rights, disk), then run again."
+            ) from error
         if size != file.bytes:
             raise DamagedFile(damage(path, f"it has {size:,} bytes and {file.bytes:,} were written"))
         if digest != file.sha256:

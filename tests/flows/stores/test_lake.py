@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import subprocess
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from unittest import mock
 
 import duckdb
 import pyarrow as pa
@@ -102,6 +105,17 @@ def test_a_truncated_or_missing_file_blocks_the_read(lake: Lake) -> None:
     path.unlink()
     with pytest.raises(DamagedFile, match=r"b1\.parquet"):
         lake.paths([file])
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE], ids=errno.errorcode.get)
+def test_a_file_that_can_not_be_read_is_not_taken_for_a_damaged_one(lake: Lake, number: int) -> None:
+    file = _write(lake)
+    refused = OSError(number, os.strerror(number))
+    with mock.patch.object(Path, "open", side_effect=refused), pytest.raises(LakeError) as caught:
+        lake.paths([file])
+    assert not isinstance(caught.value, DamagedFile)
+    assert os.strerror(number) in str(caught.value)
+    assert lake.paths([file])
 
 
 @settings(max_examples=200, deadline=None)
