@@ -37,6 +37,9 @@ def sources(services: Services, entities: Iterable[SourceEntity]) -> None:
             settings.require("kafka_bootstrap")
         elif isinstance(entity.read, Postgres):
             settings.require("app_dsn")
+            if entity.read.mode == "cdc" and settings.cdc_engine == "kafka":
+                settings.require("kafka_bootstrap")
+                settings.require("connect_url")
         else:
             check_base(entity.source, settings.require(f"{entity.source}_url"))
             settings.require(f"{entity.source}_key")

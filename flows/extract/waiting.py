@@ -10,6 +10,7 @@ from psycopg import sql
 
 from flows.extract import SourceError, cdc, kafka
 from flows.extract.debezium import topic as topic_of
+from flows.extract.debezium_guard import ANEW
 from flows.extract.embedded import topics
 from flows.planner import UNKNOWN
 from flows.settings import Settings
@@ -51,7 +52,7 @@ def waiting_in(settings: Settings, topic: str, positions: Mapping[str, Any]) -> 
     if settings.cdc_engine == "embedded":
         return topics.span(settings, topic, positions).records
     bootstrap, options = settings.require("kafka_bootstrap"), settings.kafka_options
-    return sum(kafka.lag(bootstrap, topic, positions, options=options).values())
+    return sum(kafka.lag(bootstrap, topic, positions, options=options, cure=ANEW).values())
 
 
 def _seen(positions: Mapping[str, Any]) -> object:

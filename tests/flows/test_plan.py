@@ -8,6 +8,8 @@ import pytest
 
 from flows import plan
 from flows.extract import kafka, waiting
+from flows.extract.debezium_guard import ANEW
+from flows.extract.kafka import PositionGone, Topic
 from flows.plan import Arriving
 from flows.planner import UNKNOWN, WHOLE, Due, Work
 from flows.settings import Settings
@@ -67,5 +69,16 @@ def test_what_waits_in_a_topic_is_of_an_unknown_day_and_apis_can_not_be_asked() 
         assert waiting.waiting(clicks, {}, settings) == {UNKNOWN: 7}
     with mock.patch.object(kafka, "lag", return_value={0: 0}):
         assert waiting.waiting(clicks, {}, settings) == {}
+    with mock.patch.object(Topic, "held", return_value={0: (5, 9)}), pytest.raises(PositionGone) as gone:
+        waiting.waiting(clicks, {"offsets": {"0": 3}}, settings)
+    assert str(gone.value).endswith("To accept the loss: python -m flows positions clicks")
     assert waiting.waiting(charges, {}, settings) is None
     assert waiting.waiting(registry.entity("raw_app__categories"), {}, settings) is None
+
+
+def test_of_changes_that_a_broker_has_lost_the_way_on_is_to_read_everything_anew() -> None:
+    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1")  # type: ignore[call-arg]
+    position = {"offsets": {"0": 3}}
+    with mock.patch.object(Topic, "held", return_value={0: (5, 9)}), pytest.raises(PositionGone) as gone:
+        waiting.waiting(registry.entity("raw_app__users"), position, settings)
+    assert str(gone.value).endswith(f"To accept the loss: {ANEW}")

@@ -209,18 +209,25 @@ def test_a_run_that_is_interrupted_does_not_wait_for_the_next_try(prefect: None,
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("table", "given", "said"),
     [
-        ({}, "ANALYTICS_STRIPE_KEY is not set"),
-        ({"stripe_key": "k", "stripe_url": "http://api.example.com"}, "would carry the key in the clear"),
+        (AWAY, {}, "ANALYTICS_STRIPE_KEY is not set"),
+        (
+            AWAY,
+            {"stripe_key": "k", "stripe_url": "http://api.example.com"},
+            "would carry the key in the clear",
+        ),
+        ("raw_app__users", {}, "ANALYTICS_CONNECT_URL is not set"),
     ],
 )
 def test_a_setting_that_a_source_needs_is_missed_before_a_run_begins(
-    tmp_path: Path, given: dict[str, Any], said: str
+    tmp_path: Path, table: str, given: dict[str, Any], said: str
 ) -> None:
     world = World("postgresql://127.0.0.1:1/app", "postgresql://127.0.0.1:1/warehouse", tmp_path / "lake")
     settings = world.services().settings.model_copy(update=given)
-    prepare.sources(Services(settings), [registry.entity("raw_app__users")])
+    prepare.sources(Services(settings), [registry.entity("raw_app__reviews")])
+    without_broker = settings.model_copy(update={"cdc_engine": "embedded", "kafka_bootstrap": None})
+    prepare.sources(Services(without_broker), [registry.entity("raw_app__users")])
     with pytest.raises((SettingsError, RefusedError), match=said) as caught:
-        prepare.sources(Services(settings), [registry.entity(AWAY)])
+        prepare.sources(Services(settings), [registry.entity(table)])
     assert caught.value.exit_code == 2

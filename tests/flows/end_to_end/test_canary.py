@@ -47,6 +47,7 @@ class Place:
             "ANALYTICS_WAREHOUSE_DSN": dsn,
             "ANALYTICS_APP_DSN": f"postgresql://app:{CANARY}%2Fapp@127.0.0.1:{known['port']}/{known['dbname']}",
             "ANALYTICS_KAFKA_BOOTSTRAP": house.kafka,
+            "ANALYTICS_CONNECT_URL": "http://127.0.0.1:1",
             "ANALYTICS_KAFKA_OPTIONS": json.dumps({"ssl.key.password": CANARY + "-kafka"}),
             "ANALYTICS_STRIPE_URL": api,
             "ANALYTICS_STRIPE_KEY": CANARY + "-stripe",

@@ -28,6 +28,7 @@ def _everything(**settings: str) -> dict[str, str]:
         "ANALYTICS_WAREHOUSE_DSN": nowhere,
         "ANALYTICS_APP_DSN": nowhere,
         "ANALYTICS_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+        "ANALYTICS_CONNECT_URL": "http://127.0.0.1:1",
         "ANALYTICS_STRIPE_URL": "http://127.0.0.1:1",
         "ANALYTICS_STRIPE_KEY": f"sk_{CANARY}",
         "ANALYTICS_SENDGRID_URL": "http://127.0.0.1:1",
