@@ -4,13 +4,14 @@ whichever command meets it. Each raises ValueError with the reason, without a se
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache
 from urllib.parse import urlsplit
 
 from flows import scrubbing
 
-_SIZE = re.compile(r"\s*\d+(\.\d+)?\s*([kmgt]i?b?|%)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:[kmgt](?:i?b)?|(%))\s*", re.IGNORECASE)
 
 
 def database(dsn: str) -> None:
@@ -40,7 +41,8 @@ def address(url: str) -> None:
 
 def size(text: str) -> None:
     """What DuckDB takes for a limit of memory, more than nothing."""
-    if _SIZE.fullmatch(text) is None or not any(digit in text for digit in "123456789"):
+    found = _SIZE.fullmatch(text)
+    if found is None or not 0 < float(found[1]) <= (100 if found[2] else math.inf):
         raise ValueError("it is not written like 2GB, 500MB or 60%")
 
 

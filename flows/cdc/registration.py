@@ -11,6 +11,7 @@ from flows.cdc.configuration import captured_tables, configuration
 from flows.errors import FlowsError
 from flows.extract import debezium as named
 from flows.extract.connect import Connect
+from flows.extract.debezium_guard import ANEW
 from flows.extract.debezium_observed import (
     BEGINS,
     REGISTRATION,
@@ -213,7 +214,7 @@ def _not_paused(seen: Observed, names: named.Names) -> None:
 
 def _not_lost(seen: Observed, has_read: bool) -> None:
     """A slot that is not the one the connector has read from needs a new beginning: a person must want it."""
-    anew = "read everything again: python -m flows cdc unregister && python -m flows cdc register"
+    anew = f"read everything again: {ANEW}"
     name = seen.slot_name
     if has_read and (seen.slot is None or seen.slot.wal_status == "lost"):
         raise FlowsError(

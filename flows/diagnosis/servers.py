@@ -13,8 +13,6 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     import httpx
 
-_LIMITED = 429
-
 
 def _api(settings: Settings, entity: str, subject: str, path: str) -> list[Finding]:
     """One page of one list, asked as the batch asks it: the key goes nowhere else than there."""
@@ -31,7 +29,7 @@ def _api(settings: Settings, entity: str, subject: str, path: str) -> list[Findi
     except AnswerError as error:
         return [Finding(subject, False, str(error), f"Correct {variable}_KEY or {variable}_URL.")]
     except RestError as error:
-        if error.status != _LIMITED:
+        if error.status != HTTPStatus.TOO_MANY_REQUESTS:
             advice = f"Correct {variable}_URL or wait for the service."
             return [Finding(subject, False, str(error), advice)]
     answered = settings.machine_time()

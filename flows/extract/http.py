@@ -24,6 +24,7 @@ import httpx
 import orjson
 import stamina
 
+from flows import setting_checks
 from flows.addresses import is_loopback
 from flows.extract import SourceError, SourceRefused
 
@@ -98,11 +99,12 @@ def check_base(name: str, base_url: str) -> None:
     """Raise RefusedError unless the key may be sent to this address."""
     setting = f"ANALYTICS_{name.partition('.')[0].upper()}_URL"
     try:
-        address = urlsplit(base_url)
-        is_address = address.scheme in {"http", "https"} and httpx.URL(base_url).host != ""
+        setting_checks.address(base_url)
+        is_address = httpx.URL(base_url).host != ""
     except (ValueError, httpx.InvalidURL):
         is_address = False
-    if not is_address or address.hostname is None or address.username is not None:
+    address = urlsplit(base_url) if is_address else None
+    if address is None or address.username is not None:
         raise RefusedError(
             f"{name}: {setting} is no address of an API; write it like https://api.example.com (no user)."
         )
@@ -321,9 +323,10 @@ def _retry_after(headers: httpx.Headers) -> float | None:
         return None
     with suppress(ValueError):
         return max(0.0, float(text))
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError):
         then: datetime = parsedate_to_datetime(text)
-        return max(0.0, (then - parsedate_to_datetime(headers["date"])).total_seconds())
+        now = date_of(headers)
+        return max(0.0, (then - now).total_seconds()) if now is not None else None
     return None
 
 
