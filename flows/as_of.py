@@ -146,17 +146,16 @@ class _Past:
         self._raw = {
             table.name: self._rows(table) for table in registry.tables().values() if table.layer is Layer.RAW
         }
+        self._then_read: dict[str, DuckDBPyRelation | None] = {}
+        self._in_logs: dict[str, str] = {}
         self._at = moment.at or self._time_of(moment)
         if moment.at is not None:
             self._refuse_before_anything()
 
     def compute(self, table: Table) -> DuckDBPyRelation:
         """A model's rows; they stay in a temporary table for those that read it."""
-        if self._moment.at is not None:
-            for name in table.upstreams:
-                self._refuse_before_first_read(name)
         inputs: dict[str, Any] = {
-            name: self._then(name) if name in self._raw else self._session.table(name)
+            name: self._known_then(name) if name in self._raw else self._session.table(name)
             for name in table.upstreams
         }
         engine.run(table, self._session, inputs).create(table.name)
@@ -167,6 +166,14 @@ class _Past:
         files = fold(self._lake.manifest(table.layer, table.name))
         return self._lake.read(self._session, files) if files else None
 
+    def _known_then(self, name: str) -> DuckDBPyRelation | None:
+        """Raw as it was, looked through once however many models read it. Raises AsOfError."""
+        if name not in self._then_read:
+            if self._moment.at is not None:
+                self._refuse_before_first_read(name)
+            self._then_read[name] = self._then(name)
+        return self._then_read[name]
+
     def _then(self, name: str) -> DuckDBPyRelation | None:
         rows = self._raw[name]
         if rows is None:
@@ -175,7 +182,7 @@ class _Past:
             return rows.filter(f"_landed_at <= {self._literal}")
         place, was = "_changed_at", f"_changed_at <= {self._literal}"
         if self._moment.lsn is not None:
-            place, was = "_lsn", _in_log(rows, self._moment.lsn)
+            place, was = "_lsn", self._in_log(name, rows, self._moment.lsn)
         return rows.filter(f"case when {place} is null then _landed_at <= {self._literal} else {was} end")
 
     def _refuse_before_anything(self) -> None:
@@ -196,9 +203,11 @@ class _Past:
         rows = self._raw.get(name)
         if rows is None or not changes.is_of_changes(rows.columns):
             return
-        first = _one(rows.filter("_changed_at is null"), "min(_landed_at)")
-        told = _one(rows, f"count(*) filter (_changed_at <= {self._literal})")
-        if first is not None and first == _one(rows, "min(_landed_at)") and first > self._at and told:
+        first, begun, told = rows.aggregate(
+            "min(_landed_at) filter (_changed_at is null), min(_landed_at), "
+            f"count(*) filter (_changed_at <= {self._literal})"
+        ).fetchall()[0]
+        if first is not None and first == begun and first > self._at and told:
             raise AsOfError(
                 f"{name} was read whole for the first time at {first.astimezone(UTC):%Y-%m-%dT%H:%M:%S}, "
                 f"after {self._moment.text}: of the time before, only what changed is known. Name a later "
@@ -208,19 +217,29 @@ class _Past:
     def _time_of(self, moment: Moment) -> datetime:
         """When a place of the log as late as this was landed: the other sources have no log."""
         assert moment.lsn is not None
-        tables = [
-            rows for rows in self._raw.values() if rows is not None and changes.is_of_changes(rows.columns)
+        tables = {
+            name: rows
+            for name, rows in self._raw.items()
+            if rows is not None and changes.is_of_changes(rows.columns)
+        }
+        told = [
+            _one(rows.filter(self._in_log(name, rows, moment.lsn)), "max(_landed_at)")
+            for name, rows in tables.items()
         ]
-        told = [_one(rows.filter(_in_log(rows, moment.lsn)), "max(_landed_at)") for rows in tables]
         found: list[datetime] = [at for at in told if at is not None]
         if not found:
-            places = [at for rows in tables if (at := _one(rows, "min(_lsn)")) is not None]
+            places = [at for rows in tables.values() if (at := _one(rows, "min(_lsn)")) is not None]
             begin = f"begin at {lsn_text(min(places))}" if places else "are none"
             raise AsOfError(
                 f"The lake holds no change as old as LSN {moment.text}: those it holds {begin}. Name a time, "
                 "or a later place."
             )
         return max(found)
+
+    def _in_log(self, name: str, rows: DuckDBPyRelation, lsn: int) -> str:
+        if name not in self._in_logs:
+            self._in_logs[name] = _in_log(rows, lsn)
+        return self._in_logs[name]
 
     @property
     def _literal(self) -> str:

@@ -1,0 +1,62 @@
+"""What a rebuild as of a moment looks through."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import duckdb
+import pytest
+
+from flows import as_of
+from flows.as_of import Moment, _Past
+from transforms import registry
+
+RAW = "raw_app__users"
+MODELS = ["stg_app__users", "dim_users_history"]
+"""Two that read it and nothing else."""
+
+
+@pytest.mark.parametrize(("moment", "looks"), [("2025-11-03T12:00", 1), ("0/20", 2)])
+def test_raw_is_looked_through_as_often_as_one_model_asks_though_several_read_it(
+    moment: str, looks: int
+) -> None:
+    models = [registry.table(name) for name in MODELS]
+    assert all(model.upstreams == (RAW,) for model in models)
+    with duckdb.connect() as session:
+        session.execute(
+            "create table landed as select 1 as id, 16 as _lsn, 15 as _commit_lsn, 'c' as _op, 1 as _change, "
+            "timestamptz '2025-11-03 09:00+00' as _registered_at, "
+            "timestamptz '2025-11-03 10:00+00' as _changed_at, "
+            "timestamptz '2025-11-03 10:01+00' as _landed_at"
+        )
+        asked: list[str] = []
+
+        class Rows:
+            """The table, and what was aggregated of it."""
+
+            def __init__(self, rows: Any) -> None:
+                self._rows, self.columns = rows, rows.columns
+
+            def filter(self, condition: str) -> Rows:
+                return Rows(self._rows.filter(condition))
+
+            def limit(self, number: int) -> Any:
+                return self._rows.limit(number)
+
+            def aggregate(self, what: str) -> Any:
+                asked.append(what)
+                return self._rows.aggregate(what)
+
+        def rows(_: Any, table: Any) -> Any:
+            return Rows(session.table("landed")) if table.name == RAW else None
+
+        made = mock.patch.object(as_of.engine, "run", return_value=session.sql("select 1 as id"))
+        with mock.patch.object(_Past, "_rows", rows), made:
+            nowhere: Any = SimpleNamespace(lake=None)
+            past = _Past(nowhere, session, Moment.parse(moment))
+            past.compute(models[0])
+            once = len(asked)
+            past.compute(models[1])
+        assert (once, len(asked)) == (looks, looks), asked
