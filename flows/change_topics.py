@@ -66,8 +66,9 @@ def fill(settings: Settings) -> None:
 
 def beginnings(settings: Settings, positions: Positions, observed: Observed | None) -> Positions:
     """Where their topics are read from: a registration under another prefix has topics of its own, and one
-    after which the broker does not hold what comes next begins with what it holds. Nothing is lost by that:
-    a registration sends every row anew, and the keys are compared.
+    after which the broker does not hold what comes next begins with what it holds. The tables come out as the
+    source has them by that: a registration sends every row anew, and the keys are compared. What a row was
+    between two changes that nobody had landed is lost to histories.
 
     Raises SourceAway when the broker does not answer.
     """

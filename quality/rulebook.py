@@ -7,9 +7,12 @@ of the rows that break the claim, in SQL that DuckDB and PostgreSQL both run, wi
     kind: accuracy
     severity: critical          # or warning, info
     description: What holds, and why it matters.
-    schedule: run               # or daily: not with every run, but with `check --all-history`
+    schedule: run               # or daily: not with every run
     --- */
     select …
+
+A daily rule is asked by `check --all-history`, and each night by the deployment `check-history` if its body
+reads the table alone: what compares tables holds between two runs, and while no stream writes.
 
 A body may also read `control_total` (entity, day, group_value, row_count, amount: what the source itself
 counted in the snapshot that was landed) and `arrivals` (table_name, partition, landed_at, published_at).

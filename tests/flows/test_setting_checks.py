@@ -16,9 +16,7 @@ def test_a_limit_of_memory_is_what_duckdb_takes(text: str) -> None:
     duckdb.connect(config={"memory_limit": text}).close()
 
 
-@pytest.mark.parametrize(
-    "text", ["lots", "", "GB", "100", "1ki", "1 Mi", "2PB", "1,5GB", "101%", "٣GB"]
-)
+@pytest.mark.parametrize("text", ["lots", "", "GB", "100", "1ki", "1 Mi", "2PB", "1,5GB", "101%", "٣GB"])
 def test_a_limit_of_memory_that_duckdb_would_refuse_is_refused_at_once(text: str) -> None:
     with pytest.raises(duckdb.Error):
         duckdb.connect(config={"memory_limit": text}).close()
