@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from flows.stores.warehouse import scrub
 _ENDPOINT = "/api/v1/lineage"
 """The specification's, where the setting names a server alone."""
 _SECONDS = 2.0
+AGAIN_AFTER_SECONDS = 300.0
+"""How long one that did not take an event is left alone."""
 
 
 class Receiver:
     """Takes the events of one process. Nothing here raises: what can't be told keeps no run from its work.
 
-    After the first event that it does not take, the others of the process are not tried: a receiver that is
-    away would make each build wait. `trouble` says what happened, in a sentence.
+    After an event that it does not take, the others are not tried for a while: a receiver that is away would
+    make each build wait. `trouble` says what happened, in a sentence, until it takes one again.
     """
 
     def __init__(self, target: str) -> None:
@@ -32,6 +35,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._is_told = False
         self.trouble: str | None = None
+        self._again_at = 0.0
         self.run: tuple[str, str] | None = None
         """Id and job of the run that builds and landings are part of, once it has begun."""
         self._client: httpx.Client | None = None
@@ -44,7 +48,7 @@ class Receiver:
 
     def send(self, make: Callable[[], Mapping[str, Any]]) -> None:
         """Make an event and hand it over, or note why that was not possible."""
-        if self.trouble is not None:
+        if self.trouble is not None and time.monotonic() < self._again_at:
             return
         try:
             event = make()
@@ -56,6 +60,9 @@ class Receiver:
             self._give_up(f"it answers {error.response.status_code}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
             self._give_up(scrub(str(error)) if str(error) else type(error).__name__)
+        else:
+            with self._lock:
+                self.trouble, self._is_told = None, False
 
     def told(self) -> str | None:
         """What happened, the first time that somebody asks; None when all is well."""
@@ -77,6 +84,7 @@ class Receiver:
                 os.close(handle)
 
     def _give_up(self, reason: str) -> None:
+        self._again_at = time.monotonic() + AGAIN_AFTER_SECONDS
         self.trouble = (
             f"OpenLineage events do not reach {scrub(self._target)}: {reason}. The run goes on without them; "
             "correct ANALYTICS_OPENLINEAGE or start what listens there."

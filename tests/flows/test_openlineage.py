@@ -1,16 +1,12 @@
-"""What a run tells who listens, held to the specification; and that nobody's absence harms a run."""
+"""What a run tells who listens, held to the specification."""
 
 from __future__ import annotations
 
 import copy
 import io
-import json
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,45 +15,37 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from flows import landing, planner, prepare
-from flows.build.states import planner_states
+from flows import landing, planner
 from flows.extract import SourceError
 from flows.openlineage import report, streaming
 from flows.openlineage.events import PRODUCER
 from flows.progress import Progress
-from flows.services import Services
 from flows.stores.verified import DamagedFile
 from flows.streaming.route import route
-from flows.summary import Summary
 from tests.flows.extract.parts import World
-from tests.flows.kill_child import without_audit
+from tests.flows.openlineage_run import (
+    PUBLISHED,
+    RAW,
+    RUN,
+    STAGED,
+    VIEW,
+    build,
+    listening,
+    read,
+    run,
+    world_in,
+)
 from tests.flows.openlineage_schema import validator
 from tests.house import House
-from transforms import catalog, registry
+from transforms import registry
 from transforms.entities import Kafka
-from warehouse_ddl.files import views
-from warehouse_ddl.statements import ddl
 
-RAW, STAGED, PUBLISHED = "raw_app__categories", "stg_app__categories", "dim_currencies"
-VIEW = "mv_daily_revenue"
-RUN = "0c9f1c9e-1f0f-4b8b-9d0b-1d1c1c1c1c1c"
 _SCHEMA = validator()
 
 
 @pytest.fixture(scope="module")
 def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Three categories in the application, and an empty warehouse."""
-    world = World.build(house.server(), tmp_path_factory.mktemp("openlineage"), retries=0)
-    world.app(
-        "create table categories (id int primary key, parent_id int, name varchar, updated_at timestamptz)",
-        "insert into categories select i, null, 'c' || i, '2025-10-07' from generate_series(1, 3) as i",
-    )
-    with psycopg.connect(world.warehouse_dsn, autocommit=True) as connection:
-        view = next(view for view in views() if view.name == VIEW)
-        tables = (PUBLISHED, *view.upstreams)
-        for statement in (*(s for name in tables for s in ddl(registry.table(name))), *view.statements):
-            connection.execute(statement.encode())
-    return world
+    return world_in(house, tmp_path_factory.mktemp("openlineage"))
 
 
 @pytest.fixture(scope="module")
@@ -66,65 +54,6 @@ def told(world: World, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     events = tmp_path_factory.mktemp("told") / "folder" / "events.jsonl"
     assert run(listening(world, str(events)), STAGED, PUBLISHED).warnings == []
     return read(events)
-
-
-def listening(world: World, target: str | None) -> Services:
-    """The services of a process that tells this receiver."""
-    world.settings["openlineage"] = target
-    return world.services()
-
-
-def run(services: Services, *tables: str) -> Summary:
-    """A run that lands one table, builds these and looks whether a view is owed a refresh."""
-    summary = Summary(RUN, "analytics_pipeline")
-    with services.lake, without_audit():
-        services.lake.begin_session()
-        prepare.note_run(services, summary, "Running")
-        report.land(services, registry.entity(RAW), RUN)
-        for name in tables:
-            build(services, name)
-        report.refresh(services, VIEW)
-        prepare.note_run(services, summary, "Completed")
-    return summary
-
-
-def build(services: Services, name: str) -> None:
-    table = registry.table(name)
-    with services.ledger() as ledger:
-        states = planner_states(ledger, [name, *table.upstreams])
-    work = planner.plan(table, registry.tables(), states, catalog.fingerprint(table), services.settings.now())
-    report.build(services, work, work.due, RUN)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-@contextmanager
-def receiving(status: int = 201) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """A receiver on loopback; gives its address and what it got: path and event."""
-    got: list[tuple[str, dict[str, Any]]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            got.append((self.path, json.loads(body)))
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Stay quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", got
-    finally:
-        server.shutdown()
-        thread.join(timeout=10)
-        server.server_close()
 
 
 def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list[dict[str, Any]]) -> None:
@@ -313,44 +242,3 @@ def test_an_error_is_told_without_passwords_and_without_values_of_rows(
     message = failed["run"]["facets"]["errorMessage"]["message"]
     assert message.endswith(" sent an invalid value: ***")
     assert str(conninfo_to_dict(world.app_dsn)["password"]) not in message
-
-
-def test_a_receiver_gets_the_same_events_by_http(world: World) -> None:
-    with receiving() as (address, got):
-        summary = run(listening(world, address))
-    assert summary.warnings == []
-    assert {path for path, _ in got} == {"/api/v1/lineage"}
-    assert len(got) == 6
-    for _, event in got:
-        _SCHEMA.validate(event)
-
-
-def test_a_receiver_that_refuses_is_asked_once_and_the_run_goes_on(world: World) -> None:
-    with receiving(status=503) as (address, got):
-        summary = run(listening(world, f"{address}/lineage"))
-    assert [path for path, _ in got] == ["/lineage"]
-    (warning,) = summary.warnings
-    assert "it answers 503. The run goes on without them" in warning
-
-
-def test_a_receiver_that_is_away_is_a_warning_told_once(world: World) -> None:
-    summary = run(listening(world, "http://127.0.0.1:9/"))
-    (warning,) = summary.warnings
-    assert warning.startswith("OpenLineage events do not reach http://127.0.0.1:9/: ")
-    assert warning.endswith("correct ANALYTICS_OPENLINEAGE or start what listens there.")
-    with psycopg.connect(world.warehouse_dsn) as connection:
-        state = connection.execute("select state, summary ->> 'warnings' from ops.run").fetchone()
-    assert state is not None
-    assert state[0] == "Completed"
-    assert warning in str(state[1])
-
-
-def test_a_folder_in_place_of_the_file_is_a_warning_too(world: World, tmp_path: Path) -> None:
-    (warning,) = run(listening(world, str(tmp_path))).warnings
-    assert str(tmp_path) in warning
-
-
-def test_where_nobody_listens_nothing_is_told(world: World) -> None:
-    services = listening(world, None)
-    assert services.openlineage is None
-    assert run(services).warnings == []

@@ -1,0 +1,126 @@
+"""Whoever is told of runs harms none: not by being away, not by refusing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import psycopg
+import pytest
+
+from flows.openlineage import receiver as receiving_module
+from flows.openlineage.receiver import AGAIN_AFTER_SECONDS, Receiver
+from tests.flows.extract.parts import World
+from tests.flows.openlineage_run import (
+    listening,
+    read,
+    run,
+    world_in,
+)
+from tests.flows.openlineage_schema import validator
+from tests.house import House
+
+_SCHEMA = validator()
+
+
+@pytest.fixture(scope="module")
+def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return world_in(house, tmp_path_factory.mktemp("openlineage"))
+
+
+@contextmanager
+def receiving(status: int = 201) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """A receiver on loopback; gives its address and what it got: path and event."""
+    got: list[tuple[str, dict[str, Any]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append((self.path, json.loads(body)))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", got
+    finally:
+        server.shutdown()
+        thread.join(timeout=10)
+        server.server_close()
+
+
+def test_a_receiver_gets_the_same_events_by_http(world: World) -> None:
+    with receiving() as (address, got):
+        summary = run(listening(world, address))
+    assert summary.warnings == []
+    assert {path for path, _ in got} == {"/api/v1/lineage"}
+    assert len(got) == 6
+    for _, event in got:
+        _SCHEMA.validate(event)
+
+
+def test_a_receiver_that_refuses_is_asked_once_and_the_run_goes_on(world: World) -> None:
+    with receiving(status=503) as (address, got):
+        summary = run(listening(world, f"{address}/lineage"))
+    assert [path for path, _ in got] == ["/lineage"]
+    (warning,) = summary.warnings
+    assert "it answers 503. The run goes on without them" in warning
+
+
+def test_a_receiver_that_is_away_is_a_warning_told_once(world: World) -> None:
+    summary = run(listening(world, "http://127.0.0.1:9/"))
+    (warning,) = summary.warnings
+    assert warning.startswith("OpenLineage events do not reach http://127.0.0.1:9/: ")
+    assert warning.endswith("correct ANALYTICS_OPENLINEAGE or start what listens there.")
+    with psycopg.connect(world.warehouse_dsn) as connection:
+        state = connection.execute("select state, summary ->> 'warnings' from ops.run").fetchone()
+    assert state is not None
+    assert state[0] == "Completed"
+    assert warning in str(state[1])
+
+
+def test_a_folder_in_place_of_the_file_is_a_warning_too(world: World, tmp_path: Path) -> None:
+    (warning,) = run(listening(world, str(tmp_path))).warnings
+    assert str(tmp_path) in warning
+
+
+def test_where_nobody_listens_nothing_is_told(world: World) -> None:
+    services = listening(world, None)
+    assert services.openlineage is None
+    assert run(services).warnings == []
+
+
+def test_a_receiver_that_is_back_is_told_again_and_the_next_absence_is_said_too(tmp_path: Path) -> None:
+    """Of one that lives long, as a stream does."""
+    target, now = tmp_path / "events.jsonl", [1_000.0]
+    receiver = Receiver(str(target))
+    target.mkdir()
+    with mock.patch.object(receiving_module, "time", SimpleNamespace(monotonic=lambda: now[0])):
+        receiver.send(lambda: {"number": 1})
+        assert "do not reach" in str(receiver.told())
+        assert receiver.told() is None
+        target.rmdir()
+        receiver.send(lambda: {"number": 2})
+        assert not target.exists()
+        now[0] += AGAIN_AFTER_SECONDS
+        receiver.send(lambda: {"number": 3})
+        receiver.send(lambda: {"number": 4})
+        assert [event["number"] for event in read(target)] == [3, 4]
+        assert receiver.told() is None
+        target.unlink()
+        target.mkdir()
+        receiver.send(lambda: {"number": 5})
+        assert "do not reach" in str(receiver.told())
