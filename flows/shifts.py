@@ -17,10 +17,12 @@ from flows.hung import HOUR
 
 _STREAM = (sys.executable, "-m", "flows", "stream", "--for")
 _RESTART_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_PAUSE_SECONDS = 4.0
 _QUICK_DEATHS = 5
 _QUICK_SECONDS = 30.0
 _OVERTIME = 120.0
+# Prefect kills what has not ended 30 s after a cancellation: the process has to be gone before.
+_END_SECONDS = 25.0
 
 
 class StreamDied(FlowsError):
@@ -37,10 +39,10 @@ def event_stream(minutes: float = 61) -> dict[str, int]:
     """Take the event topics in. A shift that is longer than its schedule's interval overlaps with the next:
     both share the partitions until it ends, so there is no gap.
 
-    The stream is a process of its own. When it dies it is started again within two seconds; what it was at is
-    read again, nothing comes twice. While it can't start (PostgreSQL is away, say) it is tried again to the
-    shift's end, after pauses that grow to half a minute. Returns how often it was started again. Raises
-    StreamDied at the shift's end when its last five starts or more each ended within 30 seconds.
+    The stream is a process of its own. When it dies it is started again within five seconds; what it was at
+    is read again, nothing comes twice. While it can't start (PostgreSQL is away, say) it is tried again to
+    the shift's end, after pauses that grow from one second to four. Returns how often it was started again.
+    Raises StreamDied at the shift's end when its last five starts or more each ended within 30 seconds.
 
     Args:
         minutes: How long the shift lasts, a day at most; a minute more than its schedule's interval leaves no
@@ -54,8 +56,9 @@ def keep_alive(
     seconds: float, command: Callable[[float], Sequence[str]], tell: Callable[[str], object]
 ) -> int:
     """Run a command that ends by itself after the seconds it is given, and start it again whenever it dies
-    before; returns how often that was. One that is still there after `_OVERTIME` more is killed: what it was
-    at is read again. Raises StreamDied as `event_stream` tells.
+    before, while there is time left; returns how often it was started again. One that is still there after
+    `_OVERTIME` more is killed: what it was at is read again. Who is interrupted ends it first. Raises
+    StreamDied as `event_stream` tells.
     """
     end = time.monotonic() + seconds
     restarts = quick = 0
@@ -69,27 +72,44 @@ def keep_alive(
             timer.start()
             try:
                 said = _last_line(process)
+                process.wait()
+            except BaseException:  # the shift was cancelled
+                _end(process)
+                raise
             finally:
                 timer.cancel()
-                process.terminate()  # the shift was cancelled: end it cleanly, and wait for it
         if process.returncode == 0:
             return restarts
         quick = quick + 1 if time.monotonic() - begun < _QUICK_SECONDS else 0
-        pause = min(pause_after(quick), max(0.0, end - time.monotonic()))
-        tell(
-            f"The stream ended with code {process.returncode}, having said: {said}. It is started again in "
-            f"{pause:.0f} s."
-        )
-        restarts += 1
+        pause = pause_after(quick)
+        is_over = pause >= end - time.monotonic()
+        next_start = "Its shift is over." if is_over else f"It is started again in {pause:.0f} s."
+        tell(f"The stream ended with code {process.returncode}, having said: {said}. {next_start}")
+        if is_over:
+            break
         time.sleep(pause)
+        restarts += 1
     if quick >= _QUICK_DEATHS:
         raise StreamDied(f"The stream ended {quick} times in a row, the last time with: {said}")
     return restarts
 
 
 def pause_after(quick_deaths: int) -> float:
-    """Seconds until the next start, after so many that ended at once in a row: 1, 2, 4, … up to 30."""
+    """Seconds until the next start, after so many that ended at once in a row: 1, 2, then 4."""
     return min(_RESTART_SECONDS * 2.0 ** max(0, min(quick_deaths, 10) - 1), _LONGEST_PAUSE_SECONDS)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End it cleanly, or kill it when it does not end. What it says meanwhile is read: it must not wait for
+    somebody to.
+    """
+    process.terminate()
+    try:
+        process.communicate(timeout=_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        process.kill()
 
 
 def _last_line(process: subprocess.Popen[str]) -> str:
