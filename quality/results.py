@@ -8,7 +8,10 @@ from typing import Literal
 
 from transforms.contract import ContractError, RuleKind, Severity
 
-Engine = Literal["duckdb", "great_expectations"]
+Engine = Literal["duckdb", "great_expectations", "postgresql"]
+"""Who judged, and so what: `duckdb` new content before it is loaded, `great_expectations` what stands in
+PostgreSQL, `postgresql` what the stream wrote there, against what the batch computed.
+"""
 
 
 class QualityError(ContractError):

@@ -1,8 +1,9 @@
-"""What the comparison of stream and batch found, as a check's result: every row and count by its key."""
+"""What the comparison of stream and batch found, as a check's result: rows and counts by their keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +14,13 @@ from transforms.contract import RuleKind, Table
 
 RULE = "stream_agrees"
 SHOWN = 1000
-"""Rows, or counts, that a result names; it says how many there are."""
+"""Rows, or counts, that a result names at most; it says how many there are."""
 
 
 def of_rows(table: Table, window: str, found: Rows, topics: Mapping[Place, str]) -> CheckResult:
-    """The result for a fact's window: of each row its key, topic, place there, and what is wrong with it."""
+    """The result for a fact's window: of each row that it names its key, topic, place there, and what is
+    wrong with it.
+    """
     surplus, missing, changed = len(found.surplus), len(found.missing), len(found.changed)
     columns = sorted({name for one in found.changed for name in one.columns})
     named = f" ({', '.join(columns)})" if columns else ""
@@ -29,12 +32,12 @@ def of_rows(table: Table, window: str, found: Rows, topics: Mapping[Place, str])
             "only_published": surplus,
             "only_in_the_batch": missing,
             "with_other_values": changed,
-            "rows": list(_rows(table, found, topics))[:SHOWN],
+            "named": list(islice(_rows(table, found, topics), SHOWN)),
         },
         message=(
             f"{table.name} {window}: {surplus:,} rows were published that the batch did not compute, "
             f"{missing:,} that it did were missing, {changed:,} had other values{named}. They are corrected; "
-            f"their keys, topics and offsets are in ops.check_result, rule {RULE}."
+            f"their keys, topics and offsets{_are_in(found.count)}."
         ),
     )
 
@@ -58,8 +61,8 @@ def of_counts(table: Table, window: str, added: pa.Table, *, by_batch: bool) -> 
         },
         message=(
             f"{table.name} {window}: {added.num_rows:,} windows were counted differently from the batch. "
-            "They are corrected, each by a new revision; which and by how much is in ops.check_result, "
-            f"rule {RULE}."
+            f"They are corrected, each by a new revision; "
+            f"which and by how much{_are_in(added.num_rows, 'is')}."
         ),
     )
 
@@ -85,6 +88,11 @@ def _named(table: Table, place: Place) -> dict[str, Any]:
     return dict(zip(compared(table), values, strict=True))
 
 
+def _are_in(count: int, are: str = "are") -> str:
+    some = f", of {SHOWN:,} of them," if count > SHOWN else ""
+    return f"{some} {are} in ops.check_result, rule {RULE}"
+
+
 def _result(
     table: Table, window: str, *, failing_rows: int, observed: dict[str, Any], message: str
 ) -> CheckResult:
@@ -94,7 +102,7 @@ def _result(
         rule=RULE,
         kind=RuleKind.CONSISTENCY,
         severity="critical",
-        engine="duckdb",
+        engine="postgresql",
         passed=not failing_rows,
         failing_rows=failing_rows,
         observed=observed,

@@ -165,12 +165,30 @@ create table if not exists ops.check_result (
     rule text not null,
     kind text not null check (kind in ('completeness', 'accuracy', 'consistency', 'timeliness', 'uniqueness')),
     severity text not null check (severity in ('critical', 'warning', 'info')),
-    engine text not null check (engine in ('duckdb', 'great_expectations')),
+    engine text not null check (engine in ('duckdb', 'great_expectations', 'postgresql')),
     passed boolean not null,
     failing_rows bigint not null default 0,
     observed jsonb not null default '{}',
     checked_at timestamptz not null
 );
+do $$
+begin
+    if not exists (
+        select from pg_constraint
+        where conrelid = 'ops.check_result'::regclass and conname = 'check_result_engine_check'
+            and pg_get_constraintdef(oid) like '%postgresql%'
+    ) then
+        alter table ops.check_result drop constraint check_result_engine_check;
+        -- Of all other results observed.rows is how many were checked.
+        update ops.check_result
+        set engine = 'postgresql',
+            observed = observed - 'rows' || jsonb_strip_nulls(jsonb_build_object('named', observed -> 'rows'))
+        where rule = 'stream_agrees';
+        alter table ops.check_result add constraint check_result_engine_check
+            check (engine in ('duckdb', 'great_expectations', 'postgresql'));
+    end if;
+end
+$$;
 create index if not exists idx_check_result_table on ops.check_result (table_name, checked_at desc);
 create index if not exists idx_check_result_time on ops.check_result (checked_at);
 comment on table ops.check_result is 'One row per rule, partition and run.';

@@ -160,7 +160,7 @@ def test_the_check_of_the_stream_fails_until_all_is_compared_and_equal(
     assert code == 1
     assert "are corrected; their keys, topics and offsets are in ops.check_result" in said
     assert topics.rows(
-        "select failing_rows, jsonb_array_length(observed -> 'rows') from ops.check_result "
+        "select failing_rows, jsonb_array_length(observed -> 'named') from ops.check_result "
         "where rule = 'stream_agrees' and not passed"
     ) == [(2, 2)]
     assert check()[0] == 0
@@ -168,7 +168,7 @@ def test_the_check_of_the_stream_fails_until_all_is_compared_and_equal(
 
 def _found(failed: CheckResult) -> list[tuple[Any, ...]]:
     """(partition, offset, topic, what is wrong, columns) of each row that was found; each has its key."""
-    rows: Any = failed.observed["rows"]
+    rows: Any = failed.observed["named"]
     assert all({"event_id", "event_time"} <= row.keys() for row in rows)
     return [
         (row["kafka_partition"], row["kafka_offset"], row["topic"], row["is"], row.get("columns"))
