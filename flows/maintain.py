@@ -78,8 +78,8 @@ def run() -> Maintained:
 
 
 def tidy(services: Services, progress: Progress) -> Maintained:
-    """What is past its retention; every table that is tidied, in turn, and the files of topics; then the
-    sweep, what has expired, and PostgreSQL's own upkeep.
+    """What is past its retention; every table that is tidied, in turn, and the files of topics; then
+    `lake.sql` names the files that count now, and the sweep, what has expired, and PostgreSQL's own upkeep.
     """
     gone = joined = folded = 0
     progress.expect(len(tidied()))
@@ -105,8 +105,8 @@ def tidy(services: Services, progress: Progress) -> Maintained:
             with ledger.locked("land", table.name):
                 while fewer := join_landed(services, ledger, table, "maintain", TOPIC_FILES):
                     joined += fewer
-        if gone:
-            lakeshell.write(services.lake, registry.tables().values())
+        # Before the sweep, whoever joined or let go of what it removes.
+        lakeshell.write(services.lake, registry.tables().values())
         swept = services.lake.sweep(ledger.named_paths)
         pruned = pruning.prune(ledger.connection, services.settings.now())
         vacuumed = tending.vacuum(ledger.connection)

@@ -17,7 +17,7 @@ import duckdb
 import psycopg
 import pytest
 
-from flows import backfill, failpoints
+from flows import backfill, failpoints, lakeshell
 from flows.as_of import AsOfError, Moment, rebuild
 from flows.build.compaction import joined
 from flows.build.job import build_due
@@ -323,6 +323,25 @@ def test_maintain_lets_go_and_the_files_go_with_a_sweep_once_nobody_can_read_the
         ledger.connection.execute("update ops.ledger set committed_at = committed_at - interval '2 hours'")
     assert tidy(services, Progress("test", io.StringIO())).swept == 1
     assert [path.name for path in _files(services)] == ["b2.parquet"]
+
+
+def test_lake_sql_names_what_maintain_has_joined_and_can_be_read_after_the_sweep(services: Services) -> None:
+    from flows import maintain
+
+    for number in (1, 2, 3):
+        _land(services, LATE, number, LATE)
+    _build(services)
+    lakeshell.write(services.lake, registry.tables().values())
+    with mock.patch.object(maintain, "TOPIC_FILES", 3):
+        assert maintain.tidy(services, Progress("test", io.StringIO())).joined == 2
+    services.lake.close()
+    with services.ledger() as ledger:
+        ledger.connection.execute("update ops.ledger set committed_at = committed_at - interval '2 hours'")
+    assert maintain.tidy(services, Progress("test", io.StringIO())).swept == 3
+
+    with duckdb.connect() as connection:
+        connection.execute((services.lake.root / "lake.sql").read_text(encoding="utf-8"))
+        assert connection.execute(f"select count(*) from {RAW}").fetchone() == (3,)
 
 
 def _files(services: Services) -> list[Path]:
