@@ -103,7 +103,7 @@ class Visible:
 
     def _commit(self, batch: MicroBatch) -> None:
         """Step 5."""
-        known: dict[str, Sequence[str]] = {}
+        strange: dict[str, Sequence[str]] = {}
         with self._connection.transaction():
             for content in batch.contents:
                 if content.rows:
@@ -112,7 +112,7 @@ class Visible:
                 self._journal.enter(journaled, batch.records.claims[journaled.entity])
             deadletters.enter(self._connection, batch.letters)
             for content in batch.contents:
-                known[content.table.name] = self._meet_others(batch, content)
+                strange[content.table.name] = self._meet_others(batch, content)
             for content in batch.contents:
                 self._take_back(batch, content)
                 if content.rows:
@@ -122,24 +122,24 @@ class Visible:
                 _mark_hot(self._connection, one.table, one.windows)
                 counts.enter(self._connection, one.table, one.added)
             failpoint("stream.before_commit")
-        for name, windows in known.items():
-            self._batches.seen[name].wrote(batch.batch_id, windows)
+        for content in batch.contents:
+            known = [window for window in content.windows if window not in strange[content.table.name]]
+            self._batches.seen[content.table.name].wrote(batch.batch_id, known)
 
-    def _meet_others(self, batch: MicroBatch, content: Content) -> list[str]:
-        """Settle copies of what other streams have published since this one looked. Returns the windows whose
-        rows are all known here: nobody else wrote there.
+    def _meet_others(self, batch: MicroBatch, content: Content) -> Sequence[str]:
+        """Settle copies of what other streams have published since this one looked; what is left of the
+        content stands in the micro-batch. Returns the windows in reach that others wrote into.
         """
         if not content.rows:
             return []
         table, seen = content.table, self._batches.seen[content.table.name]
         written = others.last_batches(self._connection, table, content.reach)
-        if not (strange := seen.strange(content.reach, written)):
-            return list(content.windows)
-        identities = seen.identities(batch.cursor)
-        there = others.standing(self._connection, table, seen.columns, identities, strange)
-        if there is not None:
-            self._batches.meet(batch, table, there)
-        return [window for window in content.windows if window not in strange]
+        if strange := seen.strange(content.reach, written):
+            identities = seen.identities(batch.cursor)
+            there = others.standing(self._connection, table, seen.columns, identities, strange)
+            if there is not None:
+                self._batches.meet(batch, table, there)
+        return strange
 
     def _take_back(self, batch: MicroBatch, content: Content) -> None:
         """Copies that were visible and lost against one that came later; windows count them no more."""

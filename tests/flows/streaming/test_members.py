@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import signal
+import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.streaming import consumer, others
+from flows.streaming.microbatch import MicroBatch
+from flows.streaming.visible import Visible
 from tests.flows.streaming.topics import PARTITIONS, Topics, until, without_copies
 from tests.flows.streaming.workers import Worker
 from tests.house import House
@@ -120,6 +125,54 @@ def test_copies_that_cross_streams_which_come_and_go_and_are_killed_are_publishe
         staying.end(signal.SIGTERM)
     sent.assert_published()
     sent.assert_batch_agrees()
+
+
+@pytest.mark.full
+def test_only_days_that_another_stream_wrote_into_are_asked_for_also_after_a_copy_went(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A micro-batch of which nothing is left has written nowhere, and what was known before still is."""
+    for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
+        monkeypatch.setattr(consumer, name, 1)
+    asked: list[Sequence[str]] = []
+    shown: list[MicroBatch] = []
+    standing, show = others.standing, Visible.show
+
+    def noted(connection: Any, table: Any, columns: Any, identities: Any, windows: Sequence[str]) -> Any:
+        asked.append(windows)
+        return standing(connection, table, columns, identities, windows)
+
+    def beside_another(self: Visible, batch: MicroBatch) -> None:
+        if len(shown) == 1:
+            _another_writes(topics, event=2, offset=99)
+        shown.append(batch)
+        show(self, batch)
+
+    monkeypatch.setattr(others, "standing", noted)
+    monkeypatch.setattr(Visible, "show", beside_another)
+    topics.send([topics.event(3, minutes=1440)])
+    topics.stream()
+    shown.clear()
+    topics.send((topics.event(number) for number in (1, 2, 4)), partition=1)
+
+    topics.stream()
+
+    assert topics.numbers() == [(1, 1, 0), (2, 0, 99), (3, 0, 0), (4, 1, 2)]
+    yesterday = f"{topics.began - timedelta(days=1):%Y-%m-%d}"
+    assert asked == [[yesterday], [yesterday]]
+
+
+def _another_writes(topics: Topics, event: int, offset: int) -> None:
+    """As another stream does that has partition 0: a row of yesterday."""
+    topics.rows(
+        "insert into analytics.fct_events (event_id, event_type, event_time, kafka_partition, kafka_offset) "
+        f"select '{uuid.UUID(int=event)}', event_type, event_time, kafka_partition, {offset} "
+        "from analytics.fct_events where kafka_partition = 0 returning true"
+    )
+    topics.rows(
+        "update ops.hot_partition set last_batch = 'another' where table_name = 'fct_events' "
+        f"and partition = '{topics.began - timedelta(days=1):%Y-%m-%d}' returning true"
+    )
 
 
 def _parts(topics: Topics) -> list[list[int]]:
