@@ -1,4 +1,4 @@
-"""After the builds: leaves past their retention, views that are owed a refresh, `lake.sql`, artifacts."""
+"""After the builds: what every run ends with, up to `lake.sql`, and artifacts."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
 
     1. Partitions that their declared retention has passed are dropped.
     2. Views that are owed a refresh (also by a run that died) get it.
-    3. Partitions that the stream wrote and the batch has computed are compared, corrected, and are the
-       batch's from then on. What that changes in windowed counts goes to their topic.
+    3. Partitions that the stream wrote and the batch has computed are compared and corrected; those that are
+       over are the batch's from then on, the others are compared again by the next run. What that changes in
+       windowed counts goes to their topic.
     4. What was published is looked at, day by day: the monitor compares it with earlier days.
     5. `lake.sql` names the files that count now.
     """

@@ -25,7 +25,7 @@ class CheckResult:
     `partition` is the window that was judged, '' where several were judged together or the table has none.
     `failing_rows` counts rows for row-level and unique rules (every copy of a duplicate counts), and rows
     of the rule's own select for sql rules. `observed` is JSON-ready and holds counts, never a value of the
-    table.
+    table; where stream and batch differ the keys of the rows, too.
     """
 
     table: str

@@ -2,14 +2,14 @@
 
 The rule that keeps copies of one record from being published by two streams, whatever times they say:
 
-- Whoever commits rows of a table holds its lock until then, so these commits follow one another; each leaves
-  its id at the partitions that it wrote into (`ops.hot_partition.last_batch`).
+- A stream that commits rows of a table holds its lock until then, so these commits follow one another; each
+  micro-batch leaves its id at the partitions that it wrote into (`ops.hot_partition.last_batch`).
 - A stream notes that id before it reads a partition's rows into its memory (`flows.streaming.seen`), and
-  replaces it by its own when it commits. While both are the same, its memory is what stands there (or lost
-  against what stands there), and PostgreSQL is asked nothing.
+  replaces it by its own when it commits rows into it. While both are the same, its memory is what stands
+  there (or lost against what stands there), and PostgreSQL is asked for no row.
 - Where the id is another, another stream has written. Within the transaction, under the lock, PostgreSQL is
   asked which records of the micro-batch stand in such partitions, and copies are settled once more. The
-  partition stays another's, until it is read anew at the next assignment.
+  partition stays another's until it is read anew: at the next assignment, or once it had been let go of.
 - A batch that publishes rows into such a partition, or corrects some, leaves an id there as well: a letter
   may have been replayed while streams live. It holds no lock that a stream would wait for, so a copy that is
   committed while it publishes stands until a batch has computed its day.
