@@ -30,7 +30,7 @@ HISTORY = (
     # Its messages go with an incident; one that is open has no end yet.
     Kept("incident", "resolved_at", 400),
     Kept("notification", "created_at", 400, but="sent_at IS NULL"),
-    # One that died is told until it runs again.
+    # One that died is told until another goes on in its place.
     Kept("stream_progress", "reported_at", 7, but="ended_at IS NULL"),
     Kept("backup", "taken_at", 400),
     Kept("drill", "started_at", 400),

@@ -132,14 +132,22 @@ class Report:
 
 
 def note_progress(connection: Connection[Any], owner: str, **said: float) -> None:
-    """Write what a stream process says of itself in the place of what it said before."""
+    """Write what a stream process says of itself in the place of what it said before. Others of its kind that
+    have not said anything for a minute are over: this one does their work. (One that lives says so again.)
+    """
     names = sql.SQL(", ").join(map(sql.Identifier, said))
     values = sql.SQL(", ").join(map(sql.Literal, said.values()))
+    # Of another kind the last word stays: that it died is told until somebody mends it.
+    same_kind = "starts_with(owner, 'changes-') = starts_with(%(owner)s, 'changes-')"
     with connection.transaction():
         connection.execute(
-            # Of another kind the last word stays: that it died is told until somebody mends it.
-            "DELETE FROM ops.stream_progress WHERE owner = %(owner)s OR (reported_at < now() - interval "
-            "'7 days' AND starts_with(owner, 'changes-') = starts_with(%(owner)s, 'changes-'))",
+            "DELETE FROM ops.stream_progress WHERE owner = %(owner)s "
+            f"OR (reported_at < now() - interval '7 days' AND {same_kind})".encode(),
+            {"owner": owner},
+        )
+        connection.execute(
+            "UPDATE ops.stream_progress SET ended_at = now() WHERE ended_at IS NULL "
+            f"AND reported_at < now() - interval '1 minute' AND {same_kind}".encode(),
             {"owner": owner},
         )
         connection.execute(

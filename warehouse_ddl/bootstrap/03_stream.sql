@@ -78,5 +78,5 @@ create table if not exists ops.stream_progress (
     open_windows bigint not null
 );
 alter table ops.stream_progress add column if not exists ended_at timestamptz;
-comment on column ops.stream_progress.ended_at is 'When it ended because it was to: its time was over, somebody stopped it, or said that it is not to come back. Null for one that lives, and for one that died.';
+comment on column ops.stream_progress.ended_at is 'When it ended because it was to: its time was over, somebody stopped it, or said that it is not to come back; of one that died, when another of its kind went on. Null for one that lives, and for one that died and that nobody has followed.';
 comment on table ops.stream_progress is 'One row per stream process: what it said of itself last. Latency is from the broker''s timestamp to the commit; worst is the 99th percentile.';

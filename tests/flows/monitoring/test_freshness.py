@@ -240,6 +240,25 @@ def test_a_stream_that_ended_because_it_was_to_is_not_waited_for(place: Place) -
     assert place.measure("stream_lag")["stream:events"].state is State.WARNING
 
 
+def test_of_one_that_died_nothing_is_told_once_another_of_its_kind_has_run_and_ended_well(
+    place: Place,
+) -> None:
+    place.run(NOW - HOUR)
+    for name in ("machine-1-ab", "changes-machine-1-ef"):
+        _progress(place, name, 120)
+    note_progress(place.connection, owner(), **_SAID)
+    note_end(place.services.warehouse)
+    for days in (1, 10):
+        place.execute(
+            "update ops.stream_progress set reported_at = reported_at - %(days)s * interval '25 hours', "
+            "ended_at = ended_at - %(days)s * interval '25 hours'".replace("%(days)s", str(days))
+        )
+        assert place.measure("data_freshness")["fct_events"].state is State.OK
+        lag = place.measure("stream_lag")
+        assert [(kind, one.state) for kind, one in lag.items()] == [("stream:changes", State.WARNING)]
+        prune(place.connection, datetime.now(UTC))
+
+
 def test_the_lag_of_all_processes_of_a_stream_is_one(place: Place) -> None:
     _progress(place, "machine-1-ab", 3, lag=4_000)
     _progress(place, "machine-2-cd", 4, lag=5_000)
