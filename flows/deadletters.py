@@ -1,21 +1,21 @@
 """The one store of records that could not be read: original bytes, where from, why.
 
-A letter's id comes from the record's place in its source, so the same record is entered once, however often
-it is met. The store is `ops.dead_letter`; who enters letters does it in the transaction that commits the
-rest. A letter waits until its record was replayed (flows/redelivery.py); it waits again when a model rejects
-what was replayed.
+A letter's id comes from the record's place in its source, and from its time there if that is a topic: the
+same record is entered once, however often it is met, and hides no other that came to its place. The store is
+`ops.dead_letter`; who enters letters does it in the transaction that commits the rest. A letter waits until
+its record was replayed (flows/redelivery.py); it waits again when a model rejects what was replayed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from psycopg.rows import class_row
 
 from flows.erasure.listed import people
@@ -81,7 +81,7 @@ class Stored:
         return f"{self.source}.{self.entity}"
 
 
-def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
+def enter(connection: Connection[Any], letters: Collection[DeadLetter]) -> int:
     """Enter letters in the caller's transaction; returns how many were not there yet.
 
     A replayed letter stays replayed, however often its first bytes are met again. Only when the very row that
@@ -107,6 +107,7 @@ def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
     if not rows:
         return 0
     with connection.cursor() as cursor:
+        _identify(cursor, letters)
         cursor.executemany(
             "insert into ops.dead_letter as known (letter_id, source, entity, topic, kafka_partition, "
             "kafka_offset, batch_id, seq, reason, payload, received_at) "
@@ -120,6 +121,31 @@ def enter(connection: Connection[Any], letters: Iterable[DeadLetter]) -> int:
     if erased := people(connection):
         forget_letters(connection, erased, [letter for letter, *_ in rows])
     return entered
+
+
+def _identify(cursor: Cursor[Any], letters: Iterable[DeadLetter]) -> None:
+    """What was entered by its place alone is known by its id once the same row of raw, or bytes, are met."""
+    timed = [letter for letter in letters if letter.letter_id != letter.place_id]
+    places = [letter.place_id for letter in timed]
+    query = "select letter_id from ops.dead_letter where letter_id = any(%s)"
+    there = {place for (place,) in cursor.execute(query, (places,)).fetchall()}
+    for letter in timed:
+        if letter.place_id not in there:
+            continue
+        cursor.execute(
+            "with identified as (update ops.dead_letter set letter_id = %(id)s where letter_id = %(place)s "
+            "and (payload = %(bytes)s or (batch_id, seq) = (%(batch)s, %(seq)s) or replayed_as = %(batch)s) "
+            "and not exists (select from ops.dead_letter where letter_id = %(id)s) returning letter_id) "
+            "update ops.incomplete_transaction set letter_id = identified.letter_id from identified "
+            "where incomplete_transaction.letter_id = %(place)s",
+            {
+                "id": letter.letter_id,
+                "place": letter.place_id,
+                "batch": letter.batch_id,
+                "seq": letter.seq,
+                "bytes": letter.payload,
+            },
+        )
 
 
 def enter_unreadable(
@@ -298,22 +324,24 @@ def _as_letters(
         if raw is None:
             return
         if "kafka_offset" in raw.columns:
-            shown = "topic, kafka_partition, kafka_offset, coalesce(value, ''::blob)"
+            place = "topic, kafka_partition, kafka_offset, kafka_timestamp"
+            shown = f"{place}, coalesce(value, ''::blob)"
             if "_change" in raw.columns:
                 # Rows that were read stand beside change records.
                 payload = "case when topic is null then encode(to_json(raw)::varchar) else value end"
-                shown = f"topic, kafka_partition, kafka_offset, {payload}"
+                shown = f"{place}, {payload}"
         else:
             content = "object" if "object" in raw.columns else "to_json(raw)"
-            shown = f"null, null, null, encode({content}::varchar)"
+            shown = f"null, null, null, null, encode({content}::varchar)"
         found = raw.set_alias("raw").project(f"_batch_id, _seq, {shown}").fetchall()
-    for batch, seq, topic, partition, offset, payload in found:
+    for batch, seq, topic, partition, offset, timestamp, payload in found:
         yield (
             (str(batch), int(seq)),
             {
                 "topic": topic,
                 "kafka_partition": partition,
                 "kafka_offset": offset,
+                "kafka_timestamp": timestamp,
                 "payload": bytes(payload),
             },
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -89,15 +89,30 @@ class DeadLetter:
     batch_id: str | None = None
     seq: int | None = None
     coordinates: str = ""
+    kafka_timestamp: datetime | None = None
+    """The broker's."""
 
     @property
     def letter_id(self) -> str:
-        """SHA-256 of the source coordinates: a topic's offset names a record whichever batch landed it."""
+        """SHA-256 of the source coordinates: a topic's offset and the broker's timestamp name a record,
+        whichever batch landed it. The offsets of a topic that is made anew begin again: they alone do not.
+        """
+        if self.topic is None or self.kafka_timestamp is None:
+            return self.place_id
+        return self._hashed(*self._place(), self.kafka_timestamp.astimezone(UTC).isoformat())
+
+    @property
+    def place_id(self) -> str:
+        """The same without the timestamp."""
+        return self._hashed(*self._place())
+
+    def _place(self) -> tuple[object, ...]:
         if self.topic is not None:
-            where = f"{self.topic}\x1f{self.kafka_partition}\x1f{self.kafka_offset}"
-        else:
-            where = f"{self.batch_id or ''}\x1f{'' if self.seq is None else self.seq}\x1f{self.coordinates}"
-        return hashlib.sha256(f"{self.source}\x1f{self.entity}\x1f{where}".encode()).hexdigest()
+            return self.topic, self.kafka_partition, self.kafka_offset
+        return self.batch_id or "", "" if self.seq is None else self.seq, self.coordinates
+
+    def _hashed(self, *where: object) -> str:
+        return hashlib.sha256("\x1f".join(map(str, (self.source, self.entity, *where))).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ class _Read:
 
     def _keep_dead_letters(self, log: ChangeLog) -> None:
         """A transaction with a record that can't be read is not whole."""
-        for topic, partition, offset, payload, reason, transaction in log.unreadable():
+        for topic, partition, offset, timestamp, payload, reason, transaction in log.unreadable():
             letter = DeadLetter(
                 source=self.entity.source,
                 entity=self.entity.name,
@@ -267,6 +267,7 @@ class _Read:
                 topic=topic,
                 kafka_partition=partition,
                 kafka_offset=offset,
+                kafka_timestamp=timestamp,
             )
             self.extract.dead_letters.append(letter)
             if transaction is not None:

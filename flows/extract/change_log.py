@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -273,8 +274,8 @@ class ChangeLog:
 
     # ------------------------------------------------------------------------------------------------ results
 
-    def unreadable(self) -> list[tuple[str, int, int, bytes | None, str, int | None]]:
-        """(topic, partition, offset, value, reason, transaction) of the records that can't be read."""
+    def unreadable(self) -> list[tuple[str, int, int, datetime | None, bytes | None, str, int | None]]:
+        """(topic, partition, offset, timestamp, value, reason, transaction) of what can't be read."""
         found = self._connection.execute(
             "select kafka_offset, _problem, _transaction from parsed "
             "where _problem is not null order by kafka_offset"

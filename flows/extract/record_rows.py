@@ -6,6 +6,7 @@ The records' bytes never go through DuckDB: they are read again, and only put be
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,14 +22,14 @@ class RecordRows:
 
     def with_bytes(
         self, found: Sequence[tuple[int, str, int | None]]
-    ) -> list[tuple[str, int, int, bytes | None, str, int | None]]:
-        """(offset, reason, transaction) in the offsets' order → (topic, partition, offset, value, reason,
-        transaction).
+    ) -> list[tuple[str, int, int, datetime | None, bytes | None, str, int | None]]:
+        """(offset, reason, transaction) in the offsets' order → (topic, partition, offset, timestamp, value,
+        reason, transaction).
         """
         if not found:
             return []
         wanted = pa.array([offset for offset, _, _ in found], pa.int64())
-        names = ["topic", "kafka_partition", "kafka_offset", "value"]
+        names = ["topic", "kafka_partition", "kafka_offset", "kafka_timestamp", "value"]
         there = [
             tuple(row.values())
             for batch in self._records

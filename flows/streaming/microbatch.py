@@ -346,6 +346,7 @@ def _letter(entity: SourceEntity, landed: pa.Table, seq: int, reason: str) -> De
         topic=row["topic"],
         kafka_partition=row["kafka_partition"],
         kafka_offset=row["kafka_offset"],
+        kafka_timestamp=row["kafka_timestamp"],
         batch_id=row["_batch_id"],
         seq=row["_seq"],
     )

@@ -6,16 +6,18 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from flows import deadletters, dlq
+from flows import deadletters, dlq, incomplete
 from flows.build.content import Unreadable
 from flows.errors import FlowsError
-from flows.extract import DeadLetter
+from flows.extract import DeadLetter, Incomplete
+from flows.settings import Settings
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from tests.house import Server
 from transforms.contract import Layer, Table
@@ -50,6 +52,50 @@ def test_the_same_record_is_entered_once_whichever_batch_brought_it(connection: 
     assert deadletters.enter(connection, [replace(LETTER, batch_id="other", seq=3), LETTER]) == 0
     assert deadletters.enter(connection, [replace(LETTER, kafka_offset=8)]) == 1
     assert deadletters.counted(connection) == [("events.clicks", "waiting", "it is not valid JSON", 2)]
+
+
+def test_another_record_at_the_same_offset_of_a_topic_that_was_made_anew_is_another_letter(
+    connection: psycopg.Connection,
+) -> None:
+    first = replace(LETTER, kafka_timestamp=NOW, batch_id="stream-1", seq=0)
+    anew = replace(first, kafka_timestamp=NOW + timedelta(days=1), batch_id="stream-2")
+    assert deadletters.enter(connection, [first]) == 1
+    deadletters.mark_replayed(connection, {first.letter_id: "00"}, "replay-1", NOW)
+
+    assert deadletters.enter(connection, [anew]) == 1  # though its bytes are the same
+    assert deadletters.enter(connection, [anew, replace(first, batch_id="lost-1")]) == 0
+
+    assert deadletters.waiting(connection) == [anew.letter_id]
+    again = replace(first, batch_id="replay-1", payload=b"2")
+    assert deadletters.enter(connection, [again]) == 1
+    assert set(deadletters.waiting(connection)) == {anew.letter_id, first.letter_id}
+
+
+@pytest.mark.parametrize("same", [{}, {"batch_id": "lost-1"}, {"payload": b"without what names them"}])
+def test_a_letter_that_was_entered_by_its_offset_alone_is_known_when_its_record_is_met_again(
+    connection: psycopg.Connection, same: dict[str, Any]
+) -> None:
+    by_offset = replace(LETTER, batch_id="stream-1", seq=0)
+    deadletters.enter(connection, [by_offset])
+    deadletters.mark_replayed(connection, {by_offset.letter_id: "00"}, "replay-1", NOW)
+    incomplete.enter(connection, Settings(_env_file=None), [Incomplete(7, "why", by_offset.letter_id)])  # type: ignore[call-arg]
+    met = replace(by_offset, kafka_timestamp=NOW, **same)
+
+    for _ in range(2):
+        assert deadletters.enter(connection, [met]) == 0
+
+    assert deadletters.waiting(connection) == []
+    assert deadletters.find(connection, met.letter_id).status == "replayed"
+    assert incomplete.still(connection) == []
+
+
+def test_a_letter_that_was_entered_by_its_offset_alone_hides_no_other_record_there(
+    connection: psycopg.Connection,
+) -> None:
+    by_offset = replace(LETTER, batch_id="stream-1", seq=0)
+    other = replace(by_offset, batch_id="stream-2", payload=b"{worse", kafka_timestamp=NOW)
+    assert [deadletters.enter(connection, [one]) for one in (by_offset, other, other)] == [1, 1, 0]
+    assert set(deadletters.waiting(connection)) == {by_offset.letter_id, other.letter_id}
 
 
 def test_the_bytes_are_kept_as_they_were(connection: psycopg.Connection) -> None:

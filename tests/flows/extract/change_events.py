@@ -175,7 +175,7 @@ class Topic:
             log = ChangeLog(self.entity, connection, "before" if self.landed else None, present)
             log.take(pa.Table.from_pylist(new, kafka.SCHEMA).to_batches())
             log.resolve(self.seen)
-            self.problems += [(offset, reason) for _, _, offset, _, reason, _ in log.unreadable()]
+            self.problems += [(offset, reason) for _, _, offset, _, _, reason, _ in log.unreadable()]
             self.seen = max(self.seen or [0, 0], log.highest() or [0, 0])
             rows = list(log.rows())
         finally:

@@ -64,6 +64,24 @@ def test_a_topic_that_was_made_anew_is_read_on_by_consent_alone_and_the_loss_is_
     assert topics.rows() == before
 
 
+def test_what_can_not_be_read_of_a_topic_that_was_made_anew_is_a_letter_though_its_offset_had_one(
+    topics: Topics,
+) -> None:
+    topics.send([b"{bad", b"{worse"])
+    topics.stream()
+    _make_anew(topics)
+    topics.send([b"{bad", topics.event(1), b"{worst"])
+    accept(topics.world.services(), topics.entity(), "test")
+
+    assert topics.stream().dead_letters == 2
+
+    query = "select kafka_offset, payload from ops.dead_letter order by received_at, kafka_offset"
+    there = [(0, b"{bad"), (1, b"{worse"), (0, b"{bad"), (2, b"{worst")]
+    assert topics.rows(query) == there
+    topics.batch()  # it meets the same records
+    assert topics.rows(query) == there
+
+
 def test_records_that_were_deleted_unread_are_named_and_gone_past_by_consent(
     topics: Topics, capsys: pytest.CaptureFixture[str]
 ) -> None:
