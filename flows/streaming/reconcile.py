@@ -44,16 +44,21 @@ class _Judged:
     """Up to which time nothing is expected any more: what ends before is sealed."""
     owed: Mapping[str, datetime] = field(default_factory=dict)
     """Partitions that were owed a comparison and have it by this, or hold no row of the stream."""
+    marks: Mapping[str, str] = field(default_factory=dict)
+    """By what of a partition is told later whether anything has moved in it."""
 
 
 def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool = False) -> list[CheckResult]:
-    """Compare every hot partition that waits for nothing, or (`sealed_too`) every partition that the stream
-    ever wrote; one result for each. None where there is nothing.
+    """Compare every hot partition that waits for nothing and in which something moved since it was found
+    equal, or (`sealed_too`) every partition that the stream ever wrote; one result for each. None where there
+    is nothing.
 
     `way` is that of the declared topics if none is given.
 
     1. In one snapshot: which partitions are hot; of which nothing is journaled or landed that the batch has
-       not built yet; how these differ from the lake's content, in any column, or by count.
+       not built yet; how these differ from the lake's content, in any column, or by count. One that was
+       equal, and has not changed since on either side, is looked at again when 3 is to follow, or when a
+       comparison is owed.
     2. Rows that are too much are deleted, missing ones inserted, those with other values put back, in one
        transaction. What a count lacks, or has too much, is handed to the keeper of the windows, and so is
        what came too late for its window.
@@ -78,10 +83,10 @@ def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool 
         with services.warehouse.connect() as connection:
             if table.windowed:
                 windows.prepare(connection, table)
-            results += _locked(services, connection, way, table, None)
+            results += _locked(services, connection, way, table, None, anew=sealed_too)
             for window in sorted(_sealed(connection, table)) if sealed_too else ():
                 if not any((one.table, one.partition) == (table.name, window) for one in results):
-                    results += _locked(services, connection, way, table, window)
+                    results += _locked(services, connection, way, table, window, anew=True)
     return results
 
 
@@ -104,43 +109,52 @@ def _sealed(connection: Connection[Any], table: Table) -> set[str]:
 
 
 def _locked(
-    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
+    services: Services,
+    connection: Connection[Any],
+    way: Route,
+    table: Table,
+    sealed: str | None,
+    *,
+    anew: bool,
 ) -> list[CheckResult]:
     """The hot partitions, or one that is sealed; nobody else corrects the table meanwhile, nor publishes it.
 
     The keeper of a windowed one goes on: what it merges is in the same snapshot.
     """
     with Ledger(connection).locked("compare" if table.windowed else "publish", table.name):
-        return list(_reconcile(services, connection, way, table, sealed))
+        return list(_reconcile(services, connection, way, table, sealed, anew))
 
 
 def _reconcile(
-    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
+    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None, anew: bool
 ) -> Iterator[CheckResult]:
-    judged = _judge(services, connection, way, table, sealed)
+    judged = _judge(services, connection, way, table, sealed, anew)
     for window, found in judged.found.items():
         if isinstance(found, Rows):
             topics = agreement.topics(services, connection, way, table, window, found)
             if found.count:
                 agreement.correct_rows(services, connection, table, window, judged.states[window], found)
-            result = findings.of_rows(table, window, found, topics)
+            result, is_equal = findings.of_rows(table, window, found, topics), not found.count
         else:
             # Of a partition that is sealed the stream has counted what the batch landed, too.
             by_batch = sealed is None and _landed_by_batch(connection, way, table, window)
             result = findings.of_counts(table, window, found, by_batch=by_batch)
             agreement.correct_counts(connection, table, window, found)
+            is_equal = not found.num_rows
         failpoint("reconcile.corrected")
         yield result
         if sealed is None and _is_over(connection, table, window, judged.passed):
             leaf_indexes.complete(connection, table, [table.leaf(window)])
             failpoint("reconcile.indexed")
             _seal(connection, way, table, window, judged)
+        elif sealed is None and is_equal:
+            _note_equal(connection, table, window, judged.marks[window])
     if table.windowed and sealed is None:
         Journal(connection).settle(way.counted(table).table, judged.owed)
 
 
 def _judge(
-    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None
+    services: Services, connection: Connection[Any], way: Route, table: Table, sealed: str | None, anew: bool
 ) -> _Judged:
     """Step 1."""
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
@@ -169,18 +183,46 @@ def _judge(
                 for window in compared
             }
             leaves = apply.leaves(connection, table)
+            states = {window: state for window, state in states.items() if table.leaf(window) in leaves}
+            passed = _passed(services, connection, way, table)
+            owed = Journal(connection).owed(way.counted(table).table) if table.windowed else {}
+            marks, equal = _moved(connection, table, states)
             found = {
                 window: compare(services, connection, table, window, state)
                 for window, state in states.items()
-                if table.leaf(window) in leaves
+                if anew
+                or window not in equal
+                or window in owed
+                or _is_over(connection, table, window, passed)
             }
-            passed = _passed(services, connection, way, table)
             left = {*due, *(apply.hot_partitions(connection, table.name) - found.keys())}
-            owed = Journal(connection).owed(way.counted(table).table) if table.windowed else {}
             owed = {window: since for window, since in owed.items() if window not in left}
-            return _Judged(states, found, _end(connection, raw), passed, owed)
+            return _Judged(states, found, _end(connection, raw), passed, owed, marks)
     finally:
         connection.isolation_level = None
+
+
+def _moved(
+    connection: Connection[Any], table: Table, states: Mapping[str, PartitionState]
+) -> tuple[dict[str, str], set[str]]:
+    """Partition → by what is told later whether anything has moved in it; those that were equal, and in which
+    nothing has since.
+    """
+    rows = connection.execute(
+        "SELECT partition, last_batch, compared FROM ops.hot_partition "
+        "WHERE table_name = %s AND partition = ANY(%s)",
+        (table.name, list(states)),
+    ).fetchall()
+    marks = {window: f"{states[window].token} {last}" for window, last, _ in rows}
+    return marks, {window for window, _, compared in rows if compared == marks[window]}
+
+
+def _note_equal(connection: Connection[Any], table: Table, window: str, mark: str) -> None:
+    connection.execute(
+        "UPDATE ops.hot_partition SET compared = %s "
+        "WHERE (table_name, partition) = (%s, %s) AND compared IS DISTINCT FROM %s",
+        (mark, table.name, window, mark),
+    )
 
 
 def _passed(services: Services, connection: Connection[Any], way: Route, table: Table) -> datetime | None:

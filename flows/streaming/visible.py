@@ -119,7 +119,7 @@ class Visible:
                     _mark_hot(self._connection, content.table, content.windows, batch.batch_id)
                     self._copy(content)
             for one in batch.counts:
-                _mark_hot(self._connection, one.table, one.windows)
+                _mark_hot(self._connection, one.table, one.windows, batch.batch_id)
                 counts.enter(self._connection, one.table, one.added)
             failpoint("stream.before_commit")
         for content in batch.contents:
@@ -173,7 +173,7 @@ class Visible:
             beaten = [row for row in gone if tuple(row["_identity"]) in one.beaten]
             if beaten:
                 off = counts.taken_off(batch.cursor, one, beaten)
-                _mark_hot(self._connection, one.table, counts.touched(one.table, off))
+                _mark_hot(self._connection, one.table, counts.touched(one.table, off), batch.batch_id)
                 counts.enter(self._connection, one.table, off)
 
     def _copy(self, content: Content) -> None:

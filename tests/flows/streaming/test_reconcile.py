@@ -75,9 +75,12 @@ def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topi
     assert len(results) == hot
     assert all(result.passed for result in results)
     assert _hot(topics) == hot  # more can come of these days
+    assert topics.reconcile() == []  # nothing moved since
+    assert len(topics.reconcile(sealed_too=True)) == hot  # who asks is told
     topics.days_go_by()
     assert len(topics.reconcile()) == hot
     assert _hot(topics) == 0
+    assert len(topics.reconcile(sealed_too=True)) == hot
     assert topics.reconcile() == []
 
     topics.send([topics.event(5000, minutes=10)], partition=1)
@@ -88,6 +91,31 @@ def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topi
     topics.batch()
     assert [result.passed for result in topics.reconcile()] == [True]
     assert len(topics.numbers()) == 2002
+
+
+def test_what_was_equal_is_compared_again_once_something_moves_in_it(topics: Topics) -> None:
+    topics.send([topics.event(3000, user_id=1)], partition=1)
+    topics.stream()
+    topics.batch()
+    assert len(topics.reconcile()) == _hot(topics)
+    day = topics.began.date().isoformat()
+    for number, take_in in enumerate((topics.stream, topics.batch)):
+        topics.send([topics.event(3001 + number, user_id=1)], partition=1)
+        take_in()
+        topics.batch()
+        found = topics.reconcile()
+        assert {(one.table, one.partition) for one in found} == {
+            ("fct_events", day),
+            ("user_event_counts", day),
+        }
+        assert all(one.passed for one in found)
+        topics.reconcile()  # what the batch has read itself was counted by the last
+        assert topics.reconcile() == []
+    _tamper(topics)
+    topics.days_go_by()
+    assert [one.table for one in topics.reconcile() if not one.passed] == [
+        "fct_events"
+    ]  # before it is sealed
 
 
 def test_a_row_that_is_missing_and_one_too_many_are_found_told_and_made_right(topics: Topics) -> None:
