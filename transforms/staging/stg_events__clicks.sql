@@ -47,7 +47,11 @@ typed as (
         case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
         -- `from_json` makes a text of anything. Only what looks like another thing is asked what it is.
         case
-            when event is not null and regexp_matches(text, '"(anonymous_id|session_id|page|element)"\s*:\s*(-?[0-9]|[\[{tf])')
+            when event is not null and (
+                regexp_matches(text, '"(anonymous_id|session_id|page|element)"\s*:\s*(-?[0-9]|[\[{tf])')
+                -- A name may be written in escapes.
+                or (contains(text, '\u00') and regexp_matches(text, '\\u00[^"]*"\s*:\s*(-?[0-9]|[\[{tf])'))
+            )
                 then list_filter(
                     ['anonymous_id', 'session_id', 'page', 'element'],
                     lambda name: coalesce(json_type(text, '$.' || name), 'NULL') not in ('VARCHAR', 'NULL')
