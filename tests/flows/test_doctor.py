@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
 
-from flows.diagnosis import clock, room
+from flows.diagnosis import LEAST_FREE_BYTES, clock, databases, room
 from flows.diagnosis.broker_version import BrokerVersion
 from flows.diagnosis.databases import warehouse
 from flows.diagnosis.disks import folders
 from flows.diagnosis.servers import _prefect_version, sendgrid, stripe
 from flows.diagnosis.streams import kafka
 from flows.settings import Settings
+from tests.flows.stores.logins import login
 from tests.house import House, Server
 
 
@@ -108,16 +113,50 @@ def test_a_clock_is_off_by_what_the_time_of_the_question_does_not_explain() -> N
     assert "NTP" in ahead.advice
 
 
-def test_a_warehouse_says_what_room_there_is_or_what_it_takes(postgres18: Server) -> None:
-    disk = warehouse(_settings(warehouse_dsn=postgres18.database()))[-1]
-    assert disk.subject == "warehouse: disk"
-    assert "GB free" in disk.seen or "the database takes" in disk.seen
+@pytest.mark.parametrize(
+    ("free", "is_well", "seen"), [(1 << 30, False, "1 GB free"), (100 * 10**9, True, "100 GB free")]
+)
+def test_a_warehouse_on_this_machine_says_what_room_there_is(
+    postgres18: Server, free: int, is_well: bool, seen: str
+) -> None:
+    with mock.patch.object(shutil, "disk_usage", return_value=SimpleNamespace(free=free)) as asked:
+        disk = warehouse(_settings(warehouse_dsn=postgres18.dsn("postgres")))[-1]
+    (folder,) = asked.call_args.args
+    assert (disk.subject, disk.well, disk.seen) == ("warehouse: disk", is_well, f"{folder}, {seen}")
+    assert (folder / "PG_VERSION").exists()
+
+
+@pytest.mark.parametrize("hidden", ["over a network", "a container's folder", "no right to ask", "no disk"])
+def test_a_warehouse_whose_disk_is_not_for_us_to_see_says_what_it_takes(
+    postgres18: Server, hidden: str
+) -> None:
+    dsn = postgres18.dsn("postgres")
+    with ExitStack() as stack:
+        asked = stack.enter_context(mock.patch.object(shutil, "disk_usage", side_effect=OSError))
+        if hidden == "over a network":
+            stack.enter_context(mock.patch.object(databases, "is_loopback", return_value=False))
+        elif hidden == "a container's folder":
+            stack.enter_context(mock.patch.object(Path, "exists", return_value=False))
+        elif hidden == "no right to ask":
+            dsn = stack.enter_context(login(postgres18.database(), "reader"))
+        disk = warehouse(_settings(warehouse_dsn=dsn))[-1]
+    assert (disk.subject, disk.well) == ("warehouse: disk", True)
+    assert disk.seen.startswith("the database takes 0.0 GB; what is free there can't be asked from here")
+    assert asked.called == (hidden == "no disk")
 
 
 def test_little_room_is_told_with_what_to_do() -> None:
-    found = room("lake", "/lake is writable", 1 << 30)
-    assert (found.well, found.seen) == (False, "/lake is writable, 1 GB free")
+    found = room("lake", "/lake is writable", LEAST_FREE_BYTES - 1)
+    assert (found.well, found.seen) == (False, f"/lake is writable, {LEAST_FREE_BYTES / 1e9:.0f} GB free")
     assert "make room" in found.advice
+    assert room("lake", "/lake is writable", LEAST_FREE_BYTES).well
+
+
+def test_a_lake_says_what_room_its_own_disk_has(tmp_path: Path) -> None:
+    with mock.patch.object(shutil, "disk_usage", return_value=SimpleNamespace(free=1)) as asked:
+        (lake,) = folders(_settings(lake=tmp_path / "lake"))
+    assert asked.call_args.args == (tmp_path / "lake",)
+    assert (lake.subject, lake.well, lake.seen) == ("lake", False, f"{tmp_path}/lake is writable, 0 GB free")
 
 
 def test_backups_that_can_not_be_written_are_told(tmp_path: Path) -> None:
