@@ -124,9 +124,7 @@ class _Read:
         # Seen a while ago, it may not know of what the records show; asked behind the last of them, it must.
         seen = self.source.seen if self.how.on_change == "evolve" else ()
         contract, log, count = self._opened(seen or self.source.catalog())
-        if seen and not (
-            log.is_readable() and all(contract.is_of_now(shape.fields) for shape in log.shapes())
-        ):
+        if seen and not (log.is_readable() and all(contract.is_of_now(shape.fields) for shape in log.shapes)):
             contract, log, count = self._opened(self.source.catalog())
         contract.hold(self.extract, by_record=True)
         self.extract.schema = schema(contract.entity)
@@ -176,7 +174,7 @@ class _Read:
         returns the undeclared fields that have been told of.
         """
         told = set(known)
-        for shape in log.shapes():
+        for shape in log.shapes:
             fit = contract.fit(shape.fields)
             is_evolving = self.how.on_change == "evolve"
             if (is_evolving and (fit.missing or fit.problem)) or not (is_evolving or contract.fits(fit)):

@@ -73,7 +73,8 @@ class ChangeLog:
         self._clock = clock or SourceClock()
         self._also = also
         self._records: Iterable[pa.RecordBatch] = ()
-        self._shapes: list[Shape] = []
+        self.shapes: list[Shape] = []
+        """The sets of fields that the records' rows have."""
         self._served: dict[str, list[tuple[str, ...]]] = {}
         self._spelled: set[str] = set()
         self._columns = {column.name: column for column in entity.columns}
@@ -90,13 +91,9 @@ class ChangeLog:
         """
         self._records = records
         Opening(self._entity, self._connection, self._clock, self._also).parse(records)
-        self._shapes = self._found_shapes()
+        self.shapes = self._found_shapes()
         (count,) = self._one("select count(*) from parsed")
         return int(count)
-
-    def shapes(self) -> list[Shape]:
-        """The sets of fields that the records' rows have."""
-        return self._shapes
 
     def _found_shapes(self) -> list[Shape]:
         found = self._connection.execute(
@@ -162,8 +159,8 @@ class ChangeLog:
     def _packed(self, given: Mapping[str, str]) -> str:
         """SQL: the row after a change, some of its fields `given` otherwise."""
         names = dict.fromkeys((*self._columns, *self._also))
-        fields = ", ".join(f"{quoted(name)} := {given.get(name, f'after.{quoted(name)}')}" for name in names)
-        return f"struct_pack({fields})"
+        fields = [f"{quoted(name)} := {given.get(name, f'after.{quoted(name)}')}" for name in names]
+        return f"struct_pack({', '.join(fields)})"
 
     # --------------------------------------------------------------------------------------------- resolving
 

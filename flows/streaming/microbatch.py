@@ -153,9 +153,7 @@ class MicroBatches:
         self._duckdb.close()
 
     def tidy(self) -> None:
-        """Let go of what is known about windows that records hardly reach any more. To be called while no
-        micro-batch is on its way: what is let go of is read back from PostgreSQL.
-        """
+        """Let go of windows that records hardly reach any more; not while a micro-batch is on its way."""
         for table in self._route.facts:
             self.seen[table.name].forget(self._services.settings.now() - 2 * table.lookback)
 
