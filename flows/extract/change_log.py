@@ -303,11 +303,8 @@ class ChangeLog:
             own[self._by] = "_part"
         itself = {name: quoted(name) for name in names if name not in placed and name != "_registered_at"}
         itself["_op"] = f"case when _change = 'd' then 'd' when _change in {LIVE} then 'r' end"
-        caused = {
-            name: f"cause.{quoted(name)}"
-            for name in changes.FOUND
-            if name not in ("_registered_at", "_ignored", "_problem", "_filled")
-        }
+        unsaid = {"_registered_at", "_ignored", "_problem", "_filled"}
+        caused = {name: f"cause.{quoted(name)}" for name in changes.FOUND if name not in unsaid}
         if registered_at is not None:
             itself["_registered_at"] = _begun("parsed.kafka_offset", registered_at, earlier)
             caused["_registered_at"] = _begun("cause.kafka_offset", registered_at, earlier)

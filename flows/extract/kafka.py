@@ -98,9 +98,8 @@ def lag(
     request_seconds: float = 5.0,
     cure: str = "",
 ) -> dict[int, int]:
-    """Offsets between the positions and the ends, by partition: at most so many records are waiting.
-
-    Raises SourceError like `read`, with the `cure` that a Topic has.
+    """Offsets between the positions and the ends, by partition: at most so many records are waiting. Raises
+    SourceError like `read`, with the `cure` that a Topic has.
     """
     spans = Topic(topic, bootstrap, options or {}, request_seconds, cure).spans(positions)
     return {partition: end - start for partition, (start, end) in spans.items()}
