@@ -87,7 +87,7 @@ class Trouble:
         if self.rank > _LATE and self.signal != other.signal:
             return other.signal in _SHOWS_IN.get(self.signal, ())
         if self.rank == other.rank < _LATE and self.tables == other.tables:
-            # Two flows that fail by the same source are one trouble.
+            # Two that say the same of the same, as flows that fail by one source do: the older one was told.
             return (self.since, self.key) < (other.since, other.key)
         # Of two of a kind the one upstream explains the other.
         return self.rank < other.rank or not self.tables <= other.reach

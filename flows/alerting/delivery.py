@@ -98,7 +98,7 @@ def _problem(routes: Routes, row: dict[str, Any], hidden: Sequence[str]) -> str:
         kind=row["kind"],
         incident_id=row["incident_id"],
         created_at=row["created_at"],
-        html=row.get("html", ""),
+        html=row.get("html", ""),  # a warehouse from before this column is told of its trouble too
     )
     try:
         send(channel, message)

@@ -12,6 +12,8 @@ from flows.alerting.incidents import Incident
 from flows.errors import FlowsError
 from flows.monitoring.streams import LAG
 from flows.monitoring.verdict import State
+from flows.monitoring.watch import REPORTED_WITHIN
+from flows.streaming.tally import KIND
 
 
 class CannotEnd(FlowsError):
@@ -54,9 +56,8 @@ def _stream(connection: Connection[Any], one: Incident, by: str) -> list[str]:
     kind = one.subject.removeprefix("stream:")
     ended = connection.execute(
         "update ops.stream_progress set ended_at = clock_timestamp() where ended_at is null "
-        "and reported_at < clock_timestamp() - interval '1 minute' "
-        "and case when starts_with(owner, 'changes-') then 'changes' else 'events' end = %s",
-        (kind,),
+        f"and reported_at < clock_timestamp() - %s and {KIND} = %s".encode(),
+        (REPORTED_WITHIN, kind),
     )
     if not ended.rowcount:
         raise CannotEnd(

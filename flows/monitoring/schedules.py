@@ -40,7 +40,8 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Switched:
-    """What Prefect says. `paused`: those that somebody has switched off; what is in neither is not deployed.
+    """What Prefect says. `paused`: what is deployed and does not run by itself, because somebody has switched
+    it off or nobody ever meant it to; what is in neither is not deployed.
     `problem`: why it could not be asked; then nothing is known to be on.
     """
 

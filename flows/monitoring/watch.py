@@ -16,6 +16,7 @@ from flows.monitoring.profiles import Day, remembered
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
+from flows.streaming.tally import KIND
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Watch:
         found: dict[str, Stream] = {}
         newest: dict[str, float] = {}
         for kind, age, is_over, rate, lag, worst in self.rows(
-            "select case when starts_with(owner, 'changes-') then 'changes' else 'events' end, "
+            f"select {KIND}, "
             "extract(epoch from clock_timestamp() - reported_at)::float8, ended_at is not null, "
             "messages_per_second, lag, worst_seconds from ops.stream_progress "
             "where ended_at is null or ended_at > clock_timestamp() - interval '1 day' "

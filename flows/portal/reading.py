@@ -1,7 +1,8 @@
 """The queries of a page, and what they give: all pages of one writing are read at one moment.
 
 `queries/<page>.sql` holds the queries of a page that has some, each behind `-- name: what it is`. `:as_of` in
-them is the moment of the writing, written out, so that the text which a page shows can be run as it stands.
+them is the moment of the writing, `:late_after` after how long a run is late, both written out, so that the
+text which a page shows can be run as it stands.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 
+from flows.alerting.runs import LATE_AFTER
 from flows.services import Services
 
 _FOLDER = Path(__file__).with_name("queries")
@@ -92,13 +94,14 @@ def reading(services: Services) -> Iterator[Reading]:
 
 
 def queries(page: str, as_of: datetime) -> dict[str, str]:
-    """The queries of a page by name, with the moment written out."""
+    """The queries of a page by name, with the moment written out, and after how long a run is late."""
     path = _FOLDER / f"{page}.sql"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     parts = _HEAD.split(text)[1:]
+    late_after = f"interval '{LATE_AFTER.total_seconds():.0f} seconds'"
     moment = f"timestamptz '{as_of:%Y-%m-%d %H:%M:%S}+00'"
     return {
-        name: sql.strip().removesuffix(";").replace(":as_of", moment)
+        name: sql.strip().removesuffix(";").replace(":as_of", moment).replace(":late_after", late_after)
         for name, sql in zip(parts[::2], parts[1::2], strict=True)
     }
 

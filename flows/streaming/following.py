@@ -28,7 +28,7 @@ from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.sessions import Lifetime, keep_going
-from flows.streaming.tally import Count, note_progress, owner
+from flows.streaming.tally import CHANGES, Count, note_progress, owner
 from transforms import catalog, registry
 from transforms.contract import ContractError, Layer, Table, Write
 from transforms.entities import SourceEntity
@@ -117,7 +117,7 @@ class _Session:
         self._looked_at = 0.0
         self._failed: dict[str, float] = {}
         """Table → when it could not be built."""
-        self._owner = owner("changes-")
+        self._owner = owner(CHANGES)
         followed = [registry.table(entity.table) for entity in entities]
         self._tidying = Tidying(services, [*followed, *self._live], self._owner)
         self._cycled_at = 0.0

@@ -23,6 +23,10 @@ from flows.streaming.consumer import StreamConsumer
 from flows.streaming.microbatch import MicroBatch
 from flows.streaming.route import Route
 
+CHANGES = "changes-"
+"""What the names of sessions begin with that follow changes."""
+KIND = f"case when starts_with(owner, '{CHANGES}') then 'changes' else 'events' end"
+"""SQL: the kind of stream that a row of ops.stream_progress is of."""
 _SHOW_EVERY_SECONDS = 5.0
 
 
@@ -138,7 +142,7 @@ def note_progress(connection: Connection[Any], owner: str, **said: float) -> Non
     names = sql.SQL(", ").join(map(sql.Identifier, said))
     values = sql.SQL(", ").join(map(sql.Literal, said.values()))
     # Of another kind the last word stays: that it died is told until somebody mends it.
-    same_kind = "starts_with(owner, 'changes-') = starts_with(%(owner)s, 'changes-')"
+    same_kind = f"starts_with(owner, '{CHANGES}') = starts_with(%(owner)s, '{CHANGES}')"
     with connection.transaction():
         connection.execute(
             "DELETE FROM ops.stream_progress WHERE owner = %(owner)s "
@@ -159,7 +163,7 @@ def note_progress(connection: Connection[Any], owner: str, **said: float) -> Non
 
 
 def owner(kind: str = "") -> str:
-    """A name for one session of this process; `kind` is `changes-` for those that follow changes."""
+    """A name for one session of this process; `kind` is CHANGES for those that follow changes."""
     return f"{kind}{_process()}{secrets.token_hex(4)}"
 
 
@@ -174,6 +178,6 @@ def note_end(warehouse: Warehouse) -> None:
     with suppress(WarehouseError), warehouse.connect() as connection:
         connection.execute(
             "UPDATE ops.stream_progress SET ended_at = now() "
-            "WHERE starts_with(owner, %(process)s) OR starts_with(owner, 'changes-' || %(process)s)",
-            {"process": _process()},
+            "WHERE starts_with(owner, %(process)s) OR starts_with(owner, %(changes)s || %(process)s)",
+            {"process": _process(), "changes": CHANGES},
         )

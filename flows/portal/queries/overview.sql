@@ -21,6 +21,7 @@ waiting as (
     where
         state = 'Late'
         and started_at > :as_of - interval '1 day'
+        and started_at <= :as_of - :late_after
         and not exists (
             select from ops.stream_progress
             where run.flow = 'event_stream' and reported_at > (run.summary ->> 'reported_at')::timestamptz

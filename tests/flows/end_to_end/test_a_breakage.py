@@ -178,7 +178,10 @@ def watched(company: Company, house: House) -> Iterator[Watched]:
         watched = Watched(place, folder, messages)
         well = watched.look()
         assert watched.told() == [], f"before anything breaks: {well}"
-        yield watched
+        try:
+            yield watched
+        finally:
+            watched.end_the_stream(signal.SIGKILL)
     finally:
         sandbox.reset(folder)
 

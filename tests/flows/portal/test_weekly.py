@@ -44,6 +44,12 @@ def services(port: int, postgres18: Server, tmp_path_factory: pytest.TempPathFac
     return filled.services(postgres18, folder, alerts=str(told))
 
 
+@pytest.fixture
+def own(postgres18: Server, tmp_path: Path) -> Services:
+    """A world that a test adds to."""
+    return filled.services(postgres18, tmp_path)
+
+
 def test_the_report_says_what_its_queries_give(services: Services, tmp_path: Path) -> None:
     report = weekly.render(services)
     assert report.subject == "User analytics, 2025-10-13 to 2025-10-19"
@@ -107,22 +113,20 @@ def test_a_mail_server_that_is_down_gets_the_report_when_it_is_there_again(
     assert told.read_text(encoding="utf-8").count(report.subject) == 1, "and once"
 
 
-def test_every_run_that_did_not_come_to_a_good_end_is_counted(postgres18: Server, tmp_path: Path) -> None:
-    services = filled.services(postgres18, tmp_path)
-    with services.warehouse.connect() as connection:
+def test_every_run_that_did_not_come_to_a_good_end_is_counted(own: Services) -> None:
+    with own.warehouse.connect() as connection:
         connection.execute(
             "insert into ops.run (run_id, flow, started_at, state, summary) "
             "select state, 'backup', '2025-10-15'::timestamptz, state, '{}' "
             "from unnest(array['Completed', 'Failed', 'Crashed', 'TimedOut', 'Late']) as state"
         )
-    report = weekly.render(services)
+    report = weekly.render(own)
     assert "3 of 5 runs failed. 1 of 5 runs did not start." in report.text
     assert ">3</span> of them failed" in report.html
 
 
-def test_all_incidents_are_counted_whatever_is_listed(postgres18: Server, tmp_path: Path) -> None:
-    services = filled.services(postgres18, tmp_path)
-    with services.warehouse.connect() as connection:
+def test_all_incidents_are_counted_whatever_is_listed(own: Services) -> None:
+    with own.warehouse.connect() as connection:
         connection.execute(
             "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at, "
             "resolved_at, message, taken_in_by) "
@@ -130,7 +134,7 @@ def test_all_incidents_are_counted_whatever_is_listed(postgres18: Server, tmp_pa
             "case when n > 30 then 'i1' end "
             "from generate_series(1, 33) as n cross join (select '2025-10-15'::timestamptz as at) as moment"
         )
-    report = weekly.render(services)
+    report = weekly.render(own)
     assert "Incidents: 31, of them 30 critical, 0 still open." in report.text, "one is the world's own"
     assert ">19</span> more" in report.html
 
