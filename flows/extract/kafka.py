@@ -111,8 +111,8 @@ class PositionGone(SourceRefused):
 
 class Topic:
     """Questions about one topic; every one ends within `request_seconds`.
-
-    `cure`: the command that goes on where the broker has lost something; without it that of event topics.
+    `cure`: the command that goes on where the broker has lost something, or all of it; without it that of
+    event topics, which somebody else makes.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Topic:
     ) -> None:
         self.name = name
         self.cure = cure or f"python -m flows positions {name}"
+        self._maker = cure or "create it, or correct its declaration"
         self.bootstrap = bootstrap
         self.seconds = request_seconds
         self.settings: dict[str, Any] = {
@@ -217,7 +218,7 @@ class Topic:
         """One error of the broker or the client as a sentence."""
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             return SourceRefused(
-                f"There is no topic {self.name} at {self.bootstrap}. Create it, or correct its declaration."
+                f"There is no topic {self.name} at {self.bootstrap}. The way on: {self._maker}."
             )
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             return SourceRefused(
