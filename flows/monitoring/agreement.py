@@ -14,6 +14,7 @@ from flows import incomplete
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.stores import apply, migrate
+from flows.streaming import findings
 from transforms import catalog, registry
 from transforms.contract import Layer, Table
 
@@ -199,7 +200,7 @@ def reconciliation(watch: Watch) -> Iterator[Verdict]:
             "rows",
             state=State.OK if passed else bad,
             message="" if passed else f"{table} does not agree: rule {rule} fails for {failing:,} rows.",
-            action=f"See which rows: python -m flows check {table}",
+            action=f"See which rows: python -m flows check {'--stream' if rule == findings.RULE else table}",
         )
     torn = incomplete.still(watch.connection)
     yield watch.says(

@@ -97,7 +97,7 @@ SIGNALS: tuple[Signal, ...] = (
         "Each rule between two tables, or a table and what its source counts, as it was judged last; torn "
         "transactions.",
         "critical",
-        "python -m flows check TABLE shows the rule; python -m flows check --source compares key by key.",
+        "python -m flows check TABLE (or --stream) shows the rule; check --source compares key by key.",
         agreement.reconciliation,
     ),
     Signal(

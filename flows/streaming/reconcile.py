@@ -95,9 +95,10 @@ def waiting(services: Services, results: Sequence[CheckResult]) -> int:
     way = route(registry.entities())
     known = {(result.table, result.partition) for result in results}
     with services.warehouse.connect() as connection:
+        there = [(table, apply.leaves(connection, table)) for table in (*way.facts, *way.windows)]
         return sum(
-            table.leaf(window) in apply.leaves(connection, table)
-            for table in (*way.facts, *way.windows)
+            table.leaf(window) in leaves
+            for table, leaves in there
             for window in apply.streamed_partitions(connection, table.name)
             if (table.name, window) not in known
         )

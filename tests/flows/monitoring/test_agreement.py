@@ -102,13 +102,17 @@ def test_a_rule_between_tables_counts_as_it_was_judged_last(place: Place) -> Non
     _checked(place, "revenue_equals_application", False, HOUR, kind="accuracy")
     _checked(place, "references_product_id", False, HOUR, severity="warning")
     _checked(place, "between_quantity", False, HOUR, kind="accuracy")
+    _checked(place, "stream_agrees", False, HOUR)
     found = place.measure("reconciliation")
     assert {subject: verdict.state for subject, verdict in found.items()} == {
         "fct_orders.references_user_id": State.OK,
         "fct_orders.revenue_equals_application": State.CRITICAL,
         "fct_orders.references_product_id": State.WARNING,
+        "fct_orders.stream_agrees": State.CRITICAL,
         "transactions": State.OK,
     }
+    assert found["fct_orders.references_product_id"].action.endswith("python -m flows check fct_orders")
+    assert found["fct_orders.stream_agrees"].action.endswith("python -m flows check --stream")
 
 
 def test_a_key_that_is_not_unique_any_more_is_critical(place: Place) -> None:
