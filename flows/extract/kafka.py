@@ -98,9 +98,7 @@ def lag(
     request_seconds: float = 5.0,
     cure: str = "",
 ) -> dict[int, int]:
-    """Offsets between the positions and the ends, by partition: at most so many records are waiting. Raises
-    SourceError like `read`, with the `cure` that a Topic has.
-    """
+    """Partition → offsets between position and end: at most so many records wait. Raises like `Topic.spans`."""
     spans = Topic(topic, bootstrap, options or {}, request_seconds, cure).spans(positions)
     return {partition: end - start for partition, (start, end) in spans.items()}
 
@@ -111,8 +109,8 @@ class PositionGone(SourceRefused):
 
 class Topic:
     """Questions about one topic; every one ends within `request_seconds`.
-    `cure`: the command that goes on where the broker has lost something, or all of it; without it that of
-    event topics, which somebody else makes.
+
+    `cure`: the command that goes on where the broker has lost records, or the topic; '' of event topics.
     """
 
     def __init__(

@@ -18,12 +18,7 @@ import pytest
 from flows.openlineage import receiver as receiving_module
 from flows.openlineage.receiver import AGAIN_AFTER_SECONDS, Receiver
 from tests.flows.extract.parts import World
-from tests.flows.openlineage_run import (
-    listening,
-    read,
-    run,
-    world_in,
-)
+from tests.flows.openlineage_run import listening, read, run, world_in
 from tests.flows.openlineage_schema import validator
 from tests.house import House
 
