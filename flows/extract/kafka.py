@@ -98,7 +98,7 @@ def lag(
     request_seconds: float = 5.0,
     cure: str = "",
 ) -> dict[int, int]:
-    """Partition → offsets between position and end: at most so many records wait. Raises like `Topic.spans`."""
+    """Partition → offsets between position and end: at most so many records wait. Raises SourceError."""
     spans = Topic(topic, bootstrap, options or {}, request_seconds, cure).spans(positions)
     return {partition: end - start for partition, (start, end) in spans.items()}
 
