@@ -185,7 +185,12 @@ def log(state: State) -> Path:
 
 
 def ready(port: int) -> Callable[[], bool]:
-    """A question to ask until it is answered with yes: does the broker list its topics?"""
+    """A question to ask until it is answered with yes: does the broker list its topics, and does it look
+    after groups?
+
+    Asked for a group, a new broker makes the topic of their offsets; a member that joins while it is being
+    made waits for three seconds.
+    """
 
     def ask() -> bool:
         if not processes.answers(port):
@@ -194,7 +199,10 @@ def ready(port: int) -> Callable[[], bool]:
         from confluent_kafka.admin import AdminClient
 
         try:
-            AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0}).list_topics(timeout=2)
+            admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
+            admin.list_topics(timeout=2)
+            for group in admin.describe_consumer_groups(["-"], request_timeout=2).values():
+                group.result()
         except KafkaException:
             return False
         return True
