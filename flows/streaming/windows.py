@@ -122,25 +122,27 @@ def merge(
 
     1. How far event time has come is asked. All that was taken in by then is among what 2 and 3 merge.
     2. What micro-batches added to windows that are final is put aside: the batch counts it, and corrects.
-    3. The rest is added up by window and merged. A count that falls to zero goes; its revision is kept.
+    3. The rest is added up by window and merged; what 4 makes final is so at once. A count that falls to
+       zero goes; its revision is kept.
     4. The watermark goes on to 1, and windows that it has passed by the lateness become final, if a stream
        ever added to them; not in a partition that is owed a comparison: what a batch has read itself is
        missing there. So what was taken in together with what moves the watermark is never too late for
        it, however much was waiting.
-    5. Each row of 3 and 4 is a revision, and a message in the outbox. (One that a model without revisions
-       wrote has none yet.)
+    5. Each row of 3, and each other one of 4, is a revision, and a message in the outbox. (One that a model
+       without revisions wrote has none yet.)
     """
     parts = Names(table).parts()
     with Ledger(connection).locked("publish", table.name), connection.transaction():
         before = _watermark(connection, table)
         found = watermark(Journal(connection).progress([entity], world_time), before)
+        owed = [*Journal(connection).owed(entity)]
+        parts["closes"] = _closes(connection, table, parts, _passed(table, found), owed)
         revisions = _add(connection, table, parts, _passed(table, before))
         failpoint("windows.added")
         if found is not None:
             if found != before:
                 _advance(connection, table, found)
-            owed = [*Journal(connection).owed(entity)]
-            revisions += _close(connection, table, parts, found - Names(table).windowed.lateness, owed)
+            revisions += _close(connection, parts)
         failpoint("windows.before_commit")
     failpoint("windows.committed")
     return revisions
@@ -226,11 +228,11 @@ def _add(
             merged AS (
                 INSERT INTO {table} AS t ({keys}, {end}, {adds}, revision, is_final)
                 SELECT {keys}, {end}, {adds}, coalesce(back.revision, 0) + 1,
-                    coalesce({end} <= %(passed)s, false)
-                FROM s LEFT JOIN back USING ({keys})
+                    coalesce({end} <= %(passed)s, false) OR {closes}
+                FROM s LEFT JOIN back USING ({keys}) ORDER BY {keys}
                 ON CONFLICT ({keys}) DO UPDATE
                 SET {adds} = t.{adds} + excluded.{adds}, revision = coalesce(t.revision, 0) + 1,
-                    is_final = coalesce(t.is_final, excluded.is_final)
+                    is_final = coalesce(t.is_final OR excluded.is_final, excluded.is_final)
                 RETURNING t.*
             )
             INSERT INTO ops.outbox (topic, key, value) SELECT {topic}, {message} FROM merged
@@ -260,35 +262,42 @@ def _let_vanish(
         )
 
 
-def _close(
+def _closes(
     connection: Connection[Any],
     table: Table,
     parts: dict[str, sql.Composable],
-    passed: datetime,
+    passed: datetime | None,
     owed: Sequence[str],
-) -> int:
-    """Step 4. No partition is sealed before all its windows are final: none is before the first hot one."""
+) -> sql.Composable:
+    """Of which windows 4 makes the counts final, as a condition on a row. No partition is sealed before all
+    its windows are final: none is before the first hot one.
+    """
     since = _first_hot(connection, table)
-    if since is None or table.partition is None:
-        return 0
+    if passed is None or since is None or table.partition is None:
+        return sql.SQL("false")
     but = sql.SQL("").join(
         sql.SQL(" AND NOT ({} >= {} AND {} < {})").format(
             parts["start"], sql.Literal(low), parts["start"], sql.Literal(high)
         )
         for low, high in map(table.partition.bounds, owed)
     )
+    return sql.SQL("({start} >= {since} AND {start} < {passed} AND {end} <= {passed}{but})").format(
+        since=sql.Literal(since), passed=sql.Literal(passed), but=but, **parts
+    )
+
+
+def _close(connection: Connection[Any], parts: dict[str, sql.Composable]) -> int:
+    """Step 4, for counts that nothing was added to."""
     return connection.execute(
         sql.SQL(
             """
             WITH final AS (
                 UPDATE {table} SET is_final = true, revision = coalesce(revision, 0) + 1
-                WHERE {start} >= %s AND {start} < %s AND {end} <= %s AND NOT is_final{but}
-                RETURNING *
+                WHERE {closes} AND NOT is_final RETURNING *
             )
             INSERT INTO ops.outbox (topic, key, value) SELECT {topic}, {message} FROM final
             """
-        ).format(but=but, **parts),
-        (since, passed, passed),
+        ).format(**parts)
     ).rowcount
 
 

@@ -97,6 +97,17 @@ def test_a_window_is_final_once_the_watermark_has_passed_it_by_the_lateness(topi
     assert_told_once(topics)
 
 
+def test_a_count_whose_window_has_passed_when_it_is_merged_is_told_once_and_is_final(topics: Topics) -> None:
+    for partition in range(3):
+        topics.send([topics.event(partition, minutes=180, user_id=1)], partition)
+        topics.send([topics.event(10 + partition, minutes=1, user_id=2)], partition)
+    topics.stream()
+
+    told = {user: revisions for (user, _), revisions in topics.told().items()}
+    assert told[1] == [(3, 1, True)]
+    assert told[2] == [(3, 1, False)]
+
+
 def test_what_comes_too_late_for_its_window_is_counted_by_the_batch_with_a_higher_revision(
     topics: Topics,
 ) -> None:
