@@ -23,8 +23,8 @@ class Block:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of a `console` block and what the page says that it prints; `…` stands for anything, alone on
-    a line for any number of lines.
+    """A command and what the page says that it prints; `…` stands for anything, alone on a line for any
+    number of lines.
     """
 
     words: str
@@ -64,6 +64,13 @@ def commands(text: str) -> Iterator[Command]:
             for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
                 words, _, prints = part.partition("\n")
                 yield Command(words, prints)
+
+
+def checklist(text: str) -> Iterator[Command]:
+    """The commands of the table under `## Checklist`, each with the line that shows its item."""
+    for row in re.findall(r"^\|.*\|$", section(text, "Checklist"), re.MULTILINE)[2:]:
+        _, words, line = (cell.strip().strip("`") for cell in row.strip("|").split("|"))
+        yield Command(words, f"…\n{line}\n…\n")
 
 
 def matches(prints: str, printed: str) -> bool:

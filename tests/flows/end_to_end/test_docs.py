@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import PAGES, ROOT, commands, files, matches, section
-from tests.flows.company import Place
+from tests.docs.markdown import PAGES, ROOT, checklist, commands, files, matches, section
+from tests.flows.company import Done, Place
 
 pytestmark = pytest.mark.full
 
@@ -30,6 +30,32 @@ def test_a_command_prints_what_its_page_shows(copy: Place, page: Path) -> None:
         assert matches(command.prints, done.out), f"$ {command.words}\n{done.said}"
 
 
+def test_each_item_of_the_handoffs_checklist_is_shown_by_its_command(copy: Place) -> None:
+    items = list(checklist((ROOT / "docs/handoff.md").read_text(encoding="utf-8")))
+    assert len(items) >= 11
+    printed: dict[str, str] = {}
+    for item in items:
+        program, *words = shlex.split(item.words)
+        assert program == ".venv/bin/python"
+        if item.words not in printed:
+            is_flows = words[:2] == ["-m", "flows"]
+            done = copy.run(*words[2:]) if is_flows else _python(copy, ROOT, *words)
+            printed[item.words] = done.out
+        assert matches(item.prints, printed[item.words]), f"$ {item.words}\n{printed[item.words]}"
+
+
+def _python(copy: Place, project: Path, *words: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=project,
+        env={**os.environ, **copy.environment, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
 def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tmp_path: Path) -> None:
     readme = section((ROOT / "README.md").read_text(encoding="utf-8"), "Add a table")
     added = files(readme) | files((ROOT / "docs/add-a-table.md").read_text(encoding="utf-8"))
@@ -42,16 +68,8 @@ def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tm
         (project / path).write_text(text, encoding="utf-8")
 
     def python(*words: str) -> None:
-        environment = {**os.environ, **copy.environment, "PYTHONPATH": str(project)}
-        done = subprocess.run(
-            [sys.executable, *words],
-            cwd=project,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = _python(copy, project, *words)
+        assert done.code == 0, done.said
 
     python("-m", "warehouse_ddl")
     cases = [f"tests/transforms/{file}" for file in ("test_given_expect.py", "test_registry.py")]
