@@ -33,15 +33,17 @@ def test_a_command_prints_what_its_page_shows(copy: Place, page: Path) -> None:
 def test_each_item_of_the_handoffs_checklist_is_shown_by_its_command(copy: Place) -> None:
     items = list(checklist((ROOT / "docs/handoff.md").read_text(encoding="utf-8")))
     assert len(items) >= 11
-    printed: dict[str, str] = {}
+    ran: dict[str, Done] = {}
     for item in items:
         program, *words = shlex.split(item.words)
         assert program == ".venv/bin/python"
-        if item.words not in printed:
+        if item.words not in ran:
             is_flows = words[:2] == ["-m", "flows"]
-            done = copy.run(*words[2:]) if is_flows else _python(copy, ROOT, *words)
-            printed[item.words] = done.out
-        assert matches(item.prints, printed[item.words]), f"$ {item.words}\n{printed[item.words]}"
+            ran[item.words] = copy.run(*words[2:]) if is_flows else _python(copy, ROOT, *words)
+        done = ran[item.words]
+        # A speed that is missed is named, and ends with 1.
+        assert done.code == 0 or "tests.benchmarks" in words, f"$ {item.words}\n{done.said}"
+        assert matches(item.prints, done.out), f"$ {item.words}\n{done.said}"
 
 
 def _python(copy: Place, project: Path, *words: str) -> Done:
