@@ -15,6 +15,7 @@ from typing import Any
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
+from prefect.runtime import deployment
 
 import quality
 from flows import change_topics
@@ -172,7 +173,8 @@ class Schedule:
 
     def _rest(self, pause: Pause) -> None:
         """Take a task's place until it is to be tried again."""
-        job, delay = pause.job, self._services.settings.retry_delay
+        job = pause.job
+        delay = self._services.settings.retry_delay(is_deployed=deployment.id is not None)
         self._running[job.lane] -= 1
         now = time.perf_counter()
         self._summary.took(job.step, now - job.begun)

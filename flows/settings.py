@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     sandbox: Path = SANDBOX_FOLDER
     retries: int = Field(default=3, ge=0, le=20)
     retry_seconds: float | None = Field(default=None, ge=0)
-    """Between two tries of a task; unset: 300, in the sandbox 1."""
+    """Between two tries of a task; unset: 300 in a deployment, 10 by hand, in the sandbox 1."""
     workers: int = Field(default=2, ge=1, le=64)
     """Tables that are built at the same time."""
     memory_limit: str = "1GB"
@@ -207,12 +207,11 @@ class Settings(BaseSettings):
                 return machine + ahead
         return machine + self.clock_offset
 
-    @property
-    def retry_delay(self) -> float:
-        """Seconds between two tries of a task."""
+    def retry_delay(self, is_deployed: bool) -> float:
+        """Seconds between two tries of a task; of a run by hand somebody waits for the end."""
         if self.retry_seconds is not None:
             return self.retry_seconds
-        return 1.0 if self.uses_sandbox else 300.0
+        return 1.0 if self.uses_sandbox else 300.0 if is_deployed else 10.0
 
     @property
     def lake_root(self) -> Path:

@@ -80,6 +80,16 @@ def land(
         return run()
 
 
+class Clock:
+    """Each look at it takes two thirds of an hour: pauses run out between two of a run's."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 2400.0
+        return self.now
+
+
 def test_a_task_that_waits_for_its_next_try_lets_others_go_first(prefect: None, world: World) -> None:
     from prefect.context import TaskRunContext
 
@@ -115,19 +125,30 @@ def test_a_pause_that_runs_out_while_tasks_are_started_does_not_wait_for_another
         else:
             tried_again.set()
 
-    class Clock:
-        """Each look at it takes two thirds of a pause: it runs out between two of a run's."""
-
-        now = 0.0
-
-        def perf_counter(self) -> float:
-            self.now += 2400.0
-            return self.now
-
     patient = replace(world, settings={**world.settings, "retry_seconds": 3600}).services()
     with mock.patch.object(schedule, "time", Clock()):
         assert land(patient, [AWAY, "raw_app__categories"], landing).failures == []
     assert waited == [True]
+
+
+@pytest.mark.parametrize(("deployment", "seconds"), [(None, "10 s"), ("daily", "300 s")])
+def test_a_run_by_hand_is_tried_again_in_seconds_and_a_deployments_in_minutes(
+    prefect: None, world: World, monkeypatch: pytest.MonkeyPatch, deployment: str | None, seconds: str
+) -> None:
+    asked: list[str] = []
+    said = io.StringIO()
+
+    def landing(table: str) -> None:
+        asked.append(table)
+        if len(asked) == 1:
+            raise SourceAway("The API does not answer.")
+
+    if deployment:
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", deployment)
+    undeclared = replace(world, settings={**world.settings, "retry_seconds": None}).services()
+    with mock.patch.object(schedule, "time", Clock()):
+        assert land(undeclared, [AWAY], landing, said).failures == []
+    assert f"It is tried again in {seconds}" in said.getvalue()
 
 
 def test_what_another_try_would_only_give_again_fails_at_once(prefect: None, world: World) -> None:
