@@ -20,6 +20,7 @@ ALPHA, BETA = entity("alpha"), entity("beta")
 ROWS = 6_000
 
 
+@pytest.mark.full
 def test_a_transaction_larger_than_a_slice_lands_as_one_from_disk_and_others_beside(
     capture: Capture, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

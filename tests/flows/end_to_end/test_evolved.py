@@ -8,6 +8,7 @@ import pytest
 from tests.flows.company import Company, Place
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_new_column_of_the_application_is_in_staging_after_the_next_run(company: Company) -> None:
     place = company.copy(own_application=True)

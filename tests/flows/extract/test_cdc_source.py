@@ -14,7 +14,8 @@ from tests.flows.streaming.topics import until
 from tests.house import House, Server
 
 
-@pytest.mark.parametrize(("seed", "transactions"), [(1, 60), pytest.param(2, 600, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize(("seed", "transactions"), [(1, 60), (2, 600)])
 def test_any_workload_ends_equal_to_the_source(
     house: House, tmp_path: Path, seed: int, transactions: int
 ) -> None:

@@ -119,6 +119,7 @@ def test_starts_at_the_same_time_start_every_part_once(small: Path) -> None:
     assert found[0].kafka_bootstrap is None
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("part", list(Part))
 def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(folder: Path, part: Part) -> None:
     before = _state(folder)
@@ -142,6 +143,7 @@ def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(fold
         assert _ask(dsn, "select answer from kept") == "42"
 
 
+@pytest.mark.full
 def test_stop_ends_its_own_processes_and_keeps_data_and_ports(folder: Path) -> None:
     before = _state(folder)
     stranger = processes.spawn(["sleep", "60"], log=folder / "logs" / "stranger.log", cwd=folder)
@@ -231,6 +233,7 @@ def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path)
     assert status.deployments_registered
 
 
+@pytest.mark.full
 def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebody_switched_on(
     folder: Path,
 ) -> None:
