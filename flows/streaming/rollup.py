@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -32,10 +32,14 @@ from flows.streaming.journal import Journal, Journaled
 from transforms.contract import Layer
 from transforms.entities import SourceEntity
 
-ROWS_AT_ONCE = 300_000
-"""Rows of one landing: its files are written beside the micro-batches, in their memory."""
+ROWS_AT_ONCE = 4_000_000
+"""About so many rows are one landing, and one file of a crowded day: 1,728 files a day at 80,000 a second."""
 FULL_ROWS = 50_000
-"""A raw file of so many rows stays as it is."""
+"""A raw file of so many rows stays as it is, unless its day is crowded: to write it again costs as much."""
+CROWDED_FILES = 100
+"""Raw files of a topic and day, after which each landing of it is one file."""
+_READ_ROWS = 30_720
+"""Rows of a file that are in memory at once while it is joined with others, beside the micro-batches."""
 
 
 def roll_up(lake: Lake, ledger: Ledger, entity: SourceEntity) -> int:
@@ -63,6 +67,7 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
     they go from the journal; their files go after it. A crash in between leaves files that nobody names.
     """
     journal = Journal(ledger.connection)
+    there = Counter(file.partition for file in ledger.files(entity.table))
     rows = 0
     while batches := journal.unlanded(entity.table, ROWS_AT_ONCE):
         position = ledger.positions(entity.table)
@@ -76,11 +81,11 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
             for partition, span in batch.offsets.items():
                 add_span(spans, partition, span)
         token = f"stream-{entity.table}-{batches[0].sequence}-{batches[-1].sequence}"
-        small = [batch.file for batch in batches if batch.file.rows < FULL_ROWS]
-        replaced = small if len(small) > 1 else []
+        replaced = _replaced([batch.file for batch in batches], there)
         files = [batch.file for batch in batches if batch.file not in replaced]
         if replaced:
             files.append(_merged(lake, token, replaced))
+        there.update(file.partition for file in files)
         failpoint("stream.gathered")
         commit = Commit(
             token=token,
@@ -119,11 +124,19 @@ def _runs(waiting: Sequence[Journaled]) -> Iterator[list[Journaled]]:
     yield from [run] if len(run) > 1 else []
 
 
+def _replaced(files: Sequence[LakeFile], there: Mapping[str, int]) -> list[LakeFile]:
+    """Which files of a landing had better be one; `there`: day → the files it has already."""
+    is_crowded = there.get(files[-1].partition, 0) + len(files) > CROWDED_FILES
+    chosen = [file for file in files if is_crowded or file.rows < FULL_ROWS]
+    return chosen if len(chosen) > 1 else []
+
+
 def _merged(lake: Lake, name: str, files: Sequence[LakeFile]) -> LakeFile:
     """One new file with the rows of all, in the folder of the last."""
     last = files[-1]
     with duckdb_session() as session:
-        rows = lake.read(session, files)
+        session.execute("SET threads = 1")  # the micro-batches want the others, and the memory
+        rows = lake.read(session, files).to_arrow_reader(_READ_ROWS)
         batch_id = f"{name}-{secrets.token_hex(4)}"
         return lake.write(
             last.layer, last.table, LANDED_ON, last.partition, batch_id, rows, measured="_landed_at"

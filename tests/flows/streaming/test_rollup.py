@@ -23,13 +23,17 @@ LANDINGS = 3
 def topics(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Topics:
     """What four micro-batches took in, not landed yet."""
     topics = Topics.build(house, tmp_path)
+    _take_in(topics, monkeypatch, range(BATCHES))
+    return topics
+
+
+def _take_in(topics: Topics, monkeypatch: pytest.MonkeyPatch, numbers: range) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(stream, "land", lambda *_, **__: None)
-        for number in range(BATCHES):
+        for number in numbers:
             events = (topics.event(EVENTS * number + i, minutes=number * 600) for i in range(EVENTS))
             topics.send(events, partition=number % 2)
             topics.stream()
-    return topics
 
 
 def _journal(topics: Topics) -> list[tuple[object, ...]]:
@@ -68,6 +72,24 @@ def test_large_files_are_landed_as_they_are(topics: Topics, monkeypatch: pytest.
 
     assert set(_raw_files(topics)) == files
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
+
+
+def test_a_landing_of_a_day_that_has_many_files_already_is_one_file_however_large_its_files_are(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "FULL_ROWS", 1)
+    monkeypatch.setattr(rollup, "CROWDED_FILES", BATCHES)
+    topics.batch()
+    assert len(_in_force(topics)) == BATCHES
+    _take_in(topics, monkeypatch, range(BATCHES, 2 * BATCHES))
+
+    topics.batch()
+
+    assert set(_in_force(topics)) == set(_raw_files(topics))
+    assert len(_in_force(topics)) == BATCHES + 1
+    assert len(topics.raw_places()) == len(set(topics.raw_places())) == 2 * BATCHES * EVENTS
+    assert len(topics.rows()) == 2 * BATCHES * EVENTS
+    assert all(result.passed for result in topics.reconcile())
 
 
 @pytest.mark.full
