@@ -12,8 +12,7 @@ from flows.alerting.incidents import Incident
 from flows.errors import FlowsError
 from flows.monitoring.streams import LAG
 from flows.monitoring.verdict import State
-from flows.monitoring.watch import REPORTED_WITHIN
-from flows.streaming.tally import KIND
+from flows.streaming.tally import KIND, REPORTED_WITHIN
 
 
 class CannotEnd(FlowsError):

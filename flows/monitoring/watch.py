@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from flows.monitoring.profiles import Day, remembered
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError
-from flows.streaming.tally import KIND
+from flows.streaming.tally import KIND, REPORTED_WITHIN
 
 
 @dataclass
@@ -86,10 +86,6 @@ class Watch:
                     there.age, there.rate + rate, there.lag + lag, max(there.worst_seconds, worst)
                 )
         return found
-
-
-REPORTED_WITHIN = timedelta(minutes=1)
-"""A stream tells of itself every few seconds; of one that has not for as long, nothing is known."""
 
 
 @dataclass(frozen=True)

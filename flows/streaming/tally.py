@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -27,6 +28,8 @@ CHANGES = "changes-"
 """What the names of sessions begin with that follow changes."""
 KIND = f"case when starts_with(owner, '{CHANGES}') then 'changes' else 'events' end"
 """SQL: the kind of stream that a row of ops.stream_progress is of."""
+REPORTED_WITHIN = timedelta(minutes=1)
+"""A stream tells of itself every few seconds; of one that has not for as long, nothing is known."""
 _SHOW_EVERY_SECONDS = 5.0
 
 
@@ -137,7 +140,8 @@ class Report:
 
 def note_progress(connection: Connection[Any], owner: str, **said: float) -> None:
     """Write what a stream process says of itself in the place of what it said before. Others of its kind that
-    have not said anything for a minute are over: this one does their work. (One that lives says so again.)
+    have not said anything for REPORTED_WITHIN are over: this one does their work. (One that lives says so
+    again.)
     """
     names = sql.SQL(", ").join(map(sql.Identifier, said))
     values = sql.SQL(", ").join(map(sql.Literal, said.values()))
@@ -151,8 +155,8 @@ def note_progress(connection: Connection[Any], owner: str, **said: float) -> Non
         )
         connection.execute(
             "UPDATE ops.stream_progress SET ended_at = now() WHERE ended_at IS NULL "
-            f"AND reported_at < now() - interval '1 minute' AND {same_kind}".encode(),
-            {"owner": owner},
+            f"AND reported_at < now() - %(within)s AND {same_kind}".encode(),
+            {"owner": owner, "within": REPORTED_WITHIN},
         )
         connection.execute(
             sql.SQL(
