@@ -10,6 +10,7 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,31 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Computed:
-    """What a model gave: `rows` are the table's; `dead_letters` hold a reason and what is needed to find
-    the bytes. Where there can be any, both are in the temporary table `held`, which is the caller's."""
+    """What a model gave. Where it can reject rows, all are in the temporary table `held`, the caller's."""
 
-    rows: DuckDBPyRelation
-    dead_letters: DuckDBPyRelation | None
+    model: Model
+    connection: DuckDBPyConnection
+    query: str
+    """SQL for the table's rows."""
+    rejected: str | None
+    """SQL for its dead letters; None where the model rejects none."""
     held: str | None = None
+
+    @cached_property
+    def rows(self) -> DuckDBPyRelation:
+        """The table's rows. Raises ModelError when the model fails while it is bound."""
+        return self._relation(self.query)
+
+    @cached_property
+    def dead_letters(self) -> DuckDBPyRelation | None:
+        """A reason, and what is needed to find the bytes."""
+        return None if self.rejected is None else self._relation(self.rejected)
+
+    def _relation(self, query: str) -> DuckDBPyRelation:
+        try:
+            return self.connection.sql(query)
+        except duckdb.Error as error:
+            raise _model_error(self.model, error) from error
 
 
 def connect(
@@ -114,19 +134,20 @@ def compute(
             query = _query(model, sources, everything)
         else:
             query = _run_polars(model, connection, sources, everything)
+        listed = ", ".join(quoted(column.name) for column in model.table.columns)
         if not any(column.name == DEAD_LETTER_REASON for column in model.reserved):
-            return Computed(_project(connection.sql(query), model.table.columns), None)
+            return Computed(model, connection, f"select {listed} from ({query})", None)
         held = f"_computed_{next(_serial)}_{model.table.name}"
         name = quoted(held)
         more = f", {beside}" if beside else ""
         connection.execute(f"create temp table {name} as select *{more} from ({query})")
-        computed = connection.table(name)
     except duckdb.Error as error:
         raise _model_error(model, error) from error
-    good = computed.filter(f"{DEAD_LETTER_REASON} is null")
     return Computed(
-        _project(good, model.table.columns),
-        computed.filter(f"{DEAD_LETTER_REASON} is not null"),
+        model,
+        connection,
+        f"select {listed} from {name} where {DEAD_LETTER_REASON} is null",
+        f"select * from {name} where {DEAD_LETTER_REASON} is not null",
         held,
     )
 
@@ -286,10 +307,6 @@ def _run_polars(
     connection.from_arrow(frame.select([c.name for c in columns]).to_arrow()).create_view(view)
     fields = ", ".join(f"{quoted(c.name)}::{c.type} as {quoted(c.name)}" for c in columns)
     return f"select {fields} from {quoted(view)}"
-
-
-def _project(relation: DuckDBPyRelation, columns: Sequence[Column]) -> DuckDBPyRelation:
-    return relation.project(", ".join(quoted(column.name) for column in columns))
 
 
 def _model_error(model: Model, error: duckdb.Error) -> ModelError:

@@ -38,11 +38,12 @@ class Counts:
 
 
 def count(
-    cursor: DuckDBPyConnection, table: Table, upstream: Table, rows: DuckDBPyRelation | None
+    cursor: DuckDBPyConnection, table: Table, upstream: Table, rows: DuckDBPyRelation | str
 ) -> pa.Table:
-    """What these rows of the upstream table add."""
+    """What these rows of the upstream table (a relation, or SQL) add."""
     columns = ", ".join(map(quoted, Names(table).added_columns))
-    return engine.compute(table, cursor, {upstream.name: rows}).rows.project(columns).to_arrow_table()
+    computed = engine.compute(table, cursor, {upstream.name: rows})
+    return cursor.sql(f"select {columns} from ({computed.query})").to_arrow_table()
 
 
 def touched(table: Table, added: pa.Table) -> list[str]:
@@ -52,12 +53,12 @@ def touched(table: Table, added: pa.Table) -> list[str]:
     return sorted({table.partition.key(start) for start in starts})
 
 
-def surviving(rows: DuckDBPyRelation, fresh: str, columns: Sequence[str]) -> DuckDBPyRelation:
-    """Rows of a staging table that are among those that count; `columns` tell two copies of a record."""
+def surviving(rows: str, fresh: str, columns: Sequence[str]) -> str:
+    """SQL for those of a staging table's rows (SQL) that are among the ones that count; `columns` tell two
+    copies of a record.
+    """
     same = " and ".join(f"staged.{quoted(name)} = counting.{quoted(name)}" for name in columns)
-    left = rows.query("staged", f"select staged.* from staged semi join {fresh} as counting on {same}")
-    assert left is not None
-    return left
+    return f"select staged.* from ({rows}) as staged semi join {fresh} as counting on {same}"
 
 
 def taken_off(cursor: DuckDBPyConnection, counts: Counts, gone: Sequence[Mapping[str, Any]]) -> pa.Table:

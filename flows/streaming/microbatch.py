@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from flows.build.inputs import partition_expression
 from flows.erasure.listed import Arriving
 from flows.extract import DeadLetter
 from flows.failpoints import failpoint
@@ -28,6 +26,7 @@ from flows.streaming.counts import Counts
 from flows.streaming.journal import Journaled
 from flows.streaming.route import Route
 from flows.streaming.seen import Seen
+from flows.streaming.spread import spread
 from transforms import engine
 from transforms.contract import Layer, Table
 from transforms.engine import DEAD_LETTER_REASON, quoted, text_literal
@@ -39,7 +38,8 @@ class _Staged:
     """What the staging model of one topic gave."""
 
     table: Table
-    rows: DuckDBPyRelation
+    rows: str
+    """SQL for them, in the cursor of the micro-batch."""
     windows: Mapping[str, int]
     letters: Sequence[DeadLetter]
     copies: int
@@ -242,14 +242,16 @@ class MicroBatches:
         """Step 2 for one topic."""
         table, entity = self._route.staging[raw], self._route.entities[raw]
         computed = engine.compute(table, cursor, {raw: cursor.from_arrow(rows)})
-        windows, latest = _places(computed.rows, table, quoted(table.tie_break[0]))
+        windows, latest = spread(cursor, computed.query, table, quoted(table.tie_break[0]))
         if rest := rows.num_rows - windows.total():
             windows[WHOLE] += rest  # what can't be read belongs to no window that anybody knows
         letters = []
-        if computed.dead_letters is not None:
-            refused = computed.dead_letters.project(f"_seq, {DEAD_LETTER_REASON}").fetchall()
+        if computed.rejected is not None:
+            refused = cursor.execute(
+                f"select _seq, {DEAD_LETTER_REASON} from ({computed.rejected})"
+            ).fetchall()
             letters = [_letter(entity, rows, int(seq), str(reason)) for seq, reason in refused]
-        return _Staged(table, computed.rows, windows, letters, rest - len(letters), latest, entity, rows)
+        return _Staged(table, computed.query, windows, letters, rest - len(letters), latest, entity, rows)
 
     def _content(
         self,
@@ -262,10 +264,10 @@ class MicroBatches:
         seen = self.seen[table.name]
         rows_of: dict[str, Any] = {one.table.name: one.rows for one in staged.values()}
         computed = engine.compute(table, cursor, {name: rows_of.get(name) for name in table.upstreams})
-        cursor.execute(f"create or replace temp table {seen.fresh} as {computed.rows.sql_query()}")
+        cursor.execute(f"create or replace temp table {seen.fresh} as {computed.query}")
         place = (*self._route.identity, *table.tie_break)
         for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
-            letters += self._broken(staged.values(), dict(zip(place, key, strict=True)), reason)
+            letters += self._broken(cursor, staged.values(), dict(zip(place, key, strict=True)), reason)
         given = self._windows(cursor, table)
         reach = seen.cover(self._services.warehouse, given)
         gone = seen.settle(cursor)
@@ -275,12 +277,12 @@ class MicroBatches:
         return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh), reach)
 
     def _broken(
-        self, staged: Iterable[_Staged], place: Mapping[str, Any], reason: str
+        self, cursor: DuckDBPyConnection, staged: Iterable[_Staged], place: Mapping[str, Any], reason: str
     ) -> Iterator[DeadLetter]:
         """The record of a row that broke a rule: of the topic whose staged rows hold it."""
         same = " and ".join(f"{quoted(name)} = {text_literal(str(value))}" for name, value in place.items())
         for one in staged:
-            if one.rows.filter(same).limit(1).fetchall():
+            if cursor.execute(f"select 1 from ({one.rows}) where {same} limit 1").fetchall():
                 of_record = pc.and_(
                     *(pc.equal(one.landed[name], place[name]) for name in ("kafka_partition", "kafka_offset"))
                 )
@@ -304,33 +306,16 @@ class MicroBatches:
             beaten: set[Any] = set()
             if content.gone:
                 listed = ", ".join(map(quoted, identity))
-                newcomers = counts.surviving(rows, seen.gone, identity).project(listed)
-                beaten = {tuple(map(str, row)) for row in newcomers.fetchall()}
+                newcomers = counts.surviving(rows, seen.gone, identity)
+                listed_rows = cursor.execute(f"select {listed} from ({newcomers})").fetchall()
+                beaten = {tuple(map(str, row)) for row in listed_rows}
             windows = counts.touched(table, added)
             yield Counts(table, one.table, fact, added, windows, beaten)
 
     def _windows(self, cursor: DuckDBPyConnection, table: Table) -> dict[str, int]:
         """Window → rows of the micro-batch."""
-        windows, _ = _places(cursor.table(self.seen[table.name].fresh), table)
+        windows, _ = spread(cursor, f"from {self.seen[table.name].fresh}", table)
         return dict(windows)
-
-
-def _places(
-    rows: DuckDBPyRelation, table: Table, place: str = "null"
-) -> tuple[Counter[str], dict[Any, datetime]]:
-    """How many rows stand in which window; value of `place` → the latest time of the rows there."""
-    partition = table.partition
-    by = quoted(partition.by) if partition else "null::timestamptz"
-    found = rows.aggregate(f"{place}, min({by}), max({by}), count({by}), count(*)", place).fetchall()
-    latest = {there: last for there, _, last, _, _ in found if last is not None}
-    windows: Counter[str] = Counter()
-    for _, first, last, timed, count in found:
-        # Most micro-batches have one window: a key for every row would cost more than all the rest here.
-        if partition and (timed < count or partition.key(first) != partition.key(last)):
-            key = partition_expression(partition)
-            return Counter(dict(rows.aggregate(f"{key}, count(*)", key).fetchall())), latest
-        windows[partition.key(first) if partition else ""] += count
-    return windows, latest
 
 
 def _letter(entity: SourceEntity, landed: pa.Table, seq: int, reason: str) -> DeadLetter:
