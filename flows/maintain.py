@@ -20,8 +20,9 @@ from flows.recovery.taking import expire, open_vault
 from flows.recovery.vault import BackupError
 from flows.services import Services, open_services
 from flows.settings import SettingsError
+from flows.stores.ledger import Ledger
 from transforms import registry
-from transforms.contract import Layer
+from transforms.contract import Layer, Table
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,11 @@ def tidy(services: Services, progress: Progress) -> Maintained:
             gone += len(files)
         for table in tidied():
             if table.layer is Layer.RAW:
-                with ledger.locked("land", table.name):
-                    while fewer := join_landed(services, ledger, table, "maintain", RAW_FILES):
-                        joined += fewer
+                joined += _join(services, ledger, table, RAW_FILES)
             folded += fold(services, ledger, table)
             progress.advance()
         for table in topics():
-            with ledger.locked("land", table.name):
-                while fewer := join_landed(services, ledger, table, "maintain", TOPIC_FILES):
-                    joined += fewer
+            joined += _join(services, ledger, table, TOPIC_FILES)
         # Before the sweep, whoever joined or let go of what it removes.
         lakeshell.write(services.lake, registry.tables().values())
         swept = services.lake.sweep(ledger.named_paths)
@@ -123,6 +120,17 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         len(reindexed),
         len(ahead),
     )
+
+
+def _join(services: Services, ledger: Ledger, table: Table, at_most: int) -> int:
+    """How many raw files there are fewer. Whoever waits to land has its turn between two joins."""
+    joined = 0
+    while True:
+        with ledger.locked("land", table.name):
+            fewer = join_landed(services, ledger, table, "maintain", at_most)
+        if not fewer:
+            return joined
+        joined += fewer
 
 
 def _expire_backups(services: Services) -> int:

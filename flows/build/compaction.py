@@ -16,6 +16,8 @@ from transforms.contract import Table
 
 MAX_FILES = 8
 """More files of one partition than these are not kept."""
+MOST_ROWS = 40_000_000
+"""More are not joined at once, but for two files that hold more: who joins keeps others waiting meanwhile."""
 GONE_SHARE = 0.1
 """The share of a file's rows that may have gone before it is written anew…"""
 GONE_ROWS = 1_000
@@ -29,11 +31,11 @@ def to_be_joined(files: Sequence[LakeFile], at_most: int = MAX_FILES) -> list[La
     ]
     if len(files) - len(heavy) < at_most:
         return heavy
-    light = sorted((file for file in files if file not in heavy), key=lambda file: file.rows)
-    taken = light[: at_most // 2]
-    rows = sum(file.rows for file in taken)
-    for file in light[len(taken) :]:
-        if file.rows > 2 * rows:
+    taken: list[LakeFile] = []
+    rows = 0
+    for file in sorted((file for file in files if file not in heavy), key=lambda file: file.rows):
+        is_of_their_size = len(taken) < at_most // 2 or file.rows <= 2 * rows
+        if not is_of_their_size or (len(taken) > 1 and rows + file.rows > MOST_ROWS):
             break
         taken.append(file)
         rows += file.rows

@@ -255,6 +255,8 @@ def test_a_file_is_written_anew_only_with_others_of_its_size_or_when_much_of_it_
     assert compaction.to_be_joined([large, *small]) == small
     worn = file(1_000_000, 200_000)
     assert compaction.to_be_joined([worn, *small[:2]]) == [worn]
+    huge = [file(compaction.MOST_ROWS // 3 + number) for number in range(compaction.MAX_FILES)]
+    assert compaction.to_be_joined(huge) == huge[:2]
 
 
 @pytest.mark.parametrize("name", [table.name for table in registry.build_order() if table.by_key])
