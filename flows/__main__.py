@@ -123,6 +123,12 @@ def parser() -> argparse.ArgumentParser:
     maintain.set_defaults(command=_verb("flows.maintain:command"))
 
     backup = verbs.add_parser("backup", help="dump the warehouse, with the lake's manifests and raw files")
+    backup.add_argument(
+        "--physical",
+        action="store_true",
+        help="a copy of the server's files instead, an increment where it can be",
+    )
+    backup.add_argument("--full", action="store_true", help="with --physical: no increment")
     backup.set_defaults(command=_verb("flows.backup:command"))
     kinds = backup.add_subparsers(title="actions", metavar="ACTION")
     held = kinds.add_parser("list", help="the backups that are there, newest first")
@@ -136,6 +142,9 @@ def parser() -> argparse.ArgumentParser:
     )
     ways.add_argument("--into", metavar="DSN", help="restore into this database and replay from the lake")
     ways.add_argument("--lake", type=Path, metavar="DIR", help="fill an empty lake with a backup's raw files")
+    ways.add_argument(
+        "--physical", type=Path, metavar="DIR", help="put a copy of the server's files together in a folder"
+    )
     restore.add_argument("--backup", metavar="ID", help="this one; without it the newest")
     restore.add_argument("--no-replay", action="store_true", help="with --into: stop at the backup's moment")
     restore.add_argument("--yes", action="store_true", help="with --into: replace what is there")

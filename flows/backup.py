@@ -1,4 +1,4 @@
-"""Backups: `python -m flows backup`, `backup list`, or the nightly deployment."""
+"""Backups: `python -m flows backup [--physical]`, `backup list`, or the nightly deployment."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from prefect import flow
 
 from flows.alerting.made_good import noted
 from flows.batch import run_name
+from flows.errors import FlowsError
+from flows.flow_names import BACKUP, PHYSICAL
 from flows.hung import HOUR
 from flows.progress import Progress
-from flows.recovery.listing import text_of
+from flows.recovery.listing import text_of, text_of_copy
+from flows.recovery.physical import taking as physically
+from flows.recovery.physical.taking import TakenCopy
 from flows.recovery.taking import Taken, take
 from flows.services import open_services
 
@@ -25,8 +29,17 @@ from flows.services import open_services
     timeout_seconds=4 * HOUR,
     result_serializer="json",
 )
-def backup() -> dict[str, Any]:
-    """Take a backup of the warehouse with the lake's manifests and raw files, and let old ones go."""
+def backup(physical: bool = False, full: bool = False) -> dict[str, Any]:
+    """Take a backup of the warehouse with the lake's manifests and raw files, and let old ones go.
+
+    Args:
+        physical: A copy of the server's files in its place, an increment where that is possible.
+        full: With physical: a full one in any case.
+    """
+    if physical:
+        copied = run_physical(full=full)
+        return {"backup": copied.copy.id, "based_on": copied.copy.based_on, "seconds": copied.seconds}
+    _refuse_full(full)
     taken = run()
     return {"backup": taken.backup.id, "rows": taken.backup.rows, "seconds": taken.seconds}
 
@@ -34,11 +47,29 @@ def backup() -> dict[str, Any]:
 def run() -> Taken:
     """The same outside of Prefect."""
     services = open_services()
-    with noted(services, "backup"), services.lake, Progress("backup") as progress:
+    with noted(services, BACKUP), services.lake, Progress("backup") as progress:
         return take(services, progress)
 
 
-def command(_: argparse.Namespace) -> int:
+def run_physical(*, full: bool) -> TakenCopy:
+    """The copy of the server's files, outside of Prefect. It is not the backup that each day promises, which
+    has the lake too.
+    """
+    services = open_services()
+    with noted(services, BACKUP, [PHYSICAL]), services.lake, Progress("backup") as progress:
+        return physically.take(services, progress, full=full)
+
+
+def _refuse_full(full: bool) -> None:
+    if full:
+        raise FlowsError("A dump is always full: --full belongs to `python -m flows backup --physical`.")
+
+
+def command(arguments: argparse.Namespace) -> int:
     """`python -m flows backup`."""
-    print(text_of(run()))
+    if arguments.physical:
+        print(text_of_copy(run_physical(full=arguments.full)))
+    else:
+        _refuse_full(arguments.full)
+        print(text_of(run()))
     return 0

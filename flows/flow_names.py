@@ -15,6 +15,8 @@ MENDING = ("backfill", "rebuild", "replay")
 """Runs that build what is due of some tables, from what was landed."""
 STREAM = "event_stream"
 ERASE, MONITOR = "erase", "monitor"
+BACKUP, PHYSICAL = "backup", "physical"
+"""A backup is a dump, or is about a copy of the server's files: neither makes good that the other failed."""
 
 
 def reads(flow: str) -> tuple[SourceEntity, ...]:

@@ -16,6 +16,8 @@ from flows.maintenance import pruning, tending
 from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import RAW_FILES, TOPIC_FILES, fold, join_landed, tidied, topics
 from flows.progress import Progress
+from flows.recovery.physical.shelf import open_copies
+from flows.recovery.physical.taking import expire as expire_copies
 from flows.recovery.taking import expire, open_vault
 from flows.recovery.vault import BackupError
 from flows.services import Services, open_services
@@ -138,8 +140,10 @@ def _expire_backups(services: Services) -> int:
     is being taken: that ends with the same.
     """
     try:
-        vault = open_vault(services)
-        return len(expire(services, vault)[0]) if vault.root.is_dir() else 0
+        vault, copies = open_vault(services), open_copies(services)
+        gone = expire(services, vault)[0] if vault.root.is_dir() else []
+        gone += expire_copies(services, copies) if copies.root.is_dir() else []
+        return len(gone)
     except (SettingsError, BackupError):
         return 0
 

@@ -1,4 +1,5 @@
-"""The way back: `python -m flows restore --verify | --into DSN | --lake DIR`, or the weekly drill."""
+"""The way back: `python -m flows restore --verify | --into DSN | --lake DIR | --physical
+DIR`, or the weekly drill."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ from flows.progress import Progress
 from flows.recovery import raw_files
 from flows.recovery.drill import Drill, DrillFailed
 from flows.recovery.drill import drill as rehearse
+from flows.recovery.physical.restoring import put_together
+from flows.recovery.physical.shelf import open_copies
 from flows.recovery.restoring import clear, occupied, restore, workplace
 from flows.recovery.taking import open_vault
 from flows.recovery.vault import Backup, BackupError
@@ -70,6 +73,8 @@ def command(arguments: argparse.Namespace) -> int:
         print(_said(run_drill(arguments.backup)))
     elif arguments.into:
         print(_into(arguments.into, arguments.backup, replays=not arguments.no_replay, yes=arguments.yes))
+    elif arguments.physical:
+        print(_physical(arguments.physical, arguments.backup))
     else:
         print(_lake(arguments.lake, arguments.backup))
     return 0
@@ -176,3 +181,34 @@ def _lake(folder: Path, name: str | None) -> str:
         "which makes the other layers and reads again what the sources have had since."
     )
     return "\n".join(lines)
+
+
+def _physical(folder: Path, name: str | None) -> str:
+    """Put a copy of the server together. It knows nothing of what came after it, and nobody is erased from
+    it before it runs: who starts it is told whom it still has.
+    """
+    began = time.perf_counter()
+    services = open_services()
+    copies = open_copies(services)
+    copy = copies.find(name)
+    target = folder.expanduser().absolute()
+    with Progress("restore") as progress:
+        put_together(copies, copy, target, progress)
+        with workplace(copies) as work:
+            erased = raw_files.erased_since(copies, copy, services.lake.root, work)
+    lines = [
+        f"Copy {copy.id} of the server is in {target}, verified. It took {time.perf_counter() - began:.1f} "
+        f"s; the copy is of {copy.taken_at:%Y-%m-%d %H:%M} UTC."
+    ]
+    if erased:
+        lines.append(_readable(erased, "it"))
+    return "\n".join(
+        [
+            *lines,
+            f"Next: give the folder to PostgreSQL's user (chown -R), start PostgreSQL "
+            f"{copy.server_version // 10_000} on it (`pg_ctl -D {target} start`) and set "
+            "ANALYTICS_WAREHOUSE_DSN to it. Then, before anybody reads, `python -m flows rebuild "
+            "--from-lake`: it brings what came after from the lake and erases again who was erased. Then "
+            "`python -m flows check` and `python -m flows`.",
+        ]
+    )

@@ -19,7 +19,7 @@ from uuid import uuid4
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from flows.flow_names import ERASE, MENDING, OF_SOURCES
+from flows.flow_names import BACKUP, ERASE, MENDING, OF_SOURCES, PHYSICAL
 from flows.monitoring.runs import Run, recent
 from flows.services import Services
 from flows.summary import FAILED
@@ -63,6 +63,8 @@ def about(flow: str, parameters: Mapping[str, Any]) -> dict[str, list[str]]:
     """What a run was about by the parameters that Prefect started it with, as ops.run keeps it."""
     if flow == ERASE:
         return {"about": people(parameters.get("users") or ())}
+    if flow == BACKUP and parameters.get("physical"):
+        return {"about": [PHYSICAL]}
     words = parameters.get("select")
     if flow in (*OF_SOURCES, *MENDING) and words:
         try:

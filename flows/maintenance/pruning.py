@@ -33,6 +33,7 @@ HISTORY = (
     # One that died is told until another goes on in its place.
     Kept("stream_progress", "reported_at", 7, but="ended_at IS NULL"),
     Kept("backup", "taken_at", 400),
+    Kept("physical_backup", "taken_at", 400),
     Kept("drill", "started_at", 400),
 )
 """The ledger, dead letters and schema changes are no history: what is made of them needs them."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
+from flows.recovery.physical.shelf import Copy, open_copies
+from flows.recovery.physical.taking import TakenCopy
 from flows.recovery.taking import Taken, open_vault
 from flows.recovery.vault import Backup
 from flows.services import open_services
@@ -21,24 +24,28 @@ def text_of(taken: Taken) -> str:
     return "\n".join(lines)
 
 
+def text_of_copy(taken: TakenCopy) -> str:
+    """What a copy of the server's files ends with."""
+    copy = taken.copy
+    because = f" Full, because {copy.because}." if copy.because else ""
+    lines = [
+        f"Physical backup {copy.id}: {_what(copy)}, in {taken.seconds:.1f} s.{because}",
+        f"It is in {copy.folder}; `python -m flows restore --physical DIR` puts the server together from it. "
+        "The lake is not in it: that is for `python -m flows backup`.",
+    ]
+    if taken.expired:
+        lines.append(f"Expired: {', '.join(taken.expired)}.")
+    return "\n".join(lines)
+
+
 def list_command(arguments: argparse.Namespace) -> int:
     """`python -m flows backup list`: the newest first; exit 1 when there is none."""
     services = open_services()
-    vault = open_vault(services)
-    backups = vault.backups()
+    vault, copies = open_vault(services), open_copies(services)
+    backups: list[Backup | Copy] = [*vault.backups(), *copies.backups()]
+    backups.sort(key=lambda backup: backup.taken_at, reverse=True)
     if arguments.json:
-        listed = [
-            {
-                "backup": backup.id,
-                "taken_at": backup.taken_at.isoformat(),
-                "rows": backup.rows,
-                "bytes": backup.bytes,
-                "sequence": backup.sequence,
-                "sealed_for": backup.recipient,
-            }
-            for backup in backups
-        ]
-        print(json.dumps(listed, indent=2))
+        print(json.dumps([_listed(backup) for backup in backups], indent=2))
     elif backups:
         now = services.settings.now()
         for backup in backups:
@@ -50,9 +57,32 @@ def list_command(arguments: argparse.Namespace) -> int:
     return 0 if backups else 1
 
 
-def _what(backup: Backup) -> str:
+def _listed(backup: Backup | Copy) -> dict[str, Any]:
+    of_both = {
+        "backup": backup.id,
+        "kind": _kind(backup),
+        "taken_at": backup.taken_at.isoformat(),
+        "bytes": backup.bytes,
+        "sealed_for": backup.recipient,
+    }
+    if isinstance(backup, Copy):
+        return {**of_both, "based_on": backup.based_on}
+    return {**of_both, "rows": backup.rows, "sequence": backup.sequence}
+
+
+def _kind(backup: Backup | Copy) -> str:
+    if isinstance(backup, Copy):
+        return "incremental" if backup.based_on else "full"
+    return "dump"
+
+
+def _what(backup: Backup | Copy) -> str:
     sealed = f", sealed for {backup.recipient[:12]}…" if backup.recipient else ""
+    size = f"{backup.bytes / 1e6:,.1f} MB"
+    if isinstance(backup, Copy):
+        on = f" on {backup.based_on}" if backup.based_on else ""
+        return f"{_kind(backup)} copy of the server{on}, {size}{sealed}"
     return (
-        f"{backup.rows:,} rows of {len(backup.notes)} tables and leaves, {backup.bytes / 1e6:,.1f} MB, "
+        f"{backup.rows:,} rows of {len(backup.notes)} tables and leaves, {size}, "
         f"ledger at {backup.sequence:,}{sealed}"
     )

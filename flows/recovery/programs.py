@@ -19,10 +19,18 @@ from flows.stores.warehouse import scrub
 
 NAME = "user-analytics backup"
 """What the sessions of a backup are called in pg_stat_activity."""
+COMBINES_SINCE = 17
+"""The major version from which on PostgreSQL makes increments, and puts them together."""
 
 
 class ProgramError(FlowsError):
-    """One of PostgreSQL's programs is missing, too old, or failed; the message holds no secret."""
+    """One of PostgreSQL's programs is missing, too old, or failed; the message holds no secret. `said` is
+    what the program said.
+    """
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 def folder(server_version: int) -> Path:
@@ -39,6 +47,23 @@ def folder(server_version: int) -> Path:
     raise ProgramError(
         f"The warehouse runs PostgreSQL {wanted}, and its pg_dump must be at least as new ({found}): install "
         f"PostgreSQL's client programs of version {wanted} and put them first in PATH."
+    )
+
+
+def folder_of(server_version: int) -> Path:
+    """The folder with the programs that read the files of a server of this version: unlike a dump, those are
+    read by programs of the same major version alone. Raises ProgramError when there are none.
+    """
+    major = server_version // 10_000
+    wanted = ["pg_basebackup", "pg_waldump", *(["pg_combinebackup"] if major >= COMBINES_SINCE else [])]
+    # Where the packages of Debian and of Red Hat put them, outside of PATH.
+    usual = [Path(f"/usr/lib/postgresql/{major}/bin"), Path(f"/usr/pgsql-{major}/bin")]
+    for place in [*usual, *_candidates()]:
+        if all((place / name).exists() for name in wanted) and _version(place) == major:
+            return place
+    raise ProgramError(
+        f"The warehouse runs PostgreSQL {major}, and a copy of its files needs {', '.join(wanted)} of the "
+        f"same version: install PostgreSQL {major}'s programs and put them first in PATH."
     )
 
 
@@ -95,7 +120,7 @@ class Program:
             raise OSError(28, "No space left on device")
         lines = [line for line in said.strip().splitlines() if "error:" in line] or [said]
         reason = scrub(re.sub(r"^\w+: error: ", "", lines[0]))
-        raise ProgramError(f"{self._name} failed: {reason}. Mend that and run again.")
+        raise ProgramError(f"{self._name} failed: {reason}. Mend that and run again.", reason)
 
     def end(self) -> None:
         """End it, if it still runs."""

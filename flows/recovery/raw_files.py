@@ -18,7 +18,7 @@ from flows.erasure import listed as erased
 from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery.seal import SUFFIX, Seal, SealError
-from flows.recovery.vault import MANIFESTS, POOL, RAW_LIST, Backup, BackupError, Vault
+from flows.recovery.vault import MANIFESTS, POOL, RAW_LIST, Backup, BackupError, K, Shelf, Vault
 from flows.stores.files import sync_and_hash
 from flows.stores.manifest import MANIFEST, LakeFile, fsync_folder
 
@@ -122,14 +122,14 @@ def bring_list(vault: Vault, backup: Backup, lake: Path, work: Path) -> None:
         erased.bring(folder, lake)
 
 
-def erased_since(vault: Vault, backup: Backup, lake: Path, work: Path) -> list[int]:
+def erased_since(vault: Shelf[K], backup: K, lake: Path, work: Path) -> list[int]:
     """Whom a backup still has though they were erased: everybody whom the lists of the lake and beside the
     backups name, but those of whom nothing was left when it was taken. Raises SealError for another key.
     """
-    return erased.still_in(_list_of(vault, backup, work), lake, vault.root)
+    return erased.still_in(_list_of(vault, backup, work), lake, vault.home)
 
 
-def _list_of(vault: Vault, backup: Backup, work: Path) -> Path | None:
+def _list_of(vault: Shelf[K], backup: K, work: Path) -> Path | None:
     """The folder of a backup's own list of the erased, readable; None where it has none."""
     if next((backup.folder / MANIFESTS).glob(f"{erased.FILE}*"), None) is None:
         return None

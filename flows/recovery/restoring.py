@@ -13,7 +13,7 @@ from psycopg import sql
 from flows.recovery import programs
 from flows.recovery.notes import Note, take
 from flows.recovery.taking import JOBS
-from flows.recovery.vault import DUMP, Backup, BackupError, Vault
+from flows.recovery.vault import DUMP, Backup, BackupError, K, Shelf, Vault
 from flows.stores import roles
 from flows.stores.warehouse import Warehouse, readable_errors
 from warehouse_ddl.files import bootstrap
@@ -21,7 +21,7 @@ from warehouse_ddl.statements import LASTING, SCHEMAS
 
 
 @contextmanager
-def workplace(vault: Vault) -> Iterator[Path]:
+def workplace(vault: Shelf[K]) -> Iterator[Path]:
     """A folder for what a seal opens, closed to others (as temporary folders are) and removed at the end."""
     with tempfile.TemporaryDirectory(prefix=".opened-", dir=vault.root) as folder:
         yield Path(folder)

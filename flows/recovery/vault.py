@@ -8,6 +8,7 @@
                            raw.jsonl       the raw files that count at that moment
 <backups>/lake/raw/…                       raw files, each once for all backups that name it
 <backups>/_erasures.jsonl                  who was erased, also after the newest backup (erasure/listed.py)
+<backups>/physical/20251103T120000Z/       a copy of the server's files, in the same way (physical/shelf.py)
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import fcntl
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
@@ -51,31 +53,19 @@ class BackupError(FlowsError):
 
 
 @dataclass(frozen=True)
-class Backup:
-    """A whole backup, as its backup.json tells."""
+class Kept:
+    """A whole backup of either kind, as its backup.json tells."""
 
     folder: Path
     taken_at: datetime
-    sequence: int
-    """The ledger's last entry in it; 0 in one without."""
     server_version: int
     recipient: str | None
     """The public key that it is sealed for."""
-    raw: str
-    """How raw files were kept: copy, link or none."""
-    owed_views: tuple[str, ...]
-    """Views that were owed a refresh: a restore makes them newer than they were."""
-    notes: Mapping[str, Note]
 
     @property
     def id(self) -> str:
-        """Its name: the moment of its snapshot."""
+        """Its name: the moment at which it was begun."""
         return self.folder.name
-
-    @property
-    def rows(self) -> int:
-        """Rows of all tables."""
-        return sum(note.rows for note in self.notes.values())
 
     @property
     def bytes(self) -> int:
@@ -83,12 +73,46 @@ class Backup:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-class Vault:
-    """One folder of backups."""
+K = TypeVar("K", bound=Kept)
+
+
+@dataclass(frozen=True)
+class Backup(Kept):
+    """A dump with what goes with it. Its moment is that of its snapshot."""
+
+    sequence: int
+    """The ledger's last entry in it; 0 in one without."""
+    raw: str
+    """How raw files were kept: copy, link or none."""
+    owed_views: tuple[str, ...]
+    """Views that were owed a refresh: a restore makes them newer than they were."""
+    notes: Mapping[str, Note]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(note.rows for note in self.notes.values())
+
+
+class Shelf(ABC, Generic[K]):
+    """One folder of backups of one kind."""
 
     def __init__(self, root: Path, seal: Seal | None) -> None:
         self.root = root
         self.seal = seal
+
+    @property
+    def home(self) -> Path:
+        """The folder of all backups: who was erased is noted there."""
+        return self.root
+
+    @abstractmethod
+    def read(self, folder: Path, noted: Mapping[str, Any]) -> K:
+        """The backup in a folder, whose backup.json holds this. Raises KeyError or ValueError for less."""
+
+    def belongs(self, there: Sequence[K]) -> Mapping[str, str]:
+        """The name of each backup → of what it goes together with; by itself, if nothing else is said."""
+        return {backup.id: backup.id for backup in there}
 
     # ----------------------------------------------------------------------------------------- making one
 
@@ -151,14 +175,14 @@ class Vault:
 
     # ------------------------------------------------------------------------------------- those that are
 
-    def backups(self) -> list[Backup]:
+    def backups(self) -> list[K]:
         """All whole backups, the newest first."""
         if not self.root.is_dir():
             return []
-        found = [_read(path.parent) for path in self.root.glob(f"[0-9]*/{NOTED}")]
+        found = [self._read(path.parent) for path in self.root.glob(f"[0-9]*/{NOTED}")]
         return sorted(found, key=lambda backup: (backup.taken_at, backup.id), reverse=True)
 
-    def find(self, name: str | None = None) -> Backup:
+    def find(self, name: str | None = None) -> K:
         """The backup of this name, or the newest. Raises BackupError."""
         there = self.backups()
         if not there:
@@ -172,7 +196,7 @@ class Vault:
             f"There is no backup {name} in {self.root}; there is {', '.join(item.id for item in there[:5])}."
         )
 
-    def problems(self, backup: Backup) -> list[str]:
+    def problems(self, backup: K) -> list[str]:
         """Which of its files are not what was written, one sentence each."""
         sums = _sums(backup.folder)
         there = {
@@ -193,7 +217,7 @@ class Vault:
                 )
         return found
 
-    def opener(self, backup: Backup) -> Seal | None:
+    def opener(self, backup: K) -> Seal | None:
         """The seal that opens a backup; None where none is needed. Raises SealError when the key is another
         one, or only closes.
         """
@@ -206,7 +230,7 @@ class Vault:
             )
         return self.seal
 
-    def open(self, backup: Backup, name: str, target: Path) -> Path:
+    def open(self, backup: K, name: str, target: Path) -> Path:
         """A file or folder of a backup, readable: itself, or opened into `target`. Raises SealError."""
         if backup.recipient is None or name in _PLAIN:
             return backup.folder / name
@@ -228,17 +252,48 @@ class Vault:
         """Remove the backups whose time has come; returns their names.
 
         The newest of each day stays for `days`, the newest of each week (ISO) for `weeks`, and the newest of
-        all as long as it is that.
+        all as long as it is that; with each, all that it belongs with.
         """
         there = self.backups()
-        kept = {backup.id for backup in _kept(there, now, days, weeks)}
-        gone = [backup for backup in there if backup.id not in kept]
+        belongs = self.belongs(there)
+        kept = {belongs[backup.id] for backup in _kept(there, now, days, weeks)}
+        gone = [backup for backup in there if belongs[backup.id] not in kept]
         for backup in gone:
             # Without its name it is none any more, however far the removal comes.
             away = self.root / f"{_MAKING}gone-{backup.id}"
             backup.folder.rename(away)
             shutil.rmtree(away)
         return [backup.id for backup in gone]
+
+    def _read(self, folder: Path) -> K:
+        path = folder / NOTED
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value["format"] > FORMAT:
+                raise BackupError(f"{path} was written by a later version of this program: use that.")
+            return self.read(folder, value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BackupError(
+                f"{path} is damaged, so what that backup holds is not certain. Move {folder} away, or "
+                "restore the file from a copy."
+            ) from error
+
+
+class Vault(Shelf[Backup]):
+    """The folder of the dumps."""
+
+    def read(self, folder: Path, noted: Mapping[str, Any]) -> Backup:
+        """See `Shelf.read`."""
+        return Backup(
+            folder,
+            datetime.fromisoformat(noted["taken_at"]),
+            noted["server_version"],
+            noted["sealed_for"],
+            noted["sequence"],
+            noted["raw"],
+            tuple(noted["owed_views"]),
+            {name: Note.from_json(note) for name, note in noted["tables"].items()},
+        )
 
 
 class Making:
@@ -273,7 +328,7 @@ class Making:
             fsync_folder(folder)
 
 
-def _kept(there: Sequence[Backup], now: datetime, days: int, weeks: int) -> Iterator[Backup]:
+def _kept(there: Sequence[K], now: datetime, days: int, weeks: int) -> Iterator[K]:
     newest_of: set[tuple[Any, ...]] = set()
     for backup in there:  # the newest first
         day, week = backup.taken_at.date(), backup.taken_at.isocalendar()[:2]
@@ -284,29 +339,6 @@ def _kept(there: Sequence[Backup], now: datetime, days: int, weeks: int) -> Iter
         newest_of.update({("day", day), ("week", week)})
         if is_first or is_of_day or is_of_week:
             yield backup
-
-
-def _read(folder: Path) -> Backup:
-    path = folder / NOTED
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if value["format"] > FORMAT:
-            raise BackupError(f"{path} was written by a later version of this program: use that.")
-        return Backup(
-            folder,
-            datetime.fromisoformat(value["taken_at"]),
-            value["sequence"],
-            value["server_version"],
-            value["sealed_for"],
-            value["raw"],
-            tuple(value["owed_views"]),
-            {name: Note.from_json(note) for name, note in value["tables"].items()},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackupError(
-            f"{path} is damaged, so what that backup holds is not certain. Move {folder} away, or restore "
-            "the file from a copy."
-        ) from error
 
 
 def _sums(folder: Path) -> dict[str, str]:

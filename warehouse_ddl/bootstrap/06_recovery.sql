@@ -14,6 +14,18 @@ create table if not exists ops.backup (
 create index if not exists idx_backup_time on ops.backup (taken_at desc);
 comment on table ops.backup is 'One row per backup that was completed, also of those that have expired since: how far the ledger was, rows and bytes of the dump, bytes of raw that were new to the folder. taken_at: the moment of its snapshot.';
 
+create table if not exists ops.physical_backup (
+    backup_id text not null,
+    folder text not null,
+    based_on text,
+    bytes bigint not null,
+    is_sealed boolean not null,
+    seconds double precision not null,
+    taken_at timestamptz not null,
+    primary key (backup_id, folder)
+);
+comment on table ops.physical_backup is 'One row per copy of the server that was completed, entered after it: a server that came from a copy knows neither that one nor any later. based_on: the copy that it is an increment on; null for a full one.';
+
 create table if not exists ops.drill (
     drill_id text primary key,
     backup_id text not null,

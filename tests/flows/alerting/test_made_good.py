@@ -76,6 +76,21 @@ def test_what_is_of_no_table_is_made_good_by_its_own_flow_for_the_same_alone(wat
     assert "flow:erase" not in watch.open()
 
 
+def test_a_dump_does_not_make_good_that_a_physical_backup_failed_nor_that_one_a_dump(watch: Watch) -> None:
+    watch.reported("dump", "backup", "Failed", "No room.")
+    watch.later(minutes=1)
+    watch.completed("backup", ["physical"])
+    watch.minute()
+    assert "flow:backup" in watch.open()
+    watch.completed("backup", [])
+    watch.minute()
+    assert "flow:backup" not in watch.open()
+    watch.reported("copy", "backup", "Failed", "No room.", physical=True)
+    watch.completed("backup", [])
+    watch.minute()
+    assert "flow:backup" in watch.open()
+
+
 def test_a_failed_upkeep_is_made_good_by_the_next(watch: Watch) -> None:
     watch.reported("one", "maintain", "Failed", "No room.")
     watch.later(days=1)

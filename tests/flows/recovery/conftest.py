@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,20 @@ def land(services: Services, number: int) -> None:
         ledger.record(services.lake, commit, version=position.version)
 
 
-@pytest.fixture
-def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
+@contextmanager
+def filled(dsn: str, folder: Path) -> Iterator[Services]:
     """A warehouse with a published day, people, and one landing."""
-    dsn = postgres18.database()
     create(dsn, EVENTS, USERS)
-    services = services_in(dsn, tmp_path)
+    services = services_in(dsn, folder)
     with services.lake:
         day = built(services.lake, EVENTS, DAY, visits(DAY, 500), batch="e1")
         publish(EVENTS, [day], warehouse=services.warehouse, lake=services.lake)
         land(services, 1)
+        yield services
+
+
+@pytest.fixture
+def services(postgres18: Server, tmp_path: Path) -> Iterator[Services]:
+    """A warehouse that is `filled`."""
+    with filled(postgres18.database(), tmp_path) as services:
         yield services
