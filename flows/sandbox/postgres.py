@@ -60,8 +60,7 @@ WAREHOUSE = COMMON | {
     "wal_buffers": "64MB",
     "effective_cache_size": "2GB",
     "random_page_cost": "1.1",
-    # What changed since the last physical backup is known without reading everything.
-    "summarize_wal": "on",
+    "summarize_wal": "on",  # physical backups in increments
 }
 
 OUTSIDE = [Path("/var/tmp"), Path("/tmp"), Path("/opt"), Path("/srv")]
