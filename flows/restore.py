@@ -1,5 +1,4 @@
-"""The way back: `python -m flows restore --verify | --into DSN | --lake DIR | --physical
-DIR`, or the weekly drill."""
+"""The way back: `python -m flows restore --verify | --into DSN | --lake DIR | --physical DIR`, or weekly."""
 
 from __future__ import annotations
 

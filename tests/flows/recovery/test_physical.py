@@ -217,6 +217,7 @@ def test_a_copy_that_was_killed_leaves_nothing_that_counts(services: Services, f
     assert copy.because == "it is the first"
 
 
+@pytest.mark.full
 def test_a_damaged_copy_is_named_and_an_occupied_folder_let_alone(services: Services, tmp_path: Path) -> None:
     copies, target = open_copies(services), tmp_path / "target"
     copy = _take(services).copy
@@ -280,6 +281,7 @@ def test_a_chain_goes_as_a_whole_and_stays_while_one_of_it_is_kept(tmp_path: Pat
         copies.chain(copies.find("2025-orphan"))
 
 
+@pytest.mark.full
 def test_the_commands_say_what_there_is_and_whom_a_copy_still_has(
     services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
