@@ -55,16 +55,24 @@ class Computed:
     @cached_property
     def rows(self) -> DuckDBPyRelation:
         """The table's rows. Raises ModelError when the model fails while it is bound."""
-        return self._relation(self.query)
+        return self.select(*(column.name for column in self.model.table.columns))
 
     @cached_property
     def dead_letters(self) -> DuckDBPyRelation | None:
         """A reason, and what is needed to find the bytes."""
-        return None if self.rejected is None else self._relation(self.rejected)
+        return None if self.rejected is None else self.connection.sql(self.rejected)
 
-    def _relation(self, query: str) -> DuckDBPyRelation:
+    def select(self, *columns: str) -> DuckDBPyRelation:
+        """These columns of the rows. Raises ModelError like `rows`."""
         try:
-            return self.connection.sql(query)
+            return self.connection.sql(f"select {', '.join(map(quoted, columns))} from ({self.query})")
+        except duckdb.Error as error:
+            raise _model_error(self.model, error) from error
+
+    def store(self, name: str) -> None:
+        """Compute the rows into a temporary table, in the place of one that is there. Raises ModelError."""
+        try:
+            self.connection.execute(f"create or replace temp table {name} as {self.query}")
         except duckdb.Error as error:
             raise _model_error(self.model, error) from error
 

@@ -41,9 +41,8 @@ def count(
     cursor: DuckDBPyConnection, table: Table, upstream: Table, rows: DuckDBPyRelation | str
 ) -> pa.Table:
     """What these rows of the upstream table (a relation, or SQL) add."""
-    columns = ", ".join(map(quoted, Names(table).added_columns))
     computed = engine.compute(table, cursor, {upstream.name: rows})
-    return cursor.sql(f"select {columns} from ({computed.query})").to_arrow_table()
+    return computed.select(*Names(table).added_columns).to_arrow_table()
 
 
 def touched(table: Table, added: pa.Table) -> list[str]:

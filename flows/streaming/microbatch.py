@@ -264,7 +264,7 @@ class MicroBatches:
         seen = self.seen[table.name]
         rows_of: dict[str, Any] = {one.table.name: one.rows for one in staged.values()}
         computed = engine.compute(table, cursor, {name: rows_of.get(name) for name in table.upstreams})
-        cursor.execute(f"create or replace temp table {seen.fresh} as {computed.query}")
+        computed.store(seen.fresh)
         place = (*self._route.identity, *table.tie_break)
         for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
             letters += self._broken(cursor, staged.values(), dict(zip(place, key, strict=True)), reason)

@@ -191,6 +191,19 @@ def test_explain_hides_values(duck: DuckDBPyConnection, query: str) -> None:
     assert "alice" not in said
 
 
+def test_what_fails_while_its_rows_are_stored_names_the_model_and_shows_no_value(
+    read_models: ReadModels, duck: DuckDBPyConnection
+) -> None:
+    failing = STG_CLICKS.replace("event_id::uuid", "decode(value)::uuid")
+    failing = "\n".join(line for line in failing.splitlines() if "_dead_letter_reason" not in line)
+    models = read_models({"staging/stg_events__clicks.sql": failing})
+    source = "select 'alice@example.com'::blob as value"
+    computed = engine.compute("stg_events__clicks", duck, {"raw_events__clicks": source}, registry=models)
+    with pytest.raises(ModelError, match=r"stg_events__clicks.*Conversion Error") as caught:
+        computed.store("fresh")
+    assert "alice" not in str(caught.value)
+
+
 def test_a_polars_error_shows_no_value_either(read_models: ReadModels, duck: DuckDBPyConnection) -> None:
     failing = POLARS.replace('pl.col("email")', 'pl.col("email").cast(pl.Int64)')
     models = read_models({"marts/mart_mail.py": failing})
