@@ -1,4 +1,4 @@
-"""The way back: `python -m flows restore --verify | --into DSN | --lake DIR | --physical DIR`, or weekly."""
+"""The way back: `python -m flows restore --verify|--into DSN|--lake DIR|--physical DIR`, the weekly drill."""
 
 from __future__ import annotations
 

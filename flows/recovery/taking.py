@@ -72,14 +72,7 @@ def take(services: Services, progress: Progress) -> Taken:
     began = time.perf_counter()
     vault = open_vault(services)
     moment = services.settings.now()
-    # Files that the snapshot names stay while this process lives.
-    services.lake.begin_session()
-    with services.ledger() as ledger:
-        if not ledger.is_there():
-            raise FlowsError(
-                "The warehouse has no ledger yet, so there is nothing to back up: python -m flows"
-            )
-        schemas(ledger)
+    begin(services)
     with vault.making(moment, services.lake.root / SPILL) as making:
         files = _dump(services, making, moment, progress)
         raw = raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
@@ -92,6 +85,19 @@ def take(services: Services, progress: Progress) -> Taken:
     listed.bring(services.lake.root, vault.root)
     expired, raw_expired = expire(services, vault)
     return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired)
+
+
+def begin(services: Services) -> None:
+    """What a backup of either kind begins with. Files that it names, or has open in the lake's folder, stay
+    while this process lives. Raises FlowsError where there is nothing to back up.
+    """
+    services.lake.begin_session()
+    with services.ledger() as ledger:
+        if not ledger.is_there():
+            raise FlowsError(
+                "The warehouse has no ledger yet, so there is nothing to back up: python -m flows"
+            )
+        schemas(ledger)
 
 
 def expire(services: Services, vault: Vault) -> tuple[list[str], int]:

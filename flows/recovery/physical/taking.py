@@ -15,14 +15,13 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from flows.erasure import listed
-from flows.errors import FlowsError
 from flows.failpoints import failpoint
-from flows.prepare import schemas
 from flows.progress import Progress
 from flows.recovery import programs
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
 from flows.recovery.physical.verified import HASHED, verify
 from flows.recovery.programs import COMBINES_SINCE, ProgramError
+from flows.recovery.taking import begin
 from flows.recovery.vault import MANIFESTS, BackupError, Making
 from flows.services import Services
 from flows.stores.lake import SPILL
@@ -69,14 +68,7 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
     began = time.perf_counter()
     settings = services.settings
     copies, moment = open_copies(services), settings.now()
-    # What stands open in the lake's folder until it is sealed stays while this process lives.
-    services.lake.begin_session()
-    with services.ledger() as ledger:
-        if not ledger.is_there():
-            raise FlowsError(
-                "The warehouse has no ledger yet, so there is nothing to back up: python -m flows"
-            )
-        schemas(ledger)
+    begin(services)
     with services.warehouse.connect() as connection:
         server = _asked(connection)
     place = programs.folder_of(server.version)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from flows.stores.publish import publish
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, visits
 from tests.house import Server
 
+ROOT = Path(__file__).parents[3]
 KEY = str(pyrage.x25519.Identity.generate())
 """Opens what was sealed for it."""
 
@@ -54,6 +58,23 @@ def filled(dsn: str, folder: Path) -> Iterator[Services]:
         publish(EVENTS, [day], warehouse=services.warehouse, lake=services.lake)
         land(services, 1)
         yield services
+
+
+def killed(services: Services, take: Callable[..., object], failpoint: str) -> None:
+    """A sealed backup that `take` takes in a process of its own, which dies at a failpoint."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(ROOT),
+        "ANALYTICS_WAREHOUSE_DSN": services.settings.require("warehouse_dsn"),
+        "ANALYTICS_LAKE": str(services.lake.root),
+        "ANALYTICS_BACKUPS": str(services.settings.backups_root),
+        "ANALYTICS_BACKUP_KEY": KEY,
+        "ANALYTICS_FAILPOINT": failpoint,
+    }
+    words = f"from flows.services import open_services as o; from {take.__module__} import take; "
+    words += "from flows.progress import Progress; take(o(), Progress('t'))"
+    died = subprocess.run([sys.executable, "-c", words], env=environment, cwd=services.lake.root, check=False)
+    assert died.returncode == -signal.SIGKILL
 
 
 @pytest.fixture

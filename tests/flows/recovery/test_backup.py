@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +24,7 @@ from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import fold
 from flows.stores.publish import publish
-from tests.flows.recovery.conftest import KEY, land, unseen
+from tests.flows.recovery.conftest import KEY, killed, land, unseen
 from tests.flows.stores.world import DAY, EVENTS, built, visits
 from tests.house import Server
 
@@ -221,21 +218,7 @@ def test_without_a_backup_the_list_says_so(
     ],
 )
 def test_a_backup_that_was_killed_leaves_nothing_that_counts(services: Services, failpoint: str) -> None:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
-        "ANALYTICS_WAREHOUSE_DSN": services.settings.require("warehouse_dsn"),
-        "ANALYTICS_LAKE": str(services.lake.root),
-        "ANALYTICS_BACKUPS": str(services.settings.backups_root),
-        "ANALYTICS_BACKUP_KEY": KEY,
-        "ANALYTICS_FAILPOINT": failpoint,
-    }
-    words = "from flows.services import open_services as o; from flows.recovery.taking import take; "
-    words += "from flows.progress import Progress; take(o(), Progress('t'))"
-    killed = subprocess.run(
-        [sys.executable, "-c", words], env=environment, cwd=services.lake.root, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed(services, take, failpoint)
     assert open_vault(services).backups() == []
 
     backup = _take(services).backup

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,7 +28,7 @@ from flows.recovery.vault import FORMAT, NOTED, BackupError
 from flows.services import Services
 from flows.stores.roles import lay
 from tests.flows.erasure.test_listed import NEW, written
-from tests.flows.recovery.conftest import KEY, filled, unseen
+from tests.flows.recovery.conftest import KEY, filled, killed, unseen
 from tests.flows.recovery.own_server import own_server, started
 from tests.house import Server
 
@@ -194,21 +191,7 @@ def test_a_sealed_copy_says_nothing_without_its_key_and_the_next_needs_the_half_
     ],
 )
 def test_a_copy_that_was_killed_leaves_nothing_that_counts(services: Services, failpoint: str) -> None:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
-        "ANALYTICS_WAREHOUSE_DSN": services.settings.require("warehouse_dsn"),
-        "ANALYTICS_LAKE": str(services.lake.root),
-        "ANALYTICS_BACKUPS": str(services.settings.backups_root),
-        "ANALYTICS_BACKUP_KEY": KEY,
-        "ANALYTICS_FAILPOINT": failpoint,
-    }
-    words = "from flows.services import open_services as o; from flows.recovery.physical.taking import take; "
-    words += "from flows.progress import Progress; take(o(), Progress('t'))"
-    killed = subprocess.run(
-        [sys.executable, "-c", words], env=environment, cwd=services.lake.root, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed(services, take, failpoint)
     assert open_copies(services).backups() == []
 
     copy = _take(services).copy
