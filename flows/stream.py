@@ -141,7 +141,9 @@ class _Session:
                 opened.enter_context(workshop(self._services.warehouse, connection, table))
                 for table in (*self._route.facts, *self._route.windows)
             ]
-            batches = opened.enter_context(closing(MicroBatches(self._services, self._route, landing)))
+            asking = opened.enter_context(self._services.warehouse.connect())
+            batches = MicroBatches(self._services, asking, self._route, landing)
+            opened.enter_context(closing(batches))
             visible = Visible(self._services.warehouse, connection, self._route, shops, batches)
             keeper = opened.enter_context(closing(Keeper(self._services, self._route)))
             self._dead_topics = opened.enter_context(DeadTopics(self._services, self._route, self._progress))

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection
 
 from flows.erasure.listed import Arriving
 from flows.extract import DeadLetter
@@ -111,8 +112,8 @@ class MicroBatch:
 
 
 class MicroBatches:
-    """Makes micro-batches ready, one at a time; holds what stays between them: one DuckDB, and the identities
-    of what is published.
+    """Makes micro-batches ready, one at a time; holds what stays between them: one DuckDB, and what is known
+    of the rows that are published.
 
     The effects of a micro-batch, in this order; a crash before 5 leaves nothing that anybody trusts, and the
     same offsets are read again; a crash after it leaves nothing to be done:
@@ -135,9 +136,15 @@ class MicroBatches:
     was made ready is given up with this object.
     """
 
-    def __init__(self, services: Services, route: Route, arriving: Mapping[str, Arriving]) -> None:
-        """`arriving`: raw table → what lands of its records; asked for once this stream had joined the
-        journal.
+    def __init__(
+        self,
+        services: Services,
+        connection: Connection[Any],
+        route: Route,
+        arriving: Mapping[str, Arriving],
+    ) -> None:
+        """`connection` to the warehouse is nobody else's. `arriving`: raw table → what lands of its records;
+        asked for once this stream had joined the journal.
         """
         self._services = services
         self._route = route
@@ -145,7 +152,10 @@ class MicroBatches:
         spill = services.lake.root / ".spill"
         self._duckdb = engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill)
         self._rules = {table.name: rules.row_rules(table) for table in route.facts}
-        self.seen = {table.name: Seen(self._duckdb, table, route.identity) for table in route.facts}
+        self.seen = {
+            table.name: Seen(self._duckdb, services.warehouse, connection, table, route.identity)
+            for table in route.facts
+        }
         """By published table."""
 
     def close(self) -> None:
@@ -162,7 +172,7 @@ class MicroBatches:
         is on its way.
         """
         for seen in self.seen.values():
-            seen.unlearn(self._services.warehouse)
+            seen.unlearn()
 
     def ready(self, records: Records) -> MicroBatch:
         """Steps 1 to 3 for what was read. To be called in the order of reading."""
@@ -269,8 +279,8 @@ class MicroBatches:
         for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
             letters += self._broken(cursor, staged.values(), dict(zip(place, key, strict=True)), reason)
         given = self._windows(cursor, table)
-        reach = seen.cover(self._services.warehouse, given)
-        gone = seen.settle(cursor)
+        reach = seen.cover(given)
+        gone = seen.settle(cursor, reach)
         left = self._windows(cursor, table)
         rows = sum(left.values())
         copies = sum(given.values()) - rows + len(gone)

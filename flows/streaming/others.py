@@ -5,8 +5,8 @@ The rule that keeps copies of one record from being published by two streams, wh
 - A stream that commits rows of a table holds its lock until then, so these commits follow one another; each
   micro-batch leaves its id at the partitions that it wrote into (`ops.hot_partition.last_batch`).
 - A stream notes that id before it reads a partition's rows into its memory (`flows.streaming.seen`), and
-  replaces it by its own when it commits rows into it. While both are the same, its memory is what stands
-  there (or lost against what stands there), and PostgreSQL is asked for no row.
+  replaces it by its own when it commits rows into it. While both are the same, it knows what stands there,
+  and of what it does not know whole it has asked PostgreSQL beforehand.
 - Where the id is another, another stream has written. Within the transaction, under the lock, PostgreSQL is
   asked which records of the micro-batch stand in such partitions, and copies are settled once more. The
   partition stays another's until it is read anew: at the next assignment, or once it had been let go of.

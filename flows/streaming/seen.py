@@ -1,4 +1,4 @@
-"""Which records a published table holds already: copies are found in memory, not in PostgreSQL's indexes.
+"""Which records a published table holds already: found without asking its indexes for each that comes.
 
 What other streams publish meanwhile is not in it; `flows.streaming.others` has the rule for that.
 """
@@ -6,46 +6,74 @@ What other streams publish meanwhile is not in it; `flows.streaming.others` has 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from duckdb import DuckDBPyConnection
+import pyarrow.compute as pc
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
+from psycopg import Connection
 
 from flows.build.inputs import partition_expression
 from flows.stores.warehouse import Warehouse
-from flows.streaming.others import last_batches_read
+from flows.streaming.membership import Membership, Probes
+from flows.streaming.others import last_batches_read, standing
 from transforms.contract import Table, moved
 from transforms.engine import quoted
 from warehouse_ddl.statements import home
 
+RECENT_ROWS = 250_000
+"""Twice as many at most are known whole. More than micro-batches on their way can hold: PostgreSQL does not
+show those yet."""
+MOST_BYTES = 256 * 1024 * 1024
+"""Memory for what is known of the others by their hashes alone: 85,000,000 identities."""
+
 
 class Seen:
-    """The identities of a table's rows within its lookback, in DuckDB: what does not fit into its memory
-    limit is spilled.
+    """The identities of a table's rows within its lookback, in bounded memory.
+
+    The latest rows are known whole, in DuckDB. Of the others their hashes are known, by window: a record
+    that may be a copy is looked for in PostgreSQL, in the key's index of that window. Where there is no
+    memory left for the hashes of a window, each record in reach of it is looked for.
 
     Of two copies the one with the lower tie-break counts, whichever came first, as in the batch. Safe for one
     thread; another may call `strange`, `wrote` and `meet` meanwhile.
     """
 
-    def __init__(self, connection: DuckDBPyConnection, table: Table, identity: Sequence[str]) -> None:
+    def __init__(
+        self,
+        duckdb: DuckDBPyConnection,
+        warehouse: Warehouse,
+        connection: Connection[Any],
+        table: Table,
+        identity: Sequence[str],
+    ) -> None:
+        """`connection` is in autocommit and nobody else uses it meanwhile."""
+        self._duckdb = duckdb
+        self._warehouse = warehouse
         self._connection = connection
         self._table = table
         self._identity = tuple(identity)
         self.columns = tuple(dict.fromkeys((*identity, *table.key, *table.tie_break)))
         """What is known of a row."""
-        self._name = f"seen_{table.name}"
+        self._types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self.columns)
+        self._recent, self._earlier = f"seen_{table.name}", f"seen_{table.name}_too"
+        self._recent_rows = 0
+        of_type = ", ".join(f"{quoted(name)}::{table.column(name).type}" for name in identity)
+        self._hash = f"hash({of_type})"
         self.fresh = f"fresh_{table.name}"
         """The temporary table of a cursor that holds the rows of one micro-batch."""
         self.gone = f"gone_{table.name}"
         """That of the published rows which no longer count since then, by identity and key."""
         self._covered: dict[str, str | None] = {}
         """Window → the micro-batch that wrote into it last, as far as its rows are known here."""
-        types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self.columns)
-        connection.execute(f"create or replace table {self._name} ({types})")
+        self._hashes: dict[str, Membership] = {}
+        """Window that is covered → its rows; none where memory did not suffice."""
+        for name in (self._recent, self._earlier):
+            duckdb.execute(f"create or replace table {name} ({self._types})")
 
-    def cover(self, warehouse: Warehouse, windows: Iterable[str]) -> list[str]:
+    def cover(self, windows: Iterable[str]) -> list[str]:
         """Learn what is published in reach of these windows, where it is not known yet; returns all of them
         that are in reach.
         """
@@ -53,15 +81,16 @@ class Seen:
         assert partition is not None
         reach = sorted({near for given in windows for near in self._near(given)})
         if unknown := [window for window in reach if window not in self._covered]:
-            written = last_batches_read(warehouse, self._table)
+            written = last_batches_read(self._warehouse, self._table)
             spans: list[tuple[datetime, datetime]] = []
             for start, end in map(partition.bounds, unknown):
                 if spans and spans[-1][1] == start:
                     spans[-1] = (spans[-1][0], end)
                 else:
                     spans.append((start, end))
+            self._hashes |= {window: Membership() for window in unknown}
             for span in spans:
-                self._load(warehouse, *span)
+                self._load(*span)
             self._covered |= {window: written.get(window) for window in unknown}
         return reach
 
@@ -77,17 +106,26 @@ class Seen:
             if window in self._covered:
                 self._covered[window] = batch_id
 
-    def unlearn(self, warehouse: Warehouse) -> None:
+    def unlearn(self) -> None:
         """Let go of windows into which another stream wrote; they are learned anew when they are needed. To
         be called while no micro-batch is on its way.
         """
         if self._covered:
-            self._drop(self.strange(self._covered, last_batches_read(warehouse, self._table)))
+            self._drop(self.strange(self._covered, last_batches_read(self._warehouse, self._table)))
 
-    def settle(self, cursor: DuckDBPyConnection) -> list[tuple[Any, ...]]:
-        """Leave in `fresh` only rows that count; returns the keys of published rows that no longer do."""
+    def settle(self, cursor: DuckDBPyConnection, reach: Iterable[str]) -> list[tuple[Any, ...]]:
+        """Leave in `fresh` only rows that count; returns the keys of published rows that no longer do.
+        `reach` as `cover` said it.
+        """
         self._settle_within(cursor)
-        beaten = self._match(cursor, self._name)
+        known = f"known_{self._table.name}"
+        cursor.execute(f"create or replace temp table {known} ({self._types})")
+        for window, suspects in self._suspects(cursor, reach):
+            there = standing(self._connection, self._table, self.columns, suspects, [window])
+            if there is not None:
+                cursor.from_arrow(there).insert_into(known)
+        everything = f"(from {known} union all from {self._recent} union all from {self._earlier})"
+        beaten = self._match(cursor, everything)
         cursor.execute(f"create or replace temp table {self.gone} as {beaten}")
         return self._gone_keys(cursor)
 
@@ -98,7 +136,7 @@ class Seen:
         and whatever loses against it would lose against that one as well.
         """
         met = f"others_{self._table.name}"
-        cursor.execute(f"create or replace temp table {met} as from {self._name} limit 0")
+        cursor.execute(f"create or replace temp table {met} ({self._types})")
         cursor.from_arrow(others.select(list(self.columns))).insert_into(met)
         beaten = self._match(cursor, met)
         same = " and ".join(f"gone.{quoted(name)} = fresh.{quoted(name)}" for name in self._identity)
@@ -110,20 +148,25 @@ class Seen:
         return self._gone_keys(cursor)
 
     def identities(self, cursor: DuckDBPyConnection) -> pa.Table:
-        """Of the rows in `fresh`, as text."""
+        """Of the rows in `fresh`, in their order, as text."""
         listed = ", ".join(f"{quoted(name)}::varchar as {quoted(name)}" for name in self._identity)
-        return cursor.table(self.fresh).project(listed).to_arrow_table()
+        return cursor.sql(f"select {listed} from {self.fresh} order by rowid").to_arrow_table()
 
     def remember(self, cursor: DuckDBPyConnection) -> None:
         """What `settle` left counts as seen, what it took out of the published rows no longer does."""
         same = " and ".join(f"seen.{quoted(name)} = gone.{quoted(name)}" for name in self._table.key)
-        cursor.execute(f"delete from {self._name} as seen using {self.gone} as gone where {same}")
+        for name in (self._recent, self._earlier):
+            cursor.execute(f"delete from {name} as seen using {self.gone} as gone where {same}")
         listed = ", ".join(map(quoted, self.columns))
-        cursor.execute(f"insert into {self._name} select {listed} from {self.fresh}")
+        cursor.execute(f"insert into {self._recent} select {listed} from {self.fresh}")
+        self._recent_rows += self._learn(cursor.table(self.fresh))
+        if self._recent_rows >= RECENT_ROWS:
+            self._recent, self._earlier, self._recent_rows = self._earlier, self._recent, 0
+            self._duckdb.execute(f"create or replace table {self._recent} ({self._types})")
 
     def forget(self, before: datetime) -> None:
-        """Let go of windows that ended before; they are learned again should anything reach them. Bounds the
-        memory. To be called while no micro-batch is on its way.
+        """Let go of windows that ended before; they are learned again should anything reach them. To be
+        called while no micro-batch is on its way.
         """
         assert self._table.partition is not None
         bounds = self._table.partition.bounds
@@ -135,8 +178,10 @@ class Seen:
         assert self._table.partition is not None
         for window in windows:
             del self._covered[window]
+            self._hashes.pop(window, None)
         key = partition_expression(self._table.partition)
-        self._connection.execute(f"delete from {self._name} where list_contains(?, {key})", [list(windows)])
+        for name in (self._recent, self._earlier):
+            self._duckdb.execute(f"delete from {name} where list_contains(?, {key})", [list(windows)])
 
     def _near(self, window: str) -> Iterator[str]:
         """The window and those within the lookback of it."""
@@ -149,19 +194,48 @@ class Seen:
             yield key
             moment = partition.bounds(key)[1]
 
-    def _load(self, warehouse: Warehouse, start: datetime, end: datetime) -> None:
+    def _load(self, start: datetime, end: datetime) -> None:
         assert self._table.partition is not None
         by = quoted(self._table.partition.by)
         listed = ", ".join(
             f"{quoted(name)}::text" if self._table.column(name).type == "UUID" else quoted(name)
-            for name in self.columns
+            for name in dict.fromkeys((*self._identity, self._table.partition.by))
         )
         query = (
             f"select {listed} from {home(self._table)}.{self._table.name} "
             f"where {by} >= '{start.isoformat()}' and {by} < '{end.isoformat()}'"
         )
-        with warehouse.reading(query) as reader, closing(self._connection.cursor()) as cursor:
-            cursor.from_arrow(reader).insert_into(self._name)
+        with self._warehouse.reading(query) as reader:
+            for batch in reader:
+                self._learn(self._duckdb.from_arrow(pa.Table.from_batches([batch])))
+
+    def _learn(self, rows: DuckDBPyRelation) -> int:
+        """The hashes of these rows, each in its window; returns how many they are."""
+        assert self._table.partition is not None
+        key = partition_expression(self._table.partition)
+        by_window = rows.aggregate(f"{key}, list({self._hash})", key).to_arrow_table()
+        for window, hashes in zip(by_window[0].to_pylist(), by_window[1], strict=True):
+            if window in self._hashes:
+                self._hashes[window].add(hashes.values.to_numpy())
+        while sum(known.bytes for known in self._hashes.values()) > MOST_BYTES:
+            del self._hashes[max(self._hashes, key=lambda window: self._hashes[window].bytes)]
+        return sum(pc.list_value_length(by_window[1]).to_pylist())
+
+    def _suspects(self, cursor: DuckDBPyConnection, reach: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Window → the identities of those rows in `fresh` that may have a copy in it."""
+        fresh = cursor.sql(f"select {self._hash} from {self.fresh} order by rowid").to_arrow_table()
+        probes = Probes.of(fresh[0].to_numpy())
+        anything = np.ones(fresh.num_rows, np.bool_)
+        found = {
+            window: self._hashes[window].may_hold(probes) if window in self._hashes else anything
+            for window in reach
+        }
+        if not any(rows.any() for rows in found.values()):
+            return
+        identities = self.identities(cursor)
+        for window, rows in found.items():
+            if rows.any():
+                yield window, identities.filter(pa.array(rows))
 
     def _match(self, cursor: DuckDBPyConnection, known: str) -> str:
         """Take out of `fresh` what loses against a row of `known`; returns the query of those that lose
@@ -180,7 +254,7 @@ class Seen:
         )
         cursor.execute(f"delete from {self.fresh} where rowid in (select newcomer from met where not wins)")
         beaten = "select newcomer from met group by newcomer having bool_and(wins)"
-        return f"select * exclude (newcomer, wins) from met where newcomer in ({beaten})"
+        return f"select distinct * exclude (newcomer, wins) from met where newcomer in ({beaten})"
 
     def _gone_keys(self, cursor: DuckDBPyConnection) -> list[tuple[Any, ...]]:
         listed = ", ".join(map(quoted, self._table.key))

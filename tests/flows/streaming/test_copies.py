@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flows.streaming import consumer, seen
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import PARTITIONS, Topics, without_copies
 from tests.house import House
@@ -72,3 +73,31 @@ def _messages(chance: random.Random) -> Iterator[tuple[int, float]]:
         is_stamped_anew = chance.random() < 0.5
         for copy in range(copies):
             yield number, chance.choice(LATE_MINUTES) if copy and is_stamped_anew else late
+
+
+@pytest.mark.parametrize("memory", [seen.MOST_BYTES, 0], ids=["by their hashes", "not at all"])
+def test_copies_of_what_is_no_longer_known_whole_are_found_in_the_warehouse(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    """The first come again after ten times as many as are known: behind the first, where they are left out,
+    and in a partition before theirs, where they take the place of the first."""
+    monkeypatch.setattr(seen, "RECENT_ROWS", 100)
+    monkeypatch.setattr(seen, "MOST_BYTES", memory)
+    for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
+        monkeypatch.setattr(consumer, name, 50)
+    topics = Topics.build(house, tmp_path)
+    days = [minutes for minutes in LATE_MINUTES if minutes < 8 * 24 * 60]
+    first = [(number, days[number % len(days)]) for number in range(60)]
+    topics.send((_event(topics, number, late) for number, late in first), 1)
+    topics.stream()
+    topics.send((_event(topics, number, 5) for number in range(60, 1_060)), 1)
+    topics.send((_event(topics, number, late) for number, late in first[:30]), 2)
+    topics.send((_event(topics, number, late + 3) for number, late in first[30:]), 0)
+
+    topics.stream()
+
+    kept = [(number, 1, number) for number in (*range(30), *range(60, 1_060))]
+    kept += [(number, 0, number - 30) for number in range(30, 60)]
+    assert topics.numbers() == sorted(kept)
+    minutes = {number: late + 3 * (number >= 30) for number, late in first}
+    assert_agreed(topics, (_event(topics, number, minutes.get(number, 5)) for number, _, _ in kept))
