@@ -9,7 +9,6 @@ from __future__ import annotations
 import graphlib
 import io
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -183,12 +182,6 @@ def _ask_for(offered: Services, start: str, end: str) -> None:
             if low < last and high > first:
                 wanted.append((name, key))
         ledger.mark(wanted, ASKED_FOR)
-
-
-def play_and_die(place: Place, name: str, passes: int) -> None:
-    """A run that dies at a failpoint after it has passed it `passes` times. For a process of its own."""
-    failpoints.arm(name, passes)
-    play(place, f"killed-{os.getpid()}")
 
 
 def play_and_count(place: Place, into: str) -> None:

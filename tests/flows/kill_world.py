@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 import flows.sandbox as sandbox
 from flows.sandbox import Part, State
 from flows.sandbox.world import lives
+from tests import children
 from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.house import Server
@@ -55,10 +54,6 @@ MODELS = (
     *("mart_daily_metrics", "mart_daily_revenue", "mart_user_activity"),
 )
 """Every way of building and publishing, and one source of each protocol."""
-
-_context = multiprocessing.get_context("forkserver")
-# Every child is forked from a process that has imported everything and read the models, but runs nothing.
-_context.set_forkserver_preload(["tests.flows.kill_preloaded"])
 
 
 @dataclass(frozen=True)
@@ -161,31 +156,29 @@ class KillWorld:
 
 def run(place: Place) -> None:
     """One ordinary run in a process of its own."""
-    assert _exit_code(kill_child.play, place, f"run-{os.urandom(3).hex()}") == 0, (
-        f"the run at {place.lake} failed"
-    )
+    assert try_run(place) == 0, f"the run at {place.lake} failed"
     _await_its_sessions(place)
 
 
 def try_run(place: Place) -> int | None:
     """One ordinary run that may fail; its exit code."""
-    return _exit_code(kill_child.play, place, f"run-{os.urandom(3).hex()}")
+    return children.exit_code(kill_child.play, place, f"run-{os.urandom(3).hex()}")
 
 
 def count(place: Place) -> dict[str, int]:
     """One ordinary run; how often it passed each failpoint."""
     into = Path(f"{place.lake}-passed.json")
-    assert _exit_code(kill_child.play_and_count, place, str(into)) == 0, f"the run at {place.lake} failed"
+    code = children.exit_code(kill_child.play_and_count, place, str(into))
+    assert code == 0, f"the run at {place.lake} failed"
     passed: dict[str, int] = json.loads(into.read_text())
     return passed
 
 
 def kill(place: Place, name: str, passes: int) -> bool:
     """One run that is to die at a failpoint; whether it did."""
-    code = _exit_code(kill_child.play_and_die, place, name, passes)
-    assert code in (0, -signal.SIGKILL), f"the run to be killed at {name} ended with {code}"
+    has_died = children.dies(name, kill_child.play, place, f"killed-{os.urandom(3).hex()}", passes=passes)
     _await_its_sessions(place)
-    return code == -signal.SIGKILL
+    return has_died
 
 
 def run_with(transforms: Path, place: Place, name: str = "") -> subprocess.CompletedProcess[str]:
@@ -206,17 +199,6 @@ def run_with(transforms: Path, place: Place, name: str = "") -> subprocess.Compl
         check=False,
         timeout=300,
     )
-
-
-def _exit_code(target: Callable[..., None], *arguments: Any) -> int | None:
-    child = _context.Process(target=target, args=arguments)
-    child.start()
-    child.join(240)
-    if child.is_alive():
-        child.kill()
-        child.join()
-        raise AssertionError(f"{target.__name__}{arguments[1:]} did not end within 240 s")
-    return child.exitcode
 
 
 def _await_its_sessions(place: Place) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import psycopg
 import pytest
 
 import flows.sandbox as sandbox
-from flows import failpoints, first_read, prepare
+from flows import first_read, prepare
 from flows.change_landing import ChangesLanded, land_changes
 from flows.extract import SourceError, debezium, kafka
 from flows.landing import Landing
@@ -26,6 +25,7 @@ from flows.services import Services
 from flows.settings import Settings
 from flows.stores.joint import joint_ledger
 from flows.streaming.following import follow
+from tests import children
 from tests.flows.capture import Capture, entity
 from tests.flows.extract.told import rows_of
 from tests.flows.streaming.changes import SCHEMA
@@ -163,11 +163,6 @@ def test_what_was_there_before_another_registration_goes_if_nobody_told(shop: Ca
     assert_equal(shop, "alpha", "beta")
 
 
-def _die(settings: Settings, name: str, passes: int) -> None:
-    failpoints.arm(name, passes)
-    land(settings)
-
-
 @pytest.mark.parametrize(
     ("failpoint", "passes"),
     [
@@ -187,10 +182,7 @@ def test_killed_in_the_middle_nothing_is_there_and_the_next_run_lands_all(
     shop.tables("alpha", rows=ROWS)
     shop.tables("beta")
     shop.register(ALPHA, BETA)
-    child = multiprocessing.get_context("spawn").Process(target=_die, args=(shop.settings, failpoint, passes))
-    child.start()
-    child.join(120)
-    assert child.exitcode == -9
+    assert children.dies(failpoint, land, shop.settings, passes=passes)
     is_committed = failpoint in ("joint.committed", "lake.manifest_appended")
     assert landed(shop) == (ROWS + 3 if is_committed else 0)
     shop.app("delete from alpha where id <= 10", "update beta set label = 'x' where id = 2")

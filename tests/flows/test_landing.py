@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,8 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 import quality
-from flows import failpoints, landing
+from flows import landing
+from tests import children
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from tests.house import House
 from transforms.contract import Partition
@@ -126,11 +125,6 @@ def test_of_two_runs_at_once_the_second_finds_nothing_new(world: World) -> None:
     assert world.raw(ORDERS, "select count(*), count(distinct id) from raw") == [(600, 600)]
 
 
-def _land_and_die(world: World, entity: SourceEntity, name: str) -> None:
-    failpoints.arm(name)
-    world.land(entity)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -145,10 +139,7 @@ def _land_and_die(world: World, entity: SourceEntity, name: str) -> None:
     ],
 )
 def test_a_kill_anywhere_in_a_landing_leaves_each_row_landed_once(world: World, name: str) -> None:
-    child = multiprocessing.get_context("spawn").Process(target=_land_and_die, args=(world, ORDERS, name))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    assert children.dies(name, world.land, ORDERS)
     services = world.services()
     with services.ledger() as ledger:
         ledger.repair_manifest(services.lake)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +25,7 @@ from flows.services import Services
 from flows.stores import roles
 from flows.stores.warehouse import Warehouse
 from flows.streaming.journal import Journal
+from tests import children
 from tests.flows import kill_child
 from tests.flows.company import Done, run_here
 from tests.flows.erasure import child
@@ -98,9 +96,7 @@ def _seen(place: Place) -> dict[str, Any]:
 
 def _kill(place: Place, name: str, who: int) -> None:
     """Erase somebody in a process that dies at this failpoint."""
-    words = [sys.executable, "-m", "tests.flows.erasure.child", kill_child.as_json(place), name, str(who)]
-    killed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, f"{name}: {killed.stderr}"
+    assert children.dies(name, child.play, place, who), name
 
 
 def test_nothing_names_an_erased_person_and_everybody_else_is_as_before(filled: Filled) -> None:

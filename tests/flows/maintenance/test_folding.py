@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from flows.stores.manifest import Commit, Kind, LakeFile
 from flows.stores.manifest import fold as files_after
 from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
+from tests import children
 
 ORDERS, FACT, MART = "raw_app__orders", "fct_orders", "mart_daily_revenue"
 ROOT = Path(failpoints.__file__).parent
@@ -264,10 +263,7 @@ def test_a_kill_while_folding_changes_nothing_and_the_next_fold_ends_it(
 ) -> None:
     _story(warehouse, lake)
     before = _truth(warehouse, lake)
-    child = multiprocessing.get_context("spawn").Process(target=_fold_and_die, args=(dsn, lake.root, name))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -9
+    assert children.dies(name, _fold_there, dsn, lake.root)
     assert _truth(warehouse, lake) == before
     with warehouse.connect() as connection:
         _land(Ledger(connection), lake, 60, 1)
@@ -278,17 +274,13 @@ def test_a_kill_while_folding_changes_nothing_and_the_next_fold_ends_it(
     assert [path.name for path in lake.root.rglob(".tmp*")] == []
 
 
-def _fold_and_die(dsn: str, root: Path, name: str) -> None:
-    failpoints.arm(name)
+def _fold_there(dsn: str, root: Path) -> None:
     _fold(Warehouse(dsn), Lake(root))
-    os._exit(3)
 
 
 def test_landings_beside_a_fold_lose_no_line(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
     _story(warehouse, lake)
-    context = multiprocessing.get_context("spawn")
-    beside = context.Process(target=_land_on, args=(dsn, lake.root))
-    beside.start()
+    beside = children.begun(_land_on, dsn, lake.root)
     chance = random.Random(7)
     while beside.is_alive():
         _age(warehouse)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +15,7 @@ import duckdb
 import psycopg
 import pytest
 
-from flows import backfill, failpoints, lakeshell
+from flows import backfill, lakeshell
 from flows.as_of import AsOfError, Moment, rebuild
 from flows.build.compaction import joined
 from flows.build.job import build_due
@@ -33,6 +31,7 @@ from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, fold
 from flows.stores.recovery import rebuild_ledger
 from flows.streaming.replays import Asked, Missing, Replay, ask
+from tests import children
 from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.house import Server
@@ -283,10 +282,7 @@ def test_a_kill_leaves_the_day_as_it_was_or_gone(services: Services, place: Plac
     _land(services, LATE, 2, LATE)
     _build(services)
     before = _staged(services)
-    child = multiprocessing.get_context("spawn").Process(target=_die, args=(place, name))
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+    assert children.dies(name, _let_go_there, place)
 
     with services.ledger() as ledger:
         ledger.repair_manifest(services.lake)
@@ -299,10 +295,9 @@ def test_a_kill_leaves_the_day_as_it_was_or_gone(services: Services, place: Plac
     assert (_staged(services), _due(services)) == (before, [])
 
 
-def _die(place: Place, name: str) -> None:
+def _let_go_there(place: Place) -> None:
     services = kill_child.services(place)
     with services.lake, _declared():
-        failpoints.arm(name)
         _let_go(services)
 
 

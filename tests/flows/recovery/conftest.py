@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +13,11 @@ import pyrage
 import pytest
 
 from flows.progress import Progress
-from flows.services import Services
+from flows.services import Services, open_services
 from flows.settings import Settings
 from flows.stores.manifest import Commit
 from flows.stores.publish import publish
+from tests import children
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, visits
 from tests.house import Server
 
@@ -63,18 +61,16 @@ def filled(dsn: str, folder: Path) -> Iterator[Services]:
 def killed(services: Services, take: Callable[..., object], failpoint: str) -> None:
     """A sealed backup that `take` takes in a process of its own, which dies at a failpoint."""
     environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
         "ANALYTICS_WAREHOUSE_DSN": services.settings.require("warehouse_dsn"),
         "ANALYTICS_LAKE": str(services.lake.root),
         "ANALYTICS_BACKUPS": str(services.settings.backups_root),
         "ANALYTICS_BACKUP_KEY": KEY,
-        "ANALYTICS_FAILPOINT": failpoint,
     }
-    words = f"from flows.services import open_services as o; from {take.__module__} import take; "
-    words += "from flows.progress import Progress; take(o(), Progress('t'))"
-    died = subprocess.run([sys.executable, "-c", words], env=environment, cwd=services.lake.root, check=False)
-    assert died.returncode == -signal.SIGKILL
+    assert children.dies(failpoint, _take, take, environment=environment)
+
+
+def _take(take: Callable[..., object]) -> None:
+    take(open_services(), Progress("test"))
 
 
 @pytest.fixture

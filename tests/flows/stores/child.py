@@ -1,11 +1,9 @@
-"""A child process that publishes and refreshes one step of a story, and may be killed at a failpoint."""
+"""One step of a story: publish and refresh."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from flows import failpoints
 from flows.stores import standalone, upkeep
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -56,9 +54,3 @@ def play(dsn: str, root: Path, way: str) -> None:
                 lake=lake,
             )
         upkeep.refresh(warehouse)
-
-
-if __name__ == "__main__":
-    _, dsn, root, way, name, passes = sys.argv
-    failpoints.arm(name or None, int(passes))
-    play(dsn, Path(root), way)

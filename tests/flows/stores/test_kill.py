@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import pytest
 
 from flows import failpoints
 from flows.stores.lake import Lake
+from tests import children
 from tests.flows.stores.child import STORY, play
 from tests.flows.stores.world import EVENTS, USERS, create, rows, tidy
 from tests.house import Server
@@ -85,16 +82,7 @@ def _killed(postgres18: Server, root: Path, way: str, name: str, passes: int) ->
     dsn = _prepared(postgres18)
     for earlier in STORY[: STORY.index(way)]:
         play(dsn, root, earlier)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.flows.stores.child", dsn, str(root), way, name, str(passes)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
-    return done.returncode == -signal.SIGKILL, dsn
+    return children.dies(name, play, dsn, root, way, passes=passes), dsn
 
 
 def _equal_after_one_more_run(

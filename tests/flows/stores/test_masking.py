@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 
-from flows import failpoints
 from flows.stores.lake import Lake
 from flows.stores.migrate import migrate
 from flows.stores.publish import publish
 from flows.stores.warehouse import Warehouse
+from tests import children
 from tests.flows.stores.logins import lay
 from tests.flows.stores.world import DAY, EVENTS, built, visits
 from tests.house import Server
@@ -41,15 +39,10 @@ def _may_look_behind(dsn: str) -> bool:
 
 
 def _killed_at(point: str, dsn: str, lake: Path, table: Table) -> None:
-    migration = (point, dsn, lake, table)
-    child = multiprocessing.get_context("spawn").Process(target=_migrate_and_die, args=migration)
-    child.start()
-    child.join(90)
-    assert child.exitcode == -signal.SIGKILL
+    assert children.dies(point, _migrate, dsn, lake, table)
 
 
-def _migrate_and_die(point: str, dsn: str, root: Path, table: Table) -> None:
-    failpoints.arm(point)
+def _migrate(dsn: str, root: Path, table: Table) -> None:
     with Lake(root) as lake:
         migrate(Warehouse(dsn), lake, table)
 

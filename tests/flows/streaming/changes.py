@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +14,7 @@ from typing import Any
 import duckdb
 import psycopg
 
-from flows import failpoints, prepare
+from flows import prepare
 from flows.build.inputs import Reader
 from flows.build.job import build_due
 from flows.change_landing import land_changes
@@ -25,6 +23,7 @@ from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
 from flows.streaming.following import ChangesTally, follow, shown_live
+from tests import children
 from tests.flows.capture import Capture
 from tests.flows.kill_child import without_audit
 from tests.flows.streaming.topics import until
@@ -113,14 +112,9 @@ class Company:
                 stop.set()
             living.result(60)
 
-    def die(self, failpoint: str, passes: int = 0) -> int | None:
-        """Follow in a process of its own that is killed at a failpoint; its exit code."""
-        context = multiprocessing.get_context("spawn")
-        child = context.Process(target=_follow_and_die, args=(self.capture.settings, failpoint, passes))
-        child.start()
-        child.join(120)
-        assert not child.is_alive(), f"still running, {failpoint} was not reached"
-        return child.exitcode
+    def dies(self, failpoint: str, passes: int = 0) -> bool:
+        """Follow in a process of its own; whether it is killed at a failpoint."""
+        return children.dies(failpoint, _follow, self.capture.settings, passes=passes)
 
     def wait_for_user(self, column: str, value: str) -> None:
         """Wait until a change of a user that sets this value is in the topic."""
@@ -170,10 +164,7 @@ class Company:
         ]
 
 
-def _follow_and_die(settings: Settings, failpoint: str, passes: int) -> None:
-    """In a process of its own: follow until a failpoint kills it."""
+def _follow(settings: Settings) -> None:
     services = Services(settings)
-    failpoints.arm(failpoint, passes)
     with services.lake:
         follow(services, ENTITIES, stop=threading.Event(), until_idle=True, seconds=90)
-    os._exit(3)

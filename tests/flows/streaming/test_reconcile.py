@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +235,7 @@ def test_a_kill_while_it_is_made_right_is_made_good_by_the_next_time(topics: Top
     before = topics.rows()
     _tamper(topics)
 
-    assert topics.die("reconcile", name) == -signal.SIGKILL
+    assert topics.dies("reconcile", name)
     topics.reconcile()
 
     assert topics.rows() == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any, Literal
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from flows import deadletters, failpoints, prepare, stream
+from flows import deadletters, prepare, stream
 from flows.build.job import build
 from flows.build.outcome import Built
 from flows.build.states import planner_states
@@ -37,6 +36,7 @@ from flows.streaming.rollup import roll_up
 from flows.streaming.route import Route, route
 from flows.streaming.tally import Tally
 from quality import CheckResult
+from tests import children
 from tests.flows.extract.parts import World
 from tests.house import House, Server
 from transforms import catalog, registry
@@ -188,19 +188,14 @@ class Topics:
         with services.lake:
             return ask(services, self.entity(), asked, progress, dry_run=dry_run)
 
-    def die(
+    def dies(
         self,
         doing: Literal["stream", "reconcile", "replay", "ask", "roll_up"],
         failpoint: str,
         **options: Any,
-    ) -> int | None:
-        """Do this in a process of its own that is killed at a failpoint; its exit code."""
-        context = multiprocessing.get_context("spawn")
-        child = context.Process(target=_do_and_die, args=(self, doing, failpoint, options))
-        child.start()
-        child.join(90)
-        assert not child.is_alive(), f"still running, {failpoint} was not reached"
-        return child.exitcode
+    ) -> bool:
+        """Do this in a process of its own; whether it is killed at a failpoint."""
+        return children.dies(failpoint, _do, self, doing, options)
 
     def roll_up(self) -> int:
         """Make one raw file of the small ones of the user events; the rows that wait to be landed."""
@@ -345,6 +340,5 @@ def without_copies(
         yield number, *best[number]
 
 
-def _do_and_die(topics: Topics, doing: str, failpoint: str, options: Mapping[str, Any]) -> None:
-    failpoints.arm(failpoint)
+def _do(topics: Topics, doing: str, options: Mapping[str, Any]) -> None:
     getattr(topics, doing)(**options)

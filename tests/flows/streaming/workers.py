@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from flows import stream
+from tests import children
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import PARTITIONS, Topics
 
@@ -40,9 +40,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to take in."""
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_take_in, args=(self._topics,))
-        self._process.start()
+        self._process = children.begun(_take_in, self._topics)
 
     def end(self, number: signal.Signals) -> None:
         """End it by SIGTERM or SIGKILL; asserts that it ended of that, not by itself before."""
