@@ -207,7 +207,7 @@ class MicroBatches:
         ]
         batch.counts = list(self._counts(cursor, staged, batch.contents))
         for content in batch.contents:
-            self.seen[content.table.name].remember(cursor)
+            self.seen[content.table.name].remember(cursor, content.gone)
         step("models")
         return batch
 

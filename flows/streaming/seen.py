@@ -118,14 +118,12 @@ class Seen:
         `reach` as `cover` said it.
         """
         self._settle_within(cursor)
-        known = f"known_{self._table.name}"
-        cursor.execute(f"create or replace temp table {known} ({self._types})")
+        known = [self._recent, self._earlier]
         for window, suspects in self._suspects(cursor, reach):
             there = standing(self._connection, self._table, self.columns, suspects, [window])
             if there is not None:
-                cursor.from_arrow(there).insert_into(known)
-        everything = f"(from {known} union all from {self._recent} union all from {self._earlier})"
-        beaten = self._match(cursor, everything)
+                known.append(self._told(cursor, there, len(known)))
+        beaten = self._match(cursor, f"({' union all '.join(f'from {name}' for name in known)})")
         cursor.execute(f"create or replace temp table {self.gone} as {beaten}")
         return self._gone_keys(cursor)
 
@@ -135,10 +133,7 @@ class Seen:
         Of what is known here it changes nothing: a row that lost against one of another stream stays known,
         and whatever loses against it would lose against that one as well.
         """
-        met = f"others_{self._table.name}"
-        cursor.execute(f"create or replace temp table {met} ({self._types})")
-        cursor.from_arrow(others.select(list(self.columns))).insert_into(met)
-        beaten = self._match(cursor, met)
+        beaten = self._match(cursor, self._told(cursor, others))
         same = " and ".join(f"gone.{quoted(name)} = fresh.{quoted(name)}" for name in self._identity)
         cursor.execute(
             f"create or replace temp table {self.gone} as "
@@ -152,10 +147,10 @@ class Seen:
         listed = ", ".join(f"{quoted(name)}::varchar as {quoted(name)}" for name in self._identity)
         return cursor.sql(f"select {listed} from {self.fresh} order by rowid").to_arrow_table()
 
-    def remember(self, cursor: DuckDBPyConnection) -> None:
-        """What `settle` left counts as seen, what it took out of the published rows no longer does."""
+    def remember(self, cursor: DuckDBPyConnection, gone: Sequence[tuple[Any, ...]]) -> None:
+        """What `settle` left counts as seen, `gone` of the published rows no longer does."""
         same = " and ".join(f"seen.{quoted(name)} = gone.{quoted(name)}" for name in self._table.key)
-        for name in (self._recent, self._earlier):
+        for name in (self._recent, self._earlier) if gone else ():
             cursor.execute(f"delete from {name} as seen using {self.gone} as gone where {same}")
         listed = ", ".join(map(quoted, self.columns))
         cursor.execute(f"insert into {self._recent} select {listed} from {self.fresh}")
@@ -236,6 +231,13 @@ class Seen:
         for window, rows in found.items():
             if rows.any():
                 yield window, identities.filter(pa.array(rows))
+
+    def _told(self, cursor: DuckDBPyConnection, rows: pa.Table, number: int = 0) -> str:
+        """A temporary table of rows that PostgreSQL told."""
+        name = f"told_{self._table.name}_{number}"
+        cursor.execute(f"create or replace temp table {name} ({self._types})")
+        cursor.from_arrow(rows.select(list(self.columns))).insert_into(name)
+        return name
 
     def _match(self, cursor: DuckDBPyConnection, known: str) -> str:
         """Take out of `fresh` what loses against a row of `known`; returns the query of those that lose
