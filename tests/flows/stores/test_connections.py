@@ -69,3 +69,28 @@ def test_a_connection_is_not_used_again_after_an_error_within_a_transaction_or_w
     with warehouse.connect() as connection:
         assert connection.execute("select 1").fetchone() == (1,)
         assert connection.info.backend_pid != pid
+
+
+def test_sessions_that_read_at_once_share_the_catalog_and_stay_in_no_transaction(dsn: str) -> None:
+    warehouse = Warehouse(dsn)
+    for _ in range(2):
+        with warehouse.reading("select 1 as n") as first, warehouse.reading("select 2 as n") as beside:
+            assert [reader.read_all()["n"].to_pylist() for reader in (first, beside)] == [[1], [2]]
+
+    with psycopg.connect(dsn) as other:
+        open_ones = other.execute(
+            "select state from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        ).fetchall()
+    assert open_ones == [("idle",), ("idle",)]
+
+
+def test_where_the_first_of_them_broke_off_another_one_begins(dsn: str) -> None:
+    warehouse = Warehouse(dsn)
+    for _ in range(2):
+        with pytest.raises(WarehouseError), warehouse.reading("select 1 / 0"):
+            pass
+    with warehouse.reading("select 1 as n") as first, warehouse.reading("select 2 as n") as beside:
+        with pytest.raises(WarehouseError), warehouse.reading("select 1 / 0"):
+            pass
+        assert [reader.read_all()["n"].to_pylist() for reader in (first, beside)] == [[1], [2]]
