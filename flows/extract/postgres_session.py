@@ -10,7 +10,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -25,6 +25,7 @@ from psycopg.rows import tuple_row
 
 from flows.extract import SourceError, SourceRefused
 from flows.extract.postgres_types import SourceColumn
+from flows.stores.connections import adbc_sessions
 
 APPLICATION = "analytics extract"
 MINIMUM_PART_BYTES = 256 << 20
@@ -203,9 +204,7 @@ class Snapshot:
         """The rows of a query inside the snapshot; one that breaks off raises, so only the end is final."""
         text = self._text(query)
         with self.errors_told(), ExitStack() as stack:
-            from adbc_driver_postgresql import dbapi  # brings pandas: 1 s that only a read should cost
-
-            connection = stack.enter_context(dbapi.connect(self._dsn, autocommit=False))
+            connection = stack.enter_context(closing(adbc_sessions(self._dsn).open(autocommit=False)))
             cursor = stack.enter_context(connection.cursor())
             cursor.execute("set transaction isolation level repeatable read, read only")
             cursor.execute(f"set transaction snapshot '{self._id}'")

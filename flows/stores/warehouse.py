@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Lock
 from typing import Any
 
 import duckdb
@@ -21,7 +20,7 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
-from flows.stores.connections import Connections, opened
+from flows.stores.connections import Connections, adbc_sessions
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
@@ -87,9 +86,7 @@ class Warehouse:
     """One PostgreSQL database; safe to share between threads.
 
     Connections that served are kept for the next block, and ADBC's for the next COPY: to open one is work for
-    both sides, 9 ms of it. The first of ADBC's reads the type catalog, in which every column of every leaf
-    stands: 1.3 s where there are 4,000 leaves; the others share what it read. They hold no transaction and no
-    lock.
+    both sides, 9 ms of it. They hold no transaction and no lock.
     """
 
     def __init__(self, dsn: str, application_name: str = "user-analytics") -> None:
@@ -97,9 +94,6 @@ class Warehouse:
             dsn, application_name=application_name, connect_timeout=10, keepalives_idle=30
         )
         self._idle: SimpleQueue[Any] = SimpleQueue()
-        self._first: Any = None
-        """The ADBC connection that has read the type catalog, while it is open."""
-        self._opening = Lock()
         self._connections = Connections(self._dsn)
 
     def __repr__(self) -> str:
@@ -203,30 +197,13 @@ class Warehouse:
     @contextmanager
     def _copying(self) -> Iterator[Any]:
         """An ADBC connection in autocommit, where one COPY is one transaction; kept only if it served."""
-        connection = self._kept() or self._opened()
+        connection = self._kept() or adbc_sessions(self._dsn).open(autocommit=True)
         try:
             yield connection
         except BaseException:
-            self._close(connection)
+            connection.close()
             raise
         self._idle.put(connection)
-
-    def _opened(self) -> Any:
-        from adbc_driver_postgresql import dbapi  # brings pandas: 1 s that only a COPY should cost
-
-        with self._opening:
-            if self._first is None:
-                self._first = opened(lambda: dbapi.connect(self._dsn, autocommit=True))
-                return self._first
-            connection = opened(self._first.adbc_clone)
-            connection.adbc_connection.set_autocommit(True)
-            return connection
-
-    def _close(self, connection: Any) -> None:
-        with self._opening:
-            if connection is self._first:
-                self._first = None
-            connection.close()
 
     def _kept(self) -> Any:
         """A kept connection whose server is still there, or None."""
@@ -241,7 +218,7 @@ class Warehouse:
                     cursor.fetchall()
                 return connection
             except (AdbcError, OSError):
-                self._close(connection)
+                connection.close()
 
 
 @contextmanager
