@@ -12,10 +12,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from flows.extract import SourceAway
+from flows.extract import SourceAway, SourceRefused
 from flows.extract import debezium as named
 from flows.extract.connect import Connect, ConnectorState
-from flows.extract.postgres_session import catalogs
+from flows.extract.postgres_session import catalogs, is_refusal
 from flows.extract.postgres_types import SourceColumn
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
@@ -199,8 +199,8 @@ def beginnings(configuration: Mapping[str, str]) -> dict[str, int]:
 
 @contextmanager
 def answering(settings: Settings) -> Iterator[str]:
-    """The application's DSN. Raises SourceAway, without passwords, for what the database answers with, or
-    where it does not answer.
+    """The application's DSN. What the database answers with instead, or that it does not answer, is raised
+    without passwords: as SourceRefused what it would answer again, as SourceAway the rest.
     """
     try:
         yield settings.require("app_dsn")
@@ -208,7 +208,7 @@ def answering(settings: Settings) -> Iterator[str]:
         reason = first_line(error)
         for secret in secrets(settings):
             reason = reason.replace(secret, "***")
-        raise SourceAway(
+        raise (SourceRefused if is_refusal(error) else SourceAway)(
             f"The application's database could not be asked ({reason}): mend that or correct "
             "ANALYTICS_APP_DSN, then run again."
         ) from None

@@ -234,7 +234,7 @@ class Snapshot:
                 "on it."
             ) from None
         except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:
-            raise (SourceRefused if _is_refusal(error) else SourceError)(
+            raise (SourceRefused if is_refusal(error) else SourceError)(
                 f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
                 "Nothing was landed; when that is mended, run again."
             ) from None
@@ -256,7 +256,8 @@ class Snapshot:
         return (text.replace(self._secret, "***") if self._secret else text).rstrip(". ")
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
+    """Whether a server that is there lets nobody in, or has not what is asked for: it will say so again."""
     state = getattr(error, "sqlstate", None)
     if state or not isinstance(error, psycopg.OperationalError):
         return (state or "")[:2] in _REFUSALS

@@ -10,6 +10,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.extract import SourceError, SourceRefused
+from flows.extract.debezium_observed import answering
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
@@ -258,6 +259,8 @@ def test_a_database_that_lets_nobody_in_is_not_asked_again(shop: World) -> None:
         shop.app_dsn = make_conninfo(given, **change)
         with pytest.raises(SourceRefused, match=said):
             shop.land(ORDERS)
+        with pytest.raises(SourceRefused, match=said), answering(shop.services().settings) as dsn:
+            psycopg.connect(dsn)
 
 
 def test_a_database_of_which_one_host_is_away_may_be_there_again(shop: World) -> None:
