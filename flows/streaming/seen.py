@@ -192,10 +192,7 @@ class Seen:
     def _load(self, start: datetime, end: datetime) -> None:
         assert self._table.partition is not None
         by = quoted(self._table.partition.by)
-        listed = ", ".join(
-            f"{quoted(name)}::text" if self._table.column(name).type == "UUID" else quoted(name)
-            for name in dict.fromkeys((*self._identity, self._table.partition.by))
-        )
+        listed = ", ".join(map(quoted, dict.fromkeys((*self._identity, self._table.partition.by))))
         query = (
             f"select {listed} from {home(self._table)}.{self._table.name} "
             f"where {by} >= '{start.isoformat()}' and {by} < '{end.isoformat()}'"
