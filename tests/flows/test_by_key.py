@@ -203,7 +203,7 @@ def test_any_cut_of_any_changes_gives_the_table_of_one_rebuild(
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=8)
+@settings(ANY_CUT, max_examples=12)
 @given(read=STEPS, told=STEPS)
 def test_many_cuts_of_any_changes_give_the_table_of_one_rebuild(
     warehouses: Warehouses, read: list[Step], told: list[Step]

@@ -20,6 +20,13 @@ from tests.flows.kill_world import ROOT, run, run_with
 
 pytestmark = pytest.mark.full
 
+QUICK = (
+    "landing.written",
+    "build.written",
+    "publish.before_commit",
+    "build.before_commit",
+    "publish.committed",
+)
 SCENARIOS = ("second", "first", "backfill", "migration", "retirement")
 SEED = 20251103
 
@@ -36,6 +43,11 @@ def _kill_all(story: Story, cases: list[tuple[str, str, int]]) -> None:
         for line in lines
     ]
     assert not failures, "\n".join(failures)
+
+
+def test_a_kill_at_the_turning_points_of_a_second_run_loses_nothing(story: Story) -> None:
+    passed = story.unharmed("second")[1]
+    _kill_all(story, [("second", name, passed[name] // 2) for name in QUICK])
 
 
 @pytest.mark.timeout(900)

@@ -175,7 +175,7 @@ def test_any_cut_of_any_changes_finds_whom_one_rebuild_finds(
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=8)
+@settings(ANY_CUT, max_examples=12)
 @given(steps=STEPS)
 def test_many_cuts_of_any_changes_find_whom_one_rebuild_finds(
     warehouses: Warehouses, steps: list[Step]

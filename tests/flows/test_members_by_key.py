@@ -199,7 +199,7 @@ def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
     warehouses.drop(place)
 
 
-@settings(ANY_CUT, max_examples=1)
+@settings(ANY_CUT, max_examples=3)
 @given(steps=STEPS)
 def test_any_cut_of_any_changes_gives_the_members_of_one_rebuild(
     warehouses: Warehouses, steps: list[Step]
@@ -208,7 +208,7 @@ def test_any_cut_of_any_changes_gives_the_members_of_one_rebuild(
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=8)
+@settings(ANY_CUT, max_examples=12)
 @given(steps=STEPS)
 def test_many_cuts_of_any_changes_give_the_members_of_one_rebuild(
     warehouses: Warehouses, steps: list[Step]

@@ -32,7 +32,7 @@ RAW, STAGED, FACTS = "raw_events__user_events", "stg_events__user_events", "fct_
 PUBLISHED = (STAGED, "dim_users", FACTS, "mart_daily_metrics")
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 ANY_CUT = settings(
-    deadline=None, derandomize=True, max_examples=5, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -186,7 +186,7 @@ def test_events_cut_into_any_batches_are_the_same_events(
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=30)
+@settings(ANY_CUT, max_examples=60)
 @given(messages=st.lists(SENT, min_size=2, max_size=30))
 def test_many_events_cut_into_any_batches_are_the_same_events(
     warehouses: Warehouses, messages: list[Sent]
@@ -203,7 +203,7 @@ def _of_one_user_each(messages: Sequence[Sent]) -> list[Sent]:
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=8)
+@settings(ANY_CUT, max_examples=12)
 @given(messages=st.lists(SENT, min_size=2, max_size=20))
 def test_what_is_published_of_events_cut_into_any_batches_is_the_same(
     warehouses: Warehouses, messages: list[Sent]
@@ -212,7 +212,7 @@ def test_what_is_published_of_events_cut_into_any_batches_is_the_same(
 
 
 @pytest.mark.full
-@settings(ANY_CUT, max_examples=8)
+@settings(ANY_CUT, max_examples=12)
 @given(messages=st.lists(SENT, min_size=2, max_size=20))
 def test_days_that_lose_many_events_are_written_anew_and_hold_the_same(
     warehouses: Warehouses, messages: list[Sent]
