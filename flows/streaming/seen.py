@@ -58,7 +58,7 @@ class Seen:
         self.columns = tuple(dict.fromkeys((*identity, *table.key, *table.tie_break)))
         """What is known of a row."""
         self._types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self.columns)
-        self._recent, self._earlier = f"seen_{table.name}", f"seen_{table.name}_too"
+        self._recent, self._earlier = f"seen_{table.name}_1", f"seen_{table.name}_2"
         self._recent_rows = 0
         of_type = ", ".join(f"{quoted(name)}::{table.column(name).type}" for name in identity)
         self._hash = f"hash({of_type})"

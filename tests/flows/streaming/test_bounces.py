@@ -40,7 +40,7 @@ def test_a_hundred_thousand_messages_outlive_bounces_of_broker_and_stream(
     try:
         topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
         with Worker(topics) as worker:
-            with Sender(topics, rate=900, at_least=100_000) as sender:
+            with Sender(topics, rate=1_500, at_least=100_000) as sender:
                 for number in range(6):
                     is_hard = number % 2 == 0
                     _goes_on(topics)
