@@ -277,7 +277,7 @@ class MicroBatches:
         computed.store(seen.fresh)
         place = (*self._route.identity, *table.tie_break)
         for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
-            letters += self._broken(cursor, staged.values(), dict(zip(place, key, strict=True)), reason)
+            letters += self._broken(cursor, table, staged.values(), key, reason)
         given = self._windows(cursor, table)
         reach = seen.cover(given)
         gone = seen.settle(cursor, reach)
@@ -287,12 +287,15 @@ class MicroBatches:
         return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh), reach)
 
     def _broken(
-        self, cursor: DuckDBPyConnection, staged: Iterable[_Staged], place: Mapping[str, Any], reason: str
+        self, cursor: DuckDBPyConnection, table: Table, staged: Iterable[_Staged], key: Any, reason: str
     ) -> Iterator[DeadLetter]:
-        """The record of a row that broke a rule: of the topic whose staged rows hold it."""
+        """The record of a row that broke a rule: of the topic that the model makes it of."""
+        place = dict(zip((*self._route.identity, *table.tie_break), key, strict=True))
         same = " and ".join(f"{quoted(name)} = {text_literal(str(value))}" for name, value in place.items())
         for one in staged:
-            if cursor.execute(f"select 1 from ({one.rows}) where {same} limit 1").fetchall():
+            alone = {name: one.rows if name == one.table.name else None for name in table.upstreams}
+            made = engine.compute(table, cursor, alone).query
+            if cursor.execute(f"select 1 from ({made}) where {same} limit 1").fetchall():
                 of_record = pc.and_(
                     *(pc.equal(one.landed[name], place[name]) for name in ("kafka_partition", "kafka_offset"))
                 )
@@ -311,14 +314,12 @@ class MicroBatches:
                 continue
             identity, fact = self._route.identity, content.table
             seen = self.seen[fact.name]
-            rows = counts.surviving(one.rows, seen.fresh, (*identity, *fact.tie_break))
+            rows = counts.of_topic(one.table, one.rows, fact, seen.fresh, identity)
             added = counts.count(cursor, table, one.table, rows)
             beaten: set[Any] = set()
             if content.gone:
-                listed = ", ".join(map(quoted, identity))
-                newcomers = counts.surviving(rows, seen.gone, identity)
-                listed_rows = cursor.execute(f"select {listed} from ({newcomers})").fetchall()
-                beaten = {tuple(map(str, row)) for row in listed_rows}
+                gone = counts.beaten(one.table, rows, fact, seen.fresh, seen.gone, identity)
+                beaten = set(cursor.execute(gone).fetchall())
             windows = counts.touched(table, added)
             yield Counts(table, one.table, fact, added, windows, beaten)
 
