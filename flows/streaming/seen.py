@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
 from flows.build.inputs import partition_expression
 from flows.stores.warehouse import Warehouse
-from flows.streaming.membership import Membership, Probes
+from flows.streaming.membership import Hashes, Membership, Probes
 from flows.streaming.others import last_batches_read, standing
 from transforms.contract import Table, moved
 from transforms.engine import quoted
@@ -203,15 +202,30 @@ class Seen:
 
     def _learn(self, rows: DuckDBPyRelation) -> int:
         """The hashes of these rows, each in its window; returns how many they are."""
-        assert self._table.partition is not None
-        key = partition_expression(self._table.partition)
-        by_window = rows.aggregate(f"{key}, list({self._hash})", key).to_arrow_table()
-        for window, hashes in zip(by_window[0].to_pylist(), by_window[1], strict=True):
+        count = 0
+        for window, hashes in self._by_window(rows):
+            count += hashes.size
             if window in self._hashes:
-                self._hashes[window].add(hashes.values.to_numpy())
+                self._hashes[window].add(hashes)
         while sum(known.bytes for known in self._hashes.values()) > MOST_BYTES:
             del self._hashes[max(self._hashes, key=lambda window: self._hashes[window].bytes)]
-        return sum(pc.list_value_length(by_window[1]).to_pylist())
+        return count
+
+    def _by_window(self, rows: DuckDBPyRelation) -> Iterator[tuple[str, Hashes]]:
+        partition = self._table.partition
+        assert partition is not None
+        by = quoted(partition.by)
+        ((first, last),) = rows.aggregate(f"min({by}), max({by})").fetchall()
+        if first is None:
+            return
+        # Most micro-batches have one window: a key for every row would cost more than all the rest here.
+        if partition.key(first) == partition.key(last):
+            yield partition.key(first), rows.project(self._hash).to_arrow_table()[0].to_numpy()
+            return
+        key = partition_expression(partition)
+        by_window = rows.aggregate(f"{key}, list({self._hash})", key).to_arrow_table()
+        for window, hashes in zip(by_window[0].to_pylist(), by_window[1], strict=True):
+            yield window, hashes.values.to_numpy()
 
     def _suspects(self, cursor: DuckDBPyConnection, reach: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
         """Window → the identities of those rows in `fresh` that may have a copy in it."""
