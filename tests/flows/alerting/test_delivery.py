@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from argparse import Namespace
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from unittest import mock
 
 import pytest
 
-from flows import services
-from flows.alerting import away
-from flows.alerting.delivery import Message, send
-from flows.alerting.routes import Channel
-from flows.alerts import ack_command, list_command, send_alert
 from flows.monitoring.verdict import State
 from flows.sandbox import processes
-from flows.stores.warehouse import WarehouseError
 from tests.flows.alerting.conftest import Watch
 from tests.flows.alerting.mail import mail_server
-from tests.house import Server
 
 LATE = "data_freshness"
 
@@ -154,123 +143,3 @@ def test_a_pager_is_not_called_for_what_is_over(watch: Watch) -> None:
     )
     watch.minute(watch.verdict(LATE, "fct_orders"))
     assert watch.minute(watch.verdict(LATE, "fct_orders", State.OK)) == []
-
-
-def test_a_warehouse_that_was_never_prepared_is_not_away(watch: Watch, postgres18: Server) -> None:
-    with pytest.raises(WarehouseError, match=r"relation .ops\.\w+. does not exist"):
-        send_alert(watch.services(warehouse_dsn=postgres18.empty()), [])
-    assert watch.messages() == []
-
-
-def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Watch) -> None:
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-    for _ in range(3):
-        watch.later(minutes=1)
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-    (message,) = watch.messages()
-    assert message["title"].startswith("CRITICAL: The warehouse is away")
-    assert "docs/runbook.md#warehouse" in message["body"]
-    assert "secret-of-w" not in str(message)
-    said = watch.verdict("warehouse", "warehouse")
-    (over,) = watch.minute(said)
-    assert over["title"].startswith("RESOLVED after 3 min: The warehouse is away")
-    assert watch.minute() == []
-    assert watch.rows("select signal, resolved_at - opened_at from ops.incident")[0][0] == "warehouse"
-
-
-def test_two_monitors_that_find_the_warehouse_away_tell_a_channel_once_and_lose_no_acknowledgement(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-    all_at_it = threading.Barrier(2)
-
-    def look(_: int) -> None:
-        all_at_it.wait()
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-
-    def slowly(channel: Channel, message: Message) -> None:
-        time.sleep(0.2)
-        send(channel, message)
-
-    monkeypatch.setattr(away, "send", slowly)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(look, range(2)))
-    assert len(watch.messages()) == 1
-
-    def while_somebody_acknowledges(channel: Channel, message: Message) -> None:
-        acknowledging.append(pool.submit(ack_command, Namespace(incident=incident, by="eve")))
-        slowly(channel, message)
-
-    acknowledging: list[Future[int]] = []
-    watch.write(
-        f"channels: {{log: 'file://{watch.log}', too: 'file://{watch.folder}/too'}}\n"
-        "routes: [{channels: [log, too]}]\n"
-    )
-    monkeypatch.setattr(away, "send", while_somebody_acknowledges)
-    with mock.patch.object(services, "open_services", return_value=gone), ThreadPoolExecutor() as pool:
-        incident = away.outage(gone.settings.lake_root)["incident_id"]
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-        assert acknowledging[0].result() == 0
-    told = json.loads((gone.settings.lake_root / away.FILE).read_text())
-    assert (told["channels"], told["acknowledged_by"]) == (["log", "too"], "eve")
-
-
-def test_the_list_says_the_same_of_an_incident_while_the_warehouse_is_away(
-    watch: Watch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    watch.write(watch.routes.read_text() + "runbook: https://wiki.example.com/runbook\n")
-    watch.minute(watch.verdict(LATE, "fct_orders"))
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-    with pytest.raises(WarehouseError):
-        send_alert(gone, [])
-    shown = []
-    for place in (watch.services(), gone):
-        with mock.patch.object(services, "open_services", return_value=place):
-            list_command(Namespace(all=False, json=True))
-        shown += json.loads(capsys.readouterr().out)
-    there, outage = shown
-    assert outage.keys() == there.keys()
-    assert outage["runbook"] == "https://wiki.example.com/runbook#warehouse"
-    assert outage["seen_at"] == watch.now.isoformat()
-
-
-@pytest.mark.parametrize("is_somebody_on_it", [False, True])
-def test_a_warehouse_that_stays_away_is_escalated_once_unless_somebody_is_on_it(
-    watch: Watch, capsys: pytest.CaptureFixture[str], is_somebody_on_it: bool
-) -> None:
-    pager = watch.folder / "pager.jsonl"
-    watch.write(
-        f"channels: {{log: 'file://{watch.log}', pager: 'file://{pager}'}}\n"
-        "routes: [{channels: [log]}]\nescalate: {critical: 30m, channels: [pager]}\n"
-    )
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-
-    def minute() -> None:
-        watch.later(minutes=1)
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-
-    minute()
-    if is_somebody_on_it:
-        with mock.patch.object(services, "open_services", return_value=gone):
-            list_command(Namespace(all=False, json=False))
-            ack_command(Namespace(incident=capsys.readouterr().out[:6], by="eve"))
-            list_command(Namespace(all=False, json=False))
-        assert "acknowledged by eve" in capsys.readouterr().out
-    watch.later(minutes=28)
-    minute()
-    assert not pager.exists()
-    for _ in range(3):
-        minute()
-    told = [message["title"].split(" (")[0] for message in watch.messages()]
-    assert [title.split(": ")[0] for title in told[1:]] == (
-        [] if is_somebody_on_it else ["STILL CRITICAL after 30 min"]
-    )
-    watch.minute(watch.verdict("warehouse", "warehouse"))
-    assert watch.messages()[-1]["kind"] == "resolved"
-    assert pager.exists() is not is_somebody_on_it
-    ((by, escalated),) = watch.rows("select acknowledged_by, escalated_at is not null from ops.incident")
-    assert (by, escalated) == (("eve", False) if is_somebody_on_it else (None, True))
