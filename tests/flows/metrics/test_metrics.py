@@ -18,12 +18,14 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.types.json import Jsonb
 
+from flows.alerting.routes import AlertsError
 from flows.metrics import endpoint, monitor, names, run
 from flows.metrics.endpoint import PortTaken, of_stream, serving
 from flows.metrics.stream import StreamNumbers
 from flows.metrics.warehouse import WarehouseNumbers
 from flows.monitoring.look import look
 from flows.monitoring.signals import BY_NAME
+from flows.monitoring.verdict import State
 from flows.prepare import note_run
 from flows.services import Services
 from flows.settings import Settings
@@ -222,6 +224,18 @@ def test_the_warehouse_answers_with_every_metric_that_is_declared(
     assert values("analytics_incidents_open", "severity") == {"info": 0, "warning": 0, "critical": 1}
     assert values("analytics_dead_letters_waiting", "source")["events"] == 1
     assert values("analytics_sla_target_ratio", "objective")["uptime"] == 0.999
+
+
+def test_a_look_that_can_tell_nobody_leaves_that_as_a_number(services: Services, tmp_path: Path) -> None:
+    file = tmp_path / "alerts.yaml"
+    file.write_text("channels: {log: 'file:///log'}\nroutes: [{channels: [logg]}]\n")
+    silent = Services(services.settings.model_copy(update={"alerts": file}))
+    with pytest.raises(AlertsError, match="no channel"):
+        look(silent)
+    found = _scraped((tmp_path / "prom" / "analytics_monitor.prom").read_text())
+    verdicts = {sample.labels["signal"]: sample.value for sample in found["analytics_monitor_verdict"]}
+    assert verdicts["alert_channel"] == monitor.RANK[State.CRITICAL]
+    assert verdicts["warehouse"] == monitor.RANK[State.OK]
 
 
 def test_a_look_leaves_its_numbers_as_a_file_that_tells_what_the_warehouse_tells(
