@@ -153,6 +153,18 @@ def test_what_nobody_has_to_know_any_more_is_given_up_and_the_last_one_shows_whe
     assert watch.open() == []
 
 
+def test_what_is_owed_to_a_channel_that_nobody_declares_any_more_is_given_up(watch: Watch) -> None:
+    watch.write(f"channels: {{log: 'file://{BROKEN}'}}\nroutes: [{{channels: [log]}}]\n")
+    bad = watch.verdict(LATE, "fct_orders")
+    watch.minute(bad)
+    watch.write("")
+    for _ in range(8):
+        watch.later(hours=1)
+        watch.measured([bad])
+    query = "select tries, problem, given_up_at is not null from ops.notification where kind = 'opened'"
+    assert watch.rows(query) == [(8, "no channel of that name is declared any more", True)]
+
+
 def test_what_waits_for_a_channel_goes_with_the_first_message_that_it_takes(watch: Watch) -> None:
     watch.write(f"channels: {{log: 'file://{BROKEN}'}}\nroutes: [{{channels: [log]}}]\n")
     one, two = (watch.verdict(LATE, table) for table in ("fct_orders", "fct_events"))

@@ -68,7 +68,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
     ],
 )
 def test_a_mistake_in_a_channel_is_its_own_and_the_others_are_read(
-    tmp_path: Path, channel: str, sentence: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, channel: str, sentence: str
 ) -> None:
     found = _read(
         tmp_path,
@@ -79,7 +79,7 @@ def test_a_mistake_in_a_channel_is_its_own_and_the_others_are_read(
     problem = found.channels["bad"].problem
     assert problem.startswith(f"{tmp_path / 'alerts.yaml'}: channels.bad")
     assert sentence in problem
-    assert "hush-hush" not in str(found)
+    assert "hush-hush" not in str(found) + caplog.text
     assert "\n" not in problem
 
 
