@@ -30,6 +30,7 @@ from flows.stores.ledger_rows import commit_of
 from flows.stores.locks import DUMP_LOCK
 from flows.stores.manifest import Commit, LakeFile, fold
 from transforms.contract import Layer
+from warehouse_ddl.statements import LASTING, SCHEMAS
 
 JOBS = 2
 """Sessions that pg_dump and pg_restore work with at once."""
@@ -45,6 +46,8 @@ class Taken:
     seconds: float
     expired: tuple[str, ...] = ()
     raw_expired: int = 0
+    others: tuple[str, ...] = ()
+    """Schemas of somebody else in the same database, which hold something: no part of it."""
 
 
 def open_vault(services: Services) -> Vault:
@@ -82,9 +85,10 @@ def take(services: Services, progress: Progress) -> Taken:
     taken = Taken(backup, raw, round(time.perf_counter() - began, 2))
     with services.warehouse.connect() as connection:
         _enter(connection, taken)
+        others = _schemas_of_others(connection)
     listed.bring(services.lake.root, vault.root)
     expired, raw_expired = expire(services, vault)
-    return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired)
+    return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired, others)
 
 
 def begin(services: Services) -> None:
@@ -117,8 +121,9 @@ def _dump(services: Services, making: Making, moment: datetime, progress: Progre
         place = programs.folder_for(connection)
         dsn = services.settings.require("warehouse_dsn")
         words = [f"--file={making.work / DUMP}", "--format=directory", f"--jobs={JOBS}", f"--snapshot={name}"]
-        # What is not yet published belongs to runs that will not live on; our own sums come with an fsync.
-        words += ["--exclude-schema=unpublished", "--compress=gzip:1", "--no-sync"]
+        # What is not yet published belongs to runs that will not live on, other schemas to whoever made
+        # them: a restore into a database that has them would end there. Our own sums come with an fsync.
+        words += [*(f"--schema={name}" for name in LASTING), "--compress=gzip:1", "--no-sync"]
         dump = Program(place / "pg_dump", words, dsn)
         try:
             noted = notes.take(connection)
@@ -184,6 +189,18 @@ def _write_manifests(making: Making, commits: list[Commit]) -> None:
         by_table.setdefault((commit.layer, commit.table), []).append(commit)
     for (layer, table), group in by_table.items():
         manifest.append(making.work / MANIFESTS / layer / table / manifest.MANIFEST, group)
+
+
+def _schemas_of_others(connection: Connection[Any]) -> tuple[str, ...]:
+    rows = connection.execute(
+        "SELECT nspname FROM pg_namespace n "
+        "WHERE nspname <> ALL(%s) AND nspname !~ '^(pg_|information_schema$)' "
+        "AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm') "
+        "AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid "
+        "AND d.deptype = 'e')) ORDER BY 1",
+        (list(SCHEMAS),),
+    ).fetchall()
+    return tuple(name for (name,) in rows)
 
 
 def _enter(connection: Connection[Any], taken: Taken) -> None:
