@@ -88,9 +88,15 @@ def _said(done: Drill) -> str:
     streamed = (
         f" {len(done.streamed)} leaves that the stream writes into were left out." if done.streamed else ""
     )
+    unshared = (
+        f" Columns that live and the models of today do not share were left out ({len(done.unshared)}: "
+        f"{', '.join(done.unshared[:3])}{', …' if done.unshared[3:] else ''}); the next run makes them equal."
+        if done.unshared
+        else ""
+    )
     return (
         f"Equal: backup {done.backup.id} was restored, {done.replayed} partitions replayed from the lake, "
-        f"{done.compared} tables and leaves compared.{streamed}\n"
+        f"{done.compared} tables and leaves compared.{streamed}{unshared}\n"
         f"RTO {done.rto_seconds:.1f} s; RPO 0 with the lake, {spoken(done.rpo_seconds or 0)} without it. "
         f"The drill took {done.seconds:.1f} s and stands in ops.drill."
     )

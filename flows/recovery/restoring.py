@@ -14,7 +14,7 @@ import psycopg
 from psycopg import Connection, errors, sql
 
 from flows.recovery import contents, programs
-from flows.recovery.notes import Note, take
+from flows.recovery.notes import Note, Shape, take
 from flows.recovery.taking import JOBS
 from flows.recovery.vault import DUMP, Backup, BackupError, K, Shelf, Vault
 from flows.stores import roles
@@ -154,8 +154,8 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:10])}{more}"
 
 
-def notes_of(dsn: str, schemas: tuple[str, ...] = LASTING) -> dict[str, Note]:
-    """What a database holds now."""
+def notes_of(dsn: str, schemas: tuple[str, ...] = LASTING, shared: Shape | None = None) -> dict[str, Note]:
+    """What a database holds now (`notes.take`)."""
     with readable_errors(), psycopg.connect(dsn) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        return take(connection, schemas)
+        return take(connection, schemas, shared)

@@ -193,11 +193,16 @@ def _write_manifests(making: Making, commits: list[Commit]) -> None:
 
 def _schemas_of_others(connection: Connection[Any]) -> tuple[str, ...]:
     rows = connection.execute(
-        "SELECT nspname FROM pg_namespace n "
-        "WHERE nspname <> ALL(%s) AND nspname !~ '^(pg_|information_schema$)' "
-        "AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid "
-        "AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid "
-        "AND d.deptype = 'e')) ORDER BY 1",
+        """
+        SELECT nspname FROM pg_namespace n
+        WHERE nspname <> ALL(%s) AND nspname !~ '^(pg_|information_schema$)' AND EXISTS (
+            SELECT FROM pg_class c
+            WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT EXISTS (
+                SELECT FROM pg_depend d
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+            )
+        ) ORDER BY 1
+        """,
         (list(SCHEMAS),),
     ).fetchall()
     return tuple(name for (name,) in rows)
