@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from flows.progress import Progress
 from flows.recovery import notes, programs, raw_files
 from flows.recovery.programs import Program
 from flows.recovery.seal import seal_of
-from flows.recovery.vault import DUMP, MANIFESTS, RAW_LIST, ROLES, Backup, Making, Vault
+from flows.recovery.vault import DUMP, MANIFESTS, RAW_LIST, ROLES, Backup, BackupError, Making, Vault
 from flows.services import Services
 from flows.stores import manifest
 from flows.stores.lake import SPILL
@@ -70,7 +70,7 @@ def take(services: Services, progress: Progress) -> Taken:
     6. `ops.backup` has its row, and what has expired goes.
 
     A crash before 5 leaves nothing that counts, and the next backup removes it. Raises BackupError for a full
-    disk, ProgramError for what pg_dump says.
+    disk, and where somebody is erased meanwhile; ProgramError for what pg_dump says.
     """
     began = time.perf_counter()
     vault = open_vault(services)
@@ -78,7 +78,7 @@ def take(services: Services, progress: Progress) -> Taken:
     begin(services)
     with vault.making(moment, services.lake.root / SPILL) as making:
         files = _dump(services, making, moment, progress)
-        raw = raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+        raw = _keep(services, vault, files)
         progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
         name = making.folder.name.removeprefix(".making-")
     backup = vault.find(name)
@@ -158,6 +158,27 @@ def _dump(services: Services, making: Making, moment: datetime, progress: Progre
         }
     )
     return files
+
+
+def _keep(services: Services, vault: Vault, files: Sequence[LakeFile]) -> int:
+    """Step 3. Nobody but an erasure takes a file away while a process lives that may need it."""
+    try:
+        return raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+    except raw_files.Missing as missing:
+        with services.warehouse.connect() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM ops.ledger, jsonb_array_elements(files) AS file "
+                "WHERE file ->> 'path' = %(path)s "
+                "UNION ALL SELECT 1 FROM ops.stream_batch WHERE file ->> 'path' = %(path)s LIMIT 1",
+                {"path": missing.path},
+            ).fetchone()
+        if row is not None:
+            raise
+        raise BackupError(
+            f"While this backup was taken somebody was erased, and {missing.path}, which named them, went at "
+            "once. Nothing of this backup is left. Run `python -m flows backup` again when the erasure has "
+            "ended; the nightly one is tried again by itself."
+        ) from None
 
 
 @contextmanager
