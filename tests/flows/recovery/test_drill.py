@@ -15,9 +15,11 @@ from pydantic import SecretStr
 from flows import prepare
 from flows.recovery import drill
 from flows.recovery.programs import ProgramError
+from flows.recovery.restoring import notes_of, restore, workplace
 from flows.recovery.seal import SealError
-from flows.recovery.taking import take
+from flows.recovery.taking import open_vault, take
 from flows.recovery.vault import BackupError
+from flows.recovery.whole import from_lake
 from flows.services import Services
 from flows.stores.locks import DRILL_LOCK
 from flows.stores.publish import publish
@@ -170,3 +172,24 @@ def test_a_drill_restores_though_its_server_lacks_roles_and_what_others_have_in_
         assert drill.drill(live, None, unseen()).differences == []
     finally:
         _do(live, f"drop owned by {name}", f"drop role {name}")
+
+
+def test_a_table_that_has_to_be_rebuilt_is_made_of_what_the_lake_has_now(
+    live: Services, house: House
+) -> None:
+    _do(live, "alter table analytics.dim_currencies alter minor_digits type bigint")
+    take(live, unseen())
+    (old,) = (live.lake.root / "dimensions" / "dim_currencies").rglob("*.parquet")
+    prepare.tables(live, unseen())
+    _publish(live, "dim_currencies", "", "SELECT 'JPY' AS currency, 0 AS minor_digits, 1 AS minor_units")
+    old.unlink()  # as a sweep does an hour later
+
+    assert drill.drill(live, None, unseen()).differences == []
+    target = house.server().empty()
+    vault = open_vault(live)
+    with workplace(vault) as work:
+        restore(vault, vault.find(), target, work)
+    settings = live.settings.model_copy(update={"warehouse_dsn": SecretStr(target)})
+    from_lake(Services(settings), unseen())
+    name = "analytics.dim_currencies"
+    assert notes_of(target)[name] == notes_of(live.settings.require("warehouse_dsn"))[name]
