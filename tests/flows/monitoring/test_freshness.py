@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from flows.maintenance.pruning import prune
-from flows.monitoring.health import check_pipeline_health
-from flows.monitoring.schedules import Deployment, Switched, declared
+from flows.monitoring.schedules import Deployment, Switched
 from flows.monitoring.verdict import State
 from flows.streaming.tally import note_end, note_progress, owner
 from tests.flows.monitoring.conftest import DAILY, NOW, Place
@@ -279,42 +279,12 @@ def test_a_stream_that_says_nothing_is_told_once_and_what_to_do(place: Place) ->
     assert place.measure("stream_latency") == {}
 
 
-def test_a_deployment_that_did_not_run_in_time_is_missing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_old_data_are_a_warning_until_the_first_time_of_the_schedule_that_is_to_bring_them(
+    place: Place,
 ) -> None:
-    asked = []
-    monkeypatch.setattr(
-        "flows.monitoring.schedules.started", lambda _, deployment, since: bool(asked.append(since))
-    )
-    place.schedules = Switched({"daily": DAILY})
-    found = place.measure("missing_run")
-    assert (found["deployment:daily"].state, found["deployment:daily"].value) == (State.CRITICAL, 10 * 3600)
-    assert asked == [datetime(2025, 11, 3, 2, tzinfo=UTC)]
-    # Schedules of the sandbox are off: what is off is not missing.
-    assert {verdict.state for subject, verdict in found.items() if subject != "deployment:daily"} == {
-        State.OK
-    }
-    place.run(datetime(2025, 11, 3, 2, 0, 9, tzinfo=UTC), "fct_orders: rule x failed")
-    assert place.measure("missing_run")["deployment:daily"].state is State.OK
-
-
-def test_while_prefect_cannot_be_asked_one_verdict_says_that_nothing_is_known(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    away = Switched(problem="Prefect's server does not answer.")
-    monkeypatch.setattr("flows.monitoring.schedules.ask", lambda _: away)
-    place.run(NOW - HOUR)
-    found = [one for one in check_pipeline_health(place.services) if one.signal == "missing_run"]
-    assert [(one.subject, one.state) for one in found] == [("everything", State.UNKNOWN)]
-    assert found[0].message == "missing_run could not be measured: Prefect's server does not answer."
-
-
-def test_schedules_are_read_as_prefect_reads_them() -> None:
-    every = Deployment("x", "y", ("10 * * * *", "0 2 * * *"))
-    at = datetime(2025, 11, 3, 2, 5, tzinfo=UTC)
-    assert every.last_until(at) == datetime(2025, 11, 3, 2, 0, tzinfo=UTC)
-    assert every.last_until(datetime(2025, 11, 3, 2, 10, tzinfo=UTC)) == datetime(
-        2025, 11, 3, 2, 10, tzinfo=UTC
-    )
-    assert every.next_after(at) == datetime(2025, 11, 3, 2, 10, tzinfo=UTC)
-    assert {"daily", "hourly", "monitor"} <= {deployment.name for deployment in declared()}
+    place.schedules = Switched({"daily": replace(DAILY, since=NOW - HOUR)})
+    place.run(NOW - 72 * HOUR)
+    late = place.measure("data_freshness")["fct_orders"]
+    assert (late.state, late.value) == (State.WARNING, 48 * 3600)
+    place.later(14.5 * 3600)
+    assert place.measure("data_freshness")["fct_orders"].state is State.CRITICAL
