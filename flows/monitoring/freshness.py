@@ -179,7 +179,7 @@ def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
     for flow in _flows(raw):
         # What a run of one source does, a run of all does too.
         serving = [run for run in watch.runs if run.flow in (flow, BATCH) and not run.is_narrowed]
-        done = next((run.started_at for run in serving if name in run.done), None)
+        done = next((run.started_at for run in serving if _is_brought(watch, run, name, raw)), None)
         last = max(filter(None, (last, done)), default=None)
         if done is None and not serving:
             continue
@@ -197,6 +197,15 @@ def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
             aged.append(again)
     since = min((*found, *aged), default=None)
     return _Due(since, last, is_by_age=since in aged and since not in found)
+
+
+def _is_brought(watch: Watch, run: Run, name: str, raw: Set[str]) -> bool:
+    """Whether a run has done a table, or has landed all that a later one, which then did it, did not land."""
+    return name in run.done or any(
+        name in later.done and raw <= run.done | later.done
+        for later in watch.runs
+        if later.started_at > run.started_at and not later.is_narrowed
+    )
 
 
 def _is_by_age(watch: Watch, flow: str, raw: Set[str], at: datetime) -> bool:

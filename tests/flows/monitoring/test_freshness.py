@@ -63,6 +63,9 @@ def test_after_a_run_that_did_everything_nothing_is_late_for_a_day_while_no_sche
         (240, "", State.CRITICAL),
         (24.5, "daily", State.OK),
         (240, "daily", State.WARNING),
+        # However long ago: nothing else says from when the data are.
+        (900, "", State.CRITICAL),
+        (900, "daily", State.WARNING),
     ],
 )
 def test_what_nothing_schedules_is_judged_by_its_age_and_told_as_one_missing_batch(
@@ -79,6 +82,23 @@ def test_what_nothing_schedules_is_judged_by_its_age_and_told_as_one_missing_bat
     )
     others = {one.state for subject, one in missing.items() if subject != "deployment:daily"}
     assert others == {State.OK}
+
+
+def test_of_a_batch_that_stopped_long_ago_it_is_known_what_it_did_while_the_hourly_one_goes_on(
+    place: Place,
+) -> None:
+    place.run(NOW - 1000 * HOUR)
+    place.run(NOW - 900 * HOUR, "raw_app__orders: refused", skipped=["fct_orders: they need raw_app__orders"])
+    place.run(NOW - 890 * HOUR, state="Crashed")
+    place.run(NOW - HOUR / 2, flow="api_ingest")
+    found = place.measure("data_freshness")
+    orders, users = found["fct_orders"], found["dim_users"]
+    assert (orders.state, orders.observed["as_of"]) == (
+        State.CRITICAL,
+        (NOW - 1000 * HOUR).isoformat(),
+    )
+    assert (users.state, users.value) == (State.CRITICAL, 890 * 3600)
+    assert found["source:raw_stripe__charges"].state is State.OK
 
 
 def test_data_of_the_hourly_schedule_are_not_judged_by_the_age_of_a_batch_that_nothing_schedules(
@@ -121,6 +141,32 @@ def test_what_a_run_left_out_is_late_since_that_run_began(place: Place, hours: f
         assert found["fct_payments"].message.startswith(
             "fct_payments was not published: a run that was to do it did not at"
         )
+
+
+def test_what_the_batch_left_out_of_an_api_is_not_late_once_the_hourly_run_has_brought_it(
+    place: Place,
+) -> None:
+    place.schedules = Switched({"daily": DAILY})
+    failed = datetime(2025, 11, 3, 2, 0, 4, tzinfo=UTC)
+    lacking = "fct_payments, mart_revenue_reconciliation: they need raw_stripe__charges, which failed"
+    place.run(failed - 24 * HOUR)
+    place.run(failed, "raw_stripe__charges: Stripe did not answer", skipped=[lacking])
+    named = ("source:raw_stripe__charges", "fct_payments", "mart_revenue_reconciliation")
+    found = place.measure("data_freshness")
+    assert {found[name].state for name in named} == {State.CRITICAL}
+    place.run(failed + HOUR / 2, flow="api_ingest")
+    found = place.measure("data_freshness")
+    assert {found[name].state for name in named} == {State.OK}
+
+
+def test_what_the_batch_left_out_of_the_application_is_late_though_the_hourly_run_has_built_on_it(
+    place: Place,
+) -> None:
+    place.run(NOW - 24 * HOUR)
+    lacking = "fct_orders, mart_revenue_reconciliation: they need raw_app__orders, which failed"
+    place.run(NOW - 9 * HOUR, "raw_app__orders: refused", skipped=[lacking])
+    place.run(NOW - HOUR, flow="api_ingest")
+    assert place.measure("data_freshness")["mart_revenue_reconciliation"].value == 9 * 3600
 
 
 def test_a_later_run_that_does_it_ends_it(place: Place) -> None:
