@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from flows.alerting import words
 from flows.alerting.causes import owner, root, served, trouble
-from flows.alerting.incidents import Incident, opened, owe, save, withdraw
+from flows.alerting.incidents import Incident, heard, opened, owe, save, withdraw
 from flows.alerting.routes import SEVERITIES, Routes
 from flows.monitoring.verdict import State, Verdict
 
@@ -225,6 +225,7 @@ class _Settlement:
             {*one.about, *one.touches},
             escalated=kind == "escalated",
             resolved=is_over,
+            told=heard(self._connection, one.incident_id) if is_over else (),
             without=one.subject.removeprefix("channel:") if one.signal == _CHANNEL else "",
         )
         message = words.body(

@@ -58,15 +58,21 @@ class Journal:
 
     def __init__(self, connection: Connection[Any]) -> None:
         self.connection = connection
+        self._joined = set[str]()
 
     # --------------------------------------------------------------------------------------------- who reads
 
-    def join(self, entities: Sequence[str]) -> None:
-        """Say that a stream takes these topics in, for as long as this session lives; waits while a batch
-        reads one of them.
+    def join(self, entities: Sequence[str]) -> str:
+        """Say that a stream takes these topics in, for as long as this session lives. Returns '', or one that
+        a batch reads at this moment: then ask again.
         """
-        for entity in sorted(entities):
-            self.connection.execute(f"SELECT pg_advisory_lock_shared({_LOCK})".encode(), (entity,))
+        for entity in sorted({*entities} - self._joined):
+            query = f"SELECT pg_try_advisory_lock_shared({_LOCK})".encode()
+            row = self.connection.execute(query, (entity,)).fetchone()
+            if not (row and row[0]):
+                return entity
+            self._joined.add(entity)
+        return ""
 
     @contextmanager
     def alone(self, entity: str) -> Iterator[bool]:

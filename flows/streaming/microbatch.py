@@ -160,6 +160,8 @@ class MicroBatches:
 
     def close(self) -> None:
         """Free DuckDB."""
+        for seen in self.seen.values():
+            seen.close()
         self._duckdb.close()
 
     def tidy(self) -> None:
@@ -279,7 +281,7 @@ class MicroBatches:
         for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
             letters += self._broken(cursor, staged.values(), dict(zip(place, key, strict=True)), reason)
         given = self._windows(cursor, table)
-        reach = seen.cover(given)
+        reach = seen.cover(given, sum(given.values()))
         gone = seen.settle(cursor, reach)
         left = self._windows(cursor, table)
         rows = sum(left.values())

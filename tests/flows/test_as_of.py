@@ -26,7 +26,8 @@ def test_raw_is_looked_through_as_often_as_one_model_asks_though_several_read_it
     assert all(model.upstreams == (RAW,) for model in models)
     with duckdb.connect() as session:
         session.execute(
-            "create table landed as select 1 as id, 16 as _lsn, 15 as _commit_lsn, 'c' as _op, 1 as _change, "
+            "create table landed as select 1 as id, 16 as _lsn, 15 as _commit_lsn, 7 as _transaction, "
+            "'c' as _op, 1 as _change, "
             "timestamptz '2025-11-03 09:00+00' as _registered_at, "
             "timestamptz '2025-11-03 10:00+00' as _changed_at, "
             "timestamptz '2025-11-03 10:01+00' as _landed_at"
@@ -41,6 +42,9 @@ def test_raw_is_looked_through_as_often_as_one_model_asks_though_several_read_it
 
             def filter(self, condition: str) -> Rows:
                 return Rows(self._rows.filter(condition))
+
+            def project(self, columns: str) -> Any:
+                return self._rows.project(columns)
 
             def limit(self, number: int) -> Any:
                 return self._rows.limit(number)
@@ -60,3 +64,41 @@ def test_raw_is_looked_through_as_often_as_one_model_asks_though_several_read_it
             once = len(asked)
             past.compute(models[1])
         assert (once, len(asked)) == (looks, looks), asked
+
+
+@pytest.mark.parametrize(
+    ("lsn", "known"),
+    [
+        ("0/5F", ["an earlier one"]),
+        ("0/A0", ["an earlier one"]),
+        ("0/C8", ["an earlier one", "a user", "another user", "their order"]),
+    ],
+)
+def test_a_transaction_that_is_open_at_a_place_of_the_log_is_not_half_known(
+    lsn: str, known: list[str]
+) -> None:
+    with duckdb.connect() as session:
+        session.execute(
+            "create table landed as select *, 'c' as _op, 1 as _change, "
+            "timestamptz '2025-11-03 09:00+00' as _registered_at, "
+            "timestamptz '2025-11-03 10:00+00' as _changed_at, "
+            "timestamptz '2025-11-03 10:01+00' as _landed_at "
+            "from (values ('users', 'an earlier one', 80, 70, 6), ('users', 'a user', 100, 90, 7), "
+            "('users', 'another user', 150, 90, 7), ('orders', 'their order', 200, 90, 7)) "
+            "as told (entity, what, _lsn, _commit_lsn, _transaction)"
+        )
+
+        def rows(_: Any, table: Any) -> Any:
+            entity = table.name.removeprefix("raw_app__")
+            return session.table("landed").filter(f"entity = '{entity}'") if "app__" in table.name else None
+
+        with mock.patch.object(_Past, "_rows", rows):
+            nowhere: Any = SimpleNamespace(lake=None)
+            past = _Past(nowhere, session, Moment.parse(lsn))
+            found = [
+                what
+                for name in ("raw_app__users", "raw_app__orders")
+                if (there := past._known_then(name)) is not None
+                for (what,) in there.project("what").fetchall()
+            ]
+    assert found == known
