@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -176,10 +176,11 @@ def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
     last: datetime | None = None
     # What a run has left undone may have been made good by one that was about this table alone.
     mended = next((run.started_at for run in watch.runs if run.is_narrowed and name in run.done), None)
+    done_by = [run for run in watch.runs if name in run.done and not run.is_narrowed]
     for flow in _flows(raw):
         # What a run of one source does, a run of all does too.
         serving = [run for run in watch.runs if run.flow in (flow, BATCH) and not run.is_narrowed]
-        done = next((run.started_at for run in serving if _is_brought(watch, run, name, raw)), None)
+        done = next((run.started_at for run in serving if _is_brought(run, done_by, name, raw)), None)
         last = max(filter(None, (last, done)), default=None)
         if done is None and not serving:
             continue
@@ -199,12 +200,11 @@ def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
     return _Due(since, last, is_by_age=since in aged and since not in found)
 
 
-def _is_brought(watch: Watch, run: Run, name: str, raw: Set[str]) -> bool:
+def _is_brought(run: Run, done_by: Sequence[Run], name: str, raw: Set[str]) -> bool:
     """Whether a run has done a table, or has landed all that a later one, which then did it, did not land."""
+    lacking = raw - run.done
     return name in run.done or any(
-        name in later.done and raw <= run.done | later.done
-        for later in watch.runs
-        if later.started_at > run.started_at and not later.is_narrowed
+        later.started_at > run.started_at and lacking <= later.done for later in done_by
     )
 
 
