@@ -41,7 +41,7 @@ class Incident:
 
     @property
     def trouble(self) -> Trouble:
-        return Trouble(self.signal, self.subject, frozenset(self.about), self.since)
+        return Trouble(self.signal, self.subject, frozenset(self.about), self.since, is_told=True)
 
     @property
     def keys(self) -> set[str]:

@@ -89,7 +89,9 @@ class _Settlement:
     def _groups(self) -> dict[str, list[Verdict]]:
         """Cause → the bad verdicts that it explains, itself among them."""
         among = {cause: one.trouble for cause, one in self._open.items()}
-        among |= {key: trouble(verdict) for key, verdict in self._bad.items()}
+        among |= {
+            key: replace(trouble(verdict), is_told=key in self._open) for key, verdict in self._bad.items()
+        }
         homes = {key: one for one in self._open.values() for key in one.keys}
         found: dict[str, list[Verdict]] = {}
         for key, verdict in self._bad.items():
