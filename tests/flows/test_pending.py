@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from flows.build.inputs import News, Reader
+from flows.progress import Progress
 from flows.services import Services
+from flows.summary import Summary
 from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.flows.test_by_key import FACTS, MODELS, Shop, Step
 from tests.flows.warehouses import Warehouses
 from tests.house import Server
+from transforms import registry
 
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 
@@ -62,11 +67,15 @@ class Told:
         self.services, self.place = services, place
         self.shop, self.landed, self.runs = Shop(is_captured=True), 0, 0
 
-    def does(self, *steps: tuple[int, str, int, int]) -> None:
-        """These changes (order, what, month, quantity) land, and what is due is built."""
+    def lands(self, *steps: tuple[int, str, int, int]) -> None:
+        """These changes land: order, what, month, quantity."""
         for key, what, month, quantity in steps:
             self.shop.do(Step(key, what, month, quantity, is_cut=False))
         self.landed = self.shop.land(self.services, self.landed)
+
+    def does(self, *steps: tuple[int, str, int, int]) -> None:
+        """These changes land, and what is due is built."""
+        self.lands(*steps)
         self.run()
 
     def run(self) -> None:
@@ -139,3 +148,40 @@ def test_what_was_built_anew_upstream_and_waits_is_shown_by_the_next_run(
     told.run()
     assert _orders(told.place) == told.shop.expected
     assert _ask(told.place, "select * from ops.pending_publish") == []
+
+
+def _scheduled(services: Services, models: Sequence[str]) -> Summary:
+    """A run that builds what is due of these models, in the order and with the waits of every run."""
+    from prefect import flow
+    from prefect.runtime import flow_run
+
+    from flows.batch import runner
+    from flows.schedule import Schedule
+
+    @flow(name="pending", task_runner=runner)
+    def run() -> Summary:
+        summary = Summary(str(flow_run.id), "pending")
+        chosen = [table for table in registry.build_order() if table.name in models]
+        with Progress("run", io.StringIO()) as progress:
+            Schedule(services, [], chosen, summary, progress).carry_out()
+        return summary
+
+    return run()
+
+
+def test_what_needs_a_dimension_that_waits_waits_with_it_and_is_named(prefect: None, told: Told) -> None:
+    before = _orders(told.place)
+    with locked(told.place, "lock table analytics.dim_users in share mode"):
+        told.lands((4, "put", 10, 1))
+        waits = _scheduled(told.services, MODELS)
+        assert _orders(told.place) == before
+    assert (waits.failures, waits.skipped) == ([], [f"{FACTS}: they need dim_users, which waits"])
+    (line,) = waits.pending
+    assert "dim_users (all of it) stays as it was: session" in line
+    assert not any(
+        table.windows for table in waits.tables.values() if table is not waits.tables["dim_products"]
+    )
+    assert not Path(told.services.lake.root, "quarantine").exists()
+    done = _scheduled(told.services, MODELS)
+    assert (done.failures, done.skipped, done.pending) == ([], [], [])
+    assert _orders(told.place) == told.shop.expected != before
