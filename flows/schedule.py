@@ -19,7 +19,7 @@ from prefect.runtime import deployment
 
 import quality
 from flows import change_topics
-from flows.build.guard import gate_rules
+from flows.build.guard import needs
 from flows.build.outcome import Built
 from flows.build.states import planner_states
 from flows.change_landing import ChangesLanded
@@ -313,11 +313,6 @@ class Schedule:
         summary.checks += len(results)
         summary.checks_passed += sum(result.passed for result in results)
         summary.warnings += [result.message for result in results if not result.passed and not result.blocks]
-
-
-def needs(table: Table) -> set[str]:
-    """What has to be there before a table is built: what it reads, and what its rules compare it with."""
-    return {*table.upstreams, *quality.requires(gate_rules(table), table.name)} - {table.name}
 
 
 def reached_from(name: str, chosen: Mapping[str, Table]) -> set[str]:
