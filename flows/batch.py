@@ -158,7 +158,6 @@ def _without(held: Mapping[str, str], models: Sequence[Table], summary: Summary)
             "It is changed by the next run; end that session if it should not wait."
         )
         reached = reached_from(name, chosen) - lost
-        if reached:
-            summary.skipped.append(f"{', '.join(sorted(reached))}: they need {name}, which waits")
+        summary.skip(reached, name, "waits")
         lost |= reached
     return [table for table in models if table.name not in lost]

@@ -51,6 +51,11 @@ def gate_rules(table: Table) -> list[Rule]:
     return [rule for rule in quality.rules(table) if rule.kind is not RuleKind.TIMELINESS]
 
 
+def needs(table: Table) -> set[str]:
+    """What has to be there before a table is built: what it reads, and what its rules compare it with."""
+    return {*table.upstreams, *quality.requires(gate_rules(table), table.name)} - {table.name}
+
+
 def hold(
     connection: DuckDBPyConnection,
     table: Table,

@@ -112,11 +112,13 @@ class _Session:
         self._tally = tally
         self._progress = progress
         self._live = shown_live(entities)
+        self._needs = {table.name: guard.needs(table) for table in self._live}
         self._fingerprints = {table.name: catalog.fingerprint(table) for table in self._live}
         self._observed: Observed | None = None
         self._looked_at = 0.0
         self._failed: dict[str, float] = {}
-        """Table → when it could not be built."""
+        """Table → when it could not be built, or shown."""
+        self._completed_at = -RETRY_SECONDS
         self._owner = owner(CHANGES)
         followed = [registry.table(entity.table) for entity in entities]
         self._tidying = Tidying(services, [*followed, *self._live], self._owner)
@@ -152,6 +154,8 @@ class _Session:
                     if cut is not None:
                         self._cycled_at = time.monotonic()
                         self._cycle(ledger, feed, cut)
+                    elif is_due and self._complete(ledger):
+                        self._cycled_at = time.monotonic()
                     elif until_idle and is_due and feed.is_read and not feed.waiting:
                         return True
                     elif is_due:
@@ -170,6 +174,23 @@ class _Session:
                 self._build(ledger, run_id)
             ledger.opened.close()
         return {name: one for name, one in landed.outcomes.items() if isinstance(one, SourceError)}
+
+    def _complete(self, ledger: JointLedger) -> bool:
+        """Try again to show what somebody's lock kept from being seen, though nothing comes that would bring
+        it along; whether anything was.
+        """
+        now = time.monotonic()
+        if now - self._completed_at < RETRY_SECONDS:
+            return False
+        self._completed_at = now
+        names = [table.name for table in self._live]
+        waiting = "SELECT FROM ops.pending_publish WHERE table_name = ANY(%s) LIMIT 1"
+        if ledger.connection.execute(waiting, (names,)).fetchone() is None:
+            return False
+        with self._shown_jointly(ledger, ()):
+            self._tally.rows += self._build(ledger, f"changes-{self._services.settings.now():%Y%m%dT%H%M%S}")
+        ledger.opened.close()
+        return True
 
     @contextmanager
     def _shown_jointly(self, ledger: JointLedger, changed: Iterable[SourceEntity]) -> Iterator[None]:
@@ -237,8 +258,8 @@ class _Session:
             self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")
 
     def _build(self, ledger: JointLedger, run_id: str) -> int:
-        """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built stays as it was, and so
-        does what needs it, until RETRY_SECONDS later.
+        """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built, or shown because a lock
+        is in the way, stays as it was, and so does what needs it, until RETRY_SECONDS later.
         """
         services = self._services.within(ledger)
         now, rows, left = time.monotonic(), 0, set[str]()
@@ -246,7 +267,7 @@ class _Session:
         for table in self._live:
             is_waiting = now - self._failed.get(table.name, -RETRY_SECONDS) < RETRY_SECONDS
             is_new = table.is_published and not standing.get(table.name)
-            if is_waiting or is_new or left.intersection(table.upstreams):
+            if is_waiting or is_new or left & self._needs[table.name]:
                 left.add(table.name)
                 continue
             try:
@@ -263,6 +284,9 @@ class _Session:
                 self._progress.say("changes", f"{table.name}: {said}")
                 continue
             rows += built.rows_written
+            if built.is_pending:
+                self._failed[table.name] = self._completed_at = now
+                left.add(table.name)
             for publication in built.publications:
                 if publication.is_pending:
                     self._progress.say("changes", publication.message())

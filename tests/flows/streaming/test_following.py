@@ -19,6 +19,7 @@ from flows.erasure import listed
 from flows.erasure.person import Person
 from flows.maintenance import folding, tidying
 from flows.services import Services
+from flows.streaming import following
 from tests.flows.streaming.changes import ENTITIES, Company, new_order, order
 from tests.flows.streaming.topics import until
 from tests.house import House
@@ -216,6 +217,53 @@ def test_what_breaks_a_rule_stays_as_it_was_is_kept_once_and_recorded(company: C
     assert len(list(kept.glob("*.parquet"))) == 1
     company.capture.app(f"update orders set quantity = 2 where id = '{order(4)}'")
     until(lambda: company.follow().messages == 0 and company.shown(quantity) == [(2,)], 60)
+
+
+@pytest.mark.parametrize("table", ["fct_orders", "dim_users"])
+def test_what_a_lock_keeps_back_is_shown_once_the_lock_is_gone_though_nothing_more_comes(
+    company: Company, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "RETRY_SECONDS", 2)
+    number, user = {"fct_orders": (601, 61), "dim_users": (602, 62)}[table]
+    waiting = "select table_name from ops.pending_publish"
+    placed = f"select user_id from analytics.fct_orders where order_id = '{order(number)}'"
+    failed = "select count(*) from ops.check_result where not passed"
+    before = company.shown(failed)
+    with psycopg.connect(company.capture.settings.require("warehouse_dsn")) as somebody:
+        somebody.execute(f"lock table analytics.{table} in share mode".encode())
+        with company.followed():
+            company.capture.app(
+                "begin",
+                new_order(number, user, 3),
+                f"update products set name = 'Beside {table}' where id = 3",
+                "commit",
+            )
+            until(lambda: company.shown(waiting) != [], seconds=60)
+            assert {name for (name,) in company.shown(waiting)} == {table}
+            assert company.shown("select name from analytics.dim_products where product_id = 3") == [
+                (f"Beside {table}",)
+            ]
+            assert company.shown(placed) == []
+            somebody.rollback()
+            until(lambda: company.shown(placed) == [(user,)], seconds=60)
+            assert company.shown(waiting) == []
+    assert company.differences() == []
+    assert company.shown(failed) == before
+
+
+def test_what_waited_for_a_lock_when_a_stream_ended_is_shown_by_the_next_though_nothing_comes(
+    company: Company,
+) -> None:
+    status = f"select status from analytics.fct_orders where order_id = '{order(9)}'"
+    with psycopg.connect(company.capture.settings.require("warehouse_dsn")) as somebody:
+        somebody.execute(b"lock table analytics.fct_orders in share mode")
+        told = len(company.capture.events("orders"))
+        company.capture.app(f"update orders set status = 'paid' where id = '{order(9)}'")
+        until(lambda: len(company.capture.events("orders")) > told, seconds=60)
+        assert company.follow().messages == 1
+        assert company.shown(status) == [("pending",)]
+    assert company.follow().messages == 0
+    assert company.shown(status) == [("paid",)]
 
 
 def test_every_failpoint_of_the_stream_of_changes_is_killed_at() -> None:
