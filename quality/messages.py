@@ -50,6 +50,8 @@ def finding(
             f"row{'' if (rows if of else failing) == 1 else 's'}{f' ({shown}{more})' if shown else ''}. "
             f"It says: {describe(rule)}. It stands in {written_in(rule, table)}."
         )
+        if rule.check == "accepted_values":
+            message += " Where such a value is right, add it to the list there."
         if rule is ROW_COUNT:
             message = f"{table.name}: {rows:,} rows are there, {failing:,} more or fewer than were announced."
     return CheckResult(

@@ -51,22 +51,14 @@ class Checks:
         of_both = [rule for rule in guard.gate_rules(table) if not rule.row_level and rule.name not in alone]
         standing = guard.reference_relation(lake, joined, table) if joined and of_both else None
         columns = ", ".join(engine.quoted(column.name) for column in table.columns)
-        relation = f"(select {columns} from {FRESH})"
+        judged = guard.Judged(f"(select {columns} from {FRESH})", standing, alone)
         references = self._references()
-        results = guard.hold(
-            connection,
-            table,
-            relation,
-            standing=standing,
-            alone=alone,
-            references=references,
-            partitions=windows,
-        )
+        results = guard.hold(connection, table, judged, references=references, partitions=windows)
         failed = self._note(results)
         if not failed:
             return
         batch_id = f"{self._services.settings.now():%Y%m%dT%H%M%S}-{self._run_id[:8]}"
-        folder = guard.quarantine(lake, connection, table, failed, relation, references, windows, batch_id)
+        folder = guard.quarantine(lake, connection, table, failed, judged, references, windows, batch_id)
         self._record_now()
         raise guard.refuse(table, failed, folder)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,33 +57,48 @@ def needs(table: Table) -> set[str]:
     return {*table.upstreams, *quality.requires(gate_rules(table), table.name)} - {table.name}
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a build is held to its rules with; both are what may stand after FROM in its DuckDB.
+
+    `standing` is what already is in the same partitions and stays (an append): it was held to the row-level
+    rules when it came, but what is said of a set, uniqueness say, is of both together. `alone`: rules of sets
+    that the new rows answer.
+    """
+
+    fresh: str
+    standing: str | None = None
+    alone: Collection[str] = ()
+
+    def of_both(self, rule: Rule) -> bool:
+        """Whether a rule is held to the new rows and to what stands beside them."""
+        return self.standing is not None and not rule.row_level and rule.name not in self.alone
+
+    def relation(self, rule: Rule) -> str:
+        """The rows that a rule is held to."""
+        if not self.of_both(rule):
+            return self.fresh
+        return f"(select * from {self.fresh} union all by name select * from {self.standing})"
+
+
 def hold(
     connection: DuckDBPyConnection,
     table: Table,
-    relation: str,
+    judged: Judged,
     *,
-    standing: str | None,
     references: Mapping[str, str],
     partitions: Sequence[str],
-    expected_rows: int | None = None,
-    alone: Collection[str] = (),
 ) -> list[CheckResult]:
-    """Every rule over the new content; one result a rule.
-
-    `standing` is what already is in the same partitions and stays (an append): it was held to the row-level
-    rules when it came, but uniqueness is of both together. `alone`: rules of sets that the new rows answer.
-    """
+    """Every rule over the new content; one result a rule."""
     rules = gate_rules(table)
-    windows = None if list(partitions) == [WHOLE] else list(partitions)
-    if standing is None:
-        return quality.check(connection, table, rules, relation, references, windows, expected_rows)
-    of_sets = [rule for rule in rules if not rule.row_level and rule.name not in alone]
-    of_rows = [rule for rule in rules if rule not in of_sets]
-    both = f"(select * from {relation} union all by name select * from {standing})"
-    return [
-        *quality.check(connection, table, of_rows, relation, references, windows, expected_rows),
-        *quality.check(connection, table, of_sets, both, references, windows),
-    ]
+    windows = _windows(partitions)
+    results: list[CheckResult] = []
+    for is_of_both in (False, True):
+        those = [rule for rule in rules if judged.of_both(rule) is is_of_both]
+        if those:
+            relation = judged.relation(those[0])
+            results += quality.check(connection, table, those, relation, references, windows)
+    return results
 
 
 def has_totals(connection: Connection[Any]) -> bool:
@@ -109,24 +125,27 @@ def quarantine(
     connection: DuckDBPyConnection,
     table: Table,
     results: Sequence[CheckResult],
-    relation: str,
+    judged: Judged,
     references: Mapping[str, str],
     partitions: Sequence[str],
     batch_id: str,
 ) -> Path:
     """Keep the rows that broke a rule, each with the rule and the reason, as one Parquet file; returns its
-    path. The very same rows are kept once, however often they are refused.
+    path. The very same rows are kept once, however often they are refused. Those that stand and break a rule
+    together with new ones are among them.
 
     It stands in `<lake>/quarantine/<table>/`, is no part of the lake's tables, and stays until somebody
     removes it.
     """
     folder = lake.root / QUARANTINE / table.name
     folder.mkdir(parents=True, exist_ok=True)
-    windows = None if list(partitions) == [WHOLE] else list(partitions)
+    windows = _windows(partitions)
     rules = {rule.name: rule for rule in quality.all_rules(table)}
     parts = []
     for result in results:
-        broken = quality.failing_rows(connection, table, rules[result.rule], relation, references, windows)
+        rule = rules[result.rule]
+        relation = judged.relation(rule)
+        broken = quality.failing_rows(connection, table, rule, relation, references, windows)
         reason = engine.text_literal(result.message)
         parts.append(
             f"select *, {engine.text_literal(result.rule)} as _rule, {reason} as _reason "
@@ -149,6 +168,11 @@ def quarantine(
     temporary.replace(path)
     fsync_folder(folder)
     return path
+
+
+def _windows(partitions: Sequence[str]) -> list[str] | None:
+    """The windows that content is complete for; None where it has none."""
+    return None if list(partitions) == [WHOLE] else list(partitions)
 
 
 def record(connection: Connection[Any], run_id: str, results: Sequence[CheckResult], at: datetime) -> None:

@@ -15,6 +15,7 @@ from duckdb import DuckDBPyConnection
 from flows import evolution
 from flows.build import by_key, compaction, content, mentions, superseded
 from flows.build.content import REMOVED
+from flows.build.copies import Copies, across
 from flows.build.inputs import Inputs, News, chunks, is_fed_by_landings
 from flows.build.outcome import Built, Outcome
 from flows.build.states import planner_states
@@ -69,6 +70,7 @@ class _Job(Outcome):
             self._follow(due)
         elif self.table.write is Write.APPEND:
             self._continue(due)
+            self._build_again()
         else:
             self._replace(due)
 
@@ -142,9 +144,56 @@ class _Job(Outcome):
                     sources = content.sources(self.lake, inputs)
                     content.compute(self.table, connection, sources, self.registry)
                     content.keep_only(connection, list(based_on))
+                    beaten = self._settle(connection, inputs, based_on, adds=True)
+                    gone = superseded.both(gone, beaten)
                     left, rewritten = self._take_away(connection, standing, gone)
                     self._finish(connection, based_on, adds=True, left=left, rewritten=rewritten)
         self._replace([item for item in due if item not in continued])
+
+    def _settle(
+        self,
+        connection: DuckDBPyConnection,
+        inputs: Inputs,
+        based_on: Mapping[str, Mapping[str, Any]],
+        *,
+        adds: bool = False,
+    ) -> Places:
+        """Leave in `fresh` what counts of copies across the upstreams; returns the rows that no longer do, of
+        the partitions that it `adds` to.
+
+        Another partition that holds such rows is marked: this job builds it anew at its end, or any run
+        should this one die.
+        """
+        by = across(self.table, self.catalog)
+        if by is None:
+            return {}
+        name, now = self.table.name, self.services.settings.now()
+        copies = Copies(self.table, by, connection, self.lake, self.registry)
+        windows = copies.settle(self.reader, inputs)
+        standing = {
+            window: state
+            for window, state in self.reader.states(name, windows).items()
+            if (adds if window in based_on else state.fingerprint == self.work.fingerprint)
+            and not self.table.is_past_retention(window, now)
+        }
+        gone = copies.beaten([file for state in standing.values() for file in state.files])
+        beside = {file.partition for file in gone} - based_on.keys()
+        self.ledger.mark([(name, window) for window in sorted(beside)], ASKED_FOR)
+        self.again |= beside
+        return {file: places for file, places in gone.items() if file.partition in based_on}
+
+    def _build_again(self) -> None:
+        """Each of them once: what is built anew holds no copy that does not count."""
+        done: set[str] = set()
+        while waiting := sorted(self.again - done):
+            done.update(waiting)
+            self.reader.forget()
+            upstreams = {name: self.reader.overview(name) for name in self.table.upstreams}
+            for window in waiting:
+                based_on = {name: there[window].token for name, there in upstreams.items() if window in there}
+                reason = "a copy from another upstream counts more"
+                self._replace([Due(window, "replace", reason, based_on, 0)])
+                self.reader.forget()
 
     def _follow(self, due: Sequence[Due]) -> None:
         """Compute the keys of what is new upstream; build windows from all they read where that is asked for,
@@ -239,6 +288,7 @@ class _Job(Outcome):
                 based_on = {window: {} for window in found} | based_on
             else:
                 content.keep_only(connection, list(based_on))
+                self._settle(connection, inputs, based_on)
             self._finish(connection, based_on, unreadable=unreadable)
 
     def _empty(self) -> None:

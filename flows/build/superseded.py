@@ -5,7 +5,8 @@ They stay in their files and no longer count there (see flows.stores.scan).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from duckdb import DuckDBPyConnection
 
@@ -21,6 +22,11 @@ from transforms.registry import Registry
 
 Places = Mapping[LakeFile, frozenset[int]]
 """Rows by their positions in their files."""
+
+
+def both(one: Places, other: Places) -> Places:
+    """The rows of either."""
+    return {file: one.get(file, frozenset()) | other.get(file, frozenset()) for file in {*one, *other}}
 
 
 def without(
@@ -50,24 +56,24 @@ def drop_known(
     files = [file for there in standing.values() for file in there]
     if not files:
         return {}
-    _number_keys(table, connection, lake, files)
     same = " and ".join(f"fresh.{quoted(n)} = standing.{quoted(n)}" for n in table.key)
     order = [
         f"({', '.join(f'{side}.{quoted(n)}' for n in table.tie_break)})" for side in ("fresh", "standing")
     ]
     wins = f"{order[0]} < {order[1]}" if table.tie_break else "false"
-    connection.execute(
-        f"create temp table met as "
-        f"select fresh.rowid as newcomer, standing.filename, standing.{POSITION}, {wins} as wins "
-        f"from {FRESH} as fresh join standing on {same}"
-    )
+    with numbered(table, connection, lake, files):
+        connection.execute(
+            f"create temp table met as "
+            f"select fresh.rowid as newcomer, standing.filename, standing.{POSITION}, {wins} as wins "
+            f"from {FRESH} as fresh join standing on {same}"
+        )
     # A row is new only if it beats every standing copy; then each of those goes.
     connection.execute(f"delete from {FRESH} where rowid in (select newcomer from met where not wins)")
     beaten = "select newcomer from met group by newcomer having bool_and(wins)"
-    found = _places(
+    found = places(
         connection, lake, files, f"select filename, {POSITION} from met where newcomer in ({beaten})"
     )
-    connection.execute("drop view standing; drop table met")
+    connection.execute("drop table met")
     return found
 
 
@@ -81,35 +87,40 @@ def find_withdrawn(
 ) -> Places | None:
     """The rows of a continued table that came from rows that no longer count upstream.
 
-    `withdrawn` has the latter, by upstream. What the model makes of them is looked for by key; None when
-    that is not exactly what stands: then nothing but building anew tells.
+    `withdrawn` has the latter, by upstream. What the model makes of them is looked for by key and tie-break:
+    a copy of another upstream can stand under the key. None when that is not exactly what stands: then
+    nothing but building anew tells.
     """
     if not any(withdrawn.values()):
         return {}
     files = [file for there in standing.values() for file in there]
     sources = {name: lake.scan_at(places) if places else None for name, places in withdrawn.items()}
     rows = engine.compute(table, connection, sources, registry=known).rows
-    rows.project(", ".join(quoted(name) for name in table.key)).create("withdrawn")
+    listed = ", ".join(quoted(name) for name in dict.fromkeys((*table.key, *table.tie_break)))
+    rows.project(listed).create("withdrawn")
     expected = int(connection.execute("select count(*) from withdrawn").fetchall()[0][0])
     found: Places = {}
     if expected and files:
-        _number_keys(table, connection, lake, files)
-        listed = ", ".join(quoted(name) for name in table.key)
-        found = _places(
-            connection,
-            lake,
-            files,
-            f"select filename, {POSITION} from standing "
-            f"where ({listed}) in (select ({listed}) from withdrawn)",
-        )
-        connection.execute("drop view standing")
+        with numbered(table, connection, lake, files):
+            found = places(
+                connection,
+                lake,
+                files,
+                f"select filename, {POSITION} from standing "
+                f"where ({listed}) in (select ({listed}) from withdrawn)",
+            )
     connection.execute("drop table withdrawn")
     return found if sum(map(len, found.values())) == expected else None
 
 
-def _number_keys(table: Table, connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile]) -> None:
-    """Make `standing` a view of the keys and tie-breaks of the rows that count, with the place of each."""
-    keys = ", ".join(quoted(name) for name in (*table.key, *table.tie_break))
+@contextmanager
+def numbered(
+    table: Table, connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile]
+) -> Iterator[None]:
+    """While the block lasts, `standing` is a view of the keys and tie-breaks of the rows that count in some
+    files of the table, with the file and position of each.
+    """
+    keys = ", ".join(quoted(name) for name in dict.fromkeys((*table.key, *table.tie_break)))
     paths = lake.paths(files)
     listed = ", ".join(map(engine.text_literal, paths))
     gone = " ".join(
@@ -122,9 +133,11 @@ def _number_keys(table: Table, connection: DuckDBPyConnection, lake: Lake, files
         f"hive_partitioning = false, union_by_name = true, filename = true, {POSITION} = true) "
         f"where true {gone}"
     )
+    yield
+    connection.execute("drop view standing")
 
 
-def _places(
+def places(
     connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile], query: str
 ) -> dict[LakeFile, frozenset[int]]:
     """What a select of file names and positions gives, by file."""

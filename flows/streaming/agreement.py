@@ -25,6 +25,7 @@ from flows.stores.warehouse import PostgresColumn
 from flows.streaming import counts
 from flows.streaming.route import Route
 from flows.streaming.windows import Names
+from transforms import engine
 from transforms.contract import Table
 from transforms.engine import quoted
 from warehouse_ddl.statements import bounds, home
@@ -155,7 +156,9 @@ def topics(
             continue
         with duckdb_session() as session:
             records = content(session, services.lake, staged, state.files)
-            there = _among(session, records, staged, names, list(wanted))
+            alone = {name: records if name == staged.name else None for name in table.upstreams}
+            made = engine.compute(table, session, alone).rows
+            there = _among(session, made, table, names, list(wanted))
             for record in there.project(", ".join(map(quoted, names))).fetchall():
                 by_topic[wanted[record]] = way.topic(raw)
     return by_topic

@@ -33,8 +33,8 @@ class Counts:
     windows: Sequence[str]
     """Partitions of the table that this touches."""
     beaten: Collection[Any]
-    """Identities of rows that were published and whose newcomers are counted here: the copies that they beat
-    have to be taken off."""
+    """Published rows of the topic that lost against one that is counted here, by identity and tie-break, as
+    texts: they have to be taken off. A copy of another topic was never counted here."""
 
 
 def count(
@@ -52,12 +52,29 @@ def touched(table: Table, added: pa.Table) -> list[str]:
     return sorted({table.partition.key(start) for start in starts})
 
 
-def surviving(rows: str, fresh: str, columns: Sequence[str]) -> str:
-    """SQL for those of a staging table's rows (SQL) that are among the ones that count; `columns` tell two
-    copies of a record.
+def of_topic(staging: Table, rows: str, fact: Table, fresh: str, identity: Sequence[str]) -> str:
+    """SQL for those of a topic's staged rows (SQL) that are among the fact's rows that count."""
+    there = {column.name for column in staging.columns}
+    return _among(rows, fresh, (*identity, *(name for name in fact.tie_break if name in there)))
+
+
+def beaten(staging: Table, rows: str, fact: Table, fresh: str, gone: str, identity: Sequence[str]) -> str:
+    """SQL for the published rows that went for one of a topic's staged rows (SQL), by identity and tie-break,
+    as texts. Only what was of the same topic had been counted: the part of the fact's tie-break that the
+    topic has not got tells.
     """
-    same = " and ".join(f"staged.{quoted(name)} = counting.{quoted(name)}" for name in columns)
-    return f"select staged.* from ({rows}) as staged semi join {fresh} as counting on {same}"
+    there = {column.name for column in staging.columns}
+    apart = [name for name in fact.tie_break if name not in there]
+    newcomers = _among(f"from {fresh}", f"({rows})", identity)
+    lost = _among(f"from {gone}", f"({newcomers})", (*identity, *apart))
+    listed = ", ".join(f"{quoted(name)}::varchar" for name in (*identity, *fact.tie_break))
+    return f"select {listed} from ({lost})"
+
+
+def _among(rows: str, others: str, columns: Sequence[str]) -> str:
+    """SQL for those of some rows (SQL) that equal one of others (what follows FROM) in these columns."""
+    same = " and ".join(f"given.{quoted(name)} = counting.{quoted(name)}" for name in columns)
+    return f"select given.* from ({rows}) as given semi join {others} as counting on {same}"
 
 
 def taken_off(cursor: DuckDBPyConnection, counts: Counts, gone: Sequence[Mapping[str, Any]]) -> pa.Table:

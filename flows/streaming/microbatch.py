@@ -278,7 +278,7 @@ class MicroBatches:
         computed.store(seen.fresh)
         place = (*self._route.identity, *table.tie_break)
         if rejected := rules.reject(cursor, table, self._rules[table.name], seen.fresh, place):
-            refused += self._broken(cursor, staged.values(), place, rejected)
+            refused += self._broken(cursor, table, staged.values(), rejected)
         given = self._windows(cursor, table)
         reach = seen.cover(given, sum(given.values()))
         gone = seen.settle(cursor, reach)
@@ -290,18 +290,19 @@ class MicroBatches:
     def _broken(
         self,
         cursor: DuckDBPyConnection,
+        table: Table,
         staged: Iterable[_Staged],
-        place: Sequence[str],
         reasons: Mapping[tuple[Any, ...], str],
     ) -> Iterator[DeadLetter]:
-        """The records of rows that broke a rule, by `place`: each of the first topic whose rows hold it."""
-        left = dict(reasons)
+        """The records of rows that broke a rule: each of the topic that the model makes it of."""
+        place = (*self._route.identity, *table.tie_break)
         where = [place.index(name) for name in ("kafka_partition", "kafka_offset")]
         for one in staged:
-            rows = cursor.execute(f"select {', '.join(map(quoted, place))} from ({one.rows})").fetchall()
-            found = {key: left.pop(key) for key in {*rows} & left.keys()}
-            by_offset = {(key[where[0]], key[where[1]]): reason for key, reason in found.items()}
-            yield from letters.by_offset(one.entity, one.landed, by_offset)
+            alone = {name: one.rows if name == one.table.name else None for name in table.upstreams}
+            made = engine.compute(table, cursor, alone).query
+            rows = cursor.execute(f"select {', '.join(map(quoted, place))} from ({made})").fetchall()
+            found = {(row[where[0]], row[where[1]]): reasons[row] for row in rows if row in reasons}
+            yield from letters.by_offset(one.entity, one.landed, found)
 
     def _counts(
         self, cursor: DuckDBPyConnection, staged: Mapping[str, _Staged], contents: Sequence[Content]
@@ -314,14 +315,12 @@ class MicroBatches:
                 continue
             identity, fact = self._route.identity, content.table
             seen = self.seen[fact.name]
-            rows = counts.surviving(one.rows, seen.fresh, (*identity, *fact.tie_break))
+            rows = counts.of_topic(one.table, one.rows, fact, seen.fresh, identity)
             added = counts.count(cursor, table, one.table, rows)
             beaten: set[Any] = set()
             if content.gone:
-                listed = ", ".join(map(quoted, identity))
-                newcomers = counts.surviving(rows, seen.gone, identity)
-                listed_rows = cursor.execute(f"select {listed} from ({newcomers})").fetchall()
-                beaten = {tuple(map(str, row)) for row in listed_rows}
+                gone = counts.beaten(one.table, rows, fact, seen.fresh, seen.gone, identity)
+                beaten = set(cursor.execute(gone).fetchall())
             windows = counts.touched(table, added)
             yield Counts(table, one.table, fact, added, windows, beaten)
 

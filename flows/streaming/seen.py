@@ -58,7 +58,7 @@ class Seen:
         self.fresh = f"fresh_{table.name}"
         """The temporary table of a cursor that holds the rows of one micro-batch."""
         self.gone = f"gone_{table.name}"
-        """That of the published rows which no longer count since then, by identity and key."""
+        """That of the published rows which no longer count since then, by what is known of a row."""
         self._covered: dict[str, str | None] = {}
         """Window → the micro-batch that wrote into it last, as far as its rows are known here."""
         self._hashed = Hashed(duckdb, warehouse, table, identity)
@@ -206,10 +206,9 @@ class Seen:
         by = quoted(self._table.partition.by) if self._table.partition else "null"
         days = self._table.lookback.days
         same = " and ".join(f"fresh.{quoted(name)} = seen.{quoted(name)}" for name in self._identity)
-        kept = dict.fromkeys((*self._identity, *self._table.key))
-        keys = ", ".join(f"seen.{quoted(name)}" for name in kept)
+        kept = ", ".join(f"seen.{quoted(name)}" for name in self.columns)
         cursor.execute(
-            f"create or replace temp table met as select fresh.rowid as newcomer, {keys}, "
+            f"create or replace temp table met as select fresh.rowid as newcomer, {kept}, "
             f"{self._order('fresh')} < {self._order('seen')} as wins from {self.fresh} as fresh "
             f"join {known} as seen on {same} "
             f"where abs(date_diff('day', fresh.{by}::date, seen.{by}::date)) <= {days}"

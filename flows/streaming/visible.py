@@ -154,7 +154,8 @@ class Visible:
             sql.SQL("t.{n} = gone.{n}").format(n=sql.Identifier(name)) for name in table.key
         )
         affected = [one for one in batch.counts if one.fact is table]
-        identity = [sql.SQL("t.{}::text").format(sql.Identifier(name)) for name in self._identity]
+        place = (*self._identity, *table.tie_break)
+        told = [sql.SQL("t.{}::text").format(sql.Identifier(name)) for name in place]
         with self._connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(
                 sql.SQL("DELETE FROM {} t USING unnest({}) AS gone({}) WHERE {} RETURNING {}").format(
@@ -163,7 +164,7 @@ class Visible:
                     names,
                     same,
                     sql.SQL(", ").join(
-                        [sql.SQL("ARRAY[{}] AS _identity").format(sql.SQL(", ").join(identity))]
+                        [sql.SQL("ARRAY[{}] AS _place").format(sql.SQL(", ").join(told))]
                         + [sql.SQL("t.{}").format(name) for name in counts.returned(affected)]
                     ),
                 ),
@@ -171,7 +172,7 @@ class Visible:
             )
             gone = cursor.fetchall()
         for one in affected:
-            beaten = [row for row in gone if tuple(row["_identity"]) in one.beaten]
+            beaten = [row for row in gone if tuple(row["_place"]) in one.beaten]
             if beaten:
                 off = counts.taken_off(batch.cursor, one, beaten)
                 _mark_hot(self._connection, one.table, counts.touched(one.table, off), batch.batch_id)

@@ -37,6 +37,7 @@ def facts(day: str, rows: int, *, seed: int = 0, changed: str = "false") -> str:
         case when hash(i) % 10 < 8 then json_object('referrer', 'https://www.example.com/' || (i % 40),
             'duration_ms', hash(i) % 90000, 'variant', ['a','b','c'][(hash(i) % 3 + 1)::bigint]) end as properties,
         md5('a' || (i // 23))[:20] as anonymous_id,
+        0::smallint as topic_rank,
         (i % 4)::integer as kafka_partition,
         (i // 4)::bigint as kafka_offset
     from range({rows}) as t(i)

@@ -85,10 +85,8 @@ def _check_and_publish(services: Services, file: LakeFile, users: LakeFile) -> f
         }
         with engine.connect(memory_limit=services.settings.memory_limit) as connection:
             path = engine.text_literal(str(path_of(services.lake, file)))
-            relation = f"read_parquet({path}, hive_partitioning = false)"
-            results = guard.hold(
-                connection, table, relation, standing=None, references=references, partitions=[DAY]
-            )
+            judged = guard.Judged(f"read_parquet({path}, hive_partitioning = false)")
+            results = guard.hold(connection, table, judged, references=references, partitions=[DAY])
             assert not blocking(results), results
 
         def audit(schema: str, names: Mapping[str, str]) -> None:

@@ -32,7 +32,7 @@ _INDEXES = (
 )
 _AS_TEXT = (
     "event_id::text, user_id, event_type::text, event_time, page, session_id, properties::jsonb, "
-    "anonymous_id, kafka_partition, kafka_offset"
+    "anonymous_id, topic_rank, kafka_partition, kafka_offset"
 )
 
 

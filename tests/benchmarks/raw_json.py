@@ -23,7 +23,7 @@ _FACTS = "inside.fct_events"
 # the column it was loaded into is jsonb.
 _COLUMNS = (
     "event_id, user_id, event_type, event_time, page, session_id, properties, anonymous_id, "
-    "kafka_partition, kafka_offset"
+    "topic_rank, kafka_partition, kafka_offset"
 )
 _TARGET = f"""
 create table {_FACTS} (like analytics.fct_events including defaults including constraints);
@@ -41,6 +41,7 @@ select distinct on ((value ->> 'event_id')::uuid)
     value ->> 'session_id' as session_id,
     nullif(value -> 'properties', 'null') as properties,
     value ->> 'anonymous_id' as anonymous_id,
+    0::smallint as topic_rank,
     kafka_partition,
     kafka_offset
 from inside.raw_events

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from flows.build import by_key, compaction
+from flows.build.guard import CheckFailed
 from flows.build.inputs import News, Reader
 from flows.services import Services
 from flows.stores.lake import Lake
@@ -243,6 +244,30 @@ def test_what_was_built_anew_upstream_is_built_anew_downstream(
 
     monkeypatch.setattr(Reader, "news", only_windows)
     _any_cut(warehouses, SOME, MORE)
+
+
+def test_what_is_put_aside_of_a_refused_build_is_what_its_message_speaks_of(place: Place) -> None:
+    """A rule over a set was held to what came and to what stands beside it."""
+    services, shop = kill_child.services(place), Shop()
+    with services.lake:
+        shop.do(Step(0, "put", 10, 1, is_cut=False))
+        landed = shop.land(services, 0)
+        kill_child.build_all(services, place, "run-1")
+        with psycopg.connect(place.warehouse_dsn) as connection:
+            connection.execute(
+                "insert into ops.control_total values ('app.orders', '2025-10-15', 'EUR', 3, 6.00)"
+            )
+        shop.do(Step(1, "put", 10, 2, is_cut=False))
+        shop.land(services, landed)
+        with pytest.raises(CheckFailed, match=r"revenue_equals_application failed for 1 rows") as refused:
+            kill_child.build_all(services, place, "run-2")
+        (file,) = (services.lake.root / "quarantine" / FACTS).glob("*.parquet")
+        assert str(file) in str(refused.value)
+        kept = duckdb.sql(
+            "select application_orders::int, warehouse_orders, warehouse_revenue::double, _rule "
+            f"from read_parquet('{file}')"
+        ).fetchall()
+    assert kept == [(3, 2, 6.0, "revenue_equals_application")]
 
 
 def test_a_file_is_written_anew_only_with_others_of_its_size_or_when_much_of_it_has_gone() -> None:

@@ -113,7 +113,7 @@ class Company:
 def _row(step: Step) -> dict[str, Any]:
     to = step.to
     if step.table == "users":
-        plan = ("free", "pro", "team")[to - 1]
+        plan = ("free", "pro", "team", "enterprise")[to - 1]
         return _whole("users", id=step.key, email="a@example.test", name=f"U{step.key}", plan=plan)
     if step.table == "products":
         return _whole("products", id=step.key, sku=f"s{step.key}", name=f"P{to}", category_id=to)
@@ -214,6 +214,34 @@ def test_many_cuts_of_any_changes_give_the_members_of_one_rebuild(
     warehouses: Warehouses, steps: list[Step]
 ) -> None:
     _any_cut(warehouses, steps)
+
+
+def test_a_value_that_an_enum_of_the_source_got_is_served_and_told_where_to_add_it(
+    warehouses: Warehouses,
+) -> None:
+    place = warehouses.place(*MODELS, "mart_plan_revenue")
+    services, company = kill_child.services(place), Company()
+    with services.lake:
+        company.do(Step("users", 1, "put", 4))
+        company.do(Step("users", 2, "put", 1))
+        orders = company.topics["orders"] = Topic(_entity("orders"))
+        orders.send(created({**_row(Step("orders", 1, "put", 1)), "status": "returned"}))
+        company.land(services)
+        built = _build_all(services, place)
+    told = [result for one in built.values() for result in one.checks if "accepted_values" in result.rule]
+    told = [result for result in told if not result.passed]
+    assert {one.table for one in told} == {"stg_app__users", "dim_users", "fct_orders", "mart_plan_revenue"}
+    for one in told:
+        assert one.severity == "warning"
+        assert f"/{one.table}.sql. Where such a value is right, add it to the list there." in one.message
+    with psycopg.connect(place.warehouse_dsn) as connection:
+        found = connection.execute(
+            "select user_id, users.plan, status, marts.plan from analytics.dim_users as users "
+            "left join analytics.fct_orders using (user_id) left join analytics.mart_plan_revenue as marts "
+            "on user_id = 1 order by 1"
+        ).fetchall()
+    assert found == [(1, "enterprise", "returned", "enterprise"), (2, "free", None, None)]
+    warehouses.drop(place)
 
 
 def test_who_was_only_mentioned_stays_whatever_is_told_of_the_rest(warehouses: Warehouses) -> None:

@@ -28,8 +28,9 @@ from tests.flows.warehouses import Warehouses
 from tests.house import Server
 from transforms import registry
 
-RAW, STAGED, FACTS = "raw_events__user_events", "stg_events__user_events", "fct_events"
-PUBLISHED = (STAGED, "dim_users", FACTS, "mart_daily_metrics")
+STAGED, FACTS = "stg_events__user_events", "fct_events"
+TOPICS = ("user_events", "page_views", "clicks")
+PUBLISHED = (*(f"stg_events__{topic}" for topic in TOPICS), "dim_users", FACTS, "mart_daily_metrics")
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 ANY_CUT = settings(
     deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
@@ -47,6 +48,7 @@ class Sent:
     day: int
     seconds: int
     user_id: int | None
+    topic: str = "user_events"
 
     @property
     def value(self) -> bytes:
@@ -76,6 +78,7 @@ SENT = st.builds(
     seconds=st.sampled_from([0, 1, 43_199, 43_200, 43_201, 86_399]),
     user_id=st.sampled_from([None, 1, 2, 3]),
 )
+SENT_TO_ANY = st.builds(replace, SENT, topic=st.sampled_from(TOPICS))
 
 
 @pytest.fixture(scope="module")
@@ -84,41 +87,44 @@ def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _land(services: Services, batch: int, messages: Sequence[tuple[int, Sent]]) -> None:
-    """One landing of these (offset, message)s, as `flows.landing` would enter it."""
+    """One landing a topic of these (offset, message)s, as `flows.landing` would enter it."""
     landed_at = NOW + timedelta(seconds=batch)
-    rows: list[dict[str, Any]] = [
-        {
-            "topic": "user_events",
-            "kafka_partition": sent.partition,
-            "kafka_offset": offset,
-            "kafka_timestamp": NOW,
-            "key": None,
-            "headers": [],
-            "value": sent.value,
-            "_batch_id": f"b{batch}",
-            "_landed_at": landed_at,
-            "_seq": number,
-        }
-        for number, (offset, sent) in enumerate(messages)
-    ]
-    windows = Counter(
-        "" if sent.event is None else f"{NOW - timedelta(days=sent.day, seconds=sent.seconds):%Y-%m-%d}"
-        for _, sent in messages
-    )
-    with services.ledger() as ledger, duckdb.connect() as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        columns = registry.table(RAW).columns
-        names = ", ".join(f'"{column.name}"::{column.type} as "{column.name}"' for column in columns)
-        connection.register("given", pa.Table.from_pylist(rows, _schema()))
-        file = services.lake.write(
-            "raw", RAW, "landed_on", f"{landed_at:%Y-%m-%d}", f"b{batch}",
-            connection.sql(f"select {names} from given"), measured="_landed_at",
-        )  # fmt: skip
-        commit = Commit(
-            f"land-{batch}", "land", "raw", RAW, add=(file,), windows=dict(windows), row_count=len(rows),
-            landed_at=landed_at,
-        )  # fmt: skip
-        ledger.record(services.lake, commit, version=ledger.positions(RAW).version)
+    for topic in sorted({sent.topic for _, sent in messages}):
+        raw = f"raw_events__{topic}"
+        own = [(offset, sent) for offset, sent in messages if sent.topic == topic]
+        rows: list[dict[str, Any]] = [
+            {
+                "topic": topic,
+                "kafka_partition": sent.partition,
+                "kafka_offset": offset,
+                "kafka_timestamp": NOW,
+                "key": None,
+                "headers": [],
+                "value": sent.value,
+                "_batch_id": f"b{batch}",
+                "_landed_at": landed_at,
+                "_seq": number,
+            }
+            for number, (offset, sent) in enumerate(own)
+        ]
+        windows = Counter(
+            "" if sent.event is None else f"{NOW - timedelta(days=sent.day, seconds=sent.seconds):%Y-%m-%d}"
+            for _, sent in own
+        )
+        with services.ledger() as ledger, duckdb.connect() as connection:
+            connection.execute("set TimeZone = 'UTC'")
+            columns = registry.table(raw).columns
+            names = ", ".join(f'"{column.name}"::{column.type} as "{column.name}"' for column in columns)
+            connection.register("given", pa.Table.from_pylist(rows, _schema()))
+            file = services.lake.write(
+                "raw", raw, "landed_on", f"{landed_at:%Y-%m-%d}", f"b{batch}",
+                connection.sql(f"select {names} from given"), measured="_landed_at",
+            )  # fmt: skip
+            commit = Commit(
+                f"land-{topic}-{batch}", "land", "raw", raw, add=(file,), windows=dict(windows),
+                row_count=len(rows), landed_at=landed_at,
+            )  # fmt: skip
+            ledger.record(services.lake, commit, version=ledger.positions(raw).version)
 
 
 def _schema() -> pa.Schema:
@@ -137,11 +143,11 @@ def _delivered(
     warehouses: Warehouses, messages: Sequence[Sent], models: Sequence[str]
 ) -> dict[str, list[tuple[Any, ...]]]:
     """Land the batches one after the other, build after each, and tell what stands then."""
-    offsets: Counter[int] = Counter()
+    offsets: Counter[tuple[str, int]] = Counter()
     batches: dict[int, list[tuple[int, Sent]]] = {}
     for sent in sorted(messages, key=lambda sent: sent.batch):
-        batches.setdefault(sent.batch, []).append((offsets[sent.partition], sent))
-        offsets[sent.partition] += 1
+        batches.setdefault(sent.batch, []).append((offsets[sent.topic, sent.partition], sent))
+        offsets[sent.topic, sent.partition] += 1
     place = warehouses.place(*models)
     services = kill_child.services(place)
     for number, batch in batches.items():
@@ -151,7 +157,8 @@ def _delivered(
     with psycopg.connect(place.warehouse_dsn) as connection:
         found["published"] = connection.execute("select * from analytics.fct_events order by 1, 3").fetchall()
         found["dead letters"] = connection.execute(
-            "select kafka_partition, kafka_offset, payload, reason from ops.dead_letter order by 1, 2"
+            "select topic, kafka_partition, kafka_offset, payload, reason from ops.dead_letter "
+            "order by 1, 2, 3"
         ).fetchall()
     services.lake.close()
     warehouses.drop(place)
@@ -204,7 +211,7 @@ def _of_one_user_each(messages: Sequence[Sent]) -> list[Sent]:
 
 @pytest.mark.full
 @settings(ANY_CUT, max_examples=12)
-@given(messages=st.lists(SENT, min_size=2, max_size=20))
+@given(messages=st.lists(SENT_TO_ANY, min_size=2, max_size=20))
 def test_what_is_published_of_events_cut_into_any_batches_is_the_same(
     warehouses: Warehouses, messages: list[Sent]
 ) -> None:
@@ -213,7 +220,7 @@ def test_what_is_published_of_events_cut_into_any_batches_is_the_same(
 
 @pytest.mark.full
 @settings(ANY_CUT, max_examples=12)
-@given(messages=st.lists(SENT, min_size=2, max_size=20))
+@given(messages=st.lists(SENT_TO_ANY, min_size=2, max_size=20))
 def test_days_that_lose_many_events_are_written_anew_and_hold_the_same(
     warehouses: Warehouses, messages: list[Sent]
 ) -> None:

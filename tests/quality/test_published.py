@@ -92,6 +92,38 @@ def test_a_wrong_cent_in_a_published_table_is_found_and_named(
     assert found["revenue_equals_application"].passed
 
 
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("mart_daily_metrics", "total_events"), ("fct_daily_active_users", "daily_active_users")],
+)
+def test_a_day_whose_facts_are_past_their_retention_is_not_compared_with_them(
+    warehouse: str, published: psycopg.Connection[Any], name: str, column: str
+) -> None:
+    def broken() -> list[str]:
+        results = check_published(warehouse, [registry.table(name)], NOW, quality.scheduled_rules)
+        (result,) = (one for one in results if one.rule == "agree_with_facts")
+        return [] if result.passed else [result.message]
+
+    users = ", active_users" if name == "mart_daily_metrics" else ""
+    published.execute(
+        "insert into analytics.fct_events (event_id, user_id, event_time) "
+        "select gen_random_uuid(), 1, time::timestamptz from unnest(array['2022-11-05 00:00+00', "
+        "'2022-11-06 10:00+00']) as time"
+    )
+    for day in (3, 4, 5, 6):
+        values = f"'2022-11-{day:02}', 1{', 1' if users else ''}"
+        published.execute(f"insert into analytics.{name} (date, {column}{users}) values ({values})")
+    assert broken() == []
+    for wrong in (5, 6):
+        published.execute(f"update analytics.{name} set {column} = 2 where date = '2022-11-{wrong:02}'")
+        assert len(broken()) == 1
+        published.execute(f"update analytics.{name} set {column} = 1")
+    published.execute("delete from analytics.fct_events where event_time >= '2022-11-06'")
+    assert len(broken()) == 1, "a day behind the first that is held has lost its facts"
+    published.execute("delete from analytics.fct_events")
+    assert len(broken()) == 1, "no facts at all are not the end of a retention"
+
+
 def publish(connection: psycopg.Connection[Any], *, minutes: int, run: str = "run-1") -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     rows = [

@@ -12,6 +12,7 @@ indexes:
 expect:
   - not_null: [is_deleted, is_inferred]
   - accepted_values: {column: plan, values: [free, pro, team]}
+    severity: warning
   - sql:
       name: deleted_users_keep_no_personal_data
       query: select * from dim_users where is_deleted and (email is not null or name is not null)

@@ -3,7 +3,8 @@ grain:     one row per event of the product, be it sent as a user event, a page 
 key:       [event_id, event_time]
 partition: {by: event_time, every: day}
 write:     append
-tie_break: [kafka_partition, kafka_offset]
+# A copy in another topic is a copy too. The topic that user_event_counts counts comes first: what is counted there never loses.
+tie_break: [topic_rank, kafka_partition, kafka_offset]
 lookback:  8 days
 owner:     data-team
 freshness: 1 hour
@@ -20,17 +21,17 @@ expect:
 --- */
 with events as (
     select
-        event_id, user_id, event_type, event_time, page, session_id, properties, anonymous_id, kafka_partition, kafka_offset
+        event_id, user_id, event_type, event_time, page, session_id, properties, anonymous_id, 0 as topic_rank, kafka_partition, kafka_offset
     from stg_events__user_events
     union all
     select
         event_id, user_id, 'page_view', event_time, path, session_id,
-        json_object('referrer', referrer, 'title', title, 'duration_ms', duration_ms), anonymous_id, kafka_partition, kafka_offset
+        json_object('referrer', referrer, 'title', title, 'duration_ms', duration_ms), anonymous_id, 1, kafka_partition, kafka_offset
     from stg_events__page_views
     union all
     select
         event_id, user_id, 'click', event_time, page, session_id,
-        json_object('element', element, 'x', x, 'y', y), anonymous_id, kafka_partition, kafka_offset
+        json_object('element', element, 'x', x, 'y', y), anonymous_id, 2, kafka_partition, kafka_offset
     from stg_events__clicks
 )
 
@@ -43,6 +44,7 @@ select
     session_id::varchar as session_id, -- Visit, as the producer counts them
     properties::json as properties, -- What the producer says beside, as an object; for page views and clicks their own fields
     anonymous_id::varchar as anonymous_id, -- Browser or device, the same before and after signing in
-    kafka_partition::integer as kafka_partition, -- Partition of the topic it came from; of two copies the lower one stays
+    topic_rank::smallint as topic_rank, -- Topic it came from: 0 user_events, 1 page_views, 2 clicks; of copies in two topics the lower one stays
+    kafka_partition::integer as kafka_partition, -- Partition of that topic; of two copies in one topic the lower one stays
     kafka_offset::bigint as kafka_offset -- Offset in that partition; of two copies in one partition the lower one stays
 from events

@@ -17,6 +17,7 @@ expect:
   - between: {column: quantity, min: 1}
   - matches: {column: currency, pattern: '^[A-Z]{3}$'}
   - accepted_values: {column: status, values: [pending, paid, shipped, delivered, cancelled, refunded]}
+    severity: warning
   - references: {column: user_id, table: dim_users}
   - references: {column: product_id, table: dim_products}
   - references: {column: order_date, table: dim_date, to: date}

@@ -10,6 +10,7 @@ freshness: 1 hour
 expect:
   - not_null: [orders, revenue]
   - accepted_values: {column: plan, values: [free, pro, team, unknown]}
+    severity: warning
   - between: {column: revenue, min: 0}
 --- */
 with placed as (

@@ -11,6 +11,7 @@ pii:       [email, name, last_ip]
 expect:
   - not_null: [created_at]
   - accepted_values: {column: plan, values: [free, pro, team]}
+    severity: warning
 --- */
 with latest as (
     select *

@@ -12,6 +12,7 @@ create table if not exists analytics.fct_events (
     session_id text,
     properties jsonb,
     anonymous_id text,
+    topic_rank smallint,
     kafka_partition integer,
     kafka_offset bigint,
     constraint fct_events_pkey primary key (event_id, event_time)
@@ -25,5 +26,6 @@ comment on column analytics.fct_events.page is 'Path of the page it happened on'
 comment on column analytics.fct_events.session_id is 'Visit, as the producer counts them';
 comment on column analytics.fct_events.properties is 'What the producer says beside, as an object; for page views and clicks their own fields';
 comment on column analytics.fct_events.anonymous_id is 'Browser or device, the same before and after signing in';
-comment on column analytics.fct_events.kafka_partition is 'Partition of the topic it came from; of two copies the lower one stays';
+comment on column analytics.fct_events.topic_rank is 'Topic it came from: 0 user_events, 1 page_views, 2 clicks; of copies in two topics the lower one stays';
+comment on column analytics.fct_events.kafka_partition is 'Partition of that topic; of two copies in one topic the lower one stays';
 comment on column analytics.fct_events.kafka_offset is 'Offset in that partition; of two copies in one partition the lower one stays';

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,103 @@ def test_copies_in_one_window_and_across_days_late_and_out_of_order_leave_what_t
     assert_agreed(
         topics, (_event(topics, number, minutes[partition, at]) for number, partition, at in expected)
     )
+
+
+TOPICS = ("user_events", "page_views", "clicks")
+"""In the order in which they count."""
+SENT = {0: ("user_events", "clicks"), 1: ("page_views", "clicks"), 2: TOPICS, 3: ("clicks",)}
+"""Remainder of an event's number → the topics that it is sent to."""
+PLACES = {"user_events": 2, "page_views": 1, "clicks": 0}
+APART = (0, 3, 26 * 60)
+"""Minutes between the times that an event is given in one topic and in the next."""
+ORDERS = (TOPICS, TOPICS[::-1], None)
+"""Which topic is taken in first; None: all of them at once."""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_event_that_came_through_several_topics_counts_once_in_stream_and_batch(
+    house: House, tmp_path: Path, order: tuple[str, ...] | None
+) -> None:
+    """Whichever topic came first, and where all came at once: stream and batch keep the same one, at the same
+    time, and the windows count what is kept."""
+    topics = Topics.build(house, tmp_path)
+    _send_to_several(topics, order or TOPICS, topics.stream if order else None)
+    if order is None:
+        topics.stream()
+
+    assert _kept(topics) == _expected(topics)
+    users = (_several(topics, number, "user_events") for number in range(60) if number % 4 in (0, 2))
+    assert_agreed(topics, users)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_event_that_came_through_several_topics_counts_once_however_a_batch_is_cut(
+    house: House, tmp_path: Path, order: tuple[str, ...] | None
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    _send_to_several(topics, order or TOPICS, topics.batch if order else None)
+    topics.batch()
+
+    assert _kept(topics) == _expected(topics)
+    assert sum(len(built.partitions) for done in topics.batch().values() for built in done) == 0
+
+
+def test_a_day_that_is_built_anew_holds_what_counts_of_events_that_came_through_several_topics(
+    house: House, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    _send_to_several(topics, TOPICS, topics.batch)
+    days = topics.rows("select partition from ops.partition_state where table_name = 'fct_events'")
+    for (day,) in days:
+        topics.rows(
+            "update ops.partition_state set fingerprint = 'backfill' "
+            f"where table_name = 'fct_events' and partition = '{day}' returning true"
+        )
+        topics.batch()
+        assert _kept(topics) == _expected(topics), day
+
+
+def test_of_an_event_at_the_same_place_of_two_topics_stream_and_batch_keep_the_same(
+    house: House, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    for topic in ("clicks", "user_events", "page_views"):
+        topics.send([_event(topics, 1, 0)], 1, topic)
+        topics.stream()
+    assert _kept(topics) == {1: (0, 1, 0, topics.began)}
+    assert_agreed(topics, [_event(topics, 1, 0)])
+
+
+def _send_to_several(topics: Topics, order: Iterable[str], take_in: Callable[[], object] | None) -> None:
+    for topic in order:
+        sent = (number for number in range(60) if topic in SENT[number % 4])
+        topics.send((_several(topics, number, topic) for number in sent), PLACES[topic], topic)
+        if take_in is not None:
+            take_in()
+
+
+def _several(topics: Topics, number: int, topic: str) -> dict[str, Any]:
+    return _event(topics, number, APART[number % 3] * TOPICS.index(topic))
+
+
+def _expected(topics: Topics) -> dict[int, tuple[int, int, int, datetime]]:
+    """Number of the event → rank of its topic, partition, offset, and its time."""
+    found = {}
+    for number in range(60):
+        topic = SENT[number % 4][0]
+        before = sum(topic in SENT[earlier % 4] for earlier in range(number))
+        at = datetime.fromisoformat(_several(topics, number, topic)["event_time"])
+        found[number] = (TOPICS.index(topic), PLACES[topic], before, at)
+    return found
+
+
+def _kept(topics: Topics) -> dict[int, tuple[int, int, int, datetime]]:
+    rows = topics.rows(
+        "select event_id, topic_rank, kafka_partition, kafka_offset, event_time from analytics.fct_events"
+    )
+    kept = {row[0].int: tuple(row[1:]) for row in rows}
+    assert len(kept) == len(rows)
+    return kept
 
 
 def _event(topics: Topics, number: int, late: float) -> dict[str, Any]:
