@@ -1,4 +1,4 @@
-"""Records with headers that no Python client writes: on the wire a name is bytes, and producers in C give any.
+"""Records with headers that no Python client writes: on the wire names are bytes, and clients in C give any.
 
 Sent by librdkafka itself, the one that confluent-kafka carries.
 """
