@@ -89,6 +89,9 @@ class Rest:
     id_fields: tuple[str, ...] = ("id",)
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""
+    split: tuple[str, ...] | None = None
+    """What `{split}` in a parameter becomes, of paging `window`, in the two parts of a second whose answer is
+    full: below an id, and from it on; `{id}` stands for it. None: such a second can't be read whole."""
     until_is_inclusive: bool = False
     """Whether the API counts the upper end in; ranges here are half-open, so it is then given a step
     earlier."""
