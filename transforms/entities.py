@@ -132,6 +132,15 @@ class SourceEntity:
     description: str = ""
 
     @property
+    def required(self) -> tuple[str, ...]:
+        """Columns of a database's table that no landed row has null: without its key it is no row, without
+        its cursor it is never met again, without the column of its window no partition can hold it.
+        """
+        cursor = self.read.cursor if isinstance(self.read, Postgres) else None
+        window = self.partition.by if self.partition else None
+        return tuple(dict.fromkeys(name for name in (*self.key, cursor, window) if name))
+
+    @property
     def place(self) -> str:
         """How people name what is read: `app.orders`."""
         return f"{self.source}.{self.name}"

@@ -93,8 +93,7 @@ class _Read:
             self.entity = contract.entity
             self.extract.schema = schema(self.entity)
             self.columns = fitted(self.entity, {c.name: contract.column(c.name) for c in self.entity.columns})
-            required = [*self.entity.key, *([self.how.cursor] if self.how.cursor else [])]
-            self.problem = problem(self.columns, required, contract.refusals())
+            self.problem = problem(self.columns, self.entity.required, contract.refusals())
             if self.entity.control is not None:
                 self.extract.control = control_totals(snapshot, self.entity, self.table, self.problem)
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)

@@ -141,6 +141,25 @@ def test_a_number_that_was_handed_out_early_and_committed_late_is_never_missed(w
     assert world.live(events, ["id"]) == world.app("select id from order_events order by id")
 
 
+def test_a_row_that_no_window_can_hold_is_a_dead_letter_and_stays_as_it_was(shop: World) -> None:
+    shop.land(ORDERS)
+    before = source(shop)
+    shop.app(
+        "insert into orders values (7000, 1, 'EUR', null), (7001, 1, 'EUR', now())",
+        "update orders set amount = 2, created_at = null, updated_at = now() where id = 7",
+    )
+    landing = shop.land(ORDERS)
+    assert landing is not None
+    assert (landing.rows, landing.dead_letters) == (1, 2)
+    assert "" not in (landing.windows or {})
+    reasons = shop.warehouse("select distinct reason from ops.dead_letter")
+    assert reasons == [("created_at is null",)]
+    assert shop.live(ORDERS, COLUMNS) == [*before, (7001, 1, "EUR")]
+    shop.app("update orders set created_at = now(), updated_at = now() where created_at is null")
+    assert shop.land(ORDERS).rows == 2  # type: ignore[union-attr]
+    assert shop.live(ORDERS, COLUMNS) == source(shop)
+
+
 def test_a_hard_delete_is_found_and_touches_the_window_of_the_row(shop: World) -> None:
     shop.app("insert into orders values (9001, 5, 'EUR', '2025-03-05 10:00+00', '2025-03-05 10:00+00')")
     shop.land(ORDERS)
