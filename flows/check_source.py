@@ -152,7 +152,7 @@ def compared(services: Services, entity: SourceEntity) -> Compared:
         if rows is not None:
             rows.create_view("landed")
         _take_here(session, entity, hashed, is_empty=rows is None)
-        there = _There(snapshot, entity, table, hashed, postgres_types.problem(columns, entity.key))
+        there = _There(snapshot, entity, table, hashed, postgres_types.problem(columns, entity.required))
         sums = there.sums()
         ours = {row[0]: row[1:] for row in session.execute(_SUMS).fetchall()}
         differing = sorted(bucket for bucket in {*sums, *ours} if sums.get(bucket) != ours.get(bucket))

@@ -198,6 +198,9 @@ class _Read:
                 log.serve(shape, fit.served)
         for column, allowed, reason in contract.refusals():
             log.refuse_values(column, allowed, reason)
+        for column in self.entity.required:
+            if column not in self.entity.key:  # that of a record stands beside its row
+                log.refuse_values(column, None, f"{column} is null")
         return sorted(told)
 
     def _stopped(self, shape: Shape, fit: Fit) -> str:
