@@ -26,7 +26,7 @@ from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse import WarehouseError, readable_errors
 from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import CHANGES, Count, note_progress, owner
 from transforms import catalog, registry
@@ -271,11 +271,13 @@ class _Session:
                 left.add(table.name)
                 continue
             try:
-                with ledger.connection.transaction():
+                with readable_errors(), ledger.connection.transaction():
                     built = build_due(services, table, self._fingerprints[table.name], run_id)
             except Conflict:
                 raise
             except (FlowsError, ContractError) as error:
+                if ledger.connection.closed or ledger.making.closed:
+                    raise
                 if isinstance(error, CheckFailed):
                     guard.record(ledger.connection, run_id, error.results, services.settings.now())
                 self._failed[table.name] = now
