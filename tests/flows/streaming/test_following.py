@@ -106,6 +106,23 @@ def test_while_a_stream_follows_nobody_else_lands_changes(company: Company) -> N
         assert not living.done()
 
 
+def test_a_table_without_changes_remembers_its_source_as_it_was_seen_last(company: Company) -> None:
+    known = (
+        "select positions -> 'guard' ->> 'beat', positions -> 'transactions' from ops.position "
+        "where entity = 'raw_app__products'"
+    )
+    ((before, passed),) = company.shown(known)
+    beats = f"select max(beat) from {company.capture.names.heartbeat}"
+    until(lambda: company.capture.app(beats)[0][0] > int(before), seconds=60)
+    company.capture.app("update users set country = 'ES' where id = 1")
+    company.wait_for_user("country", "ES")
+    assert company.follow().messages == 1
+    ((after, ended),) = company.shown(known)
+    assert int(after) > int(before)
+    assert ended > passed
+    assert company.shown("select count(*) from ops.ledger where table_name = 'raw_app__products'") == [(1,)]
+
+
 def test_what_was_not_shown_is_shown_by_the_next_stream_once(company: Company) -> None:
     company.capture.app("update users set country = 'IT' where id = 2")
     company.wait_for_user("country", "IT")
