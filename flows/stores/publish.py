@@ -246,6 +246,8 @@ def _transaction(
     if changed := [step for step, written in done if written.rows]:
         partitions = [step.built.partition for step in changed]
         apply.note_written(connection, table, partitions, changed[0].commit.token)
+    # What a constraint refuses is this table's failure, also where the commit is shared with others.
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     failpoint("publish.before_commit")
     return done
 

@@ -26,7 +26,7 @@ from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse import WarehouseError, readable_errors
 from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import CHANGES, Count, note_progress, owner
 from transforms import catalog, registry
@@ -40,6 +40,8 @@ LOOK_EVERY_SECONDS = 5.0
 """How often source and connector are looked at."""
 RETRY_SECONDS = 60.0
 """How soon a table that could not be landed or built is tried again."""
+QUIET_SECONDS = 600.0
+"""How often the positions of tables without changes follow."""
 _SHOW_EVERY_SECONDS = 5.0
 _STAND_BY_SECONDS = 1.0
 
@@ -123,6 +125,7 @@ class _Session:
         followed = [registry.table(entity.table) for entity in entities]
         self._tidying = Tidying(services, [*followed, *self._live], self._owner)
         self._cycled_at = 0.0
+        self._quiet_at = time.monotonic() - QUIET_SECONDS
         self._told_at = time.monotonic()
         self._told_changes = tally.messages
 
@@ -154,11 +157,13 @@ class _Session:
                     if cut is not None:
                         self._cycled_at = time.monotonic()
                         self._cycle(ledger, feed, cut)
-                    elif is_due and self._complete(ledger):
+                    if is_due:
+                        self._let_quiet_follow(ledger, feed)
+                    if is_due and cut is None and self._complete(ledger):
                         self._cycled_at = time.monotonic()
-                    elif until_idle and is_due and feed.is_read and not feed.waiting:
-                        return True
-                    elif is_due:
+                    elif is_due and cut is None:
+                        if until_idle and feed.is_read and not feed.waiting:
+                            return True
                         self._tidying.step(ledger)
                     self._tell(ledger, feed)
         return False
@@ -248,14 +253,35 @@ class _Session:
         )
         tally.bytes += cut.bytes
         tally.took(self._services.settings.machine_time() - cut.oldest)
+        self._say(landing)
+        for one in cut.incomplete:
+            self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")
+
+    def _let_quiet_follow(self, ledger: JointLedger, feed: Feed) -> None:
+        """The positions of tables without changes follow: what they remember of the source must not grow old,
+        nor where the others stand.
+        """
+        since = time.monotonic() - self._quiet_at
+        if since < QUIET_SECONDS or not (feed.is_read or since > 2 * QUIET_SECONDS):
+            return
+        self._quiet_at = time.monotonic()
+        quiet, run_id = feed.quiet(), f"quiet-{self._services.settings.now():%Y%m%dT%H%M%S}"
+        landing = ChangeLanding(self._services, feed, ledger, run_id)
+        with self._shown_jointly(ledger, quiet):
+            landing.move_on(self._observed, quiet)
+            if any(isinstance(one, Landing) and one.rows for one in landing.landed.outcomes.values()):
+                self._build(ledger, run_id)
+        ledger.opened.close()
+        self._say(landing)
+
+    def _say(self, landing: ChangeLanding) -> None:
+        """What kept tables from landing, and what is told of the others."""
         for name, outcome in landing.landed.outcomes.items():
             if isinstance(outcome, Exception):
                 self._progress.say("changes", str(outcome))
             elif outcome is not None:
                 for warning in outcome.warnings:
                     self._progress.say("changes", f"{name}: {warning}")
-        for one in cut.incomplete:
-            self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")
 
     def _build(self, ledger: JointLedger, run_id: str) -> int:
         """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built, or shown because a lock
@@ -271,11 +297,13 @@ class _Session:
                 left.add(table.name)
                 continue
             try:
-                with ledger.connection.transaction():
+                with readable_errors(), ledger.connection.transaction():
                     built = build_due(services, table, self._fingerprints[table.name], run_id)
             except Conflict:
                 raise
             except (FlowsError, ContractError) as error:
+                if ledger.connection.closed or ledger.making.closed:
+                    raise
                 if isinstance(error, CheckFailed):
                     guard.record(ledger.connection, run_id, error.results, services.settings.now())
                 self._failed[table.name] = now
