@@ -71,7 +71,7 @@ def hot_partitions(connection: Connection[Any], name: str) -> set[str]:
 def streamed_partitions(connection: Connection[Any], name: str) -> set[str]:
     """The partitions of a table into which the stream ever wrote, sealed or not."""
     rows = connection.execute(
-        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (name,)
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s AND since IS NOT NULL", (name,)
     ).fetchall()
     return {row[0] for row in rows}
 
@@ -90,15 +90,19 @@ def reopen(connection: Connection[Any], table: Table, partition: str) -> None:
 
 
 def note_written(connection: Connection[Any], table: Table, partitions: Iterable[str], by: str) -> None:
-    """Others than a stream wrote rows into these partitions: streams that know what stood there ask again
-    (`flows.streaming.others`). Of one that no stream ever wrote nothing is noted.
+    """Others than a stream wrote rows into these partitions: streams that know what stood there, or that
+    nothing did, ask again (`flows.streaming.others`). A partition does not become the stream's by that.
 
     To be called last in the transaction that writes: a stream that commits waits for what is noted.
     """
+    if not takes_streams(table):
+        return
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE ops.hot_partition SET last_batch = %s WHERE (table_name, partition) = (%s, %s)",
-            [(by, table.name, partition) for partition in sorted(partitions)],
+            "INSERT INTO ops.hot_partition (table_name, partition, since, sealed_at, last_batch) "
+            "VALUES (%s, %s, NULL, clock_timestamp(), %s) "
+            "ON CONFLICT (table_name, partition) DO UPDATE SET last_batch = excluded.last_batch",
+            [(table.name, partition, by) for partition in sorted(partitions)],
         )
 
 
