@@ -195,7 +195,7 @@ def _live(services: Services, done: Drill, there: Shape) -> tuple[_Live, list[li
                 frozenset(
                     f"{home(registry.table(table))}.{registry.table(table).leaf(partition)}"
                     for table, partition in connection.execute(
-                        "SELECT table_name, partition FROM ops.hot_partition"
+                        "SELECT table_name, partition FROM ops.hot_partition WHERE since IS NOT NULL"
                     )
                 ),
                 frozenset(

@@ -298,7 +298,7 @@ def _apply(
             connection, table, shop.columns, step.load, [partition], target=leaf, spared=spared
         )
     target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
-    return apply.write(connection, table, target, shop.columns, step.changes, is_hot=step.is_hot)
+    return apply.write(connection, table, target, shop.columns, step.changes, partition=partition)
 
 
 def _wait_until_frozen(shop: Workshop, name: str) -> None:

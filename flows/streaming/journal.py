@@ -7,7 +7,7 @@ copy is a courtesy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,6 +47,7 @@ class Journaled:
     topic_id: str
     offsets: Mapping[int, tuple[int, int]]
     windows: Mapping[str, int]
+    """Its records by window; none in one that a published row was only taken out of."""
     file: LakeFile
     sequence: int = 0
     latest: Mapping[int, datetime] = field(default_factory=dict)
@@ -254,6 +255,15 @@ class Journal:
             ),
         )
         failpoint("stream.journaled")
+
+    def touch(self, batch_id: str, windows: Iterable[str]) -> None:
+        """A micro-batch that was entered changes what stands in these windows, be there records of them in
+        its file or not.
+        """
+        self.connection.execute(
+            "UPDATE ops.stream_batch SET windows = %s || windows WHERE batch_id = %s",
+            (Jsonb(dict.fromkeys(windows, 0)), batch_id),
+        )
 
     def unlanded(self, entity: str, rows_at_once: int | None = None) -> list[Journaled]:
         """The oldest micro-batches of a topic that no landing names: about so many rows of them, or all."""
