@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.alerting import away, causes, delivery, ending, incidents, runs, settlement, words
+from flows.alerting import away, causes, delivery, ending, incidents, remembered, runs, settlement, words
 from flows.alerting.incidents import Incident
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
@@ -149,7 +149,7 @@ def _settle(services: Services, measured: Callable[[Connection[Any], datetime], 
             settlement.settle(connection, known, verdicts, now, hidden)
             is_back = away.back(connection, services.settings.lake_root, known, now)
         if is_back:
-            is_back.unlink(missing_ok=True)
+            remembered.forget(services.settings.lake_root)
         delivery.deliver(connection, known, now, hidden)
         with connection.transaction():
             channels = delivery.channel_verdicts(connection, known, now)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -148,6 +148,7 @@ class _Past:
         }
         self._then_read: dict[str, DuckDBPyRelation | None] = {}
         self._in_logs: dict[str, str] = {}
+        self._open: set[tuple[int, int]] | None = None
         self._at = moment.at or self._time_of(moment)
         if moment.at is not None:
             self._refuse_before_anything()
@@ -204,7 +205,7 @@ class _Past:
         if rows is None or not changes.is_of_changes(rows.columns):
             return
         first, begun, told = rows.aggregate(
-            "min(_landed_at) filter (_changed_at is null), min(_landed_at), "
+            "min(_landed_at) filter (_changed_at is null and _change is distinct from 't'), min(_landed_at), "
             f"count(*) filter (_changed_at <= {self._literal})"
         ).fetchall()[0]
         if first is not None and first == begun and first > self._at and told:
@@ -238,8 +239,22 @@ class _Past:
 
     def _in_log(self, name: str, rows: DuckDBPyRelation, lsn: int) -> str:
         if name not in self._in_logs:
-            self._in_logs[name] = _in_log(rows, lsn)
+            self._in_logs[name] = _in_log(rows, lsn, self._open_at(lsn))
         return self._in_logs[name]
+
+    def _open_at(self, lsn: int) -> set[tuple[int, int]]:
+        """Transactions, with the commit before theirs, that changed something behind this place, in whatever
+        table: they were open there. (Of one that changed nothing more, that is not known.)
+        """
+        if self._open is None:
+            behind = f"_lsn > {lsn} and _commit_lsn < {lsn} and _transaction is not null"
+            self._open = {
+                pair
+                for rows in self._raw.values()
+                if rows is not None and changes.is_of_changes(rows.columns)
+                for pair in rows.filter(behind).project("_transaction, _commit_lsn").distinct().fetchall()
+            }
+        return self._open
 
     @property
     def _literal(self) -> str:
@@ -250,14 +265,18 @@ def _one(rows: DuckDBPyRelation, aggregate: str) -> Any:
     return rows.aggregate(aggregate).fetchall()[0][0]
 
 
-def _in_log(rows: DuckDBPyRelation, lsn: int) -> str:
+def _in_log(rows: DuckDBPyRelation, lsn: int, are_open: Collection[tuple[int, int]]) -> str:
     """SQL: whether a record's change was committed at this place of the log or before. `_commit_lsn` is the
-    commit that came before the record's own.
+    commit that came before the record's own; `are_open` are transactions that were not over there, by
+    `_transaction` and `_commit_lsn`.
 
     The place is one of the newest registration that had told anything of the table by then; what those before
     it told was before. Files that do not say whose they are, are of the first.
     """
     is_before = f"(_lsn <= {lsn} and coalesce(_commit_lsn < {lsn}, true))"
+    if are_open:
+        pairs = ", ".join(f"({transaction}, {commit})" for transaction, commit in sorted(are_open))
+        is_before = f"({is_before} and coalesce((_transaction, _commit_lsn) not in ({pairs}), true))"
     if "_registered_at" not in rows.columns:
         return is_before
     registered = "coalesce(epoch_us(_registered_at), 0)"

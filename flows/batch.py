@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from prefect import flow
@@ -20,7 +21,7 @@ from flows.hung import HOUR, end_process_soon
 from flows.metrics import run as numbers
 from flows.progress import Progress
 from flows.schedule import Schedule, reached_from
-from flows.services import open_services
+from flows.services import Services, open_services
 from flows.settings import load
 from flows.summary import Summary
 from transforms import registry
@@ -87,7 +88,8 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     """The order of a run, for every flow of this family. To be called inside a flow.
 
     0. a setting that a source needs and that is missing ends it before anything has begun (SettingsError);
-    1. prepare: schemas and tables as the models say, what a crash left behind completed or swept;
+    1. prepare: schemas and tables as the models say, what a crash left behind completed or swept; what ends
+    the run here is entered and told too, as far as the warehouse can be asked;
     2. land what is captured for the first time, while the connector reads it;
     3. land every entity, build what is due of each table as soon as all it needs is there, and check what was
        published of it where people read it;
@@ -100,10 +102,16 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     summary = Summary(run_id=str(flow_run.id or ""), flow=flow_name)
     summary.selected = sorted(registry.select(list(select))) if select else []
     with Progress(flow_name) as progress, services.lake:
-        prepare.sources(services, entities)
-        services.lake.begin_session()
-        models = _selected(select)
-        models = _without(prepare.warehouse(services, yes, progress), models, summary)
+        try:
+            prepare.sources(services, entities)
+            services.lake.begin_session()
+            models = _without(prepare.warehouse(services, yes, progress), _selected(select), summary)
+        except BaseException as error:
+            # A sentence that begins with a table's name would be about that table alone.
+            summary.failures.append(f"It could not begin: {str(error) or _stopped(error)}")
+            with suppress(Exception):  # where it can't be entered, what ended it is all there is to say
+                _tell_end(services, summary, begun)
+            raise
         prepare.note_run(services, summary, "Running")
         try:
             landed = first_read.land(services, entities, summary.run_id, progress)
@@ -116,15 +124,19 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
                 end_process_soon()
             raise
         finally:
-            summary.seconds = round(time.perf_counter() - begun, 2)
-            prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
-            alerts.run_ended(services, summary)
-            numbers.write(services, summary)
+            _tell_end(services, summary, begun)
         finish.write_portal(services, summary, progress)
         finish.show_in_prefect(summary)
     if summary.failures:
         raise RunFailed(summary)
     return summary
+
+
+def _tell_end(services: Services, summary: Summary, begun: float) -> None:
+    summary.seconds = round(time.perf_counter() - begun, 2)
+    prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
+    alerts.run_ended(services, summary)
+    numbers.write(services, summary)
 
 
 def _stopped(error: BaseException) -> str:
@@ -146,7 +158,6 @@ def _without(held: Mapping[str, str], models: Sequence[Table], summary: Summary)
             "It is changed by the next run; end that session if it should not wait."
         )
         reached = reached_from(name, chosen) - lost
-        if reached:
-            summary.skipped.append(f"{', '.join(sorted(reached))}: they need {name}, which waits")
+        summary.skip(reached, name, "waits")
         lost |= reached
     return [table for table in models if table.name not in lost]

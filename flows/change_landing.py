@@ -315,15 +315,16 @@ class ChangeLanding:
         self.landed.incomplete += cut.incomplete
         incomplete.enter(self._ledger.connection, self._services.settings, cut.incomplete)
 
-    def move_on(self, observed: Observed | None) -> None:
-        """Let the positions of tables without news follow the others; what was owed until the end is done."""
+    def move_on(self, observed: Observed | None, entities: Iterable[SourceEntity] | None = None) -> None:
+        """Let the positions of tables without news (None: of all) follow; what was owed until now is done."""
         self._is_half = False
+        passed = self._feed.passed()
         with self._ledger.jointly():
-            for entity in self._feed.entities:
+            for entity in self._feed.entities if entities is None else entities:
                 is_done = entity in self._current and (not self._is_first or self._is_all_told(entity))
                 if not is_done:
-                    self._one(entity, Cut(), observed)
-        self.done(Cut())
+                    self._one(entity, passed, observed)
+        self.done(passed)
 
     def _is_all_told(self, entity: SourceEntity) -> bool:
         return entity in self._new and self._feed.is_all_told(entity)

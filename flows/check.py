@@ -42,15 +42,17 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _source(services: Services, names: Sequence[str]) -> int:
     """`python -m flows check --source`: the application's tables beside the lake's, key by key."""
-    all_equal = True
+    found = []
     with services.lake:
         for compared in compare(services, names):
             print(compared.line(), flush=True)
-            all_equal &= compared.is_equal
-    if all_equal and not names:
+            found.append(compared)
+    are_equal = all(one.is_equal for one in found)
+    if are_equal and not names:
+        whole = [one.entity for one in found if not one.unheld]
         with services.warehouse.connect() as connection:
-            incomplete.settle(connection)
-    return 0 if all_equal else 1
+            incomplete.settle(connection, whole)
+    return 0 if are_equal else 1
 
 
 def _stream(services: Services) -> int:

@@ -16,10 +16,11 @@ from psycopg import sql
 
 from flows import change_topics
 from flows.change_landing import land_changes
-from flows.extract import postgres_types
+from flows.extract import SourceError, postgres_types
 from flows.extract.debezium_guard import ANEW
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import SourceColumn
+from flows.extract.schema_contract import CATALOG, Contract
 from flows.landed import rows_landed
 from flows.landing import land
 from flows.services import Services
@@ -32,7 +33,8 @@ ROUNDS = 5
 """So often a difference is looked at again: the application may have changed a row after it was landed."""
 _PAUSE_SECONDS = 1.0
 _SHOWN = 5
-_NULL, _NEXT = "\x1e", "\x1f"
+_NULL, _NEXT, _ITEM = "\x1e", "\x1f", "\x1d"
+_INEXACT = frozenset({"DOUBLE", "FLOAT"})
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,25 @@ class Compared:
     only_here: Sequence[str] = ()
     other_values: Sequence[str] = ()
     left_out: Sequence[str] = field(default=())
-    """Columns that have no text both sides agree on: floating point numbers."""
+    """Columns that have no text both sides agree on, floating point numbers, or that the source lacks."""
+    unheld: int = 0
+    """Rows at the source that can't be held; each is a dead letter."""
+    halted: str = ""
+    """Why it can't be compared."""
 
     @property
     def is_equal(self) -> bool:
-        """Whether every key has the same values on both sides."""
-        return not (self.only_there or self.only_here or self.other_values)
+        """Whether every key that can be held has the same values on both sides."""
+        return not (self.only_there or self.only_here or self.other_values or self.halted)
 
     def line(self) -> str:
         """For people."""
         name = f"{self.entity.source}.{self.entity.name}"
+        if self.halted:
+            return f"{name}: not compared: {self.halted.removeprefix(f'{name}: ').removeprefix(f'{name} ')}"
         beside = f" (without {', '.join(self.left_out)})" if self.left_out else ""
+        if self.unheld:
+            beside += f"; {self.unheld:,} rows at the source can't be held: python -m flows dlq list"
         if self.is_equal:
             return f"{name}: {self.rows:,} rows, equal{beside}"
         found = [
@@ -82,17 +92,25 @@ def compare(services: Services, names: Sequence[str]) -> Iterator[Compared]:
     """Each table of the application (all if no `names`) beside the rows that models read of it.
 
     What the source has to say is landed first, and again while something differs: both sides are then at one
-    position. Rows that can't be held are dead letters and left out. Raises SourceError, ContractError.
+    position. Rows that can't be held are dead letters and left out; a table that is halted keeps none of the
+    others from being compared. Raises ContractError.
     """
     for entity in chosen(names):
-        for number in range(ROUNDS):
-            if number:
-                time.sleep(_PAUSE_SECONDS)
-            _land(services, entity)
-            found = compared(services, entity)
-            if found.is_equal:
-                break
-        yield found
+        try:
+            yield _in_step(services, entity)
+        except SourceError as error:
+            yield Compared(entity, 0, halted=str(error))
+
+
+def _in_step(services: Services, entity: SourceEntity) -> Compared:
+    for number in range(ROUNDS):
+        if number:
+            time.sleep(_PAUSE_SECONDS)
+        _land(services, entity)
+        found = compared(services, entity)
+        if found.is_equal:
+            break
+    return found
 
 
 def _land(services: Services, entity: SourceEntity) -> None:
@@ -126,18 +144,20 @@ def compared(services: Services, entity: SourceEntity) -> Compared:
         Snapshot(services.settings.require("app_dsn"), name, table) as snapshot,
         closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
     ):
-        there_now = {column.name: column for column in snapshot.columns()}
-        columns = postgres_types.fitted(entity, {c.name: there_now.get(c.name) for c in entity.columns})
-        hashed = [column for column in columns if column.landed_type not in ("DOUBLE", "FLOAT")]
+        seen = ledger.positions(entity.table).positions.get(CATALOG)
+        contract = Contract(entity, snapshot.columns(), seen, services.settings.now())
+        columns = postgres_types.fitted(entity, {c.name: contract.column(c.name) for c in entity.columns})
+        hashed = [column for column in columns if column.landed_type.removesuffix("[]") not in _INEXACT]
         rows = rows_landed(session, services.lake, entity, ledger.files(entity.table))
         if rows is not None:
             rows.create_view("landed")
         _take_here(session, entity, hashed, is_empty=rows is None)
-        there = _There(snapshot, entity, table, hashed, postgres_types.problem(columns, entity.key))
+        there = _There(snapshot, entity, table, hashed, postgres_types.problem(columns, entity.required))
         sums = there.sums()
         ours = {row[0]: row[1:] for row in session.execute(_SUMS).fetchall()}
         differing = sorted(bucket for bucket in {*sums, *ours} if sums.get(bucket) != ours.get(bucket))
-        left_out = [column.name for column in columns if column not in hashed]
+        known = {column.landed_as for column in hashed}
+        left_out = [column.name for column in entity.columns if column.name not in known]
         equal = Compared(entity, sum(count for count, _ in sums.values()), left_out=left_out)
         return _by_key(session, there, equal, differing) if differing else equal
 
@@ -148,10 +168,13 @@ def _by_key(session: DuckDBPyConnection, there: _There, equal: Compared, buckets
         "select key, digest from here where list_contains(?, bucket)", [list(buckets)]
     ).fetchall()
     ours = dict(found)
+    # The lake has what such a row was before.
+    unheld = there.unheld() if ours.keys() - theirs.keys() else set()
     return replace(
         equal,
+        unheld=len(unheld),
         only_there=_shown(theirs.keys() - ours.keys()),
-        only_here=_shown(ours.keys() - theirs.keys()),
+        only_here=_shown(ours.keys() - theirs.keys() - unheld),
         other_values=_shown(key for key in theirs.keys() & ours.keys() if theirs[key] != ours[key]),
     )
 
@@ -172,9 +195,9 @@ def _take_here(
             "create temp table here as select 0 as bucket, '' as key, 0::hugeint as digest where false"
         )
         return
-    kinds = {column.name: column.landed_type for column in columns}
+    kinds = {column.landed_as: column.landed_type for column in columns}
     key = _joined([_here(kinds[name], quoted(name)) for name in entity.key])
-    row = _joined([_here(column.landed_type, quoted(column.name)) for column in columns])
+    row = _joined([_here(kind, quoted(name)) for name, kind in kinds.items()])
     session.execute(
         f"create temp table here as select ('0x' || substr(md5(key), 1, {_BUCKET}))::integer as bucket, key, "
         f"newest.digest as digest from (select {key} as key, "
@@ -189,6 +212,10 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 def _here(kind: str, name: str) -> str:
+    if kind == "VARCHAR[]":
+        # As JSON the two write control characters otherwise.
+        items = f"list_transform({name}, lambda item: coalesce(item, '{_NULL}'))"
+        return f"len({name})::varchar || '{_ITEM}' || array_to_string({items}, '{_ITEM}')"
     if kind.endswith("[]"):
         return f"to_json({name})::varchar"
     match kind:
@@ -205,6 +232,10 @@ def _here(kind: str, name: str) -> str:
 
 def _there(column: SourceColumn) -> sql.Composable:
     kind, name = column.landed_type, sql.Identifier(column.name)
+    if kind == "VARCHAR[]":
+        return sql.SQL("cardinality({0})::text || {1} || array_to_string({0}, {1}, {2})").format(
+            name, sql.Literal(_ITEM), sql.Literal(_NULL)
+        )
     if kind.endswith("[]"):
         return sql.SQL("array_to_json({})::text").format(name)
     match kind:
@@ -231,7 +262,9 @@ class _There:
         problem: sql.Composable,
     ) -> None:
         self._snapshot = snapshot
-        named = {column.name: column for column in columns}
+        named = {column.landed_as: column for column in columns}
+        key = self._joined([named[name] for name in entity.key])
+        self._unheld = sql.SQL("select {} as key from {} where ({}) is not null").format(key, table, problem)
         self._hashed = sql.SQL(
             "(select ('x' || substr(md5(key), 1, {bucket}))::{bucket_bits}::integer as bucket, key, "
             "('x' || substr(md5(content), 1, {digest}))::{digest_bits}::bigint as digest "
@@ -242,7 +275,7 @@ class _There:
             bucket_bits=sql.SQL(f"bit({4 * _BUCKET})"),
             digest=sql.Literal(_DIGEST),
             digest_bits=sql.SQL(f"bit({4 * _DIGEST})"),
-            key=self._joined([named[name] for name in entity.key]),
+            key=key,
             content=self._joined(columns),
             table=table,
             problem=problem,
@@ -261,6 +294,10 @@ class _There:
             self._hashed, sql.Literal(list(buckets))
         )
         return dict(self._snapshot.rows(query))
+
+    def unheld(self) -> set[str]:
+        """The keys of rows that can't be held."""
+        return {key for (key,) in self._snapshot.rows(self._unheld)}
 
     @staticmethod
     def _joined(columns: Sequence[SourceColumn]) -> sql.Composable:

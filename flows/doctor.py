@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from flows.diagnosis import Finding
+from flows.diagnosis.alerts import channels
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders
 from flows.diagnosis.servers import prefect, sendgrid, stripe
@@ -30,6 +31,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("lake", folders),
         ("Prefect", prefect),
         ("change capture", capture),
+        ("alerts", channels),
     ]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
         answers = pool.map(lambda check: _guarded(check[0], check[1], settings), checks)

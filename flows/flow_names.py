@@ -17,6 +17,16 @@ STREAM = "event_stream"
 ERASE, MONITOR = "erase", "monitor"
 BACKUP, PHYSICAL = "backup", "physical"
 """A backup is a dump, or is about a copy of the server's files: neither makes good that the other failed."""
+DRILL, MAINTAIN = "drill", "maintain"
+BY_HAND = {
+    BATCH: "python -m flows",
+    APIS: "python -m flows",
+    STREAM: "python -m flows stream",
+    BACKUP: "python -m flows backup",
+    DRILL: "python -m flows restore --verify",
+    MAINTAIN: "python -m flows maintain",
+}
+"""Commands that do what these do by themselves; of the others only the deployment does it."""
 
 
 def reads(flow: str) -> tuple[SourceEntity, ...]:

@@ -9,6 +9,7 @@ from psycopg import Connection
 
 from flows.extract import Incomplete
 from flows.settings import Settings
+from transforms.entities import SourceEntity
 
 
 def enter(connection: Connection[Any], settings: Settings, found: Iterable[Incomplete]) -> None:
@@ -38,6 +39,13 @@ def still(connection: Connection[Any]) -> list[str]:
     ]
 
 
-def settle(connection: Connection[Any]) -> None:
-    """The application's tables were found equal to the lake's: what no letter is waiting for is whole."""
-    connection.execute("delete from ops.incomplete_transaction where letter_id = ''")
+def settle(connection: Connection[Any], whole: Iterable[SourceEntity]) -> None:
+    """The application's tables were found equal to the lake's: a transaction is whole if it lacks no letter,
+    or one of these tables, in which there is nothing that can't be held any more.
+    """
+    connection.execute(
+        "delete from ops.incomplete_transaction i where letter_id = '' "
+        "or exists (select from ops.dead_letter d where d.letter_id = i.letter_id "
+        "and d.source || '.' || d.entity = any(%s))",
+        ([f"{entity.source}.{entity.name}" for entity in whole],),
+    )

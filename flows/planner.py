@@ -131,13 +131,13 @@ def plan(
 
     An append table whose upstreams are raw continues as a whole (partition ''), because one landing touches
     many windows. With `today`, no window is built anew that is past its retention: what it was made of may be
-    gone.
+    gone. What comes for one is still added where the table is added to.
     """
     if table.write is Write.APPEND:
         due = (
             _append_from_raw(table, states, fingerprint, today)
             if reads_raw(table, catalog)
-            else (_append_by_window(table, states, fingerprint))
+            else _append_by_window(table, states, fingerprint, today)
         )
         return Work(table, fingerprint, tuple(due))
     aligned = [name for name in table.upstreams if catalog[name].partition is not None]
@@ -284,7 +284,9 @@ def _append_from_raw(table: Table, states: States, fingerprint: str, today: date
         yield Due(WHOLE, "append" if continues else "replace", reason, based_on, rows)
 
 
-def _append_by_window(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
+def _append_by_window(
+    table: Table, states: States, fingerprint: str, today: datetime | None
+) -> Iterator[Due]:
     standing = states.get(table.name, {})
     keys = set(standing)
     for name in table.upstreams:
@@ -293,9 +295,11 @@ def _append_by_window(table: Table, states: States, fingerprint: str) -> Iterato
         current = {name: there[key] for name in table.upstreams if key in (there := states.get(name, {}))}
         based_on = {name: state.token for name, state in current.items()}
         state = standing.get(key)
-        reason = _reason(state, based_on, fingerprint)
-        if reason:
-            mode = "append" if state is not None and state.fingerprint == fingerprint else "replace"
+        mode = "append" if state is not None and state.fingerprint == fingerprint else "replace"
+        is_past = today is not None and table.is_past_retention(key, today)
+        if is_past and state is not None and mode == "replace":
+            continue
+        if reason := _reason(state, based_on, fingerprint):
             yield Due(key, mode, reason, based_on, sum(item.rows for item in current.values()))
 
 

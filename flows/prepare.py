@@ -15,9 +15,10 @@ from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores import roles
+from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
-from flows.stores.migrate import migrate, migrate_view
+from flows.stores.migrate import migrate, migrate_view, pending
 from flows.stores.standalone import sweep
 from flows.summary import Summary
 from transforms import registry
@@ -75,9 +76,12 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
 
 
 def tables(services: Services, progress: Progress) -> None:
-    """Schemas and tables alone, where nothing that stands has to be kept from readers."""
+    """Schemas and tables alone, where nothing that stands has to be kept from readers, and the lake is
+    loaded after it.
+    """
     with services.ledger() as ledger, ledger.locked(_BOOTSTRAP, "warehouse"):
         _schemas(ledger)
+        _forget_what_is_gone(ledger, services.lake)
         held = _migrate(services, True, progress)
     if held:
         name, holder = next(iter(held.items()))
@@ -114,6 +118,29 @@ def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str
         except Blocked as blocked:
             held[view.name] = blocked.by
     return held
+
+
+def _forget_what_is_gone(ledger: Ledger, lake: Lake) -> None:
+    """A table that can't be changed in place is built beside from the files that the ledger names. One that
+    came back from a backup names files that the lake has let go of since: they count as unpublished, so that
+    the table is built without them, and what the lake has now is loaded.
+    """
+    for table in registry.build_order():
+        if not table.is_published:
+            continue
+        migration = pending(ledger.connection, table)
+        if migration is not None and not migration.rebuild:
+            continue
+        gone = [
+            state.partition
+            for state in ledger.states([table.name]).values()
+            if not all((lake.root / file.path).exists() for file in state.files)
+        ]
+        ledger.connection.execute(
+            "UPDATE ops.partition_state SET published_at = NULL "
+            "WHERE table_name = %s AND partition = ANY(%s)",
+            (table.name, gone),
+        )
 
 
 def note_run(services: Services, summary: Summary, state: str) -> None:

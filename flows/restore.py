@@ -21,12 +21,15 @@ from flows.recovery.drill import Drill, DrillFailed
 from flows.recovery.drill import drill as rehearse
 from flows.recovery.physical.restoring import put_together
 from flows.recovery.physical.shelf import open_copies
-from flows.recovery.restoring import clear, occupied, restore, workplace
+from flows.recovery.restoring import Left, occupied, refuse_to_clear, restore, workplace
 from flows.recovery.taking import open_vault
 from flows.recovery.vault import Backup, BackupError
 from flows.recovery.whole import from_lake, replayed
 from flows.services import Services, open_services
 from flows.settings import load
+
+_SHOWN = 20
+"""Lines of a list; who needs the others finds them where its last line says."""
 
 
 # What differs would differ again, after the same hours.
@@ -52,8 +55,10 @@ def run_drill(backup: str | None) -> Drill:
 
 def _refuse_different(done: Drill) -> None:
     if not done.is_equal:
-        shown = done.differences[:20]
-        more = [f"… and {len(done.differences) - 20} more (ops.drill)."] if done.differences[20:] else []
+        shown = done.differences[:_SHOWN]
+        more = (
+            [f"… and {len(done.differences) - _SHOWN} more (ops.drill)."] if done.differences[_SHOWN:] else []
+        )
         raise DrillFailed(
             "\n".join(
                 [
@@ -83,9 +88,15 @@ def _said(done: Drill) -> str:
     streamed = (
         f" {len(done.streamed)} leaves that the stream writes into were left out." if done.streamed else ""
     )
+    unshared = (
+        f" Columns that live and the models of today do not share were left out ({len(done.unshared)}: "
+        f"{', '.join(done.unshared[:3])}{', …' if done.unshared[3:] else ''}); the next run makes them equal."
+        if done.unshared
+        else ""
+    )
     return (
         f"Equal: backup {done.backup.id} was restored, {done.replayed} partitions replayed from the lake, "
-        f"{done.compared} tables and leaves compared.{streamed}\n"
+        f"{done.compared} tables and leaves compared.{streamed}{unshared}\n"
         f"RTO {done.rto_seconds:.1f} s; RPO 0 with the lake, {spoken(done.rpo_seconds or 0)} without it. "
         f"The drill took {done.seconds:.1f} s and stands in ops.drill."
     )
@@ -94,9 +105,9 @@ def _said(done: Drill) -> str:
 def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
     """Restore a backup into a database, and what came after from the lake.
 
-    The target is refused when it has our schemas and nobody said `--yes`, and when runs are at work in it. A
-    backup that still has somebody who was erased is refused where the replay, which erases them again, is
-    not wanted or has no lake.
+    The target is refused when it has our schemas and nobody said `--yes`, when runs are at work in it, and
+    when something of others hangs on what would be replaced. A backup that still has somebody who was erased
+    is refused where the replay, which erases them again, is not wanted or has no lake.
     """
     began = time.perf_counter()
     services = Services(load(warehouse_dsn=dsn))
@@ -115,11 +126,11 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
                 f"The target is not empty: it has the schemas {', '.join(there)}. Name an empty database, or "
                 "run again with --yes to replace them; nothing was changed."
             )
-        clear(dsn)
+        refuse_to_clear(dsn)
     with services.lake, Progress("restore") as progress, workplace(vault) as work:
         if replays:
             raw_files.bring_list(vault, backup, services.lake.root, work)
-        restore(vault, backup, dsn, work)
+        left = restore(vault, backup, dsn, work, replaces=bool(there))
         progress.say(backup.id, f"{backup.rows:,} rows restored")
         lines = [f"Backup {backup.id} is restored."]
         if replays:
@@ -131,7 +142,21 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
                 raise BackupError(f"{error} {_readable(erased, 'that database')}") from error
     if erased:
         lines.append(f"{_users(erased)}, erased after it was taken, were erased from it again.")
-    return "\n".join([*lines, *_next(backup, began)])
+    return "\n".join([*lines, *_rights(left), *_next(backup, began)])
+
+
+def _rights(left: Sequence[Left]) -> list[str]:
+    """What an administrator has to do for whoever read the warehouse besides our roles."""
+    if not left:
+        return []
+    shown = [f"  {right.statement}  -- {right.because}" for right in left[:_SHOWN]]
+    more = [f"  … and {len(left) - _SHOWN} more, which the same restore gives back once the roles are there."]
+    return [
+        f"Rights that could not be given back here ({len(left)}). Make the roles that are missing, then let "
+        "an administrator run:",
+        *shown,
+        *(more if left[_SHOWN:] else []),
+    ]
 
 
 def _still_there(backup: Backup, erased: Sequence[int], services: Services) -> str:

@@ -19,7 +19,7 @@ from prefect.runtime import deployment
 
 import quality
 from flows import change_topics
-from flows.build.guard import gate_rules
+from flows.build.guard import needs
 from flows.build.outcome import Built
 from flows.build.states import planner_states
 from flows.change_landing import ChangesLanded
@@ -257,11 +257,12 @@ class Schedule:
         """Say what failed; what needs it is given up, what was published of it stays."""
         self._summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
         get_run_logger().error(self._summary.failures[-1])
-        if not is_awaited:
-            return
+        if is_awaited:
+            self._give_up(name, "failed")
+
+    def _give_up(self, name: str, why: str) -> None:
         reached = reached_from(name, self._tables) - self._lost
-        if reached:
-            self._summary.skipped.append(f"{', '.join(sorted(reached))}: they need {name}, which failed")
+        self._summary.skip(reached, name, why)
         self._lost |= {name, *reached}
 
     def _note_landing(self, landing: Landing | None) -> None:
@@ -288,9 +289,9 @@ class Schedule:
     def _note_build(self, built: Built) -> None:
         self._note_checks(built.checks)
         self._summary.dead_letters += built.dead_letters
-        for publication in built.publications:
-            if publication.is_pending:
-                self._summary.pending.append(publication.message())
+        self._summary.pending += [one.message() for one in built.publications if one.is_pending]
+        if built.is_pending:  # what needs it would be refused for what it does not show yet
+            self._give_up(built.table, "waits")
         if registry.table(built.table).is_published:
             table = self._summary.table(built.table)
             table.windows += built.partitions
@@ -312,11 +313,6 @@ class Schedule:
         summary.checks += len(results)
         summary.checks_passed += sum(result.passed for result in results)
         summary.warnings += [result.message for result in results if not result.passed and not result.blocks]
-
-
-def needs(table: Table) -> set[str]:
-    """What has to be there before a table is built: what it reads, and what its rules compare it with."""
-    return {*table.upstreams, *quality.requires(gate_rules(table), table.name)} - {table.name}
 
 
 def reached_from(name: str, chosen: Mapping[str, Table]) -> set[str]:

@@ -123,7 +123,7 @@ def _ask(services: Services, entity: SourceEntity) -> Asked | None:
     assert isinstance(entity.read, Postgres)
     assert entity.control is not None
     control = entity.control
-    wanted = {control.by, control.amount, *entity.key, *([control.group] if control.group else [])}
+    wanted = {control.by, control.amount, *entity.required, *([control.group] if control.group else [])}
     table = sql.Identifier(entity.read.schema, entity.read.table)
     name = f"{entity.source}.{entity.name}"
     with Snapshot(services.settings.require("app_dsn"), name, table) as snapshot:
@@ -135,7 +135,7 @@ def _ask(services: Services, entity: SourceEntity) -> Asked | None:
         columns = [column for column in snapshot.columns() if column.name in declared]
         if not wanted <= {column.name for column in columns}:
             return None
-        totals = control_totals(snapshot, entity, table, problem(columns, entity.key))
+        totals = control_totals(snapshot, entity, table, problem(columns, entity.required))
     numbers = tuple(int(number) for number in running.split(",") if number)
     return Asked(totals, int(first_unknown), numbers, lsn_number(lsn))
 

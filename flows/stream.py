@@ -134,7 +134,8 @@ class _Session:
         with ExitStack() as opened:
             connection = opened.enter_context(self._services.warehouse.connect())
             journal = self._journal = Journal(connection)
-            journal.join(list(self._route.entities))
+            if not self._joined(journal, is_over):
+                return
             # From here on nobody is erased, for as long as this session lives: the list is asked for once.
             landing = {name: arriving(connection, entity) for name, entity in self._route.entities.items()}
             shops = [
@@ -179,6 +180,18 @@ class _Session:
             rolling_up.finish()
             keeping.finish()
             keeper.keep()
+
+    def _joined(self, journal: Journal, is_over: Callable[[bool], bool]) -> bool:
+        """Wait until no batch reads the topics; whether that was before `is_over`."""
+        told = ""
+        while entity := journal.join(list(self._route.entities)):
+            if is_over(False):
+                return False
+            if entity != told:
+                told = entity
+                self._progress.say("stream", f"a batch is reading {entity}: taken in when it has")
+            time.sleep(_WAIT_SECONDS)
+        return True
 
     def _settle(self) -> None:
         """Wait until the micro-batch before is visible. Raises what kept it from that. Afterwards nobody else

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,6 +52,11 @@ class Summary:
     def took(self, step: str, seconds: float) -> None:
         """Add what a task of a step took."""
         self.steps[step] = round(self.steps.get(step, 0.0) + seconds, 2)
+
+    def skip(self, names: Collection[str], needed: str, why: str) -> None:
+        """Say what this run leaves as it was because a table that all of it needs `failed`, or `waits`."""
+        if names:
+            self.skipped.append(f"{', '.join(sorted(names))}: they need {needed}, which {why}")
 
     def has_changed(self, name: str) -> bool:
         """Whether this run published something of the table."""

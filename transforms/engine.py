@@ -37,7 +37,10 @@ _serial = itertools.count(1)
 
 
 class ModelError(RuntimeError):
-    """A model did not run; the message names the file and what DuckDB or Polars said."""
+    """A model did not run; the message names the file and what DuckDB or Polars said, without any value.
+
+    What they raised is no cause of it: a traceback would show the row that they quote.
+    """
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,14 @@ class Computed:
         try:
             return self.connection.sql(f"select {', '.join(map(quoted, columns))} from ({self.query})")
         except duckdb.Error as error:
-            raise _model_error(self.model, error) from error
+            raise _model_error(self.model, error) from None
 
     def store(self, name: str) -> None:
         """Compute the rows into a temporary table, in the place of one that is there. Raises ModelError."""
         try:
             self.connection.execute(f"create or replace temp table {name} as {self.query}")
         except duckdb.Error as error:
-            raise _model_error(self.model, error) from error
+            raise _model_error(self.model, error) from None
 
 
 def connect(
@@ -150,7 +153,7 @@ def compute(
         more = f", {beside}" if beside else ""
         connection.execute(f"create temp table {name} as select *{more} from ({query})")
     except duckdb.Error as error:
-        raise _model_error(model, error) from error
+        raise _model_error(model, error) from None
     return Computed(
         model,
         connection,
@@ -291,7 +294,7 @@ def _run_polars(
     columns: Sequence[Column],
 ) -> str:
     """Run `build` over lazy frames of the upstreams and return a query over what it gave."""
-    from polars.exceptions import PolarsError
+    from polars.exceptions import ColumnNotFoundError, PolarsError, SchemaError
 
     if model.build is None:
         raise ContractError(f"{model.table.name} is no model: it has neither SQL nor a build function.")
@@ -301,10 +304,10 @@ def _run_polars(
     try:
         result = model.build(**frames)
         frame = result.collect(engine="streaming")
+    except (ColumnNotFoundError, SchemaError) as error:
+        raise ModelError(f"{_where(model)}: Polars says: {str(error).splitlines()[0]}") from None
     except PolarsError as error:
-        # Its conversion errors end in a list of the values that failed.
-        said = re.sub(r"values?: .*", "values", str(error).splitlines()[0])
-        raise ModelError(f"{model.table.path}: Polars says: {said}") from error
+        raise ModelError(f"{_where(model)}: Polars says: {_without_values(str(error))}") from None
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:
         raise ModelError(
@@ -318,5 +321,14 @@ def _run_polars(
 
 
 def _model_error(model: Model, error: duckdb.Error) -> ModelError:
-    place_ = place(model.table.path) if model.table.path else model.table.name
-    return ModelError(f"{place_}: {explain(error)}")
+    return ModelError(f"{_where(model)}: {explain(error)}")
+
+
+def _where(model: Model) -> str:
+    return place(model.table.path) if model.table.path else model.table.name
+
+
+def _without_values(said: str) -> str:
+    """The first line of an error of Polars up to where it could begin to quote rows; columns stay named."""
+    line = re.sub(r"""^([^'"]*\bin column )'(\w+)'""", r"\1\2", said.splitlines()[0])
+    return re.sub(r"""['"].*|\bvalues?(\(s\))?: .*""", "…", line)

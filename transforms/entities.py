@@ -89,6 +89,9 @@ class Rest:
     id_fields: tuple[str, ...] = ("id",)
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""
+    split: tuple[str, ...] | None = None
+    """What `{split}` in a parameter becomes, of paging `window`, in the two parts of a second whose answer is
+    full: below an id, and from it on; `{id}` stands for it. None: such a second can't be read whole."""
     until_is_inclusive: bool = False
     """Whether the API counts the upper end in; ranges here are half-open, so it is then given a step
     earlier."""
@@ -127,6 +130,15 @@ class SourceEntity:
     Not for a database's tables; what is made of it has a shorter one (transforms.retention)."""
     owner: str = "data-team"
     description: str = ""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Columns of a database's table that no landed row has null: without its key it is no row, without
+        its cursor it is never met again, without the column of its window no partition can hold it.
+        """
+        cursor = self.read.cursor if isinstance(self.read, Postgres) else None
+        window = self.partition.by if self.partition else None
+        return tuple(dict.fromkeys(name for name in (*self.key, cursor, window) if name))
 
     @property
     def place(self) -> str:

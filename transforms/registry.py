@@ -31,7 +31,11 @@ _KAFKA = (
     Column("kafka_offset", "BIGINT", "Offset in the partition", nullable=False),
     Column("kafka_timestamp", "TIMESTAMP WITH TIME ZONE", "When the record was sent (UTC)"),
     Column("key", "BLOB", "Key, as sent"),
-    Column("headers", canonical_type("struct(name varchar, value blob)[]"), "Headers, in order"),
+    Column(
+        "headers",
+        canonical_type("struct(name varchar, value blob)[]"),
+        "Headers, in order; null where the name of one is not UTF-8",
+    ),
     Column("value", "BLOB", "Value, as sent"),
 )
 _REST = (

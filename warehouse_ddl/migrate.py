@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from transforms.contract import Table
+from transforms.registry import Registry
 from warehouse_ddl.postgres_types import holds, postgres_type, widens
-from warehouse_ddl.statements import home, index_ddl, quoted
+from warehouse_ddl.statements import (
+    ForeignKey,
+    comment_ddl,
+    comments,
+    foreign_key_ddl,
+    foreign_key_name,
+    foreign_keys,
+    home,
+    index_ddl,
+    quoted,
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,7 @@ class ActualColumn:
     name: str
     type: str
     nullable: bool = True
+    comment: str | None = None
 
 
 @dataclass(frozen=True)
@@ -29,9 +41,14 @@ class ActualTable:
     key: tuple[str, ...] = ()
     partitioned_by: str | None = None
     leaves: tuple[str, ...] = ()
-    indexes: tuple[str, ...] = ()
+    indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Index of the table itself → its columns, as a header spells them."""
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    comment: str | None = None
     bare_leaves: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Leaf → declared indexes that it should have and has not."""
+    old_indexes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Leaf → those of our indexes on it that are declared no more."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,11 @@ class Migration:
         ]
 
 
-def plan(actual: ActualTable | Sequence[ActualColumn], table: Table) -> Migration:
-    """What must change. New nullable columns, wider types, dropped requirements and new indexes are made in
-    place."""
-    if not isinstance(actual, ActualTable):
-        actual = ActualTable(tuple(actual), key=table.key, partitioned_by=_partitioned_by(table))
+def plan(actual: ActualTable, table: Table, registry: Registry | None = None) -> Migration:
+    """What must change. New nullable columns, wider types, dropped requirements, indexes, foreign keys and
+    documentation are made in place. An index of a table without leaves that no header knows is let be: it
+    may be an administrator's.
+    """
     target = f"{home(table)}.{quoted(table.name)}"
     changes: list[Change] = []
     statements: list[str] = []
@@ -109,16 +126,63 @@ def plan(actual: ActualTable | Sequence[ActualColumn], table: Table) -> Migratio
         if name not in declared:
             changes.append(Change(f"column {name} is gone", "rebuild", destructive=True))
     changes.extend(_shape(actual, table))
-    if actual.partitioned_by is None and actual.indexes:
-        for index, statement in zip(table.indexes, index_ddl(table), strict=True):
-            if index not in actual.indexes:
-                changes.append(Change(f"index {index} is new", "in place"))
-                statements.append(statement)
-    for index in table.indexes:
-        if leaves := [leaf for leaf, indexes in actual.bare_leaves.items() if index in indexes]:
-            changes.append(Change(f"index {index} is new on {len(leaves)} of its leaves", "in place"))
+    for change, *made in (
+        *_indexes(actual, table),
+        *_foreign_keys(actual, table, registry),
+        *_comments(actual, table, registry),
+    ):
+        changes.append(Change(change, "in place"))
+        statements += made
+    if changes:
+        statements += comment_ddl(table, registry)
     rebuild = any(change.way == "rebuild" for change in changes)
     return Migration(table.name, tuple(changes), () if rebuild else tuple(statements))
+
+
+def _indexes(actual: ActualTable, table: Table) -> Iterator[tuple[str, ...]]:
+    """What becomes of which index, and the statements that do it: none where leaves have them."""
+    for index, statement in zip(table.indexes, index_ddl(table), strict=True):
+        columns = tuple(table.indexes[index])
+        before = actual.indexes.get(index)
+        if actual.partitioned_by is None and before is None:
+            yield f"index {index} is new", statement
+        elif actual.partitioned_by is None and before is not None and before != columns:
+            what = f"index {index} becomes ({', '.join(columns)}), was ({', '.join(before)})"
+            yield what, f"drop index if exists {home(table)}.{quoted(index)}", statement
+        if leaves := [leaf for leaf, indexes in actual.bare_leaves.items() if index in indexes]:
+            yield (f"index {index} is new on {len(leaves)} of its leaves",)
+    if actual.old_indexes:
+        yield (f"indexes of {len(actual.old_indexes)} leaves that are declared no more go",)
+
+
+def _foreign_keys(actual: ActualTable, table: Table, registry: Registry | None) -> Iterator[tuple[str, ...]]:
+    """The same of foreign keys. Those of other names and columns are not ours."""
+    wanted = {key.name: key for key in foreign_keys(table, registry)}
+    before = {key.name: key for key in actual.foreign_keys}
+    made = foreign_key_ddl(table, registry)
+    for number, (name, key) in enumerate(wanted.items()):
+        if before.get(name) != key:
+            yield f"column {key.column} references {key.table} ({key.referenced})", *made[2 * number :][:2]
+    for name, was in before.items():
+        if name not in wanted and name == foreign_key_name(table, was.column):
+            drop = f"alter table {home(table)}.{quoted(table.name)} drop constraint if exists {quoted(name)}"
+            yield f"column {was.column} references {was.table} no more", drop
+
+
+def _comments(actual: ActualTable, table: Table, registry: Registry | None) -> Iterator[tuple[str, ...]]:
+    """The same of documentation. That of a column which is new itself goes without a word."""
+    before = {"": actual.comment} | {column.name: column.comment for column in actual.columns}
+    declared = ["", *(column.name for column in table.columns)]
+    said = comments(table, registry)
+    if differ := [name for name in declared if name in before and before[name] != said.get(name)]:
+        named = ", ".join(name or "the table" for name in differ[:3])
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        gone = [name for name in differ if name not in said]
+        target = f"{home(table)}.{quoted(table.name)}"
+        yield (
+            f"documentation of {named}{more} is another",
+            *(f"comment on column {target}.{quoted(name)} is null" for name in gone),
+        )
 
 
 def _partitioned_by(table: Table) -> str | None:

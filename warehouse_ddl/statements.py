@@ -46,6 +46,17 @@ class Leaf:
     detach: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ForeignKey:
+    """A foreign key of one column, and the column of another table it references."""
+
+    name: str
+    column: str
+    schema: str
+    table: str
+    referenced: str
+
+
 def quoted(name: str) -> str:
     """`name` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"' if name in _KEYWORDS else name
@@ -101,24 +112,44 @@ def index_ddl(table: Table, schema: str | None = None, name: str | None = None) 
     ]
 
 
-def foreign_key_ddl(
-    table: Table, registry: Registry | None = None, schema: str | None = None, name: str | None = None
-) -> list[str]:
-    """Foreign keys of a merged table; each may be added again (dropped first), as after a rebuild."""
+def foreign_keys(table: Table, registry: Registry | None = None) -> list[ForeignKey]:
+    """The foreign keys of a merged table."""
     registry = registry or registries.default()
-    target = f"{schema or home(table)}.{quoted(name or table.name)}"
-    statements = []
+    keys = []
     for column, reference in table.foreign_keys.items():
         other, _, referenced = reference.partition(".")
         there = registry.table(other)
-        referenced = referenced or _only_key(there)
-        constraint = check_name(f"{table.name}_{column}_fkey")
-        statements.append(f"alter table {target} drop constraint if exists {constraint}")
+        name = foreign_key_name(table, column)
+        keys.append(ForeignKey(name, column, home(there), other, referenced or _only_key(there)))
+    return keys
+
+
+def foreign_key_name(table: Table, column: str) -> str:
+    """What the foreign key of a column is called."""
+    return check_name(f"{table.name}_{column}_fkey")
+
+
+def foreign_key_ddl(table: Table, registry: Registry | None = None) -> list[str]:
+    """Two statements for each foreign key: it may be there already, as after a rebuild."""
+    target = f"{home(table)}.{quoted(table.name)}"
+    statements = []
+    for key in foreign_keys(table, registry):
+        statements.append(f"alter table {target} drop constraint if exists {key.name}")
         statements.append(
-            f"alter table {target} add constraint {constraint} foreign key ({quoted(column)}) "
-            f"references {home(there)}.{quoted(other)} ({quoted(referenced)})"
+            f"alter table {target} add constraint {key.name} foreign key ({quoted(key.column)}) "
+            f"references {key.schema}.{quoted(key.table)} ({quoted(key.referenced)})"
         )
     return statements
+
+
+def comments(table: Table, registry: Registry | None = None) -> dict[str, str]:
+    """Column → its documentation, of those that have some; '' → that of the table."""
+    said = {"": catalog.description(table)}
+    for column in catalog.columns(table, registry):
+        if column.description:
+            text = f"{column.description} (personal data)" if column.pii else column.description
+            said[column.name] = text
+    return said
 
 
 def comment_ddl(
@@ -130,12 +161,12 @@ def comment_ddl(
 ) -> list[str]:
     """COMMENTs on the table (or view) and on each column that has documentation."""
     target = f"{schema or home(table)}.{quoted(name or table.name)}"
-    statements = [f"comment on {kind} {target} is {literal(catalog.description(table))}"]
-    for column in catalog.columns(table, registry):
-        if column.description:
-            text = f"{column.description} (personal data)" if column.pii else column.description
-            statements.append(f"comment on column {target}.{quoted(column.name)} is {literal(text)}")
-    return statements
+    return [
+        f"comment on column {target}.{quoted(column)} is {literal(text)}"
+        if column
+        else f"comment on {kind} {target} is {literal(text)}"
+        for column, text in comments(table, registry).items()
+    ]
 
 
 def masked_view_ddl(table: Table, registry: Registry | None = None, order: Sequence[str] = ()) -> list[str]:

@@ -1,27 +1,23 @@
 """When the warehouse itself is away, and with it the state of incidents: told once, escalated once when it
-lasts and nobody is on it, remembered in a file.
+lasts and nobody is on it, remembered outside of it.
 """
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import orjson
 from psycopg import Connection
 
 from flows.alerting import incidents, words
 from flows.alerting.delivery import Message, NotSent, send
+from flows.alerting.remembered import alone, read, write
 from flows.alerting.routes import Routes
 from flows.monitoring.storage import WAREHOUSE
 
-FILE = "_warehouse_away.json"
-"""In the lake's folder: what outlasts the warehouse."""
 _DONE = {"opened": "channels", "escalated": "escalated"}
 """Kind of message → where the file names the channels that have it."""
 _TOUCHES = ["everything in analytics"]
@@ -34,8 +30,8 @@ def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequenc
     """Tell that the warehouse is away: each channel of critical messages once, and once more, with those of
     escalations, when it lasts; one that fails is tried again with the next call.
     """
-    with _alone(lake):
-        told = _read(lake) or {
+    with alone(lake):
+        told = read(lake) or {
             "incident": token_hex(4),
             "since": now.isoformat(),
             "message": words.scrubbed(f"The warehouse is away: {problem}", hidden),
@@ -43,7 +39,7 @@ def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequenc
             "channels": [],
         }
         told["seen_at"] = now.isoformat()
-        _write(lake, told)
+        write(lake, told)
         _tell_all(lake, told, known, now)
 
 
@@ -87,14 +83,14 @@ def _tell(
             done.append(name)
             if kind == "escalated":
                 told.setdefault("escalated_at", now.isoformat())
-            _write(lake, told)
+            write(lake, told)
 
 
 def outage(lake: Path) -> dict[str, Any] | None:
     """What is remembered of the warehouse being away, its incident as a row of ops.incident; None when it is
     not.
     """
-    told = _read(lake)
+    told = read(lake)
     if told is None:
         return None
     times = {
@@ -123,23 +119,23 @@ def acknowledge(lake: Path, incident_id: str, by: str, now: datetime) -> bool:
     """Note who is on it, where the warehouse is away and this is the incident of that; says whether it was.
     The id may be cut short.
     """
-    if not incident_id or _read(lake) is None:
+    if not incident_id or read(lake) is None:
         return False
-    with _alone(lake):
-        told = _read(lake)
+    with alone(lake):
+        told = read(lake)
         if told is None or not told["incident"].startswith(incident_id):
             return False
-        _write(lake, {**told, "acknowledged_by": by, "acknowledged_at": now.isoformat()})
+        write(lake, {**told, "acknowledged_by": by, "acknowledged_at": now.isoformat()})
     return True
 
 
-def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) -> Path | None:
+def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) -> bool:
     """In the caller's transaction: enter the incident that could not be kept, and owe its end to those who
-    were told of it. Gives the file to remove once that is committed; None when the warehouse was not away.
+    were told of it. Says whether the warehouse was away: to be forgotten once that is committed.
     """
-    told = _read(lake)
+    told = read(lake)
     if told is None:
-        return None
+        return False
     since = datetime.fromisoformat(told["since"])
     entered = connection.execute(
         "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at, since, "
@@ -186,30 +182,4 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             now=now,
             due_at=now,
         )
-    return lake / FILE
-
-
-@contextmanager
-def _alone(lake: Path) -> Iterator[None]:
-    """One process at a time, for as long as it tells: two monitors tell a channel once, and neither takes
-    back what somebody else noted.
-    """
-    lake.mkdir(parents=True, exist_ok=True)
-    with (lake / f"{FILE}.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _read(lake: Path) -> dict[str, Any] | None:
-    """What is remembered; None where nothing is, or what no crash of the machine has left whole."""
-    try:
-        found: dict[str, Any] = orjson.loads((lake / FILE).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return found
-
-
-def _write(lake: Path, told: dict[str, Any]) -> None:
-    temporary = lake / f"{FILE}.new"
-    temporary.write_bytes(orjson.dumps(told))
-    temporary.replace(lake / FILE)
+    return True

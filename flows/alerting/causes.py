@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 
 from flows.extract import debezium
-from flows.flow_names import reads
+from flows.flow_names import BACKUP, DRILL, reads
 from flows.monitoring import schedules
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import Verdict
@@ -59,7 +59,9 @@ class Trouble:
     tables: frozenset[str]
     """Tables that it is about; empty where it is about none."""
     since: datetime = field(default=datetime.max.replace(tzinfo=UTC), compare=False)
-    """From when on it is so; of two that are about the same the older one was told."""
+    """From when on it is so."""
+    is_told: bool = field(default=False, compare=False)
+    """Whether it has an open incident: of two that are about the same, that one goes on."""
 
     @property
     def key(self) -> str:
@@ -75,8 +77,17 @@ class Trouble:
         """Its tables and all that is made of them."""
         return frozenset(self.tables.union(*(below(name) for name in self.tables)))
 
+    @property
+    def work(self) -> str:
+        """`backup` or `drill` where it is about one that failed, did not start or is missing; else empty."""
+        kind, _, name = self.subject.rpartition(":")
+        of = {"flow": name, "deployment": _flow(name), "": self.signal}.get(kind, "")
+        return of if of in (BACKUP, DRILL) else ""
+
     def explains(self, other: Trouble) -> bool:
         """Whether the other would be as it is because of this one."""
+        if self.work and self.work == other.work:
+            return (not self.is_told, self.rank, self.key) < (not other.is_told, other.rank, other.key)
         if self._shares_source_with(other):
             # The one on which more hangs speaks for both.
             return (-len(self.reach), self.key) < (-len(other.reach), other.key)
@@ -87,8 +98,8 @@ class Trouble:
         if self.rank > _LATE and self.signal != other.signal:
             return other.signal in _SHOWS_IN.get(self.signal, ())
         if self.rank == other.rank < _LATE and self.tables == other.tables:
-            # Two that say the same of the same, as flows that fail by one source do: the older one was told.
-            return (self.since, self.key) < (other.since, other.key)
+            # Two that say the same of the same, as flows that fail by one source do.
+            return (not self.is_told, self.since, self.key) < (not other.is_told, other.since, other.key)
         # Of two of a kind the one upstream explains the other.
         return self.rank < other.rank or not self.tables <= other.reach
 
@@ -149,8 +160,12 @@ def _tables_of(signal: str, subject: str) -> frozenset[str]:
     if subject == "stream:events":
         return _raw(entity for entity in registry.entities() if isinstance(entity.read, Kafka))
     if kind == "deployment":
-        name = next((deployment.flow for deployment in schedules.declared() if deployment.name == name), "")
+        name = _flow(name)
     return _raw(reads(name))
+
+
+def _flow(deployment: str) -> str:
+    return next((one.flow for one in schedules.declared() if one.name == deployment), "")
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ import orjson
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.alerting.routes import Channel, Routes
+from flows.alerting.hushed import Said
+from flows.alerting.routes import AlertsError, Channel, Routes
 from flows.alerting.words import scrubbed
 from flows.monitoring.verdict import State, Verdict
 
 TRIES = 8
-"""With the pauses between them two hours; then a message is given up."""
+"""With the pauses between them two hours; then a message is given up that nobody has to know any more."""
 _PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(hours=1)
 AT_ONCE = 50
@@ -47,22 +47,26 @@ class Message:
 
 
 def deliver(connection: Connection[Any], routes: Routes, now: datetime, hidden: Sequence[str]) -> None:
-    """Send what is due, oldest first. What a channel does not take is tried again, with pauses that double;
-    after a failure the rest for that channel waits too.
+    """Send what is due, oldest first. What a channel does not take is tried again, with pauses that double up
+    to an hour; after a failure the rest for that channel waits too, and goes with the first that is taken.
 
     Each message is locked while it is sent, so that two who send at once send it once. Raises nothing that a
     channel does.
     """
     failed: list[str] = []
+    well: set[str] = set()
     for _ in range(AT_ONCE):
         with connection.transaction():
             row = _next(connection, failed, now)
             if row is None:
                 return
             problem = _problem(routes, row, hidden)
-            _note(connection, row, problem, now)
+            _note(connection, row, problem, now, is_declared=row["channel"] in routes.channels)
         if problem:
             failed.append(row["channel"])
+        elif row["channel"] not in well:
+            well.add(row["channel"])
+            send_what_waits(connection, row["channel"], now)
 
 
 def _next(connection: Connection[Any], failed: Sequence[str], now: datetime) -> dict[str, Any] | None:
@@ -107,9 +111,23 @@ def _problem(routes: Routes, row: dict[str, Any], hidden: Sequence[str]) -> str:
     return ""
 
 
-def _note(connection: Connection[Any], row: dict[str, Any], problem: str, now: datetime) -> None:
+def send_what_waits(connection: Connection[Any], channel: str, now: datetime) -> None:
+    """A channel takes messages: those that wait for another try are due. What somebody else sends just now is
+    left to them.
+    """
+    connection.execute(
+        "update ops.notification set due_at = %(now)s where notification_id in ("
+        "select notification_id from ops.notification where channel = %(channel)s and sent_at is null "
+        "and given_up_at is null and tries > 0 and due_at > %(now)s for update skip locked)",
+        {"channel": channel, "now": now},
+    )
+
+
+def _note(
+    connection: Connection[Any], row: dict[str, Any], problem: str, now: datetime, *, is_declared: bool
+) -> None:
     tries = row["tries"] + 1
-    is_last = bool(problem) and tries >= TRIES
+    is_last = bool(problem) and tries >= TRIES and not (is_declared and _is_worth_it(connection, row))
     pause = min(_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE)
     connection.execute(
         "update ops.notification set tries = %s, tried_at = %s, problem = %s, sent_at = %s, due_at = %s, "
@@ -126,46 +144,77 @@ def _note(connection: Connection[Any], row: dict[str, Any], problem: str, now: d
     )
 
 
+def _is_worth_it(connection: Connection[Any], row: dict[str, Any]) -> bool:
+    """Whether a message is tried however often: its incident is open, or nothing else waits that would show
+    when the channel takes messages again.
+    """
+    asked = connection.execute(
+        """
+        select exists (select from ops.incident where incident_id = %(incident_id)s and resolved_at is null)
+            or not exists (
+                select from ops.notification as later
+                where later.channel = %(channel)s and later.notification_id > %(notification_id)s
+                    and later.sent_at is null and later.given_up_at is null)
+        """,
+        {name: row[name] for name in ("incident_id", "channel", "notification_id")},
+    ).fetchone()
+    return bool(asked and asked[0])
+
+
 def channel_verdicts(connection: Connection[Any], routes: Routes, now: datetime) -> list[Verdict]:
-    """How the channels are, by what became of their last message: one verdict for each that was used."""
+    """How the channels are, by what the file says of them and what became of their last message."""
     rows = connection.execute(
         """
-        select channel, last.sent_at is not null, last.problem, last.tried_at,
+        select channel, case when last.sent_at is null then last.problem end, last.tried_at,
             (select count(*) from ops.notification as waiting
                 where waiting.channel = channels.channel and waiting.sent_at is null and waiting.tries > 0)
         from unnest(%s::text[]) as channels (channel)
-        cross join lateral (
+        left join lateral (
             select sent_at, problem, tried_at from ops.notification
             where notification.channel = channels.channel and tries > 0
             order by tried_at desc, sent_at is null desc limit 1
-        ) as last
+        ) as last on true
         """,
         (list(routes.channels),),
     ).fetchall()
     found = []
-    for name, works, problem, tried_at, waiting in rows:
+    for name, refused, tried_at, waiting in rows:
+        problem = routes.channels[name].problem or refused
+        message = f"Channel {name} takes no message: {problem}."
         found.append(
             Verdict(
                 signal=SIGNAL,
                 subject=f"channel:{name}",
-                state=State.OK if works else State.WARNING,
+                state=State.WARNING if problem else State.OK,
                 measured_at=now,
                 value=float(waiting),
                 limit=0.0,
                 unit="messages",
-                since=None if works else tried_at,
-                message=""
-                if works
-                else f"Channel {name} takes no message: {problem}. {waiting} were not sent.",
+                since=tried_at if refused else now,
+                message=message + (f" {waiting} were not sent." if waiting else "") if problem else "",
                 action=f"Correct channels.{name} in the file of ANALYTICS_ALERTS, or the service behind it; "
-                "what waits is sent by itself.",
+                f"what waits is sent within the hour, or at once by `python -m flows alerts test {name}`.",
             )
         )
     return found
 
 
+def nobody_is_told(error: AlertsError, now: datetime) -> Verdict:
+    """What a file of routes is that can't be used."""
+    return Verdict(
+        SIGNAL,
+        "channels",
+        State.CRITICAL,
+        now,
+        message=f"Nobody is told of anything: {error}",
+        action="Correct the file of ANALYTICS_ALERTS; `python -m flows doctor` reads it.",
+    )
+
+
 def send(channel: Channel, message: Message) -> None:
     """Send one message now. Raises NotSent."""
+    if channel.problem:
+        raise NotSent(channel.problem)
     if channel.url.startswith("file://"):
         _write(Path(channel.url.removeprefix("file://")), message)
         return
@@ -174,7 +223,7 @@ def send(channel: Channel, message: Message) -> None:
     to = apprise.Apprise()
     is_page = bool(message.html) and channel.url.startswith("mailto")
     kind = _KINDS.get(message.kind, "failure" if message.severity == "critical" else "warning")
-    with _Said() as said:
+    with Said() as said:
         try:
             sent = to.add(channel.url) and to.notify(
                 title=message.title,
@@ -209,34 +258,3 @@ def _write(path: Path, message: Message) -> None:
             os.close(descriptor)
     except OSError as error:
         raise NotSent(f"{path} can't be written: {error.strerror}") from None
-
-
-class _Said(logging.Handler):
-    """What apprise logs while a message is sent: its only way to say why it was not."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self._lines: list[tuple[int, str]] = []
-
-    @property
-    def last(self) -> str:
-        """The weightiest line, the last of those."""
-        worst = max((level for level, _ in self._lines), default=0)
-        reasons = [text for _, text in self._lines if "rror" in text or "xception" in text]
-        lines = [text for level, text in self._lines if level == worst]
-        return (reasons or lines or [""])[-1].strip()[:300].rstrip(".")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append((record.levelno, record.getMessage()))
-
-    def __enter__(self) -> _Said:
-        self._logger = logging.getLogger("apprise")
-        self._before = self._logger.level, self._logger.propagate
-        self._logger.setLevel(logging.DEBUG)
-        self._logger.propagate = False
-        self._logger.addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.level, self._logger.propagate = self._before

@@ -41,7 +41,7 @@ class Incident:
 
     @property
     def trouble(self) -> Trouble:
-        return Trouble(self.signal, self.subject, frozenset(self.about), self.since)
+        return Trouble(self.signal, self.subject, frozenset(self.about), self.since, is_told=True)
 
     @property
     def keys(self) -> set[str]:
@@ -81,6 +81,16 @@ def withdraw(connection: Connection[Any], incident_id: str, why: str, now: datet
     )
 
 
+def heard(connection: Connection[Any], incident_id: str) -> list[str]:
+    """The channels that were told of an incident, or will be."""
+    rows = connection.execute(
+        "select distinct channel from ops.notification where incident_id = %s and given_up_at is null "
+        "order by channel",
+        (incident_id,),
+    ).fetchall()
+    return [channel for (channel,) in rows]
+
+
 def owe(
     connection: Connection[Any],
     channels: Collection[str],
@@ -96,8 +106,8 @@ def owe(
     occasion: str = "",
 ) -> None:
     """Note a message for each of these channels; whoever delivers next sends it. `html` is the same as a
-    page, for channels that are e-mail. Of an `occasion` each channel is told once; again only where the
-    message was given up.
+    page, for channels that are e-mail. Of an `occasion` each channel is told once: while it has not got the
+    message, that one is renewed and due.
     """
     values: dict[str, Any] = {"incident_id": incident_id, "kind": kind, "severity": severity}
     values |= {"title": title, "body": body, "created_at": now, "due_at": due_at}
@@ -112,7 +122,7 @@ def owe(
         )
         once = (
             f" on conflict (occasion, channel) where occasion is not null do update set {anew}, "
-            "given_up_at = null, tries = 0 where notification.given_up_at is not null"
+            "given_up_at = null, tries = 0 where notification.sent_at is null"
         )
     columns = ", ".join(["channel", *values])
     given = ", ".join(f"%({name})s" for name in ("channel", *values))

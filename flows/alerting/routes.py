@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from flows.alerting.hushed import Said
 from flows.durations import length_of_time
 from flows.errors import FlowsError
 from flows.settings import Settings
@@ -35,6 +36,8 @@ class Channel:
     url: str = field(repr=False)
     tells_resolved: bool = True
     """Whether the end of an incident is told here; a pager would take it for another call."""
+    problem: str = ""
+    """Why nothing can be sent here, by what the file says; empty where something can."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,18 @@ class Routes:
         *,
         escalated: bool = False,
         resolved: bool = False,
+        told: Collection[str] = (),
         without: str = "",
     ) -> list[str]:
-        """Names of the channels a message goes to, each once; `without` is one that does not work."""
+        """Names of the channels a message goes to, each once: by the routes, and those that were `told` of
+        the same before; `without` is one that does not work.
+        """
         found = [
             name for route in self.routes if route.takes(severity, owner, about) for name in route.channels
         ]
         if escalated:
             found += self.escalate_to
+        found += [name for name in told if name in self.channels]
         return [
             name
             for name in dict.fromkeys(found)
@@ -121,7 +128,8 @@ class Routes:
 
     def secrets(self) -> list[str]:
         """The addresses: they hold passwords and tokens."""
-        return [channel.url for channel in self.channels.values() if not channel.url.startswith("file://")]
+        addresses = [channel.url for channel in self.channels.values()]
+        return [url for url in addresses if url and not url.startswith("file://")]
 
 
 def routes(settings: Settings) -> Routes:
@@ -138,14 +146,16 @@ def routes(settings: Settings) -> Routes:
 
 
 def read(path: Path) -> Routes:
-    """Read the file. Raises AlertsError with one sentence for the first mistake."""
+    """Read the file. A mistake in a channel is that channel's problem. Raises AlertsError with one sentence
+    for the first other mistake.
+    """
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        content = yaml.safe_load(_text(path))
+    except _Unreadable as error:
         raise AlertsError(
-            f"ANALYTICS_ALERTS names {path}, which can't be read ({error.strerror}). "
+            f"ANALYTICS_ALERTS names {path}, which {error}. "
             "Correct the path, or unset it: then nobody is told."
         ) from None
     except yaml.YAMLError as error:
@@ -153,6 +163,19 @@ def read(path: Path) -> Routes:
         where = f" in line {mark.line + 1}" if mark else ""
         raise AlertsError(f"{path} is no YAML{where}: {getattr(error, 'problem', error)}.") from None
     return _Reader(path).routes(content)
+
+
+class _Unreadable(Exception):
+    """What follows "a file which" in a sentence."""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _Unreadable(f"can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise _Unreadable("is no text") from None
 
 
 class _Reader:
@@ -164,7 +187,7 @@ class _Reader:
     def routes(self, content: Any) -> Routes:
         given = self._map(content if content is not None else {}, "the file", _SECTIONS)
         channels = {
-            str(name): self._channel(str(name), value)
+            str(name): self._channel_or_why(str(name), value)
             for name, value in self._map(given.get("channels") or {}, "channels").items()
         }
         listed = given.get("routes") or []
@@ -186,6 +209,13 @@ class _Reader:
             str(given.get("runbook") or RUNBOOK).rstrip("/"),
         )
 
+    def _channel_or_why(self, name: str, value: Any) -> Channel:
+        """The channel; one of which nothing can be made takes no message, and silences no other."""
+        try:
+            return self._channel(name, value)
+        except AlertsError as error:
+            return Channel(name, "", problem=str(error).rstrip("."))
+
     def _channel(self, name: str, value: Any) -> Channel:
         where = f"channels.{name}"
         given = {"url": value} if isinstance(value, str) else self._map(value, where, _CHANNEL)
@@ -205,16 +235,16 @@ class _Reader:
 
     def _secret(self, where: str, path: str) -> str:
         try:
-            return Path(path).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise self._wrong(
-                f"{where}.url_from", f"names {path}, which can't be read ({error.strerror})"
-            ) from None
+            return _text(Path(path)).strip()
+        except _Unreadable as error:
+            raise self._wrong(f"{where}.url_from", f"names {path}, which {error}") from None
 
     def _is_an_address(self, where: str, url: str) -> None:
         import apprise
 
-        if apprise.Apprise.instantiate(url) is None:
+        with Said():
+            is_known = apprise.Apprise.instantiate(url) is not None
+        if not is_known:
             scheme = re.match(r"[a-zA-Z][\w+.-]*(?=://)", url)
             named = f"the address of kind '{scheme[0]}'" if scheme else "what stands there"
             # Never the address itself: it holds a password or a token.
@@ -255,10 +285,15 @@ class _Reader:
 
     def _clock(self, value: Any, where: str) -> time:
         try:
-            return time.fromisoformat(value)
+            clock = time.fromisoformat(value)
         except (TypeError, ValueError):
             # YAML reads an unquoted 22:00 as a number of minutes.
             raise self._wrong(where, f'has {value!r}: write a time of day between quotes, "22:00"') from None
+        if clock.tzinfo is not None:
+            raise self._wrong(
+                where, f"has {value!r}: write it without an offset, and its zone as quiet.timezone"
+            )
+        return clock
 
     def _time(self, value: Any, where: str) -> timedelta:
         try:

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from flows.alerting import words
 from flows.alerting.causes import owner, root, served, trouble
-from flows.alerting.incidents import Incident, opened, owe, save, withdraw
+from flows.alerting.incidents import Incident, heard, opened, owe, save, withdraw
 from flows.alerting.routes import SEVERITIES, Routes
 from flows.monitoring.verdict import State, Verdict
 
@@ -89,7 +89,9 @@ class _Settlement:
     def _groups(self) -> dict[str, list[Verdict]]:
         """Cause → the bad verdicts that it explains, itself among them."""
         among = {cause: one.trouble for cause, one in self._open.items()}
-        among |= {key: trouble(verdict) for key, verdict in self._bad.items()}
+        among |= {
+            key: replace(trouble(verdict), is_told=key in self._open) for key, verdict in self._bad.items()
+        }
         homes = {key: one for one in self._open.values() for key in one.keys}
         found: dict[str, list[Verdict]] = {}
         for key, verdict in self._bad.items():
@@ -223,6 +225,7 @@ class _Settlement:
             {*one.about, *one.touches},
             escalated=kind == "escalated",
             resolved=is_over,
+            told=heard(self._connection, one.incident_id) if is_over else (),
             without=one.subject.removeprefix("channel:") if one.signal == _CHANNEL else "",
         )
         message = words.body(

@@ -52,6 +52,11 @@ def gate_rules(table: Table) -> list[Rule]:
     return [rule for rule in quality.rules(table) if rule.kind is not RuleKind.TIMELINESS]
 
 
+def needs(table: Table) -> set[str]:
+    """What has to be there before a table is built: what it reads, and what its rules compare it with."""
+    return {*table.upstreams, *quality.requires(gate_rules(table), table.name)} - {table.name}
+
+
 @dataclass(frozen=True)
 class Judged:
     """What a build is held to its rules with; both are what may stand after FROM in its DuckDB.

@@ -88,7 +88,8 @@ class _Job(Outcome):
             marker = self.reader.overview(self.table.name).get(WHOLE)
             since = str(marker.based_on.get(name, "")) if marker is not None else ""
             for landings in chunks(self.reader.landings_since(name, since), ROWS_AT_ONCE):
-                self._append(name, landings, kept)
+                if not self._append(name, landings, kept):
+                    return
                 self.reader.forget()
 
     def _of_older_model(self) -> set[str]:
@@ -100,8 +101,8 @@ class _Job(Outcome):
             if state.fingerprint != self.work.fingerprint and self.table.is_past_retention(window, now)
         }
 
-    def _append(self, name: str, landings: Sequence[Commit], kept: Collection[str]) -> None:
-        """`kept`: windows that get nothing any more."""
+    def _append(self, name: str, landings: Sequence[Commit], kept: Collection[str]) -> bool:
+        """`kept`: windows that get nothing any more. False where a lock keeps it from being shown."""
         files = [file for landing in landings for file in landing.add]
         marker = self.reader.overview(self.table.name).get(WHOLE)
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
@@ -117,7 +118,7 @@ class _Job(Outcome):
                 window: {} for window in sorted({*content.partitions(connection), *left})
             }
             based_on[WHOLE] = consumed
-            self._finish(
+            return self._finish(
                 connection, based_on, adds=True, left=left, rewritten=rewritten, unreadable=unreadable
             )
 
@@ -209,16 +210,19 @@ class _Job(Outcome):
                 is_one = self.table.partition is None and news is not None
                 self._replace(whole if is_one else self._everything())
                 return
-            self._follow_news(whole[0], news)
+            # What was consumed is noted with the last of it that is shown.
+            if not self._follow_news(whole[0], news, is_all=not again):
+                return
             self.reader.forget()
             there = self.reader.overview(self.table.name)
             is_built = {key for key, state in there.items() if state.fingerprint == self.work.fingerprint}
             windows = {key: item for key, item in windows.items() if key not in is_built}
             windows |= {key: Due(key, "replace", "built anew upstream", {}, 0) for key in sorted(again)}
-            whole = []
+            whole = whole if again else []
         self._replace([*whole, *windows.values()])
 
-    def _follow_news(self, item: Due, news: Mapping[str, News]) -> None:
+    def _follow_news(self, item: Due, news: Mapping[str, News], *, is_all: bool) -> bool:
+        """`is_all`: nothing else has come. False where a lock keeps it from being shown."""
         standing = by_key.reached(self.reader, self.table, news)
         with self._connection(is_small=True) as connection:
             followed = by_key.follow(
@@ -228,15 +232,19 @@ class _Job(Outcome):
             touched = {*content.partitions(connection), *content.partitions(connection, REMOVED), *left}
             based_on: dict[str, dict[str, Any]] = {window: {} for window in sorted(touched)}
             based_on[WHOLE] = dict(item.based_on)
-            self._finish(
+            is_shown = self._finish(
                 connection,
                 based_on,
                 adds=True,
                 left=left,
                 unreadable=followed.unreadable,
                 followed=followed,
+                is_all=is_all,
             )
+        if not is_shown:
+            return False
         compaction.compact(self.table, self.lake, self.ledger, based_on, self.run_id)
+        return True
 
     def _everything(self) -> list[Due]:
         """All partitions, as if nothing of the table were believed."""

@@ -22,6 +22,7 @@ from flows.failpoints import failpoint
 from flows.planner import REPLAYED, WHOLE, Work
 from flows.services import Services
 from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.locks import forget
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.publication import Publication
 from flows.stores.publish import publish
@@ -52,6 +53,11 @@ class Built:
         """Rows that PostgreSQL wrote or removed."""
         return sum(publication.rows_written for publication in self.publications)
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether somebody's lock keeps some of it from being seen: what needs the table must wait."""
+        return any(publication.is_pending for publication in self.publications)
+
 
 class Outcome:
     """One build: its connections, and what was done so far."""
@@ -81,12 +87,16 @@ class Outcome:
         rewritten: Collection[str] = (),
         unreadable: Sequence[Unreadable] = (),
         followed: Followed | None = None,
-    ) -> None:
-        """Check `fresh`, write it partition by partition, and make it true.
+        is_all: bool = True,
+    ) -> bool:
+        """Check `fresh`, write it partition by partition, and make it true; whether it is, False where a lock
+        keeps it from being shown.
 
         `adds`: the rows join what stands, or what is `left` of it (but in `rewritten` partitions); otherwise
         they take its place. `followed`: the keys that went are written beside them. The entry of a
-        partitioned table at '' holds no rows: it notes what was consumed.
+        partitioned table at '' holds no rows: it notes what was consumed, and does so once all of that is
+        shown. So it stays as it was, and the next run does the same again, where something is pending, and
+        where this is not all (`is_all`).
         """
         windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
         standing = self.reader.states(self.table.name, based_on)
@@ -133,16 +143,20 @@ class Outcome:
                 files = (*joined.get(window, ()), file)
                 noted = self._noted(connection, state.files, file) if followed is None else followed.noted
                 changed.append(Change(state, files, file, is_added, keys, followed is not None, noted))
-        self.built.partitions += [change.state.partition for change in changed]
         self.built.unchanged += len(windows) - len(changed)
+        publication = self._publish(changed, restored, based_on) if self.table.is_published else None
+        if publication is not None and publication.is_pending:
+            self._record(commits, ())
+            return False
+        self.built.partitions += [change.state.partition for change in changed]
+        if publication is not None:
+            self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))
         self.built.rows += sum(change.file.rows for change in changed if change.file is not None)
         self.built.dead_letters += len(unreadable)
-        if WHOLE in based_on and self.table.partition is not None:
+        if WHOLE in based_on and self.table.partition is not None and is_all:
             marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
             commits.append(self._commit(marker, based_on[WHOLE]))
-        if self.table.is_published:
-            self._publish(changed, restored, based_on)
-        else:
+        if not self.table.is_published:
             commits += [
                 build_commit(
                     self.work,
@@ -156,6 +170,7 @@ class Outcome:
                 for change in changed
             ]
         self._record(commits, unreadable)
+        return True
 
     def _noted(
         self, connection: DuckDBPyConnection, standing: Sequence[LakeFile], file: LakeFile
@@ -171,11 +186,11 @@ class Outcome:
         changed: Sequence[Change],
         restored: Sequence[PartitionState],
         based_on: Mapping[str, Mapping[str, Any]],
-    ) -> None:
+    ) -> Publication | None:
         """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
         shown = [*changed, *(Change(state, state.files) for state in restored)]
         if not shown:
-            return
+            return None
         built = [change.to_publish(self.work, based_on[change.state.partition]) for change in shown]
         owed = [view.name for view in views() if self.table.name in view.upstreams]
         publication = publish(
@@ -190,7 +205,7 @@ class Outcome:
             joint=self.services.joint,
         )
         self.built.publications.append(publication)
-        self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))
+        return publication
 
     def _record(
         self, commits: Sequence[tuple[Commit, PartitionState]], unreadable: Sequence[Unreadable]
@@ -202,6 +217,11 @@ class Outcome:
         with connection.transaction():
             for commit, state in commits:
                 self.ledger.commit(commit, version=state.version, published=state.published_at is not None)
+            if self.table.is_published:
+                partitions = [commit.partition for commit, _ in commits]
+                has_marker = WHOLE in partitions and self.table.partition is not None
+                consumed_by = self.work.fingerprint if has_marker else None
+                forget(connection, self.table.name, partitions, consumed_by)
             if unreadable:
                 enter_unreadable(
                     connection, self.ledger, self.lake, self.table, unreadable, self.services.settings.now()

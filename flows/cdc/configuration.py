@@ -56,6 +56,8 @@ _FIXED = {
     # A null is a null, also in a column that has a default: the converter would send the default.
     "value.converter.replace.null.with.default": "false",
 }
+BEATS_KEPT = 70_000
+"""Heartbeats that the source keeps: those of eight days in which the connector lived."""
 _CERTIFICATES = ("sslmode", "sslcert", "sslkey", "sslrootcert")
 
 
@@ -95,10 +97,11 @@ def configuration(
         "slot.name": names.slot,
         "publication.name": names.publication,
         "table.include.list": ",".join(captured),
-        # A landing remembers the newest beat: a source that does not know it any more went back in time. Who
-        # remembers only what is older than the topics' records can't go on anyway.
+        # A landing remembers the newest beat: a source that does not know it any more went back in time. By
+        # their number, and not by their age: while the connector is away nobody's beat is let go of.
         "heartbeat.action.query": (
-            f"with old as (delete from {names.heartbeat} where beaten_at < now() - interval '8 days') "
+            f"with old as (delete from {names.heartbeat} where beat <= "
+            f"(select max(beat) from {names.heartbeat}) - {BEATS_KEPT}) "
             f"insert into {names.heartbeat} default values"
         ),
         "signal.data.collection": names.signal,

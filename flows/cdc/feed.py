@@ -98,7 +98,7 @@ class ChangeFeed:
 
     def _find(self, entity: SourceEntity, position: Mapping[str, Any]) -> None:
         name = self.topic(entity)
-        topic = self._topic(name)
+        topic = change_topic(self._settings, name)
         try:
             spans = topic.spans(position)
         except SourceAway:
@@ -119,8 +119,10 @@ class ChangeFeed:
         self._tables[name] = _Table(entity, topic, first, Reach(first, end), landed, first_read)
 
     def _find_ends(self) -> None:
-        """Transactions are told from where the table that is furthest behind has got to."""
-        topic = self._topic(debezium.names(self._settings).transactions)
+        """Transactions are told from where the table has got to that is furthest behind, of those that have
+        something to read: what ended before was landed of the others with it.
+        """
+        topic = change_topic(self._settings, debezium.names(self._settings).transactions)
         try:
             first, end = topic.spans({})[0]
         except SourceAway:
@@ -131,15 +133,16 @@ class ChangeFeed:
                 "gone; nothing was landed. Make it again: python -m flows cdc register."
             )
             return
-        for table in self._tables.values():
+        tables = self._tables.values()
+        for table in tables:
             if table.landed > end:  # the topic was made anew: its offsets say nothing of the old one's
                 table.landed = 0
-        begin = min(table.landed for table in self._tables.values())
+        behind = [table.landed for table in tables if table.reach.position < table.reach.end]
+        begin = min(behind or [max(table.landed for table in tables)])
+        for table in tables:
+            table.landed = max(table.landed, begin)
         self._ends = topic
         self._ends_reach = Reach(min(max(first, begin), end), end)
-
-    def _topic(self, name: str) -> Topic:
-        return change_topic(self._settings, name)
 
     def _consume(self) -> Consumer:
         any_topic = next(iter(self._tables.values())).topic
@@ -179,14 +182,13 @@ class ChangeFeed:
     @property
     def is_at_end(self) -> bool:
         """Whether all that the topics held at the beginning was read."""
-        reaches = [table.reach for table in self._tables.values()]
-        return all(reach.position >= reach.end for reach in [*reaches, self._ends_reach])
+        reaches = [self._ends_reach, *(table.reach for table in self._tables.values())]
+        return all(reach.position >= reach.end for reach in reaches)
 
     @property
     def is_read(self) -> bool:
         """Whether nothing is left to read now."""
-        reaches = [table.reach for table in self._tables.values()]
-        return all(reach.is_at_end for reach in reaches)
+        return all(table.reach.is_at_end for table in self._tables.values())
 
     @property
     def is_done(self) -> bool:
@@ -221,7 +223,7 @@ class ChangeFeed:
         return debezium.topic(self._settings, entity.read)
 
     def poll(self, seconds: float) -> int:
-        """Read what comes within so many seconds; returns the number of records.
+        """Read what comes within so many seconds; returns the number of messages, ends of transactions too.
 
         Raises SourceError when a topic can't be read on, SourceAway when the broker does not answer.
         """
@@ -240,19 +242,20 @@ class ChangeFeed:
             elif self._ends is not None and name == self._ends.name:
                 self._ends_reach.note(_behind(messages), is_end=False)
                 ends += messages
-        count = sum(map(len, records.values()))
-        if records:
-            batches = [record_batch(messages, (name, 0)) for name, messages in records.items()]
-            # A record can be large: what one call fetches is bounded in bytes, not in records alone.
-            size = sum(batch.nbytes for batch in batches)
-            self._wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * count // max(1, size)))
-            for name, batch in zip(records, batches, strict=True):
-                first_read = self._tables[name].first_read
-                first_read.note(self._pending.keep(batch, is_first=first_read.since is not None))
-        if ends:
-            self._pending.note_ends(record_batch(ends), self._collections())
-        if records or ends:
-            self._cut_again_at = 0.0
+        count = sum(map(len, records.values())) + len(ends)
+        if not count:
+            return 0
+        batches = {name: record_batch(messages, (name, 0)) for name, messages in records.items()}
+        told = [record_batch(ends)] if ends else []
+        # A record can be large: what one call fetches is bounded in bytes, not in records alone.
+        size = sum(batch.nbytes for batch in [*batches.values(), *told])
+        self._wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * count // max(1, size)))
+        for name, batch in batches.items():
+            first_read = self._tables[name].first_read
+            first_read.note(self._pending.keep(batch, is_first=first_read.since is not None))
+        for batch in told:
+            self._pending.note_ends(batch, self._collections())
+        self._cut_again_at = 0.0
         return count
 
     def _note_errors(self, name: str, messages: Iterable[Message]) -> None:
@@ -293,13 +296,22 @@ class ChangeFeed:
             return None
         self._cut_again_at = time.monotonic() + _CUT_AGAIN_SECONDS
         reaches = {name: table.reach for name, table in self._tables.items()}
-        return self._pending.cut(reaches, self._ends_reach if self._ends is not None else None)
+        return self._pending.cut(reaches, self._ends_reach if self._ends else None)
+
+    def quiet(self) -> list[SourceEntity]:
+        """The tables that were read to their ends and of which nothing waits."""
+        waiting, tables = self._pending.firsts(), self._tables.items()
+        return [one.entity for name, one in tables if one.reach.is_at_end and name not in waiting]
+
+    def passed(self) -> Cut:
+        """What there is to say of tables without news: where nothing waits, which transactions have ended."""
+        is_told = self._ends is not None and not len(self._pending)
+        return Cut(transactions=self._pending.bound(self._ends_reach.position) if is_told else 0)
 
     def records(self, entity: SourceEntity, cut: Cut) -> Extract:
         """The records of one table before the cut, as `kafka.read` gives them."""
         name = self.topic(entity)
-        table = self._tables[name]
-        after = cut.after.get(name, table.first)
+        table, after = self._tables[name], cut.after.get(name, self._tables[name].first)
         extract = Extract(kafka.SCHEMA, self._pending.records(name, after))
         extract.offsets = {0: (table.first, after)} if table.first < after else {}
         extract.positions = {

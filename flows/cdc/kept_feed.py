@@ -87,6 +87,14 @@ class KeptFeed:
         after = {name: table.span.end for name, table in self._tables.items() if table.span.records}
         return Cut(after, self.waiting) if after else None
 
+    def quiet(self) -> list[SourceEntity]:
+        """The tables of which nothing waits."""
+        return [table.entity for table in self._tables.values() if not table.span.records]
+
+    def passed(self) -> Cut:
+        """Nobody has to tell which transactions ended: nothing."""
+        return Cut()
+
     def records(self, entity: SourceEntity, cut: Cut) -> Extract:
         """The records of one table before the cut, as `kafka.read` gives them."""
         name = self.topic(entity)

@@ -178,6 +178,10 @@ class Pending:
         size = sum(self._backlog.before(topic, offset).bytes for topic, offset in after.items())
         return Cut(after, sum(rows.values()), size, bound, self.oldest(after), named)
 
+    def bound(self, position: int) -> int:
+        """The place before which all that ended is in whole, where ends were read up to `position`."""
+        return min((place for place, _ in self.blocked()), default=position)
+
     def blocked(self) -> list[tuple[int, int]]:
         """(place, transaction) of those that ended and are not in whole, in the order of their commits."""
         return self._connection.execute(

@@ -70,13 +70,18 @@ def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
 
     A change topic's position is kept while the table is read otherwise. A change of mode loses nothing: the
     first read in the new mode compares the source's keys with all that was landed, and finds what is gone.
+    Meanwhile a registration may have taken the table out of the publication; the one that captures it again
+    has its rows read anew, so its place in the publication before says nothing.
     """
     of_topic = {name: positions[name] for name in _OF_TOPIC if name in positions}
     catalog = {name: positions[name] for name in (CATALOG,) if name in positions}
     if mode == "cdc":
         if of_topic or not positions:
             return dict(positions)
-        return {**positions.get(CHANGES, {}), **catalog, COMPARE: True}
+        kept = dict(positions.get(CHANGES, {}))
+        if REMEMBERED in kept:
+            kept[REMEMBERED] = {**kept[REMEMBERED], "published": {}}
+        return {**kept, **catalog, COMPARE: True}
     if not of_topic:
         return dict(positions)
     beginning = FIRST_INSTANT.isoformat()
@@ -198,6 +203,9 @@ class _Read:
                 log.serve(shape, fit.served)
         for column, allowed, reason in contract.refusals():
             log.refuse_values(column, allowed, reason)
+        for column in self.entity.required:
+            if column not in self.entity.key:  # that of a record stands beside its row
+                log.refuse_values(column, None, f"{column} is null")
         return sorted(told)
 
     def _stopped(self, shape: Shape, fit: Fit) -> str:

@@ -5,7 +5,7 @@ remembered, and is pure. What is remembered of a table stands in the ledger's po
 
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
      "published": {"public.users": 16402}, "mark": identity of the newest heartbeat,
-     "topic": the change topic}
+     "beat": its number, "topic": the change topic}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """
@@ -53,10 +53,14 @@ def guard(
 
 
 def unknown_marks(settings: Settings, remembered: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
-    """Heartbeats that are remembered and that the source does not know. Raises SourceAway."""
-    marks = [str(known["mark"]) for known in remembered.values() if known.get("mark")]
+    """Heartbeats that are remembered and that the source should know and does not. Raises SourceAway."""
     with answering(settings) as dsn:
-        return forgotten(dsn, debezium.names(settings), marks)
+        return forgotten(dsn, debezium.names(settings), marks_of(remembered.values()))
+
+
+def marks_of(remembered: Iterable[Mapping[str, Any]]) -> dict[str, int | None]:
+    """The heartbeats among what is remembered: identity → number, None where only the one was kept."""
+    return {str(known["mark"]): known.get("beat") for known in remembered if known.get("mark")}
 
 
 def reasons(

@@ -116,6 +116,8 @@ class Observed:
     """The columns of each table."""
     mark: str | None = None
     """Identity of the newest heartbeat; None before the first."""
+    beat: int | None = None
+    """Its number: they are given in turn."""
     begins: Mapping[str, int] = field(default_factory=dict)
     """The offset from which on a change topic's records are of this registration, where that is known."""
 
@@ -129,6 +131,7 @@ class Observed:
             "slot": self.slot_name,
             "lsn": lsn_text(self.lsn),
             "mark": self.mark,
+            "beat": self.beat,
             "published": {
                 ".".join(place): member
                 for place, member in (self.published or {}).items()
@@ -231,17 +234,23 @@ def observe_source(
         return _observed(connection, names, list(reads), registration, state)
 
 
-def forgotten(dsn: str, names: named.Names, marks: Iterable[str]) -> frozenset[str]:
-    """Those of the heartbeats that the source does not know (any more)."""
-    asked = sorted({*marks})
-    if not asked:
+def forgotten(dsn: str, names: named.Names, marks: Mapping[str, int | None]) -> frozenset[str]:
+    """Those of the heartbeats (identity → number, where that is known) that the source does not know (any
+    more). Of one that is older than all it has, that says nothing: old ones are let go of.
+    """
+    if not marks:
         return frozenset()
     with psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection:
         there = connection.execute("select to_regclass(%s) is not null", (names.heartbeat,)).fetchone()
         if not there or not there[0]:
-            return frozenset(asked)
-        query = f"select mark::text from {names.heartbeat} where mark = any(%s::uuid[])"
-        return frozenset(asked) - {str(mark) for (mark,) in connection.execute(query.encode(), (asked,))}
+            return frozenset(marks)
+        query = (
+            "select mark::text from unnest(%s::uuid[], %s::bigint[]) as asked(mark, beat) where not exists "
+            f"(select from {names.heartbeat} h where h.mark = asked.mark) "
+            f"and (beat < (select min(beat) from {names.heartbeat})) is not true"
+        )
+        found = connection.execute(query.encode(), ([*marks], [*marks.values()]))
+        return frozenset(str(mark) for (mark,) in found)
 
 
 def _observed(
@@ -282,10 +291,9 @@ def _observed(
     if row("select 1 from pg_publication where pubname = %s", names.publication):
         found = connection.execute(_PUBLISHED.encode(), (names.publication,))
         published = {(one["schema"], one["name"]): one["member"] for one in found}
-    mark = None
+    newest: dict[str, Any] = {}
     if row("select 1 where to_regclass(%s) is not null", names.heartbeat):
-        newest = f"select mark::text as mark from {names.heartbeat} order by beat desc limit 1"
-        mark = (row(newest) or {}).get("mark")
+        newest = row(f"select mark::text, beat from {names.heartbeat} order by beat desc limit 1") or {}
     asked = ([read.schema for read in reads], [read.table for read in reads])
     tables = list(connection.execute(_TABLES.encode(), asked))
     return Observed(
@@ -320,5 +328,6 @@ def _observed(
             for one in tables
         },
         columns=catalogs(connection, {(one["nspname"], one["relname"]): one["oid"] for one in tables}),
-        mark=mark,
+        mark=newest.get("mark"),
+        beat=newest.get("beat"),
     )

@@ -28,7 +28,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from flows.extract import Extract, SourceAway, SourceError, SourceRefused
+from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers
 from flows.garbage import not_looked_for
 from transforms.entities import Kafka, SourceEntity
 
@@ -59,7 +59,7 @@ SCHEMA = pa.schema(
         pa.field("kafka_offset", pa.int64()),
         pa.field("kafka_timestamp", pa.timestamp("us", tz="UTC")),
         pa.field("key", pa.binary()),
-        pa.field("headers", pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))),
+        pa.field("headers", kafka_headers.HEADERS),
         pa.field("value", pa.binary()),
     ]
 )
@@ -235,7 +235,8 @@ def _batches(topic: Topic, extract: Extract, stall_seconds: float) -> Iterator[p
     spans = topic.spans(extract.positions)
     ends = {partition: end for partition, (start, end) in spans.items() if start < end}
     if ends:
-        yield from reread(topic, {part: [spans[part]] for part in ends}, stall_seconds)
+        records = reread(topic, {part: [spans[part]] for part in ends}, stall_seconds)
+        yield from kafka_headers.telling(records, extract.warnings)
     extract.offsets = {part: span for part, span in spans.items() if span[0] < span[1]}
     extract.positions = {
         "topic_id": topic.id,
@@ -324,7 +325,7 @@ def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = No
             pa.array(list(map(Message.offset, messages)), pa.int64()),
             times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
             pa.array(list(map(Message.key, messages)), pa.binary()),
-            _headers(messages),
+            kafka_headers.of(messages),
             pa.array(list(map(Message.value, messages)), pa.binary()),
         ]
     return pa.record_batch(columns, schema=SCHEMA)
@@ -339,11 +340,3 @@ def _places(messages: Sequence[Message], place: tuple[str, int] | None) -> list[
         pa.array(list(map(Message.topic, messages)), pa.string()),
         pa.array(list(map(Message.partition, messages)), pa.int32()),
     ]
-
-
-def _headers(messages: Sequence[Message]) -> pa.Array:
-    """Most messages of a topic have the same headers: each set of them is made once."""
-    sets: dict[Sequence[Any], int] = {}
-    which = [sets.setdefault(tuple(pairs or ()), len(sets)) for pairs in map(Message.headers, messages)]
-    made = [[{"name": name, "value": value} for name, value in pairs] for pairs in sets]
-    return pa.array(made, SCHEMA.field("headers").type).take(pa.array(which, pa.int32()))

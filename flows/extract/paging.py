@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from flows.extract.answer import Answer, Record, parse
 from flows.extract.http import AnswerError, Http, RestError
@@ -13,6 +15,8 @@ from transforms.entities import Rest
 _SECOND = timedelta(seconds=1)
 _REPEATS = 2
 _MOVES = 5
+_QUOTABLE = re.compile(r'[^"\\{}]+')
+"""An id that stands in quotes as it is."""
 _AIM, _GROWTH = 0.7, 8
 """How full a range's answer should be, and by how much the next range may be longer than the last."""
 
@@ -26,14 +30,19 @@ class Window:
 
 
 class Paging:
-    """One read of one endpoint, page after page. `name` is what messages call it."""
+    """One read of one endpoint, page after page. `name` is what messages call it; `warnings` gets sentences
+    about what the service did not give.
+    """
 
-    def __init__(self, name: str, rest: Rest, http: Http, max_pages: int) -> None:
+    def __init__(
+        self, name: str, rest: Rest, http: Http, max_pages: int, warnings: list[str] | None = None
+    ) -> None:
         self._name = name
         self._rest = rest
         self._http = http
         self._max_pages = max_pages
         self._pages = 0
+        self._warnings = [] if warnings is None else warnings
 
     def pages(self, window: Window) -> Iterator[tuple[Window, Iterable[Record]]]:
         """The records of a window with the part of it that was asked for, as the declaration says.
@@ -45,7 +54,7 @@ class Paging:
 
     # ------------------------------------------------------------ one request
 
-    def _ask(self, window: Window, paging: Mapping[str, str]) -> Answer:
+    def _ask(self, window: Window, paging: Mapping[str, str], split: str = "") -> Answer:
         """One page. Loud when a read takes more pages than any real one."""
         rest = self._rest
         self._pages += 1
@@ -57,7 +66,7 @@ class Paging:
         end = window.end - _SECOND if rest.until_is_inclusive else window.end
         since, until = self._written(window.start), self._written(end)
         parameters = {
-            name: value.replace("{since}", since).replace("{until}", until)
+            name: value.replace("{since}", since).replace("{until}", until).replace("{split}", split)
             for name, value in rest.parameters.items()
         }
         if rest.since:
@@ -166,7 +175,8 @@ class Paging:
     def _by_window(self, window: Window) -> Iterator[tuple[Window, Iterable[Record]]]:
         """No paging: ranges, oldest first, each as long as should give most of a page.
 
-        A full answer may hide the rest: its range is halved, down to a second, and asked again.
+        A full answer may hide the rest: its range is halved, down to a second, and asked again; a second is
+        parted by ids.
         """
         start, end = window.start, window.end
         length = end - start
@@ -181,12 +191,58 @@ class Paging:
                 length = max(int(length // _SECOND / max(fill, 1 / _GROWTH)), 1) * _SECOND
                 continue
             if length <= _SECOND:
-                raise RestError(
-                    f"{self._name}: {len(records)} or more records in the one second from "
-                    f"{part.start:%FT%TZ}, more than the service lists at once; nothing was landed. Ask "
-                    "the vendor for an export of that second."
-                )
+                yield from self._by_id(part, records)
+                start = part.end
+                continue
             length = length // _SECOND // 2 * _SECOND
+
+    def _by_id(self, second: Window, records: Sequence[Record]) -> Iterator[tuple[Window, Iterable[Record]]]:
+        """A second whose answer is full, in ranges of ids that are halved until none is.
+
+        The ids of a full answer say where its middle is; whatever order the service has them in, each is in
+        one half. What can't be parted is given as far as it is listed, and said: the read goes on, or one
+        such second would keep away all that came after it.
+        """
+        waiting: list[tuple[str, str, Sequence[Record]]] = [("", "", records)]
+        is_whole = True
+        while waiting:
+            low, high, listed = waiting.pop()
+            parts = self._halves(second, low, high, listed) if len(listed) >= self._rest.page_size else []
+            if parts:
+                waiting += parts
+                continue
+            is_whole &= len(listed) < self._rest.page_size
+            yield second, listed
+        if not is_whole:
+            self._warnings.append(
+                f"{self._name}: {self._rest.page_size:,} or more records in the second "
+                f"{second.start:%FT%TZ}, more than the service lists at once and than their ids could part. "
+                "Those that it listed are landed; each of the others comes with its next change. For all of "
+                "them now, ask the vendor for an export of that second."
+            )
+
+    def _halves(
+        self, second: Window, low: str, high: str, listed: Sequence[Record]
+    ) -> list[tuple[str, str, Sequence[Record]]]:
+        """The records with ids in [low, high) in two parts ('': no bound); none where nothing parts them."""
+        ids = sorted({record.id for record in listed if record.id and _QUOTABLE.fullmatch(record.id)})
+        ids = [one for one in ids if one > low and (not high or one < high)]
+        if self._rest.split is None or not ids:
+            return []
+        below, from_on = self._rest.split
+        middle = ids[len(ids) // 2]
+        parts: list[tuple[str, str, Sequence[Record]]] = []
+        for first, end in ((low, middle), (middle, high)):
+            bounds = from_on.replace("{id}", first) if first else ""
+            bounds += below.replace("{id}", end) if end else ""
+            try:
+                parts.append((first, end, self._ask(second, {}, bounds).records))
+            except AnswerError as error:
+                if error.status != HTTPStatus.BAD_REQUEST:
+                    raise
+                return []
+        lower, upper = ({record.place for record in part[-1]} for part in parts)
+        return [] if lower & upper else parts
 
     def _repeated(self, where: str) -> RestError:
         return RestError(

@@ -17,6 +17,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
 from flows.extract import ControlTotal, DeadLetter, Extract, SourceRefused
+from flows.extract.postgres_ahead import Ahead
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import PAYLOAD, PROBLEM, convert, fitted, problem, schema
@@ -92,8 +93,7 @@ class _Read:
             self.entity = contract.entity
             self.extract.schema = schema(self.entity)
             self.columns = fitted(self.entity, {c.name: contract.column(c.name) for c in self.entity.columns})
-            required = [*self.entity.key, *([self.how.cursor] if self.how.cursor else [])]
-            self.problem = problem(self.columns, required, contract.refusals())
+            self.problem = problem(self.columns, self.entity.required, contract.refusals())
             if self.entity.control is not None:
                 self.extract.control = control_totals(snapshot, self.entity, self.table, self.problem)
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)
@@ -147,7 +147,9 @@ class _Read:
             where = sql.SQL("({0} >= {1} or {0} is null)").format(column, sql.Literal(lower))
         highest: list[Mark] = []
         given = 0
-        for batch in changes.new(self._rows(snapshot, where, parallel=lower is None), cursor, highest):
+        ahead = Ahead(cursor, snapshot.activity.clock + self.clock_offset, before)
+        rows = self._rows(snapshot, where, parallel=lower is None)
+        for batch in changes.new(rows, cursor, highest, ahead):
             given += batch.num_rows
             yield batch
         compare = self._is_comparison_due(before)
@@ -156,7 +158,8 @@ class _Read:
                 given += batch.num_rows
                 yield batch
         high = max(highest, default=None)
-        after: dict[str, Any] = {**self._advance(snapshot, mark, high, before)}
+        after: dict[str, Any] = {**self._advance(snapshot, mark, high, before), **ahead.position}
+        high = ahead.top(high)
         # What was landed before the table was read by its rows reaches as far as this whole read of it.
         after["recent"] = [[since.isoformat(), _json(high if top is None else top)] for since, top in needed]
         if given:

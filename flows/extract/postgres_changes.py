@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+from flows.extract.postgres_ahead import Ahead
 from flows.extract.postgres_types import declared_type
 from transforms.changes import marks_deleted
 from transforms.entities import SourceEntity
@@ -59,14 +60,16 @@ class Changes:
         self._has_memory = True
 
     def new(
-        self, batches: Iterator[pa.RecordBatch], cursor: str, highest: list[Any]
+        self, batches: Iterator[pa.RecordBatch], cursor: str, highest: list[Any], ahead: Ahead
     ) -> Iterator[pa.RecordBatch]:
-        """The batches without the rows that `remember` knows; the cursor's maxima go into `highest`."""
+        """The batches without the rows that `remember` or `ahead` knows; the cursor's maxima go into
+        `highest`.
+        """
 
         def watched() -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 highest.append(pc.max(batch.column(cursor)).as_py())
-                yield batch
+                yield ahead.news(batch)
 
         if not self._has_memory:
             yield from watched()

@@ -25,7 +25,7 @@ from psycopg.rows import tuple_row
 
 from flows.extract import SourceError, SourceRefused
 from flows.extract.postgres_types import SourceColumn
-from flows.stores.connections import adbc_sessions
+from flows.stores.connections import ALIVE, adbc_sessions
 
 APPLICATION = "analytics extract"
 MINIMUM_PART_BYTES = 256 << 20
@@ -42,14 +42,6 @@ _SESSION = {
     "lock_timeout": "30s",
     # The coordinator waits while the readers read; the server must not take that for a forgotten session.
     "idle_in_transaction_session_timeout": "0",
-}
-_CONNECTION = {
-    "connect_timeout": "10",
-    "keepalives": "1",
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "60000",
 }
 _REFUSALS = frozenset({"28", "3D", "3F", "42"})
 """Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
@@ -129,7 +121,7 @@ class Snapshot:
                 f"{name}: the connection string is none that PostgreSQL understands; "
                 "write it like postgresql://user@host:5432/database."
             ) from None
-        self._dsn = make_conninfo(dsn, application_name=APPLICATION, **{**_CONNECTION, **_kept(given)})
+        self._dsn = make_conninfo(dsn, application_name=APPLICATION, **{**ALIVE, **_kept(given)})
         self._secret = str(given.get("password") or "")
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._stack = ExitStack()
@@ -267,7 +259,7 @@ def is_refusal(error: Exception) -> bool:
 
 
 def _kept(given: dict[str, Any]) -> dict[str, str]:
-    return {name: str(given[name]) for name in _CONNECTION if given.get(name) is not None}
+    return {name: str(given[name]) for name in ALIVE if given.get(name) is not None}
 
 
 def _settings(seconds: int) -> sql.Composable:

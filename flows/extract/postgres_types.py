@@ -218,13 +218,11 @@ def problem(
     `refused` are (column, the values it may have or None for all but null, why not).
     """
     parts = [found for column in columns if (found := column.problem) is not None]
+    own = {column.landed_as: sql.Identifier(column.name) for column in columns}
     parts += [
-        sql.SQL("case when {} is null then {} end").format(
-            sql.Identifier(name), sql.Literal(f"{name} is null")
-        )
+        sql.SQL("case when {} is null then {} end").format(own[name], sql.Literal(f"{name} is null"))
         for name in required
     ]
-    own = {column.landed_as: sql.Identifier(column.name) for column in columns}
     for name, allowed, reason in refused:
         is_wrong = (
             sql.SQL("{} is null").format(own[name])

@@ -66,14 +66,13 @@ def of_database(entity: SourceEntity, text: bytes) -> tuple[pa.RecordBatch, str]
         raise Unusable(f"it is not valid JSON: {error.msg}") from None
     # Numbers stay the text they are: a column of 38 digits has no other exact form.
     fields = json.loads(text, parse_int=str, parse_float=str)
-    required = {*entity.key, entity.read.cursor}
     values: list[Any] = []
     with duckdb.connect(config={"arrow_lossless_conversion": True}) as connection:
         connection.execute("set TimeZone = 'UTC'")
         for column in entity.columns:
             if column.name not in fields:
                 raise Unusable(f"it has no column {column.name}")
-            if fields[column.name] is None and column.name in required:
+            if fields[column.name] is None and column.name in entity.required:
                 raise Unusable(f"{column.name} is null")
             values.append(_value(connection, column, fields[column.name], text))
         schema = postgres_types.schema(entity)

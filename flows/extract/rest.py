@@ -110,7 +110,7 @@ class _Reading:
         """Read page after page, filling `extract` beside."""
         days: Counter[date | None] = Counter()
         with Http(self._name, self._connection) as http:
-            paging = Paging(self._name, self._rest, http, self._connection.max_pages)
+            paging = Paging(self._name, self._rest, http, self._connection.max_pages, extract.warnings)
             for window, records in paging.pages(self._window):
                 failpoint("rest.page_read")
                 rows: list[Record] = []

@@ -1,8 +1,9 @@
 """What a table's rows were before a change: in what was landed, and in the records before it.
 
 Tables of the connection that these read and write: `parsed`, the records of one landing; `base`, of each key
-that is asked for what was landed of it last; `filled`, the last known values for records that left some out;
-`emptied`, deletes that no record of their own tells, before (-1) or behind (1) a record.
+that is asked for what was landed of it last; `strayed`, the keys whose updates may have changed their window;
+`filled`, the last known values for records that left some out; `emptied`, deletes that no record of their own
+tells, before (-1) or behind (1) a record.
 """
 
 from __future__ import annotations
@@ -49,12 +50,49 @@ class Lives:
 
     def remember(self, toasted: Sequence[Column]) -> None:
         """`base`: of each key that is asked for, what was landed of it last while it was there."""
-        asked = [f"select _key from parsed where {applied()} and _change in ('d', 'r')"] if self._part else []
+        asked = []
+        if self._part:
+            self._find_strayed()
+            asked.append(f"select _key from parsed where {applied()} and _change in ('d', 'r')")
+            asked.append("select _key from strayed where is_older")
         if toasted:
             missing = " or ".join(is_unavailable(f"after.{quoted(column.name)}") for column in toasted)
             asked.append(f"select _key from parsed where {applied()} and _change in {LIVE} and ({missing})")
             asked.append(f"select _old from parsed where {applied()} and is_moved")
         self._recall("base", asked, toasted)
+
+    def _find_strayed(self) -> None:
+        """`strayed`: of rows that were updated, those that do not stand everywhere where they were landed.
+
+        Of most of them the same time was landed: whoever knows key and time need not look at other times,
+        since a row that leaves one leaves a delete there. `is_older`: it was there before these records.
+        """
+        self._run(
+            "create or replace temp table updated as select _key, arg_min(_part, kafka_offset) as _part, "
+            "arg_min(_change, kafka_offset) = 'u' as is_older, min(_part) <> max(_part) as is_moved "
+            f"from parsed where {applied()} and _change in {LIVE} "
+            "and _key in (select _key from parsed where _change = 'u') group by _key"
+        )
+        stands = "select _key from updated where false"
+        if self._landed is not None and self._part:
+            same = " and ".join(
+                [
+                    *(f"landed.{quoted(n)} = updated._key.{quoted(n)}" for n in self._entity.key),
+                    f"landed.{quoted(self._part)} = updated._part",
+                ]
+            )
+            stands = (
+                f"select _key from {self._landed} as landed join updated on {same} where is_older "
+                f"and {self._shown()} group by _key having arg_max(_op, row(_landed_at, _seq)) = 'r'"
+            )
+        self._run(
+            "create or replace temp table strayed as select _key, is_older from updated where is_moved "
+            f"or (is_older and _key not in ({stands}))"
+        )
+
+    def _shown(self) -> str:
+        """SQL: whether a row of what was landed is one that models see."""
+        return changes.VISIBLE if changes.is_of_changes(self._present) else "true"
 
     def _recall(self, name: str, asked: Sequence[str], toasted: Sequence[Column]) -> None:
         """A table with `_key`, `_values` (texts of these columns) and `_part` as they were landed last."""
@@ -79,8 +117,10 @@ class Lives:
         packed = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
         self._run(
             f"create or replace temp table {name} as select _key, newest._values as _values, "
-            f"newest._part as _part from (select struct_pack({packed}) as _key, "
-            f"arg_max({{'_values': {values}, '_part': {part}}}, row(_landed_at, _seq)) as newest "
+            f"_part from (select struct_pack({packed}) as _key, "
+            f"arg_max({{'_values': {values}}}, row(_landed_at, _seq)) as newest, "
+            f"coalesce(arg_max({part}, row(_landed_at, _seq)) filter (where {self._shown()}), "
+            f"arg_max({part}, row(_landed_at, _seq))) as _part "
             f"from ({wanted}) group by 1)"
         )
 
@@ -144,11 +184,10 @@ class Lives:
         packed = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in self._entity.key)
         if self._landed is None:
             return "select _key, _part from parsed where false"
-        shown = "where _ignored is null and _problem is null" if changes.is_of_changes(self._present) else ""
         return (
             f"select _key, newest.part as _part from (select struct_pack({packed}) as _key, "
             f"arg_max({{'op': _op, 'part': {part}}}, row(_landed_at, _seq)) as newest "
-            f"from {self._landed} {shown} group by 1) where newest.op = 'r'"
+            f"from {self._landed} where {self._shown()} group by 1) where newest.op = 'r'"
         )
 
     # --------------------------------------------------------------------------------- deletes of many rows
@@ -186,24 +225,27 @@ class Lives:
         )
 
     def place_deletes(self) -> None:
-        """Give each delete the window of the row that it ends: its own image may be invented."""
+        """Give each delete the window of the row that it ends, since its own image may be invented; and let
+        a row that is in another window from now on be deleted in the one before.
+        """
         self._run(
             "create or replace temp table placed as "
             "select kafka_offset, coalesce(earlier, base._part) as part "
             "from (select kafka_offset, _key, _change, last_value(_part ignore nulls) over ("
             "partition by _key order by kafka_offset rows between unbounded preceding and 1 preceding) "
             f"as earlier from parsed where {applied()} and _change in {KEYED} and _key in ("
-            "select _key from parsed where _change in ('d', 'r'))) left join base using (_key) "
-            "where _change in ('d', 'r')"
+            "select _key from parsed where _change in ('d', 'r') union all select _key from strayed)) "
+            "left join base using (_key) where _change in ('d', 'r', 'u')"
         )
         self._run(
             "update parsed set _part = placed.part, _ignored = case when placed.part is null then "
             "'no such row' end from placed where placed.kafka_offset = parsed.kafka_offset and _change = 'd'"
         )
-        # A row that a snapshot shows in another window was deleted and made anew while nobody looked.
+        # By an update, or made anew while nobody looked: then a snapshot shows it.
         self._run(
             "insert into emptied select kafka_offset, _key, placed.part, -1 from parsed "
-            f"join placed using (kafka_offset) where _change = 'r' and placed.part <> _part and {applied()}"
+            "join placed using (kafka_offset) "
+            f"where _change in ('r', 'u') and placed.part <> _part and {applied()}"
         )
 
     def lose_what_is_gone(self, keys: str) -> None:

@@ -7,10 +7,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from flows.errors import FlowsError
+
+AGAIN_SECONDS = 5.0
+"""How soon a port that was taken is tried again: Prometheus misses one scrape, not a shift."""
 
 
 class PortTaken(FlowsError):
@@ -45,16 +49,37 @@ def serving(collector: Any, host: str, port: int) -> Iterator[int]:
 def of_stream(
     collector: Any, host: str, port: int | None, say: Callable[[str, str], object]
 ) -> Iterator[None]:
-    """The same where a port is set. One that is taken is told; the stream goes on without."""
-    with ExitStack() as served:
-        if port is not None:
-            try:
-                at = served.enter_context(serving(collector, host, port))
-            except PortTaken as error:
-                say("metrics", str(error))
-            else:
-                say("metrics", f"http://{host}:{at}/metrics")
+    """The same where a port is set. One that is taken is told; the stream goes on without, and has it as soon
+    as it is free: a shift begins while the one before it still answers there.
+    """
+    if port is None:
         yield
+        return
+    tried, over = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        while not over.is_set():
+            try:
+                with serving(collector, host, port) as at:
+                    say("metrics", f"http://{host}:{at}/metrics")
+                    tried.set()
+                    over.wait()
+            except PortTaken as error:
+                if not tried.is_set():
+                    again = f"It is tried again every {AGAIN_SECONDS:.0f} s, until whoever has it ends."
+                    say("metrics", f"{error} {again}")
+                tried.set()
+                over.wait(AGAIN_SECONDS)
+
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        answering = beside.submit(serve)
+        answering.add_done_callback(lambda _: tried.set())
+        tried.wait()
+        try:
+            yield
+        finally:
+            over.set()
+        answering.result()
 
 
 def command(arguments: argparse.Namespace) -> int:

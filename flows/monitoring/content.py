@@ -134,7 +134,7 @@ def _of_days(watch: Watch) -> Iterator[tuple[Table, Day, list[Day]]]:
         until = as_of(watch, table)
         last = _newest(days, until, watch.now) if table.partition is not None else days[-1].day
         by_day = {day.day: day for day in days}
-        if last is None or last not in by_day or watch.now.date() - last > _JUDGED_WITHIN:
+        if last is None or last not in by_day or _is_old(watch, last):
             continue
         is_young = table.partition is None or table.write is Write.APPEND
         history = [
@@ -143,6 +143,10 @@ def _of_days(watch: Watch) -> Iterator[tuple[Table, Day, list[Day]]]:
             if day.day < last and (is_young or day.columns_at - _end(day.day) < _FIRST_LOOK_WITHIN)
         ]
         yield table, by_day[last], history
+
+
+def _is_old(watch: Watch, day: date) -> bool:
+    return watch.now.date() - day > _JUDGED_WITHIN
 
 
 def _newest(days: Sequence[Day], until: datetime | None, now: datetime) -> date | None:
@@ -223,6 +227,8 @@ def _rows_verdict(watch: Watch, table: Table, told: Mapping[str, Judged | None],
 
 def _grown(watch: Watch, table: Table, days: Sequence[Day], sensitivity: Sensitivity) -> Iterator[Verdict]:
     last, before = days[-1], days[:-1]
+    if _is_old(watch, last.day):
+        return
     judged = judge_change([day.rows for day in before], last.rows, sensitivity)
     text = "it has {0:,.0f} rows since {1}; about {2:,.0f} would be usual"
     yield _verdict(watch, ROWS, table.name, judged, last.rows, "rows", last.day, text)

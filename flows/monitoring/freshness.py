@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flows.change_topics import of as read_by_changes
 from flows.errors import FlowsError
-from flows.flow_names import BATCH, OF_SOURCES, reads
+from flows.flow_names import BATCH, BY_HAND, OF_SOURCES, STREAM, reads
 from flows.monitoring import schedules
 from flows.monitoring.runs import Run
 from flows.monitoring.verdict import State, Verdict
@@ -39,9 +39,9 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
 
     Due is what a run was to do and did not: from the start of the oldest such run, or from the time at which
     a schedule was to start one. What one flow alone brings and no schedule starts is due a day after that
-    flow's last run that did it, and a warning at most while somebody has paused the batch. What somebody's
-    lock keeps from being seen is due since then. While a stream takes a table in, it is also late by what the
-    stream is behind. Nothing scans a table.
+    flow's last run that did it, and a warning at most while somebody has paused the batch, or has switched it
+    on and its first time is to come. What somebody's lock keeps from being seen is due since then. While a
+    stream takes a table in, it is also late by what the stream is behind. Nothing scans a table.
     """
     held = dict(
         watch.rows(
@@ -60,7 +60,8 @@ def freshness(watch: Watch) -> Iterator[Verdict]:
 
 
 def missing_runs(watch: Watch) -> Iterator[Verdict]:
-    """Each deployment with a schedule: seconds since it was to start and did not. Raises FlowsError while
+    """Each deployment with a schedule: seconds since it was to start and did not, nor had its work done by a
+    run of somebody else. What was to start before its schedule was on is nobody's. Raises FlowsError while
     Prefect can't be asked.
     """
     switched, settings = watch.schedules, watch.services.settings
@@ -75,10 +76,14 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
             yield _by_age(watch, off) if deployment.flow == BATCH else off
             continue
         due = found.last_until(now - STARTS_WITHIN)
-        since = schedules.world_time(settings, due)
-        has_run = any(run.flow == found.flow and run.started_at >= since for run in watch.runs)
-        if has_run or schedules.started(settings, found, due):
-            yield watch.says(MISSING, subject, 0.0, limit, "s", observed={"due": due.isoformat()})
+        times = {"on_since": found.since, "due": due}
+        observed = {name: moment.isoformat() for name, moment in times.items() if moment}
+        if (
+            due is None
+            or _is_done(watch, found.flow, schedules.world_time(settings, due))
+            or schedules.started(settings, found, due)
+        ):
+            yield watch.says(MISSING, subject, 0.0, limit, "s", observed=observed)
             continue
         late = (now - due).total_seconds()
         yield watch.says(
@@ -89,8 +94,31 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
             "s",
             state=State.CRITICAL if late > CRITICAL_AFTER.total_seconds() else State.WARNING,
             message=f"Deployment {deployment.name} was to run at {due:%Y-%m-%d %H:%M} UTC and did not start.",
-            observed={"due": due.isoformat()},
+            action="See whether a worker runs (prefect worker start --pool analytics). Meanwhile "
+            f"{_by_hand(deployment)} does its work, and ends this; is it not wanted, pause its schedule.",
+            observed=observed,
         )
+
+
+def _is_done(watch: Watch, flow: str, since: datetime) -> bool:
+    """Whether ops.run has a run that did the work of a flow and was at it at that moment or later, whoever
+    started it: with the same flow, or with one that does all of that and more.
+    """
+    if flow == STREAM:
+        return any(stream.is_there for stream in watch.streams.values())
+    return any(
+        run.ended_at >= since
+        and (
+            run.flow in (flow, BATCH) and not run.is_narrowed
+            if flow in OF_SOURCES
+            else flow in run.done | run.undone
+        )
+        for run in watch.every_run
+    )
+
+
+def _by_hand(deployment: schedules.Deployment) -> str:
+    return BY_HAND.get(deployment.flow, f"prefect deployment run {deployment.flow}/{deployment.name}")
 
 
 def _by_age(watch: Watch, off: Verdict) -> Verdict:
@@ -148,10 +176,11 @@ def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
     last: datetime | None = None
     # What a run has left undone may have been made good by one that was about this table alone.
     mended = next((run.started_at for run in watch.runs if run.is_narrowed and name in run.done), None)
+    done_by = [run for run in watch.runs if name in run.done and not run.is_narrowed]
     for flow in _flows(raw):
         # What a run of one source does, a run of all does too.
         serving = [run for run in watch.runs if run.flow in (flow, BATCH) and not run.is_narrowed]
-        done = next((run.started_at for run in serving if name in run.done), None)
+        done = next((run.started_at for run in serving if _is_brought(run, done_by, name, raw)), None)
         last = max(filter(None, (last, done)), default=None)
         if done is None and not serving:
             continue
@@ -164,15 +193,28 @@ def _due(watch: Watch, name: str, raw: Set[str]) -> _Due:
             next_run = schedules.world_time(watch.services.settings, deployment.next_after(machine))
             if next_run <= watch.now:
                 found.append(next_run)
-        if done is not None and done + UNSCHEDULED <= watch.now and _is_by_age(watch, flow, raw):
-            aged.append(done + UNSCHEDULED)
+        again = done + UNSCHEDULED if done is not None else None
+        if again is not None and again <= watch.now and _is_by_age(watch, flow, raw, again):
+            aged.append(again)
     since = min((*found, *aged), default=None)
     return _Due(since, last, is_by_age=since in aged and since not in found)
 
 
-def _is_by_age(watch: Watch, flow: str, raw: Set[str]) -> bool:
-    """Whether a flow brings some of these that nothing with a schedule brings, nor another flow without."""
-    if watch.schedules.of_flow(flow) or watch.schedules.of_flow(BATCH):
+def _is_brought(run: Run, done_by: Sequence[Run], name: str, raw: Set[str]) -> bool:
+    """Whether a run has done a table, or has landed all that a later one, which then did it, did not land."""
+    lacking = raw - run.done
+    return name in run.done or any(
+        later.started_at > run.started_at and lacking <= later.done for later in done_by
+    )
+
+
+def _is_by_age(watch: Watch, flow: str, raw: Set[str], at: datetime) -> bool:
+    """Whether a flow brings some of these that nothing with a schedule brought then, nor another flow
+    without.
+    """
+    machine = at - watch.services.settings.clock_offset
+    brought = (*watch.schedules.of_flow(flow), *watch.schedules.of_flow(BATCH))
+    if any(one.since is None or one.since <= machine for one in brought):
         return False
     others = {table for other in OF_SOURCES if other != BATCH for table in _reads(other)}
     return flow != BATCH or not raw or bool(raw - others)
@@ -190,17 +232,28 @@ def _late(watch: Watch, subject: str, name: str, limit: timedelta, raw: Set[str]
             limit.total_seconds(),
             "s",
             state=State.UNKNOWN,
-            message=f"{name} was never built here, so how fresh it is can't be said.",
+            message=f"No run here is known that brought {name}, so how fresh it is can't be said.",
             action="Run the batch: python -m flows",
             observed=observed,
         )
     late = max(0.0, (watch.now - since).total_seconds()) if since else 0.0
     state = _state(late, limit)
-    if state is State.CRITICAL and due.is_by_age and watch.schedules.is_paused(BATCH):
-        state = State.WARNING  # somebody wanted it so; the batch's missing_run tells it
+    if state is State.CRITICAL and due.is_by_age and _is_wanted(watch):
+        state = State.WARNING
     message = "" if state is State.OK or since is None else _sentence(watch.runs, subject, name, since, last)
     return watch.says(
         FRESHNESS, subject, late, limit.total_seconds(), "s", state=state, message=message, observed=observed
+    )
+
+
+def _is_wanted(watch: Watch) -> bool:
+    """Whether nothing has started the batch because somebody wants it so: its schedule is paused, which the
+    batch's missing_run tells, or was switched on and its first time is to come.
+    """
+    now = schedules.machine_time(watch.services.settings)
+    on = watch.schedules.of_flow(BATCH)
+    return watch.schedules.is_paused(BATCH) or any(
+        one.since is not None and one.next_after(one.since) > now for one in on
     )
 
 

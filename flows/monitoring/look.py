@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flows import sla
+from flows.alerting import delivery
+from flows.alerting.routes import AlertsError
 from flows.alerts import send_alert
 from flows.metrics import monitor as numbers
 from flows.monitoring.health import check_pipeline_health, record
@@ -26,7 +28,8 @@ def look(services: Services) -> Sequence[Verdict]:
     """Measure every signal, keep the verdicts, hand them to the alerts, leave the numbers for Prometheus;
     returns the verdicts.
 
-    While the warehouse is away nothing is kept, and the alerts tell that.
+    While the warehouse is away nothing is kept, and the alerts tell that. Raises AlertsError for a file of
+    routes that can't be used: then the numbers alone tell of it.
     """
     begun = time.monotonic()
     verdicts = check_pipeline_health(services)
@@ -40,7 +43,11 @@ def look(services: Services) -> Sequence[Verdict]:
         send_alert(services, verdicts)
     except WarehouseError as error:
         print(str(error), file=sys.stderr)
-    numbers.write(services, verdicts, time.monotonic() - begun)
+    except AlertsError as error:
+        verdicts = [*verdicts, delivery.nobody_is_told(error, services.settings.now())]
+        raise
+    finally:
+        numbers.write(services, verdicts, time.monotonic() - begun)
     return verdicts
 
 

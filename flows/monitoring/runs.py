@@ -21,7 +21,8 @@ from warehouse_ddl.files import views
 
 _REMEMBERED = timedelta(days=35)
 """How long a run counts. Data that is late by then is told as that; people who wait to be erased are not, so
-an erasure counts for as long as ops.run is kept.
+an erasure counts for as long as ops.run is kept. Late since when is known by the last run that brought all:
+of a flow of sources the runs since then count, however long ago it was.
 """
 
 
@@ -46,9 +47,29 @@ class Run:
 
 def recent(connection: Connection[Any], now: datetime) -> list[Run]:
     """The one that began last first."""
+    since = now - _REMEMBERED
+    found = _read(connection, "started_at > %(since)s or flow = %(erase)s", since=since, erase=ERASE)
+    for flow in OF_SOURCES:
+        if not any(run.flow == flow and run.state == "Completed" and not run.is_narrowed for run in found):
+            found += _read(connection, _SINCE_ALL_WAS_DONE, flow=flow, since=since)
+    return sorted(found, key=lambda run: run.started_at, reverse=True)
+
+
+_SINCE_ALL_WAS_DONE = """
+flow = %(flow)s and started_at <= %(since)s and started_at >= (
+    select last.started_at from ops.run as last
+    where last.flow = %(flow)s and last.state <> 'Late' and last.started_at <= %(since)s
+        and coalesce(last.summary -> 'selected', '[]') = '[]'
+    order by last.state = 'Completed' desc, last.started_at desc limit 1
+)
+"""
+"""Runs of a flow from before a moment: since one brought all; where none did, the last one."""
+
+
+def _read(connection: Connection[Any], which: str, **given: Any) -> list[Run]:
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            """
+            f"""
             select run_id, flow, state, started_at,
                 coalesce(finished_at, started_at) as ended_at,
                 coalesce(summary -> 'failures', '[]') as failures,
@@ -67,10 +88,10 @@ def recent(connection: Connection[Any], now: datetime) -> list[Run]:
                     else false
                 end as is_over
             from ops.run
-            where state <> 'Late' and (started_at > %(since)s or flow = %(erase)s)
+            where state <> 'Late' and ({which})
             order by started_at desc, run_id
-            """,
-            {"since": now - _REMEMBERED, "stream": STREAM, "monitor": MONITOR, "erase": ERASE},
+            """.encode(),
+            {"stream": STREAM, "monitor": MONITOR, **given},
         ).fetchall()
     return [_run(row) for row in rows]
 

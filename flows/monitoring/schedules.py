@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -23,19 +23,23 @@ class Deployment:
     flow: str
     crons: tuple[str, ...]
     id: str = ""
+    since: datetime | None = None
+    """From when on it runs by itself, by the machine's clock; None: always. Before that it was not to."""
 
     def next_after(self, moment: datetime) -> datetime:
         """When it is to run next. Not within the minute that `moment` is in."""
         from cronsim import CronSim
 
-        return min(next(CronSim(cron, moment)) for cron in self.crons)
+        after = max(moment, self.since or moment)
+        return min(next(CronSim(cron, after)) for cron in self.crons)
 
-    def last_until(self, moment: datetime) -> datetime:
-        """When it was to run last, `moment` included."""
+    def last_until(self, moment: datetime) -> datetime | None:
+        """When it was to run last, `moment` included; None where it did not run by itself then."""
         from cronsim import CronSim
 
         after = moment + timedelta(seconds=1)
-        return max(next(CronSim(cron, after, reverse=True)) for cron in self.crons)
+        last = max(next(CronSim(cron, after, reverse=True)) for cron in self.crons)
+        return last if self.since is None or last >= self.since else None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ class Switched:
     def is_paused(self, flow: str) -> bool:
         """Whether somebody has switched off what is declared for a flow."""
         return any(one.flow == flow and one.name in self.paused for one in declared())
+
+    def seen_before(self, since: Mapping[str, datetime]) -> Switched:
+        """The same, with those that an earlier look has seen on: name → since when. Prefect alone says when
+        its schedule was made last, which each `prefect deploy` does anew.
+        """
+        return replace(
+            self,
+            on={name: replace(one, since=since.get(name, one.since)) for name, one in self.on.items()},
+        )
 
 
 @cache
@@ -93,12 +106,16 @@ def ask(settings: Settings) -> Switched:
 
 
 def started(settings: Settings, deployment: Deployment, since: datetime) -> bool:
-    """Whether Prefect knows a run of a deployment that started since a moment of the machine's clock."""
+    """Whether Prefect knows a run of a deployment that started since a moment of the machine's clock, or that
+    was not to start any more: somebody has cancelled it, or another was at work (CANCEL_NEW).
+    """
     import httpx
 
     asked: dict[str, Any] = {
         "deployments": {"id": {"any_": [deployment.id]}},
-        "flow_runs": {"start_time": {"after_": since.isoformat()}},
+        # Of one that waits Prefect takes the time at which it was to start for the one at which it did; one
+        # that was cancelled has started when that was.
+        "flow_runs": {"start_time": {"after_": since.isoformat(), "is_null_": False}},
         "limit": 1,
     }
     answer = httpx.post(f"{settings.prefect_address}/flow_runs/filter", json=asked, timeout=_TIMEOUT_SECONDS)
@@ -111,13 +128,20 @@ def _on(known: Sequence[Deployment], there: Sequence[Mapping[str, Any]]) -> dict
     by_name = {deployment.name: deployment for deployment in known}
     for item in there:
         declared_as = by_name.get(item["name"])
-        crons = tuple(
-            schedule["schedule"]["cron"]
+        schedules = [
+            schedule
             for schedule in item.get("schedules") or ()
             if schedule.get("active") and "cron" in schedule.get("schedule", {})
-        )
-        if declared_as is not None and crons and not item.get("paused"):
-            found[item["name"]] = Deployment(item["name"], declared_as.flow, crons, str(item["id"]))
+        ]
+        if declared_as is not None and schedules and not item.get("paused"):
+            found[item["name"]] = Deployment(
+                item["name"],
+                declared_as.flow,
+                tuple(schedule["schedule"]["cron"] for schedule in schedules),
+                str(item["id"]),
+                # Switched on is a schedule, or the deployment as a whole.
+                max(datetime.fromisoformat(one["updated"]) for one in (item, *schedules)),
+            )
     return found
 
 

@@ -40,8 +40,9 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal(
         freshness.MISSING,
-        "Each deployment with a schedule that is on: seconds since it was to start and did not. The batch "
-        "where no schedule starts it: seconds since it was to be run again, a day after the last time.",
+        "Each deployment with a schedule that is on: seconds since it was to start and nobody did its work. "
+        "The batch where no schedule starts it: seconds since it was to be run again, a day after the last "
+        "time.",
         "critical",
         "See whether a worker runs (prefect worker start --pool analytics) and the schedule is on.",
         freshness.missing_runs,

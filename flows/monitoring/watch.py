@@ -47,14 +47,30 @@ class Watch:
         return Verdict(signal, subject, value=value, limit=limit, unit=unit, **given)
 
     @cached_property
-    def schedules(self) -> schedules.Switched:
+    def prefect(self) -> schedules.Switched:
         """The deployments that run by themselves, as Prefect has them now."""
         return schedules.ask(self.services.settings)
 
     @cached_property
+    def schedules(self) -> schedules.Switched:
+        """The same, on since an earlier look has found them so."""
+        seen = self.rows(
+            "select subject, (observed ->> 'on_since')::timestamptz from ops.health "
+            "where signal = 'missing_run' and observed ? 'on_since'"
+        )
+        return self.prefect.seen_before(
+            {subject.removeprefix("deployment:"): since for subject, since in seen}
+        )
+
+    @cached_property
+    def every_run(self) -> list[runs.Run]:
+        """The runs of all flows, the newest first."""
+        return runs.recent(self.connection, self.now)
+
+    @cached_property
     def runs(self) -> list[runs.Run]:
         """The runs of the batch, the newest first."""
-        return [run for run in runs.recent(self.connection, self.now) if run.flow in (*OF_SOURCES, *MENDING)]
+        return [run for run in self.every_run if run.flow in (*OF_SOURCES, *MENDING)]
 
     @cached_property
     def profiles(self) -> Mapping[str, Mapping[date, Day]]:

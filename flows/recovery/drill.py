@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
+from pydantic import SecretStr
 
 from flows import prepare
 from flows.erasure import again
@@ -20,8 +21,8 @@ from flows.errors import FlowsError
 from flows.progress import Progress
 from flows.recovery import notes, raw_files
 from flows.recovery.from_lake import recover
-from flows.recovery.notes import Note
-from flows.recovery.restoring import notes_of, restore, workplace
+from flows.recovery.notes import Note, Shape
+from flows.recovery.restoring import complete, notes_of, put_back, workplace
 from flows.recovery.scratch import scratch
 from flows.recovery.taking import open_vault
 from flows.recovery.vault import Backup, BackupError, Vault
@@ -61,6 +62,9 @@ class Drill:
     replayed: int = 0
     streamed: list[str] = field(default_factory=list)
     """Leaves that the stream writes into: they hold what no landing names yet, and are not compared."""
+    unshared: list[str] = field(default_factory=list)
+    """`schema.table.column` of what models of today have and live does not have yet, or the other way round:
+    the next run makes that good, and it is not compared."""
     differences: list[str] = field(default_factory=list)
 
     @property
@@ -74,6 +78,7 @@ class _Live:
     """What is live at one moment."""
 
     notes: Mapping[str, Note]
+    shape: Shape
     files: Mapping[str, frozenset[str]]
     """Table → the lake files that are its content."""
     tokens: frozenset[str]
@@ -88,7 +93,8 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
     1. Every file of the backup, and every raw file that it names, is held against its sum.
     2. It is restored into a server of its own; counts, sums and hashes are held against those noted when it
        was taken.
-    3. What came after is replayed from the lake, as `restore --into` does it. Whoever was erased since is
+    3. It is brought to the models of today, and what came after is replayed from the lake, as `restore
+       --into` does it. Whoever was erased since is
        erased in the lake; erasing again writes files, which a rehearsal must not.
     4. Every published table and leaf is held against the live one, at one moment of the ledger.
 
@@ -132,7 +138,7 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
     backup = done.backup
     with workplace(vault) as work, scratch(vault.root) as dsn:
         began = time.perf_counter()
-        restore(vault, backup, dsn, work)
+        rights = put_back(vault, backup, dsn, work)
         restored = time.perf_counter() - began
         progress.say(backup.id, f"restored in {restored:.1f} s")
         there = notes_of(dsn)
@@ -144,9 +150,11 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
             for table, note in noted.items()
             if (what := note.differs(there[table]) if table in there else "no such table")
         ]
-        live, histories = _live(services, done)
         began = time.perf_counter()
-        scratched = Warehouse(dsn)
+        scratched = _brought_to_today(services, dsn, rights, progress)
+        restored += time.perf_counter() - began
+        live, histories = _live(services, done, _shape(scratched))
+        began = time.perf_counter()
         recovered = recover(
             scratched, services.lake, histories, registry.default(), services.settings.now(), progress.say
         )
@@ -155,24 +163,39 @@ def _rehearse(services: Services, vault: Vault, done: Drill, progress: Progress)
         refresh(scratched)
         done.rto_seconds = round(restored + time.perf_counter() - began, 2)
         progress.say("lake", f"{recovered.partitions} partitions replayed")
-        _compare(live, notes_of(dsn, SERVED), done)
+        _compare(live, notes_of(dsn, SERVED, live.shape), done)
 
 
-def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
-    """What is live now, and the lake's manifests up to that moment."""
+def _brought_to_today(services: Services, dsn: str, rights: Sequence[str], progress: Progress) -> Warehouse:
+    """What was put back, with the schemas and tables of today's models; the lake is only read."""
+    complete(dsn, rights)
+    there = Services(services.settings.model_copy(update={"warehouse_dsn": SecretStr(dsn)}))
+    vars(there).update(lake=services.lake)
+    prepare.tables(there, progress)
+    return there.warehouse
+
+
+def _shape(warehouse: Warehouse) -> Shape:
+    with warehouse.connect() as connection:
+        return notes.shape(connection, SERVED)
+
+
+def _live(services: Services, done: Drill, there: Shape) -> tuple[_Live, list[list[Commit]]]:
+    """What is live now, in the columns that are `there` too, and the lake's manifests up to that moment."""
     with services.ledger() as ledger:
         ledger.repair_manifest(services.lake)
         connection = ledger.connection
         with connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             live = _Live(
-                notes.take(connection, SERVED),
+                notes.take(connection, SERVED, there),
+                notes.shape(connection, SERVED),
                 {name: frozenset(file.path for file in files) for name, files in _contents(ledger).items()},
                 frozenset(token for (token,) in connection.execute("SELECT token FROM ops.ledger")),
                 frozenset(
                     f"{home(registry.table(table))}.{registry.table(table).leaf(partition)}"
                     for table, partition in connection.execute(
-                        "SELECT table_name, partition FROM ops.hot_partition"
+                        "SELECT table_name, partition FROM ops.hot_partition WHERE since IS NOT NULL"
                     )
                 ),
                 frozenset(
@@ -180,6 +203,11 @@ def _live(services: Services, done: Drill) -> tuple[_Live, list[list[Commit]]]:
                     for (view,) in connection.execute("SELECT view_name FROM ops.refresh_owed")
                 ),
             )
+    done.unshared = sorted(
+        f"{table}.{column}"
+        for table in live.shape.keys() & there.keys()
+        for column in set(live.shape[table]) ^ set(there[table])
+    )
     for _ in range(_LINE_TRIES):
         histories = [
             [commit for commit in history if commit.token in live.tokens]

@@ -146,8 +146,9 @@ def _take_over(
         if state.published_at is not None and state.fingerprint != REPLAYED
     }
     streamed = {
-        (table, partition)
-        for table, partition in connection.execute("SELECT table_name, partition FROM ops.hot_partition")
+        (name, partition)
+        for name in {table for table, _ in known}
+        for partition in apply.streamed_partitions(connection, name)
     }
     replace_ledger(ledger, histories)
     _give_up_the_stream(ledger, registry)

@@ -19,6 +19,11 @@ def text_of(taken: Taken) -> str:
         f"Backup {taken.backup.id}: {_what(taken.backup)}, in {taken.seconds:.1f} s.",
         f"It is in {taken.backup.folder}; `python -m flows restore --verify` rehearses the way back.",
     ]
+    if taken.others:
+        lines.append(
+            f"Not in it: what others have in the schemas {', '.join(taken.others)} of that database "
+            "(docs/recovery.md)."
+        )
     if taken.expired:
         lines.append(f"Expired: {', '.join(taken.expired)}, and {taken.raw_expired:,} raw files with them.")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -49,16 +49,45 @@ class Note:
         return f"as many rows ({self.rows:,}), but not the same ones"
 
 
-def take(connection: Connection[Any], schemas: tuple[str, ...] = LASTING) -> dict[str, Note]:
-    """`schema.table` → its note, for every table, leaf and materialized view of these schemas.
+Shape = Mapping[str, Collection[str]]
+"""`schema.table` → its columns, for tables, leaves and materialized views."""
+
+
+def take(
+    connection: Connection[Any], schemas: tuple[str, ...] = LASTING, shared: Shape | None = None
+) -> dict[str, Note]:
+    """`schema.table` → its note, for every table, leaf and materialized view of these schemas. `shared`: of
+    the tables in it only these columns count.
 
     To be called in a transaction of one snapshot (REPEATABLE READ): each leaf is read by itself, since a
     parent shows leaves that were attached after the snapshot.
     """
     connection.execute(_AS_TEXT)
-    found = connection.execute(
+    notes = {}
+    for schema, name, columns, summed in _found(connection, schemas):
+        counted = (shared or {}).get(f"{schema}.{name}", columns)
+        notes[f"{schema}.{name}"] = _note(
+            connection,
+            schema,
+            name,
+            [column for column in columns if column in counted],
+            [column for column in summed if column in counted],
+        )
+    return notes
+
+
+def shape(connection: Connection[Any], schemas: tuple[str, ...]) -> Shape:
+    """What `take` would look at."""
+    return {f"{schema}.{name}": columns for schema, name, columns, _ in _found(connection, schemas)}
+
+
+def _found(
+    connection: Connection[Any], schemas: tuple[str, ...]
+) -> list[tuple[str, str, list[str], list[str]]]:
+    """Schema, name, columns and those that are summed."""
+    return connection.execute(
         """
-        SELECT n.nspname, c.relname, c.relkind,
+        SELECT n.nspname, c.relname,
             array_agg(a.attname ORDER BY a.attname),
             coalesce(array_agg(a.attname ORDER BY a.attname) FILTER (
                 WHERE t.typname = ANY(%s) AND a.attname NOT LIKE '%%\\_id'), '{}')
@@ -66,14 +95,10 @@ def take(connection: Connection[Any], schemas: tuple[str, ...] = LASTING) -> dic
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
         JOIN pg_type t ON t.oid = a.atttypid
         WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'm') AND (c.relkind = 'r' OR c.relispopulated)
-        GROUP BY 1, 2, 3 ORDER BY 1, 2
+        GROUP BY 1, 2 ORDER BY 1, 2
         """,
         (_SUMMED, list(schemas)),
     ).fetchall()
-    return {
-        f"{schema}.{name}": _note(connection, schema, name, columns, summed)
-        for schema, name, _, columns, summed in found
-    }
 
 
 def _note(connection: Connection[Any], schema: str, name: str, columns: list[str], summed: list[str]) -> Note:

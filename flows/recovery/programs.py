@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -21,6 +23,12 @@ NAME = "user-analytics backup"
 """What the sessions of a backup are called in pg_stat_activity."""
 COMBINES_SINCE = 17
 """The major version from which on PostgreSQL makes increments, and puts them together."""
+TIMES_TRANSACTIONS_SINCE = 17
+"""The major version from which on a server knows the setting that pg_restore 17 and newer begin with,
+whatever server they speak to."""
+_SETTING = b"SET transaction_timeout = 0;\n"
+_HEAD_LINES = 100
+"""It stands among the first twenty lines."""
 
 
 class ProgramError(FlowsError):
@@ -91,8 +99,18 @@ def _version(place: Path) -> int:
 class Program:
     """One of the programs at work. Its password is in nobody's list of processes."""
 
-    def __init__(self, path: Path, words: Sequence[str | Path], dsn: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        words: Sequence[str | Path],
+        dsn: str = "",
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+    ) -> None:
         self._name = path.name
+        # A file: whoever waits for another of them meanwhile need not read what this one says.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         given = [str(word) for word in words]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         if dsn:
@@ -103,30 +121,45 @@ class Program:
         environment["LC_ALL"] = "C"
         self._process = subprocess.Popen(
             [str(path), *given],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=self._said,
             env=environment,
-            text=True,
-            errors="replace",
         )
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """What it reads, where that is a pipe."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """What it writes, where that is a pipe."""
+        assert self._process.stdout is not None
+        return self._process.stdout
 
     def wait(self) -> None:
         """Wait for its end. Raises ProgramError with what it said, or OSError where a disk was full."""
-        _, said = self._process.communicate()
-        if self._process.returncode == 0:
+        if self._process.wait() == 0:
             return
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
         if "No space left" in said or "Disk quota" in said:
             raise OSError(28, "No space left on device")
-        lines = [line for line in said.strip().splitlines() if "error:" in line] or [said]
-        reason = scrub(re.sub(r"^\w+: error: ", "", lines[0]))
+        lines = [line for line in said.strip().splitlines() if re.search(r"error:|ERROR:", line)] or [said]
+        reason = scrub(re.sub(r"^(?:\w+: error: |psql:<stdin>:\d+: )", "", lines[0]))
         raise ProgramError(f"{self._name} failed: {reason}. Mend that and run again.", reason)
 
     def end(self) -> None:
         """End it, if it still runs."""
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.communicate()
+            self._process.wait()
+        for opened in (self._process.stdin, self._process.stdout, self._said):
+            if opened is not None:
+                with suppress(BrokenPipeError):
+                    opened.close()
 
 
 def run(path: Path, words: Sequence[str | Path], dsn: str = "") -> None:
@@ -136,6 +169,36 @@ def run(path: Path, words: Sequence[str | Path], dsn: str = "") -> None:
         program.wait()
     finally:
         program.end()
+
+
+def run_as_script(place: Path, words: Sequence[str | Path], dsn: str) -> None:
+    """Let pg_restore write a script and psql run it, without the one setting that a server before 17 refuses:
+    one session in place of several. Raises like `run`.
+    """
+    restore = Program(place / "pg_restore", [*words, "--file=-"], stdout=subprocess.PIPE)
+    try:
+        words = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"]
+        psql = Program(place / "psql", words, dsn, stdin=subprocess.PIPE)
+        try:
+            # Where psql has ended, it says why.
+            with suppress(BrokenPipeError):
+                _pass_on(restore.stdout, psql.stdin)
+                restore.wait()
+            psql.wait()
+        finally:
+            psql.end()
+    finally:
+        restore.end()
+
+
+def _pass_on(script: IO[bytes], psql: IO[bytes]) -> None:
+    for _ in range(_HEAD_LINES):
+        line = script.readline()
+        if line == _SETTING:
+            break
+        psql.write(line)
+    shutil.copyfileobj(script, psql, 1 << 20)
+    psql.close()
 
 
 def folder_for(connection: Connection[object]) -> Path:

@@ -25,11 +25,20 @@ from flows.stores.manifest import MANIFEST, LakeFile, fsync_folder
 How = Literal["copy", "link", "none"]
 
 
+class Missing(BackupError):
+    """A file that the snapshot names is not in the lake; `path` within it."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def keep(vault: Vault, lake: Path, files: Iterable[LakeFile], how: How) -> int:
     """Keep these files of the lake in the pool; returns the bytes that were new to it.
 
     A link costs no space and survives a deletion, not a disk; a copy survives both. A file is there whole or
-    not at all. Raises BackupError for one that is missing in the lake or not what was written.
+    not at all. Raises Missing for one that is not in the lake, BackupError for one that is not what was
+    written.
     """
     new = 0
     if how == "none":
@@ -47,9 +56,10 @@ def keep(vault: Vault, lake: Path, files: Iterable[LakeFile], how: How) -> int:
             temporary.rename(target)
             fsync_folder(target.parent)
         except FileNotFoundError:
-            raise BackupError(
+            raise Missing(
                 f"{source} is missing in the lake, though the ledger names it. `python -m flows doctor` and "
-                "docs/recovery.md tell how it comes back; then take the backup again."
+                "docs/recovery.md tell how it comes back; then take the backup again.",
+                file.path,
             ) from None
         finally:
             temporary.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from flows.progress import Progress
 from flows.recovery import notes, programs, raw_files
 from flows.recovery.programs import Program
 from flows.recovery.seal import seal_of
-from flows.recovery.vault import DUMP, MANIFESTS, RAW_LIST, ROLES, Backup, Making, Vault
+from flows.recovery.vault import DUMP, MANIFESTS, RAW_LIST, ROLES, Backup, BackupError, Making, Vault
 from flows.services import Services
 from flows.stores import manifest
 from flows.stores.lake import SPILL
@@ -30,6 +30,7 @@ from flows.stores.ledger_rows import commit_of
 from flows.stores.locks import DUMP_LOCK
 from flows.stores.manifest import Commit, LakeFile, fold
 from transforms.contract import Layer
+from warehouse_ddl.statements import LASTING, SCHEMAS
 
 JOBS = 2
 """Sessions that pg_dump and pg_restore work with at once."""
@@ -45,6 +46,8 @@ class Taken:
     seconds: float
     expired: tuple[str, ...] = ()
     raw_expired: int = 0
+    others: tuple[str, ...] = ()
+    """Schemas of somebody else in the same database, which hold something: no part of it."""
 
 
 def open_vault(services: Services) -> Vault:
@@ -67,7 +70,7 @@ def take(services: Services, progress: Progress) -> Taken:
     6. `ops.backup` has its row, and what has expired goes.
 
     A crash before 5 leaves nothing that counts, and the next backup removes it. Raises BackupError for a full
-    disk, ProgramError for what pg_dump says.
+    disk, and where somebody is erased meanwhile; ProgramError for what pg_dump says.
     """
     began = time.perf_counter()
     vault = open_vault(services)
@@ -75,16 +78,17 @@ def take(services: Services, progress: Progress) -> Taken:
     begin(services)
     with vault.making(moment, services.lake.root / SPILL) as making:
         files = _dump(services, making, moment, progress)
-        raw = raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+        raw = _keep(services, vault, files)
         progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
         name = making.folder.name.removeprefix(".making-")
     backup = vault.find(name)
     taken = Taken(backup, raw, round(time.perf_counter() - began, 2))
     with services.warehouse.connect() as connection:
         _enter(connection, taken)
+        others = _schemas_of_others(connection)
     listed.bring(services.lake.root, vault.root)
     expired, raw_expired = expire(services, vault)
-    return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired)
+    return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired, others)
 
 
 def begin(services: Services) -> None:
@@ -117,8 +121,9 @@ def _dump(services: Services, making: Making, moment: datetime, progress: Progre
         place = programs.folder_for(connection)
         dsn = services.settings.require("warehouse_dsn")
         words = [f"--file={making.work / DUMP}", "--format=directory", f"--jobs={JOBS}", f"--snapshot={name}"]
-        # What is not yet published belongs to runs that will not live on; our own sums come with an fsync.
-        words += ["--exclude-schema=unpublished", "--compress=gzip:1", "--no-sync"]
+        # What is not yet published belongs to runs that will not live on, other schemas to whoever made
+        # them: a restore into a database that has them would end there. Our own sums come with an fsync.
+        words += [*(f"--schema={name}" for name in LASTING), "--compress=gzip:1", "--no-sync"]
         dump = Program(place / "pg_dump", words, dsn)
         try:
             noted = notes.take(connection)
@@ -155,6 +160,27 @@ def _dump(services: Services, making: Making, moment: datetime, progress: Progre
     return files
 
 
+def _keep(services: Services, vault: Vault, files: Sequence[LakeFile]) -> int:
+    """Step 3. Nobody but an erasure takes a file away while a process lives that may need it."""
+    try:
+        return raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+    except raw_files.Missing as missing:
+        with services.warehouse.connect() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM ops.ledger, jsonb_array_elements(files) AS file "
+                "WHERE file ->> 'path' = %(path)s "
+                "UNION ALL SELECT 1 FROM ops.stream_batch WHERE file ->> 'path' = %(path)s LIMIT 1",
+                {"path": missing.path},
+            ).fetchone()
+        if row is not None:
+            raise
+        raise BackupError(
+            f"While this backup was taken somebody was erased, and {missing.path}, which named them, went at "
+            "once. Nothing of this backup is left. Run `python -m flows backup` again when the erasure has "
+            "ended; the nightly one is tried again by itself."
+        ) from None
+
+
 @contextmanager
 def _snapshot(services: Services) -> Iterator[tuple[Connection[Any], str]]:
     """A connection in a transaction whose snapshot others can read in, while nothing is swapped."""
@@ -184,6 +210,23 @@ def _write_manifests(making: Making, commits: list[Commit]) -> None:
         by_table.setdefault((commit.layer, commit.table), []).append(commit)
     for (layer, table), group in by_table.items():
         manifest.append(making.work / MANIFESTS / layer / table / manifest.MANIFEST, group)
+
+
+def _schemas_of_others(connection: Connection[Any]) -> tuple[str, ...]:
+    rows = connection.execute(
+        """
+        SELECT nspname FROM pg_namespace n
+        WHERE nspname <> ALL(%s) AND nspname !~ '^(pg_|information_schema$)' AND EXISTS (
+            SELECT FROM pg_class c
+            WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT EXISTS (
+                SELECT FROM pg_depend d
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+            )
+        ) ORDER BY 1
+        """,
+        (list(SCHEMAS),),
+    ).fetchall()
+    return tuple(name for (name,) in rows)
 
 
 def _enter(connection: Connection[Any], taken: Taken) -> None:

@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 from flows.stores.locks import refuse_while_dumped
 from flows.stores.publication import Streamed
 from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, WarehouseError
-from transforms.contract import Table
+from transforms.contract import Table, Write
 from warehouse_ddl.statements import bounds, home
 
 _GONE_SECONDS = 30.0
@@ -55,6 +55,11 @@ def leaves(connection: Connection[Any], table: Table) -> set[str]:
     return {row[0] for row in rows}
 
 
+def takes_streams(table: Table) -> bool:
+    """Whether streams may add rows to a published table, beside what publishes it."""
+    return table.write is Write.APPEND and table.is_partitioned_in_postgres
+
+
 def hot_partitions(connection: Connection[Any], name: str) -> set[str]:
     """The partitions of a table into which the stream has written since they were sealed."""
     rows = connection.execute(
@@ -66,7 +71,7 @@ def hot_partitions(connection: Connection[Any], name: str) -> set[str]:
 def streamed_partitions(connection: Connection[Any], name: str) -> set[str]:
     """The partitions of a table into which the stream ever wrote, sealed or not."""
     rows = connection.execute(
-        "SELECT partition FROM ops.hot_partition WHERE table_name = %s", (name,)
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s AND since IS NOT NULL", (name,)
     ).fetchall()
     return {row[0] for row in rows}
 
@@ -85,15 +90,19 @@ def reopen(connection: Connection[Any], table: Table, partition: str) -> None:
 
 
 def note_written(connection: Connection[Any], table: Table, partitions: Iterable[str], by: str) -> None:
-    """Others than a stream wrote rows into these partitions: streams that know what stood there ask again
-    (`flows.streaming.others`). Of one that no stream ever wrote nothing is noted.
+    """Others than a stream wrote rows into these partitions: streams that know what stood there, or that
+    nothing did, ask again (`flows.streaming.others`). A partition does not become the stream's by that.
 
     To be called last in the transaction that writes: a stream that commits waits for what is noted.
     """
+    if not takes_streams(table):
+        return
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE ops.hot_partition SET last_batch = %s WHERE (table_name, partition) = (%s, %s)",
-            [(by, table.name, partition) for partition in sorted(partitions)],
+            "INSERT INTO ops.hot_partition (table_name, partition, since, sealed_at, last_batch) "
+            "VALUES (%s, %s, NULL, clock_timestamp(), %s) "
+            "ON CONFLICT (table_name, partition) DO UPDATE SET last_batch = excluded.last_batch",
+            [(table.name, partition, by) for partition in sorted(partitions)],
         )
 
 
@@ -155,13 +164,14 @@ def write(
     columns: Sequence[PostgresColumn],
     changes: Changes,
     *,
-    is_hot: bool = False,
+    partition: str = "",
 ) -> Written:
     """Delete, update and insert exactly these rows.
 
     Raises WarehouseError when the target holds other rows than the lake says were published; the transaction
-    must be given up then. Into a hot partition the stream may have written the same rows before: there only
-    what is missing is inserted, and what is gone already is no surprise.
+    must be given up then. Into a hot `partition` the stream may have written the same rows before: there only
+    what is missing is inserted, and what is gone already is no surprise. It may have become hot since the
+    transaction began.
     """
     names = [column.name for column in columns]
     others = [name for name in names if name not in table.key]
@@ -191,15 +201,15 @@ def write(
                 listed,
                 listed,
                 _source(changes.new),
-                sql.SQL(" ON CONFLICT DO NOTHING" if is_hot else ""),
+                sql.SQL(" ON CONFLICT DO NOTHING" if takes_streams(table) else ""),
             )
         ).rowcount
-    if is_hot:
-        return Written(inserted, updated, deleted)
-    if (deleted, updated, inserted) != (changes.gone_rows, changes.changed_rows, changes.new_rows):
+    is_exact = (deleted, updated, inserted) == (changes.gone_rows, changes.changed_rows, changes.new_rows)
+    if not is_exact and partition not in hot_partitions(connection, table.name):
         raise WarehouseError(
             f"{home(table)}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "
-            f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there. Nothing was "
+            f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there; of "
+            f"{changes.new_rows} to insert, {changes.new_rows - inserted} were there already. Nothing was "
             f"changed. Make it equal again with `python -m flows rebuild {table.name}`."
         )
     return Written(inserted, updated, deleted)

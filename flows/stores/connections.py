@@ -21,6 +21,15 @@ from psycopg.types.json import set_json_loads
 
 from flows.stores import roles
 
+ALIVE = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""Of every connection: a server that is gone without a word is found so within a minute."""
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _AS_NEW = (

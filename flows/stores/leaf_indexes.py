@@ -16,6 +16,8 @@ from transforms.contract import MAX_IDENTIFIER_BYTES, Table
 from warehouse_ddl.statements import home
 
 _UNIQUE_BYTES = 6
+_TAIL = "__leaf_"
+"""What tells, in the name of an index, that it is ours and belongs to one leaf."""
 _BUILD = "SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 1"
 
 
@@ -35,21 +37,44 @@ def build_statements(
 
 def missing(connection: Connection[Any], table: Table, leaves: Iterable[str]) -> dict[str, list[str]]:
     """Published leaf → declared indexes that it has not; none for leaves that have all."""
-    wanted = list(leaves)
-    if not wanted or not table.indexes:
-        return {}
-    rows = connection.execute(
-        "SELECT leaf.relname, array_remove(array_agg(index.relname), NULL) "
-        "FROM pg_class leaf LEFT JOIN pg_index i ON i.indrelid = leaf.oid AND i.indisvalid "
-        "LEFT JOIN pg_class index ON index.oid = i.indexrelid "
-        "WHERE leaf.relnamespace = to_regnamespace(%s) AND leaf.relname = ANY(%s) GROUP BY 1 ORDER BY 1",
-        (home(table), wanted),
-    ).fetchall()
     lacking = {
-        leaf: [index for index in table.indexes if not any(name.startswith(_stem(index)) for name in there)]
-        for leaf, there in rows
+        leaf: [index for index in table.indexes if not any(_is(table, index, *one) for one in there.items())]
+        for leaf, there in standing(connection, table, leaves).items()
     }
     return {leaf: indexes for leaf, indexes in lacking.items() if indexes}
+
+
+def undeclared(connection: Connection[Any], table: Table, leaves: Iterable[str]) -> dict[str, list[str]]:
+    """Published leaf → the names of those of our indexes on it that are declared no more, or otherwise."""
+    old = {
+        leaf: [
+            name
+            for name, columns in there.items()
+            if _TAIL in name and not any(_is(table, index, name, columns) for index in table.indexes)
+        ]
+        for leaf, there in standing(connection, table, leaves).items()
+    }
+    return {leaf: names for leaf, names in old.items() if names}
+
+
+def standing(
+    connection: Connection[Any], table: Table, relations: Iterable[str]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Relation → index → its columns, as a header spells them; the primary key is none of these."""
+    there: dict[str, dict[str, tuple[str, ...]]] = {relation: {} for relation in relations}
+    rows = connection.execute(
+        "SELECT r.relname, x.relname, array_agg(a.attname || "
+        "CASE WHEN i.indoption[k.place - 1] & 1 = 1 THEN ' desc' ELSE '' END ORDER BY k.place) "
+        "FROM pg_class r JOIN pg_index i ON i.indrelid = r.oid AND i.indisvalid AND NOT i.indisprimary "
+        "JOIN pg_class x ON x.oid = i.indexrelid "
+        "CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place) "
+        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
+        "WHERE r.relnamespace = to_regnamespace(%s) AND r.relname = ANY(%s) GROUP BY 1, 2",
+        (home(table), list(there)),
+    ).fetchall()
+    for relation, index, columns in rows:
+        there[relation][index] = tuple(columns)
+    return there
 
 
 def complete(connection: Connection[Any], table: Table, leaves: Iterable[str]) -> dict[str, list[str]]:
@@ -67,12 +92,21 @@ def complete(connection: Connection[Any], table: Table, leaves: Iterable[str]) -
     return lacking
 
 
+def drop(connection: Connection[Any], table: Table, indexes: Iterable[str]) -> None:
+    """Drop indexes of leaves, in the caller's transaction: whoever reads one of them waits for its end."""
+    for index in indexes:
+        connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(home(table), index)))
+
+
+def _is(table: Table, index: str, name: str, columns: tuple[str, ...]) -> bool:
+    """Whether an index of a leaf is this declared one."""
+    return name.startswith(_stem(index)) and columns == tuple(table.indexes[index])
+
+
 def _stem(index: str) -> str:
     """What the names of a declared index begin with on every leaf."""
-    tail = "__leaf_"
-    return (
-        index.encode()[: MAX_IDENTIFIER_BYTES - len(tail) - 2 * _UNIQUE_BYTES].decode(errors="ignore") + tail
-    )
+    length = MAX_IDENTIFIER_BYTES - len(_TAIL) - 2 * _UNIQUE_BYTES
+    return index.encode()[:length].decode(errors="ignore") + _TAIL
 
 
 def _columns(columns: Sequence[str]) -> sql.Composed:

@@ -88,6 +88,25 @@ def remember(connection: Connection[Any], commits: Sequence[Commit], blocked: Bl
         )
 
 
+def forget(
+    connection: Connection[Any], table: str, partitions: Sequence[str], consumed_by: str | None = None
+) -> None:
+    """Note that these partitions wait for nobody: they are as they are to be. In the caller's transaction.
+
+    `consumed_by`: a model of the table that has shown all there is upstream. Then nothing of it waits but
+    what another model made, which is due by itself.
+    """
+    connection.execute(
+        """
+        DELETE FROM ops.pending_publish AS waits
+        WHERE table_name = %(table)s AND (partition = ANY(%(partitions)s) OR %(model)s::text IS NOT NULL
+            AND NOT EXISTS (SELECT FROM ops.partition_state AS state WHERE state.fingerprint <> %(model)s
+                AND (state.table_name, state.partition) = (waits.table_name, waits.partition)))
+        """,
+        {"table": table, "partitions": list(partitions), "model": consumed_by},
+    )
+
+
 def is_anybodys(connection: Connection[Any], purpose: str, name: str) -> bool:
     """Whether a session holds the lock of one thing (`Ledger.locked`); looks without touching it."""
     row = connection.execute(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
@@ -15,11 +18,12 @@ from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
 from flows.stores.standalone import Workshop, workshop
+from flows.stores.standing import standing
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
 from transforms.contract import Table
 from transforms.registry import Registry
 from warehouse_ddl.files import View, views
-from warehouse_ddl.migrate import ActualColumn, ActualTable, Migration, plan
+from warehouse_ddl.migrate import Migration, plan
 from warehouse_ddl.statements import comment_ddl, ddl, foreign_key_ddl, home, index_ddl, table_ddl
 
 __all__ = ["ConsentNeeded", "InTheWay", "migrate", "migrate_view", "pending"]
@@ -29,10 +33,10 @@ class ConsentNeeded(FlowsError):
     """A change would take something from readers; say `--yes` to make it."""
 
 
-def pending(connection: Connection[Any], table: Table) -> Migration | None:
+def pending(connection: Connection[Any], table: Table, registry: Registry | None = None) -> Migration | None:
     """What has to change in PostgreSQL for this table; None when it does not exist yet."""
-    actual = _actual(connection, table)
-    return plan(actual, table) if actual is not None else None
+    actual = standing(connection, table, _sealed_leaves(connection, table))
+    return plan(actual, table, registry) if actual is not None else None
 
 
 def migrate(
@@ -40,12 +44,13 @@ def migrate(
 ) -> Migration:
     """Create the table, or make it what its model says; returns what was done (nothing when it fits).
 
-    In place where PostgreSQL can (a new nullable column, a wider type, an index). Otherwise the table is
-    built beside from the lake's files, new columns null, and swapped together with the views, foreign keys
-    and grants that hang on it; the run that follows fills it by difference. A new required column stays
-    nullable until it is filled. Where a header has come to say that a table holds personal data, or no longer
-    does, the table moves to where such tables stand. Raises ConsentNeeded for a change that takes something
-    away, InTheWay when other people's views depend on the table, Blocked when a lock stays in the way;
+    In place where PostgreSQL can (a new nullable column, a wider type, an index, a foreign key,
+    documentation). Otherwise the table is built beside from the lake's files, new columns null, and swapped
+    together with the views, foreign keys and grants that hang on it; the run that follows fills it by
+    difference. A new required column stays nullable until it is filled. Where a header has come to say that
+    a table holds personal data, or no longer does, the table moves to where such tables stand. Raises
+    ConsentNeeded for a change that takes something away, InTheWay when other people's views depend on the
+    table, Blocked when a lock stays in the way, FlowsError where rows are not what a new foreign key wants;
     nothing was changed then.
     """
     with warehouse.connect() as connection:
@@ -53,7 +58,7 @@ def migrate(
         with ledger.locked("publish", table.name):
             with_short_waits(warehouse, connection, BRIEF, lambda: _bring_home(connection, table, registry))
             failpoint("migrate.at_home")
-            migration = pending(connection, table)
+            migration = pending(connection, table, registry)
             if migration is None:
                 with connection.transaction():
                     for statement in ddl(table, registry):
@@ -69,27 +74,54 @@ def migrate(
                 listed = "; ".join(migration.describe())
                 raise ConsentNeeded(f"{listed}. Readers lose this; run again with --yes to make the change.")
             if migration.rebuild:
-                _rebuild(warehouse, connection, lake, table, registry)
+                with _foreign_keys_told(table):
+                    _rebuild(warehouse, connection, lake, table, registry)
             else:
 
                 def work() -> None:
                     refuse_while_dumped(connection)
                     if any(" alter column " in statement for statement in migration.statements):
                         masking.take_off(connection, table)
-                    for statement in (*migration.statements, *comment_ddl(table, registry)):
+                    for statement in migration.statements:
                         connection.execute(statement.encode())
                     masking.show(connection, table, registry)
 
-                with_short_waits(warehouse, connection, BRIEF, work)
-                leaf_indexes.complete(connection, table, _sealed_leaves(connection, table))
+                with _foreign_keys_told(table):
+                    with_short_waits(warehouse, connection, BRIEF, work)
+                _index_leaves(warehouse, connection, table)
             failpoint("migrate.committed")
     return migration
+
+
+@contextmanager
+def _foreign_keys_told(table: Table) -> Iterator[None]:
+    """Say what to do where the rows are not what a new foreign key wants."""
+    try:
+        yield
+    except errors.ForeignKeyViolation as error:
+        key, found = error.diag.constraint_name, (error.diag.message_detail or "").rstrip(".")
+        raise FlowsError(
+            f"{table.name}: {key} can't be added, rows of it reference nothing: {found}. "
+            f"Let the model give those rows another value, or take the foreign key from its header "
+            f"({table.path}); then run again. Nothing of the table was changed."
+        ) from error
+
+
+def _index_leaves(warehouse: Warehouse, connection: Connection[Any], table: Table) -> None:
+    """New indexes before old ones go: readers have one at every moment."""
+    if not table.is_partitioned_in_postgres:
+        return
+    leaves = _sealed_leaves(connection, table)
+    leaf_indexes.complete(connection, table, leaves)
+    for indexes in leaf_indexes.undeclared(connection, table, leaves).values():
+        drop = partial(leaf_indexes.drop, connection, table, indexes)
+        with_short_waits(warehouse, connection, BRIEF, drop)
 
 
 def _bring_home(connection: Connection[Any], table: Table, registry: Registry | None) -> None:
     """Where nothing else of the table changes, readers find it under its name at every moment."""
     if masking.move_home(connection, table):
-        migration = pending(connection, table)
+        migration = pending(connection, table, registry)
         if migration is not None and not migration.is_needed:
             masking.show(connection, table, registry)
 
@@ -203,8 +235,8 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
         )
     )
     _name_constraints(connection, table, beside)
-    for partition, standing in leaves:
-        apply.attach(connection, table, partition, standing)
+    for partition, built in leaves:
+        apply.attach(connection, table, partition, built)
     for statement in (
         *([] if table.is_partitioned_in_postgres else index_ddl(table)),
         *foreign_key_ddl(table, registry),
@@ -250,43 +282,6 @@ def _empty_columns(session: Any, lake: Lake, table: Table, states: list[Partitio
     checks = ", ".join(f'coalesce(bool_or("{name}" IS NULL), false)' for name in required)
     found = adapted(session, lake, table, files).aggregate(checks).fetchall()[0]
     return [name for name, is_empty in zip(required, found, strict=True) if is_empty]
-
-
-def _actual(connection: Connection[Any], table: Table) -> ActualTable | None:
-    oid = "to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))"
-    names = {"schema": home(table), "name": table.name}
-    columns = connection.execute(
-        f"SELECT attname, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute "
-        f"WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped ORDER BY attnum".encode(),
-        names,
-    ).fetchall()
-    if not columns:
-        return None
-    key = connection.execute(
-        f"SELECT a.attname FROM pg_index i "
-        f"CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place) "
-        f"JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum "
-        f"WHERE i.indrelid = {oid} AND i.indisprimary ORDER BY k.place".encode(),
-        names,
-    ).fetchall()
-    by = connection.execute(
-        f"SELECT a.attname FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid "
-        f"AND a.attnum = p.partattrs[0] WHERE p.partrelid = {oid}".encode(),
-        names,
-    ).fetchone()
-    indexes = connection.execute(
-        f"SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
-        f"WHERE i.indrelid = {oid} AND NOT i.indisprimary".encode(),
-        names,
-    ).fetchall()
-    return ActualTable(
-        tuple(ActualColumn(name, type_, nullable) for name, type_, nullable in columns),
-        key=tuple(row[0] for row in key),
-        partitioned_by=by[0] if by else None,
-        leaves=tuple(sorted(apply.leaves(connection, table))),
-        indexes=tuple(row[0] for row in indexes),
-        bare_leaves=leaf_indexes.missing(connection, table, _sealed_leaves(connection, table)) if by else {},
-    )
 
 
 def _sealed_leaves(connection: Connection[Any], table: Table) -> set[str]:

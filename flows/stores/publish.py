@@ -17,7 +17,7 @@ from flows.stores.difference import content, duckdb_session
 from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
-from flows.stores.locks import BRIEF, PATIENT, Blocked, remember, with_short_waits
+from flows.stores.locks import BRIEF, PATIENT, Blocked, forget, remember, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.publication import (
     AskStreamed,
@@ -242,13 +242,12 @@ def _transaction(
                 "INSERT INTO ops.refresh_owed (view_name, token) VALUES (%s, %s) ON CONFLICT DO NOTHING",
                 (view, done[0][0].commit.token),
             )
-    connection.execute(
-        "DELETE FROM ops.pending_publish WHERE table_name = %s AND partition = ANY(%s)",
-        (table.name, [step.built.partition for step in fresh]),
-    )
+    forget(connection, table.name, [step.built.partition for step in fresh])
     if changed := [step for step, written in done if written.rows]:
         partitions = [step.built.partition for step in changed]
         apply.note_written(connection, table, partitions, changed[0].commit.token)
+    # What a constraint refuses is this table's failure, also where the commit is shared with others.
+    connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     failpoint("publish.before_commit")
     return done
 
@@ -299,7 +298,7 @@ def _apply(
             connection, table, shop.columns, step.load, [partition], target=leaf, spared=spared
         )
     target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
-    return apply.write(connection, table, target, shop.columns, step.changes, is_hot=step.is_hot)
+    return apply.write(connection, table, target, shop.columns, step.changes, partition=partition)
 
 
 def _wait_until_frozen(shop: Workshop, name: str) -> None:

@@ -12,9 +12,9 @@ from psycopg import Connection, sql
 from flows.failpoints import failpoint
 from flows.stores import apply
 from flows.stores.lake import Lake
-from flows.stores.ledger import Ledger
+from flows.stores.ledger import Conflict, Ledger
 from flows.stores.ledger_rows import RETIRED
-from flows.stores.locks import BRIEF, PATIENT, Blocked, with_short_waits
+from flows.stores.locks import BRIEF, PATIENT, Blocked, forget, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
 from transforms.contract import Table
@@ -108,7 +108,7 @@ def _has_outgrown_statistics(connection: Connection[Any], table: Table) -> bool:
 def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id: str = "") -> list[str]:
     """Drop the leaves whose whole window is older than the declared retention; returns the partitions.
 
-    Their files stay in the lake. A leaf that somebody reads stays until the next time.
+    Their files stay in the lake. A leaf that somebody reads, or changes meanwhile, stays until the next time.
     """
     if table.retention is None or not table.is_partitioned_in_postgres:
         return []
@@ -139,6 +139,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
 
             def work(commit: Commit = commit, version: int = state.version) -> None:
                 ledger.commit(commit, version=version, published=False)
+                forget(connection, table.name, [commit.partition])
                 apply.lock_for_swap(connection, table)
                 away = f"retired_{commit.token[-8:]}"
                 apply.detach(connection, table, commit.partition, away)
@@ -147,7 +148,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
             try:
                 with ledger.locked("publish", table.name):
                     with_short_waits(warehouse, connection, BRIEF, work)
-            except Blocked:
+            except (Blocked, Conflict):
                 continue
             failpoint("publish.retired")
             ledger.finish(lake, [commit])

@@ -29,8 +29,6 @@ class Step:
     state: PartitionState
     commit: Commit
     way: Way = "none"
-    is_hot: bool = False
-    """Whether the stream has written into the leaf: it may hold what is to be written already."""
     is_counted: bool = False
     """Whether the stream counts in it: nobody else writes, what differs is corrected by `reconcile`."""
     load: str = ""
@@ -60,10 +58,10 @@ def choose(
         if step.built.partition in counted and leaf in leaves:
             step.is_counted = True
             continue
-        step.is_hot = step.built.partition in hot and leaf in leaves
+        is_hot = step.built.partition in hot and leaf in leaves
         if step.built.in_full and leaf in leaves and wanted != "swap":
             step.way = "equal"
-        elif step.is_hot and wanted != "swap":
+        elif is_hot and wanted != "swap":
             step.way = "diff"
             load_difference(shop, [step], session, lake, leaf, is_forced=True)
         elif leaf not in leaves:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +27,9 @@ LEAVE_SECONDS = 10.0
 """How long leaving the group may take."""
 _REQUEST_SECONDS = 15.0
 _END_SECONDS = 1.0
+_WITHOUT_SECONDS = 15.0
+"""So long after the group was last made up a member counts as one without partitions: while others leave it,
+it is made up again and again."""
 _PASSING = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -81,6 +86,7 @@ class StreamConsumer:
         self._wanted = FEWEST_MESSAGES
         self._at_end: dict[tuple[str, int], int] = {}
         self._is_left = False
+        self._assigned_at = math.inf
         self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
         self._consumer = Consumer(
             {
@@ -117,9 +123,13 @@ class StreamConsumer:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every partition of ours has been read to its present end."""
+        """Whether every partition of ours has been read to its present end; or the group has had none for us
+        for a while, since there are more members than partitions.
+        """
         ours = {(name, partition) for name, claims in self._claims.items() for partition in claims}
-        return bool(ours) and ours <= self._at_end.keys()
+        if not ours:
+            return time.monotonic() - self._assigned_at > _WITHOUT_SECONDS
+        return ours <= self._at_end.keys()
 
     @property
     def is_behind(self) -> bool:
@@ -261,6 +271,7 @@ class StreamConsumer:
             self._claims[entity].update(claims)
             starts += [TopicPartition(name, part, claim.next_offset) for part, claim in claims.items()]
         consumer.assign(starts)
+        self._assigned_at = time.monotonic()
         self._tell_assigned()
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:

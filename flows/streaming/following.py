@@ -26,7 +26,7 @@ from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse import WarehouseError, readable_errors
 from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import CHANGES, Count, note_progress, owner
 from transforms import catalog, registry
@@ -40,6 +40,8 @@ LOOK_EVERY_SECONDS = 5.0
 """How often source and connector are looked at."""
 RETRY_SECONDS = 60.0
 """How soon a table that could not be landed or built is tried again."""
+QUIET_SECONDS = 600.0
+"""How often the positions of tables without changes follow."""
 _SHOW_EVERY_SECONDS = 5.0
 _STAND_BY_SECONDS = 1.0
 
@@ -112,15 +114,18 @@ class _Session:
         self._tally = tally
         self._progress = progress
         self._live = shown_live(entities)
+        self._needs = {table.name: guard.needs(table) for table in self._live}
         self._fingerprints = {table.name: catalog.fingerprint(table) for table in self._live}
         self._observed: Observed | None = None
         self._looked_at = 0.0
         self._failed: dict[str, float] = {}
-        """Table → when it could not be built."""
+        """Table → when it could not be built, or shown."""
+        self._completed_at = -RETRY_SECONDS
         self._owner = owner(CHANGES)
         followed = [registry.table(entity.table) for entity in entities]
         self._tidying = Tidying(services, [*followed, *self._live], self._owner)
         self._cycled_at = 0.0
+        self._quiet_at = time.monotonic() - QUIET_SECONDS
         self._told_at = time.monotonic()
         self._told_changes = tally.messages
 
@@ -152,9 +157,13 @@ class _Session:
                     if cut is not None:
                         self._cycled_at = time.monotonic()
                         self._cycle(ledger, feed, cut)
-                    elif until_idle and is_due and feed.is_read and not feed.waiting:
-                        return True
-                    elif is_due:
+                    if is_due:
+                        self._let_quiet_follow(ledger, feed)
+                    if is_due and cut is None and self._complete(ledger):
+                        self._cycled_at = time.monotonic()
+                    elif is_due and cut is None:
+                        if until_idle and feed.is_read and not feed.waiting:
+                            return True
                         self._tidying.step(ledger)
                     self._tell(ledger, feed)
         return False
@@ -170,6 +179,23 @@ class _Session:
                 self._build(ledger, run_id)
             ledger.opened.close()
         return {name: one for name, one in landed.outcomes.items() if isinstance(one, SourceError)}
+
+    def _complete(self, ledger: JointLedger) -> bool:
+        """Try again to show what somebody's lock kept from being seen, though nothing comes that would bring
+        it along; whether anything was.
+        """
+        now = time.monotonic()
+        if now - self._completed_at < RETRY_SECONDS:
+            return False
+        self._completed_at = now
+        names = [table.name for table in self._live]
+        waiting = "SELECT FROM ops.pending_publish WHERE table_name = ANY(%s) LIMIT 1"
+        if ledger.connection.execute(waiting, (names,)).fetchone() is None:
+            return False
+        with self._shown_jointly(ledger, ()):
+            self._tally.rows += self._build(ledger, f"changes-{self._services.settings.now():%Y%m%dT%H%M%S}")
+        ledger.opened.close()
+        return True
 
     @contextmanager
     def _shown_jointly(self, ledger: JointLedger, changed: Iterable[SourceEntity]) -> Iterator[None]:
@@ -227,18 +253,39 @@ class _Session:
         )
         tally.bytes += cut.bytes
         tally.took(self._services.settings.machine_time() - cut.oldest)
+        self._say(landing)
+        for one in cut.incomplete:
+            self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")
+
+    def _let_quiet_follow(self, ledger: JointLedger, feed: Feed) -> None:
+        """The positions of tables without changes follow: what they remember of the source must not grow old,
+        nor where the others stand.
+        """
+        since = time.monotonic() - self._quiet_at
+        if since < QUIET_SECONDS or not (feed.is_read or since > 2 * QUIET_SECONDS):
+            return
+        self._quiet_at = time.monotonic()
+        quiet, run_id = feed.quiet(), f"quiet-{self._services.settings.now():%Y%m%dT%H%M%S}"
+        landing = ChangeLanding(self._services, feed, ledger, run_id)
+        with self._shown_jointly(ledger, quiet):
+            landing.move_on(self._observed, quiet)
+            if any(isinstance(one, Landing) and one.rows for one in landing.landed.outcomes.values()):
+                self._build(ledger, run_id)
+        ledger.opened.close()
+        self._say(landing)
+
+    def _say(self, landing: ChangeLanding) -> None:
+        """What kept tables from landing, and what is told of the others."""
         for name, outcome in landing.landed.outcomes.items():
             if isinstance(outcome, Exception):
                 self._progress.say("changes", str(outcome))
             elif outcome is not None:
                 for warning in outcome.warnings:
                     self._progress.say("changes", f"{name}: {warning}")
-        for one in cut.incomplete:
-            self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")
 
     def _build(self, ledger: JointLedger, run_id: str) -> int:
-        """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built stays as it was, and so
-        does what needs it, until RETRY_SECONDS later.
+        """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built, or shown because a lock
+        is in the way, stays as it was, and so does what needs it, until RETRY_SECONDS later.
         """
         services = self._services.within(ledger)
         now, rows, left = time.monotonic(), 0, set[str]()
@@ -246,15 +293,17 @@ class _Session:
         for table in self._live:
             is_waiting = now - self._failed.get(table.name, -RETRY_SECONDS) < RETRY_SECONDS
             is_new = table.is_published and not standing.get(table.name)
-            if is_waiting or is_new or left.intersection(table.upstreams):
+            if is_waiting or is_new or left & self._needs[table.name]:
                 left.add(table.name)
                 continue
             try:
-                with ledger.connection.transaction():
+                with readable_errors(), ledger.connection.transaction():
                     built = build_due(services, table, self._fingerprints[table.name], run_id)
             except Conflict:
                 raise
             except (FlowsError, ContractError) as error:
+                if ledger.connection.closed or ledger.making.closed:
+                    raise
                 if isinstance(error, CheckFailed):
                     guard.record(ledger.connection, run_id, error.results, services.settings.now())
                 self._failed[table.name] = now
@@ -263,6 +312,9 @@ class _Session:
                 self._progress.say("changes", f"{table.name}: {said}")
                 continue
             rows += built.rows_written
+            if built.is_pending:
+                self._failed[table.name] = self._completed_at = now
+                left.add(table.name)
             for publication in built.publications:
                 if publication.is_pending:
                     self._progress.say("changes", publication.message())

@@ -7,7 +7,7 @@ copy is a courtesy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -47,6 +47,7 @@ class Journaled:
     topic_id: str
     offsets: Mapping[int, tuple[int, int]]
     windows: Mapping[str, int]
+    """Its records by window; none in one that a published row was only taken out of."""
     file: LakeFile
     sequence: int = 0
     latest: Mapping[int, datetime] = field(default_factory=dict)
@@ -58,15 +59,21 @@ class Journal:
 
     def __init__(self, connection: Connection[Any]) -> None:
         self.connection = connection
+        self._joined = set[str]()
 
     # --------------------------------------------------------------------------------------------- who reads
 
-    def join(self, entities: Sequence[str]) -> None:
-        """Say that a stream takes these topics in, for as long as this session lives; waits while a batch
-        reads one of them.
+    def join(self, entities: Sequence[str]) -> str:
+        """Say that a stream takes these topics in, for as long as this session lives. Returns '', or one that
+        a batch reads at this moment: then ask again.
         """
-        for entity in sorted(entities):
-            self.connection.execute(f"SELECT pg_advisory_lock_shared({_LOCK})".encode(), (entity,))
+        for entity in sorted({*entities} - self._joined):
+            query = f"SELECT pg_try_advisory_lock_shared({_LOCK})".encode()
+            row = self.connection.execute(query, (entity,)).fetchone()
+            if not (row and row[0]):
+                return entity
+            self._joined.add(entity)
+        return ""
 
     @contextmanager
     def alone(self, entity: str) -> Iterator[bool]:
@@ -248,6 +255,15 @@ class Journal:
             ),
         )
         failpoint("stream.journaled")
+
+    def touch(self, batch_id: str, windows: Iterable[str]) -> None:
+        """A micro-batch that was entered changes what stands in these windows, be there records of them in
+        its file or not.
+        """
+        self.connection.execute(
+            "UPDATE ops.stream_batch SET windows = %s || windows WHERE batch_id = %s",
+            (Jsonb(dict.fromkeys(windows, 0)), batch_id),
+        )
 
     def unlanded(self, entity: str, rows_at_once: int | None = None) -> list[Journaled]:
         """The oldest micro-batches of a topic that no landing names: about so many rows of them, or all."""

@@ -11,6 +11,9 @@ import numpy.typing as npt
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 """64-bit hashes of values, as evenly spread as those of DuckDB's `hash`."""
 
+Matches: TypeAlias = npt.NDArray[np.bool_]
+"""One for each value."""
+
 _BITS_A_VALUE = 24
 _FIRST_WORDS = 1 << 12
 _BITS_IN_A_WORD = 5
@@ -73,7 +76,11 @@ class Membership:
             for places, masks in zip(probes.places, probes.masks, strict=True):
                 _set(self._filters[-1], places >> _shift(self._filters[-1]), masks)
 
-    def may_hold(self, probes: Probes) -> npt.NDArray[np.bool_]:
+    def join(self, other: Membership) -> None:
+        """Hold what another one holds, too; that one is of no use afterwards."""
+        self._filters = [*other._filters, *self._filters]  # it is the last that has room
+
+    def may_hold(self, probes: Probes) -> Matches:
         """Of each value, whether it may have been added; False is certain."""
         (first, second), (first_mask, second_mask) = probes.places, probes.masks
         found = np.zeros(first.size, np.bool_)

@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
@@ -21,7 +20,7 @@ from flows.landed import LANDED_ON, STREAMED, with_place
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.manifest import LakeFile
-from flows.streaming import counts, rules
+from flows.streaming import counts, letters, rules
 from flows.streaming.consumer import Records
 from flows.streaming.counts import Counts
 from flows.streaming.journal import Journaled
@@ -30,7 +29,7 @@ from flows.streaming.seen import Seen
 from flows.streaming.spread import spread
 from transforms import engine
 from transforms.contract import Layer, Table
-from transforms.engine import DEAD_LETTER_REASON, quoted, text_literal
+from transforms.engine import DEAD_LETTER_REASON, quoted
 from transforms.entities import SourceEntity
 
 
@@ -160,6 +159,8 @@ class MicroBatches:
 
     def close(self) -> None:
         """Free DuckDB."""
+        for seen in self.seen.values():
+            seen.close()
         self._duckdb.close()
 
     def tidy(self) -> None:
@@ -188,9 +189,9 @@ class MicroBatches:
         failpoint("stream.raw_written")
         step("raw")
         staged = batch.staged = {name: self._stage(cursor, name, rows) for name, rows in landed.items()}
-        letters = [letter for one in staged.values() for letter in one.letters]
-        batch.contents = [self._content(cursor, table, staged, letters) for table in self._route.facts]
-        batch.letters = letters
+        refused = [letter for one in staged.values() for letter in one.letters]
+        batch.contents = [self._content(cursor, table, staged, refused) for table in self._route.facts]
+        batch.letters = refused
         batch.copies = sum(one.copies for one in staged.values())
         batch.copies += sum(content.copies for content in batch.contents)
         batch.journaled = [
@@ -255,31 +256,31 @@ class MicroBatches:
         windows, latest = spread(cursor, computed.query, table, quoted(table.tie_break[0]))
         if rest := rows.num_rows - windows.total():
             windows[WHOLE] += rest  # what can't be read belongs to no window that anybody knows
-        letters = []
+        refused: list[DeadLetter] = []
         if computed.rejected is not None:
-            refused = cursor.execute(
-                f"select _seq, {DEAD_LETTER_REASON} from ({computed.rejected})"
-            ).fetchall()
-            letters = [_letter(entity, rows, int(seq), str(reason)) for seq, reason in refused]
-        return _Staged(table, computed.query, windows, letters, rest - len(letters), latest, entity, rows)
+            query = f"select _seq, {DEAD_LETTER_REASON} from ({computed.rejected})"
+            refused += letters.by_seq(entity, rows, dict(cursor.execute(query).fetchall()))
+        return _Staged(table, computed.query, windows, refused, rest - len(refused), latest, entity, rows)
 
     def _content(
         self,
         cursor: DuckDBPyConnection,
         table: Table,
         staged: Mapping[str, _Staged],
-        letters: list[DeadLetter],
+        refused: list[DeadLetter],
     ) -> Content:
-        """Steps 2 and 3 for one published table: its rows stay in a temporary table of the cursor."""
+        """Steps 2 and 3 for one published table: its rows stay in a temporary table of the cursor, what is
+        no row of it is added to `refused`.
+        """
         seen = self.seen[table.name]
         rows_of: dict[str, Any] = {one.table.name: one.rows for one in staged.values()}
         computed = engine.compute(table, cursor, {name: rows_of.get(name) for name in table.upstreams})
         computed.store(seen.fresh)
         place = (*self._route.identity, *table.tie_break)
-        for key, reason in rules.reject(cursor, table, self._rules[table.name], seen.fresh, place).items():
-            letters += self._broken(cursor, table, staged.values(), key, reason)
+        if rejected := rules.reject(cursor, table, self._rules[table.name], seen.fresh, place):
+            refused += self._broken(cursor, table, staged.values(), rejected)
         given = self._windows(cursor, table)
-        reach = seen.cover(given)
+        reach = seen.cover(given, sum(given.values()))
         gone = seen.settle(cursor, reach)
         left = self._windows(cursor, table)
         rows = sum(left.values())
@@ -287,21 +288,21 @@ class MicroBatches:
         return Content(table, gone, sorted(left), rows, copies, cursor.table(seen.fresh), reach)
 
     def _broken(
-        self, cursor: DuckDBPyConnection, table: Table, staged: Iterable[_Staged], key: Any, reason: str
+        self,
+        cursor: DuckDBPyConnection,
+        table: Table,
+        staged: Iterable[_Staged],
+        reasons: Mapping[tuple[Any, ...], str],
     ) -> Iterator[DeadLetter]:
-        """The record of a row that broke a rule: of the topic that the model makes it of."""
-        place = dict(zip((*self._route.identity, *table.tie_break), key, strict=True))
-        same = " and ".join(f"{quoted(name)} = {text_literal(str(value))}" for name, value in place.items())
+        """The records of rows that broke a rule: each of the topic that the model makes it of."""
+        place = (*self._route.identity, *table.tie_break)
+        where = [place.index(name) for name in ("kafka_partition", "kafka_offset")]
         for one in staged:
             alone = {name: one.rows if name == one.table.name else None for name in table.upstreams}
             made = engine.compute(table, cursor, alone).query
-            if cursor.execute(f"select 1 from ({made}) where {same} limit 1").fetchall():
-                of_record = pc.and_(
-                    *(pc.equal(one.landed[name], place[name]) for name in ("kafka_partition", "kafka_offset"))
-                )
-                (seq,) = one.landed.filter(of_record)["_seq"].to_pylist()
-                yield _letter(one.entity, one.landed, seq, reason)
-                return
+            rows = cursor.execute(f"select {', '.join(map(quoted, place))} from ({made})").fetchall()
+            found = {(row[where[0]], row[where[1]]): reasons[row] for row in rows if row in reasons}
+            yield from letters.by_offset(one.entity, one.landed, found)
 
     def _counts(
         self, cursor: DuckDBPyConnection, staged: Mapping[str, _Staged], contents: Sequence[Content]
@@ -327,20 +328,3 @@ class MicroBatches:
         """Window → rows of the micro-batch."""
         windows, _ = spread(cursor, f"from {self.seen[table.name].fresh}", table)
         return dict(windows)
-
-
-def _letter(entity: SourceEntity, landed: pa.Table, seq: int, reason: str) -> DeadLetter:
-    (row,) = landed.slice(seq, 1).to_pylist()
-    return DeadLetter(
-        source=entity.source,
-        entity=entity.name,
-        reason=reason,
-        payload=row["value"] or b"",
-        received_at=row["_landed_at"],
-        topic=row["topic"],
-        kafka_partition=row["kafka_partition"],
-        kafka_offset=row["kafka_offset"],
-        kafka_timestamp=row["kafka_timestamp"],
-        batch_id=row["_batch_id"],
-        seq=row["_seq"],
-    )

@@ -10,9 +10,9 @@ The rule that keeps copies of one record from being published by two streams, wh
 - Where the id is another, another stream has written. Within the transaction, under the lock, PostgreSQL is
   asked which records of the micro-batch stand in such partitions, and copies are settled once more. The
   partition stays another's until it is read anew: at the next assignment, or once it had been let go of.
-- A batch that publishes rows into such a partition, or corrects some, leaves an id there as well: a letter
-  may have been replayed while streams live. It holds no lock that a stream would wait for, so a copy that is
-  committed while it publishes stands until a batch has computed its day.
+- A batch that publishes rows into a partition, or corrects some, leaves an id there as well, also where no
+  stream ever wrote: a letter may have been replayed while streams live. It holds no lock that a stream would
+  wait for, so a copy that is committed while it publishes stands until a batch has computed its day.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def lock(connection: Connection[Any], table: Table) -> None:
 
 
 def last_batches(connection: Connection[Any], table: Table, windows: Sequence[str]) -> dict[str, str]:
-    """Which micro-batch wrote last into each of these partitions; nothing for one that no stream wrote."""
+    """What wrote last into each of these partitions; nothing for one of which nobody has noted that."""
     rows = connection.execute(
         "SELECT partition, last_batch FROM ops.hot_partition "
         "WHERE table_name = %s AND partition = ANY(%s) AND last_batch IS NOT NULL",

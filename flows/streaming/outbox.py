@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from psycopg import Connection
 
-from flows.extract import SourceAway
+from flows.extract import SourceAway, SourceRefused
 from flows.extract.kafka import OWN_OFFSETS
 from flows.failpoints import failpoint
 from flows.hung import within
@@ -23,6 +23,13 @@ _OFFSETS_SECONDS = 10.0
 """How long the sequence may take into a transaction. A broker that goes meanwhile can keep librdkafka waiting
 for ever, whatever time it is given: confluentinc/librdkafka#5456.
 """
+_LACKING = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+"""The broker is there, and somebody has to give a right."""
 _log = logging.getLogger(__name__)
 
 
@@ -134,6 +141,11 @@ class Emitter:
             error = (
                 failed.args[0] if isinstance(failed, KafkaException) else KafkaError(KafkaError._TIMED_OUT)
             )
+            if error.code() in _LACKING:
+                raise SourceRefused(
+                    f"{self._place}: {error.str()}. Make the topic, or give this login the rights that "
+                    "docs/security.md lists (TLS and Kafka); what waits for it stays in ops.outbox."
+                ) from None
             raise SourceAway(
                 f"{self._place}: {error.str()}. What waits for it stays in ops.outbox and is sent once the "
                 "broker answers. Check it with `python -m flows doctor`."
@@ -141,9 +153,16 @@ class Emitter:
 
 
 def _create(admin: AdminClient, topic: str) -> None:
-    """Where the topic is missing, make it as the broker makes topics."""
+    """Where the topic is missing, make it as the broker makes topics. Who may write into one that is there
+    need not be allowed to make any.
+    """
     try:
         admin.create_topics([NewTopic(topic, -1, -1)], request_timeout=_SECONDS)[topic].result(_SECONDS)
     except KafkaException as failed:
-        if failed.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        code = failed.args[0].code()
+        is_there = code == KafkaError.TOPIC_ALREADY_EXISTS
+        if not is_there and code in _LACKING:
+            known = admin.list_topics(topic, timeout=_SECONDS).topics.get(topic)
+            is_there = known is not None and known.error is None
+        if not is_there:
             raise

@@ -72,7 +72,7 @@ def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool 
     """
     with services.warehouse.connect() as connection:
         query = (
-            "SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL OR %s "
+            "SELECT 1 FROM ops.hot_partition WHERE sealed_at IS NULL OR (%s AND since IS NOT NULL) "
             "UNION ALL SELECT 1 FROM ops.comparison_owed LIMIT 1"
         )
         if connection.execute(query, (sealed_too,)).fetchone() is None:

@@ -96,7 +96,7 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
             run_id=run_id,
             add=tuple(files),
             positions={"topic_id": batches[-1].topic_id, "offsets": offsets, CLOCK: landed_at.isoformat()},
-            windows=dict(windows),
+            windows={window: count for window, count in windows.items() if count},
             control={BY: BY_STREAM, OFFSETS: spans},
             row_count=sum(file.rows for file in files),
             landed_at=landed_at,

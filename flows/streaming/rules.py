@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from duckdb import DuckDBPyConnection
@@ -29,19 +29,19 @@ def row_rules(table: Table) -> list[Rule]:
 
 def reject(
     cursor: DuckDBPyConnection, table: Table, rules: Sequence[Rule], fresh: str, place: Sequence[str]
-) -> Mapping[tuple[Any, ...], str]:
+) -> dict[tuple[Any, ...], str]:
     """Take the rows that break a rule out of `fresh`; returns what identifies each (`place`) and why."""
-    found: dict[tuple[Any, ...], str] = {}
     if not rules:
-        return found
-    listed = ", ".join(map(quoted, place))
-    broken = [r.rule for r in quality.check(cursor, table, rules, fresh) if r.failing_rows]
+        return {}
+    listed, found = ", ".join(map(quoted, place)), f"rejected_{table.name}"
+    broken = {result.rule for result in quality.check(cursor, table, rules, fresh) if result.failing_rows}
+    if not broken:
+        return {}
+    cursor.execute(f"create or replace temp table {found} as select {listed}, '' as why from {fresh} limit 0")
     for rule in (rule for rule in rules if rule.name in broken):
         why = f"it breaks the rule {rule.name} of {table.name} ({quality.describe(rule)})"
         rows = quality.failing_rows(cursor, table, rule, fresh)
-        for row in rows.project(f"{listed}, {text_literal(why)}").fetchall():
-            found.setdefault(row[:-1], row[-1])
-    if found:
-        holes = ", ".join("?" for _ in place)
-        cursor.executemany(f"delete from {fresh} where ({listed}) = ({holes})", [list(key) for key in found])
-    return found
+        rows.project(f"{listed}, {text_literal(why)}").insert_into(found)
+    cursor.execute(f"delete from {fresh} where ({listed}) in (select ({listed}) from {found})")
+    told = cursor.execute(f"from {found} order by rowid desc").fetchall()
+    return {row[:-1]: row[-1] for row in told}  # the first rule that a row breaks is told last

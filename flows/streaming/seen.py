@@ -9,36 +9,31 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
 from flows.build.inputs import partition_expression
 from flows.stores.warehouse import Warehouse
-from flows.streaming.membership import Membership, Probes
+from flows.streaming.hashed import Hashed
 from flows.streaming.others import last_batches_read, standing
 from transforms.contract import Table, moved
 from transforms.engine import quoted
-from warehouse_ddl.statements import home
 
 RECENT_ROWS = 250_000
 """Twice as many at most are known whole. More than micro-batches on their way can hold: PostgreSQL does not
 show those yet."""
-MOST_BYTES = 256 * 1024 * 1024
-"""Memory for what is known of the others by their hashes alone: 85,000,000 identities."""
 
 
 class Seen:
     """The identities of a table's rows within its lookback, in bounded memory.
 
-    The latest rows are known whole, in DuckDB. Of the others their hashes are known, by window: a record
-    that may be a copy is looked for in PostgreSQL, in the key's index of that window. Where there is no
-    memory left for the hashes of a window, each record in reach of it is looked for.
+    The latest rows are known whole, in DuckDB. Of the others hashes are known, by window: a record that may
+    be a copy is looked for in PostgreSQL, in the key's index of that window. Where the hashes of a window are
+    not known, each record in reach of it is looked for: nothing waits for them.
 
     Of two copies the one with the lower tie-break counts, whichever came first, as in the batch. Safe for one
-    thread; another may call `strange`, `wrote` and `meet` meanwhile.
+    thread; another may call `strange`, `wrote` and `meet` meanwhile. Close it.
     """
 
     def __init__(
@@ -60,38 +55,29 @@ class Seen:
         self._types = ", ".join(f"{quoted(name)} {table.column(name).type}" for name in self.columns)
         self._recent, self._earlier = f"seen_{table.name}_1", f"seen_{table.name}_2"
         self._recent_rows = 0
-        of_type = ", ".join(f"{quoted(name)}::{table.column(name).type}" for name in identity)
-        self._hash = f"hash({of_type})"
         self.fresh = f"fresh_{table.name}"
         """The temporary table of a cursor that holds the rows of one micro-batch."""
         self.gone = f"gone_{table.name}"
         """That of the published rows which no longer count since then, by what is known of a row."""
         self._covered: dict[str, str | None] = {}
         """Window → the micro-batch that wrote into it last, as far as its rows are known here."""
-        self._hashes: dict[str, Membership] = {}
-        """Window that is covered → its rows; none where memory did not suffice."""
+        self._hashed = Hashed(duckdb, warehouse, table, identity)
         for name in (self._recent, self._earlier):
             duckdb.execute(f"create or replace table {name} ({self._types})")
 
-    def cover(self, windows: Iterable[str]) -> list[str]:
-        """Learn what is published in reach of these windows, where it is not known yet; returns all of them
-        that are in reach.
+    def close(self) -> None:
+        """Learn no more."""
+        self._hashed.close()
+
+    def cover(self, windows: Iterable[str], rows: int) -> list[str]:
+        """Make ready for a micro-batch of so many rows in these windows: who writes into what is in reach of
+        them is known from now on. Returns all windows that are in reach.
         """
-        partition = self._table.partition
-        assert partition is not None
         reach = sorted({near for given in windows for near in self._near(given)})
         if unknown := [window for window in reach if window not in self._covered]:
             written = last_batches_read(self._warehouse, self._table)
-            spans: list[tuple[datetime, datetime]] = []
-            for start, end in map(partition.bounds, unknown):
-                if spans and spans[-1][1] == start:
-                    spans[-1] = (spans[-1][0], end)
-                else:
-                    spans.append((start, end))
-            self._hashes |= {window: Membership() for window in unknown}
-            for span in spans:
-                self._load(*span)
             self._covered |= {window: written.get(window) for window in unknown}
+        self._hashed.learn(reach, rows, self._known_whole)
         return reach
 
     def strange(self, windows: Iterable[str], written: Mapping[str, str]) -> list[str]:
@@ -119,8 +105,8 @@ class Seen:
         """
         self._settle_within(cursor)
         known = [self._recent, self._earlier]
-        for window, suspects in self._suspects(cursor, reach):
-            there = standing(self._connection, self._table, self.columns, suspects, [window])
+        for windows, suspects in self._suspects(cursor, reach):
+            there = standing(self._connection, self._table, self.columns, suspects, windows)
             if there is not None:
                 known.append(self._told(cursor, there, len(known)))
         beaten = self._match(cursor, f"({' union all '.join(f'from {name}' for name in known)})")
@@ -154,7 +140,7 @@ class Seen:
             cursor.execute(f"delete from {name} as seen using {self.gone} as gone where {same}")
         listed = ", ".join(map(quoted, self.columns))
         cursor.execute(f"insert into {self._recent} select {listed} from {self.fresh}")
-        self._recent_rows += self._learn(cursor.table(self.fresh))
+        self._recent_rows += self._hashed.note(cursor.table(self.fresh))
         if self._recent_rows >= RECENT_ROWS:
             self._recent, self._earlier, self._recent_rows = self._earlier, self._recent, 0
             self._duckdb.execute(f"create or replace table {self._recent} ({self._types})")
@@ -171,12 +157,19 @@ class Seen:
         if not windows:
             return
         assert self._table.partition is not None
+        self._hashed.drop(windows)
         for window in windows:
             del self._covered[window]
-            self._hashes.pop(window, None)
         key = partition_expression(self._table.partition)
         for name in (self._recent, self._earlier):
             self._duckdb.execute(f"delete from {name} where list_contains(?, {key})", [list(windows)])
+
+    def _known_whole(self, window: str) -> Iterator[DuckDBPyRelation]:
+        assert self._table.partition is not None
+        by, (start, end) = quoted(self._table.partition.by), self._table.partition.bounds(window)
+        for name in (self._recent, self._earlier):
+            within = f"{by} >= '{start.isoformat()}' and {by} < '{end.isoformat()}'"
+            yield self._duckdb.table(name).filter(within)
 
     def _near(self, window: str) -> Iterator[str]:
         """The window and those within the lookback of it."""
@@ -189,45 +182,15 @@ class Seen:
             yield key
             moment = partition.bounds(key)[1]
 
-    def _load(self, start: datetime, end: datetime) -> None:
-        assert self._table.partition is not None
-        by = quoted(self._table.partition.by)
-        listed = ", ".join(map(quoted, dict.fromkeys((*self._identity, self._table.partition.by))))
-        query = (
-            f"select {listed} from {home(self._table)}.{self._table.name} "
-            f"where {by} >= '{start.isoformat()}' and {by} < '{end.isoformat()}'"
-        )
-        with self._warehouse.reading(query) as reader:
-            for batch in reader:
-                self._learn(self._duckdb.from_arrow(pa.Table.from_batches([batch])))
-
-    def _learn(self, rows: DuckDBPyRelation) -> int:
-        """The hashes of these rows, each in its window; returns how many they are."""
-        assert self._table.partition is not None
-        key = partition_expression(self._table.partition)
-        by_window = rows.aggregate(f"{key}, list({self._hash})", key).to_arrow_table()
-        for window, hashes in zip(by_window[0].to_pylist(), by_window[1], strict=True):
-            if window in self._hashes:
-                self._hashes[window].add(hashes.values.to_numpy())
-        while sum(known.bytes for known in self._hashes.values()) > MOST_BYTES:
-            del self._hashes[max(self._hashes, key=lambda window: self._hashes[window].bytes)]
-        return sum(pc.list_value_length(by_window[1]).to_pylist())
-
-    def _suspects(self, cursor: DuckDBPyConnection, reach: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
-        """Window → the identities of those rows in `fresh` that may have a copy in it."""
-        fresh = cursor.sql(f"select {self._hash} from {self.fresh} order by rowid").to_arrow_table()
-        probes = Probes.of(fresh[0].to_numpy())
-        anything = np.ones(fresh.num_rows, np.bool_)
-        found = {
-            window: self._hashes[window].may_hold(probes) if window in self._hashes else anything
-            for window in reach
-        }
-        if not any(rows.any() for rows in found.values()):
-            return
-        identities = self.identities(cursor)
-        for window, rows in found.items():
-            if rows.any():
-                yield window, identities.filter(pa.array(rows))
+    def _suspects(
+        self, cursor: DuckDBPyConnection, reach: Iterable[str]
+    ) -> Iterator[tuple[Sequence[str], pa.Table]]:
+        """Windows, and the identities of those rows in `fresh` that may have a copy in one of them."""
+        identities: pa.Table | None = None
+        for windows, rows in self._hashed.candidates(cursor.sql(f"from {self.fresh} order by rowid"), reach):
+            if identities is None:
+                identities = self.identities(cursor)
+            yield windows, identities.filter(pa.array(rows))
 
     def _told(self, cursor: DuckDBPyConnection, rows: pa.Table, number: int = 0) -> str:
         """A temporary table of rows that PostgreSQL told."""

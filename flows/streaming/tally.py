@@ -16,6 +16,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
+from flows.extract import kafka_headers
 from flows.metrics.names import LATENCY_BUCKETS
 from flows.progress import Progress
 from flows.stores.warehouse import Warehouse, WarehouseError
@@ -46,6 +47,8 @@ class Count:
     """Of the messages, as they are held in memory."""
     copies: int = 0
     """Messages that were left out, each the copy of another."""
+    without_headers: int = 0
+    """Messages that came with a header whose name is not UTF-8: landed with all but their headers."""
     interruptions: int = 0
     lag: int = 0
     """Messages that wait, as last seen."""
@@ -81,16 +84,23 @@ class Tally(Count):
         self.rows += sum(content.rows for content in batch.contents)
         self.copies += batch.copies
         self.dead_letters += len(batch.letters)
-        self.bytes += sum(rows.nbytes for rows in batch.records.batches.values())
+        came = batch.records.batches.values()
+        self.bytes += sum(rows.nbytes for rows in came)
+        self.without_headers += sum(map(kafka_headers.unread, came))
         self.took(latency)
 
     def line(self, rate: float) -> str:
         """One line for people; `rate` is in messages per second."""
         median, worst = self.latency()
+        headless = (
+            f", {self.without_headers:,} without their headers (a name that is not UTF-8)"
+            if self.without_headers
+            else ""
+        )
         return (
             f"{rate:,.0f} messages/s, queryable after {median * 1000:,.0f} ms (p99 {worst * 1000:,.0f} ms); "
             f"{self.messages:,} messages, {self.rows:,} rows, {self.copies:,} copies left out, "
-            f"{self.dead_letters:,} dead letters"
+            f"{self.dead_letters:,} dead letters{headless}"
         )
 
 

@@ -45,7 +45,9 @@ def attach_hot(connection: Connection[Any], shop: Workshop, window: str) -> bool
 def _mark_hot(
     connection: Connection[Any], table: Table, windows: Sequence[str], batch_id: str | None = None
 ) -> None:
-    """The update locks the row: sealing a partition waits for our commit. `batch_id` writes rows into it."""
+    """`batch_id` changed rows of it. The update locks the row, as does a publish after it has written: to be
+    called after that, or each could wait for the other.
+    """
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO ops.hot_partition AS hot_partition (table_name, partition, last_batch) "
@@ -54,6 +56,14 @@ def _mark_hot(
             "last_batch = coalesce(excluded.last_batch, hot_partition.last_batch)",
             [(table.name, window, batch_id) for window in windows],
         )
+
+
+def _touched(content: Content) -> list[str]:
+    """Windows that rows come into, or go from."""
+    partition = content.table.partition
+    assert partition is not None
+    when = content.table.key.index(partition.by)
+    return sorted({*content.windows, *(partition.key(key[when]) for key in content.gone)})
 
 
 class Visible:
@@ -117,14 +127,14 @@ class Visible:
             for content in batch.contents:
                 self._take_back(batch, content)
                 if content.rows:
-                    _mark_hot(self._connection, content.table, content.windows, batch.batch_id)
                     self._copy(content)
+                    _mark_hot(self._connection, content.table, _touched(content), batch.batch_id)
             for one in batch.counts:
                 _mark_hot(self._connection, one.table, one.windows, batch.batch_id)
                 counts.enter(self._connection, one.table, one.added)
             failpoint("stream.before_commit")
         for content in batch.contents:
-            known = [window for window in content.windows if window not in strange[content.table.name]]
+            known = [window for window in _touched(content) if window not in strange[content.table.name]]
             self._batches.seen[content.table.name].wrote(batch.batch_id, known)
 
     def _meet_others(self, batch: MicroBatch, content: Content) -> Sequence[str]:
@@ -143,10 +153,13 @@ class Visible:
         return strange
 
     def _take_back(self, batch: MicroBatch, content: Content) -> None:
-        """Copies that were visible and lost against one that came later; windows count them no more."""
+        """Copies that were visible and lost against one that came later; windows count them no more. Their
+        days wait for the batch as those of the new rows do: it knows no sooner that they went.
+        """
         if not content.gone:
             return
         table = content.table
+        self._journal.touch(batch.batch_id, _touched(content))
         types = {column.name: column.type for column in self._shops[table.name].columns}
         arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(types[name])) for name in table.key)
         names = sql.SQL(", ").join(map(sql.Identifier, table.key))

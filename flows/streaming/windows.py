@@ -166,14 +166,11 @@ def is_open(connection: Connection[Any], table: Table, partition: str) -> bool:
 
 def open_windows(connection: Connection[Any], table: Table) -> int:
     """How many windows of the stream's partitions are not final yet."""
-    since = _first_hot(connection, table)
-    if since is None:
-        return 0
+    within = _within(table, _hot(connection, table))
     row = connection.execute(
-        sql.SQL("SELECT count(DISTINCT {start}) FROM {table} WHERE {start} >= %s AND NOT is_final").format(
-            **Names(table).parts()
-        ),
-        (since,),
+        sql.SQL("SELECT count(DISTINCT {start}) FROM {table} WHERE {within} AND NOT is_final").format(
+            within=within, **Names(table).parts()
+        )
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -270,19 +267,13 @@ def _closes(
     owed: Sequence[str],
 ) -> sql.Composable:
     """Of which windows 4 makes the counts final, as a condition on a row. No partition is sealed before all
-    its windows are final: none is before the first hot one.
+    its windows are final: only those that are not sealed are looked at, however old one of them is.
     """
-    since = _first_hot(connection, table)
-    if passed is None or since is None or table.partition is None:
+    if passed is None:
         return sql.SQL("false")
-    but = sql.SQL("").join(
-        sql.SQL(" AND NOT ({} >= {} AND {} < {})").format(
-            parts["start"], sql.Literal(low), parts["start"], sql.Literal(high)
-        )
-        for low, high in map(table.partition.bounds, owed)
-    )
-    return sql.SQL("({start} >= {since} AND {start} < {passed} AND {end} <= {passed}{but})").format(
-        since=sql.Literal(since), passed=sql.Literal(passed), but=but, **parts
+    hot = [partition for partition in _hot(connection, table) if partition not in owed]
+    return sql.SQL("({within} AND {start} < {passed} AND {end} <= {passed})").format(
+        within=_within(table, hot), passed=sql.Literal(passed), **parts
     )
 
 
@@ -301,15 +292,30 @@ def _close(connection: Connection[Any], parts: dict[str, sql.Composable]) -> int
     ).rowcount
 
 
-def _first_hot(connection: Connection[Any], table: Table) -> datetime | None:
-    """Where the stream's unsealed partitions begin: before that every window is final, or the batch's."""
-    row = connection.execute(
-        "SELECT min(partition) FROM ops.hot_partition WHERE table_name = %s AND sealed_at IS NULL",
+def _hot(connection: Connection[Any], table: Table) -> list[str]:
+    """The stream's unsealed partitions, in order: in all others every window is final, or the batch's."""
+    rows = connection.execute(
+        "SELECT partition FROM ops.hot_partition WHERE table_name = %s AND sealed_at IS NULL ORDER BY 1",
         (table.name,),
-    ).fetchone()
-    if row is None or row[0] is None or table.partition is None:
-        return None
-    return table.partition.bounds(row[0])[0]
+    ).fetchall()
+    return [str(partition) for (partition,) in rows]
+
+
+def _within(table: Table, partitions: Sequence[str]) -> sql.Composable:
+    """Whether a row is of one of these partitions, so that PostgreSQL reads no leaf of another."""
+    assert table.partition is not None
+    spans: list[tuple[datetime, datetime]] = []
+    for low, high in map(table.partition.bounds, partitions):
+        if spans and spans[-1][1] == low:
+            spans[-1] = (spans[-1][0], high)
+        else:
+            spans.append((low, high))
+    start = sql.Identifier(table.partition.by)
+    ranges = [
+        sql.SQL("{} >= {} AND {} < {}").format(start, sql.Literal(low), start, sql.Literal(high))
+        for low, high in spans
+    ]
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(ranges)) if ranges else sql.SQL("false")
 
 
 def _shown(table: Table, name: str) -> sql.Composable:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from flows.extract.http import RestConnection
+from flows.sandbox import Part
 from flows.sandbox.apis import SENDGRID_KEY, STRIPE_KEY
 from flows.sandbox.apis.store import Store
 from flows.stores.lake import Lake
@@ -73,6 +74,17 @@ def own_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     finally:
         own.leave()
         own.end()
+
+
+@pytest.fixture(scope="module")
+def prefect(house: House) -> Iterator[None]:
+    """The Prefect server that this module's runs are seen at."""
+    state = house.parts(Part.PREFECT)
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    assert state.prefect_url is not None
+    with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
+        yield
 
 
 @pytest.fixture

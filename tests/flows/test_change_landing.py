@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from flows import first_read
 from flows.change_landing import land_changes
 from flows.extract import SourceError
+from flows.landing import land
+from flows.progress import Progress
 from flows.services import Services
 from tests.flows.capture import Capture, entity
 from tests.flows.extract.told import rows_of
 from tests.flows.streaming.topics import until
 from tests.house import House
+from transforms.entities import Postgres
 
-ALPHA = entity("alpha")
+ALPHA, BETA = entity("alpha"), entity("beta")
 
 
 @pytest.fixture
@@ -63,19 +69,19 @@ def test_a_registration_made_anew_begins_a_log_of_its_own(capture: Capture) -> N
     capture.tables("alpha")
     services = Services(capture.settings)
 
-    def land(offsets: int) -> None:
+    def land_told(offsets: int) -> None:
         until(lambda: len(capture.ids("alpha")) == offsets)
         land_changes(services, [ALPHA], "run").of(ALPHA)
 
     with services.lake:
         capture.register(ALPHA)
-        land(3)
+        land_told(3)
         capture.app("insert into alpha values (4, 'told')")
-        land(4)
+        land_told(4)
         capture.app("insert into alpha values (5, 'told and not landed')")
         until(lambda: len(capture.ids("alpha")) == 5)
         capture.anew(ALPHA)
-        land(10)
+        land_told(10)
         with services.ledger() as ledger, duckdb.connect() as connection:
             services.lake.read(connection, ledger.files(ALPHA.table)).create_view("raw")
             logs = connection.execute(
@@ -83,3 +89,31 @@ def test_a_registration_made_anew_begins_a_log_of_its_own(capture: Capture) -> N
                 "from raw where kafka_offset is not null group by _registered_at order by _registered_at"
             ).fetchall()
     assert logs == [([0, 1, 2, 3, 4], True), ([5, 6, 7, 8, 9], True)]
+
+
+def test_a_mode_changes_there_and_back_with_a_registration_each_time(capture: Capture) -> None:
+    read_whole = replace(ALPHA, read=Postgres("alpha", mode="snapshot"))
+    services = Services(capture.settings)
+    capture.tables("alpha", "beta")
+    capture.register(ALPHA, BETA)
+    until(lambda: capture.ids("alpha") == capture.ids("beta") == [1, 2, 3])
+    with services.lake:
+        land_changes(services, [ALPHA, BETA], "told").of(ALPHA)
+        assert "public.alpha is captured no more." in capture.register(BETA)
+        capture.app("update alpha set label = 'read' where id = 1", "delete from alpha where id = 2")
+        land(services, read_whole, "read")
+        capture.app(
+            "update alpha set label = 'between' where id = 1",
+            "insert into alpha values (4, 'between')",
+            "delete from alpha where id = 3",
+        )
+        # Taken into the publication by nobody, it halts with the command that does.
+        with pytest.raises(SourceError, match=r"so its changes are not sent; .* cdc register\.$"):
+            land_changes(services, [ALPHA, BETA], "too early").of(ALPHA)
+        capture.register(ALPHA, BETA)
+        capture.app("insert into alpha values (5, 'after')")
+        until(lambda: {1, 4, 5} <= {*capture.ids("alpha")[3:]}, seconds=60)
+        first = first_read.land(services, [ALPHA, BETA], "back", Progress("test", io.StringIO()), 60)
+        assert first.failures() == {}
+        land_changes(services, [ALPHA, BETA], "back").of(ALPHA)
+        assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")

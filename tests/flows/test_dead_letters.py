@@ -89,6 +89,22 @@ def test_a_letter_that_was_entered_by_its_offset_alone_is_known_when_its_record_
     assert incomplete.still(connection) == []
 
 
+def test_a_transaction_is_whole_once_the_table_that_lacked_a_row_of_it_is_equal_to_the_source(
+    connection: psycopg.Connection,
+) -> None:
+    lost = replace(LETTER, source="app", entity="orders", kafka_offset=9)
+    deadletters.enter(connection, [lost])
+    found = [Incomplete(7, "it can't be read", lost.letter_id), Incomplete(8, "its end was not told", "")]
+    incomplete.enter(connection, Settings(_env_file=None), found)  # type: ignore[call-arg]
+
+    incomplete.settle(connection, [])
+    (named,) = incomplete.still(connection)
+    incomplete.settle(connection, [ORDERS])
+
+    assert named.startswith("transaction 7 of ")
+    assert incomplete.still(connection) == []
+
+
 def test_a_letter_that_was_entered_by_its_offset_alone_hides_no_other_record_there(
     connection: psycopg.Connection,
 ) -> None:

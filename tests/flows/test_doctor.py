@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from flows.diagnosis import LEAST_FREE_BYTES, clock, databases, room
+from flows.diagnosis.alerts import channels
 from flows.diagnosis.broker_version import BrokerVersion
 from flows.diagnosis.databases import warehouse
 from flows.diagnosis.disks import folders
@@ -165,3 +166,26 @@ def test_backups_that_can_not_be_written_are_told(tmp_path: Path) -> None:
     assert lake.subject == "lake"
     assert (backups.subject, backups.well) == ("backups", False)
     assert "ANALYTICS_BACKUPS" in backups.advice
+
+
+def test_who_is_told_is_read_and_each_channel_that_can_not_be_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.yaml"
+    nowhere = dict.fromkeys(("warehouse_dsn", "app_dsn"), "postgresql://u@127.0.0.1:1/d")
+    nowhere |= dict.fromkeys(("stripe_url", "sendgrid_url"), "http://127.0.0.1:1")
+    (unset,) = channels(_settings(kafka_bootstrap="127.0.0.1:1", **nowhere))
+    assert unset.well
+    assert unset.seen == "no channel is declared: incidents are kept, and nobody is told"
+    routes = "routes: [{channels: [log]}]\n"
+    file.write_text("channels: {log: 'file:///log', slack: {url_from: /no/such}}\n" + routes)
+    (slack,) = channels(_settings(alerts=file))
+    assert (slack.subject, slack.well) == ("alerts: slack", False)
+    assert "channels.slack.url_from names /no/such, which can't be read" in slack.seen
+    file.write_text("channels: {log: 'file:///log'}\nroutes: [{channels: [logg]}]\n")
+    (wrong,) = channels(_settings(alerts=file))
+    assert (wrong.subject, wrong.well) == ("alerts", False)
+    assert "routes[1].channels names 'logg'" in wrong.seen
+    assert "nobody is told" in wrong.advice
+    file.write_text("channels: {log: 'file:///log'}\n" + routes)
+    (well,) = channels(_settings(alerts=file))
+    assert well.well
+    assert well.seen.startswith("log ")

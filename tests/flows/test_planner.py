@@ -195,6 +195,20 @@ def test_what_the_retention_has_passed_is_not_rebuilt() -> None:
     assert work.partitions == ["2025-10-06"]
 
 
+def test_what_a_table_that_is_added_to_has_past_its_retention_is_not_built_anew_but_added_to() -> None:
+    table = replace(FACT, retention=timedelta(days=30))
+    catalog, today = {**CATALOG, FACT.name: table}, datetime(2025, 10, 7, tzinfo=UTC)
+    states = _settled(["2025-08-01", "2025-10-06"])
+    changed = plan(table, catalog, states, "v2", today)
+    assert [(item.partition, item.mode) for item in changed.due] == [("2025-10-06", "replace")]
+    assert plan(table, catalog, states, "v2").partitions == ["2025-08-01", "2025-10-06"]
+    marked = {day: replace(state, fingerprint=ASKED_FOR) for day, state in states[FACT.name].items()}
+    assert plan(table, catalog, {**states, FACT.name: marked}, "v1", today).partitions == ["2025-10-06"]
+    states[STAGING.name]["2025-08-01"] = PartitionState("late", 9, "v1", rows=11)
+    came = plan(table, catalog, states, "v1", today)
+    assert [(item.partition, item.mode) for item in came.due] == [("2025-08-01", "append")]
+
+
 def test_a_partitioned_table_of_unpartitioned_upstreams_finds_its_windows_in_its_output() -> None:
     charges = _table("stg_stripe__charges", Layer.STAGING)
     payments = _table("fct_payments", Layer.FACTS, charges.name, partition=MONTH)

@@ -143,6 +143,7 @@ def test_nested_values_of_a_row_come_back_exactly(world: World) -> None:
         ({"user_id": [1]}, "user_id is no bigint"),
         ({"id": None}, "id is null"),
         ({"updated_at": None}, "updated_at is null"),
+        ({"created_at": None}, "created_at is null"),
         ({"created_at": "infinity"}, "created_at is outside the years 1 to 9999"),
         ({"created_at": "10000-01-01 00:00:00+00"}, "created_at is outside the years 1 to 9999"),
         ({"created_at": "yesterday"}, "created_at is no timestamp"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from flows.extract import SchemaChanged, SourceAway, SourceError, SourceRefused
 from flows.extract.http import AnswerError, RefusedError
 from flows.openlineage import report
 from flows.progress import Progress
-from flows.sandbox import Part
 from flows.services import Services
 from flows.settings import SettingsError
 from flows.stores.manifest import ManifestDamaged
@@ -35,17 +34,6 @@ from transforms.engine import ModelError
 
 AWAY, THERE = "raw_stripe__charges", "raw_stripe__refunds"
 """Two lists of one API, and so of one lane."""
-
-
-@pytest.fixture(scope="module")
-def prefect(house: House) -> Iterator[None]:
-    """The Prefect server that this module's runs are seen at."""
-    state = house.parts(Part.PREFECT)
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-
-    assert state.prefect_url is not None
-    with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from tests.transforms.conftest import ReadModels
 from transforms import catalog, registry
 from transforms.contract import ContractError, Layer, Table
+from transforms.entities import Postgres
 
 MODELS = registry.build_order()
 
@@ -155,6 +156,20 @@ def test_every_model_says_what_it_is(table: Table) -> None:
     assert table.owner, f"{table.name} has no owner."
     undocumented = [column.name for column in catalog.columns(table) if not column.description]
     assert not undocumented, f"{table.name}: document {', '.join(undocumented)} behind their casts."
+
+
+def test_staging_of_a_database_is_cut_by_a_column_that_no_landed_row_has_null() -> None:
+    entities = {entity.table: entity for entity in registry.entities() if isinstance(entity.read, Postgres)}
+    cut = {
+        (entities[upstream].place, table.partition.by)
+        for table in MODELS
+        if table.layer is Layer.STAGING and table.partition
+        for upstream in table.upstreams
+        if upstream in entities
+    }
+    assert ("app.orders", "created_at") in cut
+    required = {(entity.place, name) for entity in entities.values() for name in entity.required}
+    assert cut <= required, "declare the column as the entity's window (month_of=…)"
 
 
 @pytest.mark.parametrize("table", MODELS, ids=lambda table: table.name)

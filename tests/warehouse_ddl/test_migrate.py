@@ -22,8 +22,11 @@ TABLE = Table(
 CAT_ID = ActualColumn("cat_id", "bigint", nullable=False)
 
 
+CATS = ActualTable((CAT_ID,), key=("cat_id",), comment="One row per cat.")
+
+
 def name_of(type_: str, nullable: bool = True) -> ActualTable:
-    return ActualTable((CAT_ID, ActualColumn("name", type_, nullable)), key=("cat_id",))
+    return replace(CATS, columns=(CAT_ID, ActualColumn("name", type_, nullable)))
 
 
 def test_nothing_differs() -> None:
@@ -35,13 +38,13 @@ def test_nothing_differs() -> None:
     [
         (name_of("character varying(10)"), False, False),
         (name_of("character varying(20)", nullable=False), False, False),
-        (ActualTable((CAT_ID,), key=("cat_id",)), False, False),
+        (CATS, False, False),
         (name_of("text"), True, True),
         (name_of("bigint"), True, True),
         (name_of("character varying(40)"), True, True),
         (replace(name_of("character varying(20)"), key=("name",)), True, False),
         (replace(name_of("character varying(20)"), partitioned_by="name"), True, False),
-        (ActualTable((*name_of("text").columns, ActualColumn("age", "integer")), ("cat_id",)), True, True),
+        (replace(CATS, columns=(*name_of("text").columns, ActualColumn("age", "integer"))), True, True),
     ],
 )
 def test_the_cheapest_way_that_loses_nothing(actual: ActualTable, rebuild: bool, destructive: bool) -> None:
@@ -51,7 +54,7 @@ def test_the_cheapest_way_that_loses_nothing(actual: ActualTable, rebuild: bool,
 
 
 def test_a_wider_integer_is_rebuilt_but_loses_nothing() -> None:
-    there = ActualTable((ActualColumn("cat_id", "integer", nullable=False),), key=("cat_id",))
+    there = replace(CATS, columns=(ActualColumn("cat_id", "integer", nullable=False),))
     migration = plan(there, replace(TABLE, columns=TABLE.columns[:1]))
     assert migration.describe() == ["dim_cats: column cat_id becomes bigint, was integer (rebuild)"]
 
@@ -64,7 +67,7 @@ def test_another_partition_interval_is_a_rebuild() -> None:
         partition=Partition("born_on", "month"),
     )
     columns = (*name_of("character varying(20)").columns, ActualColumn("born_on", "date", False))
-    there = ActualTable(columns, ("cat_id",), "born_on", ("dim_cats_2025_10_07",))
+    there = replace(CATS, columns=columns, partitioned_by="born_on", leaves=("dim_cats_2025_10_07",))
     assert [change.what for change in plan(there, monthly).changes] == ["its partitions become one a month"]
     assert not plan(replace(there, leaves=("dim_cats_2025_10",)), monthly).is_needed
 

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from flows.stores.standing import standing
 from transforms import registry
 from transforms.contract import Column, Layer, Partition, Table, Write
 from warehouse_ddl.files import bootstrap, views
-from warehouse_ddl.migrate import ActualColumn, ActualTable, plan
-from warehouse_ddl.statements import ddl, foreign_key_ddl, home, leaf_ddl, table_ddl
+from warehouse_ddl.migrate import ActualTable, plan
+from warehouse_ddl.statements import ddl, foreign_key_ddl, leaf_ddl, table_ddl
 
 VISITS = Table(
     name="fct_visits",
@@ -53,7 +54,7 @@ def test_what_was_made_needs_no_migration(database: psycopg.Connection) -> None:
     for table in PUBLISHED:
         run(database, ddl(table))
     for table in PUBLISHED:
-        assert not plan(actual(database, table), table).is_needed, table.name
+        assert not plan(there(database, table), table).is_needed, table.name
 
 
 def test_a_view_can_be_refreshed_concurrently(database: psycopg.Connection) -> None:
@@ -208,12 +209,12 @@ def test_what_a_migration_does_in_place_leads_to_the_declared_table(database: ps
         partition=VISITS.partition,
         indexes={**VISITS.indexes, "idx_visits_amount": ("amount",)},
     )
-    migration = plan(actual(database, VISITS), wider)
+    migration = plan(there(database, VISITS), wider)
     assert migration.is_needed
     assert not migration.rebuild
     assert not migration.is_destructive
     run(database, migration.statements)
-    assert not plan(actual(database, wider), wider).is_needed
+    assert not plan(there(database, wider), wider).is_needed
 
 
 def test_foreign_keys_can_be_made_again_after_a_rebuild(database: psycopg.Connection) -> None:
@@ -238,31 +239,7 @@ def relations(connection: psycopg.Connection, table: str) -> set[tuple[object, .
     )
 
 
-def actual(connection: psycopg.Connection, table: Table) -> ActualTable:
-    """The table as the catalog has it."""
-    name = f"{home(table)}.{table.name}"
-    columns = connection.execute(
-        "select attname, format_type(atttypid, atttypmod), not attnotnull from pg_attribute "
-        "where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum",
-        [name],
-    ).fetchall()
-    key = connection.execute(
-        "select attname from pg_index, unnest(indkey) with ordinality as part(number, place), pg_attribute "
-        "where indrelid = %s::regclass and indisprimary and attrelid = indrelid and attnum = part.number "
-        "order by place",
-        [name],
-    ).fetchall()
-    by = connection.execute(
-        "select attname from pg_partitioned_table, pg_attribute "
-        "where partrelid = %s::regclass and attrelid = partrelid and attnum = partattrs[0]",
-        [name],
-    ).fetchone()
-    indexes = connection.execute(
-        "select relname from pg_index join pg_class on oid = indexrelid where indrelid = %s::regclass", [name]
-    ).fetchall()
-    return ActualTable(
-        columns=tuple(ActualColumn(*row) for row in columns),
-        key=tuple(row[0] for row in key),
-        partitioned_by=by[0] if by else None,
-        indexes=tuple(row[0].removeprefix("analytics.") for row in indexes),
-    )
+def there(connection: psycopg.Connection, table: Table) -> ActualTable:
+    found = standing(connection, table, [])
+    assert found is not None
+    return found

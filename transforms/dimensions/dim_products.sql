@@ -62,7 +62,7 @@ select
     members.supplier_id::integer as supplier_id, -- Supplier it comes from
     suppliers.supplier_name::varchar as supplier_name, -- Name of that supplier
     members.tags::varchar[] as tags, -- Words it is found by
-    prices.amount::decimal(12,2) as unit_price_usd, -- List price now, in US dollars; null when it has none
+    prices.amount::decimal(12,2) as unit_price_usd, -- List price that stands until further notice, in US dollars; null when it has none, or only one whose end is announced
     members.is_active::boolean as is_active, -- Whether it can be ordered; null for inferred products
     members.created_at::timestamptz as created_at, -- When it was entered into the catalogue (UTC); null for inferred products
     members.updated_at::timestamptz as updated_at, -- When it last changed in the application (UTC)

@@ -90,7 +90,7 @@ select
     valid_from::timestamptz as valid_from, -- From when the row holds (UTC): the change in the application; of a deletion that no change tells, when it was found
     valid_to::timestamptz as valid_to, -- Until before when it holds (UTC); null for the current row
     (lag(valid_to) over (partition by product_id order by valid_from))::timestamptz as prev_to, -- valid_to of the row before, which is this row's valid_from; null for the first
-    (valid_to is null)::boolean as is_current, -- Whether it holds now
+    (valid_to is null)::boolean as is_current, -- Whether no row follows: what is announced for later has a row of its own
     name::varchar as name, -- Name of the product then
     category_id::integer as category_id, -- Category it was sold under then
     price::decimal(12,2) as unit_price_usd, -- List price then, in US dollars; null when it had none

@@ -1,7 +1,8 @@
 """SendGrid: what is landed from its API.
 
 Messages come from the email activity feed, which has no paging: a range of `last_event_time` is split until
-an answer is not full. A message moves to a later time with every open and click, so it comes again by itself.
+an answer is not full, and a second (a newsletter has many messages in one) by ids. A message moves to a later
+time with every open and click, so it comes again by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ ENTITIES: tuple[SourceEntity, ...] = (
             records="messages",
             paging="window",
             time_format="iso",
-            parameters={"query": 'last_event_time BETWEEN TIMESTAMP "{since}" AND TIMESTAMP "{until}"'},
+            parameters={
+                "query": 'last_event_time BETWEEN TIMESTAMP "{since}" AND TIMESTAMP "{until}"{split}'
+            },
+            split=(' AND msg_id < "{id}"', ' AND msg_id >= "{id}"'),
             until_is_inclusive=True,
             page_size=1000,
             id_fields=("msg_id",),

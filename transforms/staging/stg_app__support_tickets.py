@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.contract import Column
+from transforms.json_text import decoded
 from transforms.model import polars_table
 
 TABLE = polars_table(
@@ -19,7 +20,11 @@ TABLE = polars_table(
     owner="data-team",
     freshness="1 hour",
     pii=["subject"],
-    expect=[{"not_null": ["opened_at", "status"]}, {"between": {"column": "messages", "min": 0}}],
+    expect=[
+        {"not_null": ["opened_at", "status"]},
+        {"not_null": ["messages"], "severity": "warning"},
+        {"between": {"column": "messages", "min": 0}},
+    ],
     columns=[
         Column("ticket_id", "bigint", "Identifies the ticket"),
         Column("user_id", "bigint", "User who asked"),
@@ -27,9 +32,14 @@ TABLE = polars_table(
         Column("subject", "varchar", "Subject, as the user wrote it"),
         Column("status", "varchar", "Where the conversation stands, in the application's words"),
         Column("priority", "varchar", "How urgent support finds it"),
-        Column("messages", "bigint", "Messages written so far, by both sides"),
-        Column("customer_messages", "bigint", "Messages among them that the user wrote"),
-        Column("is_answered", "boolean", "Whether somebody else than the user wrote"),
+        Column(
+            "messages",
+            "bigint",
+            "Messages written so far, by both sides; null where the application has something else than a "
+            "list of messages",
+        ),
+        Column("customer_messages", "bigint", "Messages among them that the user wrote; null as messages is"),
+        Column("is_answered", "boolean", "Whether somebody else than the user wrote; null as messages is"),
         Column("opened_at", "timestamptz", "When the user first wrote (UTC)"),
         Column("closed_at", "timestamptz", "When it was closed (UTC); null while it is open"),
         Column("updated_at", "timestamptz", "When the row last changed in the application (UTC)"),
@@ -42,13 +52,15 @@ _MESSAGES = pl.List(pl.Struct({"from": pl.String}))
 def build(raw_app__support_tickets: pl.LazyFrame) -> pl.LazyFrame:
     """One row per ticket: its latest version, deleted ones left out, its messages counted."""
     by_customer = pl.element().struct.field("from") == "customer"
-    written = pl.col("thread").list.len().fill_null(0).cast(pl.Int64)
-    by_user = pl.col("thread").list.eval(by_customer).list.sum().fill_null(0).cast(pl.Int64)
+    is_none = pl.col("messages").is_null() | (pl.col("messages") == "null")
+    none = pl.when(is_none).then(0)
+    written = pl.col("thread").list.len().fill_null(none).cast(pl.Int64)
+    by_user = pl.col("thread").list.eval(by_customer).list.sum().fill_null(none).cast(pl.Int64)
     return (
         raw_app__support_tickets.sort("_landed_at", "_seq")
         .unique("id", keep="last", maintain_order=True)
         .filter(pl.col("_op") != "d")
-        .with_columns(pl.col("messages").str.json_decode(_MESSAGES).alias("thread"))
+        .with_columns(decoded(pl.col("messages"), _MESSAGES).alias("thread"))
         .with_columns(
             pl.col("id").alias("ticket_id"),
             pl.col("user_id"),

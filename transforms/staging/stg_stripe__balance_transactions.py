@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from transforms.contract import Column
+from transforms.json_text import decoded
 from transforms.model import polars_table
 
 TABLE = polars_table(
@@ -68,7 +69,7 @@ def build(raw_stripe__balance_transactions: pl.LazyFrame) -> pl.LazyFrame:
     return (
         raw_stripe__balance_transactions.sort("_landed_at", "_seq")
         .unique("id", keep="last", maintain_order=True)
-        .select("id", pl.col("object").str.json_decode(_OBJECT).alias("movement"))
+        .select("id", decoded(pl.col("object"), _OBJECT).alias("movement"))
         .unnest("movement")
         .select(
             pl.col("id").alias("balance_transaction_id"),

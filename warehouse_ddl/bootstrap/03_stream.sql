@@ -33,14 +33,16 @@ comment on table ops.stream_batch is 'One row per micro-batch and topic, or per 
 create table if not exists ops.hot_partition (
     table_name text not null,
     partition text not null,
-    since timestamptz not null default clock_timestamp(),
+    since timestamptz default clock_timestamp(),
     sealed_at timestamptz,
     last_batch text,
     primary key (table_name, partition)
 );
+alter table ops.hot_partition alter column since drop not null;
 alter table ops.hot_partition add column if not exists last_batch text;
 alter table ops.hot_partition add column if not exists compared text;
 comment on table ops.hot_partition is 'Partitions into which the stream has written; until one is sealed it may hold rows that the lake''s content does not hold yet.';
+comment on column ops.hot_partition.since is 'When the stream began to write into it, since it was last sealed; null where only batches ever wrote: what they wrote last is kept for streams, and the partition is none of the stream''s.';
 comment on column ops.hot_partition.last_batch is 'What wrote rows into it last, a micro-batch or what the batch published or corrected: a stream that knows another one asks what stands there before it adds a row.';
 comment on column ops.hot_partition.compared is 'What the batch had built of it and what had written into it last when the two were found equal: while both are so it is compared again only before it is sealed, or when somebody asks.';
 

@@ -27,7 +27,7 @@ comment on column analytics.dim_products.category_name is 'Name of that category
 comment on column analytics.dim_products.supplier_id is 'Supplier it comes from';
 comment on column analytics.dim_products.supplier_name is 'Name of that supplier';
 comment on column analytics.dim_products.tags is 'Words it is found by';
-comment on column analytics.dim_products.unit_price_usd is 'List price now, in US dollars; null when it has none';
+comment on column analytics.dim_products.unit_price_usd is 'List price that stands until further notice, in US dollars; null when it has none, or only one whose end is announced';
 comment on column analytics.dim_products.is_active is 'Whether it can be ordered; null for inferred products';
 comment on column analytics.dim_products.created_at is 'When it was entered into the catalogue (UTC); null for inferred products';
 comment on column analytics.dim_products.updated_at is 'When it last changed in the application (UTC)';

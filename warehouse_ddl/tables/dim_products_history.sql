@@ -22,7 +22,7 @@ comment on column analytics.dim_products_history.product_id is 'Identifies the p
 comment on column analytics.dim_products_history.valid_from is 'From when the row holds (UTC): the change in the application; of a deletion that no change tells, when it was found';
 comment on column analytics.dim_products_history.valid_to is 'Until before when it holds (UTC); null for the current row';
 comment on column analytics.dim_products_history.prev_to is 'valid_to of the row before, which is this row''s valid_from; null for the first';
-comment on column analytics.dim_products_history.is_current is 'Whether it holds now';
+comment on column analytics.dim_products_history.is_current is 'Whether no row follows: what is announced for later has a row of its own';
 comment on column analytics.dim_products_history.name is 'Name of the product then';
 comment on column analytics.dim_products_history.category_id is 'Category it was sold under then';
 comment on column analytics.dim_products_history.unit_price_usd is 'List price then, in US dollars; null when it had none';

@@ -126,7 +126,7 @@ class Embedded:
     def _seen_before(self, kept: topics.Kept) -> dict[str, Any]:
         """Look at the source; it must be the one that was read before."""
         from flows.cdc.configuration import captured_tables
-        from flows.extract.debezium_guard import of_source
+        from flows.extract.debezium_guard import marks_of, of_source
 
         names = self._names
         reads = [
@@ -140,8 +140,8 @@ class Embedded:
             if kept.position is None:
                 drop_slot(dsn, names.slot)
             else:
-                marks = [str(kept.seen["mark"])] if kept.seen.get("mark") else []
-                if reason := of_source(seen, kept.seen, forgotten(dsn, names, marks)):
+                missing = forgotten(dsn, names, marks_of([kept.seen]))
+                if reason := of_source(seen, kept.seen, missing):
                     raise SourceError(f"The application's changes are not read: {reason}.")
         return seen.facts()
 

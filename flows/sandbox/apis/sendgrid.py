@@ -21,6 +21,7 @@ _STATS_PARAMETERS = frozenset({"start_date", "end_date", "aggregated_by", "limit
 _TIMESTAMP = r'TIMESTAMP\s+"([^"]+)"'
 _BETWEEN = re.compile(rf"last_event_time\s+BETWEEN\s+{_TIMESTAMP}\s+AND\s+{_TIMESTAMP}", re.IGNORECASE)
 _COMPARED = re.compile(rf"last_event_time\s*(>=|<=|>|<)\s*{_TIMESTAMP}", re.IGNORECASE)
+_ORDERED = re.compile(r'(msg_id)\s*(>=|<=|>|<)\s*"([^"]*)"', re.IGNORECASE)
 _EQUALS = re.compile(r'(to_email|from_email|msg_id|status|subject)\s*=\s*"([^"]*)"', re.IGNORECASE)
 
 
@@ -164,10 +165,13 @@ def list_messages(store: Store, request: Request) -> Response:
             else:
                 until = bound + (found[1] == "<=")
         equals = {found[1].lower(): found[2] for found in _EQUALS.finditer(rest)}
-        left = re.sub(r"\bAND\b|[()\s]", "", _EQUALS.sub("", _COMPARED.sub("", rest)), flags=re.IGNORECASE)
+        ordered = [(found[1].lower(), found[2], found[3]) for found in _ORDERED.finditer(rest)]
+        for known in (_COMPARED, _ORDERED, _EQUALS):
+            rest = known.sub("", rest)
+        left = re.sub(r"\bAND\b|[()\s]", "", rest, flags=re.IGNORECASE)
         if left:
             raise BadRequest(f"invalid syntax: '{left}' is not a known field")
     except BadRequest as problem:
         return JSONResponse({"errors": [{"message": str(problem)}]}, status_code=400)
-    bodies = store.page("messages", limit=limit, since=since, until=until, equals=equals)
+    bodies = store.page("messages", limit=limit, since=since, until=until, equals=equals, ordered=ordered)
     return Response(f'{{"messages":[{",".join(bodies)}]}}', media_type="application/json")

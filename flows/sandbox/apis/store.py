@@ -150,11 +150,13 @@ class Store:
         after: tuple[int, int] | None = None,
         offset: int = 0,
         equals: Mapping[str, str] | None = None,
+        ordered: Iterable[tuple[str, str, str]] = (),
     ) -> list[str]:
         """Bodies of a list, newest first: at most `limit`, created in [since, until).
 
         `before` keeps what follows that place (older), `after` what precedes it (newer, the
-        nearest `limit` of them). `equals` compares top-level fields of the object as text.
+        nearest `limit` of them). `equals` compares top-level fields of the object as text, and so
+        does `ordered`: (field, <, <=, > or >=, text).
         """
         where = ["kind = ?"]
         arguments: list[object] = [kind]
@@ -168,8 +170,8 @@ class Store:
             if place is not None:
                 where.append(condition)
                 arguments.extend(place)
-        for field, wanted in (equals or {}).items():
-            where.append("cast(json_extract(body, ?) as text) = ?")
+        for field, operator, wanted in (*((f, "=", text) for f, text in (equals or {}).items()), *ordered):
+            where.append(f"cast(json_extract(body, ?) as text) {operator} ?")
             arguments.extend((f'$."{field}"', wanted))
         direction = "asc" if after is not None else "desc"
         rows = self._connection.execute(

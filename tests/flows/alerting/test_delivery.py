@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from argparse import Namespace
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
@@ -15,13 +13,10 @@ from unittest import mock
 import pytest
 
 from flows import services
-from flows.alerting import away
-from flows.alerting.delivery import Message, send
-from flows.alerting.routes import Channel
-from flows.alerts import ack_command, list_command, send_alert
+from flows.alerting import trial
+from flows.alerting.routes import AlertsError
 from flows.monitoring.verdict import State
 from flows.sandbox import processes
-from flows.stores.warehouse import WarehouseError
 from tests.flows.alerting.conftest import Watch
 from tests.flows.alerting.mail import mail_server
 from tests.house import Server
@@ -109,8 +104,13 @@ def test_while_the_mail_server_is_down_that_is_told_elsewhere_and_what_waits_is_
         assert len(mails) == 1
 
 
-def test_tries_of_a_message_are_bounded_and_lie_ever_further_apart(watch: Watch) -> None:
-    watch.write("channels: {log: 'file:///proc/no/such/file'}\nroutes: [{channels: [log]}]\n")
+BROKEN = "/proc/no/such/file"
+
+
+def test_what_a_channel_does_not_take_is_tried_ever_further_apart_for_as_long_as_its_incident_is_open(
+    watch: Watch,
+) -> None:
+    watch.write(f"channels: {{log: 'file://{BROKEN}'}}\nroutes: [{{channels: [log]}}]\n")
     bad = watch.verdict(LATE, "fct_orders")
     query = "select tries, problem, given_up_at is not null from ops.notification where kind = 'opened'"
     watch.minute(bad)
@@ -118,12 +118,125 @@ def test_tries_of_a_message_are_bounded_and_lie_ever_further_apart(watch: Watch)
     assert watch.rows(query)[0][0] == 2
     watch.minute(bad)
     assert watch.rows(query)[0][0] == 2
-    for _ in range(7):
+    for _ in range(10):
         watch.later(hours=1)
         watch.measured([bad])
     ((tries, problem, is_given_up),) = watch.rows(query)
-    assert (tries, is_given_up) == (8, True)
+    assert (tries, is_given_up) == (12, False)
     assert problem.startswith("/proc/no/such/file can't be written")
+    watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
+    watch.later(hours=1)
+    told = watch.measured([bad])
+    assert [one["kind"] for one in told] == ["opened", "escalated"]
+    assert watch.open() == ["fct_orders"]
+
+
+def test_what_nobody_has_to_know_any_more_is_given_up_and_the_last_one_shows_when_the_channel_is_well(
+    watch: Watch,
+) -> None:
+    watch.write(f"channels: {{log: 'file://{BROKEN}'}}\nroutes: [{{channels: [log]}}]\n")
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    good = watch.verdict(LATE, "fct_orders", State.OK)
+    watch.minute(good)
+    for _ in range(20):
+        watch.later(hours=1)
+        watch.measured([good])
+    query = "select kind, tries, given_up_at is not null from ops.notification order by notification_id"
+    (opened, over) = watch.rows(query)
+    assert opened == ("opened", 8, True)
+    assert (over[0], over[2]) == ("resolved", False)
+    assert over[1] > 8
+    assert watch.open() == ["channel:log"]
+    watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
+    watch.later(hours=1)
+    watch.measured([good])
+    assert watch.open() == []
+
+
+def test_what_is_owed_to_a_channel_that_nobody_declares_any_more_is_given_up(watch: Watch) -> None:
+    watch.write(f"channels: {{log: 'file://{BROKEN}'}}\nroutes: [{{channels: [log]}}]\n")
+    bad = watch.verdict(LATE, "fct_orders")
+    watch.minute(bad)
+    watch.write("")
+    for _ in range(8):
+        watch.later(hours=1)
+        watch.measured([bad])
+    query = "select tries, problem, given_up_at is not null from ops.notification where kind = 'opened'"
+    assert watch.rows(query) == [(8, "no channel of that name is declared any more", True)]
+
+
+def test_what_waits_for_a_channel_goes_with_the_first_message_that_it_takes(watch: Watch) -> None:
+    watch.write(f"channels: {{log: 'file://{BROKEN}'}}\nroutes: [{{channels: [log]}}]\n")
+    one, two = (watch.verdict(LATE, table) for table in ("fct_orders", "fct_events"))
+    watch.minute(one)
+    for _ in range(8):
+        watch.later(hours=1)
+        watch.measured([one])
+    watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
+    told = watch.minute(one, two)
+    assert [message["title"].split(": ")[1].split(",")[0] for message in told][:1] == ["fct_events"]
+    assert {"opened", "escalated"} == {m["kind"] for m in told if "fct_orders" in m["title"]}
+
+
+def test_a_channel_without_a_usable_address_is_told_to_the_others_and_silences_none(watch: Watch) -> None:
+    secret = watch.folder / "slack"
+    watch.write(
+        f"channels: {{log: 'file://{watch.log}', slack: {{url_from: '{secret}'}}}}\n"
+        "routes: [{channels: [log, slack]}]\n"
+    )
+    (told,) = watch.minute()
+    assert told["title"].startswith("WARNING: Channel slack takes no message: ")
+    assert f"channels.slack.url_from names {secret}, which can't be read" in told["title"]
+    bad = watch.verdict(LATE, "fct_orders")
+    (told,) = watch.minute(bad)
+    assert told["title"].startswith("CRITICAL: fct_orders")
+    assert watch.minute(bad) == []
+    mended = watch.folder / "mended.jsonl"
+    secret.write_text(f"file://{mended}\n")
+    watch.later(minutes=5)
+    (over,) = watch.minute(bad)
+    assert over["title"].startswith("RESOLVED")
+    assert "Channel slack" in over["title"]
+    assert [json.loads(line)["kind"] for line in mended.read_text().splitlines()] == ["opened"]
+
+
+def test_a_channel_that_was_mended_before_anything_waited_for_it_is_well(watch: Watch) -> None:
+    secret = watch.folder / "slack"
+    watch.write(
+        f"channels: {{log: 'file://{watch.log}', slack: {{url_from: '{secret}'}}}}\n"
+        "routes: [{channels: [log]}, {severity: info, channels: [slack]}]\n"
+    )
+    watch.minute()
+    assert watch.open() == ["channel:slack"]
+    secret.write_text(f"file://{watch.folder}/mended.jsonl")
+    (over,) = watch.minute()
+    assert over["kind"] == "resolved"
+
+
+def test_who_was_told_of_an_incident_is_told_of_its_end_however_bad_it_became_meanwhile(
+    watch: Watch,
+) -> None:
+    names = ("team", "lead", "pager")
+    watch.write(
+        "channels: {" + ", ".join(f"{name}: 'file://{watch.folder}/{name}'" for name in names) + "}\n"
+        "routes: [{severity: warning, channels: [team]}, {severity: critical, channels: [lead]}]\n"
+        "escalate: {critical: 30m, channels: [pager]}\n"
+    )
+    watch.minute(watch.verdict(LATE, "fct_orders", State.WARNING))
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    watch.later(minutes=30)
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    watch.minute(watch.verdict(LATE, "fct_orders", State.OK))
+    heard = {
+        name: [json.loads(line)["title"].split(":")[0] for line in (watch.folder / name).open()]
+        for name in names
+    }
+    assert [titles[0].split(" after")[0] for titles in heard.values()] == [
+        "WARNING",
+        "NOW CRITICAL",
+        "NOW CRITICAL",
+    ]
+    assert all(titles[-1].startswith("RESOLVED") for titles in heard.values()), heard
 
 
 def test_in_quiet_hours_only_what_is_critical_goes_and_the_rest_waits_until_they_are_over(
@@ -156,121 +269,47 @@ def test_a_pager_is_not_called_for_what_is_over(watch: Watch) -> None:
     assert watch.minute(watch.verdict(LATE, "fct_orders", State.OK)) == []
 
 
-def test_a_warehouse_that_was_never_prepared_is_not_away(watch: Watch, postgres18: Server) -> None:
-    with pytest.raises(WarehouseError, match=r"relation .ops\.\w+. does not exist"):
-        send_alert(watch.services(warehouse_dsn=postgres18.empty()), [])
-    assert watch.messages() == []
+def _tested(watch: Watch, *channels: str, **settings: Any) -> int:
+    with mock.patch.object(services, "open_services", return_value=watch.services(**settings)):
+        return trial.command(Namespace(channel=[*channels]))
 
 
-def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Watch) -> None:
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-    for _ in range(3):
-        watch.later(minutes=1)
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-    (message,) = watch.messages()
-    assert message["title"].startswith("CRITICAL: The warehouse is away")
-    assert "docs/runbook.md#warehouse" in message["body"]
-    assert "secret-of-w" not in str(message)
-    said = watch.verdict("warehouse", "warehouse")
-    (over,) = watch.minute(said)
-    assert over["title"].startswith("RESOLVED after 3 min: The warehouse is away")
-    assert watch.minute() == []
-    assert watch.rows("select signal, resolved_at - opened_at from ops.incident")[0][0] == "warehouse"
-
-
-def test_two_monitors_that_find_the_warehouse_away_tell_a_channel_once_and_lose_no_acknowledgement(
-    watch: Watch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-    all_at_it = threading.Barrier(2)
-
-    def look(_: int) -> None:
-        all_at_it.wait()
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-
-    def slowly(channel: Channel, message: Message) -> None:
-        time.sleep(0.2)
-        send(channel, message)
-
-    monkeypatch.setattr(away, "send", slowly)
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(look, range(2)))
-    assert len(watch.messages()) == 1
-
-    def while_somebody_acknowledges(channel: Channel, message: Message) -> None:
-        acknowledging.append(pool.submit(ack_command, Namespace(incident=incident, by="eve")))
-        slowly(channel, message)
-
-    acknowledging: list[Future[int]] = []
-    watch.write(
-        f"channels: {{log: 'file://{watch.log}', too: 'file://{watch.folder}/too'}}\n"
-        "routes: [{channels: [log, too]}]\n"
-    )
-    monkeypatch.setattr(away, "send", while_somebody_acknowledges)
-    with mock.patch.object(services, "open_services", return_value=gone), ThreadPoolExecutor() as pool:
-        incident = away.outage(gone.settings.lake_root)["incident_id"]
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
-        assert acknowledging[0].result() == 0
-    told = json.loads((gone.settings.lake_root / away.FILE).read_text())
-    assert (told["channels"], told["acknowledged_by"]) == (["log", "too"], "eve")
-
-
-def test_the_list_says_the_same_of_an_incident_while_the_warehouse_is_away(
+def test_a_channel_can_be_tried_and_what_waits_for_it_goes_at_once(
     watch: Watch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch.write(watch.routes.read_text() + "runbook: https://wiki.example.com/runbook\n")
-    watch.minute(watch.verdict(LATE, "fct_orders"))
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
-    with pytest.raises(WarehouseError):
-        send_alert(gone, [])
-    shown = []
-    for place in (watch.services(), gone):
-        with mock.patch.object(services, "open_services", return_value=place):
-            list_command(Namespace(all=False, json=True))
-        shown += json.loads(capsys.readouterr().out)
-    there, outage = shown
-    assert outage.keys() == there.keys()
-    assert outage["runbook"] == "https://wiki.example.com/runbook#warehouse"
-    assert outage["seen_at"] == watch.now.isoformat()
-
-
-@pytest.mark.parametrize("is_somebody_on_it", [False, True])
-def test_a_warehouse_that_stays_away_is_escalated_once_unless_somebody_is_on_it(
-    watch: Watch, capsys: pytest.CaptureFixture[str], is_somebody_on_it: bool
-) -> None:
-    pager = watch.folder / "pager.jsonl"
+    well = watch.folder / "well"
     watch.write(
-        f"channels: {{log: 'file://{watch.log}', pager: 'file://{pager}'}}\n"
-        "routes: [{channels: [log]}]\nescalate: {critical: 30m, channels: [pager]}\n"
+        f"channels: {{log: 'file://{BROKEN}', well: 'file://{well}'}}\nroutes: [{{channels: [log]}}]\n"
     )
-    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
+    bad = watch.verdict(LATE, "fct_orders")
+    watch.minute(bad)
+    for _ in range(8):
+        watch.later(hours=1)
+        watch.measured([bad])
+    assert _tested(watch) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"log: takes no message: {BROKEN} can't be written")
+    assert said[1] == "well: took a message"
+    assert json.loads(well.read_text())["title"].startswith("TEST: ")
+    watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
+    assert _tested(watch, "log") == 0
+    assert [message["kind"] for message in watch.messages()] == ["info", "opened", "escalated"]
+    watch.minute(bad)
+    assert watch.open() == ["fct_orders"]
 
-    def minute() -> None:
-        watch.later(minutes=1)
-        with pytest.raises(WarehouseError):
-            send_alert(gone, [])
 
-    minute()
-    if is_somebody_on_it:
-        with mock.patch.object(services, "open_services", return_value=gone):
-            list_command(Namespace(all=False, json=False))
-            ack_command(Namespace(incident=capsys.readouterr().out[:6], by="eve"))
-            list_command(Namespace(all=False, json=False))
-        assert "acknowledged by eve" in capsys.readouterr().out
-    watch.later(minutes=28)
-    minute()
-    assert not pager.exists()
-    for _ in range(3):
-        minute()
-    told = [message["title"].split(" (")[0] for message in watch.messages()]
-    assert [title.split(": ")[0] for title in told[1:]] == (
-        [] if is_somebody_on_it else ["STILL CRITICAL after 30 min"]
-    )
-    watch.minute(watch.verdict("warehouse", "warehouse"))
-    assert watch.messages()[-1]["kind"] == "resolved"
-    assert pager.exists() is not is_somebody_on_it
-    ((by, escalated),) = watch.rows("select acknowledged_by, escalated_at is not null from ops.incident")
-    assert (by, escalated) == (("eve", False) if is_somebody_on_it else (None, True))
+def test_channels_are_tried_without_a_warehouse_and_one_that_is_not_declared_is_named(
+    watch: Watch, capsys: pytest.CaptureFixture[str], postgres18: Server
+) -> None:
+    for dsn in ("postgresql://w:secret-of-w@127.0.0.1:1/w", postgres18.empty()):
+        assert _tested(watch, warehouse_dsn=dsn) == 0
+        said = capsys.readouterr()
+        assert said.out == "log: took a message\n"
+        assert said.err.startswith("What waits for them could not be sent: ")
+        assert "secret-of-w" not in said.err
+    assert len(watch.messages()) == 2
+    with pytest.raises(AlertsError, match=r"'logg' is no channel in the file of ANALYTICS_ALERTS \(log\)"):
+        _tested(watch, "logg")
+    watch.write("")
+    assert _tested(watch) == 0
+    assert "nobody is told" in capsys.readouterr().out

@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
+
 from flows.alerting.causes import below, served
 from flows.alerts import send_alert
 from flows.monitoring.verdict import State, Verdict
@@ -140,6 +142,44 @@ def test_columns_of_different_columns_of_a_source_are_told_apart(watch: Watch) -
         watch.verdict("null_rate", "dim_users_history.marketing_opt_in", State.WARNING),
     )
     assert len(told) == 3
+
+
+@pytest.mark.parametrize("is_measured_first", [True, False])
+@pytest.mark.parametrize(
+    ("work", "missing"),
+    [
+        ("drill", ("pipeline_failed", "flow:drill")),
+        ("drill", ("missing_run", "deployment:drill")),
+        ("backup", ("pipeline_failed", "flow:backup")),
+        ("backup", ("missing_run", "deployment:backup")),
+    ],
+)
+def test_a_backup_or_drill_that_was_not_to_be_is_one_message_whichever_shows_it_first(
+    watch: Watch, work: str, missing: tuple[str, str], is_measured_first: bool
+) -> None:
+    why, shown = watch.verdict(*missing), watch.verdict(work, "warehouse")
+    first, other = (shown, why) if is_measured_first else (why, shown)
+    assert [one["kind"] for one in watch.minute(first)] == ["opened"]
+    assert watch.minute(first, other) == []
+    assert watch.open() == [first.subject]
+    over = [watch.verdict(one.signal, one.subject, State.OK) for one in (first, other)]
+    assert watch.minute(over[0], other) == []
+    (end,) = watch.minute(*over)
+    assert end["kind"] == "resolved"
+
+
+def test_a_drill_that_failed_and_did_not_start_again_does_not_hide_that_a_backup_is_missing(
+    watch: Watch,
+) -> None:
+    drill = [
+        watch.verdict("missing_run", "deployment:drill"),
+        watch.verdict("pipeline_failed", "flow:drill"),
+        watch.verdict("drill", "warehouse"),
+    ]
+    (message,) = watch.minute(*drill)
+    assert message["title"].startswith("CRITICAL: deployment:drill")
+    (other,) = watch.minute(*drill, watch.verdict("backup", "warehouse"))
+    assert other["title"].startswith("CRITICAL: warehouse: backup")
 
 
 def test_dead_letters_do_not_hide_that_a_table_is_late(watch: Watch) -> None:

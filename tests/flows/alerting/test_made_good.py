@@ -24,6 +24,15 @@ def test_a_run_of_some_tables_makes_good_what_failed_of_these_alone(watch: Watch
     assert watch.open() == []
 
 
+def test_a_failed_batch_after_which_none_has_run_is_told_however_long_ago_it_was(watch: Watch) -> None:
+    watch.ran("one", "fct_orders: refused")
+    watch.later(days=40)
+    watch.ran("two", flow="maintain")
+    assert watch.open() == ["flow:analytics_pipeline"]
+    watch.ran("three")
+    assert watch.open() == []
+
+
 def test_what_somebodys_lock_keeps_from_being_seen_is_not_made_good(watch: Watch) -> None:
     watch.ran("one", "fct_orders: refused", "mv_daily_revenue: refused")
     table = Publication("fct_orders", pending=(Pending("2025-11", "session 7"),)).message()

@@ -25,22 +25,6 @@ def _read(folder: Path, text: str) -> Routes:
         ("channels: [", "is no YAML in line 1"),
         ("- a", "the file must be names with values"),
         ("chanels: {}", "the file has 'chanels', which is unknown"),
-        ("channels: {log: 7}", "channels.log must be names with values"),
-        ("channels: {log: {}}", "channels.log needs either `url`, an address, or `url_from`"),
-        (
-            "channels: {log: {url_from: /no/such}}",
-            "channels.log.url_from names /no/such, which can't be read",
-        ),
-        ("channels: {log: 'file://log'}", "channels.log must name an absolute path"),
-        ("channels: {slack: 'slack://hush-hush'}", "channels.slack is no address that apprise knows"),
-        (
-            "channels: {x: 'carrier-pigeon://coop'}",
-            "the address of kind 'carrier-pigeon' is incomplete or unknown",
-        ),
-        (
-            "channels: {log: {url: 'file:///a', resolved: maybe}}",
-            "channels.log.resolved must be true or false",
-        ),
         (ONE + "routes: {a: b}", "routes must be a list"),
         (ONE + "routes: [{severity: critical}]", "routes[1] needs `channels`"),
         (ONE + "routes: [{channels: [logg]}]", "routes[1].channels names 'logg', which is no channel (log)"),
@@ -53,6 +37,11 @@ def _read(folder: Path, text: str) -> Routes:
             "quiet.from has 1320: write a time of day between quotes",
         ),
         (ONE + "quiet: {from: '22:00', to: '07:00', timezone: Moon}", "'Moon', which is no time zone"),
+        (
+            ONE + "quiet: {from: '22:00+01:00', to: '07:00'}",
+            "quiet.from has '22:00+01:00': write it without an offset, and its zone as quiet.timezone",
+        ),
+        (ONE + "quiet: {from: '22:00', to: '07:00Z'}", "quiet.to has '07:00Z': write it without an offset"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -61,6 +50,42 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
     assert sentence in str(failed.value)
     assert "hush-hush" not in str(failed.value)
     assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    ("channel", "sentence"),
+    [
+        ("7", "must be names with values"),
+        ("{}", "needs either `url`, an address, or `url_from`"),
+        ("{url_from: /no/such}", ".url_from names /no/such, which can't be read"),
+        ("{url_from: /proc/self/exe}", ".url_from names /proc/self/exe, which is no text"),
+        ("{url_from: /dev/null}", "is no address that apprise knows"),
+        ("'file://log'", "must name an absolute path"),
+        ("'slack://hush-hush'", "is no address that apprise knows"),
+        ("'carrier-pigeon://coop'", "the address of kind 'carrier-pigeon' is incomplete or unknown"),
+        ("{url: 'file:///a', resolved: maybe}", ".resolved must be true or false"),
+        ("{url: 'file:///a', urll: x}", "has 'urll', which is unknown"),
+    ],
+)
+def test_a_mistake_in_a_channel_is_its_own_and_the_others_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, channel: str, sentence: str
+) -> None:
+    found = _read(
+        tmp_path,
+        f"channels: {{log: 'file:///tmp/log', bad: {channel}}}\nroutes: [{{channels: [bad, log]}}]\n",
+    )
+    assert found.to("critical") == ["bad", "log"]
+    assert found.channels["log"].problem == ""
+    problem = found.channels["bad"].problem
+    assert problem.startswith(f"{tmp_path / 'alerts.yaml'}: channels.bad")
+    assert sentence in problem
+    assert "hush-hush" not in str(found) + caplog.text
+    assert "\n" not in problem
+
+
+def test_a_file_that_is_no_text_is_named_with_its_setting() -> None:
+    with pytest.raises(AlertsError, match=r"ANALYTICS_ALERTS names /proc/self/exe, which is no text"):
+        read(Path("/proc/self/exe"))
 
 
 def test_a_file_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
+from datetime import timedelta
 from unittest import mock
 
 import pytest
@@ -70,6 +71,12 @@ def test_two_flows_that_fail_by_one_dead_api_are_one_message(watch: Watch) -> No
     watch.ran("four", flow="api_ingest")
     watch.ran("five")
     assert [one["kind"] for one in watch.messages()[2:]] == ["info", "resolved", "info"]
+
+
+def test_a_run_that_is_reported_late_is_part_of_what_is_told_of_the_same_source(watch: Watch) -> None:
+    watch.ran("one", FAILURE, flow="api_ingest")
+    watch.reported("two", "analytics_pipeline", "Failed", FAILURE, ended_at=watch.now - timedelta(hours=1))
+    assert [one["title"] for one in watch.messages()] == [f"CRITICAL: api_ingest failed: {FAILURE}"]
 
 
 def test_a_run_that_does_not_start_is_a_warning_after_ten_minutes_and_over_when_it_does(

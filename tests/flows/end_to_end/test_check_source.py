@@ -40,6 +40,50 @@ def test_what_no_read_can_see_is_found_and_named(place: Place) -> None:
     assert orders.endswith("rows, equal")
 
 
+def test_texts_of_a_list_are_compared_as_they_are_whatever_stands_in_them(place: Place) -> None:
+    odd = "array[E'a\\vb', E'\\x01', '', null, E'\\u00e9\"\\\\']"
+    changed = "updated_at = (select max(updated_at) from products)"
+    place.application(f"update products set tags = {odd}, {changed} where id = 2 returning id")
+    place.application(f"update products set tags = '{{}}', {changed} where id = 3 returning id")
+    place.application(f"update products set tags = null, {changed} where id = 4 returning id")
+    done = place.run("check", "--source", "products")
+    assert (done.code, done.out.splitlines()[0].endswith("rows, equal")) == (0, True), done.said
+
+
+def test_a_column_that_was_renamed_at_the_source_is_compared_too(place: Place) -> None:
+    assert place.run("check", "--source", "users").code == 0
+    place.application("alter table users rename country to land")
+    assert place.run("check", "--source", "users").out.splitlines()[0].endswith("rows, equal")
+    place.application("update users set land = 'ZZ' where id in (3, 5) returning id")
+    done = place.run("check", "--source", "users")
+    assert done.code == 1
+    assert done.out.startswith("app.users: 2 with other values (3, 5): ")
+
+
+def test_a_row_that_can_not_be_held_any_more_is_named_as_that_and_leaves_the_rest_equal(
+    place: Place,
+) -> None:
+    assert place.run("check", "--source", "users").code == 0
+    place.application(
+        "update users set created_at = 'infinity', updated_at = (select max(updated_at) from users) "
+        "where id = 3 returning id"
+    )
+    done = place.run("check", "--source", "users")
+    (line,) = done.out.splitlines()
+    assert line.endswith("rows, equal; 1 rows at the source can't be held: python -m flows dlq list"), line
+    assert done.code == 0
+
+
+def test_a_halted_table_keeps_no_other_from_being_compared(place: Place) -> None:
+    place.application("alter table users drop column country cascade")
+    done = place.run("check", "--source", "users", "products")
+    users, products = done.out.splitlines()
+    assert done.code == 1
+    assert users.startswith("app.users: not compared: ")
+    assert "country" in users
+    assert products.endswith("rows, equal")
+
+
 def test_what_was_not_landed_yet_is_landed_first(place: Place) -> None:
     changed = "country = 'ZZ', updated_at = (select max(updated_at) from users)"
     place.application(f"update users set {changed} where id = 3 returning id")

@@ -221,6 +221,14 @@ class Topic:
             "order by _landed_at desc, _seq desc) = 1) where _op <> 'd' order by all"
         )
 
+    def in_windows(self) -> list[tuple[str, int]]:
+        """(month, key) of each row, where the months are built one by one: what each says of its keys."""
+        return self.rows(
+            "select month, id from (select *, strftime(created_at, '%Y-%m') as month from raw qualify "
+            "row_number() over (partition by id, month order by _landed_at desc, _seq desc) = 1) "
+            "where _op <> 'd' order by all"
+        )
+
 
 def _own(table: pa.Table) -> pa.Table:
     """Without the deletes that no record of their own told."""

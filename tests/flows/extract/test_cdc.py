@@ -110,6 +110,21 @@ def test_what_can_not_be_read_is_a_dead_letter_with_its_place_and_bytes(shop: Sh
     assert letters[1][4] == shop.topic.records[2]["value"]
 
 
+def test_a_change_to_a_row_that_no_window_can_hold_leaves_it_as_it_was(shop: Shop) -> None:
+    shop.make_topic()
+    shop.send(created(row(1)), updated(row(1, name="nowhere", created_at=None)), created(row(2)))
+    landing = shop.land()
+    assert landing is not None
+    assert (landing.dead_letters, "" in (landing.windows or {})) == (1, False)
+    assert shop.live() == [(1, "product 1"), (2, "product 2")]
+    assert shop.world.warehouse("select kafka_offset, reason from ops.dead_letter") == [
+        (1, "created_at is null")
+    ]
+    shop.send(updated(row(1, name="again")))
+    shop.land()
+    assert shop.live() == [(1, "again"), (2, "product 2")]
+
+
 def test_a_dead_letter_of_a_change_is_mended_at_the_source(shop: Shop) -> None:
     shop.make_topic()
     shop.send(created(row(1)), updated(row(1, price="NAN")))

@@ -228,6 +228,27 @@ def test_a_row_that_a_snapshot_shows_in_another_window_leaves_the_one_it_was_in(
     ]
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["one-landing", "two-landings"])
+def test_a_row_that_an_update_moves_to_another_window_leaves_the_one_it_was_in(cut: bool) -> None:
+    topic = Topic()
+    march, april = "2025-03-31T23:30:00Z", "2025-04-01T00:30:00Z"
+    topic.send(created(row(1, created_at=march)), created(row(2, created_at=march)))
+    if cut:
+        topic.land()
+    topic.send(updated(row(1, created_at=april)), updated(row(2, created_at=march, name="stays")))
+    topic.send(updated(row(1, created_at=march)), updated(row(1, created_at=april, name="moved")))
+    topic.land()
+    assert topic.live() == [(1, "moved"), (2, "stays")]
+    assert topic.in_windows() == [("2025-03", 2), ("2025-04", 1)]
+    topic.send(updated(row(1, created_at=march)))
+    topic.land()
+    assert topic.in_windows() == [("2025-03", 1), ("2025-03", 2)]
+    topic.send(deleted(1))
+    topic.land()
+    assert topic.in_windows() == [("2025-03", 2)]
+    assert topic.rows("select count(*) from raw where _op = 'd'") == [(5,)]
+
+
 def test_a_column_declared_later_is_seen_in_past_changes_too() -> None:
     topic = Topic()
     topic.send(created(row(1, colour="red")))

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from flows.cdc.configuration import BEATS_KEPT, configuration
 from flows.extract.connect import ConnectorState, TaskState
 from flows.extract.debezium import Names
-from flows.extract.debezium_guard import ANEW, Observed, reasons
+from flows.extract.debezium_guard import ANEW, Observed, marks_of, reasons
 from flows.extract.debezium_observed import forgotten, lsn_number, lsn_text, observe_source
 from tests.flows.capture import entity
 from tests.flows.extract.sources import SourceServer, source_server
@@ -271,17 +272,42 @@ def test_an_lsn_is_a_number_and_a_text() -> None:
 
 
 def test_a_source_that_forgot_a_heartbeat_halts_though_its_log_has_grown_since(source: Source) -> None:
+    source.server.run(HEARTBEAT[-1])
     before = source.look()
     facts = {USERS.table: before.facts()}
-    mark = str(before.mark)
+    marks = marks_of(facts.values())
     source.server.run(HEARTBEAT[-1])
-    assert forgotten(source.server.dsn, NAMES, [mark]) == frozenset()
-    source.server.run(f"delete from {NAMES.heartbeat} where mark = '{mark}'")
-    missing = forgotten(source.server.dsn, NAMES, [mark])
-    assert missing == {mark}
+    assert forgotten(source.server.dsn, NAMES, marks) == frozenset()
+    source.server.run(f"delete from {NAMES.heartbeat} where mark = '{before.mark}'")
+    missing = forgotten(source.server.dsn, NAMES, marks)
+    assert missing == {before.mark}
     (halt,) = reasons(source.look(), [USERS], facts, missing).values()
     assert "no longer knows a heartbeat that was seen in it (restored from an older backup" in halt
     assert reasons(source.look(registration="second"), [USERS], facts, missing) == {}
+    source.server.run(f"delete from {NAMES.heartbeat}")
+    assert forgotten(source.server.dsn, NAMES, marks) == missing
+
+
+def test_a_heartbeat_that_is_older_than_all_that_are_kept_proves_nothing(source: Source) -> None:
+    facts = source.look().facts()
+    source.server.run(*HEARTBEAT[-1:] * 2, f"delete from {NAMES.heartbeat} where beat <= {facts['beat']}")
+    assert forgotten(source.server.dsn, NAMES, marks_of([facts])) == frozenset()
+    # What was remembered before numbers were has nothing that tells how old it is.
+    del facts["beat"]
+    assert forgotten(source.server.dsn, NAMES, marks_of([facts])) == {facts["mark"]}
+
+
+def test_a_connector_that_comes_back_after_weeks_lets_go_of_no_heartbeat_that_is_remembered(
+    source: Source,
+) -> None:
+    beat = configuration(NAMES, [], "host=h dbname=d user=u", "first")["heartbeat.action.query"]
+    facts = source.look().facts()
+    source.server.run(f"update {NAMES.heartbeat} set beaten_at = now() - interval '30 days'", beat, beat)
+    assert forgotten(source.server.dsn, NAMES, {facts["mark"]: None}) == frozenset()
+    many = f"select gen_random_uuid() from generate_series(1, {BEATS_KEPT})"
+    source.server.run(f"insert into {NAMES.heartbeat} (mark) {many}", beat)
+    ((kept,),) = source.server.run(f"select count(*) from {NAMES.heartbeat}")
+    assert kept == BEATS_KEPT + 1
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -14,6 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from flows.extract import Extract, SourceError, kafka
+from tests.flows.extract import raw_headers
 from transforms.entities import Kafka, SourceEntity
 
 
@@ -79,6 +80,24 @@ def test_every_record_comes_as_it_is_with_keys_headers_and_tombstones(topic: Top
     assert [row["headers"] for row in rows] == [headers, headers, [], []]
     assert all(row["kafka_timestamp"] is not None and row["topic"] == topic.name for row in rows)
     assert extract.positions["offsets"] == {"0": 2, "1": 2}
+
+
+def test_a_record_whose_header_has_a_name_that_is_no_text_lands_without_its_headers(topic: Topic) -> None:
+    topic.send([b"before"], headers=[("a", b"1")])
+    odd = [(b"a", b"1"), (b"\xff\xfe", b"Ann Example")]
+    for value, headers in ((b"odd", odd), (b"odd too", odd[::-1])):
+        raw_headers.send(topic.bootstrap, topic.name, value, headers)
+    topic.send([b"after"], headers=[("b", None)])
+    table, extract = topic.read()
+    assert values(table) == [b"before", b"odd", b"odd too", b"after"]
+    assert table["kafka_offset"].to_pylist() == [0, 1, 2, 3]
+    a, b = {"name": "a", "value": b"1"}, {"name": "b", "value": None}
+    assert table["headers"].to_pylist() == [[a], None, None, [b]]
+    assert extract.positions["offsets"] == {"0": 4, "1": 0}
+    (said,) = extract.warnings
+    assert f"2 records came with a header whose name is not UTF-8, the first at topic {topic.name}" in said
+    assert "partition 0, offset 1" in said
+    assert "Ann" not in said
 
 
 def test_a_second_read_goes_on_where_the_first_ended(topic: Topic) -> None:

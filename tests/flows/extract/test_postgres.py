@@ -73,6 +73,45 @@ def test_a_transaction_that_commits_late_is_never_missed(shop: World) -> None:
     assert shop.live(ORDERS, COLUMNS) == source(shop)
 
 
+def test_a_row_whose_cursor_is_in_the_future_lands_once_and_costs_the_later_reads_nothing(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Postgres(
+        "orders", mode="incremental", cursor="updated_at", lookback=timedelta(0), deletes_every=None
+    )
+    orders = replace(ORDERS, read=read)
+    shop.app(
+        "insert into orders values (7000, 1, 'EUR', now(), '2099-01-01')",
+        "insert into orders values (7001, 1, 'EUR', now(), '2099-01-02')",
+    )
+    assert shop.land(orders).rows == 1002  # type: ignore[union-attr]
+
+    def compared() -> int:
+        ((positions,),) = shop.warehouse("select positions from ops.position")
+        return len(positions["recent"])
+
+    for number in range(5):
+        shop.app(f"insert into orders values ({8000 + number}, 1, 'EUR')")
+        assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+        assert compared() <= 3
+    assert shop.land(orders) is None
+    shop.app("update orders set amount = 2 where id = 7000")  # its time stays in the future
+    assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+    shop.app("update orders set updated_at = now() where id = 7001")
+    assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+    shop.app("update orders set updated_at = '2099-01-02' where id = 7001")
+    assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+    assert shop.land(orders) is None
+    assert shop.live(orders, COLUMNS) == source(shop)
+
+    monkeypatch.setattr("flows.extract.postgres_ahead.MOST", 1)
+    for _ in range(2):
+        shop.app("insert into orders select max(id) + 1, 1, 'EUR' from orders")
+        shop.land(orders)
+    assert shop.land(orders) is None, "more of them than a position names are found by comparing landings"
+    assert shop.live(orders, COLUMNS) == source(shop)
+
+
 def test_a_number_that_was_handed_out_early_and_committed_late_is_never_missed(world: World) -> None:
     events = SourceEntity(
         source="app",
@@ -100,6 +139,25 @@ def test_a_number_that_was_handed_out_early_and_committed_late_is_never_missed(w
     world.app(insert)
     assert world.land(events).rows == 1  # type: ignore[union-attr]
     assert world.live(events, ["id"]) == world.app("select id from order_events order by id")
+
+
+def test_a_row_that_no_window_can_hold_is_a_dead_letter_and_stays_as_it_was(shop: World) -> None:
+    shop.land(ORDERS)
+    before = source(shop)
+    shop.app(
+        "insert into orders values (7000, 1, 'EUR', null), (7001, 1, 'EUR', now())",
+        "update orders set amount = 2, created_at = null, updated_at = now() where id = 7",
+    )
+    landing = shop.land(ORDERS)
+    assert landing is not None
+    assert (landing.rows, landing.dead_letters) == (1, 2)
+    assert "" not in (landing.windows or {})
+    reasons = shop.warehouse("select distinct reason from ops.dead_letter")
+    assert reasons == [("created_at is null",)]
+    assert shop.live(ORDERS, COLUMNS) == [*before, (7001, 1, "EUR")]
+    shop.app("update orders set created_at = now(), updated_at = now() where created_at is null")
+    assert shop.land(ORDERS).rows == 2  # type: ignore[union-attr]
+    assert shop.live(ORDERS, COLUMNS) == source(shop)
 
 
 def test_a_hard_delete_is_found_and_touches_the_window_of_the_row(shop: World) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,12 +18,14 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.types.json import Jsonb
 
-from flows.metrics import monitor, names, run
+from flows.alerting.routes import AlertsError
+from flows.metrics import endpoint, monitor, names, run
 from flows.metrics.endpoint import PortTaken, of_stream, serving
 from flows.metrics.stream import StreamNumbers
 from flows.metrics.warehouse import WarehouseNumbers
 from flows.monitoring.look import look
 from flows.monitoring.signals import BY_NAME
+from flows.monitoring.verdict import State
 from flows.prepare import note_run
 from flows.services import Services
 from flows.settings import Settings
@@ -103,20 +108,52 @@ def test_the_stream_answers_with_what_it_counted() -> None:
     assert value("analytics_stream_latency_seconds_sum") == pytest.approx(500.15)
 
 
-def test_the_stream_answers_nobody_unless_a_port_is_set_and_goes_on_where_it_is_taken() -> None:
-    told: list[str] = []
-    say = mock.Mock(side_effect=lambda _, line: told.append(line))
+def test_the_stream_answers_nobody_unless_a_port_is_set() -> None:
+    say = mock.Mock()
     with of_stream(StreamNumbers({}), "127.0.0.1", None, say):
-        assert told == []
-    with serving(StreamNumbers({}), "127.0.0.1", 0) as port:
-        with of_stream(StreamNumbers({}), "127.0.0.1", port, say):
-            assert told == [
-                f"Metrics can't be served at 127.0.0.1:{port}: Address already in use. Choose another port."
-            ]
-        with pytest.raises(PortTaken), serving(StreamNumbers({}), "127.0.0.1", port):
-            pass
+        say.assert_not_called()
     settings = Settings(_env_file=None)
     assert (settings.metrics_port, settings.metrics_host) == (None, "127.0.0.1")
+
+
+def test_a_stream_whose_port_another_one_still_has_goes_on_and_is_there_once_that_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "AGAIN_SECONDS", 0.01)
+    told: list[str] = []
+    heard = threading.Event()
+
+    def say(_: str, line: str) -> None:
+        told.append(line)
+        if line.startswith("http"):
+            heard.set()
+
+    with ExitStack() as before:
+        port = before.enter_context(serving(StreamNumbers({}), "127.0.0.1", 0))
+        with pytest.raises(PortTaken), serving(StreamNumbers({}), "127.0.0.1", port):
+            pass
+        with of_stream(StreamNumbers({"events": Tally(messages=7)}), "127.0.0.1", port, say):
+            (only,) = told
+            assert only.startswith(f"Metrics can't be served at 127.0.0.1:{port}: Address already in use.")
+            assert not heard.wait(0.1)
+            before.close()
+            assert heard.wait(30)
+            answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=30)
+            assert _scraped(answer.text)["analytics_stream_messages_total"][0].value == 7
+    assert told[1:] == [f"http://127.0.0.1:{port}/metrics"]
+    with serving(StreamNumbers({}), "127.0.0.1", port):  # it was given back
+        pass
+
+
+def test_a_stream_that_ends_before_its_port_is_free_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endpoint, "AGAIN_SECONDS", 60.0)
+    with serving(StreamNumbers({}), "127.0.0.1", 0) as port:
+        begun = time.monotonic()
+        with of_stream(StreamNumbers({}), "127.0.0.1", port, mock.Mock()):
+            pass
+        assert time.monotonic() - begun < endpoint.AGAIN_SECONDS
 
 
 @pytest.fixture
@@ -187,6 +224,18 @@ def test_the_warehouse_answers_with_every_metric_that_is_declared(
     assert values("analytics_incidents_open", "severity") == {"info": 0, "warning": 0, "critical": 1}
     assert values("analytics_dead_letters_waiting", "source")["events"] == 1
     assert values("analytics_sla_target_ratio", "objective")["uptime"] == 0.999
+
+
+def test_a_look_that_can_tell_nobody_leaves_that_as_a_number(services: Services, tmp_path: Path) -> None:
+    file = tmp_path / "alerts.yaml"
+    file.write_text("channels: {log: 'file:///log'}\nroutes: [{channels: [logg]}]\n")
+    silent = Services(services.settings.model_copy(update={"alerts": file}))
+    with pytest.raises(AlertsError, match="no channel"):
+        look(silent)
+    found = _scraped((tmp_path / "prom" / "analytics_monitor.prom").read_text())
+    verdicts = {sample.labels["signal"]: sample.value for sample in found["analytics_monitor_verdict"]}
+    assert verdicts["alert_channel"] == monitor.RANK[State.CRITICAL]
+    assert verdicts["warehouse"] == monitor.RANK[State.OK]
 
 
 def test_a_look_leaves_its_numbers_as_a_file_that_tells_what_the_warehouse_tells(

@@ -107,7 +107,7 @@ class Place:
     def watch(self) -> Watch:
         """One look, with schedules as the test says."""
         watch = Watch(self.services, self.services.settings.now(), self.connection)
-        vars(watch)["schedules"] = self.schedules
+        vars(watch)["prefect"] = self.schedules
         return watch
 
     def measure(self, signal: str) -> dict[str, Verdict]:

@@ -141,6 +141,11 @@ def test_a_dimension_that_shrinks_is_told(place: Place) -> None:
     place.profile("dim_users", NOW.date(), 2_000, partition="")
     found = place.measure("row_count")["dim_users"]
     assert (found.state, found.value) == (State.WARNING, 2_000)
+    place.later(3 * 86_400)
+    assert place.measure("row_count")["dim_users"].state is State.WARNING
+    # Nothing has come since that could show otherwise.
+    place.later(86_400)
+    assert place.measure("row_count") == {}
 
 
 def test_a_table_that_was_not_looked_at_for_days_is_not_judged_by_old_days(place: Place) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from flows.maintenance.pruning import prune
-from flows.monitoring.health import check_pipeline_health
-from flows.monitoring.schedules import Deployment, Switched, declared
+from flows.monitoring.schedules import Deployment, Switched
 from flows.monitoring.verdict import State
 from flows.streaming.tally import note_end, note_progress, owner
 from tests.flows.monitoring.conftest import DAILY, NOW, Place
@@ -63,6 +63,9 @@ def test_after_a_run_that_did_everything_nothing_is_late_for_a_day_while_no_sche
         (240, "", State.CRITICAL),
         (24.5, "daily", State.OK),
         (240, "daily", State.WARNING),
+        # However long ago: nothing else says from when the data are.
+        (900, "", State.CRITICAL),
+        (900, "daily", State.WARNING),
     ],
 )
 def test_what_nothing_schedules_is_judged_by_its_age_and_told_as_one_missing_batch(
@@ -79,6 +82,23 @@ def test_what_nothing_schedules_is_judged_by_its_age_and_told_as_one_missing_bat
     )
     others = {one.state for subject, one in missing.items() if subject != "deployment:daily"}
     assert others == {State.OK}
+
+
+def test_of_a_batch_that_stopped_long_ago_it_is_known_what_it_did_while_the_hourly_one_goes_on(
+    place: Place,
+) -> None:
+    place.run(NOW - 1000 * HOUR)
+    place.run(NOW - 900 * HOUR, "raw_app__orders: refused", skipped=["fct_orders: they need raw_app__orders"])
+    place.run(NOW - 890 * HOUR, state="Crashed")
+    place.run(NOW - HOUR / 2, flow="api_ingest")
+    found = place.measure("data_freshness")
+    orders, users = found["fct_orders"], found["dim_users"]
+    assert (orders.state, orders.observed["as_of"]) == (
+        State.CRITICAL,
+        (NOW - 1000 * HOUR).isoformat(),
+    )
+    assert (users.state, users.value) == (State.CRITICAL, 890 * 3600)
+    assert found["source:raw_stripe__charges"].state is State.OK
 
 
 def test_data_of_the_hourly_schedule_are_not_judged_by_the_age_of_a_batch_that_nothing_schedules(
@@ -121,6 +141,32 @@ def test_what_a_run_left_out_is_late_since_that_run_began(place: Place, hours: f
         assert found["fct_payments"].message.startswith(
             "fct_payments was not published: a run that was to do it did not at"
         )
+
+
+def test_what_the_batch_left_out_of_an_api_is_not_late_once_the_hourly_run_has_brought_it(
+    place: Place,
+) -> None:
+    place.schedules = Switched({"daily": DAILY})
+    failed = datetime(2025, 11, 3, 2, 0, 4, tzinfo=UTC)
+    lacking = "fct_payments, mart_revenue_reconciliation: they need raw_stripe__charges, which failed"
+    place.run(failed - 24 * HOUR)
+    place.run(failed, "raw_stripe__charges: Stripe did not answer", skipped=[lacking])
+    named = ("source:raw_stripe__charges", "fct_payments", "mart_revenue_reconciliation")
+    found = place.measure("data_freshness")
+    assert {found[name].state for name in named} == {State.CRITICAL}
+    place.run(failed + HOUR / 2, flow="api_ingest")
+    found = place.measure("data_freshness")
+    assert {found[name].state for name in named} == {State.OK}
+
+
+def test_what_the_batch_left_out_of_the_application_is_late_though_the_hourly_run_has_built_on_it(
+    place: Place,
+) -> None:
+    place.run(NOW - 24 * HOUR)
+    lacking = "fct_orders, mart_revenue_reconciliation: they need raw_app__orders, which failed"
+    place.run(NOW - 9 * HOUR, "raw_app__orders: refused", skipped=[lacking])
+    place.run(NOW - HOUR, flow="api_ingest")
+    assert place.measure("data_freshness")["mart_revenue_reconciliation"].value == 9 * 3600
 
 
 def test_a_later_run_that_does_it_ends_it(place: Place) -> None:
@@ -279,42 +325,12 @@ def test_a_stream_that_says_nothing_is_told_once_and_what_to_do(place: Place) ->
     assert place.measure("stream_latency") == {}
 
 
-def test_a_deployment_that_did_not_run_in_time_is_missing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_old_data_are_a_warning_until_the_first_time_of_the_schedule_that_is_to_bring_them(
+    place: Place,
 ) -> None:
-    asked = []
-    monkeypatch.setattr(
-        "flows.monitoring.schedules.started", lambda _, deployment, since: bool(asked.append(since))
-    )
-    place.schedules = Switched({"daily": DAILY})
-    found = place.measure("missing_run")
-    assert (found["deployment:daily"].state, found["deployment:daily"].value) == (State.CRITICAL, 10 * 3600)
-    assert asked == [datetime(2025, 11, 3, 2, tzinfo=UTC)]
-    # Schedules of the sandbox are off: what is off is not missing.
-    assert {verdict.state for subject, verdict in found.items() if subject != "deployment:daily"} == {
-        State.OK
-    }
-    place.run(datetime(2025, 11, 3, 2, 0, 9, tzinfo=UTC), "fct_orders: rule x failed")
-    assert place.measure("missing_run")["deployment:daily"].state is State.OK
-
-
-def test_while_prefect_cannot_be_asked_one_verdict_says_that_nothing_is_known(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    away = Switched(problem="Prefect's server does not answer.")
-    monkeypatch.setattr("flows.monitoring.schedules.ask", lambda _: away)
-    place.run(NOW - HOUR)
-    found = [one for one in check_pipeline_health(place.services) if one.signal == "missing_run"]
-    assert [(one.subject, one.state) for one in found] == [("everything", State.UNKNOWN)]
-    assert found[0].message == "missing_run could not be measured: Prefect's server does not answer."
-
-
-def test_schedules_are_read_as_prefect_reads_them() -> None:
-    every = Deployment("x", "y", ("10 * * * *", "0 2 * * *"))
-    at = datetime(2025, 11, 3, 2, 5, tzinfo=UTC)
-    assert every.last_until(at) == datetime(2025, 11, 3, 2, 0, tzinfo=UTC)
-    assert every.last_until(datetime(2025, 11, 3, 2, 10, tzinfo=UTC)) == datetime(
-        2025, 11, 3, 2, 10, tzinfo=UTC
-    )
-    assert every.next_after(at) == datetime(2025, 11, 3, 2, 10, tzinfo=UTC)
-    assert {"daily", "hourly", "monitor"} <= {deployment.name for deployment in declared()}
+    place.schedules = Switched({"daily": replace(DAILY, since=NOW - HOUR)})
+    place.run(NOW - 72 * HOUR)
+    late = place.measure("data_freshness")["fct_orders"]
+    assert (late.state, late.value) == (State.WARNING, 48 * 3600)
+    place.later(14.5 * 3600)
+    assert place.measure("data_freshness")["fct_orders"].state is State.CRITICAL

@@ -8,17 +8,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
+import pyarrow as pa
 import pyrage
 import pytest
 from pydantic import SecretStr
 
 from flows import failpoints
 from flows.__main__ import main
+from flows.erasure.listed import begin
+from flows.erasure.person import Person
+from flows.erasure.raw import remove_replaced, substitute, true_manifest
 from flows.recovery import programs, raw_files
 from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
 from flows.recovery.taking import Taken, open_vault, take
-from flows.recovery.vault import NOTED, Backup, BackupError
+from flows.recovery.vault import NOTED, POOL, Backup, BackupError
 from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -191,6 +195,35 @@ def test_a_full_disk_leaves_the_earlier_backups_and_nothing_else(
     names = sorted(path.name for path in first.folder.parent.iterdir())
     assert names == [".lock", first.id, "lake"]
     assert [item.id for item in open_vault(services).backups()] == [first.id]
+
+
+def test_a_backup_beside_which_somebody_was_erased_says_so_and_the_next_one_is_whole(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def erase(name: str) -> None:
+        if name != "backup.dumped":
+            return
+        with services.ledger() as ledger:
+            begin(ledger.connection, services.lake, Person.new(1), "", services.settings.now())
+            (old,) = ledger.files("raw_app__users")
+            rows = pa.table({"v": [0]})
+            written = services.lake.write("raw", "raw_app__users", "landed_on", DAY, "erased-1", rows)
+            substitute(ledger, "raw_app__users", {old.path: written})
+            true_manifest(services.lake, ledger, "raw", "raw_app__users")
+            remove_replaced(services, ledger, {"raw_app__users": "raw"})
+
+    monkeypatch.setattr("flows.recovery.taking.failpoint", erase)
+    with pytest.raises(BackupError, match=r"somebody was erased.* Run `python -m flows backup` again"):
+        _take(services)
+    assert open_vault(services).backups() == []
+    monkeypatch.undo()
+    whole = _take(services).backup
+    assert list(raw_files.problems(open_vault(services), whole)) == []
+    (file,) = raw_files.listed(whole)
+    (services.lake.root / file.path).unlink()
+    (open_vault(services).root / POOL / file.path).unlink()
+    with pytest.raises(BackupError, match=r"missing in the lake, though the ledger names it"):
+        _take(services)
 
 
 def test_a_server_newer_than_every_pg_dump_is_one_sentence() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from flows.errors import FlowsError
 from flows.stores.lake import Lake
 from flows.stores.migrate import ConsentNeeded, InTheWay, migrate, migrate_view
 from flows.stores.publish import publish
@@ -14,6 +15,8 @@ from flows.stores.upkeep import refresh, retire
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, rows, tidy, visits
 from transforms.contract import Column, Table
+from transforms.model import Model
+from transforms.registry import Registry
 from warehouse_ddl.files import View
 
 
@@ -112,6 +115,86 @@ def test_a_new_index_is_built_on_every_leaf_the_stream_does_not_write_into(dsn: 
             "select tablename from pg_indexes where indexname like 'idx_visits_page%'"
         ).fetchall()
     assert built_on == [("fct_visits_2025_10_07",)]
+
+
+def test_an_index_that_is_declared_otherwise_is_built_anew_and_one_that_is_not_goes(
+    dsn: str, lake: Lake
+) -> None:
+    warehouse = Warehouse(dsn)
+    more = replace(EVENTS, indexes={**EVENTS.indexes, "idx_visits_page": ("page",)})
+    migrate(warehouse, lake, more)
+    publish(more, [built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")], warehouse=warehouse, lake=lake)
+    first = next(iter(EVENTS.indexes))
+    other = replace(EVENTS, indexes={first: ("page", "user_id desc")})
+
+    done = migrate(warehouse, lake, other)
+
+    assert done.describe() == [
+        f"fct_visits: index {first} is new on 1 of its leaves (in place)",
+        "fct_visits: indexes of 1 leaves that are declared no more go (in place)",
+    ]
+    with psycopg.connect(dsn) as connection:
+        there = connection.execute(
+            "select substring(indexdef from '[(].*') from pg_indexes "
+            "where tablename = 'fct_visits_2025_10_07'"
+        ).fetchall()
+    assert ("(page, user_id DESC)",) in there
+    assert len(there) == 2
+    assert not migrate(warehouse, lake, other).is_needed
+
+
+def test_a_table_without_leaves_gets_its_indexes_keys_and_documentation_as_they_are_declared_now(
+    any_dsn: str, lake: Lake
+) -> None:
+    warehouse = Warehouse(any_dsn)
+    first = replace(USERS, indexes={"idx_people_name": ("name",)})
+    create(any_dsn, first)
+    with psycopg.connect(any_dsn, autocommit=True) as connection:
+        connection.execute("create index administrators_own on analytics.dim_people (name)")
+    changed = replace(_described(USERS), indexes={"idx_people_name": ("name desc",)})
+
+    done = migrate(warehouse, lake, changed)
+
+    assert not done.rebuild
+    assert "dim_people: index idx_people_name becomes (name desc), was (name) (in place)" in done.describe()
+    assert any("documentation" in line for line in done.describe())
+    with psycopg.connect(any_dsn) as connection:
+        there = connection.execute(
+            "select indexname, substring(indexdef from '[(].*') from pg_indexes "
+            "where tablename = 'dim_people' and indexname not like '%pkey'"
+        ).fetchall()
+        comments = connection.execute(
+            "select distinct col_description(attrelid, attnum) from pg_attribute "
+            "where attrelid = 'analytics.dim_people'::regclass and attnum > 0"
+        ).fetchall()
+    assert sorted(there) == [("administrators_own", "(name)"), ("idx_people_name", "(name DESC)")]
+    assert comments == [("what it is",)]
+    assert not migrate(warehouse, lake, changed).is_needed
+    assert migrate(warehouse, lake, first).is_needed
+
+
+def test_a_foreign_key_is_added_replaced_and_taken_off_as_it_is_declared(any_dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(any_dsn)
+    pets = replace(USERS, name="dim_pets", indexes={})
+    known = Registry({table.name: Model(table) for table in (USERS, pets)}, {})
+    for table in (USERS, pets):
+        migrate(warehouse, lake, table, registry=known)
+    owned = replace(pets, foreign_keys={USERS.key[0]: "dim_people"})
+    with psycopg.connect(any_dsn, autocommit=True) as connection:
+        connection.execute(f"insert into analytics.dim_pets ({USERS.key[0]}) values (7)")
+
+    with pytest.raises(FlowsError, match=r"dim_pets_.*_fkey can't be added, rows of it reference nothing"):
+        migrate(warehouse, lake, owned, registry=known)
+    with psycopg.connect(any_dsn, autocommit=True) as connection:
+        connection.execute("delete from analytics.dim_pets")
+    added = migrate(warehouse, lake, owned, registry=known)
+    again = migrate(warehouse, lake, owned, registry=known)
+    gone = migrate(warehouse, lake, pets, registry=known)
+
+    key = USERS.key[0]
+    assert added.describe() == [f"dim_pets: column {key} references dim_people ({key}) (in place)"]
+    assert not again.is_needed
+    assert gone.describe() == [f"dim_pets: column {key} references dim_people no more (in place)"]
 
 
 def test_somebody_elses_view_is_not_dropped(dsn: str, lake: Lake) -> None:

@@ -1,14 +1,20 @@
-"""Statistics of a parent follow its growth, and cost nothing while it hardly grows."""
+"""Statistics of a parent follow its growth, and cost nothing while it hardly grows; a leaf goes when its time
+has come, and nobody is working on it.
+"""
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 
 from flows.stores.lake import Lake
 from flows.stores.publish import publish
-from flows.stores.upkeep import analyze
+from flows.stores.upkeep import analyze, retire
 from flows.stores.warehouse import Warehouse
-from tests.flows.stores.world import EVENTS, built, create, visits
+from tests.flows.stores.world import EVENTS, built, create, rows, tidy, visits
 
 
 def _statistics(dsn: str) -> tuple[float, object]:
@@ -43,3 +49,26 @@ def test_a_parent_is_analyzed_anew_only_when_it_grew_by_a_tenth(any_dsn: str, la
 
     day("2025-10-03", 500)
     assert _statistics(any_dsn)[0] == 2600
+
+
+def test_a_leaf_that_somebody_moves_on_meanwhile_is_dropped_the_next_time(any_dsn: str, lake: Lake) -> None:
+    warehouse, days = Warehouse(any_dsn), ("2025-10-04", "2025-10-05")
+    table, now = replace(EVENTS, retention=timedelta(days=1)), datetime(2025, 10, 8, tzinfo=UTC)
+    create(any_dsn, table)
+    items = [built(lake, table, day, visits(day, 10), batch="b1") for day in days]
+    publish(table, items, warehouse=warehouse, lake=lake)
+    with psycopg.connect(any_dsn) as somebody, ThreadPoolExecutor(1) as pool:
+        somebody.execute(
+            "UPDATE ops.partition_state SET version = version + 1 WHERE partition = %s", (days[0],)
+        )
+        dropping = pool.submit(retire, warehouse, lake, table, now)
+        with psycopg.connect(any_dsn, autocommit=True) as connection:
+            waits = "SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()"
+            while not dropping.done() and connection.execute(waits).fetchone() is None:
+                pass
+        somebody.commit()
+        assert dropping.result(60) == [days[1]]
+    assert len(rows(any_dsn, "fct_visits")) == 10
+    assert retire(warehouse, lake, table, now) == [days[0]]
+    assert rows(any_dsn, "fct_visits") == []
+    assert tidy(any_dsn, lake)["left"] == []

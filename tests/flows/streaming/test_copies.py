@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.streaming import consumer, seen
+from flows.streaming import consumer, hashed, others, seen
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import PARTITIONS, Topics, without_copies
 from tests.house import House
@@ -173,14 +173,38 @@ def _messages(chance: random.Random) -> Iterator[tuple[int, float]]:
             yield number, chance.choice(LATE_MINUTES) if copy and is_stamped_anew else late
 
 
-@pytest.mark.parametrize("memory", [seen.MOST_BYTES, 0], ids=["by their hashes", "not at all"])
+@pytest.mark.parametrize(
+    ("memory", "learned_after", "fewest", "most"),
+    [
+        (hashed.MOST_BYTES, 0, 30, 100),
+        (hashed.MOST_BYTES, 60, 60, 900),
+        (hashed.MOST_BYTES, hashed.LEARN_AFTER, 1_120, 1_120),
+        (0, 0, 1_000, 1_120),
+    ],
+    ids=["hashes at once", "hashes beside", "asked too little", "no memory"],
+)
 def test_copies_of_what_is_no_longer_known_whole_are_found_in_the_warehouse(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+    house: House,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    memory: int,
+    learned_after: int,
+    fewest: int,
+    most: int,
 ) -> None:
     """The first come again after ten times as many as are known: behind the first, where they are left out,
     and in a partition before theirs, where they take the place of the first."""
+    looked_for = 0
+
+    def counted(connection: Any, table: Any, columns: Any, identities: Any, windows: Any) -> Any:
+        nonlocal looked_for
+        looked_for += identities.num_rows
+        return others.standing(connection, table, columns, identities, windows)
+
+    monkeypatch.setattr(seen, "standing", counted)
     monkeypatch.setattr(seen, "RECENT_ROWS", 100)
-    monkeypatch.setattr(seen, "MOST_BYTES", memory)
+    monkeypatch.setattr(hashed, "MOST_BYTES", memory)
+    monkeypatch.setattr(hashed, "LEARN_AFTER", learned_after)
     for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
         monkeypatch.setattr(consumer, name, 50)
     topics = Topics.build(house, tmp_path)
@@ -194,6 +218,7 @@ def test_copies_of_what_is_no_longer_known_whole_are_found_in_the_warehouse(
 
     topics.stream()
 
+    assert fewest <= looked_for <= most
     kept = [(number, 1, number) for number in (*range(30), *range(60, 1_060))]
     kept += [(number, 0, number - 30) for number in range(30, 60)]
     assert topics.numbers() == sorted(kept)

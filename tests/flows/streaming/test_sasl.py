@@ -10,6 +10,15 @@ from typing import Any
 
 import pytest
 import trustme
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -19,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from flows.cdc import topics as change_topics
 from flows.diagnosis import streams
-from flows.extract import SourceError
+from flows.extract import SourceError, SourceRefused
 from flows.extract import kafka as kafka_extract
 from flows.extract.waiting import waiting
 from flows.landing import land
@@ -32,6 +41,8 @@ from tests.house import House
 pytestmark = pytest.mark.full
 
 USER, PASSWORD = "analytics", "pass word/1"
+LEAST = "least"
+"""Who may do nothing but what it is given."""
 
 
 @dataclass
@@ -64,8 +75,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller}",
         "sasl.enabled.mechanisms": "PLAIN",
         "listener.name.secure.plain.sasl.jaas.config": (
-            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}" '
+            f'user_{LEAST}="{PASSWORD}";'
         ),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:ANONYMOUS;User:{USER}",
         "listener.name.secure.ssl.keystore.type": "PEM",
         "listener.name.secure.ssl.keystore.location": str(folder / "store.pem"),
     }
@@ -162,3 +176,51 @@ def test_a_wrong_password_and_an_unknown_authority_are_refused_and_the_setting_i
     with pytest.raises(SourceError, match="ANALYTICS_KAFKA_OPTIONS") as refused:
         kafka_extract.lag(bootstrap, topics.topic(), {}, options=options, request_seconds=5.0)
     assert "kanarie" not in str(refused.value)
+
+
+def _give(broker: Broker, topics: Topics, counts: str) -> None:
+    """What docs/security.md lists for a stream whose topics are there."""
+    rights = [
+        *((ResourceType.TOPIC, topics.topic(entity.name), AclOperation.READ) for entity in topics.entities),
+        (ResourceType.GROUP, topics.group, AclOperation.READ),
+        (ResourceType.TOPIC, counts, AclOperation.WRITE),
+        (ResourceType.TOPIC, counts, AclOperation.READ),
+        (ResourceType.GROUP, f"{topics.group}-{counts}", AclOperation.READ),
+        (ResourceType.TRANSACTIONAL_ID, f"{topics.group}-{counts}", AclOperation.WRITE),
+    ]
+    admin = AdminClient({"bootstrap.servers": broker.plain})
+    given = admin.create_acls(
+        [
+            AclBinding(
+                *(kind, name, ResourcePatternType.LITERAL),
+                *(f"User:{LEAST}", "*", operation, AclPermissionType.ALLOW),
+            )
+            for kind, name, operation in rights
+        ]
+    )
+    for one in given.values():
+        one.result(20)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_login_with_the_listed_rights_alone_streams_into_topics_that_are_there(
+    house: House, broker: Broker, tmp_path: Path, is_there: bool
+) -> None:
+    topics = Topics.build(house, tmp_path, bootstrap=broker.plain)
+    topics.send([topics.event(number, user_id=7) for number in range(20)])
+    (windowed,) = (table.windowed for table in topics.way.windows)
+    assert windowed is not None
+    if is_there:
+        admin = AdminClient({"bootstrap.servers": broker.plain})
+        admin.create_topics([NewTopic(windowed.topic, 3, 1)])[windowed.topic].result(20)
+    _give(broker, topics, windowed.topic)
+    services = _services(topics, broker, **{"sasl.username": LEAST})
+    services = replace(services, settings=services.settings.model_copy(update={"dead_topics": False}))
+
+    if is_there:
+        topics.stream(services)
+        assert topics.rows("select count(*) from analytics.fct_events") == [(20,)]
+        assert sum(revision[-1][0] for revision in topics.told().values()) == 20
+    else:
+        with pytest.raises(SourceRefused, match=r"Make the topic, or give this login the rights .*security"):
+            topics.stream(services)

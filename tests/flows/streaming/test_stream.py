@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from confluent_kafka import Producer
 from flows import failpoints, stream
 from flows.extract import SourceError
 from flows.landing import land
+from flows.progress import Progress
 from flows.stores.manifest import LakeFile
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.journal import Fenced, Journal, Journaled
@@ -241,6 +244,35 @@ def test_a_warehouse_that_stays_away_does_not_keep_a_stream_beyond_its_time(topi
     with pytest.raises(WarehouseError, match="connection to the warehouse failed"):
         stream.run(topics.world.services(), topics.way, stop=threading.Event(), seconds=2)
     assert time.monotonic() - begun < 30
+
+
+def test_a_stream_that_waits_for_a_batch_says_so_and_ends_when_it_is_told_to(topics: Topics) -> None:
+    topics.send([topics.event(1)])
+    services, said, stop = topics.world.services(), io.StringIO(), threading.Event()
+    progress = Progress("test", said)
+    with (
+        services.lake,
+        services.warehouse.connect() as batch,
+        ThreadPoolExecutor(1) as pool,
+        Journal(batch).alone(topics.entity("clicks").table),
+    ):
+        waits = pool.submit(stream.run, services, topics.way, stop=stop, progress=progress)
+        until(lambda: "a batch is reading raw_events__clicks" in said.getvalue(), 30)
+        stop.set()
+        assert waits.result(20).messages == 0
+    assert topics.stream().messages == 1
+
+
+@pytest.mark.full
+def test_a_stream_for_which_the_group_has_no_partition_is_idle(topics: Topics) -> None:
+    topics.send([topics.event(1)])
+    with ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(topics.living())
+        until(lambda: len(topics.numbers()) == 1, 60)
+        begun = time.monotonic()
+        topics.stream()
+        assert time.monotonic() - begun < 50, "it ended by its time, not because it was idle"
 
 
 def test_an_older_claim_can_commit_nothing(topics: Topics) -> None:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
+from tests.flows.extract import raw_headers
 from tests.flows.extract.parts import Broker
 from tests.flows.poison import event, poison
 from tests.flows.streaming.topics import Topics
@@ -65,6 +66,22 @@ def test_every_poison_is_a_letter_and_the_good_rows_of_its_micro_batch_go_on(top
         "select topic, kafka_partition, kafka_offset, payload, reason from ops.dead_letter order by 3"
     )
     assert (topics.rows(), again) == before
+
+
+def test_an_event_whose_header_has_a_name_that_is_no_text_is_published_and_counted(topics: Topics) -> None:
+    at = topics.began - timedelta(minutes=1)
+    odd = [(b"\xff\xfe", b"1")]
+    raw_headers.send(topics.world.kafka_bootstrap, topics.topic(), event(1, at), odd)
+    raw_headers.send(topics.world.kafka_bootstrap, topics.topic(), event(2, at), [(b"a", b"1")])
+
+    tally = topics.stream()
+
+    assert (tally.rows, tally.dead_letters, tally.interruptions) == (2, 0, 0)
+    assert "1 without their headers" in tally.line(1.0)
+    assert topics.numbers() == [(1, 0, 0), (2, 0, 1)]
+    raw_headers.send(topics.world.kafka_bootstrap, topics.topic(), event(3, at), odd)
+    topics.batch()
+    assert topics.numbers() == [(1, 0, 0), (2, 0, 1), (3, 0, 2)]
 
 
 @pytest.mark.full

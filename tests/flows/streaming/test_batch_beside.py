@@ -1,0 +1,62 @@
+"""What a batch publishes while a stream lives is known to it, in days that no stream ever wrote as well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows import deadletters
+from flows.streaming.reconcile import waiting
+from tests.flows.streaming.topics import Topics, until
+from tests.house import House
+
+BUILT, NEW = 4 * 24 * 60, 3 * 24 * 60
+"""Minutes ago: a day that a batch built, and one that has no leaf."""
+TAKEN_IN = "select coalesce(sum(next_offset), 0)::bigint from ops.stream_partition"
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    """Events of today and of the day that was built, and two letters."""
+    topics = Topics.build(house, tmp_path)
+    topics.send([topics.event(1), topics.event(2, minutes=BUILT), b"one", b"two"], partition=1)
+    topics.batch()
+    return topics
+
+
+def test_copies_of_what_a_batch_published_meanwhile_are_left_out_or_take_its_place(topics: Topics) -> None:
+    repaired = {b"one": topics.event(3, minutes=BUILT), b"two": topics.event(4, minutes=NEW)}
+    with topics.living() as living:
+        topics.send([topics.event(5)])
+        until(lambda: topics.numbers()[-1][0] == 5)  # it has learned what stands
+        services = topics.world.services()
+        with services.warehouse.connect() as connection:
+            stored = deadletters.load(connection, deadletters.waiting(connection))
+        for letter in stored:
+            topics.replay([letter.letter_id], given=json.dumps(repaired[letter.payload]).encode())
+        topics.batch()
+        assert [number for number, _, _ in topics.numbers()] == [1, 2, 3, 4, 5]
+
+        topics.send([topics.event(3, minutes=1), topics.event(4, minutes=NEW)], partition=2)
+        topics.send([topics.event(4, minutes=1), topics.event(6)], partition=0)
+        until(lambda: living.done() or topics.rows(TAKEN_IN) == [(9,)])
+        assert topics.numbers() == [(1, 1, 0), (2, 1, 1), (3, 1, 2), (4, 0, 1), (5, 0, 0), (6, 0, 2)]
+    tally = living.result()
+    assert tally.interruptions == 0
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+    assert [one.message for one in topics.reconcile() if not one.passed and one.table == "fct_events"] == []
+
+
+def test_a_day_that_only_batches_write_is_no_day_of_the_stream(topics: Topics) -> None:
+    topics.send([topics.event(3, minutes=BUILT)], partition=1)
+    topics.batch()
+
+    assert topics.rows("select distinct last_batch is null, sealed_at is null from ops.hot_partition") == [
+        (False, False)
+    ]
+    assert topics.reconcile(sealed_too=True) == []
+    assert waiting(topics.world.services(), []) == 0
