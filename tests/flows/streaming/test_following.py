@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import threading
 from collections import Counter
@@ -19,7 +18,6 @@ from flows.change_landing import land_changes
 from flows.erasure import listed
 from flows.erasure.person import Person
 from flows.maintenance import folding, tidying
-from flows.progress import Progress
 from flows.services import Services
 from flows.streaming import following
 from tests.flows.streaming.changes import ENTITIES, Company, new_order, order
@@ -104,23 +102,6 @@ def test_while_a_stream_follows_nobody_else_lands_changes(company: Company) -> N
         with services.lake:
             assert land_changes(services, ENTITIES, "beside").outcomes == {}
         assert not living.done()
-
-
-def test_a_table_without_changes_remembers_its_source_as_it_was_seen_last(company: Company) -> None:
-    known = (
-        "select positions -> 'guard' ->> 'beat', positions -> 'transactions' from ops.position "
-        "where entity = 'raw_app__products'"
-    )
-    ((before, passed),) = company.shown(known)
-    beats = f"select max(beat) from {company.capture.names.heartbeat}"
-    until(lambda: company.capture.app(beats)[0][0] > int(before), seconds=60)
-    company.capture.app("update users set country = 'ES' where id = 1")
-    company.wait_for_user("country", "ES")
-    assert company.follow().messages == 1
-    ((after, ended),) = company.shown(known)
-    assert int(after) > int(before)
-    assert ended > passed
-    assert company.shown("select count(*) from ops.ledger where table_name = 'raw_app__products'") == [(1,)]
 
 
 def test_what_was_not_shown_is_shown_by_the_next_stream_once(company: Company) -> None:
@@ -283,43 +264,6 @@ def test_what_waited_for_a_lock_when_a_stream_ended_is_shown_by_the_next_though_
         assert company.shown(status) == [("pending",)]
     assert company.follow().messages == 0
     assert company.shown(status) == [("paid",)]
-
-
-def test_an_order_whose_time_moves_to_another_month_is_one_order_and_goes_when_it_is_deleted(
-    company: Company,
-) -> None:
-    month = f"select to_char(order_date, 'YYYY-MM') from analytics.fct_orders where order_id = '{order(10)}'"
-    with company.followed():
-        for moved in ("2025-11", "2025-10"):
-            company.capture.app(f"update orders set created_at = '{moved}-02' where id = '{order(10)}'")
-            until(partial(_is_shown, company, month, moved), 60)
-        company.capture.app(
-            f"update orders set created_at = '2025-12-02' where id = '{order(10)}'",
-            f"delete from orders where id = '{order(10)}'",
-        )
-        until(lambda: company.shown(month) == [], 60)
-    assert company.differences() == []
-
-
-def test_a_table_that_postgresql_refuses_stays_as_it_was_and_the_others_go_on(company: Company) -> None:
-    of_order = f"from analytics.fct_orders where order_id = '{order(600)}'"
-    company.shown(
-        "insert into analytics.fct_orders select (jsonb_populate_record(o, jsonb_build_object('order_id', "
-        f"'{order(600)}'))).* from analytics.fct_orders o where order_id = '{order(11)}' returning 1"
-    )
-    company.capture.app(
-        "begin", new_order(600, 3, 3), "update users set name = 'Not Held Up' where id = 10", "commit"
-    )
-    company.wait_for_user("name", "Not Held Up")
-    said = io.StringIO()
-    followed = company.follow(progress=Progress("test", said))
-    assert (followed.messages, followed.interruptions) == (2, 0)
-    assert company.shown("select name from analytics.dim_users where user_id = 10") == [("not held up",)]
-    assert "fct_orders: The warehouse refused [23505]: duplicate key value" in said.getvalue()
-    assert order(600) not in said.getvalue()
-    company.shown(f"delete {of_order} returning 1")
-    company.capture.app(f"update orders set updated_at = now() where id = '{order(11)}'")
-    until(lambda: company.follow().messages == 0 and company.differences() == [], 60)
 
 
 def test_every_failpoint_of_the_stream_of_changes_is_killed_at() -> None:
