@@ -106,6 +106,13 @@ def note_written(connection: Connection[Any], table: Table, partitions: Iterable
         )
 
 
+def forget_written(connection: Connection[Any], table: Table, partition: str) -> None:
+    """There is no such leaf any more: whoever wrote it, nobody is to compare or seal it."""
+    connection.execute(
+        "DELETE FROM ops.hot_partition WHERE (table_name, partition) = (%s, %s)", (table.name, partition)
+    )
+
+
 def lock_for_swap(connection: Connection[Any], table: Table) -> None:
     """Take the lock a DETACH needs before anything else, so that nobody waits for half of a swap.
 

@@ -12,7 +12,7 @@ from psycopg import Connection, sql
 from flows.failpoints import failpoint
 from flows.stores import apply
 from flows.stores.lake import Lake
-from flows.stores.ledger import Conflict, Ledger
+from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.ledger_rows import RETIRED
 from flows.stores.locks import BRIEF, PATIENT, Blocked, forget, with_short_waits
 from flows.stores.manifest import Commit
@@ -109,6 +109,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
     """Drop the leaves whose whole window is older than the declared retention; returns the partitions.
 
     Their files stay in the lake. A leaf that somebody reads, or changes meanwhile, stays until the next time.
+    One that a stream made and no batch has built is in no ledger, and none tells that it went.
     """
     if table.retention is None or not table.is_partitioned_in_postgres:
         return []
@@ -116,14 +117,16 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
         there = apply.leaves(connection, table)
-        old = [
-            partition
-            for _, partition, *_ in ledger.outlines([table.name])
-            if table.is_past_retention(partition, now)
-        ]
-        for (_, partition), state in ledger.states([table.name], old).items():
+        built = {partition for _, partition, *_ in ledger.outlines([table.name])}
+        streamed = apply.streamed_partitions(connection, table.name)
+        old = sorted(one for one in built | streamed if table.is_past_retention(one, now))
+        states = ledger.states([table.name], old)
+        for partition in old:
             if table.leaf(partition) not in there:
+                if partition in streamed:
+                    apply.forget_written(connection, table, partition)
                 continue
+            state = states.get((table.name, partition), PartitionState(table.name, partition))
             commit = Commit(
                 token=f"retire-{table.name}-{partition}-{state.version}",
                 kind="publish",
@@ -138,11 +141,13 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
             )
 
             def work(commit: Commit = commit, version: int = state.version) -> None:
-                ledger.commit(commit, version=version, published=False)
+                if version:
+                    ledger.commit(commit, version=version, published=False)
                 forget(connection, table.name, [commit.partition])
                 apply.lock_for_swap(connection, table)
                 away = f"retired_{commit.token[-8:]}"
                 apply.detach(connection, table, commit.partition, away)
+                apply.forget_written(connection, table, commit.partition)
                 connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(UNPUBLISHED, away)))
 
             try:
@@ -151,6 +156,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
             except (Blocked, Conflict):
                 continue
             failpoint("publish.retired")
-            ledger.finish(lake, [commit])
+            if state.version:
+                ledger.finish(lake, [commit])
             retired.append(partition)
     return retired

@@ -120,7 +120,8 @@ class MicroBatches:
     1. A raw file a topic in the lake, final and trusted by nobody yet; of erased people without what names
        them.
     2. The staging models of the topics and the facts made of them run over exactly these records. What a
-       model can't read, and what breaks a rule that judges a row by itself, becomes a dead letter.
+       model can't read, and what breaks a rule that judges a row by itself, becomes a dead letter. Rows of
+       days that are past their retention are left to the batch.
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
        tie-break counts, as in the batch. What is left is remembered, and counted by the windowed tables.
     4. Leaves that are missing are made and attached, empty.
@@ -279,7 +280,8 @@ class MicroBatches:
         place = (*self._route.identity, *table.tie_break)
         if rejected := rules.reject(cursor, table, self._rules[table.name], seen.fresh, place):
             refused += self._broken(cursor, table, staged.values(), rejected)
-        given = self._windows(cursor, table)
+        given, now = self._windows(cursor, table), self._services.settings.now()
+        given = rules.leave_out_past(cursor, table, given, now, seen.fresh)
         reach = seen.cover(given, sum(given.values()))
         gone = seen.settle(cursor, reach)
         left = self._windows(cursor, table)

@@ -176,7 +176,9 @@ def _judge(
                 return _Judged({}, {}, 0)  # what was landed is not staged yet: the batch comes first
             due = _due(services, table, known)
             waiting |= set(due)
-            compared = sorted(asked - waiting)
+            now = services.settings.now()
+            # Of what is past its retention nobody computes anything any more; its leaf is about to go.
+            compared = sorted(one for one in asked - waiting if not table.is_past_retention(one, now))
             there = ledger.states([table.name], compared)
             # One that the batch has no row for has no state: what stands there is then too much.
             states = {

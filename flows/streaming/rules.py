@@ -1,13 +1,17 @@
-"""A published table's rules over a micro-batch: those that judge a row by itself."""
+"""What a published table holds the rows of a micro-batch to: the rules that judge a row by itself, and that
+their day is published still.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from duckdb import DuckDBPyConnection
 
 import quality
+from flows.build.inputs import partition_expression
 from transforms.contract import Rule, RuleKind, Table
 from transforms.engine import quoted, text_literal
 
@@ -45,3 +49,18 @@ def reject(
     cursor.execute(f"delete from {fresh} where ({listed}) in (select ({listed}) from {found})")
     told = cursor.execute(f"from {found} order by rowid desc").fetchall()
     return {row[:-1]: row[-1] for row in told}  # the first rule that a row breaks is told last
+
+
+def leave_out_past(
+    cursor: DuckDBPyConnection, table: Table, windows: Mapping[str, int], now: datetime, fresh: str
+) -> dict[str, int]:
+    """Take rows of windows that are past the table's retention out of `fresh`; returns the other `windows`.
+
+    Raw has them, and what the batch makes of them; PostgreSQL would show them until its next run.
+    """
+    past = [window for window in windows if table.is_past_retention(window, now)]
+    if past:
+        assert table.partition is not None
+        key = partition_expression(table.partition)
+        cursor.execute(f"delete from {fresh} where list_contains(?, {key})", [past])
+    return {window: count for window, count in windows.items() if window not in past}

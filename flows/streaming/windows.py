@@ -19,7 +19,7 @@ from flows.failpoints import failpoint
 from flows.stores.ledger import Ledger
 from flows.streaming.journal import Journal
 from flows.streaming.watermark import watermark
-from transforms.contract import IS_FINAL, REVISION, Table, Windowed
+from transforms.contract import IS_FINAL, REVISION, Table, Windowed, moved
 from warehouse_ddl.statements import home
 
 VACUUM_AFTER = 100_000
@@ -121,7 +121,8 @@ def merge(
     To be called by the keeper alone. In one transaction, which publishes of the table wait for:
 
     1. How far event time has come is asked. All that was taken in by then is among what 2 and 3 merge.
-    2. What micro-batches added to windows that are final is put aside: the batch counts it, and corrects.
+    2. What micro-batches added to windows that are final is put aside: the batch counts it, and corrects. Of
+       windows past the retention nothing is kept: they may have no leaf any more.
     3. The rest is added up by window and merged; what 4 makes final is so at once. A count that falls to
        zero goes; its revision is kept.
     4. The watermark goes on to 1, and windows that it has passed by the lateness become final, if a stream
@@ -136,6 +137,7 @@ def merge(
         before = _watermark(connection, table)
         found = watermark(Journal(connection).progress([entity], world_time), before)
         owed = [*Journal(connection).owed(entity)]
+        parts["kept"] = _kept(table, parts, world_time(Journal(connection).now()))
         parts["closes"] = _closes(connection, table, parts, _passed(table, found), owed)
         revisions = _add(connection, table, parts, _passed(table, before))
         failpoint("windows.added")
@@ -212,6 +214,7 @@ def _add(
             WITH taken AS (DELETE FROM {additions} RETURNING {keys}, {end}, {adds}, is_correction),
             judged AS (
                 SELECT *, NOT is_correction AND coalesce({end} <= %(passed)s, false) AS is_late FROM taken
+                WHERE {kept}
             ),
             aside AS (
                 INSERT INTO {late} ({keys}, {end}, {adds}) SELECT {keys}, {end}, {adds} FROM judged
@@ -240,6 +243,15 @@ def _add(
     if fallen:
         _let_vanish(connection, table, parts, fallen)
     return merged
+
+
+def _kept(table: Table, parts: dict[str, sql.Composable], now: datetime) -> sql.Composable:
+    """Whether a window is of a partition that is not past its retention, as a condition on a row."""
+    if table.retention is None:
+        return sql.SQL("true")
+    assert table.partition is not None
+    oldest, _ = table.partition.bounds(table.partition.key(moved(now, -table.retention)))
+    return sql.SQL("{start} >= {oldest}").format(oldest=sql.Literal(oldest), **parts)
 
 
 def _let_vanish(

@@ -102,7 +102,9 @@ def test_a_new_index_is_built_on_every_leaf_the_stream_does_not_write_into(dsn: 
         )
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
-            "insert into ops.hot_partition (table_name, partition) values (%s, %s)", (EVENTS.name, days[1])
+            "insert into ops.hot_partition (table_name, partition) values (%s, %s) "
+            "on conflict (table_name, partition) do update set sealed_at = null, since = excluded.since",
+            (EVENTS.name, days[1]),
         )
     more = replace(EVENTS, indexes={**EVENTS.indexes, "idx_visits_page": ("page",)})
 
