@@ -27,7 +27,7 @@ DAY = "2025-10-19"
 
 
 def _places(count: int) -> Sequence[Place]:
-    return [(UUID(int=number), NOW, 0, number) for number in range(count)]
+    return [(UUID(int=number), NOW, 0, 0, number) for number in range(count)]
 
 
 def _of_rows(count: int) -> CheckResult:
