@@ -165,8 +165,9 @@ def test_only_days_that_another_stream_wrote_into_are_asked_for_also_after_a_cop
 def _another_writes(topics: Topics, event: int, offset: int) -> None:
     """As another stream does that has partition 0: a row of yesterday."""
     topics.rows(
-        "insert into analytics.fct_events (event_id, event_type, event_time, kafka_partition, kafka_offset) "
-        f"select '{uuid.UUID(int=event)}', event_type, event_time, kafka_partition, {offset} "
+        "insert into analytics.fct_events "
+        "(event_id, event_type, event_time, topic_rank, kafka_partition, kafka_offset) "
+        f"select '{uuid.UUID(int=event)}', event_type, event_time, topic_rank, kafka_partition, {offset} "
         "from analytics.fct_events where kafka_partition = 0 returning true"
     )
     topics.rows(
