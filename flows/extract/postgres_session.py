@@ -20,12 +20,12 @@ import psycopg
 import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
 from flows.extract import SourceError, SourceRefused
 from flows.extract.postgres_types import SourceColumn
-from flows.stores.connections import ALIVE, adbc_sessions
+from flows.stores.connections import adbc_sessions, kept_alive
 
 APPLICATION = "analytics extract"
 MINIMUM_PART_BYTES = 256 << 20
@@ -115,13 +115,13 @@ class Snapshot:
         self._name = name
         self._table = table
         try:
-            given = conninfo_to_dict(dsn)
+            self._dsn = kept_alive(dsn, APPLICATION)
         except psycopg.Error:
             raise SourceRefused(
                 f"{name}: the connection string is none that PostgreSQL understands; "
                 "write it like postgresql://user@host:5432/database."
             ) from None
-        self._dsn = make_conninfo(dsn, application_name=APPLICATION, **{**ALIVE, **_kept(given)})
+        given = conninfo_to_dict(dsn)
         self._secret = str(given.get("password") or "")
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._stack = ExitStack()
@@ -256,10 +256,6 @@ def is_refusal(error: Exception) -> bool:
     # Of several hosts, or with and without TLS, each try is told in a line of its own.
     tries = [line for line in str(error).splitlines() if " failed: " in line]
     return bool(tries) and all(map(_REFUSED.search, tries))
-
-
-def _kept(given: dict[str, Any]) -> dict[str, str]:
-    return {name: str(given[name]) for name in ALIVE if given.get(name) is not None}
 
 
 def _settings(seconds: int) -> sql.Composable:

@@ -16,12 +16,13 @@ import psycopg
 import stamina
 from adbc_driver_manager import Error as AdbcError
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
 from flows.stores import roles
 
-ALIVE = {
+_ALIVE = {
     "connect_timeout": "10",
     "keepalives": "1",
     "keepalives_idle": "30",
@@ -29,7 +30,6 @@ ALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""Of every connection: a server that is gone without a word is found so within a minute."""
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _AS_NEW = (
@@ -37,6 +37,16 @@ _AS_NEW = (
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 """What makes a session one that nobody has used, but for its prepared statements, of which psycopg knows."""
+
+
+def kept_alive(dsn: str, application_name: str) -> str:
+    """A connection string whose sessions find within a minute that their server is gone without a word, where
+    it does not say itself how that is found. Raises psycopg.ProgrammingError for one that PostgreSQL does not
+    read.
+    """
+    given = conninfo_to_dict(dsn)
+    ours = {name: value for name, value in _ALIVE.items() if name not in given}
+    return make_conninfo(dsn, application_name=application_name, **ours)
 
 
 class Connections:

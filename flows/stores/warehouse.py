@@ -20,7 +20,7 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
-from flows.stores.connections import ALIVE, Connections, adbc_sessions
+from flows.stores.connections import Connections, adbc_sessions, kept_alive
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
@@ -90,7 +90,7 @@ class Warehouse:
     """
 
     def __init__(self, dsn: str, application_name: str = "user-analytics") -> None:
-        self._dsn = psycopg.conninfo.make_conninfo(dsn, application_name=application_name, **ALIVE)
+        self._dsn = kept_alive(dsn, application_name)
         self._idle: SimpleQueue[Any] = SimpleQueue()
         self._connections = Connections(self._dsn)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from flows.stores.connections import kept_alive
 from flows.stores.warehouse import Warehouse, WarehouseError
 
 _HELD = "select count(*) from pg_locks where locktype = 'advisory' and pid = %s"
@@ -95,3 +97,12 @@ def test_where_the_first_of_them_broke_off_another_one_begins(dsn: str) -> None:
         with pytest.raises(WarehouseError), warehouse.reading("select 1 / 0"):
             pass
         assert [reader.read_all()["n"].to_pylist() for reader in (first, beside)] == [[1], [2]]
+
+
+def test_what_a_connection_string_says_of_how_a_lost_server_is_found_counts_more_than_what_we_do() -> None:
+    kept = conninfo_to_dict(kept_alive("host=a connect_timeout=3 application_name=theirs", "ours"))
+    assert (kept["connect_timeout"], kept["tcp_user_timeout"], kept["application_name"]) == (
+        "3",
+        "60000",
+        "ours",
+    )
