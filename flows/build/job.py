@@ -74,8 +74,7 @@ class _Job(Outcome):
         else:
             self._replace(due)
 
-    # ------------------------------------------------------------------------------------------ the three
-    # ways
+    # ---------------------------------------------------------------------------------------- the three ways
 
     def _consume(self, due: Sequence[Due]) -> None:
         """Feed an append table with the landings it has not seen, a bounded number of rows at a time."""
@@ -179,13 +178,13 @@ class _Job(Outcome):
         gone = copies.beaten([file for state in standing.values() for file in state.files])
         beside = {file.partition for file in gone} - based_on.keys()
         self.ledger.mark([(name, window) for window in sorted(beside)], ASKED_FOR)
-        self.again |= beside
+        self.beside |= beside
         return {file: places for file, places in gone.items() if file.partition in based_on}
 
     def _build_again(self) -> None:
         """Each of them once: what is built anew holds no copy that does not count."""
         done: set[str] = set()
-        while waiting := sorted(self.again - done):
+        while waiting := sorted(self.beside - done):
             done.update(waiting)
             self.reader.forget()
             upstreams = {name: self.reader.overview(name) for name in self.table.upstreams}

@@ -74,8 +74,8 @@ class Outcome:
         self.reader = Reader(ledger, self.catalog)
         self.built = Built(work.table.name)
         self.checks = Checks(services, ledger, work.table, self.reader, run_id)
-        self.again: set[str] = set()
-        """Partitions beside those that were due that hold a copy which no longer counts."""
+        self.beside: set[str] = set()
+        """Partitions that were not due and hold a copy which no longer counts."""
 
     def _finish(
         self,

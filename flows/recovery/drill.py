@@ -94,8 +94,8 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
     2. It is restored into a server of its own; counts, sums and hashes are held against those noted when it
        was taken.
     3. It is brought to the models of today, and what came after is replayed from the lake, as `restore
-       --into` does it. Whoever was erased since is
-       erased in the lake; erasing again writes files, which a rehearsal must not.
+       --into` does it. Whoever was erased since is erased in the lake; erasing again writes files, which a
+       rehearsal must not.
     4. Every published table and leaf is held against the live one, at one moment of the ledger.
 
     It stands in `ops.drill` from its beginning, as one that has not led back: whatever ends it before its
