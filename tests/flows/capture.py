@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from psycopg.conninfo import make_conninfo
 
 from flows.cdc import registration
@@ -182,3 +183,22 @@ class Capture:
     def end(self) -> None:
         """Leave nothing behind at Connect and in PostgreSQL, whatever the test has done to it."""
         registration.unregister(self.settings, self.said.append)
+
+
+def empty_topics(house: House, folder: Path, *tables: str) -> Settings:
+    """Settings of a capture that has topics of these tables and of the transactions' ends, and no connector:
+    the test writes into them.
+    """
+    settings = Settings(
+        _env_file=None,
+        app_dsn="host=127.0.0.1 port=1",
+        kafka_bootstrap=house.kafka,
+        cdc_prefix=f"t_{os.urandom(4).hex()}",
+        lake=folder / "lake",
+    )
+    names = [f"{settings.cdc_prefix}.public.{table}" for table in tables]
+    names.append(debezium.names(settings).transactions)
+    admin = AdminClient({"bootstrap.servers": house.kafka})
+    for made in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
+        made.result(20)
+    return settings

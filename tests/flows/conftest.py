@@ -18,6 +18,7 @@ from flows.stores.lake import Lake
 from flows.stores.warehouse import Warehouse
 from tests.flows.capture import Capture
 from tests.flows.kill_story import story
+from tests.flows.warehouses import Warehouses
 from tests.house import House, Server, behave
 
 __all__ = ["story"]
@@ -85,6 +86,12 @@ def prefect(house: House) -> Iterator[None]:
     assert state.prefect_url is not None
     with temporary_settings({PREFECT_API_URL: state.prefect_url, PREFECT_HOME: state.prefect_home}):
         yield
+
+
+@pytest.fixture(scope="session")
+def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
+    """Warehouses by the dozen."""
+    return Warehouses.build(postgres18, tmp_path_factory.mktemp("warehouses"))
 
 
 @pytest.fixture

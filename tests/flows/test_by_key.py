@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,7 +25,6 @@ from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
 from tests.flows.landings import enter
 from tests.flows.warehouses import Warehouses
-from tests.house import Server
 from transforms import engine, registry
 from transforms.contract import Column, Layer, Table, Write
 from transforms.engine import empty
@@ -35,7 +33,6 @@ from transforms.lineage import lineage
 
 RAW, STAGED, FACTS = "raw_app__orders", "stg_app__orders", "fct_orders"
 MODELS = (STAGED, "dim_date", "dim_users", "dim_products", FACTS)
-NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 _ENTITY = registry.entity(RAW)
 assert isinstance(_ENTITY.read, Postgres)
 CAPTURED = replace(_ENTITY, read=replace(_ENTITY.read, mode="cdc"))
@@ -132,16 +129,10 @@ JOINED = {"dim_products": {("stg_app__product_prices", "product_id")}}
 """Upstreams whose rows are joined by the key, which others give."""
 
 
-@pytest.fixture(scope="module")
-def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    return Warehouses.build(postgres18, tmp_path_factory.mktemp("by-key"), NOW)
-
-
 @pytest.fixture
 def place(warehouses: Warehouses) -> Iterator[Place]:
-    place = warehouses.place(*MODELS)
-    yield place
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        yield place
 
 
 def _published(place: Place) -> list[tuple[Any, ...]]:
@@ -172,27 +163,26 @@ def _in_lake(services: Services, name: str) -> list[tuple[Any, ...]]:
 
 
 def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step]) -> None:
-    place = warehouses.place(*MODELS)
-    services = kill_child.services(place)
-    shop, landed = Shop(), 0
-    with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
-        for is_captured, steps in ((False, read), (True, told)):
-            shop.is_captured = is_captured
-            for step in steps:
-                if step.is_cut:
-                    landed = shop.land(services, landed)
-                    kill_child.build_all(services, place, f"run-{landed}")
-                shop.do(step)
-            landed = shop.land(services, landed)
-            kill_child.build_all(services, place, f"run-{landed}")
-            assert _in_lake(services, STAGED) == shop.expected
-            assert _in_lake(services, FACTS) == shop.expected
-            assert _published(place) == shop.expected
-        for name in (STAGED, FACTS):
-            assert kill_child.rebuilt(services, name) == []
-            in_manifest = fold(services.lake.manifest(registry.table(name).layer, name))
-            assert sorted(map(str, in_manifest)) == sorted(map(str, _files(services, name)))
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        services = kill_child.services(place)
+        shop, landed = Shop(), 0
+        with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
+            for is_captured, steps in ((False, read), (True, told)):
+                shop.is_captured = is_captured
+                for step in steps:
+                    if step.is_cut:
+                        landed = shop.land(services, landed)
+                        kill_child.build_all(services, place, f"run-{landed}")
+                    shop.do(step)
+                landed = shop.land(services, landed)
+                kill_child.build_all(services, place, f"run-{landed}")
+                assert _in_lake(services, STAGED) == shop.expected
+                assert _in_lake(services, FACTS) == shop.expected
+                assert _published(place) == shop.expected
+            for name in (STAGED, FACTS):
+                assert kill_child.rebuilt(services, name) == []
+                in_manifest = fold(services.lake.manifest(registry.table(name).layer, name))
+                assert sorted(map(str, in_manifest)) == sorted(map(str, _files(services, name)))
 
 
 @ANY_CUT

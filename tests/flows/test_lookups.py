@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from unittest import mock
 
@@ -26,13 +26,11 @@ from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
 from tests.flows.landings import enter
 from tests.flows.test_by_key import ANY_CUT
-from tests.flows.warehouses import Warehouses
-from tests.house import Server
+from tests.flows.warehouses import NOW, Warehouses
 from transforms import registry
 from transforms.contract import Table
 from transforms.entities import Postgres
 
-NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 EMAILS, MESSAGES = "fct_emails", registry.entity("raw_sendgrid__messages")
 MODELS = ("stg_app__users", "stg_sendgrid__messages", "dim_users", EMAILS)
 _USERS = registry.entity("raw_app__users")
@@ -129,16 +127,10 @@ def _landed(seen: Sequence[tuple[str, str]], number: int) -> pa.Table:
     return pa.Table.from_batches([with_place(rows, f"b{number}", at)])
 
 
-@pytest.fixture(scope="module")
-def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    return Warehouses.build(postgres18, tmp_path_factory.mktemp("lookups"), NOW)
-
-
 @pytest.fixture
 def place(warehouses: Warehouses) -> Iterator[Place]:
-    place = warehouses.place(*MODELS)
-    yield place
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        yield place
 
 
 def _published(place: Place) -> list[tuple[str, int | None]]:
@@ -149,21 +141,20 @@ def _published(place: Place) -> list[tuple[str, int | None]]:
 
 
 def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
-    place = warehouses.place(*MODELS)
-    services, world = kill_child.services(place), World()
-    with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
-        for number, step in enumerate(steps):
-            if step.is_cut:
-                world.land(services)
-                kill_child.build_all(services, place, f"run-{number}")
-                assert _published(place) == world.expected
-            world.do(step)
-        world.land(services)
-        kill_child.build_all(services, place, "last")
-        assert _published(place) == world.expected
-        assert kill_child.rebuilt(services, EMAILS) == []
-        assert _published(place) == world.expected
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        services, world = kill_child.services(place), World()
+        with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
+            for number, step in enumerate(steps):
+                if step.is_cut:
+                    world.land(services)
+                    kill_child.build_all(services, place, f"run-{number}")
+                    assert _published(place) == world.expected
+                world.do(step)
+            world.land(services)
+            kill_child.build_all(services, place, "last")
+            assert _published(place) == world.expected
+            assert kill_child.rebuilt(services, EMAILS) == []
+            assert _published(place) == world.expected
 
 
 @settings(ANY_CUT, max_examples=1)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -30,12 +29,10 @@ from tests.flows.kill_child import Place
 from tests.flows.landings import enter
 from tests.flows.test_by_key import ANY_CUT
 from tests.flows.warehouses import Warehouses
-from tests.house import Server
 from transforms import catalog, registry
 from transforms.contract import Table
 from transforms.entities import Postgres, SourceEntity
 
-NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 MEMBERS = ("dim_users", "dim_products", "dim_users_history", "dim_products_history")
 MODELS = (
     "stg_app__users", "stg_app__products", "stg_app__product_prices", "stg_app__categories",
@@ -136,16 +133,10 @@ def _whole(table: str, /, **values: Any) -> dict[str, Any]:
     return {column: values.get(column, _TIMES.get(column)) for column in columns}
 
 
-@pytest.fixture(scope="module")
-def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    return Warehouses.build(postgres18, tmp_path_factory.mktemp("members"), NOW)
-
-
 @pytest.fixture
 def place(warehouses: Warehouses) -> Iterator[Place]:
-    place = warehouses.place(*MODELS)
-    yield place
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        yield place
 
 
 def _build(services: Services, table: Table) -> Built:
@@ -185,18 +176,17 @@ def _hold_to_one_rebuild(services: Services, place: Place) -> None:
 
 
 def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
-    place = warehouses.place(*MODELS)
-    services, company = kill_child.services(place), Company()
-    with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
-        for step in steps:
-            if step.is_cut:
-                company.land(services)
-                _build_all(services, place)
-            company.do(step)
-        company.land(services)
-        _build_all(services, place)
-        _hold_to_one_rebuild(services, place)
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        services, company = kill_child.services(place), Company()
+        with services.lake, mock.patch.multiple(compaction, MAX_FILES=2, GONE_ROWS=0):
+            for step in steps:
+                if step.is_cut:
+                    company.land(services)
+                    _build_all(services, place)
+                company.do(step)
+            company.land(services)
+            _build_all(services, place)
+            _hold_to_one_rebuild(services, place)
 
 
 @settings(ANY_CUT, max_examples=3)
@@ -219,29 +209,33 @@ def test_many_cuts_of_any_changes_give_the_members_of_one_rebuild(
 def test_a_value_that_an_enum_of_the_source_got_is_served_and_told_where_to_add_it(
     warehouses: Warehouses,
 ) -> None:
-    place = warehouses.place(*MODELS, "mart_plan_revenue")
-    services, company = kill_child.services(place), Company()
-    with services.lake:
-        company.do(Step("users", 1, "put", 4))
-        company.do(Step("users", 2, "put", 1))
-        orders = company.topics["orders"] = Topic(_entity("orders"))
-        orders.send(created({**_row(Step("orders", 1, "put", 1)), "status": "returned"}))
-        company.land(services)
-        built = _build_all(services, place)
-    told = [result for one in built.values() for result in one.checks if "accepted_values" in result.rule]
-    told = [result for result in told if not result.passed]
-    assert {one.table for one in told} == {"stg_app__users", "dim_users", "fct_orders", "mart_plan_revenue"}
-    for one in told:
-        assert one.severity == "warning"
-        assert f"/{one.table}.sql. Where such a value is right, add it to the list there." in one.message
-    with psycopg.connect(place.warehouse_dsn) as connection:
-        found = connection.execute(
-            "select user_id, users.plan, status, marts.plan from analytics.dim_users as users "
-            "left join analytics.fct_orders using (user_id) left join analytics.mart_plan_revenue as marts "
-            "on user_id = 1 order by 1"
-        ).fetchall()
-    assert found == [(1, "enterprise", "returned", "enterprise"), (2, "free", None, None)]
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS, "mart_plan_revenue") as place:
+        services, company = kill_child.services(place), Company()
+        with services.lake:
+            company.do(Step("users", 1, "put", 4))
+            company.do(Step("users", 2, "put", 1))
+            orders = company.topics["orders"] = Topic(_entity("orders"))
+            orders.send(created({**_row(Step("orders", 1, "put", 1)), "status": "returned"}))
+            company.land(services)
+            built = _build_all(services, place)
+        told = [result for one in built.values() for result in one.checks if "accepted_values" in result.rule]
+        told = [result for result in told if not result.passed]
+        assert {one.table for one in told} == {
+            "stg_app__users",
+            "dim_users",
+            "fct_orders",
+            "mart_plan_revenue",
+        }
+        for one in told:
+            assert one.severity == "warning"
+            assert f"/{one.table}.sql. Where such a value is right, add it to the list there." in one.message
+        with psycopg.connect(place.warehouse_dsn) as connection:
+            found = connection.execute(
+                "select user_id, users.plan, status, marts.plan from analytics.dim_users as users "
+                "left join analytics.fct_orders using (user_id) "
+                "left join analytics.mart_plan_revenue as marts on user_id = 1 order by 1"
+            ).fetchall()
+        assert found == [(1, "enterprise", "returned", "enterprise"), (2, "free", None, None)]
 
 
 def test_who_was_only_mentioned_stays_whatever_is_told_of_the_rest(warehouses: Warehouses) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,13 @@ from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.flows.test_by_key import FACTS, MODELS, Shop, Step
 from tests.flows.warehouses import Warehouses
-from tests.house import Server
 from transforms import registry
-
-NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    return Warehouses.build(postgres18, tmp_path_factory.mktemp("pending"), NOW)
 
 
 @pytest.fixture
 def place(warehouses: Warehouses) -> Iterator[Place]:
-    place = warehouses.place(*MODELS)
-    yield place
-    warehouses.drop(place)
+    with warehouses.lent(*MODELS) as place:
+        yield place
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -24,14 +24,12 @@ from flows.stores.manifest import Commit, LakeFile, fold
 from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
 from tests.flows import kill_child
-from tests.flows.warehouses import Warehouses
-from tests.house import Server
+from tests.flows.warehouses import NOW, Warehouses
 from transforms import registry
 
 STAGED, FACTS = "stg_events__user_events", "fct_events"
 TOPICS = ("user_events", "page_views", "clicks")
 PUBLISHED = (*(f"stg_events__{topic}" for topic in TOPICS), "dim_users", FACTS, "mart_daily_metrics")
-NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 ANY_CUT = settings(
     deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -79,11 +77,6 @@ SENT = st.builds(
     user_id=st.sampled_from([None, 1, 2, 3]),
 )
 SENT_TO_ANY = st.builds(replace, SENT, topic=st.sampled_from(TOPICS))
-
-
-@pytest.fixture(scope="module")
-def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
-    return Warehouses.build(postgres18, tmp_path_factory.mktemp("properties"), NOW)
 
 
 def _land(services: Services, batch: int, messages: Sequence[tuple[int, Sent]]) -> None:
@@ -148,20 +141,21 @@ def _delivered(
     for sent in sorted(messages, key=lambda sent: sent.batch):
         batches.setdefault(sent.batch, []).append((offsets[sent.topic, sent.partition], sent))
         offsets[sent.topic, sent.partition] += 1
-    place = warehouses.place(*models)
-    services = kill_child.services(place)
-    for number, batch in batches.items():
-        _land(services, number, batch)
-        kill_child.build_all(services, place, f"run-{number}")
-    found = {name: _rows(services, name) for name in models}
-    with psycopg.connect(place.warehouse_dsn) as connection:
-        found["published"] = connection.execute("select * from analytics.fct_events order by 1, 3").fetchall()
-        found["dead letters"] = connection.execute(
-            "select topic, kafka_partition, kafka_offset, payload, reason from ops.dead_letter "
-            "order by 1, 2, 3"
-        ).fetchall()
-    services.lake.close()
-    warehouses.drop(place)
+    with warehouses.lent(*models) as place:
+        services = kill_child.services(place)
+        for number, batch in batches.items():
+            _land(services, number, batch)
+            kill_child.build_all(services, place, f"run-{number}")
+        found = {name: _rows(services, name) for name in models}
+        with psycopg.connect(place.warehouse_dsn) as connection:
+            found["published"] = connection.execute(
+                "select * from analytics.fct_events order by 1, 3"
+            ).fetchall()
+            found["dead letters"] = connection.execute(
+                "select topic, kafka_partition, kafka_offset, payload, reason from ops.dead_letter "
+                "order by 1, 2, 3"
+            ).fetchall()
+        services.lake.close()
     return found
 
 
@@ -231,48 +225,46 @@ def test_days_that_lose_many_events_are_written_anew_and_hold_the_same(
 
 def test_whoever_an_event_has_mentioned_stays_a_member(warehouses: Warehouses) -> None:
     """Events are only searched for users nobody has told us about when they are new."""
-    place = warehouses.place(*PUBLISHED)
-    services = kill_child.services(place)
-    for batch, (partition, user) in enumerate([(2, 1), (0, 2)]):
-        _land(services, batch, [(0, Sent(batch, partition, 1, 1, 43_200, user))])
-        kill_child.build_all(services, place, f"run-{batch}")
-    with psycopg.connect(place.warehouse_dsn) as connection:
-        members = connection.execute(
-            "select user_id, is_inferred from analytics.dim_users order by 1"
-        ).fetchall()
-        mentioned = connection.execute("select user_id from analytics.fct_events").fetchall()
-    assert members == [(1, True), (2, True)]
-    assert mentioned == [(2,)]
-    services.lake.close()
-    warehouses.drop(place)
+    with warehouses.lent(*PUBLISHED) as place:
+        services = kill_child.services(place)
+        for batch, (partition, user) in enumerate([(2, 1), (0, 2)]):
+            _land(services, batch, [(0, Sent(batch, partition, 1, 1, 43_200, user))])
+            kill_child.build_all(services, place, f"run-{batch}")
+        with psycopg.connect(place.warehouse_dsn) as connection:
+            members = connection.execute(
+                "select user_id, is_inferred from analytics.dim_users order by 1"
+            ).fetchall()
+            mentioned = connection.execute("select user_id from analytics.fct_events").fetchall()
+        assert members == [(1, True), (2, True)]
+        assert mentioned == [(2,)]
+        services.lake.close()
 
 
 def test_a_late_copy_that_counts_leaves_the_files_of_the_days_as_they_are(warehouses: Warehouses) -> None:
     def sent(batch: int, partition: int, event: int, day: int) -> Sent:
         return Sent(batch, partition, event, day, 43_200, 1)
 
-    place = warehouses.place(STAGED, "dim_users", FACTS)
-    services = kill_child.services(place)
-    _land(services, 0, [(0, sent(0, 2, 1, 1)), (1, sent(0, 2, 2, 1))])
-    kill_child.build_all(services, place, "run-0")
-    before = {name: _files(services, name) for name in (STAGED, FACTS)}
+    with warehouses.lent(STAGED, "dim_users", FACTS) as place:
+        services = kill_child.services(place)
+        _land(services, 0, [(0, sent(0, 2, 1, 1)), (1, sent(0, 2, 2, 1))])
+        kill_child.build_all(services, place, "run-0")
+        before = {name: _files(services, name) for name in (STAGED, FACTS)}
 
-    # A copy from a lower partition, of another day, comes after it.
-    _land(services, 1, [(0, sent(1, 0, 1, 2))])
-    kill_child.build_all(services, place, "run-1")
+        # A copy from a lower partition, of another day, comes after it.
+        _land(services, 1, [(0, sent(1, 0, 1, 2))])
+        kill_child.build_all(services, place, "run-1")
 
-    for name, files in before.items():
-        after = {file.path: file for file in _files(services, name)}
-        assert {file.path for file in files} <= after.keys(), name
-        assert sum(len(after[file.path].gone) for file in files) == 1, name
-        assert sum(file.rows for file in after.values()) == 2, name
-    with psycopg.connect(place.warehouse_dsn) as connection:
-        found = connection.execute(
-            "select event_time::date::text, kafka_partition from analytics.fct_events order by 1"
-        ).fetchall()
-    assert found == [("2025-11-01", 0), ("2025-11-02", 2)]
-    services.lake.close()
-    warehouses.drop(place)
+        for name, files in before.items():
+            after = {file.path: file for file in _files(services, name)}
+            assert {file.path for file in files} <= after.keys(), name
+            assert sum(len(after[file.path].gone) for file in files) == 1, name
+            assert sum(file.rows for file in after.values()) == 2, name
+        with psycopg.connect(place.warehouse_dsn) as connection:
+            found = connection.execute(
+                "select event_time::date::text, kafka_partition from analytics.fct_events order by 1"
+            ).fetchall()
+        assert found == [("2025-11-01", 0), ("2025-11-02", 2)]
+        services.lake.close()
 
 
 # ------------------------------------------------------------------------------------ ledger and manifest
@@ -296,7 +288,7 @@ def test_manifest_and_ledger_tell_the_same_whatever_a_crash_left_out(
     warehouses: Warehouses, steps: list[tuple[str, str, bool]]
 ) -> None:
     """Each step is a commit; where the flag is set its writer dies before the manifest's line."""
-    place = warehouses.place()
+    place, again = warehouses.place(), warehouses.place()
     in_force: dict[str, list[str]] = {"": [], "2025-11-01": []}
     with Lake(place.lake) as lake, Warehouse(place.warehouse_dsn).connect() as connection:
         ledger = Ledger(connection)
@@ -327,7 +319,6 @@ def test_manifest_and_ledger_tell_the_same_whatever_a_crash_left_out(
         assert sorted(file.path for file in fold(commits)) == sorted(
             path for paths in in_force.values() for path in paths
         )
-        again = warehouses.place()
         with Warehouse(again.warehouse_dsn).connect() as empty:
             rebuild_ledger(Ledger(empty), lake)
             found = Ledger(empty).states()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -14,21 +16,22 @@ from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.house import Server
 
+NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class Warehouses:
-    """Copies of one database, each with a lake of its own, at an instant of the world."""
+    """Copies of one database, each with a lake of its own, at one instant of the world (NOW)."""
 
     server: Server
     template: str
     folder: Path
-    now: datetime
 
     @classmethod
-    def build(cls, server: Server, folder: Path, now: datetime) -> Warehouses:
+    def build(cls, server: Server, folder: Path) -> Warehouses:
         """Make the database that is copied."""
         server.database()
-        made = cls(server, "bootstrapped", folder, now)
+        made = cls(server, "bootstrapped", folder)
         place = made.place()
         kill_child.play(place)
         return replace(made, template=str(conninfo_to_dict(place.warehouse_dsn)["dbname"]))
@@ -41,10 +44,17 @@ class Warehouses:
             kafka_bootstrap="127.0.0.1:1",
             apis_url="http://127.0.0.1:1",
             lake=str(self.folder / secrets.token_hex(4)),
-            now=self.now.isoformat(),
+            now=NOW.isoformat(),
             sources=(),
             models=models,
         )
+
+    @contextmanager
+    def lent(self, *models: str) -> Iterator[Place]:
+        """A `place` for as long as the block lasts."""
+        place = self.place(*models)
+        yield place
+        self.drop(place)
 
     def drop(self, place: Place) -> None:
         """Give the disk back."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +15,7 @@ from flows.extract import SourceError, cdc
 from flows.extract.debezium_guard import ANEW, REMEMBERED, Observed
 from flows.extract.kafka import REQUEST_SECONDS, Topic
 from flows.services import Services
-from flows.settings import Settings
-from tests.flows.capture import Capture, entity
+from tests.flows.capture import Capture, empty_topics, entity
 from tests.flows.extract.told import rows_of
 from tests.flows.streaming.topics import until
 from tests.house import House
@@ -34,16 +32,8 @@ class _Seen:
 def test_a_new_registration_begins_anew_where_the_broker_lost_the_topic_and_goes_on_elsewhere(
     house: House, tmp_path: Path
 ) -> None:
-    settings = Settings(
-        _env_file=None,
-        app_dsn="host=127.0.0.1 port=1",
-        kafka_bootstrap=house.kafka,
-        cdc_prefix=f"t_{os.urandom(4).hex()}",
-        lake=tmp_path / "lake",
-    )
+    settings = empty_topics(house, tmp_path, "alpha")
     name = f"{settings.cdc_prefix}.public.alpha"
-    admin = AdminClient({"bootstrap.servers": house.kafka})
-    admin.create_topics([NewTopic(name, 1, 1)])[name].result(20)
     producer = Producer({"bootstrap.servers": house.kafka})
     for _ in range(3):
         producer.produce(name, b"{}", partition=0)

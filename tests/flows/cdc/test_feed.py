@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from flows.cdc.feed import ChangeFeed
 from flows.cdc.pending import Cut
 from flows.extract import cdc, debezium
 from flows.settings import Settings
-from tests.flows.capture import entity
+from tests.flows.capture import empty_topics, entity
 from tests.flows.streaming.topics import until
 from tests.house import House
 from transforms import engine
@@ -64,19 +62,7 @@ class Topics:
 
 @pytest.fixture
 def topics(house: House, tmp_path: Path) -> Topics:
-    settings = Settings(
-        _env_file=None,
-        app_dsn="host=127.0.0.1 port=1",
-        kafka_bootstrap=house.kafka,
-        cdc_prefix=f"t_{os.urandom(4).hex()}",
-        lake=tmp_path / "lake",
-    )
-    names = [f"{settings.cdc_prefix}.public.{name}" for name in ("alpha", "beta")]
-    made = [NewTopic(name, 1, 1) for name in (*names, debezium.names(settings).transactions)]
-    admin = AdminClient({"bootstrap.servers": house.kafka})
-    for future in admin.create_topics(made).values():
-        future.result(20)
-    return Topics(settings, tmp_path)
+    return Topics(empty_topics(house, tmp_path, "alpha", "beta"), tmp_path)
 
 
 def test_ends_of_transactions_are_news_as_changes_are(topics: Topics) -> None:

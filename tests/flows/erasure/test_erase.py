@@ -29,7 +29,7 @@ from tests import children
 from tests.flows import kill_child
 from tests.flows.company import Done, run_here
 from tests.flows.erasure import child
-from tests.flows.erasure.world import ADA, BOB, BOBS, EVE, EVES, NOW, SECRETS, Filled, bytes_of, rows
+from tests.flows.erasure.world import ADA, BOB, BOBS, EVE, EVES, SECRETS, Filled, bytes_of, rows
 from tests.flows.kill_child import Place
 from tests.flows.stores.logins import login
 from tests.flows.warehouses import Warehouses
@@ -62,8 +62,8 @@ PAST_STEPS = ("erase.past_written", "erase.past_recorded")
 
 
 @pytest.fixture(scope="module")
-def filled(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Filled:
-    return Filled.build(Warehouses.build(postgres18, tmp_path_factory.mktemp("erase"), NOW))
+def filled(warehouses: Warehouses) -> Filled:
+    return Filled.build(warehouses)
 
 
 def _seen(place: Place) -> dict[str, Any]:

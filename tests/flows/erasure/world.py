@@ -6,7 +6,6 @@ import json
 import shutil
 from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from tests.flows import kill_child
 from tests.flows.extract.change_events import Topic, created, deleted, updated
 from tests.flows.kill_child import Place
 from tests.flows.landings import enter
-from tests.flows.warehouses import Warehouses
+from tests.flows.warehouses import NOW, Warehouses
 from transforms import registry
 from transforms.entities import SourceEntity
 
@@ -35,7 +34,6 @@ ADAS = ("Ada@Example.com", "ada.old@example.com")
 SECRETS = ("ada@example.com", "ada.old@example.com", "ada lovelace", "10.0.0.7", "12 st james's square")
 BOBS = "bob.ada@example.com"
 EVES = "eve@example.net"
-NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 _AT = "2025-10-20T10:00:00Z"
 _DAY = 1_760_954_400  # 2025-10-20 10:00 UTC
 

@@ -202,6 +202,11 @@ class World:
         finally:
             services.lake.close()
 
+    def land_rows(self, entity: SourceEntity, **options: Any) -> int:
+        """Land what is new; returns how many rows that was."""
+        landing = self.land(entity, **options)
+        return 0 if landing is None else landing.rows
+
     def app(self, *statements: str) -> list[tuple[Any, ...]]:
         """Run statements in the application's database; returns the last one's rows."""
         with psycopg.connect(self.app_dsn, autocommit=True) as connection:

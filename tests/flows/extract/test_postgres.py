@@ -64,11 +64,11 @@ def test_a_transaction_that_commits_late_is_never_missed(shop: World) -> None:
     with psycopg.connect(shop.app_dsn) as slow:
         slow.execute("insert into orders values (6000, 1.00, 'EUR')")
         shop.app("insert into orders values (6001, 2.00, 'EUR')")
-        assert shop.land(without_lookback).rows == 1  # type: ignore[union-attr]
+        assert shop.land_rows(without_lookback) == 1
         shop.app("insert into orders values (6002, 2.00, 'EUR')")
-        assert shop.land(without_lookback).rows == 1  # type: ignore[union-attr]
+        assert shop.land_rows(without_lookback) == 1
         slow.commit()
-    assert shop.land(without_lookback).rows == 1  # type: ignore[union-attr]
+    assert shop.land_rows(without_lookback) == 1
     assert shop.land(without_lookback) is None
     assert shop.live(ORDERS, COLUMNS) == source(shop)
 
@@ -84,7 +84,7 @@ def test_a_row_whose_cursor_is_in_the_future_lands_once_and_costs_the_later_read
         "insert into orders values (7000, 1, 'EUR', now(), '2099-01-01')",
         "insert into orders values (7001, 1, 'EUR', now(), '2099-01-02')",
     )
-    assert shop.land(orders).rows == 1002  # type: ignore[union-attr]
+    assert shop.land_rows(orders) == 1002
 
     def compared() -> int:
         ((positions,),) = shop.warehouse("select positions from ops.position")
@@ -92,15 +92,15 @@ def test_a_row_whose_cursor_is_in_the_future_lands_once_and_costs_the_later_read
 
     for number in range(5):
         shop.app(f"insert into orders values ({8000 + number}, 1, 'EUR')")
-        assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+        assert shop.land_rows(orders) == 1
         assert compared() <= 3
     assert shop.land(orders) is None
     shop.app("update orders set amount = 2 where id = 7000")  # its time stays in the future
-    assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+    assert shop.land_rows(orders) == 1
     shop.app("update orders set updated_at = now() where id = 7001")
-    assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+    assert shop.land_rows(orders) == 1
     shop.app("update orders set updated_at = '2099-01-02' where id = 7001")
-    assert shop.land(orders).rows == 1  # type: ignore[union-attr]
+    assert shop.land_rows(orders) == 1
     assert shop.land(orders) is None
     assert shop.live(orders, COLUMNS) == source(shop)
 
@@ -131,13 +131,13 @@ def test_a_number_that_was_handed_out_early_and_committed_late_is_never_missed(w
         slow.execute(insert.encode())
         for _ in range(3):
             world.app(insert)
-            assert world.land(events).rows == 1  # type: ignore[union-attr]
+            assert world.land_rows(events) == 1
         slow.commit()
-    assert world.land(events).rows == 1  # type: ignore[union-attr]
+    assert world.land_rows(events) == 1
     for _ in range(3):
         assert world.land(events) is None
     world.app(insert)
-    assert world.land(events).rows == 1  # type: ignore[union-attr]
+    assert world.land_rows(events) == 1
     assert world.live(events, ["id"]) == world.app("select id from order_events order by id")
 
 
@@ -156,7 +156,7 @@ def test_a_row_that_no_window_can_hold_is_a_dead_letter_and_stays_as_it_was(shop
     assert reasons == [("created_at is null",)]
     assert shop.live(ORDERS, COLUMNS) == [*before, (7001, 1, "EUR")]
     shop.app("update orders set created_at = now(), updated_at = now() where created_at is null")
-    assert shop.land(ORDERS).rows == 2  # type: ignore[union-attr]
+    assert shop.land_rows(ORDERS) == 2
     assert shop.live(ORDERS, COLUMNS) == source(shop)
 
 
@@ -213,16 +213,16 @@ def test_a_snapshot_lands_only_when_its_content_differs(world: World) -> None:
         "insert into coupons values ('a', 10, '[2025-01-01, 2025-02-01)'), ('b', 20, null)",
         "insert into coupons values ('ü', 100, 'empty')",
     )
-    assert world.land(coupons).rows == 3  # type: ignore[union-attr]
+    assert world.land_rows(coupons) == 3
     world.app("update coupons set percent_off = percent_off")  # other order in the table, same content
     assert world.land(coupons) is None
     world.app("delete from coupons where code = 'a'", "update coupons set percent_off = 21 where code = 'b'")
-    assert world.land(coupons).rows == 3  # type: ignore[union-attr]
+    assert world.land_rows(coupons) == 3
     assert world.live(coupons, ["code", "percent_off"]) == world.app(
         "select code, percent_off from coupons order by 1"
     )
     world.app("delete from coupons")
-    assert world.land(coupons).rows == 2  # type: ignore[union-attr]
+    assert world.land_rows(coupons) == 2
     assert world.live(coupons, ["code"]) == []
     assert world.land(coupons) is None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,18 +21,7 @@ from flows.services import Services
 from flows.streaming import following
 from tests.flows.streaming.changes import ENTITIES, Company, new_order, order
 from tests.flows.streaming.topics import until
-from tests.house import House
 from transforms import registry
-
-
-@pytest.fixture(scope="module")
-def company(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
-    """One company for the tests of this module; each begins where everything is shown."""
-    made = Company.build(house, tmp_path_factory.mktemp("company"))
-    try:
-        yield made
-    finally:
-        made.capture.end()
 
 
 def test_what_one_transaction_changes_is_seen_at_one_moment(company: Company) -> None:

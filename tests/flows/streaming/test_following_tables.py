@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-
-import pytest
 
 from flows.progress import Progress
 from tests.flows.streaming.changes import Company, new_order, order
 from tests.flows.streaming.topics import until
-from tests.house import House
-
-
-@pytest.fixture(scope="module")
-def company(house: House, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
-    """One company for the tests of this module; each begins where everything is shown."""
-    made = Company.build(house, tmp_path_factory.mktemp("company"))
-    try:
-        yield made
-    finally:
-        made.capture.end()
 
 
 def test_an_order_whose_time_moves_to_another_month_is_one_order_and_goes_when_it_is_deleted(
     company: Company,
 ) -> None:
     month = f"select to_char(order_date, 'YYYY-MM') from analytics.fct_orders where order_id = '{order(10)}'"
+
+    def move(to: str) -> None:
+        company.capture.app(f"update orders set created_at = '{to}-02' where id = '{order(10)}'")
+        until(lambda: company.shown(month) == [(to,)], 60)
+
     with company.followed():
-        for moved in ("2025-11", "2025-10"):
-            company.capture.app(f"update orders set created_at = '{moved}-02' where id = '{order(10)}'")
-            until(lambda moved=moved: company.shown(month) == [(moved,)], 60)  # type: ignore[misc]
+        move("2025-11")
+        move("2025-10")
         company.capture.app(
             f"update orders set created_at = '2025-12-02' where id = '{order(10)}'",
             f"delete from orders where id = '{order(10)}'",
