@@ -41,8 +41,8 @@ FASTER = {"wal_level": "logical", "fsync": "off", "full_page_writes": "off", "ma
 FASTER["track_commit_timestamp"] = "on"
 # Connections of a test that is over live until Python looks for what refers to itself.
 FASTER["max_connections"] = "500"
-# A worker's snapshot keeps what a test has just frozen from being so, and a run has hundreds of databases, each
-# of which would be looked at every minute.
+# A worker's snapshot keeps what a test has just frozen from being so. And each of a run's hundreds of
+# databases would be looked at every minute.
 FASTER["autovacuum"] = "off"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 _TEMPLATE = "bootstrapped"
