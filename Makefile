@@ -3,8 +3,8 @@
 SHELL := /bin/sh
 PYTHON_ENV := .venv/bin/python
 RUN := PYTHONUNBUFFERED=1 $(PYTHON_ENV)
-# Two processes share one house (tests/conftest.py).
-PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes share one house (tests/conftest.py): while one waits for a service, two have work for two cores.
+PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run stop test test-full lint format bench bench-full lock cdc-engine environment environment-dev clean

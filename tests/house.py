@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from unittest import mock
 import httpx
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import flows.sandbox as sandbox
 from flows.sandbox import Part, State, postgres, processes
@@ -45,7 +45,6 @@ FASTER["max_connections"] = "500"
 # databases would be looked at every minute.
 FASTER["autovacuum"] = "off"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
-_TEMPLATE = "bootstrapped"
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Server:
     version: int
     address: str
     """A DSN; which database it names does not matter."""
-    _has_template: bool = field(default=False, repr=False)
+    _templates: set[str] = field(default_factory=set, repr=False)
 
     def dsn(self, database: str) -> str:
         """The DSN of one of its databases."""
@@ -73,22 +72,36 @@ class Server:
 
     def database(self) -> str:
         """The DSN of a new database with the warehouse's schemas, roles and ops tables."""
-        if not self._has_template:
-            self._make_template()
-            self._has_template = True
-        return self.empty(_TEMPLATE)
+        return self.copy("bootstrapped", _lay)
 
-    def _make_template(self) -> None:
+    def copy(self, template: str, fill: Callable[[str], None]) -> str:
+        """The DSN of a new database, a copy of `template`, which is filled when it is first asked for."""
+        if template not in self._templates:
+            self._make(template, fill)
+            self._templates.add(template)
+        return self.empty(template)
+
+    def _make(self, template: str, fill: Callable[[str], None]) -> None:
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
-            # Until it is disconnected, no other process of this run makes one, or copies half of one.
-            connection.execute("select pg_advisory_lock(hashtext(%s))", (_TEMPLATE,))
+            # Until it is disconnected, no other process of this run makes one.
+            connection.execute("select pg_advisory_lock(hashtext(%s))", (template,))
             query = "select from pg_database where datname = %s"
-            if connection.execute(query, (_TEMPLATE,)).fetchone() is not None:
+            if connection.execute(query, (template,)).fetchone() is not None:
                 return
-            connection.execute(f"create database {_TEMPLATE}".encode())
-            with psycopg.connect(self.dsn(_TEMPLATE), autocommit=True) as template:
-                for statement in bootstrap():
-                    template.execute(statement.encode())
+            made = self.empty()
+            fill(made)
+            name = conninfo_to_dict(made)["dbname"]
+            connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,)
+            )
+            # From here on there is one, and it is whole.
+            connection.execute(f'alter database "{name}" rename to {template}'.encode())
+
+
+def _lay(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for statement in bootstrap():
+            connection.execute(statement.encode())
 
 
 class House:

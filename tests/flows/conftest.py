@@ -91,7 +91,7 @@ def prefect(house: House) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def warehouses(postgres18: Server, tmp_path_factory: pytest.TempPathFactory) -> Warehouses:
     """Warehouses by the dozen."""
-    return Warehouses.build(postgres18, tmp_path_factory.mktemp("warehouses"))
+    return Warehouses(postgres18, tmp_path_factory.mktemp("warehouses"))
 
 
 @pytest.fixture

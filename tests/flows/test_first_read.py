@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import flows.sandbox as sandbox
-from flows import first_read, prepare
+from flows import first_read
 from flows.change_landing import ChangesLanded, land_changes
 from flows.extract import SourceError, debezium, kafka
 from flows.landing import Landing
@@ -30,6 +30,7 @@ from tests.flows.capture import Capture, entity
 from tests.flows.extract.told import rows_of
 from tests.flows.streaming.changes import SCHEMA
 from tests.flows.streaming.topics import until
+from tests.flows.warehouses import with_tables
 from tests.house import House
 from transforms import registry
 from transforms.entities import Postgres, SourceEntity
@@ -43,10 +44,7 @@ ROWS = 60_000
 @contextmanager
 def made(house: House, tmp_path: Path) -> Iterator[Capture]:
     """An application and a warehouse without a row of it."""
-    capture = Capture.build(house, tmp_path, warehouse_dsn=house.server().database())
-    services = Services(capture.settings)
-    with services.lake:
-        prepare.warehouse(services, False, Progress("test", io.StringIO()))
+    capture = Capture.build(house, tmp_path, warehouse_dsn=with_tables(house.server()))
     try:
         yield capture
     finally:

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.flows import kill_child
+from flows import prepare
+from flows.progress import Progress
+from flows.services import Services
+from flows.settings import Settings
 from tests.flows.kill_child import Place
 from tests.house import Server
 
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
 
 
+def with_tables(server: Server) -> str:
+    """The DSN of a new warehouse in which every table is, and no row."""
+    return server.copy("with_tables", _make_tables)
+
+
+def _make_tables(dsn: str) -> None:
+    with TemporaryDirectory() as lake:
+        services = Services(Settings(_env_file=None, warehouse_dsn=dsn, lake=lake))
+        with services.lake:
+            prepare.warehouse(services, False, Progress("test", io.StringIO()))
+
+
 @dataclass(frozen=True)
 class Warehouses:
-    """Copies of one database, each with a lake of its own, at one instant of the world (NOW)."""
+    """Such warehouses, each with a lake of its own, at one instant of the world (NOW)."""
 
     server: Server
-    template: str
     folder: Path
-
-    @classmethod
-    def build(cls, server: Server, folder: Path) -> Warehouses:
-        """Make the database that is copied."""
-        server.database()
-        made = cls(server, "bootstrapped", folder)
-        place = made.place()
-        kill_child.play(place)
-        return replace(made, template=str(conninfo_to_dict(place.warehouse_dsn)["dbname"]))
 
     def place(self, *models: str) -> Place:
         """A warehouse and a lake in which only these models are built."""
         return Place(
             app_dsn="host=127.0.0.1 port=1",
-            warehouse_dsn=self.server.empty(self.template),
+            warehouse_dsn=with_tables(self.server),
             kafka_bootstrap="127.0.0.1:1",
             apis_url="http://127.0.0.1:1",
             lake=str(self.folder / secrets.token_hex(4)),

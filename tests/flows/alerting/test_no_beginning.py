@@ -9,14 +9,14 @@ from unittest import mock
 import psycopg
 import pytest
 
-from flows import batch, prepare
+from flows import batch
 from flows.errors import FlowsError
 from flows.flow_names import APIS
 from flows.monitoring.runs import recent
-from flows.progress import Progress
 from flows.services import Services
 from flows.stores.migrate import ConsentNeeded
 from tests.flows.alerting.conftest import Watch
+from tests.flows.warehouses import with_tables
 from tests.house import Server
 from transforms import registry
 from transforms.entities import SourceEntity
@@ -45,8 +45,7 @@ def test_a_setting_that_is_missing_is_told_and_over_with_the_next_run(watch: Wat
 def test_a_change_that_needs_consent_leaves_all_undone_not_the_table_alone_that_it_names(
     postgres18: Server, tmp_path: Path
 ) -> None:
-    watch = Watch(tmp_path, postgres18.database())
-    prepare.tables(watch.services(), Progress("run"))
+    watch = Watch(tmp_path, with_tables(postgres18))
     with psycopg.connect(watch.dsn) as connection:
         connection.execute("alter table analytics.dim_currencies add column more integer")
     with pytest.raises(ConsentNeeded, match=r"^dim_currencies"):

@@ -26,6 +26,7 @@ from flows.stores.publish import publish
 from flows.stores.warehouse import WarehouseError
 from tests.flows.recovery.conftest import KEY, filled, unseen
 from tests.flows.stores.world import built
+from tests.flows.warehouses import with_tables
 from tests.house import VERSIONS, House
 from transforms import registry
 from warehouse_ddl.files import bootstrap
@@ -96,8 +97,7 @@ def test_a_drill_that_breaks_off_tells_no_row_and_says_why_though_it_can_not_be_
 @pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
 def live(house: House, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
     """A warehouse with all tables, of which one holds something, on each version that is served."""
-    with filled(house.server(request.param).database(), tmp_path) as services:
-        prepare.tables(services, unseen())
+    with filled(with_tables(house.server(request.param)), tmp_path) as services:
         _publish(
             services, "dim_currencies", "", "SELECT 'EUR' AS currency, 2 AS minor_digits, 100 AS minor_units"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,11 +13,9 @@ from typing import Any
 import duckdb
 import psycopg
 
-from flows import prepare
 from flows.build.inputs import Reader
 from flows.build.job import build_due
 from flows.change_landing import land_changes
-from flows.progress import Progress
 from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
@@ -27,6 +24,7 @@ from tests import children
 from tests.flows.capture import Capture
 from tests.flows.kill_child import without_audit
 from tests.flows.streaming.topics import until
+from tests.flows.warehouses import with_tables
 from tests.house import House, Server
 from transforms import catalog, registry
 from transforms.contract import Table
@@ -61,7 +59,7 @@ class Company:
     @classmethod
     def build(cls, house: House, folder: Path, server: Server | None = None) -> Company:
         """Everything up to the first batch. End it with `capture.end`."""
-        capture = Capture.build(house, folder, server, warehouse_dsn=house.server().database())
+        capture = Capture.build(house, folder, server, warehouse_dsn=with_tables(house.server()))
         capture.app(
             SCHEMA,
             "insert into users (id, email, name, country, plan, created_at, updated_at) select n, "
@@ -76,7 +74,6 @@ class Company:
         until(lambda: len(capture.events("orders")) == 20, seconds=60)
         services = company.services()
         with services.lake, without_audit():
-            prepare.warehouse(services, False, Progress("test", io.StringIO()))
             landed = land_changes(services, ENTITIES, "first")
             for entity in ENTITIES:
                 landed.of(entity)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from flows import deadletters, prepare, stream
+from flows import deadletters, stream
 from flows.build.job import build
 from flows.build.outcome import Built
 from flows.build.states import planner_states
@@ -38,6 +38,8 @@ from flows.streaming.tally import Tally
 from quality import CheckResult
 from tests import children
 from tests.flows.extract.parts import World
+from tests.flows.kill_child import without_audit
+from tests.flows.warehouses import with_tables
 from tests.house import House, Server
 from transforms import catalog, registry
 from transforms.entities import Kafka, SourceEntity
@@ -71,7 +73,8 @@ class Topics:
         """Empty topics; the warehouse has every table of the models. `bootstrap`: on another broker;
         `server`: on another PostgreSQL.
         """
-        world = World.build(server or house.server(), folder, **settings)
+        nowhere = "host=127.0.0.1 port=1"
+        world = World(nowhere, with_tables(server or house.server()), folder / "lake", settings=settings)
         world.kafka_bootstrap = bootstrap or house.kafka
         suffix = os.urandom(4).hex()
         entities = tuple(
@@ -84,9 +87,6 @@ class Topics:
         made = admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
         for name in names:
             made[name].result(20)
-        services = world.services()
-        with services.lake:
-            prepare.warehouse(services, False, Progress("test", io.StringIO()))
         return cls(world, entities, f"group-{suffix}")
 
     def event(self, number: int, *, minutes: float = 0.0, **changes: Any) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class Topics:
         """Land, and build and publish what that touches of the events, as a batch does."""
         services = self.world.services()
         done: dict[str, list[Built]] = {}
-        with services.lake:
+        with services.lake, without_audit():
             for entity in self.entities:
                 land(services, entity, "batch")
             for name in MODELS:
