@@ -90,6 +90,7 @@ LOCKS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("statement", LOCKS.values(), ids=LOCKS)
 def test_changes_that_a_lock_keeps_from_being_shown_are_shown_by_the_next_run(
     told: Told, statement: str

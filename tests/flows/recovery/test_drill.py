@@ -94,7 +94,12 @@ def test_a_drill_that_breaks_off_tells_no_row_and_says_why_though_it_can_not_be_
     assert _drills(services)[1:] == [(False, [])]
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
+@pytest.fixture(
+    params=[
+        pytest.param(version, id=f"postgresql {version}", marks=() if version == 18 else pytest.mark.full)
+        for version in VERSIONS
+    ]
+)
 def live(house: House, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
     """A warehouse with all tables, of which one holds something, on each version that is served."""
     with filled(with_tables(house.server(request.param)), tmp_path) as services:

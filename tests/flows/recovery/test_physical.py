@@ -79,6 +79,7 @@ def _note(copy: Copy, **changed: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
 
 
+@pytest.mark.full
 def test_a_server_is_put_together_from_a_full_copy_and_an_increment_as_it_was_at_the_second(
     services: Services, tmp_path: Path
 ) -> None:

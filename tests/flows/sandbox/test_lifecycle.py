@@ -29,6 +29,8 @@ from tests.house import ask_prefect
 
 POSTGRES = frozenset({Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES})
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -119,7 +121,6 @@ def test_starts_at_the_same_time_start_every_part_once(small: Path) -> None:
     assert found[0].kafka_bootstrap is None
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("part", list(Part))
 def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(folder: Path, part: Part) -> None:
     before = _state(folder)
@@ -143,7 +144,6 @@ def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(fold
         assert _ask(dsn, "select answer from kept") == "42"
 
 
-@pytest.mark.full
 def test_stop_ends_its_own_processes_and_keeps_data_and_ports(folder: Path) -> None:
     before = _state(folder)
     stranger = processes.spawn(["sleep", "60"], log=folder / "logs" / "stranger.log", cwd=folder)
@@ -233,7 +233,6 @@ def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path)
     assert status.deployments_registered
 
 
-@pytest.mark.full
 def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebody_switched_on(
     folder: Path,
 ) -> None:
@@ -301,7 +300,6 @@ def test_the_verbs_work_from_the_command_line(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.full
 def test_two_sandboxes_side_by_side_do_not_meet(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     first, second = _state(folder), sandbox.start(other)
@@ -318,7 +316,6 @@ def test_two_sandboxes_side_by_side_do_not_meet(folder: Path, tmp_path: Path) ->
     assert status.running
 
 
-@pytest.mark.full
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has the problem")
 def test_root_s_postgresql_runs_as_another_user_who_cannot_reach_the_folder(tmp_path: Path) -> None:
     closed = tmp_path / "closed"

@@ -69,7 +69,7 @@ SENT = {0: ("user_events", "clicks"), 1: ("page_views", "clicks"), 2: TOPICS, 3:
 PLACES = {"user_events": 2, "page_views": 1, "clicks": 0}
 APART = (0, 3, 26 * 60)
 """Minutes between the times that an event is given in one topic and in the next."""
-ORDERS = (TOPICS, TOPICS[::-1], None)
+ORDERS = (TOPICS[::-1], *(pytest.param(order, marks=pytest.mark.full) for order in (TOPICS, None)))
 """Which topic is taken in first; None: all of them at once."""
 
 
@@ -176,12 +176,16 @@ def _messages(chance: random.Random) -> Iterator[tuple[int, float]]:
 @pytest.mark.parametrize(
     ("memory", "learned_after", "fewest", "most"),
     [
-        (hashed.MOST_BYTES, 0, 30, 100),
-        (hashed.MOST_BYTES, 60, 60, 900),
-        (hashed.MOST_BYTES, hashed.LEARN_AFTER, 1_120, 1_120),
-        (0, 0, 1_000, 1_120),
+        pytest.param(hashed.MOST_BYTES, 60, 60, 900, id="hashes beside"),
+        *(
+            pytest.param(*given, id=name, marks=pytest.mark.full)
+            for name, given in {
+                "hashes at once": (hashed.MOST_BYTES, 0, 30, 100),
+                "asked too little": (hashed.MOST_BYTES, hashed.LEARN_AFTER, 1_120, 1_120),
+                "no memory": (0, 0, 1_000, 1_120),
+            }.items()
+        ),
     ],
-    ids=["hashes at once", "hashes beside", "asked too little", "no memory"],
 )
 def test_copies_of_what_is_no_longer_known_whole_are_found_in_the_warehouse(
     house: House,

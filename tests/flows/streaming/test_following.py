@@ -100,19 +100,14 @@ def test_what_was_not_shown_is_shown_by_the_next_stream_once(company: Company) -
     assert company.shown("select country from analytics.dim_users where user_id = 2") == [("IT",)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "failpoint",
     [
-        "changes.landed",
-        "joint.committed",
-        *(
-            pytest.param(name, marks=pytest.mark.full)
-            for name in (
-                *("joint.before_commit", "landing.extracted", "landing.written", "landing.committed"),
-                *("build.written", "publish.copied", "publish.applied", "publish.committed"),
-                *("lake.manifest_appended", "lake.manifest_written", "publish.dropped"),
-            )
-        ),
+        *("changes.landed", "landing.extracted", "landing.written", "landing.committed"),
+        *("joint.before_commit", "joint.committed"),
+        *("build.written", "publish.copied", "publish.applied", "publish.committed"),
+        *("lake.manifest_appended", "lake.manifest_written", "publish.dropped"),
     ],
 )
 def test_a_kill_anywhere_and_the_next_stream_shows_the_same(company: Company, failpoint: str) -> None:
@@ -207,7 +202,7 @@ def test_what_breaks_a_rule_stays_as_it_was_is_kept_once_and_recorded(company: C
     until(lambda: company.follow().messages == 0 and company.shown(quantity) == [(2,)], 60)
 
 
-@pytest.mark.parametrize("table", ["fct_orders", "dim_users"])
+@pytest.mark.parametrize("table", ["fct_orders", pytest.param("dim_users", marks=pytest.mark.full)])
 def test_what_a_lock_keeps_back_is_shown_once_the_lock_is_gone_though_nothing_more_comes(
     company: Company, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +234,7 @@ def test_what_a_lock_keeps_back_is_shown_once_the_lock_is_gone_though_nothing_mo
     assert company.shown(failed) == before
 
 
+@pytest.mark.full
 def test_what_waited_for_a_lock_when_a_stream_ended_is_shown_by_the_next_though_nothing_comes(
     company: Company,
 ) -> None:
