@@ -228,10 +228,10 @@ def behave(url: str) -> None:
 
 def ask_prefect(server: httpx.Client, method: str, path: str, body: Any, seconds: float = 90) -> Any:
     """What a Prefect server answers. Its database has one writer: a busy one says 503, and Prefect's own
-    client asks again, too.
+    client asks again, too; or it says nothing for a while.
     """
-    deadline = time.monotonic() + seconds
-    while (answer := server.request(method, path, json=body)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+    deadline, busy = time.monotonic() + seconds, httpx.codes.SERVICE_UNAVAILABLE
+    while (answer := server.request(method, path, json=body, timeout=seconds)).status_code == busy:
         assert time.monotonic() < deadline, answer.text
         time.sleep(1)
     return answer.raise_for_status().json() if answer.content else None

@@ -53,7 +53,7 @@ def server(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Clie
     url = house.parts(Part.PREFECT).prefect_url
     assert url is not None
     monkeypatch.setenv("PREFECT_API_URL", url)
-    with httpx.Client(base_url=f"{url}/", trust_env=False, timeout=90) as client:
+    with httpx.Client(base_url=f"{url}/", trust_env=False) as client:
         yield client
 
 

@@ -237,7 +237,7 @@ def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebod
     folder: Path,
 ) -> None:
     state = _state(folder)
-    with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False) as client:
 
         def ask(path: str, **words: object) -> list[dict[str, Any]]:
             return list(ask_prefect(client, "POST", path, words))
