@@ -189,7 +189,7 @@ def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
             _hold_to_one_rebuild(services, place)
 
 
-@settings(ANY_CUT, max_examples=1)
+@settings(ANY_CUT, max_examples=3)
 @given(steps=STEPS)
 def test_any_cut_of_any_changes_gives_the_members_of_one_rebuild(
     warehouses: Warehouses, steps: list[Step]

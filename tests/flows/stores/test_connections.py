@@ -83,7 +83,7 @@ def test_sessions_that_read_at_once_share_the_catalog_and_stay_in_no_transaction
         open_ones = other.execute(
             "select state from pg_stat_activity "
             "where datname = current_database() and pid <> pg_backend_pid() "
-            "and backend_type = 'client backend'"  # an autovacuum worker may be about
+            "and backend_type = 'client backend'"  # the server's own are nobody's
         ).fetchall()
     assert open_ones == [("idle",), ("idle",)]
 

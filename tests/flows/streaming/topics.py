@@ -38,7 +38,6 @@ from flows.streaming.tally import Tally
 from quality import CheckResult
 from tests import children
 from tests.flows.extract.parts import World
-from tests.flows.kill_child import without_audit
 from tests.flows.warehouses import with_tables
 from tests.house import House, Server
 from transforms import catalog, registry
@@ -207,7 +206,7 @@ class Topics:
         """Land, and build and publish what that touches of the events, as a batch does."""
         services = self.world.services()
         done: dict[str, list[Built]] = {}
-        with services.lake, without_audit():
+        with services.lake:
             for entity in self.entities:
                 land(services, entity, "batch")
             for name in MODELS:
