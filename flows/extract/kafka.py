@@ -30,6 +30,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers
 from flows.garbage import not_looked_for
+from flows.settling import settled
 from transforms.entities import Kafka, SourceEntity
 
 REQUEST_SECONDS = 15.0
@@ -195,12 +196,15 @@ class Topic:
         return {partition: offset for partition, offset in asked.items() if offset >= 0}
 
     def _offsets(self, admin: AdminClient, partitions: Sequence[int], spec: OffsetSpec) -> dict[int, int]:
-        asked = admin.list_offsets(
-            {TopicPartition(self.name, partition): spec for partition in partitions},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=self.seconds,
-        )
-        return {key.partition: int(answer.result(self.seconds + 5).offset) for key, answer in asked.items()}
+        def ask() -> dict[int, int]:
+            asked = admin.list_offsets(
+                {TopicPartition(self.name, partition): spec for partition in partitions},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=self.seconds,
+            )
+            return {key.partition: int(found.result(self.seconds + 5).offset) for key, found in asked.items()}
+
+        return settled(ask, self.seconds)
 
     @contextmanager
     def errors_told(self) -> Iterator[None]:

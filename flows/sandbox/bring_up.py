@@ -8,13 +8,16 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from flows.errors import FlowsError
-from flows.sandbox import prefect_server, processes
+from flows.sandbox import connect, prefect_server, processes
 from flows.sandbox import state as states
 from flows.sandbox.parts import Context, controls
 from flows.sandbox.state import Part, Running, State
 
 # Another program may take the port first, a killed server's backends may hold its memory for a moment.
 ATTEMPTS = 3
+
+# Waiting for longer is said.
+_SILENT_SECONDS = 3
 
 
 def settle(outcome: Future[None], job: Callable[[], None]) -> None:
@@ -59,7 +62,7 @@ def bring_up(part: Part, context: Context, spawned: Running | None = None) -> No
     state = context.state()
     running = state.parts.get(part)
     if spawned is None and running and running.process and processes.alive(running.process):
-        if _answers_soon(part, running, context):
+        if _answers(part, running, context):
             return
         context.progress(part, "does not answer: starting it again")
         control.stop(running.process)
@@ -87,13 +90,22 @@ def bring_up(part: Part, context: Context, spawned: Running | None = None) -> No
     context.progress(part, f"runs{where} ({time.monotonic() - begun:.1f} s)")
 
 
-def _answers_soon(part: Part, running: Running, context: Context) -> bool:
-    """Whether a living part answers, given the time that a start still under way may need."""
-    ready = controls(part).ready(context, running)
-    deadline = time.monotonic() + 15
+def _answers(part: Part, running: Running, context: Context) -> bool:
+    """Whether a living part answers, asked for as long as its start may take: another start may be under way,
+    and one that is only busy must not be ended under those who use it.
+    """
+    control = controls(part)
+    ready = control.ready(context, running)
+    begun, is_told = time.monotonic(), False
     while not ready():
-        if time.monotonic() > deadline or processes.cancelled.is_set():
+        if processes.cancelled.is_set():
+            raise processes.interrupted(part)
+        waited = time.monotonic() - begun
+        if waited > control.seconds:
             return False
+        if waited > _SILENT_SECONDS and not is_told:
+            context.progress(part, f"does not answer: waiting for it, up to {control.seconds:.0f} s")
+            is_told = True
         time.sleep(0.1)
     return True
 
@@ -107,12 +119,12 @@ def bring_up_connect(context: Context, broker: Future[None]) -> None:
     running = context.state().parts.get(Part.CONNECT)
     spawned = None
     if address and not (running and processes.alive(running.process)):
-        spawned = _spawn(Part.CONNECT, context, running)
+        running = spawned = _spawn(Part.CONNECT, context, running)
     if broker.exception() is not None:
         return  # the broker's own chain tells
-    if spawned is not None and address != context.state().kafka_bootstrap:
-        assert spawned.process is not None
-        controls(Part.CONNECT).stop(spawned.process)  # it would wait for the port that the broker lost
+    state = context.state()
+    if running and running.process and not connect.is_beside(state):
+        controls(Part.CONNECT).stop(running.process)  # it would wait for the port that the broker lost
         spawned = None
     bring_up(Part.CONNECT, context, spawned)
 

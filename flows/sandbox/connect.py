@@ -75,16 +75,15 @@ def _properties(state: State) -> Path:
     return state.folder / "connect" / "connect.properties"
 
 
+def is_beside(state: State) -> bool:
+    """Whether the worker was started beside the broker as it is now. One that lost its port to another
+    program has a new address, which a worker never learns.
+    """
+    return f"bootstrap.servers={state.kafka_bootstrap or ''}" in _properties(state).read_text()
+
+
 def ready(state: State, port: int) -> Callable[[], bool]:
     """A question to ask until the answer is yes: does the worker, started beside this broker, list its
     connectors?
     """
-
-    def ask() -> bool:
-        # A broker that lost its port to another program has a new address, which a worker never learns.
-        beside = f"bootstrap.servers={state.kafka_bootstrap or ''}"
-        return beside in _properties(state).read_text() and processes.healthy(
-            f"http://127.0.0.1:{port}/connectors"
-        )
-
-    return ask
+    return lambda: is_beside(state) and processes.healthy(f"http://127.0.0.1:{port}/connectors")

@@ -207,10 +207,10 @@ def answers(port: int) -> bool:
 
 
 def healthy(url: str) -> bool:
-    """Whether a GET on loopback answers 200."""
+    """Whether a GET on loopback answers 200, within five seconds."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=2) as answer:
+        with opener.open(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):
         return False
@@ -221,12 +221,17 @@ def wait_until(ready: Callable[[], bool], *, process: Process, seconds: float, p
     deadline = time.monotonic() + seconds
     while not ready():
         if cancelled.is_set():
-            raise PartError(f"The start of {part} was interrupted.")
+            raise interrupted(part)
         if not alive(process):
             raise EndedError(f"{part} ended while it was starting. {tail(log)}")
         if time.monotonic() > deadline:
             raise PartError(f"{part} did not answer within {seconds:.0f} s. {tail(log)}")
         time.sleep(0.05)
+
+
+def interrupted(part: str) -> PartError:
+    """What is raised where Ctrl-C ended the wait for a part."""
+    return PartError(f"The start of {part} was interrupted.")
 
 
 def tail(log: Path, lines: int = 5) -> str:

@@ -17,7 +17,6 @@ import orjson
 import psycopg
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from psycopg import sql
 
 from flows.change_landing import land_changes
@@ -43,6 +42,7 @@ from tests.benchmarks.pipeline import rebuild
 from tests.benchmarks.processes import in_child
 from tests.benchmarks.server import Server, settle
 from tests.benchmarks.stream import broker
+from tests.broker import make_topics
 from transforms import registry
 from transforms.contract import Layer
 from transforms.entities import Postgres, SourceEntity
@@ -70,7 +70,7 @@ def _topic(services: Services, bootstrap: str) -> Iterator[SourceEntity]:
     assert isinstance(declared.read, Postgres)
     name = f"{services.settings.cdc_prefix}.public.orders"
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(name, 1, 1)])[name].result(20)
+    make_topics(bootstrap, name)
     try:
         yield replace(declared, read=replace(declared.read, mode="cdc", cursor=None))
     finally:

@@ -19,7 +19,6 @@ from multiprocessing import get_context
 import psycopg
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 import flows.sandbox as sandbox
 from flows import stream
@@ -34,6 +33,7 @@ from tests.benchmarks.events import messages
 from tests.benchmarks.measure import Result, slope
 from tests.benchmarks.processes import Done, in_child
 from tests.benchmarks.server import CACHE, Server, settle
+from tests.broker import make_topics
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
 
@@ -162,7 +162,7 @@ def _topic(bootstrap: str) -> Iterator[SourceEntity]:
     declared = registry.entity("raw_events__user_events")
     name = f"bench-{secrets.token_hex(4)}"
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(name, _PARTITIONS, 1)])[name].result(20)
+    make_topics(bootstrap, name, partitions=_PARTITIONS)
     try:
         yield replace(declared, read=Kafka(name))
     finally:

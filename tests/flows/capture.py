@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 from psycopg.conninfo import make_conninfo
 
 from flows.cdc import registration
@@ -25,6 +24,7 @@ from flows.extract.debezium_guard import Observed, guard, observe
 from flows.extract.debezium_observed import connect
 from flows.sandbox import Part
 from flows.settings import Settings
+from tests.broker import make_topics
 from tests.house import House, Server
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
@@ -198,7 +198,5 @@ def empty_topics(house: House, folder: Path, *tables: str) -> Settings:
     )
     names = [f"{settings.cdc_prefix}.public.{table}" for table in tables]
     names.append(debezium.names(settings).transactions)
-    admin = AdminClient({"bootstrap.servers": house.kafka})
-    for made in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
-        made.result(20)
+    make_topics(house.kafka, *names)
     return settings

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
@@ -25,6 +23,7 @@ import flows.sandbox as sandbox
 from flows.sandbox import Part, State
 from flows.sandbox.world import lives
 from tests import children
+from tests.broker import make_topics
 from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.house import Server
@@ -101,9 +100,7 @@ class KillWorld:
     def new_topic(self, name: str) -> str:
         """Another topic of one partition that takes messages of 4 MB; its name."""
         topic = f"{name}-{os.urandom(3).hex()}"
-        admin = AdminClient({"bootstrap.servers": str(self.state.kafka_bootstrap)})
-        options = {"max.message.bytes": "4000000"}
-        admin.create_topics([NewTopic(topic, num_partitions=1, config=options)])[topic].result(20)
+        make_topics(str(self.state.kafka_bootstrap), topic, **{"max.message.bytes": "4000000"})
         return topic
 
     def _sources(self) -> tuple[Path, str, str, Path]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
 import quality
 from flows import landing
 from tests import children
+from tests.broker import make_topics
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from tests.house import House
 from transforms.contract import Partition
@@ -35,8 +35,7 @@ def world(house: House, tmp_path: Path) -> World:
 @pytest.fixture
 def clicks(world: World) -> SourceEntity:
     name = f"t-{os.urandom(4).hex()}"
-    admin = AdminClient({"bootstrap.servers": world.kafka_bootstrap})
-    admin.create_topics([NewTopic(name, num_partitions=2, replication_factor=1)])[name].result(20)
+    make_topics(world.kafka_bootstrap, name, partitions=2)
     return SourceEntity(
         source="events",
         name="clicks",

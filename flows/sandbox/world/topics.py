@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -13,20 +14,13 @@ from confluent_kafka.cimpl import NewTopic
 
 from flows.errors import FlowsError
 from flows.sandbox.world.clickstream import PARTITIONS, TOPICS
+from flows.settling import settled
 
 _AGAIN: list[tuple[str, str | bytes | None]] = [("attempt", b"2")]
 RETENTION_MS = 30 * 86_400_000
 """Time a topic keeps a message: its readers may count on 7 days, the sandbox gives 30."""
 _AT_ONCE = 50
 """Messages that go out together where a rate is asked for."""
-_SETTLING = {
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._NOENT,
-}
 Positions = dict[str, list[int]]
 """For each topic the offset of the next message, by partition."""
 
@@ -91,17 +85,13 @@ def _made(admin: AdminClient) -> bool:
 def positions(bootstrap: str) -> Positions:
     """The offset the next message of each partition will get."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
-    for _ in range(200):
-        try:
-            return _positions(admin)
-        except KafkaException as error:
-            # Just after their creation partitions have no leader yet.
-            if not error.args[0].retriable() and error.args[0].code() not in _SETTLING:
-                raise
-            time.sleep(0.1)
-    raise DeliveryError(
-        f"The broker at {bootstrap} does not say where its topics end; stop and start the sandbox."
-    )
+    try:
+        return settled(partial(_positions, admin), 20)
+    except KafkaException as error:
+        raise DeliveryError(
+            f"The broker at {bootstrap} does not say where its topics end ({error.args[0].str()}); stop and "
+            "start the sandbox."
+        ) from None
 
 
 def _positions(admin: AdminClient) -> Positions:

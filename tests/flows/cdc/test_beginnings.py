@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from flows.change_landing import land_changes
 from flows.change_topics import TOPIC, beginnings
@@ -15,6 +15,7 @@ from flows.extract import SourceError, cdc
 from flows.extract.debezium_guard import ANEW, REMEMBERED, Observed
 from flows.extract.kafka import REQUEST_SECONDS, Topic
 from flows.services import Services
+from tests.broker import make_topics
 from tests.flows.capture import Capture, empty_topics, entity
 from tests.flows.extract.told import rows_of
 from tests.flows.streaming.topics import until
@@ -78,7 +79,7 @@ def test_a_change_topic_that_was_made_anew_halts_and_the_command_it_names_makes_
             until(lambda: len(capture.ids("alpha")) == 4)
             admin.delete_topics([name])[name].result(20)
             until(lambda: name not in admin.list_topics(timeout=10).topics)
-            admin.create_topics([NewTopic(name, 1, 1)])[name].result(20)
+            make_topics(house.kafka, name)
             with pytest.raises(SourceError, match="made anew") as caught:
                 land_changes(services, [ALPHA], "halted").of(ALPHA)
             assert str(caught.value).endswith(ANEW)

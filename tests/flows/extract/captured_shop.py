@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from flows.landing import Landing
+from tests.broker import make_topics
 from tests.flows.extract.change_events import PRODUCTS, Topic
 from tests.flows.extract.parts import World
 from tests.flows.streaming.topics import until
@@ -38,8 +39,7 @@ class Shop:
         return f"{self.world.settings['cdc_prefix']}.public.products"
 
     def make_topic(self, partitions: int = 1) -> None:
-        admin = AdminClient({"bootstrap.servers": self.world.kafka_bootstrap})
-        admin.create_topics([NewTopic(self.name, partitions, 1)])[self.name].result(20)
+        make_topics(self.world.kafka_bootstrap, self.name, partitions=partitions)
 
     def send(self, *events: Any) -> None:
         self.topic.send(*events)
@@ -59,7 +59,7 @@ class Shop:
         producer = Producer({"bootstrap.servers": self.world.kafka_bootstrap})
         admin = AdminClient({"bootstrap.servers": self.world.kafka_bootstrap})
         if self.transactions not in admin.list_topics(timeout=20).topics:
-            admin.create_topics([NewTopic(self.transactions, 1, 1)])[self.transactions].result(20)
+            make_topics(self.world.kafka_bootstrap, self.transactions)
         for number in numbers:
             counted = [{"data_collection": "public.products", "event_count": records}] if records else []
             end = {"status": "END", "id": f"{number}:{number}", "data_collections": counted}

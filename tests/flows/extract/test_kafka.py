@@ -14,6 +14,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from flows.extract import Extract, SourceError, kafka
+from tests.broker import make_topics
 from tests.flows.extract import raw_headers
 from transforms.entities import Kafka, SourceEntity
 
@@ -36,8 +37,7 @@ class Topic:
         return AdminClient({"bootstrap.servers": self.bootstrap})
 
     def create(self, partitions: int = 2, **config: str) -> None:
-        topic = NewTopic(self.name, num_partitions=partitions, replication_factor=1, config=config)
-        self.admin.create_topics([topic])[self.name].result(20)
+        make_topics(self.bootstrap, self.name, partitions=partitions, **config)
 
     def delete(self) -> None:
         self.admin.delete_topics([self.name])[self.name].result(20)
@@ -80,6 +80,15 @@ def test_every_record_comes_as_it_is_with_keys_headers_and_tombstones(topic: Top
     assert [row["headers"] for row in rows] == [headers, headers, [], []]
     assert all(row["kafka_timestamp"] is not None and row["topic"] == topic.name for row in rows)
     assert extract.positions["offsets"] == {"0": 2, "1": 2}
+
+
+def test_a_topic_whose_partitions_have_no_leader_yet_is_read_once_they_have(broker: str) -> None:
+    topic = Topic(broker, f"t-{os.urandom(4).hex()}")
+    new = NewTopic(topic.name, num_partitions=20, replication_factor=1)
+    topic.admin.create_topics([new])[topic.name].result(20)
+    table, extract = topic.read()
+    assert table.num_rows == 0
+    assert extract.positions["offsets"] == {str(partition): 0 for partition in range(20)}
 
 
 def test_a_record_whose_header_has_a_name_that_is_no_text_lands_without_its_headers(topic: Topic) -> None:

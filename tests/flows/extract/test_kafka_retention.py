@@ -14,7 +14,6 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewTopic,
     ResourceType,
 )
 
@@ -22,12 +21,17 @@ from flows.diagnosis import Finding
 from flows.diagnosis.streams import kafka
 from flows.sandbox.world.topics import RETENTION_MS
 from flows.settings import Settings
+from tests.broker import make_topics
 from tests.flows.streaming.topics import until
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
 from transforms.sources import events
 
-SETTINGS = {"short": {"retention.ms": "3600000"}, "broker": {}, "longer": {"retention.ms": "-1"}}
+SETTINGS: dict[str, dict[str, str]] = {
+    "short": {"retention.ms": "3600000"},
+    "broker": {},
+    "longer": {"retention.ms": "-1"},
+}
 
 
 @pytest.fixture
@@ -36,9 +40,8 @@ def topics(broker: str) -> Iterator[dict[str, str]]:
     suffix = os.urandom(4).hex()
     names = {kind: f"{kind}-{suffix}" for kind in SETTINGS}
     admin = AdminClient({"bootstrap.servers": broker})
-    new = [NewTopic(names[kind], 1, 1, config=config) for kind, config in SETTINGS.items()]
-    for made in admin.create_topics(new).values():
-        made.result(20)
+    for kind, config in SETTINGS.items():
+        make_topics(broker, names[kind], **config)
     yield names
     for gone in admin.delete_topics(list(names.values())).values():
         gone.result(20)

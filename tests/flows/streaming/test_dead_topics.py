@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from flows.services import Services
 from flows.streaming.dead_topics import SUFFIX
+from tests.broker import make_topics
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 
@@ -104,9 +104,7 @@ def test_a_letter_that_its_topic_does_not_take_keeps_neither_the_stream_nor_the_
     topics: Topics,
 ) -> None:
     name = topics.topic() + SUFFIX
-    admin = _admin(topics)
-    made = admin.create_topics([NewTopic(name, 1, 1, config={"max.message.bytes": "1000"})])
-    made[name].result(20)
+    make_topics(topics.world.kafka_bootstrap, name, **{"max.message.bytes": "1000"})
     topics.send([b"x" * 5000, b"2", topics.event(3)])
 
     tally = topics.stream(_asked(topics))

@@ -7,13 +7,14 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from flows.__main__ import main
 from flows.extract.kafka import PositionGone
 from flows.landing import land
 from flows.positions import Standing, StreamLives, accept, gaps, look
 from flows.streaming.journal import Journal
+from tests.broker import make_topics
 from tests.flows.streaming.topics import PARTITIONS, Topics, until
 from tests.house import House
 
@@ -144,5 +145,4 @@ def _make_anew(topics: Topics) -> None:
     name = topics.topic()
     admin.delete_topics([name])[name].result(20)
     until(lambda: name not in admin.list_topics(timeout=10).topics)
-    admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(20)
-    until(lambda: name in admin.list_topics(timeout=10).topics)
+    make_topics(topics.world.kafka_bootstrap, name, partitions=PARTITIONS)

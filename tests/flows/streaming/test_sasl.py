@@ -15,7 +15,6 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
-    NewTopic,
     ResourcePatternType,
     ResourceType,
 )
@@ -35,6 +34,7 @@ from flows.landing import land
 from flows.sandbox import kafka, lifecycle, processes
 from flows.services import Services
 from flows.streaming.journal import Journal
+from tests.broker import make_topics
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 
@@ -211,8 +211,7 @@ def test_a_login_with_the_listed_rights_alone_streams_into_topics_that_are_there
     (windowed,) = (table.windowed for table in topics.way.windows)
     assert windowed is not None
     if is_there:
-        admin = AdminClient({"bootstrap.servers": broker.plain})
-        admin.create_topics([NewTopic(windowed.topic, 3, 1)])[windowed.topic].result(20)
+        make_topics(broker.plain, windowed.topic, partitions=3)
     _give(broker, topics, windowed.topic)
     services = _services(topics, broker, **{"sasl.username": LEAST})
     services = replace(services, settings=services.settings.model_copy(update={"dead_topics": False}))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
 
 from flows import deadletters, stream
 from flows.build.job import build
@@ -37,6 +37,7 @@ from flows.streaming.route import Route, route
 from flows.streaming.tally import Tally
 from quality import CheckResult
 from tests import children
+from tests.broker import make_topics
 from tests.flows.extract.parts import World
 from tests.flows.warehouses import with_tables
 from tests.house import House, Server
@@ -81,11 +82,8 @@ class Topics:
             for entity in registry.entities()
             if isinstance(entity.read, Kafka)
         )
-        admin = AdminClient({"bootstrap.servers": world.kafka_bootstrap})
         names = [f"{entity.name}-{suffix}" for entity in entities]
-        made = admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
-        for name in names:
-            made[name].result(20)
+        make_topics(world.kafka_bootstrap, *names, partitions=PARTITIONS)
         return cls(world, entities, f"group-{suffix}")
 
     def event(self, number: int, *, minutes: float = 0.0, **changes: Any) -> dict[str, Any]:

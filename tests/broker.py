@@ -1,0 +1,25 @@
+"""Topics of a test."""
+
+from __future__ import annotations
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from flows.settling import settled
+
+
+def make_topics(bootstrap: str, *names: str, partitions: int = 1, **config: str) -> None:
+    """Make these topics; they are there, for everybody, once this returns: a broker that has taken them
+    goes on for a moment as if it had not.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for made in admin.create_topics(
+        [NewTopic(name, partitions, 1, config=config) for name in names]
+    ).values():
+        made.result(20)
+    asked = {
+        TopicPartition(name, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        for name in names
+        for partition in range(partitions)
+    }
+    settled(lambda: [answer.result(20) for answer in admin.list_offsets(asked).values()], 20)
