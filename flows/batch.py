@@ -154,7 +154,7 @@ def _without(held: Mapping[str, str], models: Sequence[Table], summary: Summary)
     lost = set(held)
     for name, holder in held.items():
         summary.pending.append(
-            f"{name} stays as it was: {holder} holds a lock on it. "
+            f"{name} stays as it was: {holder} is in the way. "
             "It is changed by the next run; end that session if it should not wait."
         )
         reached = reached_from(name, chosen) - lost

@@ -40,9 +40,7 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
                 progress.say(table.name, f"{partition} dropped: older than {table.retention.days} days")
     for view in refresh(services.warehouse):
         if view.blocked_by:
-            summary.pending.append(
-                f"{view.view} waits for its refresh: {view.blocked_by} holds a lock on it."
-            )
+            summary.pending.append(f"{view.view} waits for its refresh: {view.blocked_by} is in the way.")
         else:
             progress.say(view.view, "refreshed")
     _agree(services, summary)

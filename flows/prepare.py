@@ -85,9 +85,7 @@ def tables(services: Services, progress: Progress) -> None:
         held = _migrate(services, True, progress)
     if held:
         name, holder = next(iter(held.items()))
-        raise FlowsError(
-            f"{name} can't be changed: {holder} holds a lock on it. End that session, run again."
-        )
+        raise FlowsError(f"{name} can't be changed: {holder} is in the way. End that session, run again.")
 
 
 def schemas(ledger: Ledger) -> None:

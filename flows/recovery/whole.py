@@ -40,7 +40,7 @@ def from_lake(services: Services, progress: Progress) -> Recovered:
     if erased := apply_erasures(services, progress):
         progress.say("erasures", f"{len(erased.users)} persons erased again")
     for view in refresh(services.warehouse):
-        progress.say(view.view, f"waits: {view.blocked_by} holds a lock" if view.blocked_by else "refreshed")
+        progress.say(view.view, f"waits: {view.blocked_by} is in the way" if view.blocked_by else "refreshed")
     return done
 
 

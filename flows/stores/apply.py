@@ -315,20 +315,6 @@ def wait_until_gone(connection: Connection[Any], pid: int) -> None:
     )
 
 
-def oldest_snapshot(connection: Connection[Any]) -> str:
-    """Whose snapshot keeps rows from being frozen; ready to be shown."""
-    row = connection.execute(
-        """
-        SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
-            coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'running'),
-            coalesce(extract(epoch from clock_timestamp() - coalesce(xact_start, query_start))::int, 0))
-        FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
-        ORDER BY age(backend_xmin) DESC LIMIT 1
-        """
-    ).fetchone()
-    return str(row[0]) if row else "an old snapshot (a prepared transaction or a replication slot)"
-
-
 def _scope(table: Table, windows: Sequence[str]) -> sql.Composable:
     if table.partition is None or "" in windows:
         return sql.SQL("true")

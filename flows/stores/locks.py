@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, LiteralString, TypeVar
 
 from psycopg import Connection, errors
 from psycopg.pq import TransactionStatus
@@ -144,13 +144,30 @@ def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool)
 
 def blockers(connection: Connection[Any], pid: int) -> list[str]:
     """Who keeps the session `pid` waiting, one line each, ready to be shown. Holds no query text."""
+    return _sessions(connection, "pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start", pid)
+
+
+def oldest_snapshot(connection: Connection[Any]) -> str:
+    """Whose snapshot keeps rows from being frozen; ready to be shown. Those of other databases keep none."""
+    held = _sessions(
+        connection,
+        "backend_xmin IS NOT NULL AND pid <> %s "
+        "AND coalesce(datname, current_database()) = current_database() "
+        "ORDER BY age(backend_xmin) DESC LIMIT 1",
+        connection.info.backend_pid,
+    )
+    return f"the snapshot of {held[0]}," if held else "an old snapshot (a prepared transaction or a slot)"
+
+
+def _sessions(connection: Connection[Any], condition: LiteralString, pid: int) -> list[str]:
     rows = connection.execute(
         """
         SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
             coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'running'),
             coalesce(extract(epoch from clock_timestamp() - coalesce(xact_start, query_start))::int, 0))
-        FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start
-        """,
+        FROM pg_stat_activity WHERE
+        """
+        + condition,
         (pid,),
     ).fetchall()
     return [row[0] for row in rows]

@@ -50,8 +50,8 @@ def migrate(
     difference. A new required column stays nullable until it is filled. Where a header has come to say that
     a table holds personal data, or no longer does, the table moves to where such tables stand. Raises
     ConsentNeeded for a change that takes something away, InTheWay when other people's views depend on the
-    table, Blocked when a lock stays in the way, FlowsError where rows are not what a new foreign key wants;
-    nothing was changed then.
+    table, Blocked when a lock or an old snapshot stays in the way, FlowsError where rows are not what a new
+    foreign key wants; nothing was changed then.
     """
     with warehouse.connect() as connection:
         ledger = Ledger(connection)
@@ -147,8 +147,7 @@ def migrate_view(warehouse: Warehouse, view: View) -> bool:
             connection.execute(
                 sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
             )
-            for statement in view.statements:
-                connection.execute(statement.encode())
+            _make_view(connection, view)
             connection.execute(
                 "INSERT INTO ops.view_definition VALUES (%s, %s) "
                 "ON CONFLICT (view_name) DO UPDATE SET fingerprint = excluded.fingerprint",
@@ -199,7 +198,10 @@ def _rebuild(
         elif states:
             rows = adapted(session, lake, table, [file for state in states for file in state.files])
             warehouse.copy(UNPUBLISHED, beside, shop.columns, rows)
+            shop.freeze(beside)
         failpoint("migrate.loaded")
+        for name in [name for _, name in leaves] or [beside]:
+            shop.wait_until_frozen(name)
         with_short_waits(warehouse, connection, BRIEF, lambda: _swap(shop, beside, leaves, registry))
 
 
@@ -251,9 +253,17 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
         )
     masking.show(connection, table, registry)
     for view in dependent:
-        for statement in view.statements:
-            connection.execute(statement.encode())
+        _make_view(connection, view)
     failpoint("migrate.before_commit")
+
+
+def _make_view(connection: Connection[Any], view: View) -> None:
+    """Its rows are visible to every snapshot. A refresh makes them so; creating it does only from 17 on."""
+    for statement in view.statements:
+        connection.execute(statement.encode())
+    if connection.info.server_version < 170_000:
+        name = sql.Identifier(PUBLISHED, view.name)
+        connection.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(name))
 
 
 def _name_constraints(connection: Connection[Any], table: Table, beside: str) -> None:

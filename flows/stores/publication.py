@@ -132,7 +132,7 @@ class Publication:
         if self.pending:
             names = ", ".join(item.partition or "all of it" for item in self.pending)
             return (
-                f"{self.table} ({names}) stays as it was: {self.pending[0].blocked_by} holds a lock on it. "
+                f"{self.table} ({names}) stays as it was: {self.pending[0].blocked_by} is in the way. "
                 "It is published by the next run; end that session if it should not wait."
             )
         ways = (

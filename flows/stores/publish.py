@@ -35,8 +35,6 @@ from transforms.contract import Table
 
 __all__ = ["BuiltPartition", "Pending", "Publication", "publish"]
 
-_FREEZE_TRIES = 10
-
 
 def publish(
     table: Table,
@@ -193,7 +191,7 @@ def _show(
     """Step 8."""
     swaps = [step for step in steps if step.way == "swap"]
     for step in swaps:
-        _wait_until_frozen(shop, step.load)
+        shop.wait_until_frozen(step.load)
     with ledger.locked("publish", shop.table.name):
         done = with_short_waits(
             shop.warehouse,
@@ -299,17 +297,6 @@ def _apply(
         )
     target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
     return apply.write(connection, table, target, shop.columns, step.changes, partition=partition)
-
-
-def _wait_until_frozen(shop: Workshop, name: str) -> None:
-    """A swap under an old snapshot would hide the day from it: no row may be younger than any snapshot."""
-    for _ in range(_FREEZE_TRIES):
-        if shop.is_frozen(name):
-            return
-        time.sleep(0.1)
-        shop.freeze(name)
-    if not shop.is_frozen(name):
-        raise Blocked(apply.oldest_snapshot(shop.connection))
 
 
 def _write_instead(

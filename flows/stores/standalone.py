@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
 from flows.stores import leaf_indexes
+from flows.stores.locks import Blocked, oldest_snapshot
 from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, Warehouse, WarehouseError
 from transforms.contract import MAX_IDENTIFIER_BYTES, Table
 from warehouse_ddl.statements import bounds, home
@@ -20,6 +22,7 @@ from warehouse_ddl.statements import bounds, home
 _SUMMED = {"int2", "int4", "int8", "numeric"}
 _LOCK = "unpublished"
 _SMALL_ROWS = 50_000
+_FREEZE_TRIES = 10
 
 
 class Workshop:
@@ -149,7 +152,19 @@ class Workshop:
         """Whether opening further connections would take longer than what they would do."""
         return self._rows.get(name, 0) < _SMALL_ROWS
 
-    def is_frozen(self, name: str) -> bool:
+    def wait_until_frozen(self, name: str) -> None:
+        """What takes a published table's place must be visible to every snapshot: to one that is older than
+        its rows, the place would be empty. Raises Blocked, with whose snapshot it is, when one stays.
+        """
+        for _ in range(_FREEZE_TRIES):
+            if self._is_frozen(name):
+                return
+            time.sleep(0.1)
+            self.freeze(name)
+        if not self._is_frozen(name):
+            raise Blocked(oldest_snapshot(self.connection))
+
+    def _is_frozen(self, name: str) -> bool:
         """Whether every row is visible to snapshots of any age."""
         row = self.connection.execute(
             "SELECT relallvisible >= relpages FROM pg_class "

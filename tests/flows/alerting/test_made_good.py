@@ -36,7 +36,7 @@ def test_a_failed_batch_after_which_none_has_run_is_told_however_long_ago_it_was
 def test_what_somebodys_lock_keeps_from_being_seen_is_not_made_good(watch: Watch) -> None:
     watch.ran("one", "fct_orders: refused", "mv_daily_revenue: refused")
     table = Publication("fct_orders", pending=(Pending("2025-11", "session 7"),)).message()
-    view = "mv_daily_revenue waits for its refresh: session 7 holds a lock on it."
+    view = "mv_daily_revenue waits for its refresh: session 7 is in the way."
     watch.ran("two", pending=[table, view])
     assert watch.open() == ["flow:analytics_pipeline"]
     watch.ran("three", pending=[table])

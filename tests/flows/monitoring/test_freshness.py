@@ -228,7 +228,7 @@ def test_a_run_of_the_apis_serves_their_hourly_schedule_and_not_the_daily_one(pl
 
 def test_what_a_lock_keeps_from_being_seen_is_late_since_then(place: Place) -> None:
     place.run(NOW - 9 * HOUR)
-    place.run(NOW - 3 * HOUR, pending=["fct_orders (2025-11) stays as it was: session 7 holds a lock on it."])
+    place.run(NOW - 3 * HOUR, pending=["fct_orders (2025-11) stays as it was: session 7 is in the way."])
     place.execute(
         "insert into ops.pending_publish values ('fct_orders', '2025-11', 'token', 'session 7', "
         "clock_timestamp() - interval '3 hours')"

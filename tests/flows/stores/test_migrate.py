@@ -9,10 +9,12 @@ import pytest
 
 from flows.errors import FlowsError
 from flows.stores.lake import Lake
+from flows.stores.locks import Blocked
 from flows.stores.migrate import ConsentNeeded, InTheWay, migrate, migrate_view
 from flows.stores.publish import publish
 from flows.stores.upkeep import refresh, retire
 from flows.stores.warehouse import Warehouse
+from tests.flows.stores.test_readers import snapshot
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, rows, tidy, visits
 from transforms.contract import Column, Table
 from transforms.model import Model
@@ -28,6 +30,13 @@ def _described(table: Table) -> Table:
 
 def _with(table: Table, *columns: Column) -> Table:
     return replace(table, columns=(*table.columns, *columns))
+
+
+def _content(table: Table) -> tuple[str, str]:
+    """A query that gives 50 rows, and the partition they belong into."""
+    if table is EVENTS:
+        return visits(DAY, 50), DAY
+    return "SELECT i AS person_id, 'n' || i AS name, '{}'::JSON AS properties FROM range(50) t(i)", ""
 
 
 def test_a_new_column_is_added_in_place(any_dsn: str, lake: Lake) -> None:
@@ -51,12 +60,7 @@ def test_a_rebuild_keeps_the_rows_and_asks_before_it_takes_something_away(
 ) -> None:
     warehouse = Warehouse(any_dsn)
     migrate(warehouse, lake, table)
-    query = (
-        visits(DAY, 50)
-        if table is EVENTS
-        else "SELECT i AS person_id, 'n' || i AS name, '{}'::JSON AS properties FROM range(50) t(i)"
-    )
-    partition = DAY if table is EVENTS else ""
+    query, partition = _content(table)
     publish(table, [built(lake, table, partition, query, batch="b1")], warehouse=warehouse, lake=lake)
     before = rows(any_dsn, table.name)
     smaller = replace(table, columns=tuple(c for c in table.columns if c.name != "properties"))
@@ -73,6 +77,26 @@ def test_a_rebuild_keeps_the_rows_and_asks_before_it_takes_something_away(
     item = built(lake, smaller, partition, f"SELECT * EXCLUDE (properties) FROM ({more})", batch="b2")
     again = publish(smaller, [item], warehouse=warehouse, lake=lake)
     assert (again.inserted, again.updated, again.deleted) == (10, 0, 0)
+    assert tidy(any_dsn, lake)["left"] == []
+
+
+@pytest.mark.parametrize("table", [EVENTS, USERS], ids=lambda table: table.name)
+def test_a_rebuild_waits_for_a_snapshot_that_would_find_the_table_empty(
+    any_dsn: str, lake: Lake, table: Table
+) -> None:
+    warehouse = Warehouse(any_dsn)
+    migrate(warehouse, lake, table)
+    query, partition = _content(table)
+    publish(table, [built(lake, table, partition, query, batch="b1")], warehouse=warehouse, lake=lake)
+    smaller = replace(table, columns=tuple(c for c in table.columns if c.name != "properties"))
+
+    with snapshot(any_dsn) as analyst:
+        with pytest.raises(Blocked, match=f"session {analyst.info.backend_pid} of {analyst.info.user}"):
+            migrate(warehouse, lake, smaller, yes=True)
+        assert analyst.execute(f"SELECT count(*) FROM analytics.{table.name}".encode()).fetchone() == (50,)
+
+    assert migrate(warehouse, lake, smaller, yes=True).rebuild
+    assert len(rows(any_dsn, table.name)) == 50
     assert tidy(any_dsn, lake)["left"] == []
 
 
@@ -235,6 +259,16 @@ def test_a_view_whose_definition_changed_is_made_anew(any_dsn: str, lake: Lake) 
     assert migrate_view(warehouse, _view("-count(*)"))
     assert rows(any_dsn, "mv_v") == [(-10, 1)]
     assert not migrate_view(warehouse, _view("-count(*)"))
+
+
+def test_a_view_that_is_made_anew_is_never_empty_to_an_older_snapshot(any_dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(any_dsn)
+    migrate(warehouse, lake, EVENTS)
+    migrate_view(warehouse, _view("count(*)"))
+
+    with snapshot(any_dsn) as analyst:
+        assert migrate_view(warehouse, _view("1 + count(*)"))
+        assert analyst.execute("SELECT * FROM analytics.mv_v").fetchall() == [(1, 1)]
 
 
 def test_a_view_that_somebody_elses_hangs_on_stays_as_it_was(dsn: str, lake: Lake) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -50,6 +51,15 @@ def readers(dsn: str, query: str) -> Iterator[list[object]]:
         done.set()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def snapshot(dsn: str) -> Iterator[psycopg.Connection[Any]]:
+    """An analyst's transaction that is to see the warehouse as it is now, and holds no lock on any table."""
+    with psycopg.connect(dsn, application_name="an analyst") as analyst:
+        analyst.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        analyst.execute("SELECT count(*) FROM pg_class")
+        yield analyst
 
 
 @pytest.mark.full
@@ -166,6 +176,22 @@ def test_a_swap_that_a_reader_blocks_stays_pending_and_names_the_reader(any_dsn:
     with warehouse.connect() as connection:
         assert connection.execute("SELECT count(*) FROM ops.pending_publish").fetchone() == (0,)
     assert tidy(any_dsn, lake)["left"] == []
+
+
+def test_a_swap_waits_for_a_snapshot_that_would_find_the_day_empty(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    warehouse = Warehouse(any_dsn)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 300), batch="b1")], warehouse=warehouse, lake=lake)
+    new = built(lake, EVENTS, DAY, visits(DAY, 200), batch="b2")
+
+    with snapshot(any_dsn) as analyst:
+        done = publish(EVENTS, [new], warehouse=warehouse, lake=lake, way="swap")
+        assert analyst.execute("SELECT count(*) FROM analytics.fct_visits").fetchone() == (300,)
+        assert f"session {analyst.info.backend_pid} of {analyst.info.user}" in done.message()
+
+    again = publish(EVENTS, [new], warehouse=warehouse, lake=lake, way="swap")
+
+    assert (again.ways, len(rows(any_dsn, "fct_visits"))) == ({DAY: "swap"}, 200)
 
 
 def test_a_long_query_does_not_keep_a_difference_waiting(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
