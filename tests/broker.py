@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ConfigSource,
+    NewTopic,
+    OffsetSpec,
+)
 
 from flows.settling import settled
 
@@ -23,3 +29,15 @@ def make_topics(bootstrap: str, *names: str, partitions: int = 1, **config: str)
         for partition in range(partitions)
     }
     settled(lambda: [answer.result(20) for answer in admin.list_offsets(asked).values()], 20)
+
+
+def topic_config(bootstrap: str, topic: str) -> dict[str, str]:
+    """What a topic says itself; what it has from its broker is left out."""
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    found = admin.describe_configs([asked])[asked].result(20)
+    return {
+        name: entry.value
+        for name, entry in found.items()
+        if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+    }

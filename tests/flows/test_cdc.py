@@ -21,10 +21,12 @@ from flows.errors import FlowsError
 from flows.extract import debezium
 from flows.sandbox import Part, processes
 from flows.settings import Settings
+from tests.broker import topic_config
 from tests.flows.capture import Capture, entity
 from tests.flows.company import run_here
 from tests.flows.streaming.topics import until
 from tests.house import House, Server
+from transforms.entities import Postgres
 
 ALPHA, BETA = entity("alpha"), entity("beta")
 
@@ -40,6 +42,17 @@ def test_what_is_declared_is_read_whole_and_then_every_change_of_it(capture: Cap
     assert capture.observe(ALPHA).published is not None
     assert ("public", "not_declared") not in (capture.observe(ALPHA).published or {})
     assert capture.halts(ALPHA, since=capture.observe(ALPHA)) == []
+
+
+def test_change_topics_keep_a_week_and_drop_nothing_within_it(capture: Capture) -> None:
+    capture.tables("alpha")
+    capture.register(ALPHA)
+    kept = topic_config(
+        capture.settings.require("kafka_bootstrap"), debezium.topic(capture.settings, Postgres("alpha"))
+    )
+    # What the topic says itself: a broker's defaults are others tomorrow.
+    assert kept["retention.ms"] == str(7 * 24 * 60 * 60 * 1000)
+    assert kept["cleanup.policy"] == "delete"
 
 
 def test_a_registration_can_wait_until_every_table_is_read(capture: Capture) -> None:

@@ -19,9 +19,11 @@ from confluent_kafka.admin import (
 
 from flows.diagnosis import Finding
 from flows.diagnosis.streams import kafka
+from flows.extract import debezium
 from flows.sandbox.world.topics import RETENTION_MS
 from flows.settings import Settings
 from tests.broker import make_topics
+from tests.flows.capture import entity
 from tests.flows.streaming.topics import until
 from transforms import registry
 from transforms.entities import Kafka, SourceEntity
@@ -47,9 +49,9 @@ def topics(broker: str) -> Iterator[dict[str, str]]:
         gone.result(20)
 
 
-def _asked(broker: str, *reads: Kafka) -> list[Finding]:
+def _asked(broker: str, *reads: Kafka, **given: str) -> list[Finding]:
     declared: list[SourceEntity] = [replace(events.ENTITIES[0], read=read) for read in reads]
-    given = {"kafka_bootstrap": broker, "cdc_engine": "embedded"}
+    given = {"kafka_bootstrap": broker, "cdc_engine": "embedded", **given}
     with mock.patch.object(events, "ENTITIES", declared):
         return [one for one in kafka(Settings(_env_file=None, **given)) if one.subject == "Kafka: retention"]
 
@@ -78,6 +80,18 @@ def test_a_topic_that_keeps_less_than_declared_is_named_with_what_mends_it(
         _alter(broker, read.topic, *finding.advice.rsplit(" ", 1)[1].split("="))
     # A broker answers for a moment as it did before.
     until(lambda: all(one.well for one in _asked(broker, short, longer)))
+
+
+def test_a_change_topic_that_keeps_less_than_a_week_is_named(broker: str) -> None:
+    prefix = f"t_{os.urandom(4).hex()}"
+    alpha = entity("alpha")
+    topic = f"{prefix}.public.alpha"
+    make_topics(broker, topic, **SETTINGS["short"])
+    with mock.patch.object(debezium, "entities", return_value=(alpha,)):
+        (found,) = _asked(broker, cdc_engine="kafka", cdc_prefix=prefix)
+
+    assert not found.well
+    assert found.seen == f"{topic} keeps a record for 1 hours, declared are 7 days"
 
 
 def test_the_sandbox_keeps_its_topics_for_as_long_as_they_are_declared_to_be() -> None:

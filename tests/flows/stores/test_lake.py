@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import duckdb
@@ -39,9 +41,64 @@ def test_a_file_is_what_its_entry_says(lake: Lake) -> None:
     file = _write(lake)
 
     assert file.path == "raw/raw_app__users/landed_on=2025-10-07/b1.parquet"
-    assert (file.rows, file.min) == (3, "1970-01-01 00:00:00.000001+00:00")
+    assert (file.rows, file.bytes) == (3, (lake.root / file.path).stat().st_size)
+    assert file.sha256 == hashlib.sha256((lake.root / file.path).read_bytes()).hexdigest()
+    assert (file.min, file.max) == ("1970-01-01 00:00:00.000001+00:00", "1970-01-01 00:00:00.000003+00:00")
     with duckdb.connect() as connection:
         assert lake.read(connection, [file]).columns == ["at", "v"]
+
+
+def test_the_least_and_the_greatest_are_those_of_all_row_groups(lake: Lake) -> None:
+    rows = pa.table({"at": pa.array(range(130_000, 0, -1), pa.int64())})
+    file = lake.write("raw", "raw_app__users", None, "", "b1", rows, measured="at")
+
+    assert pq.ParquetFile(lake.root / file.path).num_row_groups == 2
+    assert (file.rows, file.min, file.max) == (130_000, "1", "130000")
+
+
+def test_a_power_cut_at_any_moment_leaves_no_entry_without_its_file(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.begin_session()
+    steps: list[str] = []
+    fsync, link, mkdir = os.fsync, os.link, Path.mkdir
+
+    def noted(step: str, path: str | Path) -> None:
+        name = Path(path).relative_to(lake.root).as_posix()
+        steps.append(f"{step} {'temporary' if '/.' in name else name}")
+
+    def syncs(descriptor: int) -> None:
+        fsync(descriptor)
+        noted("sync", Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    def links(source: Path, target: Path) -> None:
+        link(source, target)
+        noted("name", target)
+
+    def makes(path: Path, **more: Any) -> None:
+        if not path.exists():
+            noted("make", path)
+        mkdir(path, **more)
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    monkeypatch.setattr(os, "link", links)
+    monkeypatch.setattr(Path, "mkdir", makes)
+    lake.append_manifest(_commit("t1", _write(lake)))
+
+    table, day = "raw/raw_app__users", "raw/raw_app__users/landed_on=2025-10-07"
+    assert steps == [
+        "make raw",
+        "sync .",
+        f"make {table}",
+        "sync raw",
+        f"make {day}",
+        f"sync {table}",
+        "sync temporary",
+        f"name {day}/b1.parquet",
+        f"sync {day}",
+        f"sync {table}/_manifest.jsonl",
+        f"sync {table}",
+    ]
 
 
 def test_rows_that_no_longer_count_stay_in_their_file_and_are_not_read(lake: Lake) -> None:
