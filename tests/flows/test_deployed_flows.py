@@ -66,6 +66,7 @@ def test_a_deployment_says_what_it_is_for_who_may_run_beside_it_how_long_and_how
     assert flow.timeout_seconds <= 25 * 3600
     assert flow.retries == TRIES[name]
     assert not flow.retries or flow.retry_delay_seconds
+    assert flow.result_serializer == "json", "what a pickle says is run by whoever reads it"
 
 
 def test_a_process_whose_thread_hangs_ends_all_the_same_and_lets_go_of_what_it_held() -> None:

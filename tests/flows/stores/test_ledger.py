@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,6 +47,27 @@ def test_a_landing_moves_the_position_once(warehouse: Warehouse, lake: Lake) -> 
         assert (position.positions, position.version, position.token) == ({"mark": 1}, 1, "t1")
         assert ledger.landed(USERS) == [landing]
         assert lake.manifest("raw", USERS) == [landing]
+
+
+def test_an_entry_names_the_exact_bytes_of_what_it_committed(warehouse: Warehouse, lake: Lake) -> None:
+    with warehouse.connect() as connection:
+        landing = _landing(lake, "t1", 1)
+        Ledger(connection).record(lake, landing, version=0)
+        row = connection.execute("SELECT manifest_hash FROM ops.ledger WHERE token = 't1'").fetchone()
+
+    (line,) = lake.manifest("raw", USERS)
+    assert row == (line.manifest_hash,)
+    (file,) = landing.add
+    others = [
+        replace(landing, token="t2"),
+        replace(landing, add=(replace(file, sha256="0" * 64),)),
+        replace(landing, add=(file.without([1]),)),
+        replace(landing, add=()),
+        replace(landing, remove=(file.path,)),
+    ]
+    hashes = {commit.manifest_hash for commit in (landing, *others)}
+    assert len(hashes) == 6
+    assert all(len(bytes.fromhex(one)) == 32 for one in hashes)
 
 
 def test_the_slower_of_two_landings_changes_nothing(warehouse: Warehouse, lake: Lake) -> None:
