@@ -13,6 +13,7 @@ from flows.build.guard import record
 from flows.errors import FlowsError
 from flows.monitoring import profiles
 from flows.progress import Progress
+from flows.schedule import told
 from flows.services import Services
 from flows.stores.upkeep import refresh, retire
 from flows.streaming.keeper import keep_once
@@ -54,7 +55,8 @@ def _look_at(services: Services, summary: Summary) -> None:
     try:
         profiles.update(services)
     except (FlowsError, duckdb.Error) as error:
-        summary.warnings.append(f"What was published was not looked at, so nothing judges it yet: {error}")
+        said = f"What was published was not looked at, so nothing judges it yet: {told(error)}"
+        summary.warnings.append(said)
 
 
 def _agree(services: Services, summary: Summary) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import duckdb
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 from prefect.runtime import deployment
@@ -38,6 +39,7 @@ from quality import CheckResult
 from quality.expectations import warm_up
 from transforms import catalog, registry
 from transforms.contract import Table
+from transforms.engine import explain
 from transforms.entities import Rest, SourceEntity
 from warehouse_ddl.files import View, views
 
@@ -340,6 +342,6 @@ def _outcome(future: Outcome) -> tuple[Any, str]:
 
 
 def told(error: BaseException) -> str:
-    """An error as one line: ours say what to do, others at least what they are."""
-    text = str(error).strip() or type(error).__name__
+    """An error as one line: ours say what to do, others at least what they are. No value of a row is told."""
+    text = explain(error) if isinstance(error, duckdb.Error) else str(error).strip() or type(error).__name__
     return text if isinstance(error, FlowsError | ValueError) else f"{type(error).__name__}: {text}"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from quality.messages import ROW_COUNT, finding
+from quality.messages import ROW_COUNT, finding, refused
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
 from quality.sql import (
@@ -334,7 +334,7 @@ def _result(
     nested = [entry for entry in raised.values() if isinstance(entry, Mapping)] or [raised]
     for entry in nested:
         if entry.get("raised_exception"):
-            problem = str(entry.get("exception_message")).split("\n[SQL")[0].splitlines()[0]
+            problem = refused(str(entry.get("exception_message")))
             raise QualityError(
                 f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run through "
                 f"Great Expectations: {problem}"

@@ -28,6 +28,7 @@ from quality.sql import (
     within,
 )
 from transforms.contract import Rule, Table
+from transforms.engine import explain
 
 NO_REFERENCES: Mapping[str, str] = {}
 
@@ -56,7 +57,7 @@ def check(
     try:
         counts = _one(connection, f"with {content} select {', '.join(measures)} from {CONTENT}")
     except duckdb.Error as error:
-        raise _culprit(connection, table, screened, measures[1:], content, error) from error
+        raise _culprit(connection, table, screened, measures[1:], content, error) from None
     rows = counts[0]
     failing = dict(zip((rule.name for rule in screened), counts[1:], strict=True))
     together = _together(connection, table, screened, failing, content, relations)
@@ -113,7 +114,7 @@ def failing_rows(
     try:
         return connection.sql(_failing(table, rule, relation_name, relations))
     except duckdb.Error as error:
-        raise _unrunnable(table, rule, error) from error
+        raise _unrunnable(table, rule, error) from None
 
 
 def _failing(table: Table, rule: Rule, relation_name: str, relations: Mapping[str, str]) -> str:
@@ -156,7 +157,7 @@ def _counted(connection: duckdb.DuckDBPyConnection, table: Table, rule: Rule, qu
     try:
         return int(_one(connection, f"select count(*) from (\n{query}\n) as broken")[0])
     except duckdb.Error as error:
-        raise _unrunnable(table, rule, error) from error
+        raise _unrunnable(table, rule, error) from None
 
 
 def _spread(
@@ -186,19 +187,26 @@ def _culprit(
     content: str,
     error: duckdb.Error,
 ) -> Exception:
-    """Which of the rules in one query made it fail; the original error when none does alone."""
+    """Which of the rules in one query made it fail; all of them when none does alone."""
     for rule, measure in zip(rules, measures, strict=True):
         try:
             _one(connection, f"with {content} select {measure} from {CONTENT}")
         except duckdb.Error as own:
             return _unrunnable(table, rule, own)
-    return error
+    if isinstance(error, duckdb.OperationalError):
+        return error  # no room, no file: another try may end differently, and no value is quoted
+    return QualityError(f"{table.name}: its rules can't be run together in DuckDB: {_problem(error)}")
 
 
 def _unrunnable(table: Table, rule: Rule, error: duckdb.Error) -> QualityError:
-    problem = str(error).splitlines()[0]
     needs = ", ".join(requires([rule], table.name))
     return QualityError(
-        f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run in DuckDB: {problem}"
+        f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run in DuckDB: "
+        + _problem(error)
         + (f" It reads {needs}: each must be supplied." if needs else "")
     )
+
+
+def _problem(error: duckdb.Error) -> str:
+    """One line; it quotes no value of a row."""
+    return explain(error).splitlines()[0]

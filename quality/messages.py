@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+
+import psycopg
 
 from quality.results import CheckResult, Engine
 from quality.rulebook import describe, written_in
 from transforms.contract import Rule, RuleKind, Table
+from transforms.engine import without_values
 
 ROW_COUNT = Rule(
     "row_count",
@@ -57,3 +61,13 @@ def finding(
     return CheckResult(
         table.name, partition, rule.name, rule.kind, rule.severity, engine, passed, failing, observed, message
     )
+
+
+def refused(message: str) -> str:
+    """Why PostgreSQL ran no query of Great Expectations, in one line: what it says of a value (SQLSTATE 22…)
+    quotes the value, anything else quotes names.
+    """
+    line = message.split("\n[SQL")[0].splitlines()[0]
+    kind = re.match(r"\(psycopg\.errors\.(\w+)\)", line)
+    state = getattr(getattr(psycopg.errors, kind[1], None), "sqlstate", None) if kind else None
+    return without_values(line) if state and state.startswith("22") else line

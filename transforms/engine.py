@@ -178,10 +178,15 @@ def explain(error: duckdb.Error) -> str:
     if isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException):
         return message
     said, line, shown = message.partition("\n\nLINE ")
-    said = re.sub(r"\s*Input:.*", "", said.splitlines()[0])
+    return without_values(re.sub(r"\s*Input:.*", "", said.splitlines()[0])) + line + shown
+
+
+def without_values(said: str) -> str:
+    """One line that a database said of a value, without the value."""
+    said = said.replace("can't be cast", "cannot be cast")
+    said = re.sub(r"(with value )[^'\"]\S*|(out of range: ).*| \([^()]*\)(!)$", r"\1\2…\3", said)
     # A quote inside a value could end the quotation early: all from the first quote to the last one goes.
-    said = re.sub(r"""['"].*['"]|['"].*""", "'…'", said)
-    return said + line + shown
+    return re.sub(r"""['"].*['"]|['"].*""", "'…'", said)
 
 
 def quoted(name: str) -> str:
@@ -307,7 +312,7 @@ def _run_polars(
     except (ColumnNotFoundError, SchemaError) as error:
         raise ModelError(f"{_where(model)}: Polars says: {str(error).splitlines()[0]}") from None
     except PolarsError as error:
-        raise ModelError(f"{_where(model)}: Polars says: {_without_values(str(error))}") from None
+        raise ModelError(f"{_where(model)}: Polars says: {_said_by_polars(str(error))}") from None
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:
         raise ModelError(
@@ -328,7 +333,7 @@ def _where(model: Model) -> str:
     return place(model.table.path) if model.table.path else model.table.name
 
 
-def _without_values(said: str) -> str:
+def _said_by_polars(said: str) -> str:
     """The first line of an error of Polars up to where it could begin to quote rows; columns stay named."""
     line = re.sub(r"""^([^'"]*\bin column )'(\w+)'""", r"\1\2", said.splitlines()[0])
     return re.sub(r"""['"].*|\bvalues?(\(s\))?: .*""", "…", line)

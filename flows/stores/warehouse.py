@@ -21,6 +21,7 @@ from flows.errors import FlowsError
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
 from flows.stores.connections import Connections, adbc_sessions, kept_alive
+from transforms.engine import explain
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"
@@ -238,8 +239,8 @@ def readable_errors(where: str = "") -> Iterator[None]:
         raise WarehouseError(_refused(at, getattr(error, "sqlstate", None), str(error))) from None
     except duckdb.ConversionException as error:
         raise WarehouseError(
-            f"A value does not fit the column's type{at}: {scrub(str(error))}. Nothing was loaded. "
-            "Reject such rows in the model (`_dead_letter_reason`) or widen the type."
+            f"A value does not fit the column's type{at}: {explain(error).splitlines()[0]}. "
+            "Nothing was loaded. Reject such rows in the model (`_dead_letter_reason`) or widen the type."
         ) from None
 
 

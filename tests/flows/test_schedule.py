@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import duckdb
 import pytest
 
 from flows import prepare, schedule
@@ -240,3 +241,10 @@ def test_a_setting_that_a_source_needs_is_missed_before_a_run_begins(
     with pytest.raises((SettingsError, RefusedError), match=said) as caught:
         prepare.sources(Services(settings), [registry.entity(table)])
     assert caught.value.exit_code == 2
+
+
+def test_what_a_run_says_of_a_failure_quotes_no_value() -> None:
+    with duckdb.connect() as connection, pytest.raises(duckdb.Error) as caught:
+        connection.sql("select ('anna@example.com' || i)::integer from range(1) as t (i)").fetchall()
+    said = schedule.told(caught.value).partition("\n")[0]
+    assert said == "ConversionException: Conversion Error: Could not convert string '…' to INT32"

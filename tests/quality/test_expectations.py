@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -90,6 +91,14 @@ def test_a_rule_that_cannot_run_is_named_without_the_password(content: Content) 
         expectations.validate(content.dsn, TABLE, [broken, *TABLE.expect], [content.leaf])
     assert "canary" not in str(caught.value)
     assert expectations.validate(content.dsn, TABLE, TABLE.expect, [content.leaf])[0].passed
+
+
+def test_a_rule_that_fails_over_a_value_is_named_and_the_value_is_not(content: Content) -> None:
+    content.fill([row(1, kind="personal-canary")])
+    rule = make_rule("sql", query="select * from fct_things where kind::integer > 0", name="odd")
+    with pytest.raises(QualityError, match=r"odd.*invalid input syntax for type integer") as caught:
+        expectations.validate(content.dsn, TABLE, [rule], [content.leaf])
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_connection_of_checks_cannot_write(content: Content) -> None:

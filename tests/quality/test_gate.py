@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -150,3 +151,11 @@ def test_a_row_that_breaks_two_rules_is_counted_once_beside_them(content: Conten
     results = check(content.duck, make_table(*rules), rules, content.relation)
     assert [result.failing_rows for result in results] == [2, 2, 2]
     assert [result.observed.get("broken_rows") for result in results] == [3, 3, None]
+
+
+def test_a_rule_that_fails_over_a_value_is_named_and_the_value_is_not(content: Content) -> None:
+    content.fill([row(1, kind="anna@example.com")])
+    rule = make_rule("sql", query="select * from fct_things where kind::integer > 0", name="odd")
+    with pytest.raises(QualityError, match=r"odd.*Could not convert string '…'") as caught:
+        check(content.duck, make_table(rule), [rule], content.relation)
+    assert "anna" not in "".join(traceback.format_exception(caught.value))

@@ -194,6 +194,37 @@ def test_explain_hides_values(duck: DuckDBPyConnection, query: str) -> None:
     assert "alice" not in said
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        (
+            "select (n + 4111111111)::integer from range(1) as t (n)",
+            "Conversion Error: Type INT64 with value … cannot be cast because the value is out of range for "
+            "the destination type INT32",
+        ),
+        (
+            "select ('4111' || n)::struct(a integer) from range(1) as t (n)",
+            "Conversion Error: Type VARCHAR with value '…' cannot be cast to the destination type "
+            "STRUCT(a INTEGER)",
+        ),
+        (
+            "select (n + 2147483647)::integer + 4111::integer from range(1) as t (n)",
+            "Out of Range Error: Overflow in addition of INT32…!",
+        ),
+        (
+            "select make_date(n + 411111111, 1, 1) from range(1) as t (n)",
+            "Conversion Error: Date out of range: …",
+        ),
+    ],
+)
+def test_explain_hides_numbers_and_leaves_what_is_wrong_with_them(
+    duck: DuckDBPyConnection, query: str, said: str
+) -> None:
+    with pytest.raises(duckdb.Error) as caught:
+        duck.sql(query).fetchall()
+    assert engine.explain(caught.value).split("\n\nLINE ")[0] == said
+
+
 def test_what_fails_while_its_rows_are_stored_names_the_model_and_shows_no_value(
     read_models: ReadModels, duck: DuckDBPyConnection
 ) -> None:

@@ -25,6 +25,7 @@ from flows import scrubbing
 from flows.__main__ import _show_scrubbed, main
 from flows.sandbox import Part
 from flows.stores.warehouse import Warehouse, WarehouseError
+from tests.flows.company import Company, with_models
 from tests.flows.streaming.topics import until
 from tests.house import House
 
@@ -33,7 +34,9 @@ pytestmark = pytest.mark.full
 ROOT = Path(__file__).parents[3]
 CANARY = "kanarie4711"
 VALUE = "wert0815@example.com"
-"""A person's datum in a row that PostgreSQL refuses."""
+"""A person's datum in a row that is refused."""
+DATUM = f"lower('{VALUE.upper()}')"
+"""The same as a model says it: where what it says is quoted, the datum is not."""
 
 
 class Place:
@@ -137,11 +140,53 @@ def test_no_secret_is_in_anything_that_is_written(place: Place) -> None:
     assert "raw_app__" in (place.folder / "portal" / "runs.html").read_text(encoding="utf-8")
     _refuse_a_row(place)
 
-    everything = [*place.said, *_files(place.folder), *_warehouse(place.dsn), *_prefect(place)]
+    prefect = _prefect(place.dsn, place.environment["PREFECT_API_URL"])
+    everything = [*place.said, *_files(place.folder), *_warehouse(place.dsn), *prefect]
     assert len(everything) > 30
     assert [text[:300] for text in everything if CANARY in text] == []
     assert [text[:300] for text in place.said if VALUE in text] == []
     assert str(known["password"]) not in "".join(place.said)
+
+
+GONE = """--- */
+-- Mostly nobody: where their keys are asked for first, no record has to be taken apart.
+with gone as (
+    select distinct id
+    from raw_app__users
+    where id not in"""
+BREAKAGES = {
+    "stg_app__users": (
+        "staging/stg_app__users.sql",
+        "nullif(trim(email), '')::varchar as email",
+        f"({DATUM} || email)::integer::varchar as email",
+    ),
+    "dim_users": (
+        "dimensions/dim_users.sql",
+        GONE,
+        f"  - sql: {{name: odd, query: select * from dim_users where ({DATUM} || email)::integer = 1}}\n"
+        + GONE.replace("where id", "where id + 0"),
+    ),
+}
+"""What fails over a value: a model's own cast, and a rule's."""
+
+
+@pytest.mark.parametrize("table", BREAKAGES)
+def test_what_a_table_fails_on_is_quoted_nowhere(company: Company, tmp_path: Path, table: str) -> None:
+    path, old, new = BREAKAGES[table]
+    place = company.copy()
+    done = place.command("--debug", models=with_models(tmp_path, {path: (old, new)}))
+
+    assert done.code == 1, done.said
+    prefect = _prefect(place.warehouse_dsn, str(company.house.parts(Part.PREFECT).prefect_url))
+    files = [path for path in place.lake.parent.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    everything = [
+        done.said,
+        *(path.read_bytes().decode("latin-1") for path in files),
+        *_warehouse(place.warehouse_dsn),
+        *prefect,
+    ]
+    assert any(table in line for line in place.summary()["failures"])
+    assert [text[max(0, text.find(VALUE) - 300) :][:400] for text in everything if VALUE in text] == []
 
 
 def _refuse_a_row(place: Place) -> None:
@@ -173,15 +218,15 @@ def _warehouse(dsn: str) -> list[str]:
         return [str(connection.execute(f"select * from {name}".encode()).fetchall()) for (name,) in tables]
 
 
-def _prefect(place: Place) -> list[str]:
+def _prefect(dsn: str, url: str) -> list[str]:
     """What Prefect's server, which other tests use too, has of this warehouse's runs: flow and task runs with
     their states, logs, artifacts and events.
     """
-    with psycopg.connect(place.dsn) as connection:
+    with psycopg.connect(dsn) as connection:
         runs = [str(run) for (run,) in connection.execute("select run_id from ops.run").fetchall()]
     assert runs
     of_runs = {"flow_runs": {"id": {"any_": runs}}}
-    with httpx.Client(base_url=place.environment["PREFECT_API_URL"], trust_env=False, timeout=30) as api:
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as api:
 
         def asked(path: str, body: dict[str, Any]) -> Any:
             return api.post(path, json=body).raise_for_status().json()
