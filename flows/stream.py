@@ -21,6 +21,7 @@ from flows.openlineage.streaming import told
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.standalone import workshop
+from flows.stores.verified import LakeFull
 from flows.stores.warehouse import WarehouseError
 from flows.streaming import rollup
 from flows.streaming.consumer import StreamConsumer
@@ -62,10 +63,10 @@ def run(
 ) -> Tally:
     """Take topics in until `stop` is set, `seconds` are over, or (`until_idle`) all that is there is in.
 
-    Where the warehouse or the broker is away it waits for them and goes on by itself: offsets are read back
-    from the journal each time, so nothing is lost and nothing comes twice. What it does is counted in
-    `tally`. Raises SourceError when a topic no longer holds what was not read yet, WarehouseError when the
-    warehouse is away at the end.
+    Where the warehouse or the broker is away, or the lake is full, it waits and goes on by itself: offsets
+    are read back from the journal each time, so nothing is lost and nothing comes twice. What it does is
+    counted in `tally`. Raises SourceError when a topic no longer holds what was not read yet; WarehouseError
+    or LakeFull when it is so at the end.
     """
     tally, lifetime = tally or Tally(), Lifetime(stop, seconds)
 
@@ -74,7 +75,7 @@ def run(
         own.run(lambda idle: lifetime.is_over() or (until_idle and idle))
         return True
 
-    keep_going("stream", session, lifetime, tally, (WarehouseError, SourceAway, Fenced), progress)
+    keep_going("stream", session, lifetime, tally, (WarehouseError, SourceAway, LakeFull, Fenced), progress)
     for entity in way.entities.values():
         land(services, entity, "stream", streamed_only=True)
     return tally

@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows.stores.verified import LakeError, LakeFull
+
 _HASH_CHUNK_BYTES = 4 << 20
 _GROUP_BYTES = 16 << 20
 _GROUP_ROWS = 122_880
@@ -76,14 +78,16 @@ def take_name(temporary: Path, folder: Path, name: str) -> Path:
     return final
 
 
-def why_not_written(folder: Path, error: Exception) -> str:
-    """What to tell of a failed write below this folder of the lake, and what to do."""
+def not_written(folder: Path, error: Exception) -> LakeError:
+    """What a failed write below this folder of the lake is, and what to do: LakeFull where space is short."""
     number = error.errno if isinstance(error, OSError) else None
     text = str(error)
     if number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text or "Disk quota" in text:
-        return f"The disk of the lake is full ({folder}). Nothing was committed; free space and run again."
+        return LakeFull(
+            f"The disk of the lake is full ({folder}). Nothing was committed; free space and run again."
+        )
     reason = error.strerror if isinstance(error, OSError) and error.strerror else text.splitlines()[0]
-    return (
+    return LakeError(
         f"The lake can't be written in {folder}: {reason}. Nothing was committed; fix that, or "
         "set ANALYTICS_LAKE to another folder, and run again."
     )

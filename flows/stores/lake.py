@@ -20,7 +20,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
-from flows.stores.files import measure, sync_and_hash, take_name, why_not_written, write_arrow
+from flows.stores.files import measure, not_written, sync_and_hash, take_name, write_arrow
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.verified import DamagedFile, LakeError, Verified, damage
 from transforms.contract import Layer, Table, check_name
@@ -80,7 +80,7 @@ class Lake:
         The file is `<layer>/<table>/<partition_column>=<partition>/<batch_id>.parquet` (no such folder when
         `partition_column` is None), zstd, rows in the order of the source. `measured` is the column whose
         min and max are kept. A file that is there is never overwritten: the newcomer gets another name.
-        Raises LakeError when the folder can't be written (disk full, rights, a symlink in the path).
+        Raises LakeFull, LakeError when the folder can't be written (rights, a symlink in the path).
         """
         folder = self._folder(layer, table, partition_column, partition)
         self.begin_session()
@@ -98,7 +98,7 @@ class Lake:
             manifest.fsync_folder(folder)
             failpoint("lake.folder_fsynced")
         except (OSError, duckdb.IOException) as error:
-            raise LakeError(why_not_written(folder, error)) from error
+            raise not_written(folder, error) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class Lake:
                 self._make_folder(path.parent)
                 manifest.append(path, group)
             except OSError as error:
-                raise LakeError(why_not_written(path.parent, error)) from error
+                raise not_written(path.parent, error) from error
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -209,7 +209,7 @@ class Lake:
                 self._make_folder(folder)
                 self._session = sessions.WritingSession(self.root)
             except OSError as error:
-                raise LakeError(why_not_written(folder, error)) from error
+                raise not_written(folder, error) from error
 
     @contextmanager
     def duckdb(self) -> Iterator[DuckDBPyConnection]:

@@ -14,6 +14,10 @@ class LakeError(FlowsError):
     """The lake can't be written or read; the message says where and what to do."""
 
 
+class LakeFull(LakeError):
+    """There is no space for what was to be written. It passes by itself once somebody frees some."""
+
+
 class DamagedFile(LakeError):
     """A file is not the one the manifest names: nothing of it may be read."""
 

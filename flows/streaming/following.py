@@ -26,6 +26,7 @@ from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
+from flows.stores.verified import LakeFull
 from flows.stores.warehouse import WarehouseError, readable_errors
 from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import CHANGES, Count, note_progress, owner
@@ -73,8 +74,9 @@ def follow(
     """Show changes of these tables until `stop` is set, `seconds` are over, or (`until_idle`) all that is
     there is shown.
 
-    One process follows a connector; others stand by. Where the warehouse, the broker or the connector is away
-    it waits for them and goes on by itself, from the ledger's positions. What it does is counted in `tally`.
+    One process follows a connector; others stand by. Where the warehouse, the broker or the connector is
+    away, or the lake is full, it waits and goes on by itself, from the ledger's positions. What it does is
+    counted in `tally`.
     """
     tally, lifetime = tally or ChangesTally(), Lifetime(stop, seconds)
     told = progress or Progress("changes")
@@ -83,7 +85,7 @@ def follow(
         return _Session(services, entities, tally, told).run(lifetime.is_over, until_idle=until_idle)
 
     # What a topic of one table can't go on with, the next session leaves out and names.
-    keep_going("changes", session, lifetime, tally, (WarehouseError, SourceError, Conflict), told)
+    keep_going("changes", session, lifetime, tally, (WarehouseError, SourceError, LakeFull, Conflict), told)
     return tally
 
 
@@ -299,7 +301,7 @@ class _Session:
             try:
                 with readable_errors(), ledger.connection.transaction():
                     built = build_due(services, table, self._fingerprints[table.name], run_id)
-            except Conflict:
+            except (Conflict, LakeFull):
                 raise
             except (FlowsError, ContractError) as error:
                 if ledger.connection.closed or ledger.making.closed:

@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import threading
 import time
 import uuid
@@ -36,6 +35,7 @@ from tests.flows.kill_child import Place
 from tests.flows.kill_compare import differences, seen
 from tests.flows.kill_story import Story
 from tests.flows.kill_world import run, try_run
+from tests.flows.small_disk import resize, small_disk
 from tests.flows.stores.world import DAY, EVENTS, built, create, visits
 from tests.house import Server
 from warehouse_ddl.files import bootstrap
@@ -166,19 +166,6 @@ def _stop_in_copy(dsn: str, folder: Path, rows: int, is_over: threading.Event) -
 # ---------------------------------------------------------------------------------------- no space is left
 
 
-@contextlib.contextmanager
-def _small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A file system of this size; skips where nobody may mount one."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k,mode=0777", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("only root may mount a small file system, and not in every container")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def _grown(server: Server, dsn: str) -> int:
     """Kilobytes that a warehouse takes more than an empty database."""
     with psycopg.connect(server.dsn("postgres")) as connection:
@@ -190,17 +177,13 @@ def _grown(server: Server, dsn: str) -> int:
         return int(row[0])
 
 
-def _resize(folder: Path, kilobytes: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("kilobytes", [200, 500])
 def test_a_lake_without_space_commits_nothing_half_and_the_run_resumes_unaided(
     story: Story, tmp_path: Path, kilobytes: int
 ) -> None:
     disk = tmp_path / "disk"
-    with _small_disk(disk, kilobytes):
+    with small_disk(disk, kilobytes):
         place = replace(story.world.copy(story.stage("first")), lake=str(disk / "lake"))
         assert try_run(place) != 0
         with psycopg.connect(place.warehouse_dsn, autocommit=True) as connection:
@@ -215,7 +198,7 @@ def test_a_lake_without_space_commits_nothing_half_and_the_run_resumes_unaided(
                 for commit in lake.manifest(layer, table):
                     assert {file.path for file in commit.add} <= named
                     lake.paths(commit.add)
-        _resize(disk, 600_000)
+        resize(disk, 600_000)
         run(place)
         assert differences(story.unharmed("first")[0], seen(place)) == []
 
@@ -228,7 +211,7 @@ def test_a_warehouse_without_space_shows_nothing_half_and_the_run_resumes_unaide
     """The disk ends at a share of what the warehouse needs."""
     disk = Path("/tmp") / f"space-{uuid.uuid4().hex[:8]}"
     try:
-        with _small_disk(disk, 600_000):
+        with small_disk(disk, 600_000):
             space, name = f"small_{uuid.uuid4().hex[:8]}", f"t_{uuid.uuid4().hex[:10]}"
             server = story.world.server
             with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
@@ -243,9 +226,9 @@ def test_a_warehouse_without_space_shows_nothing_half_and_the_run_resumes_unaide
             try:
                 place = replace(story.world.copy(story.stage("first")), warehouse_dsn=server.dsn(name))
                 whole = _grown(server, str(story.stage("second").database))
-                _resize(disk, shutil.disk_usage(disk).used // 1024 + int(whole * share))
+                resize(disk, shutil.disk_usage(disk).used // 1024 + int(whole * share))
                 assert try_run(place) != 0
-                _resize(disk, 600_000)
+                resize(disk, 600_000)
                 run(place)
                 assert differences(story.unharmed("first")[0], seen(place)) == []
             finally:

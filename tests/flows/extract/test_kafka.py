@@ -42,6 +42,11 @@ class Topic:
     def delete(self) -> None:
         self.admin.delete_topics([self.name])[self.name].result(20)
 
+    def delete_before(self, offset: int) -> None:
+        """Let the broker delete what is before an offset of partition 0."""
+        gone = TopicPartition(self.name, 0, offset)
+        self.admin.delete_records([gone])[gone].result(20)
+
     def producer(self, **settings: Any) -> Producer:
         return Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, **settings})
 
@@ -164,8 +169,7 @@ def test_offsets_below_the_start_of_the_log_stop_the_topic(topic: Topic) -> None
     topic.send([b"1", b"2"])
     _, first = topic.read()
     topic.send([b"3", b"4", b"5"])
-    gone = topic.admin.delete_records([TopicPartition(topic.name, 0, 4)])
-    next(iter(gone.values())).result(20)
+    topic.delete_before(4)
     with pytest.raises(SourceError) as caught:
         topic.read(first.positions)
     assert "offsets 2 to 3 were deleted" in str(caught.value)
@@ -241,3 +245,19 @@ def test_large_records_come_in_small_batches(topic: Topic) -> None:
     sizes = [batch.nbytes for batch in extract.batches]
     assert sum(sizes) > 54_000_000
     assert extract.positions["offsets"]["0"] == 60
+
+
+def test_records_that_the_broker_deletes_while_they_are_read_stop_the_read(topic: Topic) -> None:
+    """A client that asks for little at a time is behind when the deletion comes."""
+    topic.send([b"x" * 900_000] * 60)
+    little = {
+        "queued.min.messages": "1",
+        "queued.max.messages.kbytes": "1024",
+        "fetch.message.max.bytes": "1000000",
+    }
+    extract = kafka.read(topic.entity, topic.bootstrap, {}, options=little, stall_seconds=20)
+    next(extract.batches)
+    topic.delete_before(59)
+    with pytest.raises(SourceError, match="deleted records while they were being read"):
+        list(extract.batches)
+    assert extract.positions == {}

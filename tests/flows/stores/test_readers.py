@@ -194,6 +194,37 @@ def test_a_swap_waits_for_a_snapshot_that_would_find_the_day_empty(any_dsn: str,
     assert (again.ways, len(rows(any_dsn, "fct_visits"))) == ({DAY: "swap"}, 200)
 
 
+def test_a_leaf_that_the_stream_begins_to_write_into_meanwhile_is_not_swapped_away(
+    dsn: str, warehouse: Warehouse, lake: Lake
+) -> None:
+    create(dsn, EVENTS)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 300), batch="b1")], warehouse=warehouse, lake=lake)
+
+    def stream(*_: object) -> None:
+        with psycopg.connect(dsn) as streaming:
+            streaming.execute(
+                "INSERT INTO ops.hot_partition (table_name, partition) VALUES (%s, %s) ON CONFLICT "
+                "(table_name, partition) DO UPDATE SET sealed_at = NULL, since = excluded.since",
+                (EVENTS.name, DAY),
+            )
+            streaming.execute(
+                "INSERT INTO analytics.fct_visits (visit_id, visited_at) VALUES (1000, %s)", (DAY,)
+            )
+
+    with pytest.raises(Conflict, match="The stream has begun to write into fct_visits_2025_10_07"):
+        publish(
+            EVENTS,
+            [built(lake, EVENTS, DAY, visits(DAY, 200), batch="b2")],
+            warehouse=warehouse,
+            lake=lake,
+            way="swap",
+            audit=stream,
+        )
+
+    assert [row[0] for row in rows(dsn, "fct_visits")] == [*range(300), 1000]
+    assert tidy(dsn, lake)["left"] == []
+
+
 def test_a_long_query_does_not_keep_a_difference_waiting(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
     create(dsn, EVENTS)
     publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 300), batch="b1")], warehouse=warehouse, lake=lake)

@@ -97,12 +97,12 @@ class Company:
             return follow(services, ENTITIES, stop=threading.Event(), until_idle=True, seconds=120, **options)
 
     @contextmanager
-    def followed(self) -> Iterator[Future[ChangesTally]]:
+    def followed(self, **options: Any) -> Iterator[Future[ChangesTally]]:
         """A stream of changes that lives while the block lasts, and has ended after it."""
         stop = threading.Event()
         services = self.services()
         with services.lake, ThreadPoolExecutor(1) as pool:
-            living = pool.submit(follow, services, ENTITIES, stop=stop, seconds=300)
+            living = pool.submit(follow, services, ENTITIES, stop=stop, seconds=300, **options)
             try:
                 yield living
             finally:

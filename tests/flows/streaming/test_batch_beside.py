@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from flows import deadletters
+from flows.stores.ledger import Conflict
+from flows.stores.publication import BuiltPartition
+from flows.streaming.beside import not_built_yet
 from flows.streaming.reconcile import waiting
 from tests.flows.streaming.topics import Topics, until
 from tests.house import House
+from transforms import registry
 
 BUILT, NEW = 4 * 24 * 60, 3 * 24 * 60
 """Minutes ago: a day that a batch built, and one that has no leaf."""
@@ -49,6 +55,32 @@ def test_copies_of_what_a_batch_published_meanwhile_are_left_out_or_take_its_pla
     topics.batch()
     assert topics.rows() == before
     assert [one.message for one in topics.reconcile() if not one.passed and one.table == "fct_events"] == []
+
+
+def test_a_day_of_the_stream_is_made_equal_only_to_what_staging_holds_now_and_stands_still_meanwhile(
+    house: House, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    topics.send([topics.event(1)])
+    topics.stream()
+    services, table = topics.world.services(), registry.table("fct_events")
+    built = BuiltPartition(table.name, topics.began.date().isoformat(), ())  # before staging held anything
+    moved = replace(built, based_on={"stg_events__user_events": "of another build"})
+    with (
+        services.lake,
+        services.warehouse.connect() as batch,
+        psycopg.connect(topics.world.warehouse_dsn, autocommit=True) as streaming,
+    ):
+        with pytest.raises(Conflict, match="was changed by somebody else"), batch.transaction():
+            not_built_yet(services, table, batch, [moved])
+        streaming.execute("set lock_timeout = '100ms'")
+        with batch.transaction():
+            assert len(not_built_yet(services, table, batch, [built]).values) == 1
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                streaming.execute("insert into ops.stream_batch (batch_id) select '' where false")
+            with pytest.raises(psycopg.errors.LockNotAvailable):
+                streaming.execute("delete from ops.stream_batch")
+        streaming.execute("delete from ops.stream_batch")
 
 
 def test_a_day_that_only_batches_write_is_no_day_of_the_stream(topics: Topics) -> None:

@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 from unittest import mock
 
+import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from flows.__main__ import main
+from flows.extract import SourceError
 from flows.extract.kafka import PositionGone
 from flows.landing import land
 from flows.positions import Standing, StreamLives, accept, gaps, look
@@ -124,6 +126,34 @@ def test_records_that_were_deleted_unread_are_named_and_gone_past_by_consent(
     assert topics.stream().rows == 10
     assert [number for number, _, _ in topics.numbers()] == [*range(10), *range(20, 30)]
     assert topics.rows("select offset_before, lost_to, next_offset from ops.position_reset") == [(10, 20, 20)]
+
+
+def test_records_that_the_broker_deletes_under_a_living_stream_end_it_and_it_never_jumps(
+    house: House, tmp_path: Path
+) -> None:
+    """It asks for little at a time, and a commit that waits keeps it behind."""
+    little = {
+        "queued.min.messages": "1",
+        "queued.max.messages.kbytes": "1",
+        "fetch.message.max.bytes": "1000",
+    }
+    topics = Topics.build(house, tmp_path, kafka_options=little)
+    waits = "select count(*) from pg_locks where relation = 'ops.stream_batch'::regclass and not granted"
+    told = pytest.raises(SourceError, match="deleted records while they were being read")
+    with told, topics.living() as living:
+        with psycopg.connect(topics.world.warehouse_dsn) as busy:
+            busy.execute("lock table ops.stream_batch in exclusive mode")
+            topics.send([topics.event(0)])
+            until(lambda: topics.rows(waits) == [(1,)])
+            large = {"x": "x" * 600_000}
+            topics.send(topics.event(number, properties=large) for number in range(1, 12))
+            topics.delete_before(12)
+        until(living.done, 10)
+
+    taken = [number for number, _, _ in topics.numbers()]
+    assert taken == list(range(len(taken)))
+    positions = "select next_offset from ops.stream_partition where kafka_partition = 0 and entity = '{}'"
+    assert topics.rows(positions.format(topics.entity().table)) == [(len(taken),)]
 
 
 def test_a_partition_that_ends_before_its_position_is_read_from_its_beginning() -> None:

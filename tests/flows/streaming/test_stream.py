@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import pytest
 from confluent_kafka import Producer
 
 from flows import failpoints, stream
-from flows.extract import SourceError
+from flows.extract import SourceError, kafka
 from flows.landing import land
 from flows.progress import Progress
 from flows.stores.manifest import LakeFile
 from flows.stores.warehouse import WarehouseError
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
+from tests.flows.replaying import let_producers_say_the_time
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import Topics, until, without_copies
 from tests.house import House
@@ -55,6 +57,28 @@ def test_messages_become_rows_and_their_raw_records_are_landed(topics: Topics) -
     assert topics.rows("select count(*) from ops.stream_batch") == [(0,)]
     again = topics.stream()
     assert (again.messages, again.rows) == (0, 0)
+
+
+@pytest.mark.parametrize("taken_in_by", ["stream", "batch"])
+def test_a_record_lands_with_the_time_key_and_headers_that_it_was_sent_with(
+    topics: Topics, taken_in_by: str
+) -> None:
+    let_producers_say_the_time(topics)
+    value, key, headers = json.dumps(topics.event(1)).encode(), b"\xff\x00", [("a", b"\xfe"), ("a", None)]
+    at = topics.began - timedelta(hours=1, milliseconds=-123)
+    producer = Producer({"bootstrap.servers": topics.world.kafka_bootstrap})
+    producer.produce(topics.topic(), value, key, 1, timestamp=round(at.timestamp() * 1000), headers=headers)
+    assert producer.flush(30) == 0
+
+    if taken_in_by == "stream":
+        topics.stream()
+    else:
+        topics.world.land(topics.entity())
+
+    landed = [{"name": name, "value": content} for name, content in headers]
+    assert topics.world.raw(topics.entity(), f"select {', '.join(kafka.SCHEMA.names)} from raw") == [
+        (topics.topic(), 1, 0, at, key, landed, value)
+    ]
 
 
 def test_what_is_no_event_is_a_dead_letter_with_its_bytes_and_the_rest_goes_on(topics: Topics) -> None:

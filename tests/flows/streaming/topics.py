@@ -157,12 +157,12 @@ class Topics:
             )
 
     @contextmanager
-    def living(self) -> Iterator[Future[Tally]]:
+    def living(self, **options: Any) -> Iterator[Future[Tally]]:
         """A stream that lives while the block lasts, and has ended after it."""
         stop = threading.Event()
         services = self.world.services()
         with services.lake, ThreadPoolExecutor(1) as pool:
-            living = pool.submit(stream.run, services, self.way, stop=stop, seconds=240)
+            living = pool.submit(stream.run, services, self.way, stop=stop, seconds=240, **options)
             try:
                 yield living
             finally:
