@@ -148,7 +148,7 @@ def test_records_that_the_broker_deletes_under_a_living_stream_end_it_and_it_nev
             large = {"x": "x" * 600_000}
             topics.send(topics.event(number, properties=large) for number in range(1, 12))
             topics.delete_before(12)
-        until(living.done, 10)
+        until(living.done)
 
     taken = [number for number, _, _ in topics.numbers()]
     assert taken == list(range(len(taken)))
