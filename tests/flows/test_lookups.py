@@ -115,7 +115,7 @@ def _landed(seen: Sequence[tuple[str, str]], number: int) -> pa.Table:
     objects = [
         json.dumps(
             {"msg_id": message, "to_email": address, "status": "delivered", "opens_count": 0,
-             "last_event_time": (at + timedelta(seconds=place)).isoformat()}
+             "clicks_count": 0, "last_event_time": (at + timedelta(seconds=place)).isoformat()}
         )
         for place, (message, address) in enumerate(seen)
     ]  # fmt: skip

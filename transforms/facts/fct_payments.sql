@@ -35,8 +35,8 @@ select
     charges.currency::varchar as currency,
     charges.status::varchar as status,
     charges.payment_method::varchar as payment_method,
-    (charges.is_disputed is true or charges.payment_id in (select payment_id from stg_stripe__disputes))::boolean as is_disputed, -- Whether the customer's bank ever objected
-    coalesce(charges.amount_refunded_minor, 0)::bigint as amount_refunded_minor, -- Amount given back so far, in minor units
+    (charges.is_disputed or charges.payment_id in (select payment_id from stg_stripe__disputes))::boolean as is_disputed, -- Whether the customer's bank ever objected
+    charges.amount_refunded_minor::bigint as amount_refunded_minor, -- Amount given back so far, in minor units
     fees.fee_minor::bigint as fee_minor, -- What Stripe kept, in minor units of fee_currency; null while it is not booked
     fees.currency::varchar as fee_currency, -- ISO 4217 code of the fee: the currency of the balance
     charges.created_at::timestamptz as occurred_at -- When the customer was charged (UTC)

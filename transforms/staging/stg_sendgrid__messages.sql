@@ -7,7 +7,7 @@ owner:     data-team
 freshness: 1 hour
 pii:       [to_email, subject]
 expect:
-  - not_null: [to_email, status, last_event_at]
+  - not_null: [to_email, status, opens, clicks, last_event_at]
   - accepted_values: {column: status, values: [processed, delivered, not_delivered]}
 --- */
 with versions as (
@@ -38,8 +38,8 @@ select
     lower(trim(message.from_email))::varchar as from_email, -- Address it was sent from
     replace(message.subject, chr(0), chr(65533))::varchar as subject, -- Subject line
     message.status::varchar as status, -- processed, delivered or not_delivered
-    coalesce(message.opens_count, 0)::bigint as opens, -- How often it was opened
-    coalesce(message.clicks_count, 0)::bigint as clicks, -- How often a link in it was clicked
+    message.opens_count::bigint as opens, -- How often it was opened
+    message.clicks_count::bigint as clicks, -- How often a link in it was clicked
     first_event_at::timestamptz as first_event_at, -- Earliest activity that was read (UTC); the feed only tells the last one
     last_event_at::timestamptz as last_event_at -- Last activity (UTC)
 from latest

@@ -18,7 +18,10 @@ TABLE = polars_table(
     by_key={"raw_stripe__balance_transactions": ["id"]},
     owner="data-team",
     freshness="1 hour",
-    expect=[{"not_null": ["amount_minor", "fee_minor", "net_minor", "currency", "type", "created_at"]}],
+    expect=[
+        {"not_null": ["amount_minor", "fee_minor", "net_minor", "currency", "type", "created_at"]},
+        {"not_null": ["stripe_fee_minor", "tax_minor", "other_fee_minor", "status", "available_on"]},
+    ],
     columns=[
         Column("balance_transaction_id", "varchar", "Movement of the Stripe balance (txn_…)"),
         Column("type", "varchar", "What moved the balance: charge, payment, refund, adjustment, payout, …"),
@@ -53,9 +56,11 @@ _OBJECT = pl.Struct(
 
 
 def _fees(of: pl.Expr) -> pl.Expr:
-    """The sum of those fees of a movement whose type is as `of` says; 0 when there are none."""
+    """The sum of those fees of a movement whose type is as `of` says; 0 when there are none, null where
+    nothing says whether there are.
+    """
     amount = pl.element().struct.field("amount")
-    return pl.col("fee_details").list.eval(amount.filter(of)).list.sum().fill_null(0)
+    return pl.col("fee_details").list.eval(amount.filter(of)).list.sum()
 
 
 def _instant(column: str) -> pl.Expr:

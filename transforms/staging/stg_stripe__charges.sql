@@ -7,7 +7,8 @@ by_key:    {raw_stripe__charges: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 expect:
-  - not_null: [amount_minor, currency, status, created_at]
+  # What Stripe always sends: without it nobody knows it, and it is not 0.
+  - not_null: [amount_minor, amount_captured_minor, amount_refunded_minor, currency, status, is_disputed, is_refunded, created_at]
   - between: {column: amount_minor, min: 0}
   - accepted_values: {column: status, values: [succeeded, pending, failed]}
 --- */

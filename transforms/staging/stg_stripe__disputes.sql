@@ -6,7 +6,7 @@ by_key:    {raw_stripe__disputes: [id], stg_stripe__events: [object_id]}
 owner:     data-team
 freshness: 1 hour
 expect:
-  - not_null: [amount_minor, currency, status, created_at]
+  - not_null: [amount_minor, currency, reason, status, created_at]
   - not_null: [payment_id]
 --- */
 with versions as (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
 import httpx
+import psycopg
 import pytest
 
-from tests.flows.company import Company, Done
+from tests.flows.company import Company, Done, Place
 from transforms import registry
 
 pytestmark = pytest.mark.full
@@ -204,14 +206,39 @@ def test_two_runs_at_once_give_the_same_rows(company: Company) -> None:
 
 def test_ctrl_c_ends_a_run_in_one_sentence_and_the_same_command_goes_on(company: Company) -> None:
     place = company.empty()
-    process = place.spawn()
-    assert process.stderr is not None
-    assert any("rows landed" in line for line in process.stderr)
+    process = _landing(place)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
     assert "run the same command again" in err
     assert "Traceback" not in out + err
+    _goes_on(place)
+
+
+def test_sigterm_ends_a_run_within_half_a_minute_and_the_same_command_goes_on(company: Company) -> None:
+    """Also where what it is at waits for a lock that somebody holds all the while."""
+    place = company.empty()
+    process = _landing(place)
+    with psycopg.connect(place.warehouse_dsn) as somebody:
+        somebody.execute("lock table ops.ledger in access exclusive mode")
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGTERM, out + err
+    summary = place.summary()
+    assert summary["state"] == "Failed"
+    assert any(failure.startswith("It was stopped") for failure in summary["failures"]), summary["failures"]
+    _goes_on(place)
+
+
+def _landing(place: Place) -> subprocess.Popen[str]:
+    """A run that has begun to land."""
+    process = place.spawn()
+    assert process.stderr is not None
+    assert any("rows landed" in line for line in process.stderr)
+    return process
+
+
+def _goes_on(place: Place) -> None:
     done = place.run()
     assert done.code == 0, done.said
     assert place.differences() == []
