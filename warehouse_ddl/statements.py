@@ -30,23 +30,6 @@ SCHEMAS = (*LASTING, UNPUBLISHED)
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """A partition on its way: statements by the moment they are run, each list in order.
-
-    `create` an empty standalone table; after the rows are copied `constrain` (key and CHECK on both
-    bounds), then `index`; in the publishing transaction `attach` or `detach`. With all before it done,
-    attach looks at no row.
-    """
-
-    name: str
-    create: tuple[str, ...]
-    constrain: tuple[str, ...]
-    index: tuple[str, ...]
-    attach: tuple[str, ...]
-    detach: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class ForeignKey:
     """A foreign key of one column, and the column of another table it references."""
 
@@ -101,13 +84,11 @@ def table_ddl(table: Table, schema: str | None = None, name: str | None = None) 
     return [f"create table if not exists {schema}.{quoted(name)} (\n{body}\n){partition}"]
 
 
-def index_ddl(table: Table, schema: str | None = None, name: str | None = None) -> list[str]:
-    """The header's indexes, on the table or (`name`) on another relation of its shape."""
-    target, schema = name or table.name, schema or home(table)
-    suffix = target.removeprefix(table.name)
+def index_ddl(table: Table, schema: str | None = None) -> list[str]:
+    """The header's indexes, on the table where it stands (`schema`: elsewhere)."""
     return [
-        f"create index if not exists {check_name(index + suffix)} "
-        f"on {schema}.{quoted(target)} ({', '.join(map(_index_column, columns))})"
+        f"create index if not exists {check_name(index)} "
+        f"on {schema or home(table)}.{quoted(table.name)} ({', '.join(map(_index_column, columns))})"
         for index, columns in table.indexes.items()
     ]
 
@@ -198,39 +179,6 @@ def _as_readers_see(column: Column) -> str:
     else:
         masked = f"null::{type_}"
     return f"case when (select is_full from {PERSONAL}.access) then {name} else {masked} end as {name}"
-
-
-def leaf_ddl(table: Table, partition: str, schema: str = UNPUBLISHED) -> Leaf:
-    """The statements of one partition's own table, built in `schema` and attached in the published one.
-
-    Raises ContractError for a malformed partition or a name that PostgreSQL would cut.
-    """
-    if table.partition is None:
-        raise ValueError(f"{table.name} has no partitions, so it has no leaf {partition}.")
-    start, end = (literal(bound) for bound in bounds(table, partition))
-    name = table.leaf(partition)
-    parent, leaf = f"{home(table)}.{quoted(table.name)}", f"{schema}.{quoted(name)}"
-    published = f"{home(table)}.{quoted(name)}"
-    by = quoted(table.partition.by)
-    move = [] if schema == home(table) else [f"alter table {leaf} set schema {home(table)}"]
-    return Leaf(
-        name=name,
-        # A vacuum that starts by itself holds a lock that makes every swap wait; the flow vacuums once,
-        # itself.
-        create=(f"create table {leaf} (like {parent} including defaults) with (autovacuum_enabled = false)",),
-        constrain=(
-            f"alter table {leaf} add constraint {check_name(f'{name}_pkey')} "
-            f"primary key ({_list(table.key)})",
-            f"alter table {leaf} add constraint {check_name(f'{name}_bounds')} "
-            f"check ({by} is not null and {by} >= {start} and {by} < {end})",
-        ),
-        index=tuple(index_ddl(table, schema, name)),
-        attach=(
-            *move,
-            f"alter table {parent} attach partition {published} for values from ({start}) to ({end})",
-        ),
-        detach=(f"alter table {parent} detach partition {published}",),
-    )
 
 
 def bounds(table: Table, partition: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import psycopg
 
 from transforms import registry
 from warehouse_ddl.files import views
-from warehouse_ddl.statements import PUBLISHED, ddl, leaf_ddl
+from warehouse_ddl.statements import bounds, ddl
 
 _ROWS = """
 insert into analytics.dim_date (date, year, quarter, month, month_name, month_start_date, day_of_month,
@@ -67,7 +67,9 @@ def fill(connection: psycopg.Connection[Any]) -> None:
             connection.execute(statement.encode())
     activity = registry.table("mart_user_activity")
     for day in ("2025-10-06", "2025-10-08", "2025-10-14"):
-        leaf = leaf_ddl(activity, day, PUBLISHED)
-        for statement in (*leaf.create, *leaf.constrain, *leaf.attach):
-            connection.execute(statement.encode())
+        low, high = bounds(activity, day)
+        connection.execute(
+            f"create table analytics.{activity.leaf(day)} partition of analytics.{activity.name} "
+            f"for values from ('{low}') to ('{high}')".encode()
+        )
     connection.execute(_ROWS.encode())

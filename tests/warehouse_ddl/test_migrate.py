@@ -9,7 +9,7 @@ import pytest
 from transforms.contract import Column, ContractError, Layer, Partition, Table, Write
 from warehouse_ddl.migrate import ActualColumn, ActualTable, plan
 from warehouse_ddl.postgres_types import postgres_type
-from warehouse_ddl.statements import bounds, index_ddl, leaf_ddl, table_ddl
+from warehouse_ddl.statements import bounds, index_ddl, table_ddl
 
 TABLE = Table(
     name="dim_cats",
@@ -109,7 +109,7 @@ def test_a_leaf_name_that_postgres_would_cut_is_refused() -> None:
         partition=Partition("born_on", "day"),
     )
     with pytest.raises(ContractError, match="longer than 63 bytes"):
-        leaf_ddl(table, "2025-10-07")
+        table.leaf("2025-10-07")
 
 
 def test_a_partition_that_is_none_is_refused() -> None:
@@ -122,4 +122,4 @@ def test_a_partition_that_is_none_is_refused() -> None:
     assert bounds(table, "2025-10-07") == ("2025-10-07", "2025-10-08")
     for key in ("2025-10", "2025-10-07'; drop table x", "../2025-10-07"):
         with pytest.raises(ContractError, match="is no day partition"):
-            leaf_ddl(table, key)
+            bounds(table, key)

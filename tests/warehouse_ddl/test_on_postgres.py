@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -13,7 +12,7 @@ from transforms import registry
 from transforms.contract import Column, Layer, Partition, Table, Write
 from warehouse_ddl.files import bootstrap, views
 from warehouse_ddl.migrate import ActualTable, plan
-from warehouse_ddl.statements import ddl, foreign_key_ddl, leaf_ddl, table_ddl
+from warehouse_ddl.statements import ddl, foreign_key_ddl, table_ddl
 
 VISITS = Table(
     name="fct_visits",
@@ -65,53 +64,6 @@ def test_a_view_can_be_refreshed_concurrently(database: psycopg.Connection) -> N
         database.execute(f"refresh materialized view concurrently analytics.{view.name}".encode())
 
 
-def test_attaching_a_prepared_leaf_builds_no_index_and_scans_no_row(database: psycopg.Connection) -> None:
-    run(database, ddl(VISITS))
-    leaf = leaf_ddl(VISITS, "2025-10-07")
-    run(database, leaf.create)
-    database.execute(
-        f"insert into unpublished.{leaf.name} "
-        "select i, '2025-10-07T00:00:00Z'::timestamptz + i * interval '1 s', 'view' "
-        "from generate_series(0, 86399) i".encode()
-    )
-    run(database, (*leaf.constrain, *leaf.index))
-    before = relations(database, leaf.name)
-    database.execute("set client_min_messages = debug1")
-    notices: list[str] = []
-    database.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
-    with database.transaction():
-        run(database, leaf.attach)
-    database.execute("set client_min_messages = notice")
-    assert relations(database, leaf.name) == before
-    assert any("implied by existing constraints" in notice for notice in notices), notices
-    assert database.execute("select count(*) from analytics.fct_visits").fetchone() == (86400,)
-    run(database, leaf.detach)
-    assert database.execute("select count(*) from analytics.fct_visits").fetchone() == (0,)
-
-
-@pytest.mark.parametrize("moment", ["2025-10-06T23:59:59.999999Z", "2025-10-08T00:00:00Z"])
-def test_a_leaf_refuses_a_row_of_another_day(database: psycopg.Connection, moment: str) -> None:
-    database.execute("set timezone = 'Pacific/Auckland'")
-    run(database, table_ddl(VISITS))
-    leaf = leaf_ddl(VISITS, "2025-10-07")
-    run(database, (*leaf.create, *leaf.constrain))
-    with pytest.raises(psycopg.errors.CheckViolation):
-        database.execute(f"insert into unpublished.{leaf.name} values (1, %s, 'a')".encode(), [moment])
-
-
-def test_every_partitioned_model_can_attach_a_leaf(database: psycopg.Connection) -> None:
-    for table in PUBLISHED:
-        if not table.is_partitioned_in_postgres or table.partition is None:
-            continue
-        run(database, ddl(table))
-        leaf = leaf_ddl(table, table.partition.key(datetime(2025, 10, 7, tzinfo=UTC)))
-        run(database, (*leaf.create, *leaf.constrain, *leaf.index, *leaf.attach))
-        indexes = database.execute(
-            "select count(*) from pg_index where indrelid = %s::regclass", [f"analytics.{leaf.name}"]
-        ).fetchone()
-        assert indexes == (1 + len(table.indexes),), table.name
-
-
 def test_a_history_refuses_overlaps_and_a_second_current_row(database: psycopg.Connection) -> None:
     history = Table(
         name="dim_cats_history",
@@ -159,8 +111,10 @@ def test_rights_that_are_there_are_not_written_again(database: psycopg.Connectio
     """A grant that changes nothing would make another run's swap of the same table fail."""
     written = "select oid::regclass::text, xmin::text from pg_class where relkind in ('r', 'p', 'm', 'S')"
     run(database, ddl(VISITS))
-    leaf = leaf_ddl(VISITS, "2025-10-07")
-    run(database, (*leaf.create, *leaf.constrain, *leaf.index, *leaf.attach))
+    database.execute(
+        "create table analytics.fct_visits_2025_10_07 partition of analytics.fct_visits "
+        "for values from ('2025-10-07') to ('2025-10-08')"
+    )
     database.execute("revoke select on analytics.fct_visits from reader")
     run(database, bootstrap())
     before = database.execute(written).fetchall()
@@ -227,16 +181,6 @@ def test_foreign_keys_can_be_made_again_after_a_rebuild(database: psycopg.Connec
         "where conrelid = 'analytics.fct_orders'::regclass and contype = 'f'"
     ).fetchone()
     assert found == (len(orders.foreign_keys),)
-
-
-def relations(connection: psycopg.Connection, table: str) -> set[tuple[object, ...]]:
-    return set(
-        connection.execute(
-            "select indexrelid, pg_relation_filenode(indexrelid) from pg_index "
-            "join pg_class on pg_class.oid = indrelid where relname = %s",
-            [table],
-        ).fetchall()
-    )
 
 
 def there(connection: psycopg.Connection, table: Table) -> ActualTable:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import psycopg
+from datetime import UTC, datetime
 
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from flows.stores import apply
+from flows.stores.difference import content, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.publish import publish
-from flows.stores.warehouse import Warehouse
+from flows.stores.standalone import workshop
+from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.flows.stores.world import DAY, EVENTS, ORDERS, USERS, built, create, rows, tidy, visits
+from transforms import registry
+from warehouse_ddl.statements import home
 
 
 def test_a_new_day_is_attached_and_equals_the_lake(any_dsn: str, lake: Lake) -> None:
@@ -30,6 +39,52 @@ def test_a_new_day_is_attached_and_equals_the_lake(any_dsn: str, lake: Lake) -> 
         ).fetchone()
     assert owed == [("mv_visits",)]
     assert leaf == (True, 2)
+
+
+def test_attaching_a_day_looks_at_no_row(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    warehouse = Warehouse(make_conninfo(any_dsn, options="-c client_min_messages=debug1"))
+    said: list[str] = []
+    with warehouse.connect() as connection:  # the one that publishes, then
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+
+    done = publish(
+        EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")], warehouse=warehouse, lake=lake
+    )
+
+    assert done.ways == {DAY: "attach"}
+    about = 'partition constraint for table "fct_visits_2025_10_07" is implied by existing constraints'
+    assert about in said
+    assert 'verifying table "fct_visits_2025_10_07"' not in said
+
+
+@pytest.mark.parametrize("moment", ["2025-10-06 23:59:59.999999+00", "2025-10-08 00:00:00+00"])
+def test_a_row_of_another_day_is_refused_before_anybody_sees_it(dsn: str, lake: Lake, moment: str) -> None:
+    create(dsn, EVENTS)
+    stray = f"SELECT * REPLACE (timestamptz '{moment}' AS visited_at) FROM ({visits(DAY, 1)})"
+    with pytest.raises(WarehouseError, match="bounds"):
+        publish(EVENTS, [built(lake, EVENTS, DAY, stray, batch="b1")], warehouse=Warehouse(dsn), lake=lake)
+    assert rows(dsn, "fct_visits") == []
+
+
+def test_every_partitioned_model_can_attach_a_leaf(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    for table in registry.build_order():
+        if not table.is_published or not table.is_partitioned_in_postgres or table.partition is None:
+            continue
+        create(dsn, table)
+        partition = table.partition.key(datetime(2025, 10, 7, tzinfo=UTC))
+        with warehouse.connect() as connection, workshop(warehouse, connection, table) as shop:
+            with duckdb_session() as session:
+                nothing = content(session, lake, table, [])
+                standing = shop.stand_up(table.leaf(partition), nothing, partition)
+            with connection.transaction():
+                apply.attach(connection, table, partition, standing)
+            found = connection.execute(
+                "select count(*) from pg_index where indrelid = to_regclass(%s)",
+                (f"{home(table)}.{table.leaf(partition)}",),
+            ).fetchone()
+        assert found == (1 + len(table.indexes),), table.name
 
 
 def test_a_day_that_changed_a_little_is_written_row_by_row(any_dsn: str, lake: Lake) -> None:

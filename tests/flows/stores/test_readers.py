@@ -240,6 +240,20 @@ def test_a_long_query_does_not_keep_a_difference_waiting(dsn: str, warehouse: Wa
     assert len(rows(dsn, "fct_visits")) == 310
 
 
+def test_a_new_day_is_attached_beside_an_analyst_who_reads_the_table(any_dsn: str, lake: Lake) -> None:
+    create(any_dsn, EVENTS)
+    warehouse = Warehouse(any_dsn)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 300), batch="b1")], warehouse=warehouse, lake=lake)
+    other = "2025-10-08"
+
+    with psycopg.connect(any_dsn) as analyst:
+        analyst.execute("SELECT count(*) FROM analytics.fct_visits")
+        item = built(lake, EVENTS, other, visits(other, 20), batch="b2")
+        done = publish(EVENTS, [item], warehouse=warehouse, lake=lake)
+        assert (done.ways, done.pending) == ({other: "attach"}, ())
+        assert analyst.execute("SELECT count(*) FROM analytics.fct_visits").fetchone() == (320,)
+
+
 def test_a_failed_audit_leaves_what_is_published_and_no_remains(
     dsn: str, warehouse: Warehouse, lake: Lake
 ) -> None:
