@@ -27,6 +27,12 @@ DUMP_LOCK = ("dump", "warehouse")
 DRILL_LOCK = ("drill", "warehouse")
 """What a drill holds (`Ledger.is_ours`) as long as it lives."""
 _LOOK_EVERY_SECONDS = 0.01
+_SESSIONS = """
+    SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
+        coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'running'),
+        coalesce(extract(epoch from clock_timestamp() - coalesce(xact_start, query_start))::int, 0))
+    FROM pg_stat_activity
+"""
 
 
 class Blocked(FlowsError):
@@ -144,13 +150,12 @@ def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool)
 
 def blockers(connection: Connection[Any], pid: int) -> list[str]:
     """Who keeps the session `pid` waiting, one line each, ready to be shown. Holds no query text."""
-    rows = connection.execute(
-        """
-        SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
-            coalesce(nullif(application_name, ''), 'no application name'), coalesce(state, 'running'),
-            coalesce(extract(epoch from clock_timestamp() - coalesce(xact_start, query_start))::int, 0))
-        FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start
-        """,
-        (pid,),
-    ).fetchall()
-    return [row[0] for row in rows]
+    query = f"{_SESSIONS} WHERE pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start"
+    return [row[0] for row in connection.execute(query.encode(), (pid,)).fetchall()]
+
+
+def oldest_snapshot(connection: Connection[Any]) -> str:
+    """Whose snapshot keeps rows from being frozen; ready to be shown."""
+    query = f"{_SESSIONS} WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid() "
+    row = connection.execute(f"{query} ORDER BY age(backend_xmin) DESC LIMIT 1".encode(), ()).fetchone()
+    return str(row[0]) if row else "an old snapshot (a prepared transaction or a replication slot)"

@@ -17,7 +17,7 @@ from flows.stores.difference import content, duckdb_session
 from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
-from flows.stores.locks import BRIEF, PATIENT, Blocked, forget, remember, with_short_waits
+from flows.stores.locks import BRIEF, PATIENT, Blocked, forget, oldest_snapshot, remember, with_short_waits
 from flows.stores.manifest import Commit
 from flows.stores.publication import (
     AskStreamed,
@@ -309,7 +309,7 @@ def _wait_until_frozen(shop: Workshop, name: str) -> None:
         time.sleep(0.1)
         shop.freeze(name)
     if not shop.is_frozen(name):
-        raise Blocked(apply.oldest_snapshot(shop.connection))
+        raise Blocked(oldest_snapshot(shop.connection))
 
 
 def _write_instead(
