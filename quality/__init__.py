@@ -9,7 +9,7 @@ from __future__ import annotations
 from quality.gate import check, failing_rows
 from quality.results import CheckResult, QualityError, blocking, render
 from quality.rulebook import all_rules, describe, rules, scheduled_rules
-from quality.sql import CONTROL_TOTALS, arrivals, columns_of, requires
+from quality.sql import CONTROL_TOTALS, arrivals, breaking_query, columns_of, requires
 
 __all__ = [
     "CONTROL_TOTALS",
@@ -18,6 +18,7 @@ __all__ = [
     "all_rules",
     "arrivals",
     "blocking",
+    "breaking_query",
     "check",
     "columns_of",
     "describe",

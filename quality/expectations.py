@@ -31,8 +31,8 @@ from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
 from quality.sql import (
     CONTENT,
-    CONTROL_TOTALS,
     bind,
+    bindings,
     broken_rows,
     columns_of,
     duplicates,
@@ -42,7 +42,7 @@ from quality.sql import (
     predicate,
     query_of,
     quote,
-    within,
+    rows_of,
 )
 from transforms.contract import Rule, Table
 
@@ -103,8 +103,8 @@ def validate(
     `expected_rows` adds the rule row_count. The connection is read-only. Raises QualityError for a rule
     that can't be run, psycopg.OperationalError when the warehouse can't be reached.
     """
-    query = _batch_query(table, relations, partitions if only_partitions else None)
-    bound = _bindings(table, references, partitions)
+    query = rows_of(table, relations, partitions if only_partitions else None)
+    bound = bindings(table, references, partitions)
     suite = _suite(table, rules, bound, expected_rows)
     with _session(dsn) as session:
         outcomes = _run(session, table, suite, query)
@@ -210,27 +210,6 @@ def _run(session: _Session, table: Table, suite: ExpectationSuite, query: str) -
         session.source.delete_asset(asset.name)
         session.batch_query = ""
     return outcomes
-
-
-def _batch_query(table: Table, relations: Sequence[str], partitions: Sequence[str] | None) -> str:
-    names = ", ".join(quote(column.name) for column in table.columns) or "*"
-    where = ""
-    if partitions is not None and table.partition is not None:
-        where = f" where {within(quote(table.partition.by), table, partitions)}"
-    parts = [f"select {names} from {relation}{where}" for relation in relations]
-    if not parts:
-        raise QualityError(f"{table.name}: there is nothing to check; give the tables that hold its content.")
-    return " union all ".join(parts)
-
-
-def _bindings(
-    table: Table, references: Mapping[str, str], partitions: Sequence[str] | None
-) -> dict[str, str]:
-    bound = {"control_total": f"({CONTROL_TOTALS})", **references}
-    if partitions is not None and table.partition is not None:
-        days = within("day", table, partitions, as_date=True)
-        bound["control_total"] = f"(select * from {bound['control_total']} as totals where {days})"
-    return bound
 
 
 def _suite(

@@ -238,3 +238,44 @@ def timeliness_query(table: str, allowed: timedelta) -> str:
         f"where table_name = {literal(table)} "
         f"and published_at - landed_at > interval '{int(allowed.total_seconds())} seconds'"
     )
+
+
+def rows_of(table: Table, relations: Sequence[str], partitions: Sequence[str] | None = None) -> str:
+    """The select, in PostgreSQL, of the rows of `relations` together; of these `partitions` alone if given.
+
+    Raises QualityError where there is no relation.
+    """
+    names = ", ".join(quote(column.name) for column in table.columns) or "*"
+    where = ""
+    if partitions is not None and table.partition is not None:
+        where = f" where {within(quote(table.partition.by), table, partitions)}"
+    parts = [f"select {names} from {relation}{where}" for relation in relations]
+    if not parts:
+        raise QualityError(f"{table.name}: there is nothing to check; give the tables that hold its content.")
+    return " union all ".join(parts)
+
+
+def bindings(table: Table, references: Mapping[str, str], partitions: Sequence[str] | None) -> dict[str, str]:
+    """`references` with the control totals, which are of the windows that content is complete for."""
+    bound = {"control_total": f"({CONTROL_TOTALS})", **references}
+    if partitions is not None and table.partition is not None:
+        days = within("day", table, partitions, as_date=True)
+        bound["control_total"] = f"(select * from {bound['control_total']} as totals where {days})"
+    return bound
+
+
+def breaking_query(
+    rule: Rule,
+    table: Table,
+    relations: Sequence[str],
+    references: Mapping[str, str],
+    partitions: Sequence[str] | None = None,
+) -> str:
+    """The select, in PostgreSQL, of the rows of `relations` together that break a rule: those that
+    `quality.expectations.validate` counts, with the same arguments. A sql rule selects columns of its own.
+    """
+    bound = bindings(table, references, partitions)
+    content = rows_of(table, relations)
+    if rule.check == "sql":
+        return bind(query_of(rule), {**bound, table.name: f"({content})"})
+    return f"with {CONTENT} as ({content}) {broken_rows(rule, table, 'postgres', bound)}"

@@ -9,7 +9,7 @@ from duckdb import DuckDBPyConnection
 from psycopg import Connection
 
 import quality
-from flows.build import guard
+from flows.build import guard, quarantine
 from flows.build.content import FRESH
 from flows.build.inputs import Reader
 from flows.services import Services
@@ -57,22 +57,33 @@ class Checks:
         failed = self._note(results)
         if not failed:
             return
-        batch_id = f"{self._services.settings.now():%Y%m%dT%H%M%S}-{self._run_id[:8]}"
-        folder = guard.quarantine(lake, connection, table, failed, judged, references, windows, batch_id)
+        file = quarantine.put_aside(
+            lake, connection, table, failed, judged, references, windows, self._batch_id()
+        )
         self._record_now()
-        raise guard.refuse(table, failed, folder)
+        raise guard.refuse(table, failed, file)
 
     def audit(self, schema: str, names: Mapping[str, str]) -> None:
-        """Great Expectations over the tables that are about to be seen. Raises CheckFailed."""
+        """Great Expectations over the tables that are about to be seen.
+
+        Raises CheckFailed after what failed was put into quarantine.
+        """
         failed = self._note(guard.audit(self._services, self._table, schema, names))
-        if failed:
-            self._record_now()
-            raise guard.refuse(self._table, failed, None)
+        if not failed:
+            return
+        file = quarantine.put_loaded_aside(
+            self._services, self._table, failed, schema, names, self._batch_id()
+        )
+        self._record_now()
+        raise guard.refuse(self._table, failed, file)
 
     def record(self, connection: Connection[Any]) -> None:
         """Write the results since the last time to ops.check_result, in the caller's transaction."""
         guard.record(connection, self._run_id, self._unrecorded, self._services.settings.now())
         self._unrecorded = []
+
+    def _batch_id(self) -> str:
+        return f"{self._services.settings.now():%Y%m%dT%H%M%S}-{self._run_id[:8]}"
 
     def _note(self, results: Sequence[CheckResult]) -> list[CheckResult]:
         self.results += results

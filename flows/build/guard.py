@@ -1,11 +1,7 @@
-"""The gate before a load: the table's rules over its new content; what fails is kept in quarantine, with the
-reason.
-"""
+"""What a build is held to: the gate before a load, Great Expectations over what was loaded and published."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,12 +14,11 @@ from psycopg.types.json import Jsonb
 
 import quality
 from flows.errors import FlowsError
-from flows.failpoints import failpoint
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores.apply import leaves
-from flows.stores.lake import QUARANTINE, Lake, encode_value
-from flows.stores.manifest import LakeFile, fsync_folder
+from flows.stores.lake import Lake
+from flows.stores.manifest import LakeFile
 from flows.stores.upkeep import analyze
 from quality import CheckResult
 from quality.expectations import validate
@@ -91,7 +86,7 @@ def hold(
 ) -> list[CheckResult]:
     """Every rule over the new content; one result a rule."""
     rules = gate_rules(table)
-    windows = _windows(partitions)
+    windows = complete_windows(partitions)
     results: list[CheckResult] = []
     for is_of_both in (False, True):
         those = [rule for rule in rules if judged.of_both(rule) is is_of_both]
@@ -120,57 +115,7 @@ def control_totals(connection: Connection[Any]) -> str:
     return f"(select {shape.format(*'abcde')} from (values {values}) as totals(a, b, c, d, e))"
 
 
-def quarantine(
-    lake: Lake,
-    connection: DuckDBPyConnection,
-    table: Table,
-    results: Sequence[CheckResult],
-    judged: Judged,
-    references: Mapping[str, str],
-    partitions: Sequence[str],
-    batch_id: str,
-) -> Path:
-    """Keep the rows that broke a rule, each with the rule and the reason, as one Parquet file; returns its
-    path. The very same rows are kept once, however often they are refused. Those that stand and break a rule
-    together with new ones are among them.
-
-    It stands in `<lake>/quarantine/<table>/`, is no part of the lake's tables, and stays until somebody
-    removes it.
-    """
-    folder = lake.root / QUARANTINE / table.name
-    folder.mkdir(parents=True, exist_ok=True)
-    windows = _windows(partitions)
-    rules = {rule.name: rule for rule in quality.all_rules(table)}
-    parts = []
-    for result in results:
-        rule = rules[result.rule]
-        relation = judged.relation(rule)
-        broken = quality.failing_rows(connection, table, rule, relation, references, windows)
-        reason = engine.text_literal(result.message)
-        parts.append(
-            f"select *, {engine.text_literal(result.rule)} as _rule, {reason} as _reason "
-            f"from ({broken.sql_query()}) as broken"
-        )
-    rows = connection.sql(" union all by name ".join(f"({part})" for part in parts))
-    temporary = folder / f".tmp-{os.getpid()}-{encode_value(batch_id)}.parquet"
-    rows.to_parquet(str(temporary), compression="zstd")
-    failpoint("quarantine.written")
-    content = connection.execute(
-        "select count(*), sum(hash(row)) from "
-        "(select * exclude (_reason) from read_parquet(?, hive_partitioning = false)) as row",
-        [str(temporary)],
-    ).fetchall()
-    digest = hashlib.sha256(repr(content).encode()).hexdigest()[:8]
-    if kept := sorted(folder.glob(f"*-{digest}.parquet")):
-        temporary.unlink()
-        return kept[0]
-    path = folder / f"{encode_value(batch_id)}-{digest}.parquet"
-    temporary.replace(path)
-    fsync_folder(folder)
-    return path
-
-
-def _windows(partitions: Sequence[str]) -> list[str] | None:
+def complete_windows(partitions: Sequence[str]) -> list[str] | None:
     """The windows that content is complete for; None where it has none."""
     return None if list(partitions) == [WHOLE] else list(partitions)
 
@@ -207,14 +152,18 @@ def audit(services: Services, table: Table, schema: str, names: Mapping[str, str
     table or at other tables that change with it were the gate's; here every rule runs again, on what
     PostgreSQL really holds.
     """
-    partitions = None if list(names) == [WHOLE] else sorted(names)
     return validate(
         services.settings.require("warehouse_dsn"),
         table,
         gate_rules(table),
-        [f'{schema}."{name}"' for name in sorted(set(names.values()))],
-        partitions=partitions,
+        loaded(schema, names),
+        partitions=complete_windows(sorted(names)),
     )
+
+
+def loaded(schema: str, names: Mapping[str, str]) -> list[str]:
+    """The tables that stand in `schema`, each once, quoted; `names` is partition → table."""
+    return [f"{schema}.{quoted(name)}" for name in sorted(set(names.values()))]
 
 
 def check_published(
@@ -248,14 +197,13 @@ def check_published(
     return results
 
 
-def refuse(table: Table, failed: Sequence[CheckResult], folder: Path | None) -> CheckFailed:
+def refuse(table: Table, failed: Sequence[CheckResult], file: Path) -> CheckFailed:
     """The one line that a failed check prints: which rule, how many rows, where to look."""
     worst = failed[0]
     more = f" ({len(failed) - 1} more rules failed)" if len(failed) > 1 else ""
-    look = f" The failing rows are in {folder}." if folder is not None else ""
     return CheckFailed(
         f"{table.name}: rule {worst.rule} failed for {worst.failing_rows:,} rows{more}; "
-        f"what is published stays as it was.{look} {worst.message}".rstrip(),
+        f"what is published stays as it was. The failing rows are in {file}. {worst.message}".rstrip(),
         failed,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from flows.stores.locks import refuse_while_dumped
 from flows.stores.publication import Streamed
@@ -202,24 +202,36 @@ def write(
             )
         ).rowcount
     if changes.new:
-        inserted = connection.execute(
-            sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}").format(
-                into,
-                listed,
-                listed,
-                _source(changes.new),
-                sql.SQL(" ON CONFLICT DO NOTHING" if takes_streams(table) else ""),
-            )
-        ).rowcount
+        try:
+            inserted = connection.execute(
+                sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {}{}").format(
+                    into,
+                    listed,
+                    listed,
+                    _source(changes.new),
+                    sql.SQL(" ON CONFLICT DO NOTHING" if takes_streams(table) else ""),
+                )
+            ).rowcount
+        except errors.UniqueViolation as error:
+            there = f"of {changes.new_rows} rows to insert, some were there already"
+            raise _is_another(table, target, there) from error
     is_exact = (deleted, updated, inserted) == (changes.gone_rows, changes.changed_rows, changes.new_rows)
     if not is_exact and partition not in hot_partitions(connection, table.name):
-        raise WarehouseError(
-            f"{home(table)}.{target} is not what the lake says was published: of {changes.gone_rows} rows to "
-            f"delete and {changes.changed_rows} to update, {deleted} and {updated} were there; of "
-            f"{changes.new_rows} to insert, {changes.new_rows - inserted} were there already. Nothing was "
-            f"changed. Make it equal again with `python -m flows rebuild {table.name}`."
+        raise _is_another(
+            table,
+            target,
+            f"of {changes.gone_rows} rows to delete and {changes.changed_rows} to update, {deleted} and "
+            f"{updated} were there; of {changes.new_rows} to insert, {changes.new_rows - inserted} were "
+            "there already",
         )
     return Written(inserted, updated, deleted)
+
+
+def _is_another(table: Table, target: str, how: str) -> WarehouseError:
+    return WarehouseError(
+        f"{home(table)}.{target} is not what the lake says was published: {how}. Nothing was changed. "
+        f"Make it equal again with `python -m flows rebuild {table.name}`."
+    )
 
 
 def make_equal(

@@ -30,7 +30,7 @@ _LOOK_EVERY_SECONDS = 0.01
 
 
 class Blocked(FlowsError):
-    """Another session's lock stayed in the way; `by` says whose."""
+    """Another session's lock or snapshot stayed in the way; `by` says whose."""
 
     def __init__(self, by: str) -> None:
         super().__init__(by)

@@ -100,11 +100,11 @@ class Workshop:
             self.index(name, key_only=key_only)
         if self._is_small(name):
             self.freeze(name)
-            self.read_back(name, rows)
+            self.read_back(stem, name, rows)
         else:
             with ThreadPoolExecutor(max_workers=1) as pool:
                 frozen = pool.submit(self._freeze_beside, name)
-                self.read_back(name, rows)
+                self.read_back(stem, name, rows)
                 frozen.result()
         failpoint("publish.vacuumed")
         return name
@@ -173,8 +173,11 @@ class Workshop:
         ).fetchone()
         return bool(row and row[0])
 
-    def read_back(self, name: str, relation: DuckDBPyRelation) -> int:
-        """Compare counts and sums of what was loaded with the lake; returns the rows or raises."""
+    def read_back(self, stem: str, name: str, relation: DuckDBPyRelation) -> int:
+        """Compare counts and sums of what was loaded with the lake; returns the rows.
+
+        Raises WarehouseError, which names what it was to be (`stem`).
+        """
         exact = self.warehouse.exact(self.columns, relation)
         summed = [column for column in self.columns if column.type in _SUMMED]
         sums = "".join(f", sum({_quoted(c)}{'' if c.type == 'numeric' else '::HUGEINT'})" for c in summed)
@@ -190,8 +193,8 @@ class Workshop:
         ):
             if ours_value != theirs_value:
                 raise WarehouseError(
-                    f"{self.table.name}: {what} is {theirs_value} after COPY, {ours_value} in the lake. "
-                    "Nothing was published; run again, and if it stays, report it with the file's name."
+                    f"{stem}: {what} is {theirs_value} after COPY, {ours_value} in the lake. "
+                    "Nothing was published; run again, and if it stays, report it with this line."
                 )
         failpoint("publish.read_back")
         return int(ours[0])

@@ -162,6 +162,10 @@ class Place:
         )
         return {name: str(self.value(query.format(where(name)))) for name in names}
 
+    def refreshed(self) -> dict[str, str]:
+        """Materialized view → the transaction that refreshed it last, also where no row was another then."""
+        return dict(self.rows("select relname, xmin::text from pg_class where relkind = 'm'"))
+
     def content(self, *tables: str) -> dict[str, str]:
         """Table → a digest of its rows, wherever they stand."""
         names = tables or tuple(truth.MEASURES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from flows.build import by_key, compaction
+from flows.build import by_key, compaction, guard
 from flows.build.guard import CheckFailed
 from flows.build.inputs import News, Reader
 from flows.services import Services
@@ -260,18 +261,43 @@ def test_what_is_put_aside_of_a_refused_build_is_what_its_message_speaks_of(plac
     assert kept == [(3, 2, 6.0, "revenue_equals_application")]
 
 
-def test_a_file_is_written_anew_only_with_others_of_its_size_or_when_much_of_it_has_gone() -> None:
-    def file(rows: int, gone: int = 0) -> LakeFile:
-        whole = LakeFile(STAGED, "staging", "2025-10", f"{rows}-{gone}.parquet", rows + gone, 1, "")
-        return whole.without(range(gone))
-
-    large, small = file(1_000_000), [file(100 + number) for number in range(compaction.MAX_FILES)]
-    assert compaction.to_be_joined([large, *small[:-2]]) == []
-    assert compaction.to_be_joined([large, *small]) == small
-    worn = file(1_000_000, 200_000)
-    assert compaction.to_be_joined([worn, *small[:2]]) == [worn]
-    huge = [file(compaction.MOST_ROWS // 3 + number) for number in range(compaction.MAX_FILES)]
-    assert compaction.to_be_joined(huge) == huge[:2]
+def test_what_breaks_a_rule_only_where_it_was_loaded_is_not_shown_and_is_put_aside(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate sees nothing; Great Expectations looks at what PostgreSQL holds before anybody sees it."""
+    services, shop = kill_child.services(place), Shop()
+    with services.lake:
+        shop.do(Step(0, "put", 9, 1, is_cut=False))
+        landed = shop.land(services, 0)
+        kill_child.build_all(services, place, "run-1")
+        before = _published(place), _files(services, FACTS)
+        for key, quantity in ((1, 0), (2, 3)):
+            shop.do(Step(key, "put", 10, quantity, is_cut=False))
+        shop.land(services, landed)
+        monkeypatch.setattr(guard, "hold", lambda *_, **__: [])
+        with pytest.raises(CheckFailed, match=r"^fct_orders: rule between_quantity failed for 1") as refused:
+            kill_child.build_all(services, place, "run-2")
+        assert (_published(place), _files(services, FACTS)) == before
+        (file,) = (services.lake.root / "quarantine" / FACTS).glob("*.parquet")
+        assert f"The failing rows are in {file}." in str(refused.value)
+        kept = duckdb.sql(
+            "select right(order_id::varchar, 1), quantity, revenue, created_at, _rule, _reason ^@ 'fct_' "
+            f"from read_parquet('{file}', hive_partitioning = false) order by _rule"
+        )
+        types = {column.name: column.type for column in registry.table(FACTS).columns}
+        assert list(map(str, kept.types[1:4])) == [types[name] for name in kept.columns[1:4]]
+        assert kept.fetchall() == [
+            ("1", 0, 0, datetime(2025, 10, 15, tzinfo=UTC), "between_quantity", True),
+            ("1", None, 0, None, "free_only_with_coupon", True),
+        ]
+    with psycopg.connect(place.warehouse_dsn) as connection:
+        told = "select engine, rule, partition, failing_rows from ops.check_result where not passed"
+        assert sorted(connection.execute(told.encode()).fetchall()) == [
+            ("great_expectations", "between_quantity", "2025-10", 1),
+            ("great_expectations", "free_only_with_coupon", "2025-10", 1),
+        ]
+        left = "select from pg_class where relnamespace = 'unpublished'::regnamespace and relkind = 'r'"
+        assert connection.execute(left.encode()).fetchall() == []
 
 
 @pytest.mark.parametrize("name", [table.name for table in registry.build_order() if table.by_key])

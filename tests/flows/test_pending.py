@@ -176,3 +176,19 @@ def test_what_needs_a_dimension_that_waits_waits_with_it_and_is_named(prefect: N
     done = _scheduled(told.services, MODELS)
     assert (done.failures, done.skipped, done.pending) == ([], [], [])
     assert _orders(told.place) == told.shop.expected != before
+
+
+def test_a_rule_that_what_is_published_breaks_fails_the_run_that_wrote_beside_it(
+    prefect: None, told: Told
+) -> None:
+    """What a difference is written beside is held to Great Expectations at no other moment."""
+    with psycopg.connect(told.place.warehouse_dsn) as connection:
+        connection.execute("update analytics.fct_orders set quantity = 0 where order_id::text like '%1'")
+    told.lands((3, "put", 9, 2))
+    done = _scheduled(told.services, MODELS)
+    assert len(_orders(told.place)) == 4
+    (failure,) = done.failures
+    assert failure.startswith("fct_orders: rule between_quantity (accuracy) fails for 1 of 3 rows")
+    assert _ask(
+        told.place, "select rule, partition, engine, failing_rows from ops.check_result where not passed"
+    ) == [("between_quantity", "2025-09", "great_expectations", 1)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from flows.stores import apply
+from flows.stores import apply, ways
 from flows.stores.difference import content, duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -232,3 +233,46 @@ def test_unchanged_content_moves_only_the_ledger(dsn: str, warehouse: Warehouse,
     assert (done.ways, done.rows_written) == ({DAY: "none"}, 0)
     assert (after.token, after.version, after.files) == (before.token, before.version + 1, before.files)
     assert owed == (0,)
+
+
+def test_many_differences_are_swapped_and_few_are_written_row_by_row(
+    dsn: str, warehouse: Warehouse, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "SWAP_ROWS", 10)
+    create(dsn, EVENTS)
+    publish(EVENTS, [_marked(lake, "b1", 0)], warehouse=warehouse, lake=lake)
+    taken = {}
+    for changed in (3, 120, 299):
+        done = publish(EVENTS, [_marked(lake, f"b{changed + 2}", changed)], warehouse=warehouse, lake=lake)
+        taken[changed] = (done.ways[DAY], done.inserted, done.updated)
+        assert [row[3] for row in rows(dsn, "fct_visits")].count(f"b{changed + 2}") == changed
+    assert taken == {3: ("diff", 0, 3), 120: ("diff", 0, 120), 299: ("swap", 300, 0)}
+
+
+def _marked(lake: Lake, batch: str, changed: int) -> Any:
+    """A day of 300 visits, of which so many are on a page of this batch."""
+    page = f"CASE WHEN visit_id < {changed} THEN '{batch}' ELSE page END"
+    return built(
+        lake, EVENTS, DAY, f"SELECT * REPLACE ({page} AS page) FROM ({visits(DAY, 300)})", batch=batch
+    )
+
+
+def test_a_swap_that_was_only_cheaper_gives_way_to_the_difference_where_a_reader_is_in_the_way(
+    dsn: str, warehouse: Warehouse, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ways, "SWAP_ROWS", 10)
+    create(dsn, EVENTS)
+    publish(EVENTS, [_marked(lake, "b1", 0)], warehouse=warehouse, lake=lake)
+
+    with psycopg.connect(dsn) as analyst:
+        before = analyst.execute("SELECT count(*), min(page) FROM analytics.fct_visits").fetchone()
+        analyst.execute("DECLARE half_read CURSOR FOR SELECT page FROM analytics.fct_visits")
+        done = publish(EVENTS, [_marked(lake, "b2", 300)], warehouse=warehouse, lake=lake)
+        assert before == (300, "page 0")
+        assert {row[0] for row in analyst.execute("FETCH ALL half_read")} == {f"page {n}" for n in range(7)}
+
+    assert (done.ways, done.updated, done.pending) == ({DAY: "diff"}, 300, ())
+    assert {row[3] for row in rows(dsn, "fct_visits")} == {"b2"}
+    with warehouse.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM ops.pending_publish").fetchone() == (0,)
+    assert tidy(dsn, lake) == {"repaired": [], "dropped": [], "swept": [], "left": []}

@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+import pytest
 
 from flows.stores.lake import Lake
 from flows.stores.publish import publish
-from flows.stores.upkeep import analyze, retire
+from flows.stores.upkeep import Refreshed, analyze, refresh, retire
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.world import EVENTS, built, create, rows, tidy, visits
 
@@ -72,3 +73,53 @@ def test_a_leaf_that_somebody_moves_on_meanwhile_is_dropped_the_next_time(any_ds
     assert retire(warehouse, lake, table, now) == [days[0]]
     assert rows(any_dsn, "fct_visits") == []
     assert tidy(any_dsn, lake)["left"] == []
+
+
+def test_a_view_is_refreshed_once_for_what_was_published_and_never_for_what_was_refused(
+    dsn: str, warehouse: Warehouse, lake: Lake
+) -> None:
+    create(dsn, EVENTS)
+    names = ("mv_other", "mv_visits")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for name in names:
+            connection.execute(
+                f"CREATE MATERIALIZED VIEW analytics.{name} AS SELECT count(*) AS n "
+                "FROM analytics.fct_visits; "
+                f"CREATE UNIQUE INDEX ON analytics.{name} (n)".encode()
+            )
+
+    def refreshes() -> list[tuple[int, int]]:
+        """Each view's count, and the transaction that refreshed it last, if it found another one or not."""
+        query = "SELECT n, c.xmin::text::bigint FROM analytics.{0}, pg_class c WHERE relname = '{0}'"
+        with psycopg.connect(dsn) as connection:
+            return [connection.execute(query.format(name).encode()).fetchall()[0] for name in names]
+
+    def forbid(schema: str, tables: object) -> None:
+        raise RuntimeError("no")
+
+    (none, other), (none_either, visited) = refreshes()
+    assert (none, none_either) == (0, 0)
+    publish(
+        EVENTS,
+        [built(lake, EVENTS, "2025-10-07", visits("2025-10-07", 10), batch="b1")],
+        warehouse=warehouse,
+        lake=lake,
+        views=["mv_visits"],
+    )
+    assert refreshes() == [(0, other), (0, visited)]
+    assert refresh(warehouse) == [Refreshed("mv_visits")]
+    assert refreshes()[0] == (0, other)
+    count, refreshed = refreshes()[1]
+    assert (count, refreshed > visited) == (10, True)
+
+    with pytest.raises(RuntimeError):
+        publish(
+            EVENTS,
+            [built(lake, EVENTS, "2025-10-08", visits("2025-10-08", 10), batch="b2")],
+            warehouse=warehouse,
+            lake=lake,
+            audit=forbid,
+            views=["mv_visits"],
+        )
+    assert refresh(warehouse) == []
+    assert refreshes() == [(0, other), (10, refreshed)]
