@@ -212,9 +212,10 @@ def write(
                     sql.SQL(" ON CONFLICT DO NOTHING" if takes_streams(table) else ""),
                 )
             ).rowcount
-        except errors.UniqueViolation as error:
+        except errors.UniqueViolation:
+            # Its own words quote the key.
             there = f"of {changes.new_rows} rows to insert, some were there already"
-            raise _is_another(table, target, there) from error
+            raise _is_another(table, target, there) from None
     is_exact = (deleted, updated, inserted) == (changes.gone_rows, changes.changed_rows, changes.new_rows)
     if not is_exact and partition not in hot_partitions(connection, table.name):
         raise _is_another(

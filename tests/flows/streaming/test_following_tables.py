@@ -43,7 +43,9 @@ def test_a_table_that_postgresql_refuses_stays_as_it_was_and_the_others_go_on(co
     followed = company.follow(progress=Progress("test", said))
     assert (followed.messages, followed.interruptions) == (2, 0)
     assert company.shown("select name from analytics.dim_users where user_id = 10") == [("not held up",)]
-    assert "fct_orders: The warehouse refused [23505]: duplicate key value" in said.getvalue()
+    assert "fct_orders: analytics.fct_orders is not what the lake says was published: " in said.getvalue()
+    assert "of 1 rows to insert, some were there already. Nothing was changed. " in said.getvalue()
+    assert "`python -m flows rebuild fct_orders`" in said.getvalue()
     assert order(600) not in said.getvalue()
     company.shown(f"delete {of_order} returning 1")
     company.capture.app(f"update orders set updated_at = now() where id = '{order(11)}'")
