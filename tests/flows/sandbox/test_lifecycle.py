@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import pytest
 
 import flows.sandbox as sandbox
 from flows.errors import FlowsError
-from flows.sandbox import Health, Part, State, parts, processes
+from flows.sandbox import Health, Part, State, processes
 from flows.sandbox.lifecycle import CACHE, ROOT
 from flows.sandbox.prefect_server import deploy
 from flows.sandbox.state import Process
@@ -143,42 +142,6 @@ def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(fold
     assert {name for name in Part if after.parts[name].process != before.parts[name].process} == {part}
     if part in POSTGRES:
         assert _ask(dsn, "select answer from kept") == "42"
-
-
-@pytest.fixture
-def held(small: Path) -> Iterator[Process]:
-    """The simulated services, alive and not getting anywhere: as on a machine that has no time for them."""
-    sandbox.start(small, frozenset({Part.APIS}))
-    held = _process(small, Part.APIS)
-    os.kill(held.pid, signal.SIGSTOP)
-    yield held
-    if processes.alive(held):
-        os.kill(held.pid, signal.SIGCONT)
-
-
-def test_a_part_that_is_too_busy_to_answer_is_waited_for_and_not_ended_under_those_who_use_it(
-    small: Path, held: Process
-) -> None:
-    def let_go(part: str, message: str) -> None:
-        said.append(message)
-        if "waiting for it" in message:
-            os.kill(held.pid, signal.SIGCONT)
-
-    said: list[str] = []
-    after = sandbox.start(small, frozenset({Part.APIS}), let_go)
-    assert said == ["does not answer: waiting for it, up to 60 s"]
-    assert after.parts[Part.APIS].process == held
-
-
-def test_a_part_that_hangs_is_started_again_where_it_was(
-    small: Path, held: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    impatient = replace(parts.controls(Part.APIS), seconds=1.0)
-    monkeypatch.setitem(parts._CONTROLS, Part.APIS, impatient)
-    before = _state(small)
-    after = sandbox.start(small, frozenset({Part.APIS}))
-    assert after.public() == before.public()
-    assert not processes.alive(held)
 
 
 def test_stop_ends_its_own_processes_and_keeps_data_and_ports(folder: Path) -> None:

@@ -39,6 +39,15 @@ def _content(table: Table) -> tuple[str, str]:
     return "SELECT i AS person_id, 'n' || i AS name, '{}'::JSON AS properties FROM range(50) t(i)", ""
 
 
+def _filled(dsn: str, lake: Lake, table: Table) -> tuple[Warehouse, Table]:
+    """A warehouse whose table has this content; and the table without one of its columns."""
+    warehouse = Warehouse(dsn)
+    migrate(warehouse, lake, table)
+    query, partition = _content(table)
+    publish(table, [built(lake, table, partition, query, batch="b1")], warehouse=warehouse, lake=lake)
+    return warehouse, replace(table, columns=tuple(c for c in table.columns if c.name != "properties"))
+
+
 def test_a_new_column_is_added_in_place(any_dsn: str, lake: Lake) -> None:
     warehouse = Warehouse(any_dsn)
     migrate(warehouse, lake, EVENTS)
@@ -58,12 +67,8 @@ def test_a_new_column_is_added_in_place(any_dsn: str, lake: Lake) -> None:
 def test_a_rebuild_keeps_the_rows_and_asks_before_it_takes_something_away(
     any_dsn: str, lake: Lake, table: Table
 ) -> None:
-    warehouse = Warehouse(any_dsn)
-    migrate(warehouse, lake, table)
-    query, partition = _content(table)
-    publish(table, [built(lake, table, partition, query, batch="b1")], warehouse=warehouse, lake=lake)
+    warehouse, smaller = _filled(any_dsn, lake, table)
     before = rows(any_dsn, table.name)
-    smaller = replace(table, columns=tuple(c for c in table.columns if c.name != "properties"))
 
     with pytest.raises(ConsentNeeded, match=r"properties.*--yes"):
         migrate(warehouse, lake, smaller)
@@ -73,6 +78,7 @@ def test_a_rebuild_keeps_the_rows_and_asks_before_it_takes_something_away(
     assert done.rebuild
     assert rows(any_dsn, table.name) == [row[:-1] for row in before]
     assert not migrate(warehouse, lake, smaller).is_needed
+    query, partition = _content(table)
     more = query.replace("50)", "60)").replace("2000)", "2000)")
     item = built(lake, smaller, partition, f"SELECT * EXCLUDE (properties) FROM ({more})", batch="b2")
     again = publish(smaller, [item], warehouse=warehouse, lake=lake)
@@ -84,11 +90,7 @@ def test_a_rebuild_keeps_the_rows_and_asks_before_it_takes_something_away(
 def test_a_rebuild_waits_for_a_snapshot_that_would_find_the_table_empty(
     any_dsn: str, lake: Lake, table: Table
 ) -> None:
-    warehouse = Warehouse(any_dsn)
-    migrate(warehouse, lake, table)
-    query, partition = _content(table)
-    publish(table, [built(lake, table, partition, query, batch="b1")], warehouse=warehouse, lake=lake)
-    smaller = replace(table, columns=tuple(c for c in table.columns if c.name != "properties"))
+    warehouse, smaller = _filled(any_dsn, lake, table)
 
     with snapshot(any_dsn) as analyst:
         with pytest.raises(Blocked, match=f"session {analyst.info.backend_pid} of {analyst.info.user}"):

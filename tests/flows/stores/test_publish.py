@@ -42,18 +42,33 @@ def test_a_new_day_is_attached_and_equals_the_lake(any_dsn: str, lake: Lake) -> 
     assert leaf == (True, 2)
 
 
-def test_attaching_a_day_looks_at_no_row(any_dsn: str, lake: Lake) -> None:
+def test_attaching_a_day_looks_at_no_row_and_builds_no_index(any_dsn: str, lake: Lake) -> None:
     create(any_dsn, EVENTS)
     warehouse = Warehouse(make_conninfo(any_dsn, options="-c client_min_messages=debug1"))
     said: list[str] = []
     with warehouse.connect() as connection:  # the one that publishes, then
         connection.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
 
+    def indexes(schema: str, name: str) -> list[tuple[int, int]]:
+        """Each index of a table with the file that it is in."""
+        with psycopg.connect(any_dsn) as looking:
+            return looking.execute(
+                "select indexrelid, pg_relation_filenode(indexrelid) from pg_index "
+                "where indrelid = %s::regclass order by 1",
+                (f"{schema}.{name}",),
+            ).fetchall()
+
+    loaded: list[tuple[int, int]] = []
     done = publish(
-        EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")], warehouse=warehouse, lake=lake
+        EVENTS,
+        [built(lake, EVENTS, DAY, visits(DAY, 10), batch="b1")],
+        warehouse=warehouse,
+        lake=lake,
+        audit=lambda schema, names: loaded.extend(indexes(schema, names[DAY])),
     )
 
     assert done.ways == {DAY: "attach"}
+    assert indexes("analytics", EVENTS.leaf(DAY)) == loaded != []
     about = 'partition constraint for table "fct_visits_2025_10_07" is implied by existing constraints'
     assert about in said
     assert 'verifying table "fct_visits_2025_10_07"' not in said
@@ -62,9 +77,10 @@ def test_attaching_a_day_looks_at_no_row(any_dsn: str, lake: Lake) -> None:
 @pytest.mark.parametrize("moment", ["2025-10-06 23:59:59.999999+00", "2025-10-08 00:00:00+00"])
 def test_a_row_of_another_day_is_refused_before_anybody_sees_it(dsn: str, lake: Lake, moment: str) -> None:
     create(dsn, EVENTS)
+    warehouse = Warehouse(make_conninfo(dsn, options="-c timezone=Pacific/Auckland"))
     stray = f"SELECT * REPLACE (timestamptz '{moment}' AS visited_at) FROM ({visits(DAY, 1)})"
     with pytest.raises(WarehouseError, match="bounds"):
-        publish(EVENTS, [built(lake, EVENTS, DAY, stray, batch="b1")], warehouse=Warehouse(dsn), lake=lake)
+        publish(EVENTS, [built(lake, EVENTS, DAY, stray, batch="b1")], warehouse=warehouse, lake=lake)
     assert rows(dsn, "fct_visits") == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_a_stream_waits_for_space_in_the_lake_and_goes_on_unaided(house: House, 
             before = sorted(disk.rglob("*.parquet"))
             with filled(disk):
                 topics.send(topics.event(number) for number in range(10, 20))
-                until(lambda: tally.interruptions > 0 or living.done())
+                _is_interrupted(tally, living)
                 assert topics.rows(OFFSETS) == [(10,)]
                 assert sorted(disk.rglob("*.parquet")) == before
             until(lambda: taken_in(topics) == 20)
@@ -46,13 +47,22 @@ def test_space_that_is_short_again_and_again_loses_nothing_and_doubles_nothing(
         with topics.living(tally=tally) as living:
             with Sender(topics, rate=250) as sender:
                 for _ in range(5):
-                    there, interrupted = taken_in(topics), tally.interruptions
-                    until(lambda: taken_in(topics) > there)  # noqa: B023
+                    _goes_on(topics)
                     with filled(disk):
-                        until(lambda: tally.interruptions > interrupted or living.done())  # noqa: B023
+                        _is_interrupted(tally, living)
             until(lambda: taken_in(topics) == sender.count, 60)
         resize(disk, 600_000)
         prove(topics, sender.count)
+
+
+def _goes_on(topics: Topics) -> None:
+    there = taken_in(topics)
+    until(lambda: taken_in(topics) > there)
+
+
+def _is_interrupted(tally: Tally, living: Future[Tally]) -> None:
+    interrupted = tally.interruptions
+    until(lambda: tally.interruptions > interrupted or living.done())
 
 
 @pytest.mark.full
