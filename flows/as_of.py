@@ -11,7 +11,6 @@ import argparse
 import re
 import secrets
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -93,12 +92,11 @@ def rebuild(
     for a schema that is somebody else's, and where the lake holds nothing that old.
     """
     wanted = _wanted(names)
-    spill = services.lake.root / ".spill"
     making = f"{into[:50]}_{secrets.token_hex(4)}"
     rows: dict[str, int] = {}
     with (
         services.warehouse.connect() as connection,
-        closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
+        services.lake.duckdb(keeps_order=False) as session,
     ):
         _refuse(connection, into)
         _refuse_incomplete(services, wanted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from duckdb import DuckDBPyConnection
@@ -24,7 +23,7 @@ from flows.extract.schema_contract import CATALOG, Contract
 from flows.landed import rows_landed
 from flows.landing import land
 from flows.services import Services
-from transforms import engine, registry
+from transforms import registry
 from transforms.contract import ContractError
 from transforms.engine import quoted
 from transforms.entities import Postgres, SourceEntity
@@ -138,11 +137,10 @@ def compared(services: Services, entity: SourceEntity) -> Compared:
     assert isinstance(entity.read, Postgres)
     table = sql.Identifier(entity.read.schema, entity.read.table)
     name = f"{entity.source}.{entity.name}"
-    spill = services.lake.root / ".spill"
     with (
         services.ledger() as ledger,
         Snapshot(services.settings.require("app_dsn"), name, table) as snapshot,
-        closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
+        services.lake.duckdb(keeps_order=False) as session,
     ):
         seen = ledger.positions(entity.table).positions.get(CATALOG)
         contract = Contract(entity, snapshot.columns(), seen, services.settings.now())

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection, Cursor
 from psycopg.rows import class_row
@@ -318,8 +317,7 @@ def _as_letters(
     lake: Lake, files: Sequence[LakeFile], wanted: Iterable[tuple[str, int]]
 ) -> Iterable[tuple[tuple[str, int], dict[str, Any]]]:
     """The raw rows at these places, as arguments of a DeadLetter."""
-    with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
-        connection.execute("set TimeZone = 'UTC'")
+    with lake.duckdb() as connection:
         raw = landed_rows(connection, lake, files, wanted)
         if raw is None:
             return

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
-
 from flows.errors import FlowsError
 from flows.extract.schema_differences import Difference
 from transforms import engine, tokens
@@ -61,7 +59,7 @@ def selected(model: Path, columns: Sequence[Column]) -> str:
 
 def _is_reserved(name: str) -> bool:
     query = "select 1 from duckdb_keywords() where keyword_name = ? and keyword_category <> 'unreserved'"
-    with duckdb.connect() as connection:
+    with engine.connect() as connection:
         return bool(connection.execute(query, [name]).fetchall())
 
 

@@ -78,7 +78,7 @@ class Judge:
             return [], {}
         table = self.table
         raw = placed(rows, "replay", self._services.settings.now())
-        with engine.connect(memory_limit=self._services.settings.memory_limit) as connection:
+        with self._services.lake.duckdb(keeps_order=False) as connection:
             sources: dict[str, Any] = dict.fromkeys(table.upstreams)
             sources[self._entity.table] = connection.from_arrow(raw)
             computed = engine.compute(table, connection, sources)

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
@@ -309,23 +308,10 @@ class EntityLanding:
             enter_totals(connection, self.entity, extract.control)
 
     def _duckdb(self, opened: ExitStack) -> DuckDBPyConnection:
-        """One for the whole landing: to open it takes longer than what is asked of a few records."""
-        if self._connection is not None:
-            return self._connection
-        folder = self.lake.root / ".spill"
-        connection = duckdb.connect(
-            config={
-                "autoinstall_known_extensions": False,
-                "arrow_lossless_conversion": True,
-                "memory_limit": self.settings.memory_limit,
-                "temp_directory": str(folder),
-                # Nothing here depends on it, and keeping it costs memory.
-                "preserve_insertion_order": False,
-            }
-        )
-        connection.execute("set TimeZone = 'UTC'; set enable_progress_bar = false")
-        self._connection = opened.enter_context(connection)
-        return connection
+        """One for the whole landing."""
+        if self._connection is None:
+            self._connection = opened.enter_context(self.lake.duckdb(keeps_order=False))
+        return self._connection
 
 
 def _token(entity: SourceEntity, position: Position) -> str:

@@ -187,7 +187,7 @@ class _Redelivery:
         }
         if not isinstance(self._entity.read, Kafka) or not places:
             return {}
-        with engine.connect(memory_limit=self._services.settings.memory_limit) as connection:
+        with self._services.lake.duckdb() as connection:
             times = deadletters.known_times(letters)
             rows = deadletters.landed_rows(connection, self._services.lake, self._raw_files(), places, times)
             if rows is None:
@@ -247,7 +247,7 @@ class _Redelivery:
         same = " and ".join(
             f"raw.{engine.quoted(name)} = mine.{engine.quoted(name)}" for name in self._entity.key
         )
-        with engine.connect(memory_limit=self._services.settings.memory_limit) as connection:
+        with self._services.lake.duckdb() as connection:
             connection.register("raw", self._services.lake.read(connection, files))
             connection.register("mine", pa.Table.from_batches([row]))
             query = f"select 1 from raw join mine on {same} where raw._landed_at > ? limit 1"

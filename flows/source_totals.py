@@ -8,7 +8,6 @@ landed beyond it is added to what it says. So totals and lake are at one place h
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -27,7 +26,6 @@ from flows.landed import enter_totals, rows_landed
 from flows.landing import Landing
 from flows.services import Services
 from flows.stores.manifest import LakeFile
-from transforms import engine
 from transforms.engine import quoted
 from transforms.entities import Postgres, SourceEntity
 
@@ -147,10 +145,9 @@ def _at_the_landed(
     control = entity.control
     assert control is not None
     paths = {file.path for file in landed}
-    spill = services.lake.root / ".spill"
     with (
         services.ledger() as ledger,
-        closing(engine.connect(services.settings.memory_limit, temp_directory=spill)) as session,
+        services.lake.duckdb(keeps_order=False) as session,
     ):
         files = ledger.files(entity.table)
         rows = rows_landed(session, services.lake, entity, files)

@@ -81,20 +81,25 @@ class Computed:
 
 
 def connect(
-    memory_limit: str | None = None, threads: int | None = None, temp_directory: Path | None = None
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    temp_directory: Path | None = None,
+    *,
+    keeps_order: bool = False,
 ) -> DuckDBPyConnection:
     """An in-memory DuckDB in UTC that never downloads an extension and gives Arrow its exact types.
 
     What does not fit in `memory_limit` ('2GB') goes to `temp_directory`, by default `.tmp` in the current
-    folder. Use one `cursor()` per thread; what a run leaves on a cursor goes when the cursor is closed.
+    folder. `keeps_order`: rows come in the order of the source that has no other; it costs memory. Use one
+    `cursor()` per thread; what a run leaves on a cursor goes when the cursor is closed.
     """
     connection = duckdb.connect(
         ":memory:",
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False},
     )
-    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set global TimeZone = 'UTC'")  # also of its cursors
     connection.execute("set arrow_lossless_conversion = true")
-    connection.execute("set preserve_insertion_order = false")
+    connection.execute("set preserve_insertion_order = ?", [keeps_order])
     connection.execute("set enable_progress_bar = false")
     if memory_limit is not None:
         connection.execute("set memory_limit = ?", [memory_limit])

@@ -105,7 +105,7 @@ class _Job(Outcome):
         files = [file for landing in landings for file in landing.add]
         marker = self.reader.overview(self.table.name).get(WHOLE)
         consumed = {**(marker.based_on if marker else {}), name: landings[-1].token}
-        with self._connection() as connection:
+        with self.lake.duckdb(keeps_order=False) as connection:
             sources = content.sources(self.lake, Inputs({name: files}))
             unreadable = content.compute(self.table, connection, sources, self.registry)
             content.leave_out(connection, kept)
@@ -132,7 +132,7 @@ class _Job(Outcome):
                 window: state.files for window, state in self.reader.states(self.table.name, based_on).items()
             }
             withdrawn = self.reader.withdrawn(self.table, continued)
-            with self._connection() as connection:
+            with self.lake.duckdb(keeps_order=False) as connection:
                 gone = superseded.find_withdrawn(
                     self.table, connection, self.lake, withdrawn, standing, self.registry
                 )
@@ -223,7 +223,7 @@ class _Job(Outcome):
     def _follow_news(self, item: Due, news: Mapping[str, News], *, is_all: bool) -> bool:
         """`is_all`: nothing else has come. False where a lock keeps it from being shown."""
         standing = by_key.reached(self.reader, self.table, news)
-        with self._connection(is_small=True) as connection:
+        with self.lake.duckdb(keeps_order=False) as connection:
             followed = by_key.follow(
                 self.table, connection, self.lake, self.reader, self.registry, news, standing
             )
@@ -275,7 +275,7 @@ class _Job(Outcome):
         )
         based_on = {item.partition: dict(item.based_on) for item in due}
         standing = self.reader.overview(self.table.name)
-        with self._connection() as connection:
+        with self.lake.duckdb(keeps_order=False) as connection:
             sources = by_key.sources(self.table, connection, self.lake, self.reader, inputs)
             if inputs.continued:
                 came = {name: inputs.files[name] for name in inputs.continued}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -28,7 +27,6 @@ from flows.stores.publication import Publication
 from flows.stores.publish import publish
 from flows.streaming.beside import not_built_yet
 from quality import CheckResult
-from transforms import engine
 from transforms.registry import Registry
 from warehouse_ddl.files import views
 
@@ -235,19 +233,3 @@ class Outcome:
         self, state: PartitionState, based_on: Mapping[str, Any], files: Sequence[LakeFile] | None = None
     ) -> tuple[Commit, PartitionState]:
         return build_commit(self.work, state, based_on, self.run_id, files)
-
-    @contextmanager
-    def _connection(self, *, is_small: bool = False) -> Iterator[DuckDBPyConnection]:
-        """DuckDB for one computation: bounded memory, spilling below the lake's root."""
-        # What Polars gives is a view, which would stay with an engine that others use too.
-        if is_small and self.registry.model(self.table.name).sql is not None:
-            with self.lake.duckdb() as session:
-                yield session
-            return
-        connection = engine.connect(memory_limit=self.services.settings.memory_limit)
-        spill = self.lake.root / ".spill"
-        connection.execute(f"set temp_directory = {engine.text_literal(str(spill))}")
-        try:
-            yield connection
-        finally:
-            connection.close()

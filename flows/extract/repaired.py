@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from flows.extract import answer, kafka, postgres_types, rest
 from flows.extract.answer import moment, steps
+from transforms import engine
 from transforms.change_values import FIRST_AND_END
 from transforms.contract import Column
 from transforms.entities import Postgres, Rest, SourceEntity
@@ -67,8 +68,7 @@ def of_database(entity: SourceEntity, text: bytes) -> tuple[pa.RecordBatch, str]
     # Numbers stay the text they are: a column of 38 digits has no other exact form.
     fields = json.loads(text, parse_int=str, parse_float=str)
     values: list[Any] = []
-    with duckdb.connect(config={"arrow_lossless_conversion": True}) as connection:
-        connection.execute("set TimeZone = 'UTC'")
+    with engine.connect() as connection:
         for column in entity.columns:
             if column.name not in fields:
                 raise Unusable(f"it has no column {column.name}")

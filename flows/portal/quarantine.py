@@ -37,11 +37,8 @@ def quarantined(services: Services) -> list[Kept]:
     files = sorted(folder.glob("*/*.parquet"), key=_age, reverse=True)[:_FILES]
     if not files:
         return []
-    connection = duckdb.connect()
-    try:
+    with services.lake.duckdb() as connection:
         return [kept for path in files for kept in _read(connection, path)]
-    finally:
-        connection.close()
 
 
 def _age(path: Path) -> float:

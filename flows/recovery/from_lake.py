@@ -18,7 +18,7 @@ from psycopg import sql
 from flows.failpoints import failpoint
 from flows.planner import REPLAYED, WHOLE
 from flows.stores import apply
-from flows.stores.difference import content, duckdb_session
+from flows.stores.difference import content
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.ledger_rows import RETIRED
@@ -252,7 +252,7 @@ def _load_leaf(
     fingerprints: Mapping[tuple[str, str], str],
 ) -> None:
     connection, leaf = ledger.connection, table.leaf(state.partition)
-    with workshop(warehouse, connection, table) as shop, duckdb_session() as session:
+    with workshop(warehouse, connection, table) as shop, lake.duckdb() as session:
         rows = content(session, lake, table, state.files)
         is_there = leaf in apply.leaves(connection, table)
         if is_there:
@@ -290,7 +290,7 @@ def _load_whole(
         for table, states in whole:
             shop = opened.enter_context(workshop(warehouse, connection, table))
             files = [file for state in states for file in state.files]
-            with duckdb_session() as session:
+            with lake.duckdb() as session:
                 name = shop.stand_up(table.name, content(session, lake, table, files), None)
             standing.append((table, states, shop, name))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
@@ -31,19 +29,6 @@ class Difference:
     def rows(self) -> int:
         """How many rows have to be written."""
         return self.new_rows + self.changed_rows + self.gone_rows
-
-
-@contextmanager
-def duckdb_session() -> Iterator[DuckDBPyConnection]:
-    """A DuckDB connection whose Arrow results keep uuid and json apart from text."""
-    connection = duckdb.connect(
-        config={"autoinstall_known_extensions": False, "arrow_lossless_conversion": True}
-    )
-    try:
-        connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = true")
-        yield connection
-    finally:
-        connection.close()
 
 
 def content(

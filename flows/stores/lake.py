@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from threading import Lock
 from typing import Self, TypeAlias
 
 import duckdb
@@ -20,6 +19,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
+from flows.stores.engines import Engines
 from flows.stores.files import measure, not_written, sync_and_hash, take_name, write_arrow
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.verified import DamagedFile, LakeError, Verified, damage
@@ -47,12 +47,10 @@ class Lake:
     """
 
     def __init__(self, root: str | Path, memory_limit: str | None = None) -> None:
-        """`memory_limit` ('2GB') is of what is computed in `duckdb`; more spills below the root."""
+        """`memory_limit` ('2GB') is of each computation in `duckdb`; more spills below the root."""
         self.root = Path(root).absolute()
         self._session: sessions.WritingSession | None = None
-        self._memory_limit = memory_limit
-        self._connection: DuckDBPyConnection | None = None
-        self._opening = Lock()
+        self._engines = Engines(memory_limit, self.root / SPILL)
         self._files = Verified()
 
     def __enter__(self) -> Self:
@@ -211,27 +209,20 @@ class Lake:
             except OSError as error:
                 raise not_written(folder, error) from error
 
-    @contextmanager
-    def duckdb(self) -> Iterator[DuckDBPyConnection]:
-        """A DuckDB session in UTC for a small computation, with temporary tables of its own.
+    def duckdb(self, *, keeps_order: bool = True) -> AbstractContextManager[DuckDBPyConnection]:
+        """A DuckDB session in UTC for one computation: its memory is bounded, and what does not fit spills
+        below the root. Whatever gets a name in it goes with it.
 
-        All of a lake share one engine: to start one takes longer than what is computed over a few thousand
-        rows. Give nothing a name that is not temporary (`relation.create_view` does), or it stays.
+        `keeps_order`: rows come in the order of the source that has no other; not to keep it saves memory.
         """
-        with self._duckdb().cursor() as cursor:
-            cursor.execute("SET TimeZone = 'UTC'")
-            yield cursor
+        return self._engines.session(keeps_order=keeps_order)
 
     def close(self) -> None:
         """End the writing session and free what was opened."""
         if self._session is not None:
             self._session.end()
             self._session = None
-        if self._connection is not None:
-            # After a Ctrl-C a thread may still be at work with it; it goes with the process then.
-            with contextlib.suppress(duckdb.Error):
-                self._connection.close()
-            self._connection = None
+        self._engines.close()
 
     def sweep(self, known: Callable[[datetime], Collection[str]]) -> list[str]:
         """Remove files that no commit names and no living writer can still name; returns their relative
@@ -266,20 +257,6 @@ class Lake:
         return removed
 
     # ------------------------------------------------------------------------------------------------- inside
-
-    def _duckdb(self) -> DuckDBPyConnection:
-        with self._opening:
-            if self._connection is None:
-                self._connection = duckdb.connect(
-                    config={
-                        "autoinstall_known_extensions": False,
-                        "autoload_known_extensions": False,
-                        "arrow_lossless_conversion": True,
-                        "temp_directory": str(self.root / SPILL),
-                        **({"memory_limit": self._memory_limit} if self._memory_limit else {}),
-                    }
-                )
-            return self._connection
 
     def _copy(self, source: Source, path: Path) -> None:
         if isinstance(source, DuckDBPyRelation):

@@ -13,7 +13,7 @@ from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.stores import apply, leaf_indexes, masking
 from flows.stores.dependents import InTheWay, refuse_others
-from flows.stores.difference import adapted, duckdb_session
+from flows.stores.difference import adapted
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
@@ -166,7 +166,7 @@ def _rebuild(
     registry: Registry | None,
 ) -> None:
     """Build beside, then swap in one transaction."""
-    with workshop(warehouse, connection, table) as shop, duckdb_session() as session:
+    with workshop(warehouse, connection, table) as shop, lake.duckdb() as session:
         beside = shop.name(table.name, "next")
         with connection.transaction():
             for statement in table_ddl(table, UNPUBLISHED, beside):

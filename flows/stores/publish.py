@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from flows.failpoints import failpoint
 from flows.stores import apply
-from flows.stores.difference import content, duckdb_session
+from flows.stores.difference import content
 from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
@@ -85,9 +85,7 @@ def publish(
     """
     began = time.monotonic()
     publication = Publication(table.name)
-    is_small = all(item.lost is not None for item in built)
-    engine = lake.duckdb() if is_small else duckdb_session()
-    with engine as session, _ledger(warehouse, joint) as ledger:
+    with lake.duckdb() as session, _ledger(warehouse, joint) as ledger:
         steps = _steps(table, built, ledger, run_id, publication)
         if not steps:
             return publication

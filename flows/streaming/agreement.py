@@ -19,7 +19,7 @@ from psycopg import Connection, sql
 from flows.failpoints import failpoint
 from flows.services import Services
 from flows.stores import apply, binary_copy
-from flows.stores.difference import content, duckdb_session
+from flows.stores.difference import content
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.warehouse import PostgresColumn
 from flows.streaming import counts
@@ -70,7 +70,7 @@ def compare_rows(
     place = compared(table)
     leaf = sql.Identifier(home(table), table.leaf(window))
     columns = services.warehouse.columns(connection, home(table), table.name)
-    with duckdb_session() as session:
+    with services.lake.duckdb() as session:
         _load(services, connection, leaf, columns, content(session, services.lake, table, state.files))
     others = [column.name for column in columns if column.name not in table.key]
     found = connection.execute(
@@ -128,7 +128,7 @@ def correct_rows(
                 [*found.surplus, *(one.published for one in found.changed)],
             )
         if lacking:
-            with duckdb_session() as session:
+            with services.lake.duckdb() as session:
                 computed = content(session, services.lake, table, state.files)
                 rows = _among(session, computed, table, table.key, lacking)
                 _load(services, connection, leaf, columns, rows)
@@ -154,7 +154,7 @@ def topics(
         state = Ledger(connection).states([staged.name], [window]).get((staged.name, window))
         if state is None:
             continue
-        with duckdb_session() as session:
+        with services.lake.duckdb() as session:
             records = content(session, services.lake, staged, state.files)
             alone = {name: records if name == staged.name else None for name in table.upstreams}
             made = engine.compute(table, session, alone).rows
@@ -188,7 +188,7 @@ def compare_counts(
         **parts,
     )
     adds, kept = quoted(names.windowed.adds), [name for name in columns if name != names.windowed.adds]
-    with duckdb_session() as session:
+    with services.lake.duckdb() as session:
         session.register("published", _copied(connection, table, columns, query))
         content(session, services.lake, table, state.files).create_view("lake")
         shown = ", ".join(_from_lake(table, name) for name in kept)

@@ -68,14 +68,10 @@ def _identities(
 ) -> list[tuple[Any, ...]]:
     """As the staging models read them: what they can't read is in no published table."""
     found: set[tuple[Any, ...]] = set()
-    spill = services.lake.root / ".spill"
     for raw, files in waiting.items():
         if not files:
             continue
-        session = engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill)
-        try:
+        with services.lake.duckdb(keeps_order=False) as session:
             computed = engine.compute(way.staging[raw], session, {raw: services.lake.paths(files)})
             found.update(computed.rows.project(", ".join(map(quoted, way.identity))).fetchall())
-        finally:
-            session.close()
     return sorted(found, key=str)

@@ -32,7 +32,6 @@ from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.streaming.journal import Journal
 from flows.streaming.route import Route
-from transforms import engine
 
 SUFFIX = ".dead"
 
@@ -143,7 +142,7 @@ class DeadTopics:
                 continue
             waiting = Journal(connection).unlanded(entity.table)
             files = [*Ledger(connection).files(entity.table), *(batch.file for batch in waiting)]
-            with engine.connect(memory_limit=self._services.settings.memory_limit) as duck:
+            with self._services.lake.duckdb() as duck:
                 times = deadletters.known_times(letters)
                 rows = deadletters.landed_rows(duck, self._services.lake, files, places, times)
                 table = rows.to_arrow_table().to_pylist() if rows is not None else []

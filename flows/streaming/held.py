@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import duckdb
-from duckdb import DuckDBPyConnection
 
 from flows.landed import BY, BY_REPLAY, OFFSETS, rows_by_window, spans_without_records
 from flows.services import Services
@@ -23,7 +22,6 @@ from flows.stores.ledger import Ledger
 from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
-from transforms import engine
 from transforms.entities import SourceEntity
 
 Span: TypeAlias = tuple[int, int]
@@ -113,7 +111,7 @@ class RawTopic:
         if not files:
             return {}
         try:
-            with self._duckdb() as connection:
+            with self._services.lake.duckdb(keeps_order=False) as connection:
                 rows = connection.execute(
                     "select kafka_partition, min(kafka_offset) "
                     "from read_parquet(?, hive_partitioning = false) "
@@ -149,7 +147,7 @@ class RawTopic:
         files = held.reaching(asked)
         if not files:
             return {}
-        with self._duckdb() as connection:
+        with self._services.lake.duckdb(keeps_order=False) as connection:
             return rows_by_window(connection, self._entity, self._paths(files), condition(asked))
 
     # ---------------------------------------------------------------------------------------------- inside
@@ -217,7 +215,7 @@ class RawTopic:
         if file.path not in self._read:
             run = "0" if is_one_run else "o - row_number() over (partition by p order by o)"
             try:
-                with self._duckdb() as connection:
+                with self._services.lake.duckdb(keeps_order=False) as connection:
                     rows = connection.execute(
                         f"select p, min(o), max(o) + 1 from (select p, o, {run} as run from "
                         "(select kafka_partition as p, kafka_offset as o "
@@ -254,10 +252,6 @@ class RawTopic:
 
     def _paths(self, files: Iterable[LakeFile]) -> list[str]:
         return [str(Path(self._services.lake.root, file.path)) for file in files]
-
-    def _duckdb(self) -> DuckDBPyConnection:
-        spill = self._services.lake.root / ".spill"
-        return engine.connect(memory_limit=self._services.settings.memory_limit, temp_directory=spill)
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

@@ -31,7 +31,6 @@ from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.held import Spans
-from transforms import engine
 from transforms.contract import Layer
 from transforms.entities import Kafka, SourceEntity
 
@@ -130,8 +129,7 @@ def fetch(
         for number, reader in enumerate(portions_of(extract, token, landed_at, ROWS_PER_FILE))
     ]
     failpoint("replay.written")
-    spill = services.lake.root / ".spill"
-    with engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill) as connection:
+    with services.lake.duckdb(keeps_order=False) as connection:
         paths = [str(Path(services.lake.root, file.path)) for file in files]
         windows = rows_by_window(connection, entity, paths)
     commit = Commit(

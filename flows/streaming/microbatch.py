@@ -99,7 +99,6 @@ class MicroBatch:
 
     def open(self) -> None:
         """Give its cursor a schema of its own: views that the models make of its records go with it."""
-        self.cursor.execute("set TimeZone = 'UTC'")
         self.cursor.execute(f'create schema "{self.batch_id}"')
         self.cursor.execute(f"set search_path = '\"{self.batch_id}\",main'")
 

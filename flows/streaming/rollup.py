@@ -24,11 +24,11 @@ from flows.landed import (
     landing_time,
     spans_without_records,
 )
-from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal, Journaled
+from transforms import engine
 from transforms.contract import Layer
 from transforms.entities import SourceEntity
 
@@ -135,8 +135,8 @@ def _replaced(files: Sequence[LakeFile], there: Mapping[str, int]) -> list[LakeF
 def _merged(lake: Lake, name: str, files: Sequence[LakeFile]) -> LakeFile:
     """One new file with the rows of all, in the folder of the last."""
     last = files[-1]
-    with duckdb_session() as session:
-        session.execute("SET threads = 1")  # the micro-batches want the others, and the memory
+    # One thread: the micro-batches want the others, and the memory.
+    with engine.connect(threads=1, keeps_order=True) as session:
         rows = lake.read(session, files).to_arrow_reader(_READ_ROWS)
         batch_id = f"{name}-{secrets.token_hex(4)}"
         return lake.write(

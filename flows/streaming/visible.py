@@ -11,7 +11,6 @@ from psycopg.rows import dict_row
 from flows import deadletters
 from flows.failpoints import failpoint
 from flows.stores import apply, binary_copy
-from flows.stores.difference import duckdb_session
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import Workshop
 from flows.stores.warehouse import Warehouse
@@ -33,7 +32,7 @@ def attach_hot(connection: Connection[Any], shop: Workshop, window: str) -> bool
     with Ledger(connection).locked("publish", table.name):
         if table.leaf(window) in apply.leaves(connection, table):
             return False
-        with duckdb_session() as session:
+        with engine.connect() as session:
             nothing = engine.empty(table.columns, session)
             standing = shop.stand_up(table.leaf(window), nothing, window, key_only=True)
         with connection.transaction():

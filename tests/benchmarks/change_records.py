@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from flows.stores.difference import duckdb_session
+from transforms import engine
 
 USERS, PRODUCTS = 5_000, 300
 CONTEXT: list[tuple[str, str | bytes | None]] = [
@@ -115,7 +115,7 @@ def sent(life: Life, from_lsn: int) -> Iterator[tuple[bytes, bytes | None]]:
         f"select *, row_number() over (order by position, key, step) as number "
         f"from ({life.query}))) order by number"
     )
-    with duckdb_session() as session:
+    with engine.connect(keeps_order=True) as session:
         cursor = session.execute(query)
         while rows := cursor.fetchmany(CHUNK):
             yield from rows

@@ -22,7 +22,6 @@ from psycopg import sql
 from flows.change_landing import land_changes
 from flows.landed import LANDED_ON, rows_by_window
 from flows.services import Services
-from flows.stores.difference import duckdb_session
 from flows.stores.manifest import Commit
 from tests.benchmarks.change_records import (
     CHUNK,
@@ -43,7 +42,7 @@ from tests.benchmarks.processes import in_child
 from tests.benchmarks.server import Server, settle
 from tests.benchmarks.stream import broker
 from tests.broker import make_topics
-from transforms import registry
+from transforms import engine, registry
 from transforms.contract import Layer
 from transforms.entities import Postgres, SourceEntity
 
@@ -108,7 +107,7 @@ def _land_rows(services: Services, name: str, query: str, rows: int, among: str 
     landed_at = datetime(2025, 11, 1, tzinfo=UTC)
     entity = registry.entity(name)
     found = "null::timestamptz as _changed_at, null::bigint as _lsn"
-    with services.ledger() as ledger, duckdb_session() as session:
+    with services.ledger() as ledger, engine.connect(keeps_order=True) as session:
         position = ledger.positions(name)
         batch, day = f"filled-{position.version}", f"{landed_at:%Y-%m-%d}"
         relation = session.sql(

@@ -6,12 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.services import Services
-from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake, partition_folder
 from flows.stores.manifest import LakeFile
 from flows.stores.publication import BuiltPartition
 from flows.stores.publish import publish
-from transforms import registry
+from transforms import engine, registry
 
 DAY = "2025-10-07"
 LEAF = "fct_events_2025_10_07"
@@ -74,7 +73,7 @@ def messages(day: str, rows: int, *, seed: int = 0, repeated: int = 40) -> str:
 def day_file(lake: Lake, day: str, rows: int, batch: str, *, changed: str = "false") -> LakeFile:
     """Write one day of fct_events into the lake as a build does: sorted by time and key."""
     table = registry.table("fct_events")
-    with duckdb_session() as session:
+    with engine.connect(keeps_order=True) as session:
         relation = session.sql(
             f"select * from ({facts(day, rows, changed=changed)}) order by event_time, event_id"
         )
@@ -106,7 +105,7 @@ def users() -> str:
 def publish_users(services: Services) -> LakeFile:
     """Put the users into lake and warehouse: the rules of fct_events look for them."""
     table = registry.table("dim_users")
-    with duckdb_session() as session:
+    with engine.connect(keeps_order=True) as session:
         file = services.lake.write(
             table.layer.value, table.name, None, "", "users", session.sql(users()), measured=None
         )

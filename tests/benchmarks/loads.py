@@ -10,7 +10,6 @@ from pathlib import Path
 import psycopg
 
 from flows.services import Services
-from flows.stores.difference import duckdb_session
 from flows.stores.manifest import LakeFile
 from flows.stores.publication import BuiltPartition
 from flows.stores.publish import publish
@@ -18,7 +17,7 @@ from tests.benchmarks.environments import interpreter, seconds_of
 from tests.benchmarks.events import DAY, LEAF, day_file, path_of
 from tests.benchmarks.measure import Result, alternate, stopwatch
 from tests.benchmarks.server import Server, forget, settle, state_of
-from transforms import registry
+from transforms import engine, registry
 
 ROWS = 500_000
 DLT = "1.31"
@@ -151,7 +150,7 @@ class _Sides:
 
     def _fill(self, name: str, file: LakeFile) -> None:
         warehouse = self.services.warehouse
-        with warehouse.connect() as connection, duckdb_session() as session:
+        with warehouse.connect() as connection, engine.connect(keeps_order=True) as session:
             columns = warehouse.columns(connection, "analytics", name)
             warehouse.copy("analytics", name, columns, self.services.lake.read(session, [file]))
 
@@ -199,7 +198,7 @@ class _Sides:
 
     def _without_types(self, file: LakeFile) -> Path:
         path = path_of(self.services.lake, file).with_suffix(".plain.parquet")
-        with duckdb_session() as session:
+        with engine.connect(keeps_order=True) as session:
             session.execute(
                 "copy (select * replace (event_id::varchar as event_id, properties::varchar as properties) "
                 f"from read_parquet('{path_of(self.services.lake, file)}', hive_partitioning = false)) "

@@ -15,11 +15,10 @@ from flows.landed import LANDED_ON
 from flows.planner import batches, plan
 from flows.progress import Progress
 from flows.services import Services
-from flows.stores.difference import duckdb_session
 from flows.stores.manifest import Commit
 from flows.summary import Summary
 from tests.benchmarks.events import messages
-from transforms import catalog, registry
+from transforms import catalog, engine, registry
 from transforms.contract import Layer
 
 TOPIC = "raw_events__user_events"
@@ -34,7 +33,7 @@ def days(first: str, count: int) -> list[str]:
 def land(services: Services, given: Sequence[str], rows: int) -> None:
     """Land `rows` records of topic user_events for each of these days, in one landing: one file, one ledger
     entry."""
-    with services.ledger() as ledger, duckdb_session() as session:
+    with services.ledger() as ledger, engine.connect(keeps_order=True) as session:
         position = ledger.positions(TOPIC)
         batch = f"{given[0]}-{len(given)}"
         landed_at = datetime.fromisoformat(given[-1]).replace(tzinfo=UTC) + timedelta(days=1)

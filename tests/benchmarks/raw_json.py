@@ -8,11 +8,11 @@ from pathlib import Path
 import psycopg
 
 from flows.services import Services
-from flows.stores.difference import duckdb_session
 from tests.benchmarks.events import DAY, LEAF, messages, publish_users
 from tests.benchmarks.measure import Result, alternate, stopwatch
 from tests.benchmarks.pipeline import land, rebuild
 from tests.benchmarks.server import Server, settle, state_of
+from transforms import engine
 
 ROWS = 1_000_000
 _CHUNK = 1 << 20
@@ -118,7 +118,7 @@ def _lines(services: Services) -> Path:
     """The records in COPY's text format."""
     services.lake.root.mkdir(parents=True, exist_ok=True)
     path = services.lake.root / "records.csv"
-    with duckdb_session() as session:
+    with engine.connect(keeps_order=True) as session:
         session.execute(
             "copy (select kafka_partition, kafka_offset, decode(value) as value "
             f"from ({messages(DAY, ROWS)})) "

@@ -25,7 +25,6 @@ from flows import stream
 from flows.sandbox import Part
 from flows.services import Services
 from flows.stores import apply, leaf_indexes
-from flows.stores.difference import duckdb_session
 from flows.streaming.route import route
 from flows.streaming.tally import Tally
 from tests.benchmarks import quix
@@ -34,7 +33,7 @@ from tests.benchmarks.measure import Result, slope
 from tests.benchmarks.processes import Done, in_child
 from tests.benchmarks.server import CACHE, Server, settle
 from tests.broker import make_topics
-from transforms import registry
+from transforms import engine, registry
 from transforms.entities import Kafka, SourceEntity
 
 WAITING = 3_000_000
@@ -172,7 +171,7 @@ def _topic(bootstrap: str) -> Iterator[SourceEntity]:
 def _sent(number: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values, made while they are sent: nobody has to hold nine million of them."""
     day = datetime.now(UTC) - timedelta(days=1)
-    with duckdb_session() as session:
+    with engine.connect(keeps_order=True) as session:
         cursor = session.execute(f"select key, value from ({messages(f'{day:%Y-%m-%d}', number)})")
         while rows := cursor.fetchmany(_CHUNK):
             yield from rows
@@ -250,7 +249,7 @@ def _prove(services: Services, entity: SourceEntity, sent: int) -> None:
     assert rows == (_distinct(sent), _distinct(sent)), rows
     assert counted is not None
     assert counted[0] == counted[1], counted
-    with services.ledger() as ledger, duckdb_session() as session:
+    with services.ledger() as ledger, engine.connect(keeps_order=True) as session:
         raw = services.lake.read(session, ledger.files(entity.table))
         landed = raw.aggregate("count(*), count(distinct (kafka_partition, kafka_offset))").fetchall()
     assert landed == [(sent, sent)], landed

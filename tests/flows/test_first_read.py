@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 import flows.sandbox as sandbox
-from flows import first_read
+from flows import change_landing, first_read
 from flows.change_landing import ChangesLanded, land_changes
 from flows.extract import SourceError, debezium, kafka
 from flows.landing import Landing
@@ -94,7 +94,12 @@ def assert_equal(capture: Capture, *tables: str) -> None:
             assert rows_of(services, entity(name)) == rows
 
 
-def test_a_table_is_there_whole_or_not_at_all_while_the_connector_reads_it(shop: Capture) -> None:
+def test_a_table_is_there_whole_or_not_at_all_while_the_connector_reads_it(
+    shop: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several portions also of a connector that is done before the first of them is asked for.
+    for bound in ("_FIRST_BYTES", "BYTES_AT_ONCE"):
+        monkeypatch.setattr(change_landing, bound, 1 << 20)
     shop.tables("alpha", rows=ROWS)
     shop.tables("beta")
     seen, done = set[int](), threading.Event()

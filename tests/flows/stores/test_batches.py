@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from flows.stores.batches import SharedBatches
-from flows.stores.difference import duckdb_session
 from flows.stores.warehouse import Warehouse, WarehouseError
+from transforms import engine
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -60,7 +60,7 @@ def test_a_copy_by_two_connections_holds_every_row_and_says_what_failed(dsn: str
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CREATE TABLE unpublished.wide (n bigint CHECK (n <> 700000))")
         columns = warehouse.columns(connection, "unpublished", "wide")
-        with duckdb_session() as session:
+        with engine.connect(keeps_order=True) as session:
             copied = warehouse.copy(
                 "unpublished", "wide", columns, session.sql("SELECT i AS n FROM range(600000) t(i)")
             )

@@ -10,14 +10,14 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from flows.stores import apply, ways
-from flows.stores.difference import content, duckdb_session
+from flows.stores.difference import content
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.publish import publish
 from flows.stores.standalone import workshop
 from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.flows.stores.world import DAY, EVENTS, ORDERS, USERS, built, create, rows, tidy, visits
-from transforms import registry
+from transforms import engine, registry
 from warehouse_ddl.statements import home
 
 
@@ -92,7 +92,7 @@ def test_every_partitioned_model_can_attach_a_leaf(dsn: str, lake: Lake) -> None
         create(dsn, table)
         partition = table.partition.key(datetime(2025, 10, 7, tzinfo=UTC))
         with warehouse.connect() as connection, workshop(warehouse, connection, table) as shop:
-            with duckdb_session() as session:
+            with engine.connect(keeps_order=True) as session:
                 nothing = content(session, lake, table, [])
                 standing = shop.stand_up(table.leaf(partition), nothing, partition)
             with connection.transaction():

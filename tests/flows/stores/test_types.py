@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from flows.stores import binary_copy
-from flows.stores.difference import duckdb_session
 from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.house import Server
+from transforms import engine
 
 TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
     "i2": ("smallint", pa.int16(), st.integers(-(2**15), 2**15 - 1)),
@@ -86,7 +86,7 @@ ROWS = st.lists(
 @given(ROWS)
 def test_every_value_arrives_as_it_is(typed: Warehouse, way: str, rows: list[dict[str, Any]]) -> None:
     schema = pa.schema([(name, type_) for name, (_, type_, _) in TYPES.items()])
-    with typed.connect() as connection, duckdb_session() as session:
+    with typed.connect() as connection, engine.connect(keeps_order=True) as session:
         connection.execute("TRUNCATE unpublished.typed")
         columns = typed.columns(connection, "unpublished", "typed")
         relation = session.from_arrow(pa.Table.from_pylist(rows, schema))
@@ -115,7 +115,7 @@ def test_every_value_arrives_as_it_is(typed: Warehouse, way: str, rows: list[dic
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_loaded(typed: Warehouse, value: str) -> None:
-    with typed.connect() as connection, duckdb_session() as session:
+    with typed.connect() as connection, engine.connect(keeps_order=True) as session:
         columns = typed.columns(connection, "unpublished", "narrow")
         with pytest.raises(WarehouseError) as caught:
             typed.copy("unpublished", "narrow", columns, session.sql(f"SELECT {value}"))
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_loaded(typed: Warehouse, va
 
 
 def test_what_is_copied_in_a_transaction_goes_with_it(typed: Warehouse) -> None:
-    with typed.connect() as connection, duckdb_session() as session:
+    with typed.connect() as connection, engine.connect(keeps_order=True) as session:
         columns = typed.columns(connection, "unpublished", "narrow")
         rows = session.sql("SELECT range::INTEGER AS n FROM range(5000)")
         with connection.transaction(force_rollback=True):
@@ -137,7 +137,7 @@ def test_what_is_copied_in_a_transaction_goes_with_it(typed: Warehouse) -> None:
 
 
 def test_after_a_refused_copy_the_next_one_serves(typed: Warehouse) -> None:
-    with typed.connect() as connection, duckdb_session() as session:
+    with typed.connect() as connection, engine.connect(keeps_order=True) as session:
         columns = typed.columns(connection, "unpublished", "narrow")
         with pytest.raises(WarehouseError):
             typed.copy("unpublished", "narrow", columns, session.sql("SELECT 'x' AS n"))
@@ -146,7 +146,7 @@ def test_after_a_refused_copy_the_next_one_serves(typed: Warehouse) -> None:
 
 
 def test_json_arrives_as_jsonb(typed: Warehouse) -> None:
-    with typed.connect() as connection, duckdb_session() as session:
+    with typed.connect() as connection, engine.connect(keeps_order=True) as session:
         connection.execute("CREATE TABLE unpublished.objects (j jsonb, at timestamptz)")
         columns = typed.columns(connection, "unpublished", "objects")
         typed.copy(

@@ -7,11 +7,11 @@ from typing import Any
 
 import psycopg
 
-from flows.stores.difference import duckdb_session
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.ledger import Ledger
 from flows.stores.publication import BuiltPartition
 from flows.stores.warehouse import Warehouse
+from transforms import engine
 from transforms.contract import Column, Layer, Partition, Table, Write
 from warehouse_ddl.statements import index_ddl, table_ddl
 
@@ -90,7 +90,7 @@ def built(
     **more: Any,
 ) -> BuiltPartition:
     """Write the query's rows as one file, appended to `before`; None: no rows."""
-    with duckdb_session() as session:
+    with engine.connect(keeps_order=True) as session:
         file = (
             lake.write(
                 table.layer.value,
