@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from flows.sandbox.prefect_server import QUIET
-from tests.house import VERSIONS, House, Server
+from tests import memory
+from tests.house import VERSIONS, House, Server, give_back
 
 # Prefect reads the environment when it is imported, and what a developer has set is not what tests are about.
 for _name in [name for name in os.environ if name.startswith(("ANALYTICS_", "PREFECT_"))]:
@@ -34,8 +36,12 @@ _END_TO_END = "tests/flows/end_to_end/"
 def pytest_configure(config: pytest.Config) -> None:
     """One house a test run, whether one process or several run the tests."""
     given: dict[str, str] = getattr(config, "workerinput", {})
-    folder = Path(given["house"]) if given else Path(tempfile.mkdtemp(prefix="house-")) / "sandbox"
+    folder = Path(given["house"]) if given else _new_folder()
     config.stash[_HOUSE] = House(folder, given.get("workerid", "main"))
+
+
+def _new_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="house-", dir=memory.folder())) / "sandbox"
 
 
 def pytest_configure_node(node: Any) -> None:
@@ -71,6 +77,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 def house(pytestconfig: pytest.Config) -> House:
     """The services of this test run."""
     return pytestconfig.stash[_HOUSE]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def databases() -> Iterator[None]:
+    """A module's tests have databases to themselves, and give them back."""
+    yield
+    give_back()
 
 
 @pytest.fixture(scope="session")

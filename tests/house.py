@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import flows.sandbox as sandbox
 from flows.sandbox import Part, State, postgres, processes
+from tests import memory
 from warehouse_ddl.files import bootstrap
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -46,6 +47,9 @@ FASTER["max_connections"] = "500"
 FASTER["autovacuum"] = "off"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 
+_lent: list[tuple[str, str]] = []
+"""Server and name of the databases that tests of the present module have."""
+
 
 @dataclass
 class Server:
@@ -60,9 +64,14 @@ class Server:
         """The DSN of one of its databases."""
         return make_conninfo(self.address, dbname=database)
 
-    def empty(self, template: str = "template1") -> str:
-        """The DSN of a new database, empty or a copy of `template`, from which everybody is sent away."""
+    def empty(self, template: str = "template1", *, is_kept: bool = False) -> str:
+        """The DSN of a new database, empty or a copy of `template`, from which everybody is sent away.
+
+        It goes with the tests of the module, unless it `is_kept` for those of others.
+        """
         name = f"t_{secrets.token_hex(5)}"
+        if not is_kept:
+            _lent.append((self.dsn("postgres"), name))
         with psycopg.connect(self.dsn("postgres"), autocommit=True) as connection:
             connection.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (template,)
@@ -88,7 +97,7 @@ class Server:
             query = "select from pg_database where datname = %s"
             if connection.execute(query, (template,)).fetchone() is not None:
                 return
-            made = self.empty()
+            made = self.empty(is_kept=True)
             fill(made)
             name = conninfo_to_dict(made)["dbname"]
             connection.execute(
@@ -169,7 +178,7 @@ class House:
     def _start_15(self) -> Server:
         if not HAS_15:
             pytest.fail(f"PostgreSQL 15 must be installed where CI is set: {DEBIAN_15} is not there")
-        folder = Path(tempfile.mkdtemp(prefix="postgres-15-"))
+        folder = Path(tempfile.mkdtemp(prefix="postgres-15-", dir=memory.folder()))
         account = postgres._unprivileged() if os.geteuid() == 0 else None
         user = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
         data, port = folder / "data", processes.free_port()
@@ -217,6 +226,16 @@ class House:
         _end(self.folder)
 
 
+def give_back() -> None:
+    """Drop the databases that tests of a module had. What somebody still holds stays until the run ends."""
+    for server, name in _lent:
+        with suppress(psycopg.Error), psycopg.connect(server, autocommit=True) as connection:
+            slots = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s"
+            connection.execute(slots, (name,))
+            connection.execute(f'drop database if exists "{name}" with (force)'.encode())
+    _lent.clear()
+
+
 def behave(url: str) -> None:
     """Take every fault and every rate limit off the simulated services at this address."""
     with httpx.Client(base_url=url, trust_env=False) as control:
@@ -246,12 +265,20 @@ def _end(folder: Path) -> None:
             # Nothing has to be kept; PostgreSQL's way to end at once also frees its shared memory.
             at_once = signal.SIGQUIT if part in _POSTGRES else signal.SIGKILL
             processes.end(running.process, [(at_once, 20.0), (signal.SIGKILL, 5.0)])
-    sandbox.reset(folder)
+    with _faster_postgres():
+        sandbox.reset(folder)
 
 
 @contextmanager
 def _faster_postgres() -> Iterator[None]:
-    """The sandbox's own settings are about keeping data; what a test run keeps is thrown away at its end."""
+    """The sandbox's own settings and places are about keeping data; what a test run has is thrown away at its
+    end.
+    """
     instances = [postgres.INSTANCES[part].settings for part in _POSTGRES]
-    with mock.patch.dict(instances[0], FASTER), mock.patch.dict(instances[1], FASTER):
+    in_memory = [folder] if (folder := memory.folder()) else []
+    with (
+        mock.patch.dict(instances[0], FASTER),
+        mock.patch.dict(instances[1], FASTER),
+        mock.patch.object(postgres, "OUTSIDE", [*in_memory, *postgres.OUTSIDE]),
+    ):
         yield

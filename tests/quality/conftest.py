@@ -47,7 +47,7 @@ def make_table(*expect: Rule, name: str = "fct_things", key: tuple[str, ...] = (
 @pytest.fixture(scope="session")
 def warehouse(postgres18: Server) -> Iterator[str]:
     """The address of a database with the schemas that checks look into; its password shows where it leaks."""
-    dsn = postgres18.empty()
+    dsn = postgres18.empty(is_kept=True)
     with psycopg.connect(dsn, autocommit=True) as connection:
         # Roles belong to the server: another process of this run may have made it.
         with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
