@@ -23,6 +23,8 @@ from flows.settings import Settings
 _Connection = psycopg.Connection[tuple[Any, ...]]
 Tables = Iterable[tuple[str, str]]
 """Tables as (schema, name)."""
+_LOCK_SECONDS = 10
+"""How long a command waits for somebody's lock on a table."""
 
 
 class Source:
@@ -181,7 +183,7 @@ def opened(settings: Settings, names: Names) -> Iterator[Source]:
         answering(settings) as dsn,
         psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection,
     ):
-        connection.execute("set lock_timeout = '10s'")
+        connection.execute(f"set lock_timeout = '{_LOCK_SECONDS}s'".encode())
         yield Source(connection, names)
 
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from flows.extract import SourceAway, SourceRefused
+from flows.extract import SourceAway, SourceRefused, source_locks
 from flows.extract import debezium as named
 from flows.extract.connect import Connect, ConnectorState
 from flows.extract.postgres_session import catalogs, is_refusal
@@ -207,6 +207,11 @@ def answering(settings: Settings) -> Iterator[str]:
     """
     try:
         yield settings.require("app_dsn")
+    except psycopg.errors.LockNotAvailable:
+        by = source_locks.held(settings.require("app_dsn"), source_locks.AGAINST_PUBLISHING)
+        raise SourceAway(
+            f"The application's database kept what was asked of it waiting for a lock, {by}"
+        ) from None
     except psycopg.Error as error:
         reason = first_line(error)
         for secret in secrets(settings):

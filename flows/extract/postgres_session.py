@@ -23,8 +23,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 
-from flows.extract import SourceError, SourceRefused
+from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.postgres_types import SourceColumn
+from flows.extract.source_locks import AGAINST_READING
 from flows.stores.connections import adbc_sessions, kept_alive
 
 APPLICATION = "analytics extract"
@@ -39,7 +40,7 @@ _SESSION = {
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601",
     "extra_float_digits": "1",
-    "lock_timeout": "30s",
+    "lock_timeout": f"{source_locks.SECONDS}s",
     # The coordinator waits while the readers read; the server must not take that for a forgotten session.
     "idle_in_transaction_session_timeout": "0",
 }
@@ -137,6 +138,7 @@ class Snapshot:
             # Asked before the snapshot is taken: who begins later has a later start.
             self.activity = _activity(self._coordinator)
             self._coordinator.execute("begin isolation level repeatable read, read only")
+            self._coordinator.execute(f"set local lock_timeout = '{source_locks.SECONDS}s'".encode())
             # Locked before the snapshot is taken: a table rewritten after it would look empty in it.
             self._execute(sql.SQL("lock table {} in access share mode").format(self._table))
             self._execute(_settings(_CATALOG_SECONDS))
@@ -224,6 +226,12 @@ class Snapshot:
                 f"{self._name}: the database at {self._where} has no table {self._text(self._table)}, "
                 "or its schema is closed to this role. Create it, or grant USAGE on its schema and SELECT "
                 "on it."
+            ) from None
+        except psycopg.errors.LockNotAvailable:
+            raise SourceError(
+                f"{self._name}: {self._text(self._table)} at {self._where} could not be read within "
+                f"{source_locks.SECONDS} s for a lock, {source_locks.held(self._dsn, AGAINST_READING)} "
+                "Nothing was landed."
             ) from None
         except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:
             raise (SourceRefused if is_refusal(error) else SourceError)(

@@ -147,6 +147,19 @@ def blockers(connection: Connection[Any], pid: int) -> list[str]:
     return _sessions(connection, "pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start", pid)
 
 
+def holders(connection: Connection[Any], modes: Sequence[str]) -> list[str]:
+    """Who holds a lock of one of these modes on a table of this database, the oldest first, one line each;
+    ready to be shown.
+    """
+    return _sessions(
+        connection,
+        "pid IN (SELECT pid FROM pg_locks WHERE granted AND relation >= 16384 AND mode = ANY(%s) "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+        "AND pid <> pg_backend_pid()) ORDER BY xact_start",
+        list(modes),
+    )
+
+
 def oldest_snapshot(connection: Connection[Any]) -> str:
     """Whose snapshot keeps rows from being frozen; ready to be shown. Those of other databases keep none."""
     held = _sessions(
@@ -159,7 +172,7 @@ def oldest_snapshot(connection: Connection[Any]) -> str:
     return f"the snapshot of {held[0]}," if held else "an old snapshot (a prepared transaction or a slot)"
 
 
-def _sessions(connection: Connection[Any], condition: LiteralString, pid: int) -> list[str]:
+def _sessions(connection: Connection[Any], condition: LiteralString, value: object) -> list[str]:
     rows = connection.execute(
         """
         SELECT format('session %%s of %%s (%%s), %%s for %%s s', pid, coalesce(usename, backend_type),
@@ -168,6 +181,6 @@ def _sessions(connection: Connection[Any], condition: LiteralString, pid: int) -
         FROM pg_stat_activity WHERE
         """
         + condition,
-        (pid,),
+        (value,),
     ).fetchall()
     return [row[0] for row in rows]

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flows.extract import SourceError, SourceRefused
+from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.debezium_observed import answering
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from transforms.contract import Column
@@ -298,6 +298,22 @@ def test_nothing_lands_from_a_connection_that_broke_in_the_middle(shop: World) -
     assert "division by zero" in str(caught.value) or "could not be converted" in str(caught.value)
     assert shop.raw(entity) == []
     assert shop.warehouse("select count(*) from ops.ledger") == [(0,)]
+
+
+def test_a_table_that_is_locked_for_long_stops_with_who_holds_it_and_is_read_once_it_is_free(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_locks, "SECONDS", 1)
+    with psycopg.connect(shop.app_dsn, application_name="migration") as altering:
+        altering.execute("alter table orders add column note text")
+        holder = (
+            rf"lock, held by session {altering.info.backend_pid} of \w+ \(migration\), idle in transaction"
+        )
+        with pytest.raises(SourceError, match=f'"public"."orders" at .* {holder}'):
+            shop.land(ORDERS)
+        altering.rollback()
+    assert shop.land(ORDERS) is not None
+    assert shop.live(ORDERS, COLUMNS) == source(shop)
 
 
 def test_no_password_is_told_when_the_database_can_not_be_reached(shop: World) -> None:
