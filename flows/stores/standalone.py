@@ -88,6 +88,12 @@ class Workshop:
         failpoint("publish.copied")
         return name
 
+    def load_exactly(self, stem: str, what: str, relation: DuckDBPyRelation) -> str:
+        """The same without bounds, read back. Raises WarehouseError where it is not what the lake has."""
+        name = self.load(stem, what, relation)
+        self.read_back(stem, name, relation)
+        return name
+
     def stand_up(
         self, stem: str, rows: DuckDBPyRelation, partition: str | None, *, key_only: bool = False
     ) -> str:
@@ -174,12 +180,14 @@ class Workshop:
         return bool(row and row[0])
 
     def read_back(self, stem: str, name: str, relation: DuckDBPyRelation) -> int:
-        """Compare counts and sums of what was loaded with the lake; returns the rows.
+        """Compare counts and sums of what was loaded, in the columns that it has, with the lake; returns the
+        rows.
 
         Raises WarehouseError, which names what it was to be (`stem`).
         """
-        exact = self.warehouse.exact(self.columns, relation)
-        summed = [column for column in self.columns if column.type in _SUMMED]
+        columns = [column for column in self.columns if column.name in relation.columns]
+        exact = self.warehouse.exact(columns, relation)
+        summed = [column for column in columns if column.type in _SUMMED]
         sums = "".join(f", sum({_quoted(c)}{'' if c.type == 'numeric' else '::HUGEINT'})" for c in summed)
         ours = exact.aggregate(f"count(*){sums}").fetchall()[0]
         theirs = self.connection.execute(

@@ -109,11 +109,11 @@ def load_difference(
         return False
     first.changes = changes = apply.Changes(found.new_rows, found.changed_rows, found.gone_rows)
     if found.new_rows:
-        changes.new = shop.load(stem, "new", found.new)
+        changes.new = shop.load_exactly(stem, "new", found.new)
     if found.changed_rows:
-        changes.changed = shop.load(stem, "changed", found.changed)
+        changes.changed = shop.load_exactly(stem, "changed", found.changed)
     if found.gone_rows:
-        changes.gone = shop.load(stem, "gone", found.gone)
+        changes.gone = shop.load_exactly(stem, "gone", found.gone)
     return True
 
 
