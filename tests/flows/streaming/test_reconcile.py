@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from flows.__main__ import main
+from flows.streaming import reconcile as reconciling
 from flows.streaming.reconcile import reconcile
 from quality import CheckResult
 from tests.flows.streaming.topics import Topics
@@ -90,6 +91,35 @@ def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topi
     topics.batch()
     assert [result.passed for result in topics.reconcile()] == [True]
     assert len(topics.numbers()) == 2002
+
+
+@pytest.mark.parametrize("is_landed", [True, False], ids=["landed", "in the journal"])
+def test_what_comes_between_comparing_and_sealing_keeps_its_partition_open(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, is_landed: bool
+) -> None:
+    topics.batch()
+    topics.days_go_by()
+    hot, came = _hot(topics), []
+
+    def meanwhile(name: str) -> None:
+        if name == "reconcile.indexed" and not came:
+            came.append(name)
+            topics.send([topics.event(5000, minutes=10)], partition=1)
+            if is_landed:
+                topics.stream()
+            else:
+                assert topics.dies("stream", "stream.committed")
+
+    monkeypatch.setattr(reconciling, "failpoint", meanwhile)
+    topics.reconcile()
+    assert came
+    assert 0 < _hot(topics) <= hot
+
+    topics.stream()
+    topics.batch()
+    assert all(result.passed for result in topics.reconcile())
+    assert _hot(topics) == 0
+    assert len(topics.numbers()) == 2001
 
 
 def test_what_was_equal_is_compared_again_once_something_moves_in_it(topics: Topics) -> None:
