@@ -7,7 +7,7 @@ overlap, and nothing older.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any
@@ -80,7 +80,7 @@ class _Reading:
         self._until = max(end, last_end or end)
         self._overlap = self._floor(self._until - self._rest.lookback)
         self._digests: dict[str, str] = {}
-        self._recent: dict[str, str] = {}
+        self._recent = OrderedDict[str, str]()
 
     def _floor(self, time: datetime) -> datetime:
         """The start of the day where ranges are dates."""
@@ -136,7 +136,7 @@ class _Reading:
         was_landed = digest in (recent.pop(place, None), self._before.get(place))
         recent[place] = digest
         if len(recent) > _REMEMBERED:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)  # of a dict, the first is looked for behind all that went before
         # Without a time nobody knows whether it is in the overlap; a bounded number of these is kept.
         if (time is None and len(self._digests) < _REMEMBERED) or (
             time is not None and time >= self._overlap
