@@ -20,6 +20,7 @@ from flows.landed import ROWS_PER_FILE
 from flows.landing import EntityLanding, Landing
 from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
+from flows.stores.lake import SPILL
 from flows.stores.ledger import Ledger
 from transforms import engine
 from transforms.entities import SourceEntity
@@ -226,7 +227,7 @@ def reading(
         if settings.cdc_engine == "embedded":
             feed = KeptFeed(settings, begun)
         else:
-            spill = services.lake.root / ".spill"
+            spill = services.lake.root / SPILL
             connection = engine.connect(memory_limit=settings.memory_limit, temp_directory=spill)
             opened.enter_context(closing(connection))
             services.lake.begin_session()  # or another run sweeps what waits on disk

@@ -9,7 +9,7 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-_SHARED = Path("/dev/shm")
+SHARED = Path("/dev/shm")
 _ROOM = 8 << 30
 """Bytes: some three times what a whole run holds at once."""
 
@@ -19,8 +19,8 @@ def folder() -> Path | None:
     """A folder in memory with enough room; None: there is none, temporary files go where they always go."""
     try:
         available = re.search(r"(?m)^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
-        free = shutil.disk_usage(_SHARED).free
+        free = shutil.disk_usage(SHARED).free
     except OSError:
         return None
     has_room = available is not None and min(free, int(available[1]) << 10) >= _ROOM
-    return _SHARED if has_room else None
+    return SHARED if has_room else None

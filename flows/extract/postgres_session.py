@@ -138,6 +138,7 @@ class Snapshot:
             # Asked before the snapshot is taken: who begins later has a later start.
             self.activity = _activity(self._coordinator)
             self._coordinator.execute("begin isolation level repeatable read, read only")
+            # By `set`, which takes no snapshot; the other settings' SELECT takes it.
             self._coordinator.execute(f"set local lock_timeout = '{source_locks.SECONDS}s'".encode())
             # Locked before the snapshot is taken: a table rewritten after it would look empty in it.
             self._execute(sql.SQL("lock table {} in access share mode").format(self._table))

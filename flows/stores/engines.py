@@ -34,7 +34,8 @@ class Engines:
         """A session in UTC. Whatever gets a name in it, temporary or not, goes with it, and so does its
         memory.
 
-        An engine whose session failed is not used again: nobody knows what state it is in.
+        A setting that it changes would stay. An engine whose session failed is not used again: nobody knows
+        what state it is in.
         """
         connection = self._take()
         try:
@@ -47,22 +48,20 @@ class Engines:
             # What was freed goes back to the system only when the limit is set.
             connection.execute("set memory_limit = ?", [self._memory_limit])
         except BaseException:
-            connection.close()
+            _free(connection)
             raise
         with self._changing:
             self._idle.append(connection)
-            surplus = self._idle.pop(0) if len(self._idle) > _MOST_KEPT else None
-        if surplus is not None:
-            surplus.close()
+            surplus = [self._idle.pop(0)] if len(self._idle) > _MOST_KEPT else []
+        for connection in surplus:
+            _free(connection)
 
     def close(self) -> None:
-        """Free the idle engines; one that computes is freed by the next call after it."""
+        """Free the idle engines. One that computes now is idle afterwards."""
         with self._changing:
             idle, self._idle = self._idle, []
         for connection in idle:
-            # After a Ctrl-C a thread may still be at work with it; it goes with the process then.
-            with contextlib.suppress(duckdb.Error):
-                connection.close()
+            _free(connection)
 
     def _take(self) -> DuckDBPyConnection:
         with self._changing:
@@ -72,3 +71,9 @@ class Engines:
         if self._memory_limit is None:
             (self._memory_limit,) = connection.execute("select current_setting('memory_limit')").fetchall()[0]
         return connection
+
+
+def _free(connection: DuckDBPyConnection) -> None:
+    # After a Ctrl-C a thread may still be at work with it; it goes with the process then.
+    with contextlib.suppress(duckdb.Error):
+        connection.close()

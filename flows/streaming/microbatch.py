@@ -19,6 +19,7 @@ from flows.failpoints import failpoint
 from flows.landed import LANDED_ON, STREAMED, with_place
 from flows.planner import WHOLE
 from flows.services import Services
+from flows.stores.lake import SPILL
 from flows.stores.manifest import LakeFile
 from flows.streaming import counts, letters, rules
 from flows.streaming.consumer import Records
@@ -148,7 +149,7 @@ class MicroBatches:
         self._services = services
         self._route = route
         self._arriving = arriving
-        spill = services.lake.root / ".spill"
+        spill = services.lake.root / SPILL
         self._duckdb = engine.connect(memory_limit=services.settings.memory_limit, temp_directory=spill)
         self._rules = {table.name: rules.row_rules(table) for table in route.facts}
         self.seen = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +34,19 @@ def test_every_model_over_nothing_gives_its_columns_and_types(table: Table, duck
     assert given == [(column.name, column.type) for column in table.columns]
     if table.upstreams:
         assert rows.fetchall() == []
+
+
+def test_every_cursor_is_in_utc_wherever_the_machine_stands() -> None:
+    asked = (
+        "from transforms import engine; connection = engine.connect(); "
+        "print(*(c.execute(\"select current_setting('TimeZone')\").fetchone()[0] "
+        "for c in (connection, connection.cursor(), connection.cursor().cursor())))"
+    )
+    environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["UTC"] * 3
 
 
 def test_a_model_file_runs_as_it_stands(duck: DuckDBPyConnection) -> None:
