@@ -5,8 +5,10 @@ A pid is not an identity: after a reboot another process has it. With its start 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from flows.errors import FlowsError
 from flows.sandbox.state import Process
 
 _PROC = Path("/proc")
+_EPHEMERAL_PORTS = _PROC / "sys/net/ipv4/ip_local_port_range"
 
 # Children of this very process: when they die they stay zombies until polled.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -176,12 +179,27 @@ def end_group(process: Process, seconds: float) -> None:
         return
 
 
+def first_ephemeral_port() -> int:
+    """The lowest port that the system gives to connections going out (IANA's where it doesn't tell)."""
+    try:
+        return int(_EPHEMERAL_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 49152
+
+
 def free_port() -> int:
-    """A port of the loopback interface that the system says is free."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port of the loopback interface that nobody listens on and no connection going out is given.
+
+    A part that was killed wants its port again. Had it one of the system's own, any connection going out
+    could hold it by then; even that of a client of the part itself, which on loopback then reaches itself.
+    """
+    below = range(10_000, first_ephemeral_port())
+    candidates = random.SystemRandom().sample(below, min(100, len(below)))
+    for port in (*candidates, 0):  # 0: any that the system has, where others hold all of these
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return int(listener.getsockname()[1])
+    raise FlowsError("The system has no free port on 127.0.0.1: see who holds them with `ss -ltn`.")
 
 
 def remembered_port(port: int | None) -> int:

@@ -30,7 +30,7 @@ from flows.stores.lake import Lake
 from flows.stores.publication import Way
 from flows.stores.publish import publish
 from flows.stores.warehouse import Warehouse, WarehouseError
-from tests.flows.extract.counterparts import free_port, running, toxiproxy
+from tests.flows.extract.counterparts import running, toxiproxy
 from tests.flows.kill_child import Place
 from tests.flows.kill_compare import differences, seen
 from tests.flows.kill_story import Story
@@ -49,7 +49,7 @@ SEED = 20251103
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[str]:
     """Toxiproxy's own address."""
-    program, port = toxiproxy(), free_port()
+    program, port = toxiproxy(), processes.free_port()
     with running([str(program), "-host", "127.0.0.1", "-port", str(port)], port) as address:
         yield address
 
@@ -64,7 +64,7 @@ def test_a_connection_cut_anywhere_in_the_answers_changes_nothing(story: Story, 
     for number in range(20):
         place = story.world.copy(story.stage("second"))
         given = conninfo_to_dict(place.warehouse_dsn)
-        listen = free_port()
+        listen = processes.free_port()
         body = {
             "name": f"cut{number}",
             "listen": f"127.0.0.1:{listen}",

@@ -69,13 +69,6 @@ def _installed(path: Path, command: list[str], environment: Mapping[str, str]) -
     return path
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[str]:
     """Run a server until the block ends; gives its address once it listens (30 s at most)."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -65,9 +64,7 @@ def postgres_server(version: int) -> Iterator[str]:
     account = place.account
     user: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     data = place.data / "server"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = processes.free_port()
     subprocess.run(
         [binaries / "initdb", "-D", data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"],
         check=True,

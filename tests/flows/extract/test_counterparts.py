@@ -13,6 +13,7 @@ import pytest
 
 from flows.extract.http import RestConnection, RestError
 from flows.extract.rest import read
+from flows.sandbox import processes
 from flows.sandbox.apis import STRIPE_KEY, sendgrid_objects, stripe_objects
 from flows.sandbox.apis.store import STRIPE_KINDS
 from tests.flows.extract import counterparts
@@ -35,7 +36,7 @@ SPECIFICATION_OF = {
 @pytest.fixture(scope="module")
 def stripe_mock() -> Iterator[str]:
     program = counterparts.stripe_mock()
-    port, tls_port = counterparts.free_port(), counterparts.free_port()
+    port, tls_port = processes.free_port(), processes.free_port()
     command = [str(program), "-http-addr", f"127.0.0.1:{port}", "-https-addr", f"127.0.0.1:{tls_port}"]
     with counterparts.running(command, port) as url:
         yield url
@@ -122,7 +123,7 @@ def prism(house: House) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         addresses = {}
         for name in sorted(set(SPECIFICATION_OF.values())):
-            port = counterparts.free_port()
+            port = processes.free_port()
             command = [str(program), "proxy", "--errors", "-h", "127.0.0.1", "-p", str(port)]
             command += [str(SPECIFICATIONS / name), upstream]
             addresses[name] = stack.enter_context(counterparts.running(command, port))

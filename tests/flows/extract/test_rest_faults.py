@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import pytest
 from flows.errors import FlowsError
 from flows.extract.http import RestConnection, RestError
 from flows.extract.rest import read
+from flows.sandbox import processes
 from flows.sandbox.apis import STRIPE_KEY, sendgrid_objects, stripe_objects
 from transforms.sources import sendgrid, stripe
 
@@ -293,9 +293,7 @@ def test_an_address_the_key_must_not_go_to_is_refused_before_anything_is_sent(
 
 
 def test_a_service_that_is_not_there_is_named(apis: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = processes.free_port()
 
     assert f"http://127.0.0.1:{port}/v1/charges can't be reached" in failure(
         apis, base_url=f"http://127.0.0.1:{port}"

@@ -98,6 +98,20 @@ def test_a_part_that_does_not_answer_is_reported_after_its_time(tmp_path: Path) 
     processes.end(process, TERM)
 
 
+def test_a_connection_going_out_is_never_given_a_part_s_port() -> None:
+    assert {processes.free_port() < processes.first_ephemeral_port() for _ in range(50)} == {True}
+
+
+def test_where_the_system_gives_every_port_to_connections_a_part_still_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = tmp_path / "ip_local_port_range"
+    everything.write_text("1024\t65535\n")
+    monkeypatch.setattr(processes, "_EPHEMERAL_PORTS", everything)
+    port = processes.free_port()
+    assert processes.remembered_port(port) == port
+
+
 def test_a_remembered_port_is_kept_unless_somebody_took_it() -> None:
     port = processes.free_port()
     assert processes.remembered_port(port) == port

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import flows.sandbox as sandbox
 from flows.sandbox import Part, processes
-from tests.flows.extract.counterparts import free_port, running, toxiproxy
+from tests.flows.extract.counterparts import running, toxiproxy
 from tests.flows.streaming.topics import Topics, until
 from tests.flows.streaming.workers import Sender, Worker, prove, taken_in
 from tests.house import House, Server
@@ -33,7 +33,7 @@ class Proxy:
 
     def __init__(self, address: str, dsn: str) -> None:
         self._own = f"{address}/proxies/warehouse"
-        port, listen = conninfo_to_dict(dsn)["port"], free_port()
+        port, listen = conninfo_to_dict(dsn)["port"], processes.free_port()
         body = {"name": "warehouse", "listen": f"127.0.0.1:{listen}", "upstream": f"127.0.0.1:{port}"}
         toxic = {"type": "latency", "stream": "downstream", "attributes": {"latency": ANSWER_MS}}
         self._post(f"{address}/proxies", body)
@@ -52,7 +52,7 @@ class Proxy:
 @pytest.fixture
 def proxy(house: House) -> Iterator[str]:
     """Toxiproxy's own address."""
-    program, port = toxiproxy(), free_port()
+    program, port = toxiproxy(), processes.free_port()
     with running([str(program), "-host", "127.0.0.1", "-port", str(port)], port) as address:
         yield address
 
