@@ -20,6 +20,9 @@ from flows.sandbox.state import Part, Process, State
 
 JAR_LIST = Path(__file__).with_name("kafka-jars.txt")
 
+REMOTE: dict[str, str] | None = None
+"""Where jars come from, by name: Maven Central unless said otherwise."""
+
 # One node: every internal topic has one copy. Quick sessions: a killed broker registers again at once.
 SETTINGS = {
     "process.roles": "broker,controller",
@@ -89,17 +92,22 @@ def jars(cache: Path, progress: Callable[[str], None]) -> Path:
 
 
 def _fetch(lines: list[str], repository: Path, target: Path) -> None:
+    import stamina
     from jgo.maven import MavenContext
 
-    repository.mkdir(parents=True)
-    context: Any = MavenContext(repo_cache=repository, timeout=60)
+    # jgo tells of a bad network in several ways and leaves half a file behind: each try has its own folder.
+    @stamina.retry(on=Exception, attempts=4, wait_initial=0.5, wait_max=4.0)
+    def resolve(group: str, artifact: str, version: str) -> Path:
+        folder = repository / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        context: Any = MavenContext(repo_cache=folder, remote_repos=REMOTE, timeout=60)
+        # One by one, without jgo's own resolution of dependencies: it mediates versions unlike Maven.
+        return Path(context.project(group, artifact).at_version(version).artifact().resolve())
 
     def fetch(line: str) -> None:
         coordinates, expected = line.split()
-        group, artifact, version = coordinates.split(":")
-        # One by one, without jgo's own resolution of dependencies: it mediates versions unlike Maven.
         try:
-            path = Path(context.project(group, artifact).at_version(version).artifact().resolve())
+            path = resolve(*coordinates.split(":"))
         except Exception as error:
             raise FlowsError(
                 f"The jar {coordinates} cannot be fetched from Maven Central ({error}): "
