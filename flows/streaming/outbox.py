@@ -58,6 +58,7 @@ class Emitter:
             (committed,) = self._consumer.committed([TopicPartition(topic, 0)], timeout=_SECONDS)
         self.sent = max(committed.offset, 0)
         """The sequence of the last message that the topic holds."""
+        self._is_forgotten = committed.offset < 0
 
     def close(self) -> None:
         """Let go of the broker."""
@@ -69,6 +70,8 @@ class Emitter:
         A crash before Kafka's commit leaves nothing that a reader sees; one after it is noticed by the
         sequence that was committed with it. Raises SourceAway when the broker can't be reached.
         """
+        if self._is_forgotten:
+            self._recall(connection)
         self._catch_up(connection)
         total = 0
         while rows := connection.execute(
@@ -110,6 +113,53 @@ class Emitter:
         connection.execute(
             "DELETE FROM ops.outbox WHERE topic = %s AND sequence <= %s", (self._topic, self.sent)
         )
+
+    def _recall(self, connection: Connection[Any]) -> None:
+        """The broker forgets a group that nobody was in for `offsets.retention.minutes` (7 days). What a
+        crash before that left in the outbox, sent, is then known by being in the topic: as its last messages,
+        since nothing is sent before this.
+        """
+        rows = connection.execute(
+            "SELECT sequence, key, value FROM ops.outbox WHERE topic = %s ORDER BY sequence LIMIT %s",
+            (self._topic, MOST_AT_ONCE),
+        ).fetchall()
+        there = self._last_messages()
+        for sequence, key, value in rows:
+            if (key.encode(), value.encode()) not in there:
+                break
+            self.sent = sequence
+        self._is_forgotten = False
+
+    def _last_messages(self) -> set[tuple[bytes | None, bytes | None]]:
+        """Key and value of as many messages of each partition as one transaction can have sent there."""
+        messages = set()
+        with self._readable():
+            partitions = (
+                self._consumer.list_topics(self._topic, timeout=_SECONDS).topics[self._topic].partitions
+            )
+            places = []
+            for number in partitions:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, number), timeout=_SECONDS
+                )
+                # The offset before `high` is that of the commit itself.
+                places.append(TopicPartition(self._topic, number, max(low, high - MOST_AT_ONCE - 1)))
+            self._consumer.assign(places)
+            ended = 0
+            while ended < len(places):
+                found = self._consumer.consume(10_000, timeout=_SECONDS)
+                if not found:
+                    raise TimeoutError
+                for message in found:
+                    error = message.error()
+                    if error is None:
+                        messages.add((message.key(), message.value()))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        ended += 1
+                    else:
+                        raise KafkaException(error)
+            self._consumer.unassign()
+        return messages
 
     def _catch_up(self, connection: Connection[Any]) -> None:
         """After a crash: forget what was sent. A warehouse made anew begins to count behind the topic's end:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
+from confluent_kafka.admin import AdminClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -251,6 +252,25 @@ def test_a_kill_between_counting_and_telling_tells_every_revision_once(topics: T
     assert all(result.passed for result in topics.reconcile())
     assert published(topics) == counted(events)
     assert topics.left_over() == []
+
+
+def test_what_was_told_before_a_kill_is_told_once_where_the_broker_forgot_the_group_meanwhile(
+    topics: Topics,
+) -> None:
+    events = [topics.event(number, minutes=number % 30, user_id=number % 4) for number in range(200)]
+    topics.send(events[:100])
+    assert topics.dies("stream", "outbox.sent")
+    waiting = topics.rows("select count(*) from ops.outbox")
+    (told,) = {table.windowed.topic for table in topics.way.windows if table.windowed}
+    admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
+    for forgotten in admin.delete_consumer_groups([f"{topics.group}-{told}"]).values():
+        forgotten.result(30)
+    topics.send(events[100:], partition=1)
+    topics.stream()
+
+    assert waiting != [(0,)]
+    assert published(topics) == counted(events)
+    assert_told_once(topics)
 
 
 def test_a_keeper_that_is_gone_is_followed_by_another_stream(topics: Topics) -> None:
