@@ -147,17 +147,16 @@ class Emitter:
             self._consumer.assign(places)
             ended = 0
             while ended < len(places):
-                found = self._consumer.consume(10_000, timeout=_SECONDS)
-                if not found:
+                message = self._consumer.poll(_SECONDS)
+                if message is None:
                     raise TimeoutError
-                for message in found:
-                    error = message.error()
-                    if error is None:
-                        messages.add((message.key(), message.value()))
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        ended += 1
-                    else:
-                        raise KafkaException(error)
+                error = message.error()
+                if error is None:
+                    messages.add((message.key(), message.value()))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended += 1
+                else:
+                    raise KafkaException(error)
             self._consumer.unassign()
         return messages
 
