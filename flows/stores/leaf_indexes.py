@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from psycopg import Connection, sql
 
+from flows.stores.warehouse import Warehouse
 from transforms.contract import MAX_IDENTIFIER_BYTES, Table
 from warehouse_ddl.statements import home
 
 _UNIQUE_BYTES = 6
 _TAIL = "__leaf_"
 """What tells, in the name of an index, that it is ours and belongs to one leaf."""
-_BUILD = "SET LOCAL maintenance_work_mem = '256MB'; SET LOCAL max_parallel_maintenance_workers = 1"
+_LARGE_BYTES = 8 << 20
+"""From here on an index is built in parallel (`min_parallel_table_scan_size`)."""
 
 
 def build_statements(
@@ -77,18 +80,41 @@ def standing(
     return there
 
 
-def complete(connection: Connection[Any], table: Table, leaves: Iterable[str]) -> dict[str, list[str]]:
-    """Build what published leaves lack, one leaf a transaction; returns what `missing` gave.
+def build(
+    warehouse: Warehouse, connection: Connection[Any], statements: Sequence[sql.Composed], *, is_large: bool
+) -> None:
+    """Run CREATE INDEX statements of one relation: two at a time on connections of their own where it is so
+    large that this pays. Each is whole by itself.
+    """
+    if not is_large:
+        for statement in statements:
+            connection.execute(statement)
+        return
 
-    Who reads a leaf does not wait, who writes into it waits for its build (about 1 s a million rows and
+    def beside(statement: sql.Composed) -> None:
+        with warehouse.connect() as other:
+            other.execute("SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 1")
+            other.execute(statement)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(beside, statements))
+
+
+def complete(
+    warehouse: Warehouse, connection: Connection[Any], table: Table, leaves: Iterable[str]
+) -> dict[str, list[str]]:
+    """Build what published leaves lack; returns what `missing` gave. Not to be called in a transaction.
+
+    Who reads a leaf does not wait, who writes into it waits for the builds (about 1 s a million rows and
     index).
     """
     lacking = missing(connection, table, leaves)
     for leaf, indexes in lacking.items():
-        with connection.transaction():
-            connection.execute(_BUILD)
-            for statement in build_statements(table, home(table), leaf, indexes):
-                connection.execute(statement)
+        size = connection.execute(
+            "SELECT pg_relation_size(format('%%I.%%I', %s::text, %s::text)::regclass)", (home(table), leaf)
+        ).fetchone()
+        statements = build_statements(table, home(table), leaf, indexes)
+        build(warehouse, connection, statements, is_large=bool(size and size[0] >= _LARGE_BYTES))
     return lacking
 
 

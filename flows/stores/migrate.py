@@ -112,7 +112,7 @@ def _index_leaves(warehouse: Warehouse, connection: Connection[Any], table: Tabl
     if not table.is_partitioned_in_postgres:
         return
     leaves = _sealed_leaves(connection, table)
-    leaf_indexes.complete(connection, table, leaves)
+    leaf_indexes.complete(warehouse, connection, table, leaves)
     for indexes in leaf_indexes.undeclared(connection, table, leaves).values():
         drop = partial(leaf_indexes.drop, connection, table, indexes)
         with_short_waits(warehouse, connection, BRIEF, drop)

@@ -127,23 +127,13 @@ class Workshop:
         ]
         if not key_only:
             statements += leaf_indexes.build_statements(self.table, UNPUBLISHED, name)
-        if self._is_small(name):
-            for statement in statements:
-                self.connection.execute(statement)
-        else:
-            with ThreadPoolExecutor(max_workers=2) as pool:
-                list(pool.map(self._build, statements))
+        leaf_indexes.build(self.warehouse, self.connection, statements, is_large=not self._is_small(name))
         self.connection.execute(
             sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} PRIMARY KEY USING INDEX {}").format(
                 _unpublished(name), sql.Identifier(key), sql.Identifier(key)
             )
         )
         failpoint("publish.indexed")
-
-    def _build(self, statement: sql.Composed) -> None:
-        with self.warehouse.connect() as other:
-            other.execute("SET maintenance_work_mem = '256MB'; SET max_parallel_maintenance_workers = 1")
-            other.execute(statement)
 
     def freeze(self, name: str) -> None:
         """VACUUM (FREEZE, ANALYZE): visible to every snapshot, index-only scans need no heap, plans fit."""

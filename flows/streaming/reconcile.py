@@ -145,7 +145,7 @@ def _reconcile(
         failpoint("reconcile.corrected")
         yield result
         if sealed is None and _is_over(connection, table, window, judged.passed):
-            leaf_indexes.complete(connection, table, [table.leaf(window)])
+            leaf_indexes.complete(services.warehouse, connection, table, [table.leaf(window)])
             failpoint("reconcile.indexed")
             _seal(connection, way, table, window, judged)
         elif sealed is None and is_equal:

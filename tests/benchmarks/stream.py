@@ -224,7 +224,8 @@ def _take_in(services: Services, entity: SourceEntity, stop: threading.Event | N
     if stop is None:
         with services.warehouse.connect() as connection:
             for table in (*way.facts, *way.windows):
-                leaf_indexes.complete(connection, table, apply.leaves(connection, table))
+                leaves = apply.leaves(connection, table)
+                leaf_indexes.complete(services.warehouse, connection, table, leaves)
     return tally
 
 
