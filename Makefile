@@ -2,7 +2,8 @@
 # Every path is relative, so that the project's folder may have any name.
 SHELL := /bin/sh
 PYTHON_ENV := .venv/bin/python
-RUN := PYTHONUNBUFFERED=1 $(PYTHON_ENV)
+# Bytecode is written, also where the environment says not to: a run starts many processes, which would all compile anew.
+RUN := PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE= $(PYTHON_ENV)
 # Three processes share one house (tests/conftest.py): while one waits for a service, two have work for two cores.
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
