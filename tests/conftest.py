@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
     given: dict[str, str] = getattr(config, "workerinput", {})
     folder = Path(given["house"]) if given else _new_folder()
     config.stash[_HOUSE] = House(folder, given.get("workerid", "main"))
+    if not given:
+        # Who ends a run otherwise than by Ctrl-C means the house too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _new_folder() -> Path:
