@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from flows.errors import FlowsError
+from flows.stores import leaf_indexes
 from flows.stores.lake import Lake
 from flows.stores.locks import Blocked
 from flows.stores.migrate import ConsentNeeded, InTheWay, migrate, migrate_view
@@ -118,7 +119,11 @@ def test_a_new_required_column_is_required_once_it_is_filled(dsn: str, lake: Lak
     assert {row[-1] for row in rows(dsn, "dim_people")} == {"free"}
 
 
-def test_a_new_index_is_built_on_every_leaf_the_stream_does_not_write_into(dsn: str, lake: Lake) -> None:
+@pytest.mark.parametrize("large_bytes", [leaf_indexes._LARGE_BYTES, 1], ids=["small", "large"])
+def test_a_new_index_is_built_on_every_leaf_the_stream_does_not_write_into(
+    dsn: str, lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int
+) -> None:
+    monkeypatch.setattr(leaf_indexes, "_LARGE_BYTES", large_bytes)
     warehouse = Warehouse(dsn)
     migrate(warehouse, lake, EVENTS)
     days = ("2025-10-07", "2025-10-08")
