@@ -29,6 +29,8 @@ from transforms.entities import Postgres, SourceEntity
 
 _CUT_AGAIN_SECONDS = 1.0
 """How soon it is looked again for what can be handed on though nothing came."""
+_TIMES_A_LOOK = 4.0
+"""So many times what looking in vain took are read first, or it would grow with a transaction's messages."""
 _MAX_RECORDS = 10_000
 _BATCH_BYTES = 32 << 20
 _QUEUE_KILOBYTES = 64 << 10
@@ -80,7 +82,7 @@ class ChangeFeed:
         """Why nobody tells which transactions ended: then what was read is handed on as it comes."""
         self._ends_reach = Reach(0, 0)
         self._consumer: Consumer | None = None
-        self._cut_again_at = 0.0
+        self._cut_again_at = self._news_at = 0.0
         self._wanted = 1_000
         for entity, position in positions.items():
             self._find(entity, position)
@@ -193,11 +195,11 @@ class ChangeFeed:
     @property
     def is_done(self) -> bool:
         """Whether all that the topics held at the beginning was handed on."""
+        if not self.is_at_end:
+            return False
         firsts = self._pending.firsts()
         # Behind the last record a topic can hold markers of transactions, which are nothing to hand on.
-        return self.is_at_end and all(
-            firsts.get(name, table.reach.end) >= table.reach.end for name, table in self._tables.items()
-        )
+        return all(firsts.get(name, one.reach.end) >= one.reach.end for name, one in self._tables.items())
 
     def are_read(self, entities: Iterable[SourceEntity]) -> bool:
         """Whether the connector's first read of these tables is here whole, as far as their records tell."""
@@ -255,7 +257,7 @@ class ChangeFeed:
             first_read.note(self._pending.keep(batch, is_first=first_read.since is not None))
         for batch in told:
             self._pending.note_ends(batch, self._collections())
-        self._cut_again_at = 0.0
+        self._cut_again_at = self._news_at
         return count
 
     def _note_errors(self, name: str, messages: Iterable[Message]) -> None:
@@ -292,11 +294,15 @@ class ChangeFeed:
         One of which the end or a change has not come STALL_SECONDS after all the rest, though its topics were
         read to their ends since, is handed on and named as incomplete: nothing waits for ever.
         """
-        if time.monotonic() < self._cut_again_at:
+        begun = time.monotonic()
+        if begun < self._cut_again_at:
             return None
-        self._cut_again_at = time.monotonic() + _CUT_AGAIN_SECONDS
         reaches = {name: table.reach for name, table in self._tables.items()}
-        return self._pending.cut(reaches, self._ends_reach if self._ends else None)
+        cut = self._pending.cut(reaches, self._ends_reach if self._ends else None)
+        ended = time.monotonic()
+        self._cut_again_at = ended + _CUT_AGAIN_SECONDS
+        self._news_at = 0.0 if cut else min(ended + _TIMES_A_LOOK * (ended - begun), self._cut_again_at)
+        return cut
 
     def quiet(self) -> list[SourceEntity]:
         """The tables that were read to their ends and of which nothing waits."""

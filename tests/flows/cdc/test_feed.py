@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from flows.cdc import feed as feeds
 from flows.cdc.feed import ChangeFeed
-from flows.cdc.pending import Cut
+from flows.cdc.pending import Cut, Pending
 from flows.extract import cdc, debezium
 from flows.settings import Settings
 from tests.flows.capture import empty_topics, entity
@@ -104,3 +106,30 @@ def test_a_table_that_was_left_out_keeps_the_ends_of_what_waits_in_its_topic(top
     topics.commit(12, 1, "alpha", "beta")
     came, _, changes = topics.read({ALPHA: alone[ALPHA], BETA: after[BETA]})
     assert (came, changes) == (11 + 1 + 11, 12)
+
+
+def test_most_of_the_time_is_for_reading_while_a_transaction_is_not_in_whole(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each message of a large one would have all that came before looked at again."""
+    now, looks = 100.0, 0
+
+    def look_in_vain(*_: Any) -> None:
+        nonlocal now, looks
+        now, looks = now + 0.1, looks + 1
+
+    monkeypatch.setattr(feeds, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(Pending, "cut", look_in_vain)
+    with closing(ChangeFeed(topics.settings, {ALPHA: {}}, engine.connect(threads=1), topics.folder)) as feed:
+
+        def come(transaction: int) -> None:
+            topics.commit(transaction, 1, "alpha")
+            until(lambda: feed.poll(0.1) > 0, seconds=30)
+
+        come(1)
+        assert (feed.cut(), looks) == (None, 1)
+        come(2)
+        assert (feed.cut(), looks) == (None, 1)
+        now += 0.5
+        come(3)
+        assert (feed.cut(), looks) == (None, 2)
