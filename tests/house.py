@@ -26,6 +26,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import flows.sandbox as sandbox
+from flows.http_client import client
 from flows.sandbox import Part, State, kafka, postgres, processes
 from tests import memory
 from warehouse_ddl.files import bootstrap
@@ -240,7 +241,7 @@ def give_back() -> None:
 
 def behave(url: str) -> None:
     """Take every fault and every rate limit off the simulated services at this address."""
-    with httpx.Client(base_url=url, trust_env=False) as control:
+    with client(url, seconds=10) as control:
         control.delete("/_control/faults").raise_for_status()
         generous = {"requests": 100_000, "seconds": 1}
         limits = {"stripe": generous, "sendgrid": generous}

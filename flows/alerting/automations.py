@@ -40,22 +40,24 @@ def register(address: str) -> list[str]:
     """
     import httpx
 
+    from flows.http_client import client
+
     try:
-        with httpx.Client(base_url=f"{address}/", timeout=30, trust_env=False) as client:
-            answer = _asked(client, "GET", f"deployments/name/{REPORTER}")
+        with client(f"{address}/", seconds=30) as server:
+            answer = _asked(server, "GET", f"deployments/name/{REPORTER}")
             if answer.status_code == _NOT_FOUND:
                 raise AutomationsError(
                     f"The deployment {REPORTER} is not at {address}: `prefect deploy --all` first."
                 )
             deployment = answer.raise_for_status().json()["id"]
-            known = _asked(client, "POST", "automations/filter", {"limit": 200}).raise_for_status().json()
+            known = _asked(server, "POST", "automations/filter", {"limit": 200}).raise_for_status().json()
             ids = {automation["name"]: automation["id"] for automation in known}
             for name in _WATCHED:
                 wanted = declared(name, deployment)
                 if name in ids:
-                    _asked(client, "PUT", f"automations/{ids[name]}", wanted).raise_for_status()
+                    _asked(server, "PUT", f"automations/{ids[name]}", wanted).raise_for_status()
                 else:
-                    _asked(client, "POST", "automations/", wanted).raise_for_status()
+                    _asked(server, "POST", "automations/", wanted).raise_for_status()
     except httpx.HTTPError as error:
         raise AutomationsError(
             f"The Prefect server at {address} did not take the automations: {error}"

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from flows.addresses import is_loopback
 from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock
 from flows.settings import Settings
 
@@ -54,17 +53,16 @@ def prefect(settings: Settings) -> list[Finding]:
     import httpx
 
     from flows.extract.http import date_of
+    from flows.http_client import client
 
     address = settings.prefect_address
     if address is None:
         return [Finding("Prefect", True, "no server is set: runs use a temporary one of their own")]
     asked = settings.machine_time()
     try:
-        with httpx.Client(
-            timeout=TIMEOUT_SECONDS, trust_env=not is_loopback(httpx.URL(address).host)
-        ) as client:
-            health = client.get(f"{address.rstrip('/')}/health")
-            told = client.get(f"{address.rstrip('/')}/admin/version")
+        with client(f"{address.rstrip('/')}/", seconds=TIMEOUT_SECONDS) as server:
+            health = server.get("health")
+            told = server.get("admin/version")
         is_healthy = health.status_code == httpx.codes.OK
     except httpx.HTTPError:
         is_healthy = False

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from flows.extract import SourceAway, SourceError
+from flows.http_client import client
 
 SECONDS = 15.0
 _REBALANCE = "a rebalance is expected"
@@ -62,7 +63,7 @@ class Connect:
     def __init__(self, url: str, secrets: tuple[str, ...] = (), seconds: float = SECONDS) -> None:
         self.where = urlsplit(url).netloc.rpartition("@")[2]
         self._secrets = secrets
-        self._client = httpx.Client(base_url=url.rstrip("/"), timeout=seconds, trust_env=False)
+        self._client = client(url.rstrip("/"), seconds=seconds, is_direct=True)
 
     def __enter__(self) -> Connect:
         return self

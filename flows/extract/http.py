@@ -7,7 +7,6 @@ and size limits counted after decompression, and the pace the service asks for.
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -27,6 +25,7 @@ import stamina
 from flows import setting_checks
 from flows.addresses import is_loopback
 from flows.extract import SourceError, SourceRefused
+from flows.http_client import client
 
 T = TypeVar("T")
 
@@ -89,12 +88,6 @@ class RestConnection:
     """Of one read."""
 
 
-@cache
-def _certificates() -> ssl.SSLContext:
-    """The certificates to trust, read once: each reading takes 20 ms."""
-    return httpx.create_ssl_context()
-
-
 def check_base(name: str, base_url: str) -> None:
     """Raise RefusedError unless the key may be sent to this address."""
     setting = f"ANALYTICS_{name.partition('.')[0].upper()}_URL"
@@ -122,19 +115,15 @@ class Http:
         self._name = name
         self._connection = connection
         self._base = connection.base_url.rstrip("/")
-        host = urlsplit(self._base).hostname or ""
-        self._client = httpx.Client(
+        self._client = client(
+            self._base,
             headers={
                 "Authorization": f"Bearer {connection.key}",
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",
                 "User-Agent": "user-analytics",
             },
-            timeout=connection.timeout,
-            follow_redirects=False,
-            # A proxy of the environment is for the way out, not for this machine's own services.
-            trust_env=not is_loopback(host),
-            verify=_certificates(),
+            seconds=connection.timeout,
         )
         self._pause_until = 0.0
         self.requests = 0

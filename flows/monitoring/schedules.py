@@ -91,9 +91,11 @@ def ask(settings: Settings) -> Switched:
         return Switched()
     import httpx
 
+    from flows.http_client import client
+
     try:
-        answer = httpx.post(f"{address}/deployments/filter", json={}, timeout=_TIMEOUT_SECONDS)
-        answer.raise_for_status()
+        with client(f"{address}/", seconds=_TIMEOUT_SECONDS) as server:
+            answer = server.post("deployments/filter", json={}).raise_for_status()
     except (httpx.HTTPError, OSError) as error:
         return Switched(
             problem=f"Prefect's server at {settings.scrub(address)} does not answer "
@@ -109,7 +111,7 @@ def started(settings: Settings, deployment: Deployment, since: datetime) -> bool
     """Whether Prefect knows a run of a deployment that started since a moment of the machine's clock, or that
     was not to start any more: somebody has cancelled it, or another was at work (CANCEL_NEW).
     """
-    import httpx
+    from flows.http_client import client
 
     asked: dict[str, Any] = {
         "deployments": {"id": {"any_": [deployment.id]}},
@@ -118,8 +120,8 @@ def started(settings: Settings, deployment: Deployment, since: datetime) -> bool
         "flow_runs": {"start_time": {"after_": since.isoformat(), "is_null_": False}},
         "limit": 1,
     }
-    answer = httpx.post(f"{settings.prefect_address}/flow_runs/filter", json=asked, timeout=_TIMEOUT_SECONDS)
-    answer.raise_for_status()
+    with client(f"{settings.prefect_address}/", seconds=_TIMEOUT_SECONDS) as server:
+        answer = server.post("flow_runs/filter", json=asked).raise_for_status()
     return bool(answer.json())
 
 

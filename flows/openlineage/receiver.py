@@ -7,13 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from flows.addresses import is_loopback
+from flows.http_client import client
 from flows.stores.warehouse import scrub
 
 _ENDPOINT = "/api/v1/lineage"
@@ -38,13 +39,19 @@ class Receiver:
         self._again_at = 0.0
         self.run: tuple[str, str] | None = None
         """Id and job of the run that builds and landings are part of, once it has begun."""
-        self._client: httpx.Client | None = None
-        address = urlsplit(target)
-        if address.scheme in {"http", "https"}:
-            path = address.path if address.path not in {"", "/"} else _ENDPOINT
-            self._url = address._replace(path=path).geturl()
-            # A proxy of the environment is for the way out, not for this machine's own services.
-            self._client = httpx.Client(timeout=_SECONDS, trust_env=not is_loopback(address.hostname))
+
+    @cached_property
+    def _address(self) -> str | None:
+        """None where a file takes the events."""
+        address = urlsplit(self._target)
+        if address.scheme not in {"http", "https"}:
+            return None
+        path = address.path if address.path not in {"", "/"} else _ENDPOINT
+        return address._replace(path=path).geturl()
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        return client(self._target, seconds=_SECONDS)
 
     def send(self, make: Callable[[], Mapping[str, Any]]) -> None:
         """Make an event and hand it over, or note why that was not possible."""
@@ -52,8 +59,8 @@ class Receiver:
             return
         try:
             event = make()
-            if self._client is not None:
-                self._client.post(self._url, json=event).raise_for_status()
+            if self._address is not None:
+                self._client.post(self._address, json=event).raise_for_status()
             else:
                 self._append(json.dumps(event, ensure_ascii=False) + "\n")
         except httpx.HTTPStatusError as error:

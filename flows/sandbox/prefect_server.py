@@ -154,15 +154,13 @@ def make_pool(state: State) -> None:
     import httpx
     import stamina
 
+    from flows.http_client import client
+
     try:
         for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0):
             with attempt:
-                answer = httpx.post(
-                    f"{state.prefect_url}/work_pools/",
-                    json={"name": POOL, "type": "process"},
-                    timeout=30,
-                    trust_env=False,
-                )
+                with client(f"{state.prefect_url}/", seconds=30) as server:
+                    answer = server.post("work_pools/", json={"name": POOL, "type": "process"})
                 if answer.status_code != httpx.codes.CONFLICT:
                     answer.raise_for_status()
     except httpx.HTTPError as error:
@@ -205,9 +203,11 @@ def deploy(state: State, root: Path) -> None:
     """
     import httpx
 
+    from flows.http_client import client
+
     try:
-        with httpx.Client(base_url=f"{state.prefect_url}/", timeout=30, trust_env=False) as client:
-            switched_on = _switched_on(client)
+        with client(f"{state.prefect_url}/", seconds=30) as server:
+            switched_on = _switched_on(server)
         paused = state.folder / "prefect.yaml"
         paused.write_text(_with_schedules_paused(root / "prefect.yaml", switched_on), encoding="utf-8")
         _deploy_all(state, root, paused)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from flows.extract.http import RestConnection
+from flows.http_client import client
 from flows.sandbox import Part
 from flows.sandbox.apis import SENDGRID_KEY, STRIPE_KEY
 from flows.sandbox.apis.store import Store
@@ -61,7 +62,7 @@ def apis(house: House) -> Iterator[Apis]:
     store = Store(state.folder)
     store.clear()
     behave(url)
-    with httpx.Client(base_url=url, trust_env=False) as control:
+    with client(url, seconds=10) as control:
         yield Apis(url, store, control)
     store.close()
 

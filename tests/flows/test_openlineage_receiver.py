@@ -92,6 +92,13 @@ def test_a_folder_in_place_of_the_file_is_a_warning_too(world: World, tmp_path: 
     assert str(tmp_path) in warning
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port/", "http://[::1/"])
+def test_what_is_no_address_is_trouble_and_ends_nothing(address: str) -> None:
+    receiver = Receiver(address)
+    receiver.send(dict)
+    assert f"do not reach {address}: " in str(receiver.told())
+
+
 def test_where_nobody_listens_nothing_is_told(world: World) -> None:
     services = listening(world, None)
     assert services.openlineage is None
