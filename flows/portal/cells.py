@@ -88,7 +88,7 @@ def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Ma
         return _size(float(value))
     if kind in {"time", "date"}:
         return _time(str(value), kind)
-    return str(escape(value)) if not isinstance(value, Markup) else value
+    return escape(value)
 
 
 def _rounded(number: Decimal) -> Decimal:

@@ -51,7 +51,7 @@ insert into ops.check_result (run_id, table_name, partition, rule, kind, severit
      '{{"rows": 4}}', '2025-10-20 02:00Z');
 insert into ops.dead_letter (letter_id, source, entity, topic, kafka_partition, kafka_offset, reason, payload,
     received_at) values
-    ('letter-1-of-the-clicks', 'events', 'clicks', 'clicks', 0, 7, 'it is not valid JSON', '{SECRET}',
+    ('letter-1-of-the-clicks', 'events', 'clicks', 'clicks', 0, 7, 'no usable ''id'' & no time', '{SECRET}',
      '2025-10-20 01:00Z');
 insert into ops.health (signal, subject, verdict, value, limit_value, unit, since, measured_at, message,
     action)
