@@ -16,7 +16,17 @@ from typing import Any
 
 from psycopg import Connection
 
-from flows.monitoring.kept import FRESHNESS, OWN, QUALITY, SIGNAL, UPTIME, by_table, kept_of
+from flows.alerting.causes import below
+from flows.monitoring.kept import (
+    FRESHNESS,
+    OWN,
+    QUALITY,
+    SIGNAL,
+    UPTIME,
+    broken_tables,
+    by_table,
+    kept_of,
+)
 from flows.monitoring.verdict import State, Verdict
 
 PERIOD = timedelta(days=30)
@@ -163,15 +173,28 @@ def burn_verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
     found = []
     for name in TARGETS:
         burn, alert = _burning(connection, name, until)
-        if alert is not None:
-            (count,) = connection.execute(
-                "select count(*) from ops.incident where signal <> all(%s) and taken_in_by is null "
-                "and coalesce(resolved_at, %s) > %s and (severity = 'critical' or %s)",
-                (OWN, until, until - alert.long, name != "uptime"),
-            ).fetchone() or (0,)
-            alert = None if count == 1 else alert
+        if alert is not None and _incidents(connection, name, until - alert.long, until) == 1:
+            alert = None
         found.append(_verdict(name, burn, alert, now))
     return found
+
+
+def _incidents(connection: Connection[Any], name: str, since: datetime, until: datetime) -> int:
+    """How many incidents of that time burned the budget: of freshness those about what is late, of uptime the
+    critical ones, of quality those about tables with rows that break rules, or about what these are made of.
+    """
+    rows = connection.execute(
+        "select severity, about, array(select signal union select member ->> 'signal' "
+        "from jsonb_array_elements(members) as member) from ops.incident "
+        "where signal <> all(%s) and taken_in_by is null and coalesce(resolved_at, %s) > %s",
+        (OWN, until, since),
+    ).fetchall()
+    if name == "uptime":
+        return sum(severity == "critical" for severity, _, _ in rows)
+    if name == "freshness":
+        return sum("data_freshness" in signals for _, _, signals in rows)
+    broken = broken_tables(connection, since, until)
+    return sum(any(broken & (below(table) | {table}) for table in about) for _, about, _ in rows)
 
 
 def _verdict(name: str, burn: Mapping[str, float | None], alert: Alert | None, now: datetime) -> Verdict:

@@ -56,7 +56,7 @@ from sets
 """
 # A check of some content has a result for each rule. Rows that break several rules at once are in
 # observed.broken_rows of each of them, once; what breaks one alone is in failing_rows.
-QUALITY = """
+_CHECKS = """
 with checks as (
     select run_id, table_name, checked_at, max((observed ->> 'rows')::bigint) as checked,
         coalesce(max((observed ->> 'broken_rows')::bigint), 0)
@@ -65,8 +65,9 @@ with checks as (
     where engine = 'duckdb' and observed ? 'rows' and checked_at > %(since)s and checked_at <= %(until)s
     group by run_id, table_name, checked_at
 )
-select sum(checked - least(checked, broken)), sum(least(checked, broken)) from checks
 """
+QUALITY = f"{_CHECKS}select sum(checked - least(checked, broken)), sum(least(checked, broken)) from checks\n"
+_BROKEN = f"{_CHECKS}select distinct table_name from checks where broken > 0\n"
 OWN = [SIGNAL, "alert_channel"]
 """Signals about the keeping of promises, not about the data: they do not break what they measure."""
 
@@ -112,3 +113,9 @@ def by_table(connection: Connection[Any], since: datetime, until: datetime) -> I
     rows = connection.execute(FRESHNESS.encode(), {"since": since, "until": until}).fetchall()
     whole = (until - since) / timedelta(minutes=1)
     return [(row[0], Kept(float(row[1] or 0), float(row[2] or 0), whole)) for row in rows]
+
+
+def broken_tables(connection: Connection[Any], since: datetime, until: datetime) -> frozenset[str]:
+    """The tables of which rows broke a rule in that time."""
+    rows = connection.execute(_BROKEN.encode(), {"since": since, "until": until}).fetchall()
+    return frozenset(name for (name,) in rows)

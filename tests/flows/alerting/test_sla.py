@@ -39,15 +39,21 @@ def _span(
 
 
 def _incident(
-    watch: Watch, ago: float, length: float | None, severity: str = "critical", signal: str = "x"
+    watch: Watch,
+    ago: float,
+    length: float | None,
+    severity: str = "critical",
+    signal: str = "x",
+    about: tuple[str, ...] = (),
 ) -> None:
     opened = watch.now - timedelta(minutes=ago)
     over = None if length is None else opened + timedelta(minutes=length)
     with psycopg.connect(watch.dsn, autocommit=True) as connection:
         connection.execute(
             "insert into ops.incident (incident_id, cause, signal, subject, severity, opened_at, seen_at, "
-            "severity_since, resolved_at, message) values (%s, %s, %s, 's', %s, %s, %s, %s, %s, '')",
-            (f"{ago}", f"{signal}:{ago}", signal, severity, opened, opened, opened, over),
+            "severity_since, resolved_at, message, about) "
+            "values (%s, %s, %s, 's', %s, %s, %s, %s, %s, '', %s)",
+            (f"{ago}", f"{signal}:{ago}", signal, severity, opened, opened, opened, over, Jsonb([*about])),
         )
 
 
@@ -136,6 +142,36 @@ def test_a_budget_that_burns_fast_is_critical_one_that_burns_slowly_a_warning(la
     later.later(hours=5)
     _span(later, "fct_orders", 299, 300, "ok")
     assert states()["freshness"] is State.WARNING
+
+
+def test_what_one_incident_burns_is_told_by_it_and_by_no_other_that_is_open_beside(later: Watch) -> None:
+    def states() -> dict[str, State]:
+        with psycopg.connect(later.dsn, autocommit=True) as connection:
+            found = burn_verdicts(connection, later.now)
+        return {one.subject: one.state for one in found if one.state is not State.OK}
+
+    _check(later, "one", "stg_app__orders", {"rows": 1000, "failing": 200})
+    assert states() == {"quality": State.CRITICAL}
+    _incident(later, 30, None, "warning", signal="disk")
+    assert states() == {"quality": State.CRITICAL}
+    _incident(later, 25, None, "warning", signal="null_rate", about=("stg_app__users",))
+    assert states() == {"quality": State.CRITICAL}
+    _incident(later, 20, None, "warning", signal="null_rate", about=("fct_orders",))
+    assert states() == {"quality": State.CRITICAL}
+    # What is read from there breaks rules by it.
+    _incident(later, 15, None, "warning", signal="schema_drift", about=("raw_app__orders",))
+    assert states() == {}
+    _incident(later, 10, None, "warning", signal="dead_letters", about=("stg_app__orders",))
+    assert states() == {"quality": State.CRITICAL}
+
+
+def test_what_is_late_by_one_incident_is_told_by_it_whatever_else_is_open(later: Watch) -> None:
+    _span(later, "fct_orders", 1400, 1350, "ok")
+    _span(later, "fct_orders", 50, 51, "critical")
+    _incident(later, 50, None, "warning", signal="data_freshness", about=("fct_orders",))
+    _incident(later, 40, None, "warning", signal="disk")
+    with psycopg.connect(later.dsn, autocommit=True) as connection:
+        assert {one.state for one in burn_verdicts(connection, later.now)} == {State.OK}
 
 
 def test_what_has_stopped_burning_is_not_told_of(later: Watch) -> None:
