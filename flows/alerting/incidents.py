@@ -72,12 +72,21 @@ def save(
     )
 
 
-def withdraw(connection: Connection[Any], incident_id: str, why: str, now: datetime) -> None:
-    """Messages that wait for the end of the quiet hours are not sent any more: another says it all."""
+def withdraw(
+    connection: Connection[Any],
+    incident_id: str,
+    why: str,
+    now: datetime,
+    channels: Collection[str] | None = None,
+) -> None:
+    """Messages that wait for the end of the quiet hours are not sent any more: another says it all, to these
+    channels (None: to each).
+    """
     connection.execute(
         "update ops.notification set given_up_at = %(now)s, problem = %(why)s where incident_id = %(id)s "
-        "and sent_at is null and given_up_at is null and tries = 0 and due_at > %(now)s",
-        {"now": now, "why": why, "id": incident_id},
+        "and sent_at is null and given_up_at is null and tries = 0 and due_at > %(now)s "
+        "and (%(channels)s::text[] is null or channel = any(%(channels)s))",
+        {"now": now, "why": why, "id": incident_id, "channels": None if channels is None else [*channels]},
     )
 
 

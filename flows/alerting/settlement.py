@@ -240,6 +240,8 @@ class _Settlement:
             is_over=is_over,
             note=note,
         )
+        if kind == "escalated":
+            withdraw(self._connection, one.incident_id, "it became worse, or lasted", self._now, channels)
         owe(
             self._connection,
             channels,
