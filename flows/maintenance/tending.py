@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import Connection, errors, sql
 
@@ -50,17 +50,21 @@ def reindex(connection: Connection[Any]) -> list[str]:
     done = []
     connection.execute("SET lock_timeout = '800ms'")
     for schema, name in _invalid(connection):
-        connection.execute(
-            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(schema, name))
-        )
+        _tried(connection, "DROP INDEX CONCURRENTLY IF EXISTS {}", schema, name)
     for schema, name in _bloated(connection):
-        try:
-            connection.execute(sql.SQL("REINDEX INDEX CONCURRENTLY {}").format(sql.Identifier(schema, name)))
-        except (errors.LockNotAvailable, errors.InsufficientPrivilege):
-            continue  # somebody's long query, or somebody else's index: the next night
-        done.append(f"{schema}.{name}")
+        if _tried(connection, "REINDEX INDEX CONCURRENTLY {}", schema, name):
+            done.append(f"{schema}.{name}")
     connection.execute("RESET lock_timeout")
     return done
+
+
+def _tried(connection: Connection[Any], statement: LiteralString, schema: str, name: str) -> bool:
+    """Whether it could be done; somebody's long query or somebody else's index is for the next night."""
+    try:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(schema, name)))
+    except (errors.LockNotAvailable, errors.InsufficientPrivilege):
+        return False
+    return True
 
 
 def _invalid(connection: Connection[Any]) -> list[tuple[str, str]]:

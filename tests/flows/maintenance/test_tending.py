@@ -73,3 +73,18 @@ def test_a_bloated_index_is_built_anew_and_dead_rows_go_but_not_while_a_backup_i
         assert after is not None
         assert after[0] < before[0] / 10
         assert connection.execute("select sum(person_id) from analytics.dim_people").fetchone() == rows
+
+
+def test_what_a_killed_rebuilding_of_an_index_left_goes_once_nobody_is_in_the_way(dsn: str) -> None:
+    create(dsn, USERS)
+    left = "select count(*) from pg_class where relname = 'dim_people_pkey_ccnew'"
+    with psycopg.connect(dsn, autocommit=True) as connection, Warehouse(dsn).connect() as ours:
+        connection.execute("create index dim_people_pkey_ccnew on analytics.dim_people (person_id)")
+        invalid = "update pg_index set indisvalid = false where indexrelid = 'analytics.{}'::regclass"
+        connection.execute(invalid.format("dim_people_pkey_ccnew").encode())
+        with psycopg.connect(dsn) as reader:
+            reader.execute("select from analytics.dim_people")
+            assert reindex(ours) == []
+            assert connection.execute(left).fetchone() == (1,)
+        reindex(ours)
+        assert connection.execute(left).fetchone() == (0,)
