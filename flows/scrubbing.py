@@ -7,10 +7,12 @@ too). The settings say what is secret.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
@@ -51,13 +53,20 @@ def scrubbed(text: str, secrets: Iterable[str]) -> str:
     """The text with stars in place of each secret, also as it stands in an address, and of what looks like a
     password in one.
     """
-    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), unquote(secret))}
+    forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= _SHORT:
             text = text.replace(form, STARS)
     # `…:password@host` is the form of an address, as messages and help show it.
     text = re.sub(r"(?i)(://[^:/@\s'\"]*):(?!password@host[:/?])[^@\s'\"/]*@", rf"\1:{STARS}@", text)
     return re.sub(r"(?i)\b(password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\",}]+)", rf"\1{STARS}", text)
+
+
+@cache
+def _forms(secret: str) -> frozenset[str]:
+    """A secret as it can stand in a text: as it is, in an address, quoted by Python or in JSON."""
+    quoted = (repr(secret), ascii(secret), json.dumps(secret), repr(secret.encode())[1:])
+    return frozenset((secret, quote(secret, safe=""), unquote(secret), *(form[1:-1] for form in quoted)))
 
 
 def watch(settings: _Knowing) -> None:

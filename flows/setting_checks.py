@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from functools import cache
 from urllib.parse import urlsplit
 
@@ -46,9 +47,19 @@ def size(text: str) -> None:
         raise ValueError("it is not written like 2GB, 500MB or 60%")
 
 
-@cache
-def client_options(options: tuple[tuple[str, str], ...]) -> None:
+def key(text: str) -> None:
+    """A key of an API: it goes into a header, and who refuses one there quotes it."""
+    if re.fullmatch(r"[!-~]+", text) is None:
+        raise ValueError("it holds a space, a line break or another character that no key has")
+
+
+def client_options(options: Mapping[str, str]) -> None:
     """What Kafka's client takes; a client that is told of no broker asks none."""
+    _client_options(tuple(sorted(options.items())))
+
+
+@cache
+def _client_options(options: tuple[tuple[str, str], ...]) -> None:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 

@@ -8,13 +8,13 @@ sandbox or to production.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSetting
 
@@ -36,6 +36,13 @@ _SERVICES = {
     "sendgrid_url": "SendGrid",
 }
 _TITLES = {**_SERVICES, "connect_url": "Kafka Connect"}
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    **dict.fromkeys(("warehouse_dsn", "app_dsn", "cdc_dsn"), setting_checks.database),
+    **dict.fromkeys(("connect_url", "stripe_url", "sendgrid_url"), setting_checks.address),
+    **dict.fromkeys(("stripe_key", "sendgrid_key"), setting_checks.key),
+    "memory_limit": setting_checks.size,
+    "kafka_options": setting_checks.client_options,
+}
 
 
 class SettingsError(FlowsError):
@@ -43,9 +50,16 @@ class SettingsError(FlowsError):
 
 
 class Settings(BaseSettings):
-    """What the environment says; secrets print as stars."""
+    """What the environment says; secrets print as stars. What is empty is not set."""
 
-    model_config = SettingsConfigDict(env_prefix="ANALYTICS_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ANALYTICS_",
+        env_file=".env",
+        env_ignore_empty=True,
+        str_strip_whitespace=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     warehouse_dsn: SecretStr | None = None
     app_dsn: SecretStr | None = None
@@ -119,31 +133,12 @@ class Settings(BaseSettings):
         """Files and blocks that variables name, beside the environment and `.env`."""
         return (init_settings, Elsewhere(settings_cls), env_settings, dotenv_settings)
 
-    @field_validator("warehouse_dsn", "app_dsn", "cdc_dsn")
+    @field_validator(*_CHECKS)
     @classmethod
-    def _is_a_database(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            setting_checks.database(value.get_secret_value())
-        return value
-
-    @field_validator("connect_url", "stripe_url", "sendgrid_url")
-    @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None:
-            setting_checks.address(value)
-        return value
-
-    @field_validator("memory_limit")
-    @classmethod
-    def _is_a_size(cls, value: str) -> str:
-        setting_checks.size(value)
-        return value
-
-    @field_validator("kafka_options")
-    @classmethod
-    def _are_a_client_s(cls, value: dict[str, str]) -> dict[str, str]:
-        if value:
-            setting_checks.client_options(tuple(sorted(value.items())))
+    def _can_be_what_it_says(cls, value: Any, about: ValidationInfo) -> Any:
+        told = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if told:
+            _CHECKS[str(about.field_name)](told)
         return value
 
     @cached_property

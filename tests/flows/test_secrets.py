@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +149,32 @@ def test_a_password_that_would_be_taken_for_a_host_is_refused_without_being_told
     assert "ary4711" not in str(refused.value)
 
 
+def test_a_key_loses_the_line_break_at_its_end_and_one_that_can_be_none_is_refused_without_being_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANALYTICS_STRIPE_KEY", "sk_live_4711\n")
+    key = load().stripe_key
+    assert key is not None
+    assert key.get_secret_value() == "sk_live_4711"
+    monkeypatch.setenv("ANALYTICS_STRIPE_KEY", "sk_live_4711\nsk_live_4712")
+    with pytest.raises(
+        SettingsError, match="ANALYTICS_STRIPE_KEY can't be used: it holds a space"
+    ) as refused:
+        load()
+    assert "sk_live" not in str(refused.value)
+
+
+def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = load()
+    (tmp_path / ".env").write_text("ANALYTICS_STRIPE_URL=http://127.0.0.1:1\nANALYTICS_APP_DSN=\n")
+    for name in ("WAREHOUSE_DSN", "LAKE", "STRIPE_URL", "WORKERS"):
+        monkeypatch.setenv(f"ANALYTICS_{name}", "")
+    settings = load()
+    assert settings.unset_services >= {"warehouse_dsn", "app_dsn"}
+    assert settings.stripe_url == "http://127.0.0.1:1"
+    assert (settings.lake, settings.workers) == (before.lake, before.workers)
+
+
 def _settings() -> Settings:
     from urllib.parse import quote
 
@@ -167,6 +194,15 @@ def test_a_secret_in_any_form_is_starred(mark: str) -> None:
     settings = _settings()
     text = f"failed: {CANARY}{mark}, {quote(CANARY + mark, safe='')}; user reader"
     assert settings.scrub(text) == "failed: ***, ***; user reader"
+
+
+@pytest.mark.parametrize("secret", ["back\\slash", 'it\'s "quoted"', "two\nlines", "t\u00e4glich"])
+def test_a_secret_that_is_quoted_is_starred(secret: str) -> None:
+    quoted = f"{secret!r} {secret.encode()!r} {json.dumps({'password': secret})}"
+    scrubbed = scrubbing.scrubbed(quoted, [secret])
+    assert "***" in scrubbed
+    for part in ("slash", "quoted", "lines", "glich"):
+        assert part not in scrubbed
 
 
 def test_what_only_looks_like_a_password_is_starred_too() -> None:
