@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = verbs.add_parser("run", help="the batch: land, rebuild what changed, publish (the default)")
     _selection(run)
+    run.add_argument("--yes", action="store_true", help="agree to a change that destroys published columns")
     run.set_defaults(command=_verb("flows.commands:command"))
 
     plan = verbs.add_parser("plan", help="what a run would rebuild, and why; changes nothing")
@@ -275,7 +276,6 @@ def parser() -> argparse.ArgumentParser:
 def _selection(verb: argparse.ArgumentParser) -> None:
     named = "only this table; TABLE+ with what depends on it"
     verb.add_argument("--select", action="append", metavar="TABLE", help=named)
-    verb.add_argument("--yes", action="store_true", help="agree to a change that destroys published columns")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,7 +72,9 @@ def migrate(
                 return migration
             if migration.is_destructive and not yes:
                 listed = "; ".join(migration.describe())
-                raise ConsentNeeded(f"{listed}. Readers lose this; run again with --yes to make the change.")
+                raise ConsentNeeded(
+                    f"{listed}. Readers lose this. To make the change: python -m flows run --yes"
+                )
             if migration.rebuild:
                 with _foreign_keys_told(table):
                     _rebuild(warehouse, connection, lake, table, registry)

@@ -55,7 +55,7 @@ def test_a_change_that_needs_consent_leaves_all_undone_not_the_table_alone_that_
     assert run.done == frozenset()
     ((told,),) = watch.rows("select message from ops.incident where subject = 'flow:api_ingest'")
     assert told.startswith("api_ingest failed: It could not begin: dim_currencies")
-    assert "run again with --yes" in told
+    assert "To make the change: python -m flows run --yes" in told
 
 
 def test_where_the_warehouse_can_not_be_asked_what_ended_the_run_is_what_is_said(watch: Watch) -> None:
