@@ -10,7 +10,7 @@ from transforms.model import polars_table
 
 TABLE = polars_table(
     __file__,
-    grain="one row per movement of the Stripe balance, as it last was",
+    grain="one row per movement of the Stripe balance, as it was when it was read",
     key=["balance_transaction_id"],
     partition={"by": "created_at", "every": "month"},
     write="merge",
@@ -33,7 +33,7 @@ TABLE = polars_table(
         Column("other_fee_minor", "bigint", "Part of the fees that others take, in minor units"),
         Column("net_minor", "bigint", "What reaches the balance: gross less fees, in minor units"),
         Column("currency", "varchar", "ISO 4217 code of the amounts: the currency of the balance"),
-        Column("status", "varchar", "available or pending"),
+        Column("status", "varchar", "available or pending then; no event tells of the change"),
         Column("available_on", "date", "Day from which it can be paid out (UTC)"),
         Column("created_at", "timestamptz", "When Stripe made it (UTC)"),
     ],
