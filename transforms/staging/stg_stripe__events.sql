@@ -1,5 +1,5 @@
 /* ---
-grain:     one row per Stripe event, that is an object as it was after a change
+grain:     one row per Stripe event about a charge, refund, customer, dispute or payout, with the object as it was after the change
 key:       [stripe_event_id]
 # The window is that of the object: a change in November of a charge of October is a row of October.
 partition: {by: object_created_at, every: month}
@@ -34,3 +34,6 @@ select
     _landed_at::timestamptz as landed_at, -- When the event was read (UTC)
     _seq::bigint as landed_seq -- Its place in that landing; Stripe lists the newest first
 from latest
+-- What else happens (money becomes available, a card is added) no model reads, and some of these objects have neither id nor time. An event
+-- that does not say what its object is stays, so that the build stops at it: Stripe always says it.
+where coalesce(event.data.object.object in ('charge', 'refund', 'customer', 'dispute', 'payout'), true)

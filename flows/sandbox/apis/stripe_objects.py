@@ -324,6 +324,12 @@ def payout(
     }
 
 
+def balance(*, available: Mapping[str, int]) -> Object:
+    """What can be paid out, by currency: an object without id and time, which only events show."""
+    free = [{"amount": n, "currency": c.lower(), "source_types": {"card": n}} for c, n in available.items()]
+    return {"object": "balance", "available": free, "connect_reserved": [], "livemode": False, "pending": []}
+
+
 def event(
     *, id: str, type: str, created: int, object: Object, previous: Mapping[str, Any] | None = None
 ) -> Object:

@@ -218,6 +218,15 @@ def events(cards: pl.DataFrame, people: pl.DataFrame, after: int, now: int) -> I
         ):
             if after < row[column] <= now:
                 yield tell(row, kind, row[column], letter, _dispute(row, row[column]))
+    # Stripe tells of more than its lists hold: of this object with neither id nor time of its own.
+    for (at,), day in paid_out(cards, after, now).group_by("created_at", maintain_order=True):
+        created = at // SECOND
+        yield shapes.event(
+            id=f"evt_balance{created}",
+            type="balance.available",
+            created=created,
+            object=shapes.balance(available=dict(day.select("currency", "amount").iter_rows())),
+        )
     changed = people.filter((pl.col("updated_at") > after) & (pl.col("updated_at") > pl.col("created_at")))
     for row in changed.filter(pl.col("updated_at") < NEVER).iter_rows(named=True):
         at = row["updated_at"]

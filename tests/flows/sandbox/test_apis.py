@@ -221,6 +221,7 @@ def test_messages_are_found_by_their_query_language_and_not_paged(apis: Any, sen
         ),
         ("dispute", stripe_objects.dispute(id="dp_1", charge="ch_1", amount=1, currency="eur", created=1)),
         ("payout", stripe_objects.payout(id="po_1", amount=1, currency="eur", created=1, arrival_date=2)),
+        ("balance", stripe_objects.balance(available={"EUR": 1})),
         ("event", stripe_objects.event(id="evt_1", type="charge.succeeded", created=1, object=charge(1))),
     ],
 )

@@ -194,6 +194,7 @@ def test_the_apis_tell_the_same_story_as_the_database(small: Company) -> None:
         "charge.refunded",
         "charge.dispute.created",
         "customer.updated",
+        "balance.available",
     } <= set(kinds)
     for kind in (
         "customers",
