@@ -14,10 +14,11 @@ import pytest
 from flows import deadletters
 from flows.extract import DeadLetter
 from flows.redelivery import Outcome, redeliver
+from flows.sandbox.apis import stripe_objects as stripe
 from tests.flows.extract.parts import World
 from tests.flows.modes import without_capture
 from tests.house import Server
-from transforms import registry
+from transforms import engine, registry
 
 RECEIVED = datetime.now(UTC) - timedelta(hours=1)
 CHARGE = {
@@ -74,6 +75,21 @@ def _replay(
     return outcome
 
 
+def _built(world: World, *models: str) -> list[tuple[Any, ...]]:
+    """Key and refunded amount of the last of these models, each computed of what is landed and the others."""
+    services = world.services()
+    with services.lake, services.ledger() as ledger, services.lake.duckdb() as connection:
+        for name in models:
+            sources = {
+                upstream: connection.table(upstream)
+                if upstream in models
+                else services.lake.read(connection, ledger.files(upstream))
+                for upstream in registry.table(name).upstreams
+            }
+            engine.compute(name, connection, sources).rows.to_table(name)
+        return connection.sql(f"select payment_id, amount_refunded_minor from {models[-1]}").fetchall()
+
+
 def test_an_object_of_an_api_comes_back_as_the_text_it_is(world: World) -> None:
     assert _replay(world, "stripe", "charges", {"amount": 1}).reason == "no usable 'id'"
     text = json.dumps(CHARGE, indent=1).encode()
@@ -94,6 +110,22 @@ def test_what_the_source_sent_again_since_is_not_overwritten_by_an_older_letter(
     assert not _replay(
         world, "stripe", "charges", b"]", {**CHARGE, "status": "failed"}, received_at=newer
     ).reason
+
+
+def test_a_letter_of_a_list_that_is_replayed_late_does_not_undo_what_an_event_told_meanwhile(
+    world: World,
+) -> None:
+    received = datetime.now(UTC) - timedelta(days=3)
+    told = {**CHARGE, "object": "charge", "amount_refunded": 1250, "refunded": True}
+    event = stripe.event(
+        id="evt_1", type="charge.refunded", created=int(received.timestamp()) + 86_400, object=told
+    )
+
+    assert not _replay(world, "stripe", "events", b"{", event).reason
+    assert not _replay(world, "stripe", "charges", b"{", CHARGE, received_at=received).reason
+
+    assert world.raw(registry.entity("raw_stripe__charges"), "select window_end from raw") == [(received,)]
+    assert _built(world, "stg_stripe__events", "stg_stripe__charges") == [("ch_1", 1250)]
 
 
 def test_an_object_that_belongs_to_no_partition_stays_a_letter_and_stops_no_build(world: World) -> None:

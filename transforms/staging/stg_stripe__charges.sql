@@ -13,7 +13,7 @@ expect:
   - accepted_values: {column: status, values: [succeeded, pending, failed]}
 --- */
 with versions as (
-    select id, object, _landed_at - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
+    select id, object, window_end - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
     from raw_stripe__charges
     union all
     select object_id, object, occurred_at, landed_at, landed_seq
@@ -21,8 +21,9 @@ with versions as (
     where object_type = 'charge'
 ),
 
--- What an event holds is as of the event, what a list showed as of an hour before its landing: Stripe's clock and ours are not one, and an event that
--- were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- What an event holds is as of the event, what a list showed as of an hour before its read began: Stripe's clock and ours are not one, and an event
+-- that were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- When it landed says nothing: a dead letter of the list that is replayed shows what was so when it was read (window_end), however late it lands.
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select

@@ -11,7 +11,7 @@ expect:
   - not_null: [created_at]
 --- */
 with versions as (
-    select id, object, null as event_type, _landed_at - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
+    select id, object, null as event_type, window_end - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
     from raw_stripe__customers
     union all
     select object_id, object, event_type, occurred_at, landed_at, landed_seq
@@ -19,8 +19,9 @@ with versions as (
     where object_type = 'customer'
 ),
 
--- What an event holds is as of the event, what a list showed as of an hour before its landing: Stripe's clock and ours are not one, and an event that
--- were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- What an event holds is as of the event, what a list showed as of an hour before its read began: Stripe's clock and ours are not one, and an event
+-- that were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- When it landed says nothing: a dead letter of the list that is replayed shows what was so when it was read (window_end), however late it lands.
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select

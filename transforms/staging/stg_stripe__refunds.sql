@@ -12,7 +12,7 @@ expect:
   - between: {column: amount_minor, min: 0}
 --- */
 with versions as (
-    select id, object, _landed_at - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
+    select id, object, window_end - interval 1 hour as known_at, _landed_at as landed_at, _seq as landed_seq
     from raw_stripe__refunds
     union all
     select object_id, object, occurred_at, landed_at, landed_seq
@@ -20,8 +20,9 @@ with versions as (
     where object_type = 'refund'
 ),
 
--- What an event holds is as of the event, what a list showed as of an hour before its landing: Stripe's clock and ours are not one, and an event that
--- were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- What an event holds is as of the event, what a list showed as of an hour before its read began: Stripe's clock and ours are not one, and an event
+-- that were taken for older than a list would be lost for ever, while a list that is taken for older than an event is made good by the next event.
+-- When it landed says nothing: a dead letter of the list that is replayed shows what was so when it was read (window_end), however late it lands.
 -- Stripe lists the newest first: of two in one second the one that came first is newer.
 latest as (
     select
