@@ -101,7 +101,7 @@ class SourceColumn:
         if self.pg_type.endswith("[]"):
             item = re.sub(r"^character varying(\(\d+\))?$", "text", self.pg_type[:-2])
             return f"{_SAME[item]}[]" if item in _ARRAY_ITEMS else "VARCHAR"
-        return _SAME.get(self.pg_type, "VARCHAR")
+        return _SAME.get(without_precision(self.pg_type), "VARCHAR")
 
     @property
     def expression(self) -> sql.Composable:
@@ -114,7 +114,7 @@ class SourceColumn:
         if self.pg_type == "money":
             # Its own text depends on the server's locale.
             return sql.SQL("{}::numeric::text").format(name)
-        if self.pg_type.endswith("with time zone") and self.pg_type.startswith("time "):
+        if without_precision(self.pg_type) == "time with time zone":
             # The change log tells it in UTC.
             return sql.SQL("({} at time zone 'UTC')::text").format(name)
         if self.declared and (cast := self._cast(self.declared)):
@@ -170,6 +170,13 @@ class SourceColumn:
             )
         why = sql.Literal(f"{self.name} can't be held as {cast}")
         return sql.SQL("case when {} then {} end").format(found, why)
+
+
+def without_precision(pg_type: str) -> str:
+    """A type of PostgreSQL without the number of decimals that a time or interval is kept with: any number
+    of them fits in the microseconds that it is read in.
+    """
+    return re.sub(r"^(time|timestamp|interval)([a-z ]*)\(\d\)", r"\1\2", pg_type)
 
 
 def arrow_type(duckdb_type: str) -> pa.DataType:

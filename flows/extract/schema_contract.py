@@ -176,7 +176,9 @@ class Contract:
             return kept
         if one.change == "renamed" and one.declared:
             return f"Its values are still read as {one.column}; {DECLARE} declares the new name."
-        if one.change == "widened" and one.declared:
+        if one.is_of_precision and one.change == "narrowed" and self._read.mode != "snapshot":
+            return f"The source has rounded what rows had of more decimals untold: {again} brings it."
+        if one.change == "widened" and one.declared and not one.is_of_precision:
             return f"Raw holds the wider values; a model that casts them narrower stops at one: {DECLARE}"
         lost = {*one.before.labels} - {*one.after.labels} if one.before and one.after else set()
         if one.change == "labels" and lost and self._read.mode != "snapshot":

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flows.extract.postgres_types import SourceColumn, declared_type
+from flows.extract.postgres_types import SourceColumn, declared_type, without_precision
 from transforms.contract import Column
 from transforms.entities import SourceEntity
 
@@ -120,6 +120,13 @@ class Difference:
     declared: Column | None = None
 
     @property
+    def is_of_precision(self) -> bool:
+        """Whether it is a time that is kept with another number of decimals, and nothing else."""
+        if self.change not in ("widened", "narrowed") or self.before is None or self.after is None:
+            return False
+        return without_precision(self.before.pg_type) == without_precision(self.after.pg_type)
+
+    @property
     def sentence(self) -> str:
         """What is otherwise, for people."""
         was = self.before.pg_type if self.before else self.declared.type if self.declared else ""
@@ -223,7 +230,7 @@ def _of_values(
         if only_news and kind != "retyped" and before and before.pg_type == now.pg_type:
             kind = ""
     elif before and before.pg_type != now.pg_type:
-        kind = _text_change(before, now)
+        kind = _unseen_change(before, now)
     if kind:
         yield Difference(column.name, kind, before, now, column)
     if before and before.labels and now.labels and before.labels != now.labels:
@@ -232,10 +239,13 @@ def _of_values(
         yield Difference(column.name, "nullability", before, now, column)
 
 
-def _text_change(before: SourceColumn, now: SourceColumn) -> str:
-    """The same of two types of PostgreSQL that are read as one of DuckDB's."""
+def _unseen_change(before: SourceColumn, now: SourceColumn) -> str:
+    """The same of two types of PostgreSQL that are read as one of DuckDB's; '' where both hold the same."""
     if {before.pg_type, now.pg_type} == {"json", "jsonb"}:
         return "widened" if now.pg_type == "json" else "narrowed"
+    if without_precision(before.pg_type) == without_precision(now.pg_type):
+        decimals, kept = _decimals_of_time(before), _decimals_of_time(now)
+        return "" if decimals == kept else "widened" if kept > decimals else "narrowed"
     was, now_holds = _text_length(before), _text_length(now)
     if was is None or now_holds is None:
         return "retyped"
@@ -251,6 +261,12 @@ def _text_length(column: SourceColumn) -> float | None:
         return float("inf")
     length = re.fullmatch(r"character varying\((\d+)\)", kind)
     return int(length[1]) if length else None
+
+
+def _decimals_of_time(column: SourceColumn) -> int:
+    """How many decimals of a second it keeps: six unless its type says otherwise."""
+    given = re.search(r"\((\d)\)", column.pg_type)
+    return int(given[1]) if given else 6
 
 
 def _decimal(kind: str) -> tuple[int, int] | None:

@@ -70,6 +70,8 @@ def _spelled(pg_type: str, text: str) -> str:
 def _name(pg_type: str) -> str:
     """The type without what stands in its parentheses, and without `varying` where that means nothing."""
     bare = re.sub(r"\([^)]*\)", "", pg_type)
+    if bare.startswith("interval "):  # what follows says which fields of it are kept
+        return "interval[]" if bare.endswith("[]") else "interval"
     return {"character varying": "character", "timestamp without time zone": "timestamp"}.get(
         bare, {"time without time zone": "time", "double precision": "double"}.get(bare, bare)
     )

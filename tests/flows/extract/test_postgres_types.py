@@ -40,9 +40,20 @@ TYPES: list[tuple[str, str, str, Any]] = [
         datetime(9999, 12, 31, 23, 59, 59, 999999, UTC),
     ),
     ("timestamp", "timestamp", "2025-10-26 02:30:00", datetime(2025, 10, 26, 2, 30)),  # noqa: DTZ001
+    (
+        "timestamptz(3)",
+        "timestamptz",
+        "2025-10-26 02:59:59.1239+02",
+        datetime(2025, 10, 26, 0, 59, 59, 124000, UTC),
+    ),
+    ("timestamp(0)", "timestamp", "2025-10-26 02:30:00.4", datetime(2025, 10, 26, 2, 30)),  # noqa: DTZ001
     ("date", "date", "2025-02-28", date(2025, 2, 28)),
     ("time", "time", "23:59:59.999999", time(23, 59, 59, 999999)),
+    ("time(3)", "time", "23:59:59.1239", time(23, 59, 59, 124000)),
+    ("timetz(3)", "varchar", "23:59:59.1239+02", "21:59:59.124+00"),
     ("interval", "varchar", "1 mon 2 days 03:00:00", "P1M2DT3H"),
+    ("interval(3)", "varchar", "2 days 00:00:00.1239", "P2DT0.124S"),
+    ("timestamptz(3)[]", "varchar", "{2025-01-01 00:00:00.1239+00}", '{"2025-01-01 00:00:00.124+00"}'),
     ("uuid", "uuid", "00000000-0000-4000-8000-0000000000ff", UUID("00000000-0000-4000-8000-0000000000ff")),
     ("jsonb", "json", '{"a": [1, null, "\\\\u00e9"], "big": 12345678901234567890123}', None),
     ("json", "json", '{"b":1,  "b":2}', '{"b":1,  "b":2}'),
@@ -134,10 +145,12 @@ def test_every_type_arrives_exactly(world: World) -> None:
         ("timestamptz", "timestamptz", "-infinity", "value is outside the years 1 to 9999"),
         ("timestamptz", "timestamptz", "4000-01-01 00:00:00+00 BC", "value is outside the years 1 to 9999"),
         ("timestamptz", "timestamptz", "200000-01-01 00:00:00+00", "value is outside the years 1 to 9999"),
+        ("timestamp(0) with time zone", "timestamptz", "infinity", "value is outside the years 1 to 9999"),
         ("timestamp", "timestamp", "infinity", "value is outside the years 1 to 9999"),
         ("date", "date", "-infinity", "value is outside the years 1 to 9999"),
         ("numeric(10, 2)", "decimal(10, 2)", "NaN", "value is not a number (NaN)"),
         ("time", "time", "24:00", "value is 24:00"),
+        ("time(3)", "time", "23:59:59.9996", "value is 24:00"),
         ("text[]", "varchar[]", "{{a,b},{c,d}}", "value has more than one dimension"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ TEXTS: dict[str, list[str]] = {
     ],
     "time": ["23:59:59.999999", "24:00", "00:00"],
     "timetz": ["23:59:59.999999+02", "01:00-05:30", "12:00+00", "12:00:00.5+00"],
+    "timestamp(3)": ["2025-10-07 01:02:03.4567", "infinity"],
+    "timestamptz(0)": ["2025-10-07 01:02:03.4567+02", "-infinity"],
+    "timestamptz(6)": ["2025-10-07 01:02:03.4567+02"],
+    "time(3)": ["23:59:59.1239", "23:59:59.9996", "00:00"],
+    "timetz(3)": ["23:59:59.1239+02", "12:00+00"],
+    "interval(3)": ["-04:00:00.5678", "1 day"],
+    "interval day to second(2)": ["2 days 04:00:00.5678"],
+    "interval year": ["2 years"],
     "interval": ["1 year 2 mons 3 days 04:05:06.789", "-1 day", "0", "-04:00:00.5", "30 min", "1.000001 s"],
     "real": ["1.5", "NaN", "-Infinity", "1234567.5", "1234567", "123456", "1e-5", "-0"],
     "double precision": ["0.1", "NaN", "Infinity", "1e15", "-1234567890123456", "123456789012345", "1e300"],
@@ -82,6 +91,7 @@ TEXTS: dict[str, list[str]] = {
     "date[]": ["{2025-01-01,NULL,infinity}"],
     "timestamp[]": ["{2025-01-01 00:00:00.5}"],
     "timestamptz[]": ["{2025-01-01 00:00:00+00,infinity}"],
+    "timestamptz(3)[]": ["{2025-01-01 00:00:00.1239+00}"],
     "time[]": ["{01:02:03}"],
     "timetz[]": ["{01:00+00}"],
     "uuid[]": ["{00000000-0000-4000-8000-0000000000ff,NULL}"],
@@ -177,6 +187,36 @@ def test_a_value_has_one_text_whether_it_was_told_or_read(
     assert len(found) == 2 * count
     for ours, theirs in zip(found, expected, strict=True):
         assert dict(zip(TEXTS, ours[1:], strict=True)) == dict(zip(TEXTS, theirs[1:], strict=True)), ours[0]
+    assert again.is_equal, again
+
+
+def test_a_time_of_fewer_decimals_is_one_time_whether_it_was_told_or_read(
+    capture: Capture, house: House, tmp_path: Path
+) -> None:
+    kinds = ["timestamptz(3)", "timestamptz(0)", "timestamp(3)", "timestamp(1)", "time(3)", "timetz(3)"]
+    declared = ["timestamptz", "timestamptz", "timestamp", "timestamp", "time", "varchar"]
+    timed = entity("timed", id="bigint", **{f"c{number}": kind for number, kind in enumerate(declared)})
+    values = {kind: ["2025-10-07 23:01:02.345678+00"] for kind in kinds}
+    create(capture, "timed", kinds)
+    insert(capture, "timed", values, 0)
+    capture.register(timed)
+    until(lambda: capture.ids("timed"), seconds=60)
+    insert(capture, "timed", values, 1)
+    until(lambda: 1 in capture.ids("timed"))
+    told = Services(capture.settings)
+    with told.lake:
+        landed(told, timed)
+        found = rows_of(told, timed)
+        assert letters(told) == []
+        again = compared(told, timed)
+    other = {"lake": tmp_path / "read", "warehouse_dsn": SecretStr(house.server().database())}
+    read = Services(capture.settings.model_copy(update=other))
+    as_read = replace(timed, read=Postgres("timed", mode="snapshot"))
+    with read.lake:
+        landed(read, as_read)
+        assert found == rows_of(read, as_read)
+    assert len(found) == 2
+    assert found[0][1] == datetime(2025, 10, 7, 23, 1, 2, 346000, UTC)
     assert again.is_equal, again
 
 
