@@ -178,7 +178,7 @@ class _Read:
                 f"every run."
             )
             return {"mark": _json(mark), "pending": before.get("pending")}
-        if isinstance(high, datetime):
+        if isinstance(high, datetime) or isinstance(mark, datetime):
             cap = min(activity.clock, activity.oldest or activity.clock) + self.clock_offset
             if activity.oldest and activity.clock - activity.oldest > _LONG:
                 self.extract.warnings.append(
@@ -186,8 +186,9 @@ class _Read:
                     f"{activity.oldest:%Y-%m-%d %H:%M:%S} UTC; rows after that are compared in every run. "
                     "End it if it was forgotten."
                 )
-            at = min(cap, high)
-            return {"mark": _json(max(mark, at) if isinstance(mark, datetime) else at)}
+            # Where the newest rows are gone nothing was read, and the mark stays.
+            reached = [mark, min(cap, high) if isinstance(high, datetime) else None]
+            return {"mark": _json(max(at for at in reached if isinstance(at, datetime)))}
         # A number was handed out before its transaction commits. Once no transaction is open that began
         # before we saw the highest one, nothing below it can come any more.
         pending = before.get("pending")

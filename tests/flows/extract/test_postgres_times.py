@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
@@ -39,6 +40,11 @@ def create(world: World, began: str, opens: str, updated_at: str) -> None:
 
 def rows(world: World) -> list[tuple[Any, ...]]:
     return world.app(f"select {', '.join(NAMES)} from visits order by id")
+
+
+def position(world: World) -> dict[str, Any]:
+    ((found,),) = world.warehouse("select positions from ops.position")
+    return dict(found)
 
 
 def test_a_table_whose_times_have_three_decimals_is_read_by_them(world: World) -> None:
@@ -114,3 +120,29 @@ def test_a_time_that_is_declared_as_text_is_its_text_whatever_its_decimals(world
         (1, "2025-03-05 10:00:00.124", "10:00:00.5", "2025-03-05 08:00:00+00"),
         (2, "infinity", "24:00:00", "-infinity"),
     ]
+
+
+@pytest.mark.parametrize("lookback", [timedelta(0), timedelta(minutes=10)])
+def test_newest_rows_that_are_deleted_are_gone_and_the_table_is_read_on_from_where_it_was(
+    world: World, lookback: timedelta
+) -> None:
+    entity = replace(
+        VISITS, read=Postgres("visits", mode="incremental", cursor="updated_at", lookback=lookback)
+    )
+    create(world, "timestamp", "time", "timestamptz")
+    assert world.land_rows(entity) == 20
+    mark = position(world)["mark"]
+    for gone in ("delete from visits where id <= 15", "truncate visits"):
+        before = rows(world)
+        world.app(gone)
+        assert world.land_rows(entity) == len(before) - len(rows(world))
+        assert world.live(entity, NAMES) == rows(world)
+        assert position(world)["mark"] == mark
+        assert world.land(entity) is None
+    world.app("insert into visits values (30, now(), '10:00', now()), (31, now(), '10:00', now())")
+    assert world.land_rows(entity) == 2
+    assert position(world)["mark"] > mark
+    world.app("insert into visits values (5, now(), '10:00', now() - interval '3 days')")  # below the mark
+    assert world.land_rows(entity) == 1
+    assert world.land(entity) is None
+    assert world.live(entity, NAMES) == rows(world)
