@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection, errors, sql
 
-from flows.recovery import contents, programs
+from flows.failpoints import failpoint
+from flows.recovery import contents, opened, programs
 from flows.recovery.notes import Note, Shape, take
 from flows.recovery.taking import JOBS
 from flows.recovery.vault import DUMP, Backup, BackupError, K, Shelf, Vault
@@ -29,11 +29,9 @@ _LAID = re.compile(rf" TO (?:{'|'.join(roles.ROLES)});$")
 _TAKEN = re.compile(r"REVOKE |ALTER DEFAULT PRIVILEGES .* REVOKE ")
 
 
-@contextmanager
-def workplace(vault: Shelf[K]) -> Iterator[Path]:
-    """A folder for what a seal opens, closed to others (as temporary folders are) and removed at the end."""
-    with tempfile.TemporaryDirectory(prefix=".opened-", dir=vault.root) as folder:
-        yield Path(folder)
+def workplace(vault: Shelf[K]) -> AbstractContextManager[Path]:
+    """A folder for what a seal opens (`opened.folder`), of backups of either kind in the same place."""
+    return opened.folder(vault.home)
 
 
 def occupied(dsn: str) -> list[str]:
@@ -100,6 +98,7 @@ def put_back(
     --yes` begins anew. Raises ProgramError with what pg_restore says, and as `refuse_to_clear` does.
     """
     dump = vault.open(backup, DUMP, work)
+    failpoint("restore.opened")
     with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
         version = connection.info.server_version
     # What reads a dump is as new as what wrote it.

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyrage
 import pytest
+from pydantic import SecretStr
 
 from flows.progress import Progress
 from flows.services import Services, open_services
@@ -29,6 +30,11 @@ KEY = str(pyrage.x25519.Identity.generate())
 def services_in(dsn: str, folder: Path) -> Services:
     given: dict[str, Any] = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": folder / "none"}
     return Services(Settings(**given, lake=folder / "lake", backups=folder / "backups"))
+
+
+def sealed(services: Services) -> Services:
+    """The same with the key that seals and opens."""
+    return Services(services.settings.model_copy(update={"backup_key": SecretStr(KEY)}))
 
 
 def unseen() -> Progress:
@@ -59,7 +65,7 @@ def filled(dsn: str, folder: Path) -> Iterator[Services]:
 
 
 def killed(services: Services, take: Callable[..., object], failpoint: str) -> None:
-    """A sealed backup that `take` takes in a process of its own, which dies at a failpoint."""
+    """What `take` does with sealed backups, in a process of its own, which dies at a failpoint."""
     environment = {
         "ANALYTICS_WAREHOUSE_DSN": services.settings.require("warehouse_dsn"),
         "ANALYTICS_LAKE": str(services.lake.root),
