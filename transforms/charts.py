@@ -92,15 +92,19 @@ select
     orders.status,
     orders.revenue,
     payments.payment_id,
-    payments.amount_minor as stripe_amount_minor
+    payments.amount_captured_minor as stripe_amount_minor
 from analytics.fct_orders as orders
 left join analytics.fct_payments as payments
-    on orders.order_id = payments.order_id and payments.status = 'succeeded'
+    on orders.order_id = payments.order_id
+    and payments.status = 'succeeded'
+    and payments.amount_captured_minor > 0
 where orders.order_date = %(date)s and orders.currency = %(currency)s
 union all
-select payments.order_id, payments.occurred_at, null, null, payments.payment_id, payments.amount_minor
+select
+    payments.order_id, payments.occurred_at, null, null, payments.payment_id, payments.amount_captured_minor
 from analytics.fct_payments as payments
 where payments.status = 'succeeded'
+    and payments.amount_captured_minor > 0
     and payments.currency = %(currency)s
     and payments.occurred_at >= %(date)s::timestamp at time zone 'UTC'
     and payments.occurred_at < (%(date)s::date + 1)::timestamp at time zone 'UTC'

@@ -1,7 +1,7 @@
 /* ---
 kind: consistency
 schedule: daily
-description: By currency, the reconciliation holds each succeeded Stripe charge of fct_payments exactly once.
+description: By currency, the reconciliation holds each Stripe charge of fct_payments that collected something exactly once.
 --- */
 with mart as (
     select currency, sum(stripe_payments) as payments
@@ -12,7 +12,7 @@ with mart as (
 facts as (
     select currency, count(*) as payments
     from fct_payments
-    where status = 'succeeded'
+    where status = 'succeeded' and amount_captured_minor > 0
     group by currency
 )
 

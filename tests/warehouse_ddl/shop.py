@@ -37,6 +37,12 @@ insert into analytics.mart_revenue_reconciliation (
 ) values
     ('2025-10-07', 'EUR', 1, 10.00, 0, 1, 10.00, 0, 0, 0, 0, 0, 0),
     ('2025-10-09', 'EUR', 0, 0, 0, 1, 4.00, -4.00, 0, 0, 1, 4.00, 0);
+insert into analytics.fct_payments (
+    payment_id, amount_minor, amount_captured_minor, currency, status, is_disputed, amount_refunded_minor,
+    occurred_at
+) values
+    ('ch_1', 500, 400, 'EUR', 'succeeded', false, 100, '2025-10-09 12:00Z'),
+    ('ch_2', 700, 0, 'EUR', 'succeeded', false, 0, '2025-10-09 13:00Z');
 insert into analytics.mart_user_activity
     (date, user_id, events, page_views, clicks, sessions, session_seconds, first_event_at, last_event_at)
 select day, who, 2, 1, 1, 1, 60, day, day from (values
@@ -65,11 +71,12 @@ def fill(connection: psycopg.Connection[Any]) -> None:
     for view in views():
         for statement in view.statements:
             connection.execute(statement.encode())
-    activity = registry.table("mart_user_activity")
-    for day in ("2025-10-06", "2025-10-08", "2025-10-14"):
-        low, high = bounds(activity, day)
+    days = [("mart_user_activity", day) for day in ("2025-10-06", "2025-10-08", "2025-10-14")]
+    for name, window in (*days, ("fct_payments", "2025-10")):
+        table = registry.table(name)
+        low, high = bounds(table, window)
         connection.execute(
-            f"create table analytics.{activity.leaf(day)} partition of analytics.{activity.name} "
+            f"create table analytics.{table.leaf(window)} partition of analytics.{name} "
             f"for values from ('{low}') to ('{high}')".encode()
         )
     connection.execute(_ROWS.encode())

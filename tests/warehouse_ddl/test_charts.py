@@ -49,6 +49,14 @@ def test_revenue_stands_beside_stripe_also_on_days_that_only_one_of_them_has(
     assert found == [(7, 10, 10), (9, 0, 4), (14, 3, 0)]
 
 
+def test_behind_what_stripe_collected_stand_the_charges_that_did(
+    warehouse: psycopg.Connection[dict[str, Any]],
+) -> None:
+    point = {"date": date(2025, 10, 9), "currency": "EUR"}
+    rows = warehouse.execute(chart("revenue_chart").rows.encode(), point).fetchall()
+    assert [(row["payment_id"], row["stripe_amount_minor"]) for row in rows] == [("ch_1", 400)]
+
+
 def test_weekly_and_monthly_users_are_counted_once_in_the_days_that_end_with_the_day(
     warehouse: psycopg.Connection[dict[str, Any]],
 ) -> None:

@@ -11,8 +11,9 @@ indexes:
   idx_payments_order: [order_id]
   idx_payments_user: [user_id]
 expect:
-  - not_null: [amount_minor, amount_refunded_minor, currency, status, is_disputed, occurred_at]
+  - not_null: [amount_minor, amount_captured_minor, amount_refunded_minor, currency, status, is_disputed, occurred_at]
   - between: {column: amount_minor, min: 0}
+  - between: {column: amount_captured_minor, min: 0}
   - between: {column: amount_refunded_minor, min: 0}
   - matches: {column: currency, pattern: '^[A-Z]{3}$'}
   - accepted_values: {column: status, values: [succeeded, pending, failed]}
@@ -32,6 +33,7 @@ select
     orders.user_id::bigint as user_id, -- User who placed the order; null when the charge belongs to no order we know
     charges.customer_id::varchar as customer_id,
     charges.amount_minor::bigint as amount_minor,
+    charges.amount_captured_minor::bigint as amount_captured_minor,
     charges.currency::varchar as currency,
     charges.status::varchar as status,
     charges.payment_method::varchar as payment_method,

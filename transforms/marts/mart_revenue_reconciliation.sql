@@ -1,5 +1,5 @@
 /* ---
-grain:     one row per day and currency with an order that should be paid or a Stripe charge that succeeded
+grain:     one row per day and currency with an order that should be paid or a Stripe charge that collected something
 description: What the application sold against what Stripe collected, both dated by the order. Gross on both sides, before refunds and fees.
 key:       [date, currency]
 partition: {by: date, every: month}
@@ -21,10 +21,11 @@ with charges as (
         payments.occurred_at,
         payments.currency,
         -- Minor to major units; dim_currencies lists the currencies that do not have two decimals.
-        (payments.amount_minor / power(10, coalesce(currencies.minor_digits, 2)))::decimal(18,2) as amount
+        (payments.amount_captured_minor / power(10, coalesce(currencies.minor_digits, 2)))::decimal(18,2) as amount
     from fct_payments as payments
     left join dim_currencies as currencies on payments.currency = currencies.currency
-    where payments.status = 'succeeded'
+    -- An authorisation succeeds, too, with its full amount; what was captured of it is what was collected.
+    where payments.status = 'succeeded' and payments.amount_captured_minor > 0
 ),
 
 orders as (
@@ -87,13 +88,13 @@ select
     currency::varchar as currency, -- ISO 4217 code of the amounts; they are in major units and never added across currencies
     orders::bigint as orders, -- Orders that cost something and are paid, shipped, delivered or refunded
     orders_revenue::decimal(18,2) as orders_revenue, -- Their revenue
-    orders_without_charge::bigint as orders_without_charge, -- Those among them without a Stripe charge that succeeded
-    stripe_payments::bigint as stripe_payments, -- Stripe charges that succeeded
-    stripe_amount::decimal(18,2) as stripe_amount, -- Their amount before refunds
+    orders_without_charge::bigint as orders_without_charge, -- Those among them of which Stripe collected nothing
+    stripe_payments::bigint as stripe_payments, -- Stripe charges that collected something
+    stripe_amount::decimal(18,2) as stripe_amount, -- What they collected, before refunds
     (orders_revenue - stripe_amount)::decimal(18,2) as difference, -- orders_revenue - stripe_amount
     other_revenue::decimal(18,2) as other_revenue, -- Part of orders_revenue that was paid otherwise, by bank transfer for example
     cancelled_amount::decimal(18,2) as cancelled_amount, -- Part of stripe_amount whose order was cancelled after it was paid
     unmatched_payments::bigint as unmatched_payments, -- Charges among them whose order the application does not have
     unmatched_amount::decimal(18,2) as unmatched_amount, -- Part of stripe_amount of these
-    (orders_revenue - stripe_amount - other_revenue + cancelled_amount + unmatched_amount)::decimal(18,2) as unexplained -- What is left of the difference: 0 when every order was charged what it cost
+    (orders_revenue - stripe_amount - other_revenue + cancelled_amount + unmatched_amount)::decimal(18,2) as unexplained -- What is left of the difference: 0 when of every order was collected what it cost
 from days

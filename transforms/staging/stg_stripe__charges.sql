@@ -42,7 +42,7 @@ select
     try_cast(charge.metadata.order_id as uuid)::uuid as order_id, -- Order that is paid, as the application told Stripe; null when it did not
     charge.customer::varchar as customer_id, -- Stripe customer (cus_…); null for a guest
     charge.balance_transaction::varchar as balance_transaction_id, -- Movement of the Stripe balance (txn_…); null while there is none
-    charge.amount::bigint as amount_minor, -- Amount charged, in minor units
+    charge.amount::bigint as amount_minor, -- Amount charged or only authorised so far, in minor units
     charge.amount_captured::bigint as amount_captured_minor, -- Amount that was collected, in minor units
     charge.amount_refunded::bigint as amount_refunded_minor, -- Amount given back so far, in minor units
     upper(charge.currency)::varchar as currency, -- ISO 4217 code of the amounts

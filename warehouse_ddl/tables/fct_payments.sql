@@ -9,6 +9,7 @@ create table if not exists analytics.fct_payments (
     user_id bigint,
     customer_id text,
     amount_minor bigint not null,
+    amount_captured_minor bigint not null,
     currency text not null,
     status text not null,
     payment_method text,
@@ -23,7 +24,8 @@ comment on column analytics.fct_payments.payment_id is 'Stripe charge (ch_…)';
 comment on column analytics.fct_payments.order_id is 'Order that is paid, as the application told Stripe; null when it did not';
 comment on column analytics.fct_payments.user_id is 'User who placed the order; null when the charge belongs to no order we know';
 comment on column analytics.fct_payments.customer_id is 'Stripe customer (cus_…); null for a guest';
-comment on column analytics.fct_payments.amount_minor is 'Amount charged, in minor units';
+comment on column analytics.fct_payments.amount_minor is 'Amount charged or only authorised so far, in minor units';
+comment on column analytics.fct_payments.amount_captured_minor is 'Amount that was collected, in minor units';
 comment on column analytics.fct_payments.currency is 'ISO 4217 code of the amounts';
 comment on column analytics.fct_payments.status is 'succeeded, pending or failed';
 comment on column analytics.fct_payments.payment_method is 'How it was paid: card, …';

@@ -92,6 +92,7 @@ def _payments(orders: pl.DataFrame, now: int) -> pl.DataFrame:
     succeeded = cards.filter(pl.col("paid_at") <= now).select(
         pl.format("ch_{}", "charge").alias("payment_id"),
         *shared,
+        pl.col("amount").alias("amount_captured_minor"),
         pl.lit("succeeded").alias("status"),
         (pl.col("disputed_at") <= now).alias("is_disputed"),
         given_back.alias("amount_refunded_minor"),
@@ -101,6 +102,7 @@ def _payments(orders: pl.DataFrame, now: int) -> pl.DataFrame:
     failed = cards.filter(pl.col("failed_at") <= now).select(
         pl.format("ch_{}F", "charge").alias("payment_id"),
         *shared,
+        pl.lit(0, pl.Int64).alias("amount_captured_minor"),
         pl.lit("failed").alias("status"),
         pl.lit(False).alias("is_disputed"),
         pl.lit(0, pl.Int64).alias("amount_refunded_minor"),
@@ -121,6 +123,7 @@ def _fct_payments(payments: pl.DataFrame) -> Told:
             "orders": pl.col("order_id").count(),
             "user_ids": pl.col("user_id").sum(),
             "amount_minor": pl.col("amount_minor").sum(),
+            "amount_captured_minor": pl.col("amount_captured_minor").sum(),
             "amount_refunded_minor": pl.col("amount_refunded_minor").sum(),
             "fee_minor": pl.col("fee_minor").sum(),
             "disputed": pl.col("is_disputed").sum(),
@@ -202,11 +205,8 @@ def _daily_revenue(alive: pl.DataFrame, orders: pl.DataFrame, now: int) -> Told:
 
 
 def _reconciliation(alive: pl.DataFrame, payments: pl.DataFrame) -> Told:
-    charged = (
-        payments.filter(pl.col("status") == "succeeded")
-        .select("order_id", "at")
-        .with_columns(charged=pl.lit(True))
-    )
+    collected = payments.filter((pl.col("status") == "succeeded") & (pl.col("amount_captured_minor") > 0))
+    charged = collected.select("order_id", "at").with_columns(charged=pl.lit(True))
     due = pl.col("status").is_in(["paid", "shipped", "delivered", "refunded"]) & (pl.col("total") > 0)
     sold = (
         alive.filter(due)
@@ -220,9 +220,7 @@ def _reconciliation(alive: pl.DataFrame, payments: pl.DataFrame) -> Told:
         other_revenue=pl.col("total").filter(pl.col("by_bank")).sum(),
     )
     scale = pl.when(pl.col("currency").is_in(["JPY", "KRW"])).then(100).otherwise(1)
-    taken = payments.filter(pl.col("status") == "succeeded").with_columns(
-        cents=pl.col("amount_minor") * scale
-    )
+    taken = collected.with_columns(cents=pl.col("amount_captured_minor") * scale)
     taken = taken.join(
         alive.select(
             "order_id", pl.col("created_at").alias("placed_at"), pl.col("status").alias("order_status")

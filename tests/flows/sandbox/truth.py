@@ -129,7 +129,7 @@ MEASURES: dict[str, Measures] = {
         "currency || '/' || status",
         _USER_IDS
         | {"orders": "count(order_id)", "disputed": _flag("is_disputed")}
-        | _sums("amount_minor", "amount_refunded_minor", "fee_minor"),
+        | _sums("amount_minor", "amount_captured_minor", "amount_refunded_minor", "fee_minor"),
     ),
     "fct_refunds": Measures(
         "occurred_at::date",
