@@ -28,9 +28,9 @@ class Control:
 class Postgres:
     """How a table of a PostgreSQL database is read.
 
-    `incremental` reads half-open ranges of `cursor` with a lookback and finds hard deletes by comparing
-    keys every `deletes_every`; `snapshot` reads everything and lands it only when its content differs;
-    `cdc` takes Debezium's events.
+    `incremental` reads half-open ranges of `cursor` (a time, UTC where it has no zone, or a whole number)
+    with a lookback and finds hard deletes by comparing keys every `deletes_every`; `snapshot` reads
+    everything and lands it only when its content differs; `cdc` takes Debezium's events.
     """
 
     table: str

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
 from flows.extract import ControlTotal, DeadLetter, Extract, SourceRefused
-from flows.extract.postgres_ahead import Ahead
+from flows.extract.postgres_ahead import Ahead, as_column
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import PAYLOAD, PROBLEM, convert, fitted, problem, schema
@@ -132,19 +132,26 @@ class _Read:
         cursor = self.how.cursor
         if cursor is None:
             raise SourceRefused(f"{self.name}: mode incremental needs a cursor column. Declare one.")
+        kind = self.extract.schema.field(cursor).type
+        if not (pa.types.is_timestamp(kind) or pa.types.is_integer(kind)):
+            raise SourceRefused(
+                f"{self.name}: the cursor column {cursor} is neither a time nor a whole number. "
+                "Declare another one, or mode snapshot or cdc."
+            )
         before = self.extract.positions
         mark = _mark(before.get("mark"))
         lower = mark - self.how.lookback if isinstance(mark, datetime) else mark
+        bound = as_column(lower, kind) if isinstance(lower, datetime) else lower
         recent = [(_must(since), _mark(high)) for since, high in before.get("recent", [])]
         needed = [(since, high) for since, high in recent if lower is None or _reaches(high, lower)]
         if needed:
             overlap = self.landed.relation(min(since for since, _ in needed), self.entity)
-            changes.remember(overlap, cursor, lower)
+            changes.remember(overlap, cursor, bound)
         column = sql.Identifier(cursor)
         where: sql.Composable = sql.SQL("true")
-        if lower is not None:
+        if bound is not None:
             # Rows without a cursor would never be seen again: they come as dead letters.
-            where = sql.SQL("({0} >= {1} or {0} is null)").format(column, sql.Literal(lower))
+            where = sql.SQL("({0} >= {1} or {0} is null)").format(column, sql.Literal(bound))
         highest: list[Mark] = []
         given = 0
         ahead = Ahead(cursor, snapshot.activity.clock + self.clock_offset, before)
@@ -154,7 +161,7 @@ class _Read:
             yield batch
         compare = self._is_comparison_due(before)
         if compare:
-            for batch in self._compare_keys(snapshot, changes, lower):
+            for batch in self._compare_keys(snapshot, changes, bound):
                 given += batch.num_rows
                 yield batch
         high = max(highest, default=None)

@@ -21,6 +21,20 @@ AHEAD = "ahead"
 """Key under which a position keeps them: the lowest of their cursors, and a digest of each row."""
 
 
+def in_utc(cursor: Any) -> Any:
+    """A cursor as it is compared with clocks and marks: a time without time zone is taken as UTC, which is
+    what applications write there that know several zones. A number as it is.
+    """
+    is_naive = isinstance(cursor, datetime) and cursor.tzinfo is None
+    return cursor.replace(tzinfo=UTC) if is_naive else cursor
+
+
+def as_column(moment: datetime, kind: pa.DataType) -> datetime:
+    """A moment as a column of that type has it, so that no session's time zone has a say in comparing."""
+    utc = moment.astimezone(UTC)
+    return utc.replace(tzinfo=None) if pa.types.is_timestamp(kind) and kind.tz is None else utc
+
+
 class Ahead:
     """Those of one read. `clock`: the source's time when it began; `before`: the last read's position."""
 
@@ -40,7 +54,7 @@ class Ahead:
             return batch  # numbers have no clock
         if self._are_too_many and not self._known:
             return batch
-        bound = pa.scalar(self._from.astimezone(UTC), cursors.type)
+        bound = pa.scalar(as_column(self._from, cursors.type), cursors.type)
         candidates = pc.indices_nonzero(pc.fill_null(pc.greater_equal(cursors, bound), False)).to_pylist()
         known = [
             int(number) for number in candidates if self._is_known(batch.slice(number, 1).to_pylist()[0])
@@ -51,7 +65,7 @@ class Ahead:
 
     def _is_known(self, row: Mapping[str, Any]) -> bool:
         digest = hashlib.sha256(repr(sorted(row.items())).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        is_known, at = digest in self._known, row[self._cursor]
+        is_known, at = digest in self._known, in_utc(row[self._cursor])
         # One that is ahead no more is named as long as it is met: no landing that is compared need hold it.
         if is_known or at > self._clock:
             if len(self._rows) < MOST:

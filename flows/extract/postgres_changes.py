@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from flows.extract.postgres_ahead import Ahead
+from flows.extract.postgres_ahead import Ahead, in_utc
 from flows.extract.postgres_types import declared_type
 from transforms.changes import marks_deleted
 from transforms.entities import SourceEntity
@@ -68,7 +68,7 @@ class Changes:
 
         def watched() -> Iterator[pa.RecordBatch]:
             for batch in batches:
-                highest.append(pc.max(batch.column(cursor)).as_py())
+                highest.append(in_utc(pc.max(batch.column(cursor)).as_py()))
                 yield ahead.news(batch)
 
         if not self._has_memory:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any, Literal
 
+import psycopg
 import pytest
 
-from flows.extract import SchemaChanged
+from flows.extract import SchemaChanged, SourceRefused
+from flows.extract.waiting import waiting
 from flows.landing import Landing
 from tests.flows.extract.parts import World
-from transforms.contract import Column
+from transforms.contract import Column, Partition
 from transforms.entities import Postgres, SourceEntity
 
 VISITS = SourceEntity(
@@ -146,3 +150,114 @@ def test_newest_rows_that_are_deleted_are_gone_and_the_table_is_read_on_from_whe
     assert world.land_rows(entity) == 1
     assert world.land(entity) is None
     assert world.live(entity, NAMES) == rows(world)
+
+
+@pytest.fixture
+def elsewhere(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A process and a database whose time zones are not UTC."""
+    name = world.app("select current_database()")[0][0]
+    world.app(f"alter database {name} set timezone = 'Asia/Tokyo'")
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield world
+    monkeypatch.undo()
+    time.tzset()
+
+
+NAIVE = replace(
+    VISITS,
+    columns=(*VISITS.columns[:-1], Column("updated_at", "timestamp")),
+    partition=Partition("began", "month"),
+)
+NOW = "(clock_timestamp() at time zone 'UTC')"
+
+
+def without_lookback(entity: SourceEntity, **given: Any) -> SourceEntity:
+    read = Postgres("visits", mode="incremental", cursor="updated_at", lookback=timedelta(0), **given)
+    return replace(entity, read=read)
+
+
+def create_naive(world: World) -> None:
+    """As Rails makes and fills a table: its times in UTC, and no zone beside them."""
+    world.app(
+        "create table visits "
+        "(id bigint primary key, began timestamp(6), opens time, updated_at timestamp(6))",
+        f"insert into visits select i, {NOW} - i * interval '1 hour', '10:00', {NOW} - i * interval '1 hour' "
+        "from generate_series(1, 20) as i",
+    )
+
+
+@pytest.mark.parametrize("entity", [NAIVE, without_lookback(NAIVE)], ids=["lookback", "no lookback"])
+def test_a_table_is_read_by_a_time_without_time_zone_as_by_one_of_utc(
+    elsewhere: World, entity: SourceEntity
+) -> None:
+    world = elsewhere
+    create_naive(world)
+    assert world.land_rows(entity) == 20
+    newest = world.app("select max(updated_at) from visits")[0][0]
+    assert position(world)["mark"] == newest.replace(tzinfo=UTC).isoformat()
+    assert waiting(entity, position(world), world.services().settings) == {}
+    assert world.land(entity) is None
+    for number in range(3):
+        world.app(
+            f"update visits set opens = '11:0{number}', updated_at = {NOW} where id = {7 + number}",
+            f"insert into visits values ({30 + number}, {NOW}, '12:00', {NOW})",
+            f"delete from visits where id = {12 + number}",
+        )
+        assert world.land_rows(entity) == 3
+        assert len(position(world)["recent"]) <= 3
+        assert world.land(entity) is None
+        assert world.live(entity, NAMES) == rows(world)
+    world.app("delete from visits where id in (9, 32)")  # the newest
+    assert world.land_rows(entity) == 2
+    assert world.land(entity) is None
+    world.app("truncate visits")
+    assert world.land_rows(entity) > 0
+    assert world.land(entity) is None
+    assert world.live(entity, NAMES) == rows(world) == []
+    world.app(f"insert into visits values (50, {NOW}, '12:00', {NOW})")
+    assert world.land_rows(entity) == 1
+    assert world.live(entity, NAMES) == rows(world)
+
+
+def test_a_transaction_that_commits_late_is_not_missed_where_times_have_no_zone(elsewhere: World) -> None:
+    world, entity = elsewhere, without_lookback(NAIVE, deletes_every=None)
+    create_naive(world)
+    assert world.land_rows(entity) == 20
+    with psycopg.connect(world.app_dsn) as slow:
+        slow.execute(f"insert into visits values (60, {NOW}, '12:00', {NOW})".encode())
+        for number in (61, 62):
+            world.app(f"insert into visits values ({number}, {NOW}, '12:00', {NOW})")
+            assert world.land_rows(entity) == 1
+        slow.commit()
+    assert world.land_rows(entity) == 1
+    assert world.land(entity) is None
+    assert world.live(entity, NAMES) == rows(world)
+
+
+def test_a_time_without_zone_that_lies_ahead_lands_once(elsewhere: World) -> None:
+    world, entity = elsewhere, without_lookback(NAIVE, deletes_every=None)
+    create_naive(world)
+    world.app(
+        f"insert into visits values (70, {NOW}, '12:00', '2099-01-01'), (71, {NOW}, '12:00', '2099-01-02')"
+    )
+    assert world.land_rows(entity) == 22
+    assert position(world)["ahead"]["from"] == "2099-01-01T00:00:00+00:00"
+    for number in range(4):
+        world.app(f"insert into visits values ({80 + number}, {NOW}, '12:00', {NOW})")
+        assert world.land_rows(entity) == 1
+        assert len(position(world)["recent"]) <= 3
+    world.app("update visits set opens = '13:00' where id = 70")
+    assert world.land_rows(entity) == 1
+    assert world.land(entity) is None
+    assert world.live(entity, NAMES) == rows(world)
+
+
+def test_a_cursor_that_is_neither_a_time_nor_a_whole_number_is_refused_before_anything_is_read(
+    world: World,
+) -> None:
+    create(world, "timestamp", "time", "timestamptz")
+    entity = replace(VISITS, read=Postgres("visits", mode="incremental", cursor="opens"))
+    with pytest.raises(SourceRefused, match="the cursor column opens is neither a time nor a whole number"):
+        world.land(entity)
+    assert world.warehouse("select * from ops.position") == []
