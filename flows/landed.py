@@ -200,9 +200,8 @@ def rows_by_window(
         f"from read_parquet(?, hive_partitioning = false) where {among} group by 1 order by 1",
         [list(paths)],
     ).fetchall()
-    length = len("2025-10-07" if partition is not None and partition.every == "day" else "2025-10")
     counts: Counter[str] = Counter()
     for window, count in rows:
-        # A year of five digits or before Christ is no window.
-        counts[window if len(window) == length else ""] += count
+        # A year of five digits or before Christ is no window, nor is infinity.
+        counts[window if partition is not None and partition.is_window(window) else ""] += count
     return dict(counts)

@@ -85,13 +85,14 @@ class Work:
 class Windows:
     """The windows of one upstream, in order: which of them another table's window reads, bisection finds.
 
-    A year of days, each compared with a year of days, would be what a run spends its time with.
+    A year of days, each compared with a year of days, would be what a run spends its time with. What is no
+    window is read by all, as WHOLE is: a ledger may hold a key that was taken for one (a year before Christ).
     """
 
     def __init__(self, keys: Iterable[str], partition: Partition | None) -> None:
         everything = sorted(keys)
-        self._always = everything if partition is None else [key for key in everything if key == WHOLE]
-        windows = [] if partition is None else [key for key in everything if key != WHOLE]
+        windows = list(filter(partition.is_window, everything)) if partition is not None else []
+        self._always = sorted({*everything}.difference(windows))
         known = sorted((partition.bounds(key), key) for key in windows) if partition is not None else []
         self._starts = [start for (start, _), _ in known]
         self._ends = [end for (_, end), _ in known]
@@ -185,7 +186,7 @@ def _by_window(
         upstream = catalog[name].partition
         assert upstream is not None
         for window in states.get(name, {}):
-            if window != WHOLE:
+            if upstream.is_window(window):
                 keys.update(keys_between(table.partition, *upstream.bounds(window)))
     upstreams = {name: Windows(states.get(name, {}), catalog[name].partition) for name in table.upstreams}
     for key in sorted(keys):

@@ -86,7 +86,7 @@ def _windows_touched(
         upstream = catalog[name].partition
         before = states.get(name, {})
         for window, state in imagined.get(name, {}).items():
-            if upstream and window != WHOLE and before.get(window) != state:
+            if upstream and upstream.is_window(window) and before.get(window) != state:
                 touched.update(keys_between(table.partition, *upstream.bounds(window)))
     return touched or set(states.get(table.name, {})) - {WHOLE}
 

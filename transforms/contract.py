@@ -125,6 +125,16 @@ class Partition:
         """
         return _bounds(self.every, key)
 
+    def is_window(self, key: str) -> bool:
+        """Whether `key` names a window: not '', nor a time outside the years 1 to 9999 as DuckDB writes it
+        (`-100-03-15`).
+        """
+        try:
+            self.bounds(key)
+        except ContractError:
+            return False
+        return True
+
     def suffix(self, key: str) -> str:
         """What a leaf table's name ends with: `2025_10_07`."""
         return key.replace("-", "_")

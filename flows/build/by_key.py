@@ -20,12 +20,12 @@ from flows.build.as_of import differs_from
 from flows.build.content import FRESH, KEY, REMOVED, Unreadable
 from flows.build.inputs import Inputs, News, Reader
 from flows.build.superseded import Places
-from flows.planner import WHOLE, keys_between
+from flows.planner import keys_between
 from flows.stores import scan
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
 from transforms import changes, registry
-from transforms.contract import Layer, Table
+from transforms.contract import Table
 from transforms.engine import quoted
 from transforms.registry import Registry
 
@@ -301,12 +301,14 @@ def _windows(reader: Reader, table: Table, news: Mapping[str, News]) -> set[str]
     """
     found: set[str] = set()
     for name, came in news.items():
-        upstream = reader.table(name)
-        is_anywhere = WHOLE in came.windows and (upstream.layer is Layer.RAW or upstream.partition is None)
-        if table.partition is None or upstream.partition is None or is_anywhere:
+        partition = reader.table(name).partition
+        if table.partition is None or partition is None:
             return None
-        for key in came.windows - {WHOLE}:
-            found.update(keys_between(table.partition, *upstream.partition.bounds(key)))
+        windows = set(filter(partition.is_window, came.windows))
+        if reader.is_raw(name) and len(windows) < len(came.windows):
+            return None
+        for key in windows:
+            found.update(keys_between(table.partition, *partition.bounds(key)))
     return found
 
 

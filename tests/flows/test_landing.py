@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -90,17 +91,36 @@ def test_records_touch_the_day_of_their_event_time_and_unreadable_ones_no_known_
         None,
         b'{"event_time": "99999-10-26T23:30:00Z"}',
         b"[" * 100_000,
+        b'{"event_time": "-0100-03-15T09:00:00Z"}',
+        b'{"event_time": "0000-03-15T09:00:00Z"}',
+        b'{"event_time": "infinity"}',
     )
     result = world.land(clicks)
     assert result is not None
-    assert result.rows == 12
-    assert result.windows == {"2025-10-25": 1, "2025-10-26": 1, "2025-10-27": 1, "": 9}
+    assert result.rows == 15
+    assert result.windows == {"2025-10-25": 1, "2025-10-26": 1, "2025-10-27": 1, "": 12}
     assert world.land(clicks) is None
     send(world, clicks, b"{}")
     again = world.land(clicks)
     assert again is not None
     assert again.rows == 1
     assert again.landed_at > result.landed_at  # type: ignore[operator]
+
+
+def test_a_year_before_christ_is_no_month_either(world: World, clicks: SourceEntity) -> None:
+    monthly = replace(clicks, partition=Partition("event_time", "month"))
+    send(
+        world,
+        monthly,
+        b'{"event_time": "-0999-03-15T09:00:00Z"}',  # DuckDB writes its month as `-999-03`
+        b'{"event_time": "0000-03-15T09:00:00Z"}',
+        b'{"event_time": "99999-10-26T23:30:00Z"}',
+        b'{"event_time": "0001-01-01T00:00:00Z"}',
+        b'{"event_time": "2025-10-26T23:30:00Z"}',
+    )
+    result = world.land(monthly)
+    assert result is not None
+    assert result.windows == {"0001-01": 1, "2025-10": 1, "": 3}
 
 
 def test_the_landing_time_never_goes_back_when_the_clock_does(

@@ -104,6 +104,20 @@ def test_the_first_row_of_a_day_makes_it_due_in_everything_that_reads_it() -> No
     assert work[FACT.name] == work[MART.name] == ["2025-10-07"]
 
 
+def test_a_key_that_is_no_window_is_taken_as_rows_of_an_unknown_day() -> None:
+    reader = _table("mart_clicks", Layer.MARTS, RAW.name, partition=DAY)
+    catalog = CATALOG | {reader.name: reader}
+    states = _settled(["2025-10-06", "2025-10-07"])
+    states[RAW.name]["-100-03-15"] = PartitionState("landing-1", 1, rows=1)
+
+    due = plan(reader, catalog, states, "v1").due
+    assert [(item.partition, item.rows) for item in due] == [("2025-10-06", 11), ("2025-10-07", 11)]
+
+    arriving = {RAW.name: {"-100-03-15": 1, "infinity": 1, "2025-10-07": 1}}
+    work = {w.table.name: w.partitions for w in propagate(MODELS, CATALOG, states, PRINTS, arriving)}
+    assert (work[STAGING.name], work[FACT.name]) == ([WHOLE], ["2025-10-07"])
+
+
 def test_rows_of_a_day_that_only_reading_tells_are_told_of_no_day() -> None:
     states = _settled(["2025-10-06"])
     arriving = {RAW.name: {"2025-10-06": 1, UNKNOWN: 5}}
