@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from duckdb import DuckDBPyRelation
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from flows.failpoints import failpoint
 from flows.stores import leaf_indexes
@@ -222,7 +222,11 @@ def workshop(warehouse: Warehouse, connection: Connection[Any], table: Table) ->
 
 
 def sweep(connection: Connection[Any]) -> list[str]:
-    """Drop the unpublished tables of publications that died (living ones hold their lock); returns names."""
+    """Drop the unpublished tables of publications that died (living ones hold their lock); returns names.
+
+    A session that such a publication had beside its own knows of the death once its statement is done: an
+    index or a VACUUM on which it works goes on, and holds the table. That one is left to the next sweep.
+    """
     rows = connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') "
         "ORDER BY relname",
@@ -231,14 +235,18 @@ def sweep(connection: Connection[Any]) -> list[str]:
     dropped = []
     for (name,) in rows:
         lock = f"{_LOCK}:{name.rpartition('_')[2]}"
-        with connection.transaction():
-            free = connection.execute(
-                "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (lock,)
-            ).fetchone()
-            if free and free[0]:
+        try:
+            with connection.transaction():
+                free = connection.execute(
+                    "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (lock,)
+                ).fetchone()
+                if not (free and free[0]):
+                    continue
                 connection.execute("SET LOCAL lock_timeout = '1s'")
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_unpublished(name)))
-                dropped.append(name)
+        except errors.LockNotAvailable:
+            continue
+        dropped.append(name)
     return dropped
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from flows import failpoints
 from flows.stores.lake import Lake
+from flows.stores.standalone import sweep
+from flows.stores.warehouse import Warehouse
 from tests import children
 from tests.flows.stores.child import STORY, play
 from tests.flows.stores.world import EVENTS, USERS, create, rows, tidy
@@ -21,6 +23,9 @@ NAMES = [
     for name in failpoints.names(ROOT / "flows" / "stores")
     if name.startswith(("lake.", "ledger.entered", "publish.")) and name not in {"publish.retired"}
 ]
+_UNPUBLISHED = (
+    "SELECT relname FROM pg_class WHERE relnamespace = 'unpublished'::regnamespace AND relkind = 'r'"
+)
 QUICK = {"lake.renamed", "publish.copied", "publish.before_commit", "publish.committed", "publish.refreshing"}
 
 
@@ -100,6 +105,29 @@ def test_a_kill_at_the_turning_points_loses_nothing(
 ) -> None:
     way = "swap" if name == "publish.before_commit" else "diff"
     assert _equal_after_one_more_run(postgres18, unharmed, tmp_path / "lake", way, name, 0)
+
+
+@pytest.mark.parametrize("mode", ["SHARE", "SHARE UPDATE EXCLUSIVE"], ids=["index", "vacuum"])
+def test_a_session_that_outlives_the_kill_and_holds_a_table_keeps_nothing_from_beginning(
+    postgres18: Server, unharmed: dict[str, Any], tmp_path: Path, mode: str
+) -> None:
+    """PostgreSQL tells a session that its client is gone when its statement is done, and not before."""
+    was_killed, dsn = _killed(postgres18, tmp_path / "lake", "attach", "publish.copied", 0)
+    assert was_killed
+    with psycopg.connect(dsn) as living, Warehouse(dsn).connect() as connection:
+        ((held,),) = living.execute(_UNPUBLISHED).fetchall()
+        living.execute(f'LOCK TABLE unpublished."{held}" IN {mode} MODE'.encode())
+        connection.execute(
+            "CREATE TABLE unpublished.a__load_0a0a0a0a (); CREATE TABLE unpublished.z__load_0b0b0b0b ()"
+        )
+        assert sweep(connection) == ["a__load_0a0a0a0a", "z__load_0b0b0b0b"]
+
+        play(dsn, tmp_path / "lake", "attach")
+
+        assert living.execute(_UNPUBLISHED).fetchall() == [(held,)]
+        living.rollback()
+        assert sweep(connection) == [held]
+    assert _seen(dsn, tmp_path / "lake") == unharmed["attach"]
 
 
 @pytest.mark.full
