@@ -79,9 +79,10 @@ def publish(
     that are changed by merge, whose writing makes no reader wait.
 
     When another session's lock stays in the way, 8 is given up and `Publication.pending` says whose:
-    nothing changed, `ops.pending_publish` remembers it, and the next run publishes it. Readers' queries are
-    never cancelled. Raises Conflict when somebody else published another content on the same state,
-    DamagedFile, WarehouseError, or what `audit` raises; what was published stays as it was then.
+    nothing changed, `ops.pending_publish` remembers it, and the next run publishes it. A swap that was only
+    the cheaper way becomes a diff first, which a reader's lock does not block. Readers' queries are never
+    cancelled. Raises Conflict when somebody else published another content on the same state, DamagedFile,
+    WarehouseError, or what `audit` raises; what was published stays as it was then.
     """
     began = time.monotonic()
     publication = Publication(table.name)
@@ -97,16 +98,17 @@ def publish(
                 choose(shop, steps, session, lake, way)
                 _prepare(shop, steps, session, lake)
                 _audit(steps, audit)
-                try:
-                    _show(shop, steps, ledger, views, publication, streamed)
-                except Blocked as blocked:
-                    if not _write_instead(shop, steps, session, lake, way):
-                        remember(ledger.connection, [step.commit for step in steps], blocked)
-                        publication.pending = tuple(
-                            Pending(step.built.partition, blocked.by) for step in steps
-                        )
-                        return publication
-                    _show(shop, steps, ledger, views, publication, streamed)
+                while True:
+                    try:
+                        _show(shop, steps, ledger, views, publication, streamed)
+                        break
+                    except Blocked as blocked:
+                        if not _write_instead(shop, steps, session, lake, way):
+                            remember(ledger.connection, [step.commit for step in steps], blocked)
+                            publication.pending = tuple(
+                                Pending(step.built.partition, blocked.by) for step in steps
+                            )
+                            return publication
                 failpoint("publish.committed")
                 ledger.finish(lake, _published(steps, publication))
                 failpoint("publish.manifest")
@@ -300,7 +302,9 @@ def _apply(
 def _write_instead(
     shop: Workshop, steps: list[Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None
 ) -> bool:
-    """Where readers block a swap that was only the cheaper way, write the difference: it blocks nobody."""
+    """Where a lock blocks a swap that was only the cheaper way, turn it into the difference, which makes no
+    reader wait; False where there is no such swap.
+    """
     swaps = [step for step in steps if step.way == "swap"]
     if not swaps or wanted == "swap" or any(step.state.published_at is None for step in swaps):
         return False

@@ -292,3 +292,46 @@ def test_a_swap_that_was_only_cheaper_gives_way_to_the_difference_where_a_reader
     with warehouse.connect() as connection:
         assert connection.execute("SELECT count(*) FROM ops.pending_publish").fetchone() == (0,)
     assert tidy(dsn, lake) == {"repaired": [], "dropped": [], "swept": [], "left": []}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"LOCK TABLE analytics.{EVENTS.leaf(DAY)} IN SHARE MODE",
+        f"CREATE INDEX ON analytics.{EVENTS.leaf(DAY)} (paid)",
+        f"ALTER TABLE analytics.{EVENTS.leaf(DAY)} ALTER COLUMN page SET DEFAULT ''",
+    ],
+    ids=["lock table", "create index", "alter table"],
+)
+def test_a_lock_in_the_way_of_the_swap_and_of_the_difference_leaves_the_day_to_the_next_run(
+    dsn: str, warehouse: Warehouse, lake: Lake, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    monkeypatch.setattr(ways, "SWAP_ROWS", 10)
+    create(dsn, EVENTS)
+    publish(EVENTS, [_marked(lake, "b1", 0)], warehouse=warehouse, lake=lake)
+    before, rebuilt = rows(dsn, "fct_visits"), _marked(lake, "b2", 300)
+
+    with psycopg.connect(dsn, application_name="administration") as administrator:
+        administrator.execute(statement.encode())
+        pid = administrator.info.backend_pid
+        done = publish(EVENTS, [rebuilt], warehouse=warehouse, lake=lake)
+        with warehouse.connect() as connection:
+            remembered = connection.execute(
+                "SELECT table_name, partition, blocked_by FROM ops.pending_publish"
+            ).fetchall()
+
+    ((partition, blocked_by),) = [(item.partition, item.blocked_by) for item in done.pending]
+    assert (partition, done.ways, done.rows_written) == (DAY, {}, 0)
+    assert f"session {pid} of" in blocked_by
+    assert "(administration)" in blocked_by
+    assert remembered == [("fct_visits", DAY, blocked_by)]
+    assert f"fct_visits ({DAY}) stays as it was: {blocked_by} is in the way" in done.message()
+    assert rows(dsn, "fct_visits") == before
+    assert tidy(dsn, lake)["left"] == []
+
+    again = publish(EVENTS, [rebuilt], warehouse=warehouse, lake=lake)
+
+    assert (again.pending, again.ways) == ((), {DAY: "swap"})
+    assert {row[3] for row in rows(dsn, "fct_visits")} == {"b2"}
+    with warehouse.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM ops.pending_publish").fetchone() == (0,)
