@@ -54,6 +54,8 @@ class Elsewhere(PydanticBaseSettingsSource):
         if len(ways) > 1:
             raise ValueError(f"{' and '.join(ways)} are both set")
         value = _of_file(path) if path is not None else _of_block(str(block))
+        if not value:
+            raise _EmptyError
         return value, field_name, self.field_is_complex(field)
 
     def __call__(self) -> dict[str, Any]:
@@ -82,6 +84,8 @@ class ElsewhereError(Exception):
         correct = "Correct it in the environment or in .env."
         if isinstance(error, _NoBlockError):
             reason = f"{name}{BLOCK} names {error}"
+        elif isinstance(error, _EmptyError):
+            reason = f"What {name}{FILE} or {name}{BLOCK} names is empty. {correct}"
         elif isinstance(error, OSError):
             file = f"a file that can't be read ({error.strerror}): {error.filename}"
             reason = f"{name}{FILE} names {file}. {correct}"
@@ -92,6 +96,10 @@ class ElsewhereError(Exception):
         else:
             reason = f"What {name}{FILE} or {name}{BLOCK} names is not what {name} has to be. {correct}"
         super().__init__(reason)
+
+
+class _EmptyError(Exception):
+    """Somebody has said where a setting stands, and nothing stands there."""
 
 
 class _NoBlockError(Exception):

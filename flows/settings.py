@@ -1,8 +1,8 @@
 """The only reader of the environment, and the only clock.
 
-Every setting is an environment variable `ANALYTICS_<NAME>` or a line in `.env`. Services that no setting
-names are taken from the running sandbox, so that nothing else in the code knows whether it talks to the
-sandbox or to production.
+Every setting is an environment variable `ANALYTICS_<NAME>` or a line in `.env`; an empty one is not set.
+Services that no setting names are taken from the running sandbox, so that nothing else in the code knows
+whether it talks to the sandbox or to production.
 """
 
 from __future__ import annotations
@@ -172,9 +172,7 @@ class Settings(BaseSettings):
         return timedelta(seconds=clock.offset(self.sandbox)[0])
 
     def machine_time(self) -> float:
-        """The machine's own time, seconds since 1970: what brokers stamp records with, whatever the world's
-        time is.
-        """
+        """The machine's own time, seconds since 1970: brokers stamp records with it, not with the world's."""
         return datetime.now(UTC).timestamp()
 
     @property

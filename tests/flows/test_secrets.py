@@ -51,6 +51,52 @@ def test_a_file_that_is_not_there_and_one_too_many_are_said(
         load()
 
 
+EMPTY = {
+    "ANALYTICS_LAKE": "",
+    "ANALYTICS_WAREHOUSE_DSN": "",
+    "ANALYTICS_KAFKA_BOOTSTRAP": "",
+    "ANALYTICS_KAFKA_OPTIONS": "",
+    "ANALYTICS_STRIPE_URL": "",
+    "ANALYTICS_STRIPE_KEY": "",
+    "ANALYTICS_STRIPE_KEY_FILE": "",
+    "ANALYTICS_RETRIES": "",
+    "ANALYTICS_METRICS_FOLDER": "",
+}
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_an_empty_setting_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str) -> None:
+    nothing = load()
+    if place == ".env":
+        (tmp_path / ".env").write_text("".join(f"{name}=\n" for name in EMPTY))
+    for name, value in EMPTY.items() if place == "environment" else ():
+        monkeypatch.setenv(name, value)
+    settings = load()
+    assert settings == nothing
+    assert settings.lake is settings.warehouse_dsn is settings.metrics_folder is None
+    with pytest.raises(SettingsError, match="ANALYTICS_LAKE is not set and no sandbox is running"):
+        _ = settings.lake_root
+    with pytest.raises(SettingsError, match="ANALYTICS_WAREHOUSE_DSN is not set and no sandbox is running"):
+        settings.require("warehouse_dsn")
+
+
+def test_an_empty_variable_leaves_what_stands_in_the_env_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("ANALYTICS_LAKE=/srv/lake\n")
+    monkeypatch.setenv("ANALYTICS_LAKE", "")
+    assert load().lake_root == Path("/srv/lake")
+
+
+def test_an_empty_file_that_a_setting_names_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "dsn").write_text("\n")
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN_FILE", str(tmp_path / "dsn"))
+    with pytest.raises(SettingsError, match=r"What ANALYTICS_WAREHOUSE_DSN_FILE or .* names is empty"):
+        load()
+
+
 @pytest.fixture
 def block(house: House) -> Iterator[Callable[[object], str]]:
     """Makes a Secret block with a value on the Prefect server of this test run, and gives its name."""
@@ -162,17 +208,6 @@ def test_a_key_loses_the_line_break_at_its_end_and_one_that_can_be_none_is_refus
     ) as refused:
         load()
     assert "sk_live" not in str(refused.value)
-
-
-def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = load()
-    (tmp_path / ".env").write_text("ANALYTICS_STRIPE_URL=http://127.0.0.1:1\nANALYTICS_APP_DSN=\n")
-    for name in ("WAREHOUSE_DSN", "LAKE", "STRIPE_URL", "WORKERS"):
-        monkeypatch.setenv(f"ANALYTICS_{name}", "")
-    settings = load()
-    assert settings.unset_services >= {"warehouse_dsn", "app_dsn"}
-    assert settings.stripe_url == "http://127.0.0.1:1"
-    assert (settings.lake, settings.workers) == (before.lake, before.workers)
 
 
 def _settings() -> Settings:
