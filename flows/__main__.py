@@ -121,6 +121,10 @@ def parser() -> argparse.ArgumentParser:
     maintain = verbs.add_parser(
         "maintain", help="let go of raw past its retention, keep files and entries few"
     )
+    maintain.add_argument(
+        "--drop", metavar="TABLE", help="instead: remove a table that no model or source declares any more"
+    )
+    maintain.add_argument("--yes", action="store_true", help="with --drop: from warehouse and lake, for good")
     maintain.set_defaults(command=_verb("flows.maintain:command"))
 
     backup = verbs.add_parser("backup", help="dump the warehouse, with the lake's manifests and raw files")

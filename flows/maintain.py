@@ -10,9 +10,10 @@ from prefect import flow
 from flows import lakeshell
 from flows.alerting.made_good import noted
 from flows.batch import run_name
+from flows.errors import FlowsError
 from flows.hung import HOUR
 from flows.landed import landed_on
-from flows.maintenance import pruning, tending
+from flows.maintenance import pruning, tending, undeclared
 from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import RAW_FILES, TOPIC_FILES, fold, join_landed, tidied, topics
 from flows.progress import Progress
@@ -148,7 +149,22 @@ def _expire_backups(services: Services) -> int:
         return 0
 
 
-def command(_: argparse.Namespace) -> int:
-    """`python -m flows maintain`."""
-    print(run())
+def command(arguments: argparse.Namespace) -> int:
+    """`python -m flows maintain [--drop TABLE --yes]`."""
+    if arguments.drop:
+        print(_dropped(arguments.drop, yes=arguments.yes))
+    elif arguments.yes:
+        raise FlowsError("--yes belongs to --drop TABLE: the upkeep itself asks nothing.")
+    else:
+        print(run())
     return 0
+
+
+def _dropped(name: str, *, yes: bool) -> str:
+    services = open_services()
+    with services.lake, services.ledger() as ledger:
+        one = undeclared.drop(services, ledger, name, yes=yes)
+    return (
+        f"{name} is gone: {one.where}. Backups hold it until they expire. Take one next (`python -m flows "
+        "backup`): the drill would find the table in an older one alone."
+    )

@@ -16,7 +16,7 @@ from flows.build import compaction
 from flows.build.job import build
 from flows.build.states import planner_states
 from flows.change_landing import FOLLOW
-from flows.erasure import listed, ops, past, raw, search
+from flows.erasure import leftovers, listed, ops, past, raw, search
 from flows.erasure.identify import CannotErase, identified
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
@@ -71,10 +71,13 @@ def erase(services: Services, users: Sequence[int], reason: str, run_id: str, pr
        were looked for are forgotten.
 
     A crash anywhere is made good by the same call: each step finds its work done, or does it. Raises
-    CannotErase (nothing was changed), NotErased, and what a build raises.
+    CannotErase (nothing was changed), also where a table that nothing declares any more may hold somebody;
+    NotErased, and what a build raises.
     """
     with services.ledger() as ledger, ledger.locked("erase", "warehouse"):
+        leftovers.refuse(services, ledger)
         people = _people(services, ledger, users)
+        leftovers.refuse(services, ledger, people)
         with _undisturbed(services, ledger):
             now = services.settings.now()
             for person in people:
@@ -202,11 +205,7 @@ def _out_of_built(
     """Steps 4 and 5; returns how many partitions named them."""
     tables, now = registry.tables(), services.settings.now()
     named = list(search.suspects(services, ledger, people))
-    kept = [
-        (name, partition)
-        for name, partition in named
-        if name in tables and tables[name].is_past_retention(partition, now)
-    ]
+    kept = [(name, partition) for name, partition in named if tables[name].is_past_retention(partition, now)]
     past.rewrite(services, ledger, kept, people, run_id)
     ledger.mark([place for place in named if place not in kept], REPLAYED)
     failpoint("erase.marked")

@@ -162,8 +162,10 @@ def _members(connection: Connection[Any], people: Sequence[Person]) -> Place:
 
 
 def suspects(services: Services, ledger: Ledger, people: Sequence[Person]) -> Iterator[tuple[str, str]]:
-    """(table, partition) of what was built and names them still."""
-    for (name, partition), state in ledger.states().items():
+    """(table, partition) of what was built and names them still; what is no longer declared is not looked
+    at (`leftovers.refuse`).
+    """
+    for (name, partition), state in ledger.states(registry.tables()).items():
         for file in state.files:
             if naming(services.lake.root / file.path, people):
                 yield name, partition
