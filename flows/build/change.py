@@ -36,6 +36,9 @@ class Change:
     """Whether `file` also names the keys that went."""
     noted: Mapping[str, Any] = field(default_factory=dict)
     """What else its commit says."""
+    is_restored: bool = False
+    """Whether the content is what stands, and PostgreSQL alone is made to hold it. A leaf may be there that
+    does not: of a day that came back the stream has begun one with what it took in since."""
 
     @property
     def control(self) -> dict[str, Any]:
@@ -58,7 +61,7 @@ class Change:
             fingerprint=self.fingerprint(work),
             mode="append" if self.is_added else "replace",
             version=self.state.version,
-            in_full=self.state.fingerprint == REPLAYED and not self.is_added,
+            in_full=self.is_restored or (self.state.fingerprint == REPLAYED and not self.is_added),
             control=self.control,
             lost=self.keys,
         )

@@ -133,7 +133,7 @@ class Outcome:
                 and content.is_same(connection, self.lake, state.files, file, is_suspect=is_suspect)
             ):
                 self.lake.discard(file)
-                if is_suspect and state.published_at is not None:
+                if self._is_to_be_shown(state):
                     restored.append(state)
                 else:
                     commits.append(self._commit(state, based_on[window]))
@@ -170,6 +170,18 @@ class Outcome:
         self._record(commits, unreadable)
         return True
 
+    def _is_to_be_shown(self, state: PartitionState) -> bool:
+        """Whether PostgreSQL is made to hold a content that stands and is right: because what it holds is not
+        believed, or because it holds nothing of it.
+
+        That is so of a leaf which the retention dropped, and which a longer one has back; of one that is past
+        it still nobody is to see anything. A state without files has no row to show.
+        """
+        if state.published_at is not None:
+            return state.fingerprint == REPLAYED
+        is_past = self.table.is_past_retention(state.partition, self.services.settings.now())
+        return self.table.is_published and bool(state.files) and not is_past
+
     def _noted(
         self, connection: DuckDBPyConnection, standing: Sequence[LakeFile], file: LakeFile
     ) -> Mapping[str, Any]:
@@ -186,7 +198,7 @@ class Outcome:
         based_on: Mapping[str, Mapping[str, Any]],
     ) -> Publication | None:
         """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
-        shown = [*changed, *(Change(state, state.files) for state in restored)]
+        shown = [*changed, *(Change(state, state.files, is_restored=True) for state in restored)]
         if not shown:
             return None
         built = [change.to_publish(self.work, based_on[change.state.partition]) for change in shown]
