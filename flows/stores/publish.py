@@ -90,6 +90,7 @@ def publish(
         steps = _steps(table, built, ledger, run_id, publication)
         if not steps:
             return publication
+        pid = ledger.connection.info.backend_pid  # libpq gives 0 once the connection is cut
         try:
             with ExitStack() as own:
                 made = own if joint is None else joint.opened
@@ -116,7 +117,7 @@ def publish(
             connection = ledger.connection
             if not (connection.broken or connection.closed):
                 raise
-            if not _was_committed(warehouse, lake, connection.info.backend_pid, steps):
+            if not _was_committed(warehouse, lake, pid, steps):
                 raise
             publication.ways = {step.built.partition: step.way for step in steps}
     publication.seconds = time.monotonic() - began

@@ -20,7 +20,10 @@ from tests.flows.stores.world import DAY, EVENTS, built, create, rows, tidy, vis
 
 
 class Cutter:
-    """Forwards to the server; the answer to the n-th COMMIT is swallowed and its connection closed."""
+    """Forwards to the server; the answer to the n-th COMMIT is swallowed and its connection closed.
+
+    With `late_seconds` the client hears of the end first, and so much later the server of the COMMIT.
+    """
 
     def __init__(self, port: int) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -28,6 +31,7 @@ class Cutter:
         self.commits = 0
         self.cut_at: int | None = None
         self.was_cut = False
+        self.late_seconds = 0.0
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -49,6 +53,9 @@ class Cutter:
                             dying.set()
                             self.was_cut = True
                         self.commits += 1
+                    if dying.is_set() and self.late_seconds:
+                        client.shutdown(socket.SHUT_RDWR)
+                        time.sleep(self.late_seconds)
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
@@ -95,6 +102,33 @@ def test_a_lost_answer_at_any_commit_changes_nothing(dsn: str, lake: Lake, cutte
     left = tidy(dsn, lake)
     assert (left["left"], left["swept"]) == ([], [])
     assert len(lake.manifest("facts", "fct_visits")) == 20
+
+
+def test_a_commit_that_comes_after_the_cut_is_waited_for(
+    dsn: str, lake: Lake, cutter: Cutter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(dsn, EVENTS)
+    through = Warehouse(
+        psycopg.conninfo.make_conninfo(dsn, port=cutter.port, sslmode="disable", gssencmode="disable")
+    )
+    cutter.late_seconds = 1.5
+
+    def cut_at_this_commit(name: str) -> None:
+        if name == "publish.before_commit":
+            cutter.cut_at = cutter.commits
+
+    monkeypatch.setattr("flows.stores.publish.failpoint", cut_at_this_commit)
+    day = built(lake, EVENTS, DAY, visits(DAY, 50), batch="b1")
+    began = time.monotonic()
+
+    done = publish(EVENTS, [day], warehouse=through, lake=lake)
+
+    assert cutter.was_cut
+    assert time.monotonic() - began > cutter.late_seconds
+    assert (done.ways, done.skipped) == ({DAY: "attach"}, [])
+    assert len(rows(dsn, "fct_visits")) == 50
+    assert len(lake.manifest("facts", "fct_visits")) == 1
+    assert tidy(dsn, lake) == {"repaired": [], "dropped": [], "swept": [], "left": []}
 
 
 def test_no_server_is_one_sentence_without_the_password(dsn: str) -> None:
