@@ -206,8 +206,8 @@ class _Session:
         self._consumer.tell_broker(batch.records)
         self._dead_topics.tell(batch.letters)
         since_then = time.perf_counter() - batch.stepped_at
-        now = self._services.settings.machine_time()
-        self._tally.add(batch, now - since_then - batch.records.oldest)
+        now, oldest = self._services.settings.machine_time(), batch.records.oldest
+        self._tally.add(batch, None if oldest is None else now - since_then - oldest)
         self._small_files += 1
         self._report.when_due(self._consumer)
 

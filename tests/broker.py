@@ -5,6 +5,8 @@ from __future__ import annotations
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     ConfigSource,
     NewTopic,
@@ -12,6 +14,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from flows.settling import settled
+
+ANY_TIMESTAMP = {"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": str(2**63 - 1)}
+"""Settings of a topic whose records have the timestamps that their producers give, whatever they are."""
 
 
 def make_topics(bootstrap: str, *names: str, partitions: int = 1, **config: str) -> None:
@@ -29,6 +34,17 @@ def make_topics(bootstrap: str, *names: str, partitions: int = 1, **config: str)
         for partition in range(partitions)
     }
     settled(lambda: [answer.result(20) for answer in admin.list_offsets(asked).values()], 20)
+
+
+def set_config(bootstrap: str, topic: str, **config: str) -> None:
+    """Give a topic that is there other settings."""
+    wanted = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    asked = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=wanted)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.incremental_alter_configs([asked])[asked].result(20)
 
 
 def topic_config(bootstrap: str, topic: str) -> dict[str, str]:

@@ -39,8 +39,8 @@ class Cut:
     rows: int = 0
     bytes: int = 0
     transactions: int = 0
-    oldest: float = 0.0
-    """When the broker got the first of these records, seconds since 1970."""
+    oldest: float | None = None
+    """When the broker got the first of these records, seconds since 1970; None where no record says."""
     incomplete: tuple[Incomplete, ...] = ()
 
 
@@ -243,13 +243,15 @@ class Pending:
             ).fetchall()
         )
 
-    def oldest(self, after: Mapping[str, int]) -> float:
-        """When the broker got the first record before those offsets, seconds since 1970."""
+    def oldest(self, after: Mapping[str, int]) -> float | None:
+        """When the broker got the first record before those offsets, seconds since 1970; None where no record
+        says.
+        """
         ((moment,),) = self._connection.execute(
             f"select epoch(min(kafka_timestamp)) from pending join (values {_values(after.items())}) "
             "as ends(topic, after) using (topic) where kafka_offset < after"
         ).fetchall()
-        return float(moment or 0.0)
+        return None if moment is None else float(moment)
 
     def transactions(self, after: Mapping[str, int]) -> set[int]:
         """Transactions with a record before those offsets."""

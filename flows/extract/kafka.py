@@ -51,6 +51,8 @@ OWN_OFFSETS: dict[str, Any] = {
 
 _BATCH_BYTES = 32 << 20
 _MAX_RECORDS = 20_000
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
+"""Milliseconds since 1970 of the years 1 to 9999: no other moment is a date in Python."""
 _log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
@@ -321,9 +323,11 @@ def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = No
     with not_looked_for():
         kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
         times = pa.array(moments, pa.int64())
+        # A producer may give any number (nanoseconds, say); one that is no moment must not stop the topic.
+        known = pc.and_(pc.greater_equal(times, _FIRST), pc.less_equal(times, _LAST))
         if TIMESTAMP_NOT_AVAILABLE in kinds:
-            known = pa.array([kind != TIMESTAMP_NOT_AVAILABLE for kind in kinds])
-            times = pc.if_else(known, times, None)
+            known = pc.and_(known, pa.array([kind != TIMESTAMP_NOT_AVAILABLE for kind in kinds]))
+        times = pc.if_else(known, times, None)
         columns = [
             *_places(messages, place),
             pa.array(list(map(Message.offset, messages)), pa.int64()),

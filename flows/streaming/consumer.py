@@ -50,8 +50,8 @@ class Records:
     claims: Mapping[str, Mapping[int, Claim]] = field(default_factory=dict)
     """Raw table → partition → the claim it was read under."""
     topic_ids: Mapping[str, str] = field(default_factory=dict)
-    oldest: float = 0.0
-    """When the broker got the oldest of them, seconds since 1970."""
+    oldest: float | None = None
+    """When the broker got the oldest of them, seconds since 1970; None where no record says."""
 
     def __bool__(self) -> bool:
         return bool(self.batches)
@@ -242,7 +242,7 @@ class StreamConsumer:
                 self._claims[name][partition] = Claim(claims[name][partition].generation, end)
         oldest = pc.min(rows["kafka_timestamp"]).as_py()
         return Records(
-            batches, spans, claims, dict(self._topic_ids), oldest.timestamp() if oldest is not None else 0.0
+            batches, spans, claims, dict(self._topic_ids), oldest.timestamp() if oldest is not None else None
         )
 
     def _adapt(self, came: int, records: Records) -> None:

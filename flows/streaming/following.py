@@ -254,7 +254,8 @@ class _Session:
             if outcome is not None and not isinstance(outcome, Exception)
         )
         tally.bytes += cut.bytes
-        tally.took(self._services.settings.machine_time() - cut.oldest)
+        now, oldest = self._services.settings.machine_time(), cut.oldest
+        tally.took(None if oldest is None else now - oldest)
         self._say(landing)
         for one in cut.incomplete:
             self._progress.say("changes", f"transaction {one.transaction} did not arrive whole: {one.reason}")

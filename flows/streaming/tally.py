@@ -59,8 +59,10 @@ class Count:
     """All of them, counted by LATENCY_BUCKETS; the last are above."""
     waited_seconds: float = 0.0
 
-    def took(self, latency: float) -> None:
-        """Note the latency of one micro-batch, seconds."""
+    def took(self, latency: float | None) -> None:
+        """Note the latency of one micro-batch, seconds; None where no message says when it was sent."""
+        if latency is None:
+            return
         self.latencies.append(latency)
         self.waited[bisect_left(LATENCY_BUCKETS, latency)] += 1
         self.waited_seconds += latency
@@ -77,7 +79,7 @@ class Count:
 class Tally(Count):
     """The same of the stream of events."""
 
-    def add(self, batch: MicroBatch, latency: float) -> None:
+    def add(self, batch: MicroBatch, latency: float | None) -> None:
         """Count one micro-batch."""
         self.batches += 1
         self.messages += batch.messages

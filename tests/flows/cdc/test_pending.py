@@ -30,6 +30,7 @@ class Log:
     topics: dict[str, list[bytes | None]] = field(default_factory=lambda: {n: [] for n in (*TOPICS, ENDS)})
     whose: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in TOPICS})
     commits: list[int] = field(default_factory=list)
+    sent_at: datetime | None = NOON
 
     def change(self, topic: str, transaction: int | None) -> None:
         """A change of a transaction; None: a row of a snapshot."""
@@ -71,7 +72,7 @@ class Log:
                 "topic": name,
                 "kafka_partition": 0,
                 "kafka_offset": offset,
-                "kafka_timestamp": NOON,
+                "kafka_timestamp": self.sent_at,
                 "key": None,
                 "headers": [],
                 "value": value,
@@ -96,6 +97,19 @@ def test_a_transaction_waits_until_all_of_it_is_there() -> None:
     cut = held.cut(reaches, ends)
     assert cut is not None
     assert (cut.after, cut.rows, cut.incomplete) == ({"orders": 1, "payments": 2}, 3, ())
+
+
+def test_records_of_which_nobody_knows_when_they_were_sent_are_handed_on_with_the_others() -> None:
+    log = Log(sent_at=None)
+    log.commit(7, "orders", "payments")
+    held, reaches, ends = log.read()
+    cut = held.cut(reaches, ends)
+    assert cut is not None
+    assert (cut.after, cut.rows, cut.oldest) == ({"orders": 1, "payments": 1}, 2, None)
+
+    log.sent_at = NOON
+    held, reaches, ends = log.read()
+    assert held.oldest({"orders": 1}) == NOON.timestamp()
 
 
 def test_nothing_overtakes_a_transaction_that_waits() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from flows.extract import Extract, SourceError, kafka
-from tests.broker import make_topics
+from tests.broker import ANY_TIMESTAMP, make_topics
 from tests.flows.extract import raw_headers
 from transforms.entities import Kafka, SourceEntity
 
@@ -85,6 +86,29 @@ def test_every_record_comes_as_it_is_with_keys_headers_and_tombstones(topic: Top
     assert [row["headers"] for row in rows] == [headers, headers, [], []]
     assert all(row["kafka_timestamp"] is not None and row["topic"] == topic.name for row in rows)
     assert extract.positions["offsets"] == {"0": 2, "1": 2}
+
+
+NANOSECONDS, MICROSECONDS, BEFORE_YEAR_1 = 1_700_000_000 * 10**9, 1_700_000_000 * 10**6, -62_135_596_800_001
+"""Timestamps of producers that took another unit for milliseconds, or none at all."""
+
+
+def test_a_record_with_a_timestamp_that_is_no_moment_comes_without_one_and_stops_nobody(broker: str) -> None:
+    topic = Topic(broker, f"t-{os.urandom(4).hex()}")
+    topic.create(1, **ANY_TIMESTAMP)
+    first, last = -62_135_596_800_000, 253_402_300_799_999
+    stamps = (NANOSECONDS, first, MICROSECONDS, last, BEFORE_YEAR_1, 1_700_000_000_123)
+    for stamp in stamps:
+        topic.send([str(stamp).encode()], timestamp=stamp)
+
+    table, extract = topic.read()
+
+    assert values(table) == [str(stamp).encode() for stamp in stamps]
+    assert table["kafka_timestamp"].to_pylist() == [
+        *(None, datetime.min.replace(tzinfo=UTC)),
+        *(None, datetime.max.replace(microsecond=999_000, tzinfo=UTC)),
+        *(None, datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)),
+    ]
+    assert extract.positions["offsets"] == {"0": len(stamps)}
 
 
 def test_a_topic_whose_partitions_have_no_leader_yet_is_read_once_they_have(broker: str) -> None:

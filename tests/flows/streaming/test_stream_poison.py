@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
+from flows.streaming.tally import Tally
+from tests.broker import ANY_TIMESTAMP, set_config
 from tests.flows.extract import raw_headers
 from tests.flows.extract.parts import Broker
 from tests.flows.poison import event, poison
@@ -30,12 +31,7 @@ def large(house: House, tmp_path: Path) -> Iterator[Topics]:
     broker = Broker()
     try:
         topics = Topics.build(house, tmp_path, bootstrap=broker.bootstrap)
-        entry = ConfigEntry(
-            "max.message.bytes", str(104_000_000), incremental_operation=AlterConfigOpType.SET
-        )
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topics.topic(), incremental_configs=[entry])
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-        admin.incremental_alter_configs([resource])[resource].result(20)
+        set_config(broker.bootstrap, topics.topic(), **{"max.message.bytes": "104000000"})
         yield topics
     finally:
         broker.end()
@@ -82,6 +78,37 @@ def test_an_event_whose_header_has_a_name_that_is_no_text_is_published_and_count
     raw_headers.send(topics.world.kafka_bootstrap, topics.topic(), event(3, at), odd)
     topics.batch()
     assert topics.numbers() == [(1, 0, 0), (2, 0, 1), (3, 0, 2)]
+
+
+@pytest.mark.parametrize("taken_in_by", ["stream", "batch"])
+def test_messages_with_timestamps_that_are_no_moment_are_taken_in_as_any_others(
+    topics: Topics, taken_in_by: str
+) -> None:
+    set_config(topics.world.kafka_bootstrap, topics.topic(), **ANY_TIMESTAMP)
+    wild = (1_700_000_000 * 10**9, 1_700_000_000 * 10**6, -62_135_596_800_001)
+    at = topics.began - timedelta(minutes=1)
+    producer = Producer({"bootstrap.servers": topics.world.kafka_bootstrap})
+    for number, stamp in enumerate(wild):
+        for value in (event(number, at), b"no JSON %d" % number):
+            producer.produce(topics.topic(), value, partition=0, timestamp=stamp)
+    assert producer.flush(60) == 0
+
+    done = getattr(topics, taken_in_by)()
+
+    if isinstance(done, Tally):
+        assert (done.rows, done.dead_letters, done.interruptions) == (3, 3, 0)
+        assert (list(done.latencies), done.latency()) == ([], (0.0, 0.0))  # nobody knows when they were sent
+    topics.send([topics.event(3)])
+    tally = topics.stream()
+    assert (tally.rows, tally.interruptions, len(tally.latencies)) == (1, 0, 1)
+    assert topics.numbers() == [(0, 0, 0), (1, 0, 2), (2, 0, 4), (3, 0, 6)]
+    letters = topics.rows("select kafka_offset, payload from ops.dead_letter order by 1")
+    assert [(offset, bytes(payload)) for offset, payload in letters] == [
+        (2 * number + 1, b"no JSON %d" % number) for number in range(3)
+    ]
+    topics.batch()
+    assert topics.rows("select kafka_offset, payload from ops.dead_letter order by 1") == letters
+    assert len(topics.raw_places()) == 7
 
 
 @pytest.mark.full
