@@ -8,22 +8,24 @@ commits, nothing of any other.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from duckdb import DuckDBPyConnection
 
-from flows.cdc.pending import Cut, Pending, Reach
+from flows.cdc.consuming import behind, consuming, runs
+from flows.cdc.pending import Cut, Pending
+from flows.cdc.reach import Reach
 from flows.cdc.snapshots import FirstRead, are_whole
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
 from flows.extract.debezium_guard import ANEW
-from flows.extract.kafka import OWN_OFFSETS, REQUEST_SECONDS, Topic, record_batch
+from flows.extract.kafka import REQUEST_SECONDS, Topic, record_batch
+from flows.extract.kafka_ends import end_now
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -33,8 +35,6 @@ _TIMES_A_LOOK = 4.0
 """So many times what looking in vain took are read first, or it would grow with a transaction's messages."""
 _MAX_RECORDS = 10_000
 _BATCH_BYTES = 32 << 20
-_QUEUE_KILOBYTES = 64 << 10
-_log = logging.getLogger(__name__)
 
 
 def change_topic(settings: Settings, name: str) -> Topic:
@@ -80,7 +80,7 @@ class ChangeFeed:
         self._ends: Topic | None = None
         self.untold: SourceError | None = None
         """Why nobody tells which transactions ended: then what was read is handed on as it comes."""
-        self._ends_reach = Reach(0, 0)
+        self._ends_reach = Reach(0, 0, lambda: None)
         self._consumer: Consumer | None = None
         self._cut_again_at = self._news_at = 0.0
         self._wanted = 1_000
@@ -118,7 +118,7 @@ class ChangeFeed:
         first, end = spans[0]
         landed = int(position.get(cdc.TRANSACTIONS, 0))
         first_read = FirstRead(self._since.get(entity))
-        self._tables[name] = _Table(entity, topic, first, Reach(first, end), landed, first_read)
+        self._tables[name] = _Table(entity, topic, first, self._reach(name, first, end), landed, first_read)
 
     def _find_ends(self) -> None:
         """Transactions are told from where the table has got to that is furthest behind, of those that have
@@ -144,25 +144,19 @@ class ChangeFeed:
         for table in tables:
             table.landed = max(table.landed, begin)
         self._ends = topic
-        self._ends_reach = Reach(min(max(first, begin), end), end)
+        self._ends_reach = self._reach(topic.name, min(max(first, begin), end), end)
+
+    def _reach(self, name: str, position: int, end: int) -> Reach:
+        return Reach(position, end, partial(self._end_now, name))
+
+    def _end_now(self, name: str) -> int | None:
+        return end_now(self._consumer, name, 0) if self._consumer is not None else None
 
     def _consume(self) -> Consumer:
-        any_topic = next(iter(self._tables.values())).topic
-        consumer = Consumer(
-            {
-                "fetch.wait.max.ms": 50,
-                "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
-                **any_topic.settings,
-                **OWN_OFFSETS,
-                "group.id": "analytics-changes",
-            },
-            logger=_log,
-        )
-        assigned = [TopicPartition(name, 0, table.first) for name, table in self._tables.items()]
+        begins = {name: table.first for name, table in self._tables.items()}
         if self._ends is not None:
-            assigned.append(TopicPartition(self._ends.name, 0, self._ends_reach.position))
-        consumer.assign(assigned)
-        return consumer
+            begins[self._ends.name] = self._ends_reach.position
+        return consuming(next(iter(self._tables.values())).topic, begins)
 
     # --------------------------------------------------------------------------------------------- reading
 
@@ -233,16 +227,14 @@ class ChangeFeed:
             return 0
         records: dict[str, list[Message]] = {}
         ends: list[Message] = []
-        # Run by run: most messages are of one topic, and none of their errors.
-        for (name, is_error), run in groupby(self._consumer.consume(self._wanted, timeout=seconds), _sort):
-            messages = [*run]
+        for name, is_error, messages in runs(self._consumer.consume(self._wanted, timeout=seconds)):
             if is_error:
                 self._note_errors(name, messages)
             elif table := self._tables.get(name):
-                table.reach.note(_behind(messages), is_end=False)
+                table.reach.note(behind(messages), is_end=False)
                 records.setdefault(name, []).extend(messages)
             elif self._ends is not None and name == self._ends.name:
-                self._ends_reach.note(_behind(messages), is_end=False)
+                self._ends_reach.note(behind(messages), is_end=False)
                 ends += messages
         count = sum(map(len, records.values())) + len(ends)
         if not count:
@@ -291,8 +283,8 @@ class ChangeFeed:
     def cut(self) -> Cut | None:
         """All of the transactions that are in whole; None when there is nothing to hand on.
 
-        One of which the end or a change has not come STALL_SECONDS after all the rest, though its topics were
-        read to their ends since, is handed on and named as incomplete: nothing waits for ever.
+        One of which the end or a change does not come is handed on after a while and named as incomplete: see
+        `Pending.cut`.
         """
         begun = time.monotonic()
         if begun < self._cut_again_at:
@@ -342,13 +334,3 @@ class ChangeFeed:
         self._pending.leave_out(name)
         if self._consumer is not None:
             self._consumer.incremental_unassign([TopicPartition(name, 0)])
-
-
-def _sort(message: Message) -> tuple[str, bool]:
-    """Of which topic a message is, and whether it is none but an error."""
-    return message.topic() or "", message.error() is not None
-
-
-def _behind(messages: Sequence[Message]) -> int:
-    """The offset behind the last of them."""
-    return (messages[-1].offset() or 0) + 1

@@ -18,6 +18,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from flows.cdc.backlog import Backlog, Records
+from flows.cdc.reach import Reach
 from flows.cdc.snapshots import Mark
 from flows.extract import Incomplete
 from transforms.engine import text_literal
@@ -25,7 +26,10 @@ from transforms.engine import text_literal
 _COUNTED = "(select tx, topic, count(*) as there from pending group by all)"
 _END = 1 << 63
 STALL_SECONDS = 10.0
-"""How long a transaction is waited for of which the end, or a change, does not come though all was read."""
+"""How long a transaction is waited for of which the end, or a change, does not come though all was read, and
+the broker says so."""
+_ASKED_AFTER = 0.2
+"""From this part of it on the broker is asked."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +46,6 @@ class Cut:
     oldest: float | None = None
     """When the broker got the first of these records, seconds since 1970; None where no record says."""
     incomplete: tuple[Incomplete, ...] = ()
-
-
-@dataclass
-class Reach:
-    """Where reading a topic has got to, and when nothing was left to read."""
-
-    position: int
-    end: int
-    """Its end when reading began."""
-    is_at_end: bool = False
-    at: float = 0.0
-
-    def note(self, after: int, *, is_end: bool) -> None:
-        """Its end was reached at this offset, or the record before it was read."""
-        self.position = max(self.position, after)
-        self.is_at_end = is_end
-        if is_end:
-            self.at = time.monotonic()
-
-    @property
-    def looked_at(self) -> float:
-        """What came before this moment would be here: its end was reached STALL_SECONDS later."""
-        return (time.monotonic() if self.is_at_end else self.at) - STALL_SECONDS
 
 
 class Pending:
@@ -153,20 +134,18 @@ class Pending:
 
         `reaches`: how far each topic was read, `ends` the same of that which tells of transactions; None
         where nobody does. One of which the end or a change has not come STALL_SECONDS after the rest, though
-        its topics were read to their ends since, is among them and named as incomplete: nothing waits for
-        ever.
+        the broker has told since that nothing of its topics is left, is among them and named as incomplete:
+        nothing waits for ever.
         """
         incomplete: list[Incomplete] = []
         bound = 0
         firsts: dict[str, int | None] = dict.fromkeys(reaches)
         if ends is not None:
-            bound = ends.position
-            if blocked := self.blocked():
-                given_up = self.lost_changes({name: reach.looked_at for name, reach in reaches.items()})
-                incomplete += [Incomplete(tx, "a change of it did not come") for tx in sorted(given_up)]
-                bound = min((place for place, tx in blocked if tx not in given_up), default=bound)
-            endless = self.lost_ends(ends.looked_at)
+            blocked = self.blocked()
+            given_up, endless = self._given_up(reaches, ends, is_blocked=bool(blocked))
+            incomplete += [Incomplete(tx, "a change of it did not come") for tx in sorted(given_up)]
             incomplete += [Incomplete(tx, "its end did not come") for tx in sorted(endless)]
+            bound = min((place for place, tx in blocked if tx not in given_up), default=ends.position)
             firsts = self.first_held(bound, endless)
         after = {name: reaches[name].position if held is None else held for name, held in firsts.items()}
         rows = self.count(after) if after else {}
@@ -177,6 +156,31 @@ class Pending:
         named = tuple(one for one in incomplete if one.transaction in there)
         size = sum(self._backlog.before(topic, offset).bytes for topic, offset in after.items())
         return Cut(after, sum(rows.values()), size, bound, self.oldest(after), named)
+
+    def _given_up(
+        self, reaches: Mapping[str, Reach], ends: Reach, *, is_blocked: bool
+    ) -> tuple[set[int], set[int]]:
+        """Those that nobody waits for any more: they lack a change, or their end.
+
+        A broker that is away is as silent as one that has no more. So the one whose topics are silent is
+        asked, and what passes counts only while it answers: who fills the topics needs it too, and a while
+        after it has come back.
+        """
+        soon = STALL_SECONDS * _ASKED_AFTER
+        lacking: dict[int, list[str]] = {}
+        if is_blocked:
+            lacking = self.lost_changes({name: one.silent(soon) for name, one in reaches.items()})
+        asked = [reaches[name] for name in sorted({name for names in lacking.values() for name in names})]
+        if self.lost_ends(ends.silent(soon)):
+            asked.append(ends)
+        does_answer = all(reach.look() for reach in asked)
+        for reach in (*reaches.values(), ends):
+            if not (does_answer and any(reach is one for one in asked)):
+                reach.rest()
+        if not (asked and does_answer):
+            return set(), set()
+        read = {name: reach.read(STALL_SECONDS) for name, reach in reaches.items()}
+        return {*self.lost_changes(read)}, self.lost_ends(ends.read(STALL_SECONDS))
 
     def bound(self, position: int) -> int:
         """The place before which all that ended is in whole, where ends were read up to `position`."""
@@ -190,16 +194,18 @@ class Pending:
             "order by place"
         ).fetchall()
 
-    def lost_changes(self, looked_at: Mapping[str, float]) -> set[int]:
-        """Those among them that ended before all their topics that lack something were `looked_at`."""
+    def lost_changes(self, looked_at: Mapping[str, float]) -> dict[int, list[str]]:
+        """Those among them that ended before all their topics that lack something were `looked_at`, with
+        these topics.
+        """
         values = _values(looked_at.items())
         found = self._connection.execute(
-            "select expected.tx from expected join ended on ended.tx = expected.tx "
+            "select expected.tx, list(expected.topic) from expected join ended on ended.tx = expected.tx "
             f"join (values {values}) as reached(name, moment) on reached.name = expected.topic "
             f"left join {_COUNTED} as found on found.tx = expected.tx and found.topic = expected.topic "
             "where coalesce(there, 0) < records group by expected.tx having bool_and(seen_at < moment)"
         ).fetchall()
-        return {int(tx) for (tx,) in found}
+        return {int(tx): topics for tx, topics in found}
 
     def lost_ends(self, looked_at: float) -> set[int]:
         """Transactions whose last record came before their end was looked for, and nobody told it."""

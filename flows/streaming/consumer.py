@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
+from flows.extract.kafka_ends import end_now
 from flows.garbage import not_looked_for
 from flows.hung import within
 from flows.streaming.journal import Claim, Journal
@@ -26,7 +27,6 @@ BATCH_BYTES = 64 << 20
 LEAVE_SECONDS = 10.0
 """How long leaving the group may take."""
 _REQUEST_SECONDS = 15.0
-_END_SECONDS = 1.0
 _WITHOUT_SECONDS = 15.0
 """So long after the group was last made up a member counts as one without partitions: while others leave it,
 it is made up again and again."""
@@ -158,10 +158,8 @@ class StreamConsumer:
             claim, seen = self._claims[name].get(partition), self._at_end.get((name, partition))
             if claim is None or seen is None:
                 continue
-            try:
-                place = TopicPartition(topics[name], partition)
-                _, end = self._consumer.get_watermark_offsets(place, timeout=_END_SECONDS, cached=False)
-            except KafkaException:
+            end = end_now(self._consumer, topics[name], partition)
+            if end is None:
                 break
             # Markers of transactions take offsets too: our position is behind them, our last message is not.
             if end <= max(seen, claim.next_offset):

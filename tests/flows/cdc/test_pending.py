@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.cdc import pending
-from flows.cdc.pending import Cut, Pending, Reach
+from flows.cdc import pending, reach
+from flows.cdc.pending import Cut, Pending
+from flows.cdc.reach import Reach
 from flows.extract import kafka
 from transforms import engine
 
@@ -31,6 +32,8 @@ class Log:
     whose: dict[str, list[int | None]] = field(default_factory=lambda: {name: [] for name in TOPICS})
     commits: list[int] = field(default_factory=list)
     sent_at: datetime | None = NOON
+    told: dict[str, int | None] = field(default_factory=dict)
+    """Topic → its end as the broker tells it, where that is not what was read; None: it does not answer."""
 
     def change(self, topic: str, transaction: int | None) -> None:
         """A change of a transaction; None: a row of a snapshot."""
@@ -62,9 +65,9 @@ class Log:
     def _reach(self, name: str, upto: dict[str, int]) -> Reach:
         end = len(self.topics[name])
         position = min(upto.get(name, end), end)
-        reach = Reach(0, end)
-        reach.note(position, is_end=position == end)
-        return reach
+        reached = Reach(0, end, lambda: self.told.get(name, end))
+        reached.note(position, is_end=position == end)
+        return reached
 
     def _batch(self, name: str, upto: int) -> pa.RecordBatch:
         rows = [
@@ -169,6 +172,97 @@ def test_nobody_gives_up_while_a_topic_has_more_to_read(monkeypatch: pytest.Monk
     log.commit(7, "orders", "payments")
     held, reaches, ends = log.read(payments=0)
     assert held.cut(reaches, ends) is None
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        for module in (pending, reach):
+            monkeypatch.setattr(module, "time", self)
+
+    def monotonic(self) -> float:
+        """The time now."""
+        return self.now
+
+    def reasons(
+        self, held: Pending, reaches: dict[str, Reach], ends: Reach, seconds: int
+    ) -> dict[int, list[str]]:
+        """Look each second for what can be handed on: seconds that have passed → why, of what is given up."""
+        found = {}
+        for second in range(1, seconds + 1):
+            self.now += 1
+            if cut := held.cut(reaches, ends):
+                found[second] = [one.reason for one in cut.incomplete]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"), [("payments", "a change of it did not come"), (ENDS, "its end did not come")]
+)
+def test_a_broker_that_is_away_has_nobody_give_up_until_it_has_answered_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, missing: str, reason: str
+) -> None:
+    """Who fills the topics was as far from it, and brings the rest a while after it is back."""
+    clock, log = Clock(monkeypatch), Log()
+    log.commit(7, "orders", "payments")
+    del log.topics[missing][0]
+    held, reaches, ends = log.read()
+    log.told[missing] = None
+    assert clock.reasons(held, reaches, ends, seconds=60) == {}
+    del log.told[missing]
+    found = clock.reasons(held, reaches, ends, seconds=15)
+    assert {*found} == {*range(11, 16)}
+    assert {*map(tuple, found.values())} == {(reason,)}
+
+
+@pytest.mark.parametrize("missing", ["payments", ENDS])
+def test_nobody_gives_up_while_the_broker_has_more_than_it_has_delivered(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    clock, log = Clock(monkeypatch), Log()
+    log.commit(7, "orders", "payments")
+    held, reaches, ends = log.read(**{missing: 0})
+    for silent in (*reaches.values(), ends):
+        silent.note(silent.position, is_end=True)  # what it delivered last, before it went away
+    assert clock.reasons(held, reaches, ends, seconds=60) == {}
+
+
+def test_a_topic_that_never_rests_has_nothing_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it is asked there is more: what counts is that the end of some moment is reached later."""
+    clock, log = Clock(monkeypatch), Log()
+    log.commit(7, "orders", "payments")
+    del log.topics["payments"][0]
+    held, reaches, ends = log.read()
+    found = {}
+    for second in range(1, 30):
+        log.told["payments"] = 3 * second
+        found[second] = clock.reasons(held, reaches, ends, seconds=1)
+        reaches["payments"].note(3 * second, is_end=second % 3 == 0)
+    assert next(second for second, given_up in found.items() if given_up) in range(10, 20)
+
+
+def test_the_broker_is_asked_only_while_something_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = Clock(monkeypatch), Log()
+    asked: list[str] = []
+    log.commit(7, "orders", "payments")
+    held, reaches, ends = log.read()
+    for name, one in (*reaches.items(), (ENDS, ends)):
+        monkeypatch.setattr(one, "ask", lambda name=name: asked.append(name))
+    clock.now += 60
+    assert held.cut(reaches, ends)
+    assert asked == []
+    log.change("orders", 8)
+    held, reaches, ends = log.read(payments=0)
+    for name, one in (*reaches.items(), (ENDS, ends)):
+        one.note(one.position, is_end=True)
+        monkeypatch.setattr(one, "ask", lambda name=name: asked.append(name))
+    assert held.cut(reaches, ends) is None
+    assert asked == []
+    clock.now += 5
+    assert held.cut(reaches, ends) is None
+    assert asked == ["payments"], "the one that did not answer is the last one asked"
 
 
 def test_what_was_handed_on_is_forgotten_and_the_rest_stays() -> None:
