@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from quality.messages import ROW_COUNT, finding, refused
+from quality.messages import ROW_COUNT, finding, passing, refused, without_kind
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
 from quality.sql import (
@@ -101,7 +101,7 @@ def validate(
     tables, which are looked for in the schemas analytics and ops otherwise. `partitions` are the windows
     the content is complete for; with `only_partitions` nothing else of the relations is judged.
     `expected_rows` adds the rule row_count. The connection is read-only. Raises QualityError for a rule
-    that can't be run, psycopg.OperationalError when the warehouse can't be reached.
+    that can't be run, psycopg.OperationalError when the warehouse can't be reached or stops meanwhile.
     """
     query = rows_of(table, relations, partitions if only_partitions else None)
     bound = bindings(table, references, partitions)
@@ -313,7 +313,13 @@ def _result(
     nested = [entry for entry in raised.values() if isinstance(entry, Mapping)] or [raised]
     for entry in nested:
         if entry.get("raised_exception"):
-            problem = refused(str(entry.get("exception_message")))
+            message = str(entry.get("exception_message"))
+            problem = refused(message)
+            if kind := passing(message):
+                raise kind(
+                    f"{table.name}: rule {rule.name} could not be checked in the warehouse: "
+                    f"{without_kind(problem)}"
+                )
             raise QualityError(
                 f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run through "
                 f"Great Expectations: {problem}"

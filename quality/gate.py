@@ -48,7 +48,8 @@ def check(
     name or a select in brackets. `references` supplies the relations that `requires(rules, table.name)`
     names, by bare name; one that it lacks is looked for in the connection. `partitions` are the windows the
     content is complete for: control totals of other days are then left out. `expected_rows` adds the rule
-    row_count. Raises QualityError for a rule that can't be run.
+    row_count. Raises QualityError for a rule that can't be run, duckdb.OperationalError where memory, disk or
+    a file fell short: that may pass.
     """
     relations = _relations(table, references, partitions)
     content = f"{CONTENT} as not materialized (select * from {relation_name})"
@@ -109,7 +110,9 @@ def failing_rows(
     references: Mapping[str, str] = NO_REFERENCES,
     partitions: Sequence[str] | None = None,
 ) -> duckdb.DuckDBPyRelation:
-    """The rows that break `rule`: rows of the content, or for a sql rule the rows its select gives."""
+    """The rows that break `rule`: rows of the content, or for a sql rule the rows its select gives. Raises
+    like `check`.
+    """
     relations = _relations(table, references, partitions)
     try:
         return connection.sql(_failing(table, rule, relation_name, relations))
@@ -187,23 +190,35 @@ def _culprit(
     content: str,
     error: duckdb.Error,
 ) -> Exception:
-    """Which of the rules in one query made it fail; all of them when none does alone."""
+    """Which of the rules in one query made it fail; all of them when none does alone, or when it may pass."""
+    if isinstance(error, duckdb.OperationalError):
+        return _fell_short(f"{table.name}: its rules", error)
     for rule, measure in zip(rules, measures, strict=True):
         try:
             _one(connection, f"with {content} select {measure} from {CONTENT}")
         except duckdb.Error as own:
             return _unrunnable(table, rule, own)
-    if isinstance(error, duckdb.OperationalError):
-        return error  # no room, no file: another try may end differently, and no value is quoted
     return QualityError(f"{table.name}: its rules can't be run together in DuckDB: {_problem(error)}")
 
 
-def _unrunnable(table: Table, rule: Rule, error: duckdb.Error) -> QualityError:
+def _unrunnable(table: Table, rule: Rule, error: duckdb.Error) -> Exception:
+    if isinstance(error, duckdb.OperationalError):
+        return _fell_short(f"{table.name}: rule {rule.name}", error)
     needs = ", ".join(requires([rule], table.name))
     return QualityError(
         f"{table.name}: rule {rule.name} ({written_in(rule, table)}) can't be run in DuckDB: "
         + _problem(error)
         + (f" It reads {needs}: each must be supplied." if needs else "")
+    )
+
+
+def _fell_short(what: str, error: duckdb.OperationalError) -> duckdb.OperationalError:
+    """The same kind of error, for people: no room or no file is no mistake of a rule, and another try may
+    find it.
+    """
+    return type(error)(
+        f"{what} could not be checked in DuckDB: {_problem(error).rstrip('.')}. What is published stays as "
+        "it was. Where disk or memory fell short, free some or set ANALYTICS_MEMORY_LIMIT; then run again."
     )
 
 

@@ -22,6 +22,8 @@ ROW_COUNT = Rule(
 """Not a claim of the table but of one load: the caller says how many rows there must be."""
 
 _SHOWN_WINDOWS = 3
+_KIND = re.compile(r"[^('\"]*\"?\(psycopg\.(?:errors\.)?(\w+)\) ?")
+"""How an error of psycopg begins in a message of Great Expectations, which may put a sentence before it."""
 
 
 def finding(
@@ -71,3 +73,17 @@ def refused(message: str) -> str:
     kind = re.match(r"\(psycopg\.errors\.(\w+)\)", line)
     state = getattr(getattr(psycopg.errors, kind[1], None), "sqlstate", None) if kind else None
     return without_values(line) if state and state.startswith("22") else line
+
+
+def passing(message: str) -> type[psycopg.OperationalError] | None:
+    """The kind of an error of PostgreSQL that Great Expectations tells of, where the server or the connection
+    was at fault (it stopped, a lock, no room) and no rule: another try may end well.
+    """
+    kind = _KIND.match(message)
+    found = getattr(psycopg.errors, kind[1], None) if kind else None
+    return found if isinstance(found, type) and issubclass(found, psycopg.OperationalError) else None
+
+
+def without_kind(line: str) -> str:
+    """What PostgreSQL said, without the name of its error and what Great Expectations puts before that."""
+    return _KIND.sub("", line, count=1)

@@ -31,7 +31,7 @@ def check_published(
     rules of a table, those of every run unless told otherwise; `kinds` keeps only rules of these kinds (a
     run ends with timeliness alone: the others were held against the content before). A table that should be
     there and is not fails the rule `is_published`. Raises QualityError when nothing is published at all or a
-    rule can't be run, psycopg.OperationalError when the warehouse can't be reached.
+    rule can't be run, psycopg.OperationalError when the warehouse can't be reached or stops meanwhile.
     """
     asked = [table for table in tables if table.is_published]
     there = _existing(dsn, asked)

@@ -20,6 +20,7 @@ from flows.stores.apply import leaves
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
 from flows.stores.upkeep import analyze
+from flows.stores.warehouse import readable_errors
 from quality import CheckResult
 from quality.expectations import validate
 from quality.published import published_arrivals
@@ -181,17 +182,18 @@ def check_published(
     if table.is_partitioned_in_postgres:
         with services.warehouse.connect() as connection:
             found = leaves(connection, table) & {table.leaf(window) for window in partitions}
-    results = validate(
-        dsn,
-        table,
-        quality.rules(table),
-        [f'{home(table)}."{name}"' for name in sorted(found or {table.name})],
-        {"arrivals": f"({published_arrivals(now, [table])})"},
-        partitions=None if is_whole else sorted(set(partitions)),
-        # A leaf's bounds say the same, and without a condition PostgreSQL reads several by their indexes, in
-        # order: a condition keeps it from looking into them.
-        only_partitions=not is_whole and not found,
-    )
+    with readable_errors(table.name):
+        results = validate(
+            dsn,
+            table,
+            quality.rules(table),
+            [f'{home(table)}."{name}"' for name in sorted(found or {table.name})],
+            {"arrivals": f"({published_arrivals(now, [table])})"},
+            partitions=None if is_whole else sorted(set(partitions)),
+            # A leaf's bounds say the same, and without a condition PostgreSQL reads several by their indexes,
+            # in order: a condition keeps it from looking into them.
+            only_partitions=not is_whole and not found,
+        )
     with services.warehouse.connect() as connection, connection.transaction():
         record(connection, run_id, results, now)
     return results

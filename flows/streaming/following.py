@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import duckdb
+
 from flows import change_topics, first_read
 from flows.build import guard
 from flows.build.guard import CheckFailed
@@ -32,6 +34,7 @@ from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import CHANGES, Count, note_progress, owner
 from transforms import catalog, registry
 from transforms.contract import ContractError, Layer, Table, Write
+from transforms.engine import explain
 from transforms.entities import SourceEntity
 
 CYCLE_SECONDS = 1.0
@@ -304,14 +307,15 @@ class _Session:
                     built = build_due(services, table, self._fingerprints[table.name], run_id)
             except (Conflict, LakeFull):
                 raise
-            except (FlowsError, ContractError) as error:
+            except (FlowsError, ContractError, duckdb.OperationalError) as error:
                 if ledger.connection.closed or ledger.making.closed:
                     raise
                 if isinstance(error, CheckFailed):
                     guard.record(ledger.connection, run_id, error.results, services.settings.now())
                 self._failed[table.name] = now
                 left.add(table.name)
-                said = str(error).removeprefix(f"{table.name}: ")
+                said = explain(error) if isinstance(error, duckdb.Error) else str(error)
+                said = said.removeprefix(f"{table.name}: ")
                 self._progress.say("changes", f"{table.name}: {said}")
                 continue
             rows += built.rows_written

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -12,7 +14,10 @@ import psycopg
 import pytest
 
 import quality
+from flows.stores.warehouse import WarehouseError, readable_errors
+from flows.tries import may_pass
 from quality import QualityError, arrivals, expectations
+from transforms.contract import Rule
 
 from .conftest import Content, Row, counts, make_rule, make_table
 
@@ -155,6 +160,60 @@ def test_the_batch_is_described_without_reading_it(content: Content) -> None:
     assert not [
         statement for statement in read if statement.startswith('select "id"') and "limit 0" not in statement
     ]
+
+
+@contextmanager
+def _cut_at_work(dsn: str) -> Iterator[None]:
+    """While the block lasts every session of checks that sleeps is ended, and each that follows it."""
+    is_over = threading.Event()
+
+    def cut() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            while not is_over.wait(0.05):
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' "
+                    "and application_name = 'analytics checks' and datname = current_database()"
+                )
+
+    cutting = threading.Thread(target=cut)
+    cutting.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        cutting.join()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        make_rule("sql", name="slow", query="select * from fct_things where kind is null"),
+        make_rule("not_null", name="slow", column="kind"),
+    ],
+    ids=["a query of its own", "among others"],
+)
+def test_a_warehouse_that_stops_meanwhile_is_no_wrong_rule_and_may_pass(content: Content, rule: Rule) -> None:
+    content.fill([row(1)])
+    content.postgres.execute(
+        "create view unpublished.slowly as select things.* from unpublished.things, pg_sleep(30)"
+    )
+    try:
+        with _cut_at_work(content.dsn), pytest.raises(psycopg.OperationalError) as caught:
+            expectations.validate(content.dsn, make_table(rule), [rule], ["unpublished.slowly"])
+        assert isinstance(caught.value, psycopg.errors.AdminShutdown)
+        assert may_pass(caught.value)
+        assert str(caught.value) == (
+            "fct_things: rule slow could not be checked in the warehouse: "
+            "terminating connection due to administrator command"
+        )
+        with (
+            pytest.raises(WarehouseError, match=r"was cut: fct_things: rule slow .*run again\."),
+            readable_errors(),
+        ):
+            raise caught.value
+    finally:
+        content.postgres.execute("drop view unpublished.slowly")
+    assert expectations.validate(content.dsn, make_table(rule), [rule], [content.leaf])[0].passed
 
 
 def test_an_unreachable_warehouse_says_so() -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 import quality
+from flows.tries import may_pass
 from quality import QualityError, arrivals, blocking, check, failing_rows, requires
-from transforms.contract import RuleKind
+from tests.flows.small_disk import small_disk
+from transforms import engine
+from transforms.contract import Rule, RuleKind
 
 from .conftest import Content, Row, counts, make_rule, make_table
 
@@ -159,3 +167,63 @@ def test_a_rule_that_fails_over_a_value_is_named_and_the_value_is_not(content: C
     with pytest.raises(QualityError, match=r"odd.*Could not convert string '…'") as caught:
         check(content.duck, make_table(rule), [rule], content.relation)
     assert "anna" not in "".join(traceback.format_exception(caught.value))
+
+
+MANY = (
+    "(select i as id, 'a' as kind, 'A' as code, 1::decimal(10, 2) as amount, 0.5 as score, "
+    "timestamptz '2025-10-07 12:00:00+00' as happened_at from range(3000000) t(i))"
+)
+"""More than fits in a few megabytes, where a rule has to hold it together."""
+
+
+@contextlib.contextmanager
+def _short_of_memory(_folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with engine.connect("16MB", threads=1) as connection:
+        connection.execute("set max_temp_directory_size = '0KiB'")
+        yield connection
+
+
+@contextlib.contextmanager
+def _short_of_disk(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    spill = folder / "spill"
+    with small_disk(spill, 1024), engine.connect("16MB", threads=1, temp_directory=spill) as connection:
+        connection.execute("set max_temp_directory_size = '1GiB'")
+        yield connection
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (make_rule("unique", "uniqueness", name="id_once", columns=["id"]), "its rules"),
+        (
+            make_rule(
+                "sql", name="in_order", query="select id from fct_things group by id having count(*) > 1"
+            ),
+            "rule in_order",
+        ),
+    ],
+    ids=["rules of one query", "a rule of its own"],
+)
+@pytest.mark.parametrize("short", [_short_of_memory, _short_of_disk], ids=["memory", "disk"])
+def test_memory_or_disk_that_falls_short_is_no_wrong_rule_and_may_pass(
+    tmp_path: Path, short: Any, rule: Rule, said: str
+) -> None:
+    given = make_rule("not_null", column="kind", name="kind_given")
+    with short(tmp_path) as connection, pytest.raises(duckdb.OperationalError) as caught:
+        check(connection, make_table(given, rule), [given, rule], MANY)
+    assert may_pass(caught.value)
+    assert str(caught.value).startswith(f"fct_things: {said} could not be checked in DuckDB")
+    assert str(caught.value).endswith("then run again.")
+    with engine.connect(threads=1) as connection:
+        results = check(connection, make_table(given, rule), [given, rule], MANY)
+    assert counts(results) == {"kind_given": 0, rule.name: 0}
+
+
+def test_a_file_that_is_not_there_now_is_no_wrong_rule_and_may_pass(content: Content) -> None:
+    rule = make_rule("not_null", column="kind", name="kind_given")
+    away = "(select * from read_parquet('/nowhere/things.parquet'))"
+    with pytest.raises(
+        duckdb.IOException, match="fct_things: rule kind_given could not be checked"
+    ) as caught:
+        failing_rows(content.duck, make_table(rule), rule, away)
+    assert may_pass(caught.value)

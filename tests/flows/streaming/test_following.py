@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import psycopg
 import pytest
 
+import quality
 from flows import failpoints, incomplete
 from flows.change_landing import land_changes
 from flows.erasure import listed
@@ -200,6 +204,31 @@ def test_what_breaks_a_rule_stays_as_it_was_is_kept_once_and_recorded(company: C
     assert len(list(kept.glob("*.parquet"))) == 1
     company.capture.app(f"update orders set quantity = 2 where id = '{order(4)}'")
     until(lambda: company.follow().messages == 0 and company.shown(quantity) == [(2,)], 60)
+
+
+def test_a_table_whose_checks_lack_memory_waits_and_the_stream_goes_on(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "RETRY_SECONDS", 2)
+    short, check = threading.Event(), quality.check
+
+    def check_with_little_room(connection: Any, table: Any, *given: Any, **more: Any) -> Any:
+        if table.name == "fct_orders" and not short.is_set():
+            short.set()
+            raise duckdb.OutOfMemoryException("Out of Memory Error: failed to allocate")
+        return check(connection, table, *given, **more)
+
+    monkeypatch.setattr(quality, "check", check_with_little_room)
+    with company.followed() as living:
+        company.capture.app(f"update orders set quantity = 7 where id = '{order(5)}'")
+        quantity = f"select quantity from analytics.fct_orders where order_id = '{order(5)}'"
+        until(short.is_set, seconds=60)
+        time.sleep(following.RETRY_SECONDS)
+        assert company.shown(quantity) != [(7,)]
+        company.capture.app("update users set name = 'Behind' where id = 8")
+        until(lambda: company.shown(quantity) == [(7,)], seconds=60)
+        assert living.running()
+    assert living.result().interruptions == 0
 
 
 @pytest.mark.parametrize("table", ["fct_orders", pytest.param("dim_users", marks=pytest.mark.full)])
