@@ -151,26 +151,28 @@ class DeadTopics:
 
     # ------------------------------------------------------------------------------------------- the broker
 
-    def _options(self) -> dict[str, Any]:
+    def _client(self) -> dict[str, Any]:
         settings = self._services.settings
         return {
             "bootstrap.servers": settings.require("kafka_bootstrap"),
             "client.id": "analytics-dead-letters",
+            **settings.kafka_options,
+        }
+
+    def _options(self) -> dict[str, Any]:
+        return {
             "message.timeout.ms": int(_SECONDS * 1000),
             "message.max.bytes": _LARGEST,
             # A broker refuses a batch whole: one letter that is too large must not take others with it.
             "batch.num.messages": 1,
             "enable.idempotence": True,
-            **settings.kafka_options,
+            **self._client(),
         }
 
     def _create_topics(self, topics: set[str]) -> None:
         """Those that are missing; a broker that does not let us says so when something is produced."""
         wanted = [NewTopic(topic + SUFFIX, num_partitions=1) for topic in sorted(topics)]
-        options = {
-            k: v for k, v in self._options().items() if not k.startswith(("message.", "enable.", "batch."))
-        }
-        admin = AdminClient(options, logger=_log)
+        admin = AdminClient(self._client(), logger=_log)
         for made in admin.create_topics(wanted).values():
             try:
                 made.result(_SECONDS)
