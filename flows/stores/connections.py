@@ -30,6 +30,14 @@ _ALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
+_SERVER_ALIVE = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""The same of the server, or the locks of a machine that vanished would last as long as its system waits: two
+hours. Set in the session, since poolers refuse it in an address."""
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _AS_NEW = (
@@ -59,6 +67,7 @@ class Connections:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._resting: deque[Connection[Any]] = deque()
+        self._alive: str | None = None
         finalize(self, _close, self._resting)
 
     @contextmanager
@@ -78,6 +87,9 @@ class Connections:
         connection: Connection[Any] = opened(lambda: psycopg.connect(self._dsn, autocommit=True))
         set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
         connection.execute("SET TimeZone = 'UTC'")
+        if self._alive is None:
+            self._alive = _server_alive(connection)
+        connection.execute(self._alive.encode(), prepare=False)
         roles.act(connection)
         return connection
 
@@ -88,7 +100,7 @@ class Connections:
         try:
             # A statement prepared before a table got another column would not run after it.
             connection._prepared.clear()
-            connection.execute(_AS_NEW, prepare=False)
+            connection.execute(f"{_AS_NEW}; {self._alive}".encode(), prepare=False)
         except psycopg.Error:
             connection.close()  # the server is gone; what the block did is done
             return
@@ -107,6 +119,15 @@ class Connections:
                 connection.close()
             else:
                 return connection
+
+
+def _server_alive(connection: Connection[Any]) -> str:
+    """What has the server find that a client is gone; what somebody has set for it stays as they did."""
+    rows = connection.execute(
+        "SELECT name FROM pg_settings WHERE name = ANY(%s) AND source = 'default' ORDER BY name",
+        (list(_SERVER_ALIVE),),
+    ).fetchall()
+    return "; ".join(f"SET {name} = {_SERVER_ALIVE[name]}" for (name,) in rows)
 
 
 class AdbcSessions:

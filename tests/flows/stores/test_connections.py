@@ -106,3 +106,23 @@ def test_what_a_connection_string_says_of_how_a_lost_server_is_found_counts_more
         "60000",
         "ours",
     )
+
+
+def test_a_server_finds_within_a_minute_that_its_client_is_gone_unless_somebody_has_set_otherwise(
+    dsn: str,
+) -> None:
+    """Else the locks of a machine that vanished would last for hours."""
+    theirs = psycopg.conninfo.make_conninfo(dsn, options="-c tcp_keepalives_idle=77")
+    for given, idle in ((dsn, "30"), (theirs, "77")):
+        warehouse = Warehouse(given)
+        served = set()
+        for _ in range(2):
+            with warehouse.connect() as connection:
+                served.add(connection.info.backend_pid)
+                found = [
+                    connection.execute(f"show tcp_keepalives_{name}".encode()).fetchone()
+                    for name in ("idle", "interval", "count")
+                ]
+                assert found == [(idle,), ("10",), ("3",)]
+                assert connection.execute("show tcp_user_timeout").fetchone() == ("60000",)
+        assert len(served) == 1
