@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from duckdb import DuckDBPyConnection
 
 from flows.cdc.consuming import behind, consuming, runs
-from flows.cdc.pending import Cut, Pending
+from flows.cdc.pending import REMEMBERED, Cut, Pending
 from flows.cdc.reach import Reach
 from flows.cdc.snapshots import FirstRead, are_whole
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
@@ -81,6 +81,7 @@ class ChangeFeed:
         self.untold: SourceError | None = None
         """Why nobody tells which transactions ended: then what was read is handed on as it comes."""
         self._ends_reach = Reach(0, 0, lambda: None)
+        self._ends_from = self._ends_begin = 0
         self._consumer: Consumer | None = None
         self._cut_again_at = self._news_at = 0.0
         self._wanted = 1_000
@@ -122,7 +123,8 @@ class ChangeFeed:
 
     def _find_ends(self) -> None:
         """Transactions are told from where the table has got to that is furthest behind, of those that have
-        something to read: what ended before was landed of the others with it.
+        something to read: what ended before was landed of the others with it. Those that ended last before
+        are read once more, for a connector may send some of their changes again.
         """
         topic = change_topic(self._settings, debezium.names(self._settings).transactions)
         try:
@@ -145,6 +147,8 @@ class ChangeFeed:
             table.landed = max(table.landed, begin)
         self._ends = topic
         self._ends_reach = self._reach(topic.name, min(max(first, begin), end), end)
+        self._ends_begin = self._ends_reach.position
+        self._ends_from = max(first, self._ends_begin - REMEMBERED)
 
     def _reach(self, name: str, position: int, end: int) -> Reach:
         return Reach(position, end, partial(self._end_now, name))
@@ -155,7 +159,7 @@ class ChangeFeed:
     def _consume(self) -> Consumer:
         begins = {name: table.first for name, table in self._tables.items()}
         if self._ends is not None:
-            begins[self._ends.name] = self._ends_reach.position
+            begins[self._ends.name] = self._ends_from
         return consuming(next(iter(self._tables.values())).topic, begins)
 
     # --------------------------------------------------------------------------------------------- reading
@@ -219,7 +223,8 @@ class ChangeFeed:
         return debezium.topic(self._settings, entity.read)
 
     def poll(self, seconds: float) -> int:
-        """Read what comes within so many seconds; returns the number of messages, ends of transactions too.
+        """Read what comes within so many seconds; returns the number of messages, ends of transactions too
+        unless they were landed.
 
         Raises SourceError when a topic can't be read on, SourceAway when the broker does not answer.
         """
@@ -250,7 +255,7 @@ class ChangeFeed:
         for batch in told:
             self._pending.note_ends(batch, self._collections())
         self._cut_again_at = self._news_at
-        return count
+        return count - sum((message.offset() or 0) < self._ends_begin for message in ends)
 
     def _note_errors(self, name: str, messages: Iterable[Message]) -> None:
         for message in messages:

@@ -1,9 +1,14 @@
 """Change records that were read and not landed yet, and what is known of the transactions that made them.
 
 The records are in a backlog; of each one DuckDB knows its place. Tables of its connection: `pending`, the
-records' offsets with their transaction (`tx`, null for a snapshot's rows) and when they were read; `ended`,
-the transactions that ended, in the order of their commits (`place`, an offset); `expected`, how many records
-of each topic an ended transaction has.
+records' offsets with their transaction (`tx`, null for a snapshot's rows), which of its changes of the table
+they are (`number`, null where nobody says) and when they were read; `ended`, the transactions that ended, in
+the order of their commits (`place`, an offset), and the last ones that were handed on; `expected`, how many
+records of each topic an ended transaction has.
+
+A connector that was killed sends again what it could not note: it goes on within a transaction, whose end
+tells of all its changes once more. So each change counts once, and once an end was told, the same end expects
+nothing: nobody waits for what was handed on, and what comes of it again belongs to no transaction.
 """
 
 from __future__ import annotations
@@ -17,19 +22,34 @@ from pathlib import Path
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
+from flows.cdc import told
 from flows.cdc.backlog import Backlog, Records
 from flows.cdc.reach import Reach
 from flows.cdc.snapshots import Mark
 from flows.extract import Incomplete
 from transforms.engine import text_literal
 
-_COUNTED = "(select tx, topic, count(*) as there from pending group by all)"
+_COUNTED = (
+    "(with counted as materialized (select tx, topic, count(*) as there, count(number) as numbered, "
+    "max(number) as highest, sum(number) as total from pending where tx in (select tx from expected) "
+    "group by all), apart as (select tx, topic, count(distinct number) + count(*) filter (number is null) as "
+    "there from pending semi join (select tx, topic from counted where numbered <> highest "
+    "or 2 * total <> highest * (highest + 1)) as unclear using (tx, topic) group by all) "
+    "select tx, topic, coalesce(apart.there, counted.there) as there from counted "
+    "left join apart using (tx, topic))"
+)
+"""How many changes are there of each transaction that ended. Only where some are there twice, or lack one
+before them, are they told apart: that takes ten times as long."""
 _END = 1 << 63
 STALL_SECONDS = 10.0
 """How long a transaction is waited for of which the end, or a change, does not come though all was read, and
 the broker says so."""
 _ASKED_AFTER = 0.2
 """From this part of it on the broker is asked."""
+REMEMBERED = 10_000
+"""So many transactions that were handed on are remembered, at least. Connect sends again what it did not note
+within its `offset.flush.interval.ms`: of more than these, the one that it goes on in waits and is named, as
+if it lacked the changes before."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,7 @@ class Pending:
         self._backlog = Backlog(folder)
         self._run(
             "create or replace temp table pending (topic varchar, kafka_offset bigint, "
-            "kafka_timestamp timestamptz, tx bigint, seen_at double)"
+            "kafka_timestamp timestamptz, tx bigint, number bigint, seen_at double)"
         )
         self._run("create or replace temp table ended (place bigint, tx bigint, seen_at double)")
         self._run("create or replace temp table expected (tx bigint, topic varchar, records bigint)")
@@ -70,19 +90,7 @@ class Pending:
 
         Returns what they tell of the table's first read, where it `is_first`.
         """
-        paths = [
-            f"'$.{wrap}{path}'"
-            for path in ("source.snapshot", "source.lsn", "source.txId", "transaction.id")
-            for wrap in ("payload.", "")
-        ]
-        mark, lsn, number, transaction = (f"coalesce(e[{at}], e[{at + 1}])" for at in range(1, 8, 2))
-        placed = (
-            "select topic, kafka_offset, kafka_timestamp, case when mark = 'false' then coalesce(try_cast("
-            f"split_part({transaction}, ':', 1) as bigint), try_cast({number} as bigint)) end as tx, "
-            f"{time.monotonic()} as seen_at, mark, try_cast({lsn} as bigint) as lsn from ("
-            f"select *, coalesce({mark}, 'false') as mark from (select *, "
-            f"try(json_extract_string(decode(value), [{', '.join(paths)}])) as e from fresh))"
-        )
+        placed = told.of_records(time.monotonic())
         with self._registered(pa.Table.from_batches([batch])):
             if is_first:
                 self._run(f"create or replace temp table came as {placed}")
@@ -105,19 +113,12 @@ class Pending:
         `collections`: a table as it is called there → its topic, and the place from which on transactions
         were not landed of it.
         """
-        shape = (
-            '{"status": "VARCHAR", "id": "VARCHAR", '
-            '"data_collections": [{"data_collection": "VARCHAR", "event_count": "BIGINT"}]}'
-        )
         with self._registered(pa.Table.from_batches([batch])):
             self._run(
-                "create or replace temp table told as select kafka_offset as place, "
-                "try_cast(split_part(coalesce(e.payload.id, e.id), ':', 1) as bigint) as tx, "
-                "coalesce(e.payload.data_collections, e.data_collections) as collections from "
-                f"(select *, try(from_json(decode(value), {_with_payload(shape)})) as e from fresh) "
-                "where coalesce(e.payload.status, e.status) = 'END'"
+                f"create or replace temp table told as from ({told.of_ends()}) where tx not in "
+                "(select tx from ended) qualify row_number() over (partition by tx order by place) = 1"
             )
-        self._run(f"insert into ended select place, tx, {time.monotonic()} from told where tx is not null")
+        self._run(f"insert into ended select place, tx, {time.monotonic()} from told")
         if collections:
             ours = _values((name, topic, first) for name, (topic, first) in collections.items())
             self._run(
@@ -277,8 +278,15 @@ class Pending:
         return self._backlog.before(topic, after)
 
     def forget(self, after: Mapping[str, int], transactions: int) -> None:
-        """Let go of records before those offsets, and of transactions that ended before that place."""
+        """Let go of records before those offsets; of transactions that ended before that place, and of those
+        whose end did not come, it is remembered for a while that nobody waits for them.
+        """
         if after:
+            self._run(
+                f"insert into ended select distinct {transactions - 1}, tx, {time.monotonic()} from pending "
+                f"join (values {_values(after.items())}) as ends(topic, after) using (topic) "
+                "where kafka_offset < after and tx is not null and tx not in (select tx from ended)"
+            )
             # What is deleted keeps its memory; what stays is little.
             self._run(
                 "create or replace temp table pending as select pending.* from pending left join "
@@ -287,7 +295,13 @@ class Pending:
             )
             self._backlog.forget(after)
         self._run(f"delete from expected where tx in (select tx from ended where place < {transactions})")
-        self._run(f"delete from ended where place < {transactions}")
+        passed = f"from ended where place < {transactions}"
+        ((count,),) = self._connection.execute(f"select count(*) {passed}").fetchall()
+        if count > 2 * REMEMBERED:
+            self._run(
+                f"create or replace temp table ended as from ended where place >= {transactions} union all "
+                f"({passed} order by place desc limit {REMEMBERED})"
+            )
 
     def leave_out(self, topic: str) -> None:
         """Let go of a topic."""
@@ -310,11 +324,6 @@ class Pending:
 
     def _run(self, query: str) -> None:
         self._connection.execute(query).fetchall()
-
-
-def _with_payload(shape: str) -> str:
-    """A JSON shape, with or without the schema that Connect can put around a value."""
-    return text_literal('{"payload": ' + shape + ", " + shape[1:])
 
 
 def _values(rows: Iterable[tuple[str | float, ...]]) -> str:

@@ -55,21 +55,23 @@ class Log:
     def read(self, **upto: int) -> tuple[Pending, dict[str, Reach], Reach]:
         """All records before these offsets; a topic that is not named is read to its end."""
         held = Pending(engine.connect(threads=1))
-        reaches = {name: self._reach(name, upto) for name in TOPICS}
-        ends = self._reach(ENDS, upto)
+        reaches = {name: self.reach(name, **upto) for name in TOPICS}
+        ends = self.reach(ENDS, **upto)
         for name in TOPICS:
-            held.keep(self._batch(name, reaches[name].position))
-        held.note_ends(self._batch(ENDS, ends.position), {f"public.{name}": (name, 0) for name in TOPICS})
+            held.keep(self.batch(name, reaches[name].position))
+        held.note_ends(self.batch(ENDS, ends.position), {f"public.{name}": (name, 0) for name in TOPICS})
         return held, reaches, ends
 
-    def _reach(self, name: str, upto: dict[str, int]) -> Reach:
+    def reach(self, name: str, **upto: int) -> Reach:
+        """A topic that was read before its offset there, or to its end."""
         end = len(self.topics[name])
         position = min(upto.get(name, end), end)
         reached = Reach(0, end, lambda: self.told.get(name, end))
         reached.note(position, is_end=position == end)
         return reached
 
-    def _batch(self, name: str, upto: int) -> pa.RecordBatch:
+    def batch(self, name: str, upto: int, first: int = 0) -> pa.RecordBatch:
+        """The records of a topic between these offsets."""
         rows = [
             {
                 "topic": name,
@@ -80,7 +82,7 @@ class Log:
                 "headers": [],
                 "value": value,
             }
-            for offset, value in enumerate(self.topics[name][:upto])
+            for offset, value in enumerate(self.topics[name][first:upto], first)
         ]
         return pa.RecordBatch.from_pylist(rows, kafka.SCHEMA)
 
