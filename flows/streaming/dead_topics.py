@@ -102,11 +102,11 @@ class DeadTopics:
             letters = self._unforwarded(ledger.connection)
             if not letters:
                 return
-            self._create_topics({letter.topic or "" for letter in letters})
-            with closing(Producer(self._options(), logger=_log)) as producer:
+            unmade = self._create_topics({letter.topic or "" for letter in letters})
+            with closing(Producer(self._producer_options(), logger=_log)) as producer:
                 while letters:
                     landed = self._landed(ledger.connection, letters)
-                    confirmed, told = _produce(producer, letters, landed)
+                    confirmed, told = _produce(producer, letters, landed, unmade)
                     ledger.connection.execute(
                         "update ops.dead_letter set forwarded_at = clock_timestamp() "
                         "where letter_id = any(%s)",
@@ -151,7 +151,7 @@ class DeadTopics:
 
     # ------------------------------------------------------------------------------------------- the broker
 
-    def _client(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         settings = self._services.settings
         return {
             "bootstrap.servers": settings.require("kafka_bootstrap"),
@@ -159,35 +159,44 @@ class DeadTopics:
             **settings.kafka_options,
         }
 
-    def _options(self) -> dict[str, Any]:
+    def _producer_options(self) -> dict[str, Any]:
         return {
             "message.timeout.ms": int(_SECONDS * 1000),
             "message.max.bytes": _LARGEST,
             # A broker refuses a batch whole: one letter that is too large must not take others with it.
             "batch.num.messages": 1,
             "enable.idempotence": True,
-            **self._client(),
+            **self._options(),
         }
 
-    def _create_topics(self, topics: set[str]) -> None:
-        """Those that are missing; a broker that does not let us says so when something is produced."""
+    def _create_topics(self, topics: set[str]) -> dict[str, str]:
+        """Those that are missing. Returns why one could not be made: it matters only where nothing can be
+        produced, since a login that may make no topics may write to one that is there.
+        """
         wanted = [NewTopic(topic + SUFFIX, num_partitions=1) for topic in sorted(topics)]
-        admin = AdminClient(self._client(), logger=_log)
-        for made in admin.create_topics(wanted).values():
+        admin = AdminClient(self._options(), logger=_log)
+        unmade: dict[str, str] = {}
+        for name, made in admin.create_topics(wanted).items():
             try:
                 made.result(_SECONDS)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    _log.debug("dead topics", exc_info=True)
+                    unmade[name] = error.args[0].str()
+        return unmade
 
     def _say(self, sentence: str) -> None:
         self._progress.say("stream", sentence)
 
 
 def _produce(
-    producer: Producer, letters: Sequence[Stored], landed: Mapping[str, Mapping[str, Any]]
+    producer: Producer,
+    letters: Sequence[Stored],
+    landed: Mapping[str, Mapping[str, Any]],
+    unmade: Mapping[str, str],
 ) -> tuple[list[str], list[str]]:
-    """Letters that the broker has confirmed or will never take, and what there is to say about others."""
+    """Letters that the broker has confirmed or will never take, and what there is to say about others.
+    `unmade`: why topics could not be made.
+    """
     confirmed: list[str] = []
     told: dict[str, None] = {}
 
@@ -200,7 +209,8 @@ def _produce(
             confirmed.append(letter.letter_id)
             told[f"{letter.place}: too large for {where} (max.message.bytes), in ops.dead_letter only"] = None
         else:
-            told[f"{where} takes no dead letters ({error.str()}); they wait for the next one"] = None
+            why = f"; it could not be made: {unmade[where]}" if where in unmade else ""
+            told[f"{where} takes no dead letters ({error.str()}{why}); they wait for the next one"] = None
 
     for letter in letters:
         row = landed.get(letter.letter_id, {"key": None, "headers": (), "value": letter.payload})

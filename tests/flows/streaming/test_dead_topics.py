@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flows.streaming.dead_topics import SUFFIX
 from tests.broker import make_topics
 from tests.flows.streaming.topics import Topics
 from tests.house import House
+from transforms.entities import Kafka
 
 
 @pytest.fixture
@@ -98,6 +100,30 @@ def test_without_the_setting_there_is_no_dead_topic(topics: Topics) -> None:
     topics.send([b"1"])
     topics.stream()
     assert topics.topic() + SUFFIX not in _admin(topics).list_topics(timeout=20).topics
+
+
+def test_a_dead_topic_that_the_broker_does_not_make_is_named_with_the_reason(
+    topics: Topics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest = f"{topics.topic()}{'x' * 249}"[:249]  # with the suffix it is no name any more
+    make_topics(topics.world.kafka_bootstrap, longest)
+    topics.entities = tuple(
+        replace(entity, read=Kafka(longest)) if entity.name == "user_events" else entity
+        for entity in topics.entities
+    )
+    topics.send([b"1", topics.event(2)])
+
+    tally = topics.stream(_asked(topics))
+
+    assert (tally.rows, tally.dead_letters, tally.interruptions) == (1, 1, 0)
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "takes no dead letters" in line]
+    assert lines  # each time that they are tried
+    for line in lines:
+        assert f"{longest}{SUFFIX} takes no dead letters (" in line
+        assert "; it could not be made: " in line
+        assert "249" in line.split("could not be made")[1]
+    assert topics.rows("select count(*), count(forwarded_at) from ops.dead_letter") == [(1, 0)]
 
 
 def test_a_letter_that_its_topic_does_not_take_keeps_neither_the_stream_nor_the_others(

@@ -153,6 +153,19 @@ def test_every_client_comes_in_with_tls_and_the_password(
     assert change_topics.end_of(services.settings, "sasl.changes") == 0
 
 
+def test_the_dead_topic_is_made_with_all_that_the_options_say(
+    house: House, broker: Broker, tmp_path: Path
+) -> None:
+    topics = Topics.build(house, tmp_path, bootstrap=broker.plain)
+    topics.send([b"not JSON"])
+    unknown = {
+        "ssl.ca.location": "/etc/ssl/certs/ca-certificates.crt",
+        "enable.ssl.certificate.verification": "false",
+    }
+    topics.stream(_services(topics, broker, **unknown))
+    assert len(list(topics._messages(f"{topics.topic()}.dead"))) == 1
+
+
 def _positions(services: Services, table: str) -> dict[str, Any]:
     with services.ledger() as ledger:
         return Journal(ledger.connection).positions(table)
