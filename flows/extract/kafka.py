@@ -28,7 +28,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers
+from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers, kafka_unread
 from flows.garbage import not_looked_for
 from flows.settling import settled
 from transforms.entities import Kafka, SourceEntity
@@ -242,7 +242,7 @@ def _batches(topic: Topic, extract: Extract, stall_seconds: float) -> Iterator[p
     ends = {partition: end for partition, (start, end) in spans.items() if start < end}
     if ends:
         records = reread(topic, {part: [spans[part]] for part in ends}, stall_seconds)
-        yield from kafka_headers.telling(records, extract.warnings)
+        yield from kafka_unread.telling(records, extract.warnings)
     extract.offsets = {part: span for part, span in spans.items() if span[0] < span[1]}
     extract.positions = {
         "topic_id": topic.id,

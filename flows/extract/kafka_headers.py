@@ -1,4 +1,4 @@
-"""The headers of Kafka's messages as they are landed, and what is said of those that the client can't give.
+"""The headers of Kafka's messages as they are landed.
 
 On the wire the name of a header is bytes; confluent-kafka makes a str of it and fails where it is not UTF-8.
 The record is landed all the same, since no model reads headers; a null says that they are unknown, and not
@@ -7,11 +7,10 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from confluent_kafka import Message
 
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
@@ -34,25 +33,3 @@ def of(messages: Sequence[Message]) -> pa.Array:
             which.append(sets.setdefault(tuple(pairs or ()), len(sets)))
     made = [[{"name": name, "value": value} for name, value in pairs] for pairs in sets]
     return pa.array(made, HEADERS).take(pa.array(which, pa.int32()))
-
-
-def unread(batch: pa.RecordBatch) -> int:
-    """How many of these landed records have no headers because the client could not give them."""
-    return int(batch.column("headers").null_count)
-
-
-def telling(batches: Iterable[pa.RecordBatch], warnings: list[str]) -> Iterator[pa.RecordBatch]:
-    """The records of one topic as they are; what came without its headers is a warning in the end."""
-    count, first = 0, ""
-    for batch in batches:
-        if found := unread(batch):
-            place = batch.filter(pc.is_null(batch.column("headers"))).slice(0, 1).to_pylist()[0]
-            there = f"partition {place['kafka_partition']}, offset {place['kafka_offset']}"
-            first = first or f"topic {place['topic']}, {there}"
-            count += found
-        yield batch
-    if count:
-        warnings.append(
-            f"{count:,} records came with a header whose name is not UTF-8, the first at {first}. They are "
-            "landed with all but their headers (null in raw). Let their producer write header names as UTF-8."
-        )

@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from flows.extract import kafka_headers
+from flows.extract import kafka_unread
 from flows.metrics.names import LATENCY_BUCKETS
 from flows.progress import Progress
 from flows.stores.warehouse import Warehouse, WarehouseError
@@ -47,8 +47,8 @@ class Count:
     """Of the messages, as they are held in memory."""
     copies: int = 0
     """Messages that were left out, each the copy of another."""
-    without_headers: int = 0
-    """Messages that came with a header whose name is not UTF-8: landed with all but their headers."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Column of raw → messages that are landed with all but that: see `kafka_unread`."""
     interruptions: int = 0
     lag: int = 0
     """Messages that wait, as last seen."""
@@ -88,21 +88,18 @@ class Tally(Count):
         self.dead_letters += len(batch.letters)
         came = batch.records.batches.values()
         self.bytes += sum(rows.nbytes for rows in came)
-        self.without_headers += sum(map(kafka_headers.unread, came))
+        self.unread += sum(map(kafka_unread.counted, came), Counter())
         self.took(latency)
 
     def line(self, rate: float) -> str:
         """One line for people; `rate` is in messages per second."""
         median, worst = self.latency()
-        headless = (
-            f", {self.without_headers:,} without their headers (a name that is not UTF-8)"
-            if self.without_headers
-            else ""
-        )
+        kinds = ((kafka_unread.KINDS[name], count) for name, count in self.unread.items())
+        unread = "".join(f", {count:,} without their {kind.what} ({kind.why})" for kind, count in kinds)
         return (
             f"{rate:,.0f} messages/s, queryable after {median * 1000:,.0f} ms (p99 {worst * 1000:,.0f} ms); "
             f"{self.messages:,} messages, {self.rows:,} rows, {self.copies:,} copies left out, "
-            f"{self.dead_letters:,} dead letters{headless}"
+            f"{self.dead_letters:,} dead letters{unread}"
         )
 
 

@@ -109,6 +109,9 @@ def test_a_record_with_a_timestamp_that_is_no_moment_comes_without_one_and_stops
         *(None, datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)),
     ]
     assert extract.positions["offsets"] == {"0": len(stamps)}
+    (warning,) = extract.warnings
+    assert warning.startswith("3 records came without a timestamp, or with one that is no moment of")
+    assert f"the first at topic {topic.name}, partition 0, offset 0." in warning
 
 
 def test_a_topic_whose_partitions_have_no_leader_yet_is_read_once_they_have(broker: str) -> None:

@@ -98,6 +98,7 @@ def test_messages_with_timestamps_that_are_no_moment_are_taken_in_as_any_others(
     if isinstance(done, Tally):
         assert (done.rows, done.dead_letters, done.interruptions) == (3, 3, 0)
         assert (list(done.latencies), done.latency()) == ([], (0.0, 0.0))  # nobody knows when they were sent
+        assert done.line(0).endswith("6 without their timestamp (no moment of the years 1 to 9999)")
     topics.send([topics.event(3)])
     tally = topics.stream()
     assert (tally.rows, tally.interruptions, len(tally.latencies)) == (1, 0, 1)
