@@ -75,7 +75,6 @@ def erase(services: Services, users: Sequence[int], reason: str, run_id: str, pr
     NotErased, and what a build raises.
     """
     with services.ledger() as ledger, ledger.locked("erase", "warehouse"):
-        leftovers.refuse(services, ledger)
         people = _people(services, ledger, users)
         leftovers.refuse(services, ledger, people)
         with _undisturbed(services, ledger):
