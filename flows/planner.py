@@ -86,7 +86,7 @@ class Windows:
     """The windows of one upstream, in order: which of them another table's window reads, bisection finds.
 
     A year of days, each compared with a year of days, would be what a run spends its time with. What is no
-    window is read by all, as WHOLE is: a ledger may hold a key that was taken for one (a year before Christ).
+    window, WHOLE or a year before Christ that a ledger holds, is read by all.
     """
 
     def __init__(self, keys: Iterable[str], partition: Partition | None) -> None:

@@ -28,8 +28,8 @@ from typing import Any, Generic, TypeVar
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
+from flows.recovery import opened
 from flows.recovery.notes import Note
-from flows.recovery.opened import remove_left
 from flows.recovery.seal import SUFFIX, Seal, SealError
 from flows.stores.files import sync_and_hash
 from flows.stores.manifest import fsync_folder
@@ -165,7 +165,7 @@ class Shelf(ABC, Generic[K]):
                 raise BackupError(
                     f"Another backup is being taken or removed in {self.root}. Wait and run again."
                 ) from None
-            remove_left(self.home)  # what a killed restore has left open
+            opened.remove_left(self.home)  # what a killed restore has left open
             yield
         finally:
             os.close(descriptor)

@@ -157,10 +157,10 @@ def make_pool(state: State) -> None:
     from flows.http_client import client
 
     try:
-        for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0):
-            with attempt:
-                with client(f"{state.prefect_url}/", seconds=30) as server:
-                    answer = server.post("work_pools/", json={"name": POOL, "type": "process"})
+        again = stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0)
+        for attempt in again:
+            with attempt, client(f"{state.prefect_url}/", seconds=30) as server:
+                answer = server.post("work_pools/", json={"name": POOL, "type": "process"})
                 if answer.status_code != httpx.codes.CONFLICT:
                     answer.raise_for_status()
     except httpx.HTTPError as error:
