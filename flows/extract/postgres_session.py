@@ -26,7 +26,7 @@ from psycopg.rows import tuple_row
 from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.postgres_types import SourceColumn
 from flows.extract.source_locks import AGAINST_READING
-from flows.stores.connections import adbc_sessions, kept_alive
+from flows.stores.connections import adbc_sessions, kept_alive, server_alive
 
 APPLICATION = "analytics extract"
 MINIMUM_PART_BYTES = 256 << 20
@@ -44,6 +44,8 @@ _SESSION = {
     # The coordinator waits while the readers read; the server must not take that for a forgotten session.
     "idle_in_transaction_session_timeout": "0",
 }
+_ALIVE = sql.SQL(server_alive(is_local=True))
+"""What the server keeps for a snapshot would last as long as its system waits for who is gone."""
 _REFUSALS = frozenset({"28", "3D", "3F", "42"})
 """Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
 _REFUSED = re.compile(
@@ -143,6 +145,7 @@ class Snapshot:
             # Locked before the snapshot is taken: a table rewritten after it would look empty in it.
             self._execute(sql.SQL("lock table {} in access share mode").format(self._table))
             self._execute(_settings(_CATALOG_SECONDS))
+            self._execute(_ALIVE)
             found = self._execute(sql.SQL("select pg_export_snapshot(), clock_timestamp()"))[0]
             self._id, self.clock = str(found[0]), found[1]
         return self
@@ -204,6 +207,7 @@ class Snapshot:
             cursor.execute("set transaction isolation level repeatable read, read only")
             cursor.execute(f"set transaction snapshot '{self._id}'")
             cursor.execute(self._text(_settings(_READ_SECONDS)))
+            cursor.execute(self._text(_ALIVE))
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)})
             cursor.execute(text)
             reader = stack.enter_context(cursor.fetch_record_batch())

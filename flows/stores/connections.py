@@ -67,7 +67,8 @@ class Connections:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._resting: deque[Connection[Any]] = deque()
-        self._alive: str | None = None
+        self._again = ""
+        """What `server_alive` has set and RESET takes away; to ask for it anew is a millisecond each time."""
         finalize(self, _close, self._resting)
 
     @contextmanager
@@ -87,9 +88,8 @@ class Connections:
         connection: Connection[Any] = opened(lambda: psycopg.connect(self._dsn, autocommit=True))
         set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
         connection.execute("SET TimeZone = 'UTC'")
-        if self._alive is None:
-            self._alive = _server_alive(connection)
-        connection.execute(self._alive.encode(), prepare=False)
+        alive = connection.execute(server_alive().encode(), prepare=False).fetchall()
+        self._again = "; ".join(f"SET {name} = '{value}'" for name, value in alive)
         roles.act(connection)
         return connection
 
@@ -100,7 +100,7 @@ class Connections:
         try:
             # A statement prepared before a table got another column would not run after it.
             connection._prepared.clear()
-            connection.execute(f"{_AS_NEW}; {self._alive}".encode(), prepare=False)
+            connection.execute(f"{_AS_NEW}; {self._again}".encode(), prepare=False)
         except psycopg.Error:
             connection.close()  # the server is gone; what the block did is done
             return
@@ -121,13 +121,15 @@ class Connections:
                 return connection
 
 
-def _server_alive(connection: Connection[Any]) -> str:
-    """What has the server find that a client is gone; what somebody has set for it stays as they did."""
-    rows = connection.execute(
-        "SELECT name FROM pg_settings WHERE name = ANY(%s) AND source = 'default' ORDER BY name",
-        (list(_SERVER_ALIVE),),
-    ).fetchall()
-    return "; ".join(f"SET {name} = {_SERVER_ALIVE[name]}" for (name,) in rows)
+def server_alive(*, is_local: bool = False) -> str:
+    """SQL that has the server of a session find that its client is gone, in this transaction alone where it
+    `is_local`; what somebody has set for it stays as they did. It gives what it has set.
+    """
+    ours = ", ".join(f"('{name}', '{value}')" for name, value in _SERVER_ALIVE.items())
+    return (
+        f"SELECT name, pg_catalog.set_config(name, ours, {is_local}) FROM pg_catalog.pg_settings "
+        f"JOIN (VALUES {ours}) AS given (name, ours) USING (name) WHERE source = 'default'"
+    )
 
 
 class AdbcSessions:

@@ -20,7 +20,7 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
-from flows.stores.connections import Connections, adbc_sessions, kept_alive
+from flows.stores.connections import Connections, adbc_sessions, kept_alive, server_alive
 from transforms.engine import explain
 
 PUBLISHED = "analytics"
@@ -196,13 +196,20 @@ class Warehouse:
     @contextmanager
     def _copying(self) -> Iterator[Any]:
         """An ADBC connection in autocommit, where one COPY is one transaction; kept only if it served."""
-        connection = self._kept() or adbc_sessions(self._dsn).open(autocommit=True)
+        connection = self._kept() or self._opened()
         try:
             yield connection
         except BaseException:
             connection.close()
             raise
         self._idle.put(connection)
+
+    def _opened(self) -> Any:
+        connection = adbc_sessions(self._dsn).open(autocommit=True)
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(server_alive())
+            cursor.fetchall()
+        return connection
 
     def _kept(self) -> Any:
         """A kept connection whose server is still there, or None."""

@@ -7,10 +7,12 @@ from datetime import timedelta
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.debezium_observed import answering
+from flows.extract.postgres_session import Snapshot
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
@@ -284,6 +286,14 @@ def test_a_large_table_read_in_parts_equals_one_read(shop: World, monkeypatch: p
     assert shop.raw(ORDERS, "select count(distinct _seq), min(_seq), max(_seq) from raw") == [
         (51_000, 0, 50_999)
     ]
+
+
+def test_the_application_finds_within_a_minute_that_who_read_it_has_vanished(shop: World) -> None:
+    """Else what it keeps for an open snapshot, and the lock on the table, would last for hours."""
+    asked = sql.SQL("select current_setting('tcp_keepalives_idle') as idle")
+    with Snapshot(shop.app_dsn, "app.orders", sql.Identifier("orders")) as snapshot:
+        assert snapshot.rows(asked) == [("30",)]
+        assert [batch.to_pylist() for batch in snapshot.stream(asked)] == [[{"idle": "30"}]]
 
 
 def test_nothing_lands_from_a_connection_that_broke_in_the_middle(shop: World) -> None:

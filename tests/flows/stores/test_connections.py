@@ -126,3 +126,5 @@ def test_a_server_finds_within_a_minute_that_its_client_is_gone_unless_somebody_
                 assert found == [(idle,), ("10",), ("3",)]
                 assert connection.execute("show tcp_user_timeout").fetchone() == ("60000",)
         assert len(served) == 1
+        with warehouse.reading("select current_setting('tcp_keepalives_idle') as idle") as reader:
+            assert reader.read_all()["idle"].to_pylist() == [idle]
