@@ -9,7 +9,7 @@ import pytest
 
 from tests.transforms.conftest import ReadModels
 from transforms import catalog, registry
-from transforms.contract import ContractError, Layer, Table
+from transforms.contract import ContractError, Layer, Table, Write
 from transforms.entities import Postgres
 
 MODELS = registry.build_order()
@@ -170,6 +170,15 @@ def test_staging_of_a_database_is_cut_by_a_column_that_no_landed_row_has_null() 
     assert ("app.orders", "created_at") in cut
     required = {(entity.place, name) for entity in entities.values() for name in entity.required}
     assert cut <= required, "declare the column as the entity's window (month_of=…)"
+
+
+def test_a_model_joins_no_further_than_it_looks_back() -> None:
+    """Windows that are due together are read together: a join without end would find more than in one."""
+    widened = [table for table in MODELS if table.lookback and table.write is not Write.APPEND]
+    said = {table.name: f"interval {table.lookback.days} days" for table in widened}
+    sql = {name: registry.default().model(name).sql or "" for name in said}
+    assert said
+    assert [name for name in said if said[name] not in sql[name]] == []
 
 
 @pytest.mark.parametrize("table", MODELS, ids=lambda table: table.name)

@@ -3,7 +3,7 @@ grain:     one row per Stripe charge, as it last was
 key:       [payment_id]
 partition: {by: occurred_at, every: month}
 write:     replace_partition
-# An order is paid within a month; its fee is booked with the charge.
+# An order is paid within a month; its fee is booked with the charge. What is further away is not joined: it is read or not, as other months are due.
 lookback:  31 days
 owner:     data-team
 freshness: 1 hour
@@ -21,16 +21,19 @@ expect:
 --- */
 -- A dispute does not change the charge in Stripe's events, so the disputes are asked as well.
 with fees as (
-    select source_id as payment_id, sum(fee_minor) as fee_minor, any_value(currency) as currency
-    from stg_stripe__balance_transactions
-    where type in ('charge', 'payment')
-    group by source_id
+    select movements.source_id as payment_id, sum(movements.fee_minor) as fee_minor, any_value(movements.currency) as currency
+    from stg_stripe__balance_transactions as movements
+    inner join stg_stripe__charges as charges
+        on movements.source_id = charges.payment_id
+        and movements.created_at between charges.created_at - interval 31 days and charges.created_at + interval 31 days
+    where movements.type in ('charge', 'payment')
+    group by movements.source_id
 )
 
 select
     charges.payment_id::varchar as payment_id,
     charges.order_id::uuid as order_id,
-    orders.user_id::bigint as user_id, -- User who placed the order; null when the charge belongs to no order we know
+    orders.user_id::bigint as user_id, -- User who placed the order; null when the charge belongs to no order we know of the 31 days around it
     charges.customer_id::varchar as customer_id,
     charges.amount_minor::bigint as amount_minor,
     charges.amount_captured_minor::bigint as amount_captured_minor,
@@ -43,5 +46,7 @@ select
     fees.currency::varchar as fee_currency, -- ISO 4217 code of the fee: the currency of the balance
     charges.created_at::timestamptz as occurred_at -- When the customer was charged (UTC)
 from stg_stripe__charges as charges
-left join stg_app__orders as orders on charges.order_id = orders.order_id
+left join stg_app__orders as orders
+    on charges.order_id = orders.order_id
+    and orders.created_at between charges.created_at - interval 31 days and charges.created_at + interval 31 days
 left join fees on charges.payment_id = fees.payment_id

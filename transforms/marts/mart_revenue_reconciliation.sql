@@ -4,7 +4,8 @@ description: What the application sold against what Stripe collected, both dated
 key:       [date, currency]
 partition: {by: date, every: month}
 write:     merge
-# A charge is dated by its order, which is up to a month older.
+# A charge is dated by its order, which is up to a month older. One that is further away is a charge without order: were it joined where both
+# happen to be read, it would be counted on two days.
 lookback:  31 days
 owner:     data-team
 freshness: 1 hour
@@ -17,6 +18,7 @@ expect:
 --- */
 with charges as (
     select
+        payments.payment_id,
         payments.order_id,
         payments.occurred_at,
         payments.currency,
@@ -28,19 +30,32 @@ with charges as (
     where payments.status = 'succeeded' and payments.amount_captured_minor > 0
 ),
 
+paid as (
+    select charges.payment_id, charges.order_id, orders.order_date, orders.status
+    from charges
+    inner join fct_orders as orders
+        on charges.order_id = orders.order_id
+        and charges.occurred_at between orders.created_at - interval 31 days and orders.created_at + interval 31 days
+),
+
+paid_otherwise as (
+    select payments.order_id
+    from stg_app__payments as payments
+    inner join fct_orders as orders
+        on payments.order_id = orders.order_id
+        and payments.created_at between orders.created_at - interval 31 days and orders.created_at + interval 31 days
+    where payments.payment_id is null
+),
+
 orders as (
     select
-        order_id,
         order_date,
         currency,
         revenue,
-        status,
-        status in ('paid', 'shipped', 'delivered', 'refunded') and revenue > 0 as is_due,
-        order_id in (select order_id from charges where order_id is not null) as has_charge,
-        order_id in (
-            select order_id from stg_app__payments where payment_id is null and order_id is not null
-        ) as has_other_payment
+        order_id in (select order_id from paid) as has_charge,
+        order_id in (select order_id from paid_otherwise) as has_other_payment
     from fct_orders
+    where status in ('paid', 'shipped', 'delivered', 'refunded') and revenue > 0
 ),
 
 movements as (
@@ -52,18 +67,17 @@ movements as (
         case when not has_charge then 1 end as orders_without_charge,
         case when not has_charge and has_other_payment then revenue end as other_revenue
     from orders
-    where is_due
     union all by name
     select
-        coalesce(orders.order_date, charges.occurred_at::date) as date,
+        coalesce(paid.order_date, charges.occurred_at::date) as date,
         charges.currency,
         1 as stripe_payments,
         charges.amount as stripe_amount,
-        case when orders.status = 'cancelled' then charges.amount end as cancelled_amount,
-        case when orders.order_id is null then charges.amount end as unmatched_amount,
-        case when orders.order_id is null then 1 end as unmatched_payments
+        case when paid.status = 'cancelled' then charges.amount end as cancelled_amount,
+        case when paid.order_date is null then charges.amount end as unmatched_amount,
+        case when paid.order_date is null then 1 end as unmatched_payments
     from charges
-    left join orders on charges.order_id = orders.order_id
+    left join paid on charges.payment_id = paid.payment_id
 ),
 
 days as (
@@ -84,7 +98,7 @@ days as (
 )
 
 select
-    date::date as date, -- Day the orders were placed (UTC); of charges without a known order the day of the charge
+    date::date as date, -- Day the orders were placed (UTC); of charges without a known order of the 31 days around them the day of the charge
     currency::varchar as currency, -- ISO 4217 code of the amounts; they are in major units and never added across currencies
     orders::bigint as orders, -- Orders that cost something and are paid, shipped, delivered or refunded
     orders_revenue::decimal(18,2) as orders_revenue, -- Their revenue
@@ -94,7 +108,7 @@ select
     (orders_revenue - stripe_amount)::decimal(18,2) as difference, -- orders_revenue - stripe_amount
     other_revenue::decimal(18,2) as other_revenue, -- Part of orders_revenue that was paid otherwise, by bank transfer for example
     cancelled_amount::decimal(18,2) as cancelled_amount, -- Part of stripe_amount whose order was cancelled after it was paid
-    unmatched_payments::bigint as unmatched_payments, -- Charges among them whose order the application does not have
+    unmatched_payments::bigint as unmatched_payments, -- Charges among them whose order the application does not have, or not within 31 days
     unmatched_amount::decimal(18,2) as unmatched_amount, -- Part of stripe_amount of these
     (orders_revenue - stripe_amount - other_revenue + cancelled_amount + unmatched_amount)::decimal(18,2) as unexplained -- What is left of the difference: 0 when of every order was collected what it cost
 from days

@@ -22,7 +22,7 @@ create table if not exists analytics.fct_payments (
 comment on table analytics.fct_payments is 'One row per Stripe charge, as it last was.';
 comment on column analytics.fct_payments.payment_id is 'Stripe charge (ch_…)';
 comment on column analytics.fct_payments.order_id is 'Order that is paid, as the application told Stripe; null when it did not';
-comment on column analytics.fct_payments.user_id is 'User who placed the order; null when the charge belongs to no order we know';
+comment on column analytics.fct_payments.user_id is 'User who placed the order; null when the charge belongs to no order we know of the 31 days around it';
 comment on column analytics.fct_payments.customer_id is 'Stripe customer (cus_…); null for a guest';
 comment on column analytics.fct_payments.amount_minor is 'Amount charged or only authorised so far, in minor units';
 comment on column analytics.fct_payments.amount_captured_minor is 'Amount that was collected, in minor units';

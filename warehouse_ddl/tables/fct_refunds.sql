@@ -16,8 +16,8 @@ create table if not exists analytics.fct_refunds (
 comment on table analytics.fct_refunds is 'One row per Stripe refund, as it last was.';
 comment on column analytics.fct_refunds.refund_id is 'Stripe refund (re_…)';
 comment on column analytics.fct_refunds.payment_id is 'Stripe charge that is given back';
-comment on column analytics.fct_refunds.order_id is 'Order that is paid, as the application told Stripe; null when it did not';
-comment on column analytics.fct_refunds.user_id is 'User who placed the order; null when the charge belongs to no order we know';
+comment on column analytics.fct_refunds.order_id is 'Order that was paid; null when the charge is unknown, or more than 186 days older';
+comment on column analytics.fct_refunds.user_id is 'User who placed the order; null when the charge belongs to no order we know, or is more than 186 days older';
 comment on column analytics.fct_refunds.amount_minor is 'Amount given back, in minor units';
 comment on column analytics.fct_refunds.currency is 'ISO 4217 code of the amounts';
 comment on column analytics.fct_refunds.reason is 'duplicate, fraudulent or requested_by_customer; null when nobody said';

@@ -17,7 +17,7 @@ create table if not exists analytics.mart_revenue_reconciliation (
     constraint mart_revenue_reconciliation_pkey primary key (date, currency)
 );
 comment on table analytics.mart_revenue_reconciliation is 'What the application sold against what Stripe collected, both dated by the order. Gross on both sides, before refunds and fees. One row per day and currency with an order that should be paid or a Stripe charge that collected something.';
-comment on column analytics.mart_revenue_reconciliation.date is 'Day the orders were placed (UTC); of charges without a known order the day of the charge';
+comment on column analytics.mart_revenue_reconciliation.date is 'Day the orders were placed (UTC); of charges without a known order of the 31 days around them the day of the charge';
 comment on column analytics.mart_revenue_reconciliation.currency is 'ISO 4217 code of the amounts; they are in major units and never added across currencies';
 comment on column analytics.mart_revenue_reconciliation.orders is 'Orders that cost something and are paid, shipped, delivered or refunded';
 comment on column analytics.mart_revenue_reconciliation.orders_revenue is 'Their revenue';
@@ -27,6 +27,6 @@ comment on column analytics.mart_revenue_reconciliation.stripe_amount is 'What t
 comment on column analytics.mart_revenue_reconciliation.difference is 'orders_revenue - stripe_amount';
 comment on column analytics.mart_revenue_reconciliation.other_revenue is 'Part of orders_revenue that was paid otherwise, by bank transfer for example';
 comment on column analytics.mart_revenue_reconciliation.cancelled_amount is 'Part of stripe_amount whose order was cancelled after it was paid';
-comment on column analytics.mart_revenue_reconciliation.unmatched_payments is 'Charges among them whose order the application does not have';
+comment on column analytics.mart_revenue_reconciliation.unmatched_payments is 'Charges among them whose order the application does not have, or not within 31 days';
 comment on column analytics.mart_revenue_reconciliation.unmatched_amount is 'Part of stripe_amount of these';
 comment on column analytics.mart_revenue_reconciliation.unexplained is 'What is left of the difference: 0 when of every order was collected what it cost';
