@@ -16,7 +16,7 @@ from flows.errors import FlowsError
 from flows.extract.debezium_observed import answering
 from flows.extract.postgres_session import catalog
 from flows.extract.postgres_types import SourceColumn
-from flows.extract.schema_contract import CATALOG
+from flows.extract.schema_contract import CATALOG, computed
 from flows.extract.schema_differences import Difference, Remembered, differences
 from flows.services import Services, open_services
 from flows.stores.ledger import Ledger
@@ -73,9 +73,11 @@ def compare(services: Services, names: Sequence[str]) -> list[Compared]:
     with services.ledger() as ledger, answering(services.settings) as dsn:
         for entity in chosen(names):
             assert isinstance(entity.read, Postgres)
-            current = catalog(dsn, entity.read.schema, entity.read.table)
+            every = catalog(dsn, entity.read.schema, entity.read.table)
+            left_out = computed(entity, every)
+            current = [column for column in every if column.name not in left_out]
             stored = ledger.positions(entity.table).positions.get(CATALOG)
-            remembered = Remembered.read(stored).of(current)
+            remembered = Remembered.read(stored).without(left_out).of(current)
             found.append(Compared(entity, current, remembered, differences(entity, remembered, current)))
     return found
 

@@ -159,7 +159,7 @@ class _Read:
         before = self.extract.positions
         contract = Contract(self.entity, columns, before.get(CATALOG), self.landed_at)
         log = self._log(contract)
-        return contract, log, log.take(self.source.records.batches)
+        return contract, log, log.take(self.source.records.batches, contract.computed)
 
     def _log(self, contract: Contract) -> ChangeLog:
         relation = self.landed()

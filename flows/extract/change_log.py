@@ -85,12 +85,12 @@ class ChangeLog:
 
     # ---------------------------------------------------------------------------------------------- records
 
-    def take(self, records: Iterable[pa.RecordBatch]) -> int:
+    def take(self, records: Iterable[pa.RecordBatch], computed: Collection[str] = ()) -> int:
         """Read all records, and what can be told from each alone; returns their number. They are asked for
-        again when they are written.
+        again when they are written. `computed`: fields that are not counted among a row's.
         """
         self._records = records
-        Opening(self._entity, self._connection, self._clock, self._also).parse(records)
+        Opening(self._entity, self._connection, self._clock, self._also, computed).parse(records)
         self.shapes = self._found_shapes()
         (count,) = self._one("select count(*) from parsed")
         return int(count)

@@ -22,7 +22,8 @@ _PORTION_BYTES = 64 << 20
 
 class Opening:
     """Reads records of one topic. `clock` tells the rows' time from the source server's; `also` are names
-    that rows' fields have had at the source and the entity has not.
+    that rows' fields have had at the source and the entity has not; `computed` those of columns of which a
+    change tells nothing, and a read of the table does.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class Opening:
         connection: DuckDBPyConnection,
         clock: SourceClock,
         also: Collection[str],
+        computed: Collection[str],
     ) -> None:
         self._entity = entity
         self._connection = connection
         self._clock = clock
         self._also = also
+        self._computed = computed
         self._columns = {column.name: column for column in entity.columns}
         self._by = entity.partition.by if entity.partition else None
 
@@ -77,6 +80,9 @@ class Opening:
         )
         part = value(self._columns[self._by], f"after.{quoted(self._by)}") if self._by else "null"
         fields = "json_keys(decode(value), case when wrapped then '$.payload.after' else '$.after' end)"
+        if self._computed:
+            names = ", ".join(map(text_literal, sorted(self._computed)))
+            fields = f"list_filter({fields}, lambda name: name not in ({names}))"
         return (
             "select kafka_offset, kafka_timestamp, key is not null as has_key, "
             "before is not null as has_before, _change, after, is_moved, source.lsn as _lsn, "

@@ -221,7 +221,9 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
     named = {name for column in entity.columns for name in (column.name, *column.formerly)}
     there = observed.columns.get((read.schema, read.table), ())
     untold = [
-        f"{one.name} ({one.pg_type})" for one in there if one.name in named and not is_told(one.pg_type)
+        f"{one.name} ({'generated' if one.is_generated else one.pg_type})"
+        for one in there
+        if one.name in named and (one.is_generated or not is_told(one.pg_type))
     ]
     if untold:
         return (

@@ -58,7 +58,7 @@ CATALOG = sql.SQL(
     "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
     "else atttypmod end), attnum, not (attnotnull or type.typnotnull), "
     "coalesce((select array_agg(enumlabel::text order by enumsortorder) from pg_enum "
-    "where enumtypid = base.oid), '{{}}'), atthasmissing, attrelid::bigint "
+    "where enumtypid = base.oid), '{{}}'), atthasmissing, attrelid::bigint, attgenerated <> '' "
     "from pg_attribute join pg_type as type on type.oid = atttypid "
     "join pg_type as base on base.oid = case when type.typtype = 'd' then type.typbasetype else type.oid end "
     "where attrelid = any(array[{}]::regclass[]) and attnum > 0 and not attisdropped order by attnum"
@@ -69,8 +69,8 @@ CATALOG = sql.SQL(
 def columns_of(rows: Iterable[tuple[Any, ...]]) -> list[SourceColumn]:
     """What CATALOG gives; types by their names as seen from `search_path` pg_catalog."""
     return [
-        SourceColumn(name, kind, number, nullable, tuple(labels), fills, table)
-        for name, kind, number, nullable, labels, fills, table in rows
+        SourceColumn(name, kind, number, nullable, tuple(labels), *rest)
+        for name, kind, number, nullable, labels, *rest in rows
     ]
 
 

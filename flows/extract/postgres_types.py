@@ -64,7 +64,7 @@ class SourceColumn:
 
     `number` is its attnum, which no rename changes and no other column ever gets; `labels` are the values of
     an enum, in order; `fills` says that rows which were there before the column have its default, of which no
-    change tells.
+    change tells; `is_generated` that PostgreSQL computes it, of which no change tells either.
     """
 
     name: str
@@ -75,7 +75,7 @@ class SourceColumn:
     fills: bool = field(default=False, compare=False)
     table: int = field(default=0, compare=False)
     """The table's oid: one that was dropped and made anew counts its columns anew."""
-
+    is_generated: bool = field(default=False, compare=False)
     declared: Column | None = field(default=None, compare=False)
     """The column that it is landed as, where that has another name or type."""
 

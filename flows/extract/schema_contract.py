@@ -48,6 +48,16 @@ class Fit:
     problem: str = ""
 
 
+def computed(entity: SourceEntity, columns: Sequence[SourceColumn]) -> frozenset[str]:
+    """Where changes are read, the columns that PostgreSQL computes: only Debezium's reads of a table tell
+    them. One that is declared is not among them: it halts its table (debezium_guard).
+    """
+    assert isinstance(entity.read, Postgres)
+    declared = {column.name for column in entity.columns}
+    names = {c.name for c in columns if c.is_generated} if entity.read.mode == "cdc" else set[str]()
+    return frozenset(names - declared)
+
+
 class Contract:
     """One table's declaration beside its columns. `stored` is what the position keeps under CATALOG;
     `current` is empty where the catalog can't be asked, then only records' fields speak.
@@ -62,8 +72,10 @@ class Contract:
     ) -> None:
         assert isinstance(entity.read, Postgres)
         self._declared, self._read, self._found_at = entity, entity.read, found_at
+        self.computed = computed(entity, current)
+        current = [column for column in current if column.name not in self.computed]
         self._current = tuple(current)
-        self._remembered = Remembered.read(stored).of(current)
+        self._remembered = Remembered.read(stored).without(self.computed).of(current)
         self._evolves = self._read.on_change == "evolve"
         self.differences: list[Difference] = (
             differences(entity, self._remembered, current, only_news=self._evolves) if current else []

@@ -7,7 +7,7 @@ that was dropped and made anew is not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,6 +65,16 @@ class Remembered:
             "versions": [[list(pair) for pair in version] for version in self.versions],
             "told": list(self.told),
         }
+
+    def without(self, names: Collection[str]) -> Remembered:
+        """The same of a table that has no such columns."""
+        return replace(
+            self,
+            accepted=tuple(column for column in self.accepted if column.name not in names),
+            versions=tuple(
+                tuple(pair for pair in version if pair[1] not in names) for version in self.versions
+            ),
+        )
 
     def of(self, current: Sequence[SourceColumn]) -> Remembered:
         """The same, of the table that is there: one that was made anew is compared by names."""

@@ -21,12 +21,12 @@ from flows.extract.schema_contract import CATALOG
 from flows.extract.schema_differences import Remembered, differences
 from flows.landing import Landing
 from flows.services import Services
-from tests.flows.capture import Capture
+from tests.flows.capture import Capture, entity
 from tests.flows.extract.alterations import DDL, Altered, Contract, Mode, every, redeclared
 from tests.flows.streaming.topics import until
 from tests.house import House
 from transforms import changes, engine
-from transforms.entities import SourceEntity
+from transforms.entities import Postgres, SourceEntity
 
 EVERY: tuple[Contract, ...] = ("evolve", "freeze", "quarantine")
 
@@ -221,6 +221,47 @@ def test_alters_between_two_landings_that_nothing_proves_stop_the_table(house: H
         assert one.stopped is not None
         assert "has no column label any more" in str(one.stopped)
         assert [row[0] for row in seen(services, one.entity, "id")] == [1, 2]
+    finally:
+        services.lake.close()
+        capture.end()
+
+
+def test_a_column_that_postgresql_computes_is_none_that_changes_are_held_to(
+    house: House, tmp_path: Path
+) -> None:
+    """Debezium's reads of a table have it, and its changes do not."""
+    capture = prepared(house, tmp_path)
+    names = {"stored": EVERY, "virtual": EVERY[:1]}
+    tables = {f"{kind}_{one}": (kind, one) for kind, contracts in names.items() for one in contracts}
+    entities = [
+        replace(entity(name), read=Postgres(name, mode="cdc", on_change=contract))
+        for name, (_, contract) in tables.items()
+    ]
+    services = Services(capture.settings)
+    try:
+        for name, (kind, _) in tables.items():
+            capture.app(
+                f"create table {name} (id bigint primary key, "
+                f"twice bigint generated always as (id * 2) {kind}, label text)",
+                f"insert into {name} (id, label) values (1, 'a'), (2, 'b')",
+            )
+        capture.register(*entities)
+        until(lambda: all(len(capture.events(name)) == 2 for name in tables), seconds=60)
+        land = lander(services)
+        for one in entities:
+            landed = land(one)
+            assert landed is not None
+            assert (landed.rows, landed.dead_letters, landed.warnings) == (2, 0, ()), one.name
+        for name in tables:
+            capture.app(f"update {name} set label = 'x' where id = 1")
+        capture.app("alter table stored_evolve rename label to tag", "update stored_evolve set tag = 'y'")
+        until(lambda: len(capture.events("stored_evolve")) == 5, seconds=60)
+        for one in entities:
+            landed = land(one)
+            assert landed is not None
+            assert landed.dead_letters == 0, one.name
+            expected = [(1, "y"), (2, "y")] if one.name == "stored_evolve" else [(1, "x"), (2, "b")]
+            assert seen(services, one, "id, label") == expected, one.name
     finally:
         services.lake.close()
         capture.end()

@@ -244,14 +244,17 @@ def test_an_array_of_several_dimensions_is_a_dead_letter_and_never_a_list_of_not
 
 def test_a_table_with_a_declared_column_that_debezium_does_not_tell_is_halted(capture: Capture) -> None:
     create(capture, "untold", list(UNTOLD))
+    capture.app("alter table untold add column twice bigint generated always as (id * 2) stored")
     capture.app("create table told (id bigint primary key, label text, moods mood[])")
-    table = entity("untold", id="bigint", **{f"c{number}": "varchar" for number in range(len(UNTOLD))})
+    columns = {f"c{number}": "varchar" for number in range(len(UNTOLD))}
+    table = entity("untold", id="bigint", **columns, twice="bigint")
     lenient = replace(entity("told"), read=Postgres("told", mode="cdc", on_change="evolve"))
     capture.register(table, lenient)
     named = ", ".join(f"c{number} ({kind})" for number, kind in enumerate(UNTOLD)).replace(
         "mood[]", "public.mood[]"
     )
     assert capture.halts(table, lenient) == [
-        f"app.untold is halted: Debezium does not tell what stands in {named} of public.untold; "
+        f"app.untold is halted: Debezium does not tell what stands in {named}, twice (generated) of "
+        "public.untold; "
         "declare the table's mode as incremental or snapshot."
     ]
