@@ -191,6 +191,11 @@ def _of_source(observed: Observed) -> str:
             f"publication {observed.publication_name} is gone, so changes are lost; "
             f"read everything again: {ANEW}"
         )
+    if observed.withheld:
+        return (
+            f"publication {observed.publication_name} does not send every change "
+            f"({', '.join(observed.withheld)} left out), so changes are lost; read everything again: {ANEW}"
+        )
     return ""
 
 
@@ -211,6 +216,11 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
         return (
             f"{place} {how} publication {observed.publication_name}, so changes of it are lost; "
             f"read everything again: {ANEW}"
+        )
+    if (read.schema, read.table) in observed.in_part:
+        return (
+            f"publication {observed.publication_name} sends only some rows or columns of {place}, so changes "
+            f"of it are lost; read everything again: {ANEW}"
         )
     if not table.names_rows_by(entity.key):
         lacking = f"without {', '.join(entity.key)}" if entity.key else "and no key is declared"

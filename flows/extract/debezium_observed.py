@@ -50,12 +50,19 @@ where c.relkind in ('r', 'p')
 IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
 # A publication of all tables, or of a schema's, has no membership for each of them.
 _PUBLISHED = """
-select t.schemaname::text as schema, t.tablename::text as name, coalesce(r.oid, p.oid)::bigint as member
+select t.schemaname::text as schema, t.tablename::text as name, coalesce(r.oid, p.oid)::bigint as member,
+    coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') is not null as is_in_part
 from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
 join pg_namespace n on n.nspname = t.schemaname
 join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
 left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid
 where p.pubname = %s
+"""
+_WITHHELD = """
+select array_remove(array[
+    case when not pubinsert then 'insert' end, case when not pubupdate then 'update' end,
+    case when not pubdelete then 'delete' end, case when not pubtruncate then 'truncate' end
+], null) as withheld from pg_publication where pubname = %s
 """
 
 
@@ -111,6 +118,10 @@ class Observed:
     published: Mapping[tuple[str, str], int] | None
     """Tables of the publication, as (schema, table), each with the oid of its membership: another one when it
     was taken out and added again. None: there is no publication."""
+    withheld: tuple[str, ...] = ()
+    """What the publication does not send: insert, update, delete, truncate."""
+    in_part: frozenset[tuple[str, str]] = frozenset()
+    """Tables of the publication of which it sends some rows or columns only."""
     tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
     columns: Mapping[tuple[str, str], Sequence[SourceColumn]] = field(default_factory=dict)
     """The columns of each table."""
@@ -292,10 +303,8 @@ def _observed(
         "as came_along from pg_replication_slots s where slot_name = %s",
         names.slot,
     )
-    published = None
-    if row("select 1 from pg_publication where pubname = %s", names.publication):
-        found = connection.execute(_PUBLISHED.encode(), (names.publication,))
-        published = {(one["schema"], one["name"]): one["member"] for one in found}
+    publication = row(_WITHHELD, names.publication)
+    members = list(connection.execute(_PUBLISHED.encode(), (names.publication,)))
     newest: dict[str, Any] = {}
     if row("select 1 where to_regclass(%s) is not null", names.heartbeat):
         newest = row(f"select mark::text, beat from {names.heartbeat} order by beat desc limit 1") or {}
@@ -325,7 +334,9 @@ def _observed(
         if slot
         else None,
         publication_name=names.publication,
-        published=published,
+        published={(one["schema"], one["name"]): one["member"] for one in members} if publication else None,
+        withheld=tuple(publication["withheld"]) if publication else (),
+        in_part=frozenset((one["schema"], one["name"]) for one in members if one["is_in_part"]),
         tables={
             (one["nspname"], one["relname"]): SourceTable(
                 one["identity"], tuple(one["key"]), tuple(one["identity_key"])

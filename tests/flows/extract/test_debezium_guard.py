@@ -99,6 +99,11 @@ def test_a_source_that_is_as_it_was_halts_nothing(source: Source) -> None:
             "public.users is not in publication",
             ANEW,
         ),
+        (
+            f"alter publication {NAMES.publication} set (publish = 'insert, delete')",
+            f"publication {NAMES.publication} does not send every change (update, truncate left out)",
+            ANEW,
+        ),
         ("drop table users", "has no table public.users", "create it, or take it from the declarations"),
         (
             "alter table users replica identity nothing",
@@ -140,6 +145,27 @@ def test_a_publication_dropped_and_made_anew_halts(source: Source) -> None:
         f"drop publication {NAMES.publication}", f"create publication {NAMES.publication} for table users"
     )
     assert "so changes of it are lost" in judge(source.look(), before)
+
+
+@pytest.mark.parametrize("part", ["(id)", "where (id > 5)"])
+def test_a_publication_of_some_rows_or_columns_halts_though_it_was_so_from_the_first(
+    source: Source, part: str
+) -> None:
+    source.server.run(
+        f"drop publication {NAMES.publication}",
+        f"create publication {NAMES.publication} for table users {part}",
+    )
+    halt = judge(source.look())
+    assert f"publication {NAMES.publication} sends only some rows or columns of public.users" in halt
+    assert halt.endswith(f"{ANEW}.")
+
+
+def test_a_publication_of_a_whole_schema_halts_nothing(source: Source) -> None:
+    source.server.run(
+        f"drop publication {NAMES.publication}",
+        f"create publication {NAMES.publication} for tables in schema public",
+    )
+    assert judge(source.look()) == ""
 
 
 @pytest.mark.parametrize("identity", ["full", "using index users_other"])
