@@ -128,7 +128,10 @@ def extract(
             registered_at = landed_at.isoformat()
             # Everything is sent anew, at LSNs of its own; what was deleted in between nobody sends, and the
             # topic may begin with what a registration before this one has sent.
-            before = {name: value for name, value in before.items() if name != cdc.SEEN} | {cdc.COMPARE: True}
+            of_it = (cdc.SEEN, cdc.READING)
+            before = {name: value for name, value in before.items() if name not in of_it} | {
+                cdc.COMPARE: True
+            }
         before[REMEMBERED] = {
             **told.observed.facts(),
             TOPIC: topic,
@@ -146,6 +149,7 @@ def extract(
         partial(_catalog, settings, entity.read) if told.observed is not None else tuple,
         told.observed.columns.get((entity.read.schema, entity.read.table), ()) if told.observed else (),
         told.is_half,
+        int(positions.get(REMEMBERED, {}).get("confirmed", 0)),
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)
 

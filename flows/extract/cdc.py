@@ -15,9 +15,9 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged
+from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged, SourceError
 from flows.extract.change_log import ChangeLog, Shape, schema
-from flows.extract.debezium_guard import REMEMBERED
+from flows.extract.debezium_guard import ANEW, REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import SourceColumn
@@ -33,6 +33,8 @@ COMPARE = "compare"
 """Key that says: rows were read before, so the source's keys have to be compared with them once."""
 SEEN = "seen"
 """Key under which a position keeps the highest [commit LSN, LSN] that was landed."""
+READING = "reading"
+"""Key under which a position keeps the place in the source's log of the newest first read that was landed."""
 REGISTERED_AT = "registered_at"
 """Key, beside what is remembered of the source, of the time at which its registration began to land."""
 EARLIER = "registered_before"
@@ -40,7 +42,7 @@ EARLIER = "registered_before"
 time or null where that is not known], the oldest first, as long as some of them are still to be landed."""
 TRANSACTIONS = "transactions"
 """Key under which a position keeps the offset, in the topic of transactions' ends, of those landed whole."""
-_OF_TOPIC = ("topic_id", "offsets", SEEN, "undeclared", REMEMBERED, TRANSACTIONS)
+_OF_TOPIC = ("topic_id", "offsets", SEEN, READING, "undeclared", REMEMBERED, TRANSACTIONS)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Source:
     """The same as they were seen shortly before the records were read: enough where these fit them."""
     is_half: bool = False
     """Whether more is to come before any of it counts: the source's keys are compared in the end."""
+    confirmed: int = 0
+    """The place up to which the connector had noted, when the table was landed last, what it has read."""
 
 
 def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +140,7 @@ class _Read:
         undeclared = self._hold_to_declaration(log, contract, before.get("undeclared", []))
         log.spell(contract.texts())
         log.resolve(before.get(SEEN) or [])
+        reading = self._reading(log, before)
         is_owed = bool(before.get(COMPARE)) and self.source.is_half
         gone = bool(before.get(COMPARE)) and not is_owed and self._lose_what_is_gone(log)
         self._keep_dead_letters(log)
@@ -146,6 +151,7 @@ class _Read:
             **{name: value for name, value in before.items() if name in _OF_TOPIC},
             **records.positions,
             SEEN: max(before.get(SEEN) or [0, 0], log.highest() or [0, 0]),
+            **reading,
             "undeclared": undeclared,
             **contract.stored(),
             **({COMPARE: True} if is_owed else {}),
@@ -243,6 +249,23 @@ class _Read:
         ]
 
     # --------------------------------------------------------------------------------------------------- gone
+
+    def _reading(self, log: ChangeLog, before: dict[str, Any]) -> dict[str, int]:
+        """What the position keeps of first reads. One that nobody asked for does not tell what was deleted
+        before: where the connector was ended before it had noted the first, the source's keys are compared.
+        Raises SourceError where it had noted that.
+        """
+        known, found = before.get(READING), log.reading()
+        if found is None:
+            return {}
+        if known is not None and found > known:
+            if self.source.confirmed > known:
+                raise SourceError(
+                    f"{self.name} is halted: Kafka Connect has lost how far the connector had read, and each "
+                    f"table is read anew unasked, so changes may be lost; read everything again: {ANEW}."
+                )
+            before[COMPARE] = True
+        return {READING: max(found, known or 0)}
 
     def _lose_what_is_gone(self, log: ChangeLog) -> bool:
         """Rows that were read before the changes began and are gone since: no change tells of them."""

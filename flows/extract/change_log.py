@@ -184,10 +184,14 @@ class ChangeLog:
     def highest(self) -> list[int] | None:
         """The highest [commit LSN, LSN] of the records."""
         (found,) = self._one(
-            "select max(row(_commit_lsn, _lsn)) from parsed "
-            "where _commit_lsn is not null and _lsn is not null"
+            "select max([_commit_lsn, _lsn]) from parsed where _commit_lsn is not null and _lsn is not null"
         )
-        return None if found is None else [int(number) for number in _items(found)]
+        return None if found is None else list(found)
+
+    def reading(self) -> int | None:
+        """The place in the source's log of the newest first read of all tables that records are of."""
+        (found,) = self._one("select max(_lsn) from parsed where _snapshot not in ('false', 'incremental')")
+        return None if found is None else int(found)
 
     def _ignore_duplicates(self, seen: Sequence[int | None]) -> None:
         """A connector that was killed sends again what it could not note: the same change at the same LSN."""
@@ -342,7 +346,3 @@ def _list(items: Sequence[str]) -> str:
 
 def _of(table: str, expressions: dict[str, str]) -> dict[str, str]:
     return {name: f"{table}.{expression}" for name, expression in expressions.items()}
-
-
-def _items(found: Any) -> Sequence[Any]:
-    return list(found.values()) if isinstance(found, dict) else list(found)

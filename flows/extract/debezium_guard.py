@@ -4,6 +4,7 @@
 remembered, and is pure. What is remembered of a table stands in the ledger's position, as `Observed.facts`:
 
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
+     "confirmed": where the slot stood, a number,
      "published": {"public.users": 16402}, "mark": identity of the newest heartbeat,
      "beat": its number, "topic": the change topic}
 

@@ -141,6 +141,7 @@ class Observed:
             "database": self.database,
             "slot": self.slot_name,
             "lsn": lsn_text(self.lsn),
+            "confirmed": (self.slot.confirmed if self.slot else None) or 0,
             "mark": self.mark,
             "beat": self.beat,
             "published": {

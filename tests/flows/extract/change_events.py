@@ -106,6 +106,8 @@ class Topic:
     seen: list[int] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
     lsn: int = 1000
+    reading: int = 1010
+    """The LSN of the rows that a connector reads of whole tables, one for all of a reading."""
 
     def send(self, *events: Event | bytes | None) -> None:
         """Append events, raw bytes, or nothing with a null value."""
@@ -146,7 +148,7 @@ class Topic:
                 "before": event["before"],
                 "after": event["after"],
                 "source": {
-                    "lsn": self.lsn,
+                    "lsn": self.reading if is_read else self.lsn,
                     "txId": self.lsn,
                     "sequence": json.dumps([None if is_read else str(self.lsn - 5), str(self.lsn)]),
                     "snapshot": event.get("snapshot", "true" if is_read else "false"),

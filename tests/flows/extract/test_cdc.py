@@ -294,6 +294,25 @@ def test_a_change_of_mode_there_and_back_loses_and_doubles_nothing(shop: Shop, o
     assert shop.live() == [(4, "read again")]
 
 
+def test_what_went_between_two_first_reads_of_a_connector_that_was_ended_is_found(shop: Shop) -> None:
+    def read(*keys: int) -> None:
+        shop.send(*({**created(row(key)), "op": "r"} for key in keys))
+        shop.land()
+
+    for key in (1, 2, 3):
+        as_row(shop, key, f"product {key}")
+    shop.make_topic()
+    read(1, 2)
+    shop.world.app("delete from products where id = 1")
+    shop.topic.reading += 1
+    read(2)
+    assert shop.live("id") == [(2,)]
+    # The rest of the same reading goes on; nothing is asked for again.
+    shop.world.app("delete from products where id = 3")
+    read(3)
+    assert shop.live("id") == [(2,), (3,)]
+
+
 def test_a_truncate_is_a_delete_of_every_row_in_its_window(shop: Shop) -> None:
     shop.make_topic()
     shop.send(created(row(1)), created(row(2, created_at="2025-03-05T00:00:00Z")))
