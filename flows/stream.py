@@ -47,6 +47,8 @@ KEEP_BEHIND_SECONDS = 5.0
 """How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
 ENDS_EVERY_SECONDS = 5.0
 """How often it is noted which idle partitions have nothing to read: event time goes on by that."""
+LOOK_EVERY_SECONDS = 5.0
+"""How often it is asked whether the topics are still those that are read."""
 _WAIT_SECONDS = 0.03
 """How long a micro-batch gathers messages when few come."""
 
@@ -159,9 +161,10 @@ class _Session:
                 batches.assigned,
             )
             opened.enter_context(closing(consumer))
-            pool = opened.enter_context(ThreadPoolExecutor(max_workers=3))
+            pool = opened.enter_context(ThreadPoolExecutor(max_workers=4))
             rolling_up = _Chore(pool, self._roll_up, ROLL_UP_EVERY_SECONDS)
             keeping = _Chore(pool, keeper.keep, KEEP_EVERY_SECONDS)
+            looking = _Chore(pool, consumer.look, LOOK_EVERY_SECONDS)
             self._report = Report(connection, self._route, self._owner, self._tally, self._progress)
             while not is_over(consumer.is_idle and self._showing is None):
                 records = consumer.read(_WAIT_SECONDS)
@@ -176,9 +179,11 @@ class _Session:
                     self._settle()  # what is forgotten is read back from PostgreSQL: it has to be there
                     batches.tidy()
                 keeping.when_due(every=KEEP_BEHIND_SECONDS if consumer.is_behind else None)
+                looking.when_due()
             self._settle()
             self._note_ends(is_urgent=True)
             rolling_up.finish()
+            looking.finish()
             keeping.finish()
             keeper.keep()
 

@@ -18,6 +18,7 @@ from flows.garbage import not_looked_for
 from flows.hung import within
 from flows.streaming.journal import Claim, Journal
 from flows.streaming.route import Route
+from flows.streaming.same_topics import SameTopics
 
 MOST_MESSAGES = 100_000
 FEWEST_MESSAGES = 1_000
@@ -38,6 +39,8 @@ _PASSING = {
     KafkaError._MAX_POLL_EXCEEDED,
 }
 """What the client only tells: it goes on by itself when the broker is there again."""
+_NOT_THERE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+"""The broker does not hold the offset that comes next."""
 _log = logging.getLogger(__name__)
 
 
@@ -88,6 +91,7 @@ class StreamConsumer:
         self._is_left = False
         self._assigned_at = math.inf
         self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
+        self._same = SameTopics(bootstrap, options, owner)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -96,6 +100,8 @@ class StreamConsumer:
                 "queued.max.messages.kbytes": BATCH_BYTES >> 11,
                 # So soon the client looks again at a queue that was full: after a second a read would starve.
                 "fetch.queue.backoff.ms": 20,
+                # So soon the group learns of partitions that a topic was given, and of a topic that is gone.
+                "topic.metadata.refresh.interval.ms": 5_000,
                 "session.timeout.ms": 6_000,
                 "heartbeat.interval.ms": 1_000,
                 **options,
@@ -166,6 +172,11 @@ class StreamConsumer:
                 found[name, partition] = claim
         return found
 
+    def look(self) -> None:
+        """Raises PositionGone when a topic was made anew since it was assigned. Any thread may call it."""
+        ids = [(name, self._topic_ids.get(entity.table)) for name, entity in self._entities.items()]
+        self._same.look({name: known for name, known in ids if known})
+
     def read(self, seconds: float) -> Records:
         """What has come, at the latest after so many seconds; at once when much is waiting.
 
@@ -209,7 +220,11 @@ class StreamConsumer:
                 if claim is not None and end is not None and claim.next_offset <= end:
                     self._at_end[name, partition] = end
             elif error.fatal() or not (error.retriable() or error.code() in _PASSING):
-                raise self._topics[topic or next(iter(self._topics))].told(error)
+                one = self._topics[topic or next(iter(self._topics))]
+                if error.code() in _NOT_THERE:
+                    self._settle()
+                    one.spans(self._journal.positions(self._entities[one.name].table))  # tells why
+                raise one.told(error)
 
     def _records(self, rows: pa.RecordBatch) -> Records:
         """By topic; column by column, because a loop over messages would cost more than all that follows."""

@@ -8,7 +8,7 @@ from unittest import mock
 
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from flows.__main__ import main
 from flows.extract import SourceError
@@ -139,7 +139,7 @@ def test_records_that_the_broker_deletes_under_a_living_stream_end_it_and_it_nev
     }
     topics = Topics.build(house, tmp_path, kafka_options=little)
     waits = "select count(*) from pg_locks where relation = 'ops.stream_batch'::regclass and not granted"
-    told = pytest.raises(SourceError, match="deleted records while they were being read")
+    told = pytest.raises(SourceError, match="were deleted by the broker before they were read")
     with told, topics.living() as living:
         with psycopg.connect(topics.world.warehouse_dsn) as busy:
             busy.execute("lock table ops.stream_batch in exclusive mode")
@@ -154,6 +154,65 @@ def test_records_that_the_broker_deletes_under_a_living_stream_end_it_and_it_nev
     assert taken == list(range(len(taken)))
     positions = "select next_offset from ops.stream_partition where kafka_partition = 0 and entity = '{}'"
     assert topics.rows(positions.format(topics.entity().table)) == [(len(taken),)]
+
+
+def test_a_topic_that_is_made_anew_under_a_living_stream_ends_it_though_it_is_longer_than_what_was_read(
+    topics: Topics,
+) -> None:
+    topics.send(topics.event(number) for number in range(5))
+    ends = pytest.raises(PositionGone, match="made anew")
+    with ends, topics.living() as living:
+        until(lambda: len(topics.numbers()) == 5)
+        _make_anew(topics)
+        topics.send(topics.event(number) for number in range(20, 40))
+        until(living.done)
+
+    accept(topics.world.services(), topics.entity(), "test")
+    topics.stream()
+
+    assert [number for number, _, _ in topics.numbers()] == [*range(5), *range(20, 40)]
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+
+
+def test_a_topic_that_is_deleted_under_a_living_stream_ends_it_and_is_named(topics: Topics) -> None:
+    topics.send([topics.event(0)])
+    ends = pytest.raises(SourceError, match=f"There is no topic {topics.topic()}")
+    with ends, topics.living() as living:
+        until(lambda: len(topics.numbers()) == 1)
+        _delete(topics)
+        until(living.done)
+
+
+def test_a_topic_that_is_made_anew_and_is_shorter_than_what_was_read_is_named_as_that(topics: Topics) -> None:
+    topics.send(topics.event(number) for number in range(5))
+    ends = pytest.raises(PositionGone, match="made anew")
+    with ends, topics.living() as living:
+        until(lambda: len(topics.numbers()) == 5)
+        _make_anew(topics)
+        topics.send([topics.event(5)])
+        until(living.done)
+    assert [number for number, _, _ in topics.numbers()] == list(range(5))
+
+
+def test_partitions_that_a_topic_is_given_are_read_within_seconds_and_from_their_beginning(
+    topics: Topics,
+) -> None:
+    topics.send(topics.event(number) for number in range(5))
+    with topics.living():
+        until(lambda: len(topics.numbers()) == 5)
+        admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
+        name, more = topics.topic(), PARTITIONS + 2
+        admin.create_partitions([NewPartitions(name, more)])[name].result(20)
+        until(lambda: len(admin.list_topics(name, 10).topics[name].partitions) == more)
+        topics.send((topics.event(number) for number in range(5, 10)), partition=more - 1)
+        until(lambda: len(topics.numbers()) == 10)
+
+    assert topics.numbers()[5:] == [(number, more - 1, number - 5) for number in range(5, 10)]
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
 
 
 def test_a_partition_that_ends_before_its_position_is_read_from_its_beginning() -> None:
@@ -171,8 +230,12 @@ def test_a_topic_that_nobody_declared_is_told_in_a_sentence(capsys: pytest.Captu
 
 
 def _make_anew(topics: Topics) -> None:
+    _delete(topics)
+    make_topics(topics.world.kafka_bootstrap, topics.topic(), partitions=PARTITIONS)
+
+
+def _delete(topics: Topics) -> None:
     admin = AdminClient({"bootstrap.servers": topics.world.kafka_bootstrap})
     name = topics.topic()
     admin.delete_topics([name])[name].result(20)
     until(lambda: name not in admin.list_topics(timeout=10).topics)
-    make_topics(topics.world.kafka_bootstrap, name, partitions=PARTITIONS)
