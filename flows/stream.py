@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 
 from flows import change_topics
 from flows.durations import length_of_time
 from flows.erasure.listed import arriving
 from flows.extract import SourceAway
+from flows.hung import within
 from flows.landing import land
 from flows.metrics.endpoint import of_stream
 from flows.metrics.stream import StreamNumbers
@@ -49,6 +51,8 @@ ENDS_EVERY_SECONDS = 5.0
 """How often it is noted which idle partitions have nothing to read: event time goes on by that."""
 LOOK_EVERY_SECONDS = 5.0
 """How often it is asked whether the topics are still those that are read."""
+END_SECONDS = 20.0
+"""How long a stream that is told to end may take; who waits for it kills it after 25 to 30."""
 _WAIT_SECONDS = 0.03
 """How long a micro-batch gathers messages when few come."""
 
@@ -289,6 +293,16 @@ def live(
     return events, followed
 
 
+def _leave(services: Services, progress: Progress) -> None:
+    """End this process, whatever its threads wait for: a lock that a batch or a replay holds, a server that
+    does not answer. What it was at is undone, as after a kill, and the next stream's.
+    """
+    progress.say("stream", f"not done after {END_SECONDS:.0f} s: what it waited for is left to the next one")
+    with suppress(TimeoutError):
+        within(END_SECONDS / 5, lambda: note_end(services.warehouse))
+    os._exit(0)
+
+
 def command(arguments: argparse.Namespace) -> int:
     """`python -m flows stream`: until SIGTERM or Ctrl-C, which end it cleanly."""
     from flows import prepare
@@ -298,9 +312,17 @@ def command(arguments: argparse.Namespace) -> int:
     ensure_services()
     services = open_services()
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     with services.lake, Progress("stream") as progress:
+        leaving = threading.Timer(END_SECONDS, _leave, (services, progress))
+        leaving.daemon = True
+
+        def end(*_: object) -> None:
+            stop.set()
+            if leaving.ident is None:
+                leaving.start()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
         prepare.warehouse(services, False, progress)
         way = route([entity for entity in registry.entities() if isinstance(entity.read, Kafka)])
         # Without Kafka nothing comes by itself: the batch reads the application's log.
@@ -315,4 +337,5 @@ def command(arguments: argparse.Namespace) -> int:
         progress.say("stream", taken.line(taken.messages / seconds))
         if followed is not None:
             progress.say("changes", followed.line(followed.messages / seconds, 0))
+        leaving.cancel()
     return 0

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
+import sys
 import threading
+import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from flows import stream
+from tests import children
 from tests.flows.extract.parts import Broker
 from tests.flows.streaming.topics import Topics, until
 from tests.flows.streaming.workers import Sender, Worker, prove, taken_in
@@ -28,6 +33,45 @@ def test_a_stream_that_ends_leaves_what_it_did_not_take_in_to_the_next_one(
     assert topics.raw_places() == []
 
     assert topics.stream().rows == 100
+
+
+@pytest.mark.parametrize("held", [("land", "raw_events__user_events"), ("publish", "fct_events")])
+def test_a_stream_that_is_told_to_end_ends_though_somebody_holds_what_it_waits_for(
+    house: House, tmp_path: Path, held: tuple[str, str]
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    told = "select count(*) from ops.stream_progress where ended_at is null"
+    topics.send([topics.event(0)])
+    process = children.begun(_as_commanded, topics)
+    try:
+        until(lambda: topics.rows("select messages from ops.stream_progress") == [(1,)])
+        with topics.world.services().ledger() as ledger, ledger.locked(*held):
+            topics.send([topics.event(1, minutes=3_000)])  # a day that has no leaf yet
+            time.sleep(1)
+            until(lambda: topics.rows("select count(*) from ops.stream_progress") == [(1,)])
+            process.terminate()
+            process.join(15)
+            assert process.exitcode == 0
+        assert topics.rows(told) == [(0,)]
+    finally:
+        process.kill()
+        process.join()
+
+    topics.stream()
+    assert [number for number, _, _ in topics.numbers()] == [0, 1]
+    assert [offset for _, _, offset in topics.raw_places()] == [0, 1]
+
+
+def _as_commanded(topics: Topics) -> None:
+    with (
+        mock.patch("flows.commands.ensure_services"),
+        mock.patch("flows.services.open_services", return_value=topics.world.services()),
+        mock.patch("flows.prepare.warehouse"),
+        mock.patch("flows.change_topics.of", return_value=[]),
+        mock.patch.object(stream, "route", return_value=topics.way),
+        mock.patch.object(stream, "END_SECONDS", 5.0),
+    ):
+        sys.exit(stream.command(argparse.Namespace(seconds=None, until_idle=False)))
 
 
 @pytest.mark.full
