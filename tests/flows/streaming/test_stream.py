@@ -22,6 +22,7 @@ from flows.landing import land
 from flows.progress import Progress
 from flows.stores.manifest import LakeFile
 from flows.stores.warehouse import WarehouseError
+from flows.streaming.consumer import StreamConsumer
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
 from tests.flows.replaying import let_producers_say_the_time
@@ -312,6 +313,35 @@ def test_an_older_claim_can_commit_nothing(topics: Topics) -> None:
         with connection.transaction():
             journal.enter(batch, new)
         assert journal.positions(entity.table)["offsets"] == {"0": 8}
+        with pytest.raises(Fenced), connection.transaction():
+            journal.enter(batch, new)  # the same once more
+
+        # It was asked where to begin before the last owner committed: that counts.
+        assert journal.take(entity.table, {0: 5}, "third")[0].next_offset == 8
+
+
+def test_what_was_read_is_settled_before_partitions_change_hands(topics: Topics) -> None:
+    topics.send([topics.event(0)])
+    held: list[bool] = []
+    with topics.world.services().warehouse.connect() as connection:
+        consumer = StreamConsumer(
+            topics.way,
+            Journal(connection),
+            topics.world.kafka_bootstrap,
+            {},
+            "one",
+            lambda: held.append(has_claims()),
+            lambda: None,
+        )
+
+        def has_claims() -> bool:
+            return consumer.lag > 0 or bool(consumer.ended({(topics.entity().table, 0)}))
+
+        until(lambda: bool(consumer.read(0.1)))
+        until(lambda: not consumer.read(0.1) and consumer.is_idle)
+        assert held == [False]  # before they came
+        consumer.close()
+        assert held == [False, True]  # before they went
 
 
 @pytest.mark.parametrize("name", sorted(TURNING_POINTS))
