@@ -15,13 +15,14 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flows.durations import days_between
 from flows.extract import debezium
 from flows.garbage import look_rarely
 from flows.sandbox import ALL, PART_OF_SETTING, Part
@@ -29,6 +30,7 @@ from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment
 from flows.settings import Settings, SettingsError, load, use_prefect
 from flows.summary import Summary
+from transforms import registry
 
 _CONNECT_SECONDS = 120.0
 """How long Kafka Connect is waited for, which starts beside the world."""
@@ -132,6 +134,7 @@ def start_sandbox(arguments: argparse.Namespace) -> int:
 
 def command(arguments: argparse.Namespace) -> int:
     """`python -m flows`: the batch."""
+    _selected(arguments.select)
     ensure_services()
     from flows.batch import analytics_pipeline
 
@@ -140,10 +143,22 @@ def command(arguments: argparse.Namespace) -> int:
 
 def backfill(arguments: argparse.Namespace) -> int:
     """`python -m flows backfill`."""
+    days = days_between(arguments.start, arguments.end)
+    _selected(arguments.select)
     ensure_services()
     from flows.backfill import backfill as flow
+    from flows.backfill import hold_something
 
+    hold_something(arguments.select, days)
     return _run(lambda: flow(start=arguments.start, end=arguments.end, select=arguments.select))
+
+
+def _selected(select: Sequence[str] | None) -> None:
+    """Raise ContractError for a name that no table has. What was typed wrong is told before a service is
+    started for it: of a run that began and failed, everybody who is told of incidents would hear.
+    """
+    if select:
+        registry.select(select)
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -184,9 +199,12 @@ def rebuild(arguments: argparse.Namespace) -> int:
         raise FlowsError(
             "rebuild needs the names of the tables to make right, --as-of with a moment, or --from-lake."
         )
+    _selected(arguments.table)
     ensure_services()
+    from flows.backfill import hold_something
     from flows.backfill import rebuild as flow
 
+    hold_something(arguments.table)
     return _run(lambda: flow(select=arguments.table))
 
 

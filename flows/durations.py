@@ -10,6 +10,10 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _READ = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
+class BadRange(FlowsError):
+    """The range of a backfill can't be read or holds nothing."""
+
+
 def length_of_time(text: str) -> float:
     """Seconds of 45s, 10m, 2h or a plain number of seconds. Raises FlowsError for anything else."""
     number, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "s")
@@ -40,3 +44,20 @@ def parse_bound(text: str) -> datetime:
     """A day or instant given on the command line, UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def days_between(start: str, end: str) -> tuple[datetime, datetime]:
+    """The range [start, end) of a backfill, from what was typed. Raises BadRange."""
+    first, last = _day(start), _day(end)
+    if last <= first:
+        raise BadRange(
+            f"--from {start} is not before --to {end}: the range ends before the day that --to names."
+        )
+    return first, last
+
+
+def _day(text: str) -> datetime:
+    try:
+        return parse_bound(text)
+    except ValueError:
+        raise BadRange(f"'{text}' is no day; write it like 2025-10-07.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -91,3 +92,24 @@ def test_a_broker_of_one_s_own_without_a_connect_is_told_what_is_missing(tmp_pat
     settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1", sandbox=tmp_path)
     with pytest.raises(SettingsError, match="ANALYTICS_CONNECT_URL is not set: beside a broker of your own"):
         settings.require("connect_url")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["run", "--select", "fct_ordrs"], "fct_ordrs"),
+        (["rebuild", "fct_ordrs"], "fct_ordrs"),
+        (["backfill", "--from", "2025-10-20", "--to", "2025-10-21", "--select", "fct_ordrs"], "fct_ordrs"),
+        (["backfill", "--from", "yesterday", "--to", "today"], "yesterday"),
+        (["backfill", "--from", "2025-10-22", "--to", "2025-10-21"], "2025-10-22"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_before_a_service_is_started_for_it(
+    tmp_path: Path, words: list[str], named: str
+) -> None:
+    with mock.patch("flows.commands.ensure_services") as services:
+        done = run_here(words, tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")})
+    assert not services.called
+    assert done.code == 2, done.said
+    assert named in done.err
+    assert len(done.err.strip().splitlines()) == 1

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
-from tests.flows.company import ROOT, Done, Place, run_here
-from tests.house import House
+from tests.flows.company import ROOT, Company, Done, Place, run_here
+from tests.house import House, ask_prefect
 
 CANARY = "hunter2-canary-2f9c"
 
@@ -116,12 +117,17 @@ def test_a_key_that_is_missing_ends_a_run_before_it_begins(built: Place, tmp_pat
     _one_sentence(done, "ANALYTICS_STRIPE_KEY is not set")
 
 
-def test_a_range_that_holds_nothing_is_refused_in_one_sentence(copy: Place) -> None:
-    for words in (("2025-10-22", "2025-10-21"), ("yesterday", "today"), ("1999-01-01", "1999-02-01")):
-        done = copy.run("backfill", "--from", words[0], "--to", words[1])
-        assert done.code == 2, done.said
-        assert "Traceback" not in done.said
-        assert words[0] in done.err
+def test_a_range_that_holds_nothing_is_refused_in_one_sentence_and_is_no_run_that_failed(
+    copy: Place, company: Company
+) -> None:
+    with httpx.Client(base_url=f"{company.state().prefect_url}/", trust_env=False) as server:
+        before = ask_prefect(server, "POST", "flow_runs/count", {})
+        for words in (("2025-10-22", "2025-10-21"), ("yesterday", "today"), ("1999-01-01", "1999-02-01")):
+            done = copy.run("backfill", "--from", words[0], "--to", words[1])
+            assert done.code == 2, done.said
+            assert "Traceback" not in done.said
+            assert words[0] in done.err
+        assert ask_prefect(server, "POST", "flow_runs/count", {}) == before
 
 
 def test_an_error_leaves_a_process_with_one_sentence_and_exit_code_2(tmp_path: Path) -> None:

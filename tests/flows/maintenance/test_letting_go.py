@@ -20,6 +20,7 @@ from flows.as_of import AsOfError, Moment, rebuild
 from flows.build.compaction import joined
 from flows.build.job import build_due
 from flows.build.states import planner_states
+from flows.durations import BadRange
 from flows.landed import LANDED_ON, rows_by_window
 from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import join_landed
@@ -247,7 +248,7 @@ def test_a_backfill_leaves_windows_past_their_retention_and_says_so(
     with mock.patch.object(backfill, "open_services", return_value=services):
         assert backfill.mark(OLD, TODAY, [STAGED]) == 1
         assert f"{STAGED} 1 partitions are past their retention" in " ".join(capsys.readouterr().err.split())
-        with pytest.raises(backfill.BadRange, match=f"past its retention \\({STAGED}\\)"):
+        with pytest.raises(BadRange, match=f"past its retention \\({STAGED}\\)"):
             backfill.mark(OLD, "2025-08-02", [STAGED])
     assert _due(services) == [LATE]
 

@@ -14,6 +14,7 @@ import pytest
 
 from flows import backfill
 from flows.build.job import build_due
+from flows.durations import BadRange
 from flows.planner import ASKED_FOR, REPLAYED
 from flows.stores.upkeep import retire
 from tests.flows.replaying import DAY, FACT, STAGING, day, execute
@@ -152,5 +153,5 @@ def test_a_day_that_is_past_the_retention_still_is_not_shown_whatever_is_built_a
         done = topics.rows(f"select kind from ops.ledger {of.format(FACT)} order by sequence")
         assert done == [("publish",), ("publish",), ("build",)]  # shown, dropped, computed again
         assert topics.numbers() == [(1, 0, 0)]
-        with pytest.raises(backfill.BadRange, match="past its retention"):
+        with pytest.raises(BadRange, match="past its retention"):
             _ask(topics, ASKED_FOR, FACT)
