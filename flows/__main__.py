@@ -266,10 +266,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     parts.add_parser("reset", help="stop, and delete the sandbox's folder")
     advance = parts.add_parser("advance", help="let the world live on")
-    advance.add_argument("--days", type=int, default=1)
+    advance.add_argument("--days", type=int, help="whole days, 1 unless told otherwise")
     advance.add_argument("--live", action="store_true", help="send the days' messages as they would come")
-    advance.add_argument("--rate", type=float, default=1_000.0, help="messages a second, with --live")
-    advance.add_argument("--for", dest="seconds", default="60s", metavar="TIME", help="how long, with --live")
+    advance.add_argument("--rate", type=float, help="messages a second, with --live (1,000)")
+    advance.add_argument("--for", dest="seconds", metavar="TIME", help="how long, with --live (60s)")
     for name, action in parts.choices.items():
         action.set_defaults(command=_verb(f"flows.sandbox.commands:{name}"))
     # Which parts it takes is told by the declarations, which the sandbox does not know.

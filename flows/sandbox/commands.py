@@ -136,7 +136,14 @@ def reset(_: argparse.Namespace) -> int:
 
 
 def advance(arguments: argparse.Namespace) -> int:
-    """Let the world live on for some days. Raises FlowsError where one of its services is somebody's own."""
+    """Let the world live on for some days, or live. Raises FlowsError where one of its services is somebody's
+    own.
+    """
+    if not arguments.live and (arguments.rate is not None or arguments.seconds is not None):
+        raise FlowsError("--rate and --for belong to --live; without it: --days. Nothing was changed.")
+    if arguments.live and arguments.days is not None:
+        raise FlowsError("--live goes on as long as --for says, and takes no --days. Nothing was changed.")
+    seconds = length_of_time(arguments.seconds or "60s")
     folder = _folder()
     if own := _own_services():
         raise FlowsError(
@@ -149,14 +156,15 @@ def advance(arguments: argparse.Namespace) -> int:
     from flows.sandbox import world
 
     if not arguments.live:
-        world.advance(found.state, days=arguments.days, progress=show)
+        world.advance(found.state, days=1 if arguments.days is None else arguments.days, progress=show)
         return 0
+    rate = 1_000.0 if arguments.rate is None else arguments.rate
     # Whole days, so that the truth knows them: the last one ends after the time is over.
-    end = time.monotonic() + length_of_time(arguments.seconds)
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         state = sandbox.read(folder)
         assert state is not None
-        world.advance(state, days=1, rate=arguments.rate, progress=show)
+        world.advance(state, days=1, rate=rate, progress=show)
     return 0
 
 

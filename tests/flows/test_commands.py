@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from flows.commands import where_to_look
+from flows.sandbox import ALL, Health, Part, Status
+from flows.sandbox.state import Process, Running, new, write
 from flows.sandbox.world import hold_to_size
 from flows.sandbox.world.lives import World
 from flows.sandbox.world.shape import DAY, Shape
@@ -75,7 +78,9 @@ def test_a_world_that_is_there_keeps_its_size_and_says_so(tmp_path: Path, words:
     assert [path.name for path in (tmp_path / "sandbox").iterdir()] == ["world.json"]
 
 
-@pytest.mark.parametrize("words", [("--scale", "0"), ("--scale", "-1"), ("--days", "0")])
+@pytest.mark.parametrize(
+    "words", [("--scale", "0"), ("--scale", "-1"), ("--scale", "nan"), ("--scale", "inf"), ("--days", "0")]
+)
 def test_a_world_without_days_or_events_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
     done = run_here(["sandbox", "start", *words], tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")})
     assert done.code == 2, done.said
@@ -112,4 +117,32 @@ def test_what_is_typed_wrong_is_told_before_a_service_is_started_for_it(
     assert not services.called
     assert done.code == 2, done.said
     assert named in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--days", "0"),
+        ("--days", "-1"),
+        ("--live", "--rate", "0"),
+        ("--live", "--rate", "nan"),
+        ("--live", "--for", "soon"),
+        ("--live", "--days", "2"),
+        ("--rate", "5"),
+        ("--for", "5s"),
+    ],
+)
+def test_a_world_lives_on_forwards_or_not_at_all(tmp_path: Path, words: tuple[str, ...]) -> None:
+    _world(tmp_path / "sandbox")
+    parts = {part: Running(1, Process(1, "then")) for part in ALL}
+    write(state := replace(new(tmp_path / "sandbox"), parts=parts))
+    with (
+        mock.patch("flows.sandbox.status", return_value=Status(state, {Part.APIS: Health.RUNNING}, True)),
+        mock.patch("flows.sandbox.world.lives.advance", side_effect=AssertionError),
+    ):
+        done = run_here(
+            ["sandbox", "advance", *words], tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")}
+        )
+    assert done.code == 2, done.said
     assert len(done.err.strip().splitlines()) == 1

@@ -8,6 +8,7 @@ lives.create / lives.advance / lives.exists     # the same on bare addresses, wi
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -92,7 +93,7 @@ def hold_to_size(folder: Path, scale: float | None, days: int | None) -> None:
     """Raise FlowsError unless the world in `folder` is, or will be, of the size that is asked for; None: any
     is right.
     """
-    if (scale is not None and scale <= 0) or (days is not None and days < 1):
+    if (scale is not None and not 0 < scale < math.inf) or (days is not None and days < 1):
         raise FlowsError("A world needs a --scale above 0 and at least one day (--days 1).")
     world = World.load(folder)
     if world is None or not world.done:
@@ -124,8 +125,13 @@ def advance(
     an interrupted advance is finished first, instead. The clock moves before rows and messages come: to a
     reader none is ahead of it.
 
-    Raises WorldError when there is no world, FlowsError when database, broker or APIs were never started.
+    Raises WorldError when there is no world or it can't go on so, FlowsError when database, broker or APIs
+    were never started.
     """
+    if days < 1 or (rate is not None and not 0 < rate < math.inf):
+        raise WorldError(
+            "A world lives on by whole days, one at least (--days 1), at a --rate above 0. Nothing was done."
+        )
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
         before = World.load(state.folder)
