@@ -11,6 +11,8 @@ import psycopg
 from flows.addresses import is_loopback
 from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock, room
 from flows.settings import Settings
+from flows.stores import roles
+from flows.stores.ledger import Ledger
 
 _LEAST_POSTGRES = 150000
 
@@ -31,24 +33,23 @@ def _postgres(settings: Settings, subject: str, dsn: str) -> tuple[psycopg.Conne
 
 
 def warehouse(settings: Settings) -> list[Finding]:
-    """Where it is published: version, clock, the right to make schemas, the disk where it can be seen."""
+    """Where it is published: version, clock, whether a run may begin there, the disk where it can be seen."""
     connection, findings = _postgres(settings, "warehouse", settings.require("warehouse_dsn"))
     with connection:
-        row = connection.execute(
-            "select has_database_privilege(current_database(), 'create'), "
-            "to_regnamespace('analytics') is not null"
-        ).fetchone()
-        assert row is not None
-        findings.append(
-            Finding(
-                "warehouse: rights",
-                bool(row[0] or row[1]),
-                "schemas can be created" if row[0] else "no right to create schemas",
-                "As its owner: grant create on database <name> to <this role>;",
-            )
-        )
+        findings.append(_rights(connection))
         findings.append(_disk(connection))
     return findings
+
+
+def _rights(connection: psycopg.Connection) -> Finding:
+    """Whether this login may make what a run needs, or finds it made."""
+    subject = "warehouse: rights"
+    try:
+        with Ledger(connection).locked("bootstrap", "warehouse"):
+            roles.try_to_begin(connection)
+    except roles.RolesError as error:
+        return Finding(subject, False, str(error))
+    return Finding(subject, True, "a run may begin")
 
 
 def _disk(connection: psycopg.Connection) -> Finding:
@@ -78,6 +79,8 @@ def application(settings: Settings) -> list[Finding]:
     connection, findings = _postgres(settings, "application database", settings.require("app_dsn"))
     names = [f"{read.schema}.{read.table}" for e in ENTITIES if isinstance(read := e.read, Postgres)]
     with connection:
+        if shut := _shut(connection, names):
+            return [*findings, shut]
         rows = connection.execute(
             "select name, to_regclass(name) is not null, "
             "coalesce(has_table_privilege(to_regclass(name), 'select'), false) "
@@ -91,6 +94,20 @@ def application(settings: Settings) -> list[Finding]:
     advice += f"No right to read: {', '.join(closed)} (grant select on them to this role)." if closed else ""
     tables = Finding("application database: tables", not missing and not closed, seen, advice)
     return [*findings, tables, _columns(settings, missing)]
+
+
+def _shut(connection: psycopg.Connection, names: Sequence[str]) -> Finding | None:
+    """A schema that this role may not look into; even whether a table is there is not told then."""
+    schemas = sorted({name.partition(".")[0] for name in names})
+    rows = connection.execute(
+        "select nspname from pg_namespace where nspname = any(%s) and not has_schema_privilege(oid, 'usage')",
+        (schemas,),
+    ).fetchall()
+    if not rows:
+        return None
+    shut = ", ".join(name for (name,) in rows)
+    advice = f"As its owner: grant usage on schema {shut} to {connection.info.user};"
+    return Finding("application database: tables", False, f"no right to look into schema {shut}", advice)
 
 
 def _columns(settings: Settings, missing: Sequence[str]) -> Finding:

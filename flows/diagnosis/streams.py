@@ -83,6 +83,7 @@ def capture(settings: Settings) -> list[Finding]:
     shared = set(halts.values()) if len(halts) == len(entities) and len(set(halts.values())) == 1 else set()
     advice = f"{next(iter(shared))}." if shared else ""
     by_table = {} if shared else halts
+    published = f"{len(entities) - len(by_table)} of {len(entities)} tables are published and name their rows"
     wal = wal_problems(seen)
     return [
         Finding(f"{subject}: Connect", True, f"{title} {version} answers"),
@@ -101,7 +102,7 @@ def capture(settings: Settings) -> list[Finding]:
         Finding(
             f"{subject}: tables",
             not by_table and seen.published is not None,
-            f"{len(entities) - len(by_table)} of {len(entities)} tables are published and name their rows",
+            published if seen.published is not None else "no publication",
             " ".join(sorted({f"{reason}." for reason in by_table.values()})) or advice,
         ),
     ]

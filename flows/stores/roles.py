@@ -55,7 +55,7 @@ def lay(connection: Connection[Any]) -> bool:
             connection.execute(statement.encode())
     except errors.InsufficientPrivilege as error:
         raise RolesError(
-            f"The login {_login(connection)} may not make the warehouse's schemas and roles "
+            f"The login {connection.info.user} may not make the warehouse's schemas and roles "
             f"({error.diag.message_primary}). Let an administrator run `python -m flows roles` once, with "
             "ANALYTICS_WAREHOUSE_DSN naming a superuser, then `grant loader to` this login."
         ) from None
@@ -67,6 +67,19 @@ def lay(connection: Connection[Any]) -> bool:
     )
     act(connection)
     return True
+
+
+def try_to_begin(connection: Connection[Any]) -> None:
+    """Raise RolesError where this login could not begin a run. What is not there is made and taken back;
+    where a warehouse stands nothing is made: somebody may be at work there.
+
+    To be called under the bootstrap lock.
+    """
+    with connection.transaction(force_rollback=True):
+        if not _is_laid(connection):
+            lay(connection)
+        elif not _may(connection):
+            _compare(connection, bootstrap_fingerprint())
 
 
 def hand_over(connection: Connection[Any]) -> list[str]:
@@ -90,7 +103,7 @@ def hand_over(connection: Connection[Any]) -> list[str]:
                 )
     except errors.InsufficientPrivilege as error:
         raise RolesError(
-            f"The login {_login(connection)} may not give tables to loader ({error.diag.message_primary}). "
+            f"The login {connection.info.user} may not give tables to loader ({error.diag.message_primary}). "
             "Run `python -m flows roles` with ANALYTICS_WAREHOUSE_DSN naming a superuser."
         ) from None
     act(connection)
@@ -112,24 +125,35 @@ def _may(connection: Connection[Any]) -> bool:
     """Whether the login is a superuser, a member of owner, or the first who comes."""
     row = connection.execute(
         "SELECT rolsuper OR coalesce(pg_has_role(oid, to_regrole('owner'), 'member'), true) "
-        "OR to_regclass('ops.ledger') IS NULL FROM pg_roles WHERE rolname = session_user"
+        "FROM pg_roles WHERE rolname = session_user"
+    ).fetchone()
+    return bool(row and row[0]) or not _is_laid(connection)
+
+
+def _is_laid(connection: Connection[Any]) -> bool:
+    """Whether the ledger is there; to_regclass is refused to who may not look into its schema."""
+    row = connection.execute(
+        "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = 'ops' AND c.relname = 'ledger'"
     ).fetchone()
     return bool(row and row[0])
 
 
 def _compare(connection: Connection[Any], fingerprint: str) -> None:
     try:
-        row = connection.execute("SELECT fingerprint FROM ops.bootstrap").fetchone()
-    except (errors.UndefinedTable, errors.InsufficientPrivilege):
+        with connection.transaction():
+            row = connection.execute("SELECT fingerprint FROM ops.bootstrap").fetchone()
+    except errors.UndefinedTable:
         row = None
+    except errors.InsufficientPrivilege:
+        login = connection.info.user
+        raise RolesError(
+            f"The login {login} is no member of loader, so it may not run the pipeline. Let an administrator "
+            f"run: grant loader to {login};"
+        ) from None
     if row != (fingerprint,):
         raise RolesError(
             f"The warehouse's schemas and roles are not those of this version, and the login "
-            f"{_login(connection)} may not change them. Let a member of owner (or a superuser) run "
+            f"{connection.info.user} may not change them. Let a member of owner (or a superuser) run "
             "`python -m flows roles`, then run again."
         )
-
-
-def _login(connection: Connection[Any]) -> str:
-    row = connection.execute("SELECT session_user").fetchone()
-    return str(row[0]) if row else "?"

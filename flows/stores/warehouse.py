@@ -272,6 +272,11 @@ def _refused(at: str, state: str | None, message: str) -> str:
             f"This warehouse was never prepared, or by an older version ({scrub(message)}). Prepare it with "
             "a run: python -m flows"
         )
+    if state == "42501" and "schema ops" in message:
+        return (
+            f"This login may not look into the ledgers ({scrub(message)}), it is no member of loader. Let an "
+            "administrator grant loader to it (docs/security.md)."
+        )
     code = f" [{state}]" if state else ""
     return (
         f"The warehouse refused{at}{code}: {scrub(message)}. "

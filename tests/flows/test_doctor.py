@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,17 +12,22 @@ from typing import Any
 from unittest import mock
 
 import httpx
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.diagnosis import LEAST_FREE_BYTES, clock, databases, room
 from flows.diagnosis.alerts import channels
 from flows.diagnosis.broker_version import BrokerVersion
-from flows.diagnosis.databases import warehouse
+from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders
 from flows.diagnosis.servers import _prefect_version, sendgrid, stripe
 from flows.diagnosis.streams import kafka
-from flows.settings import Settings
-from tests.flows.stores.logins import login
+from flows.sandbox import ALL
+from flows.sandbox.state import Process, Running, new, write
+from flows.settings import Settings, SettingsError
+from flows.stores.warehouse import Warehouse, WarehouseError
+from tests.flows.stores.logins import lay, login
 from tests.house import House, Server
 
 
@@ -189,3 +195,59 @@ def test_who_is_told_is_read_and_each_channel_that_can_not_be_is_named(tmp_path:
     (well,) = channels(_settings(alerts=file))
     assert well.well
     assert well.seen.startswith("log ")
+
+
+def _rights(dsn: str) -> tuple[bool, str]:
+    (found,) = (one for one in warehouse(_settings(warehouse_dsn=dsn)) if one.subject == "warehouse: rights")
+    return found.well, found.seen
+
+
+def test_a_warehouse_is_well_only_for_who_can_begin_a_run_there(house: House) -> None:
+    server = house.server()
+    laid, empty = server.empty(), server.empty()
+    lay(laid)
+    assert _rights(laid) == (True, "a run may begin")
+    assert _rights(empty) == (True, "a run may begin")
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("select to_regnamespace('ops')").fetchone() == (None,)
+    with login(laid, "loader") as dsn:
+        assert _rights(dsn) == (True, "a run may begin")
+    for role, dsn, advice in (
+        ("reader", laid, "grant loader to"),
+        ("loader", empty, "python -m flows roles"),
+    ):
+        with login(dsn, role) as named:
+            is_well, seen = _rights(named)
+            assert not is_well
+            assert advice in seen
+
+
+def test_a_reader_of_the_warehouse_who_asks_for_its_ledgers_is_told_what_is_missing(house: House) -> None:
+    with (
+        login(house.server().database(), "reader") as dsn,
+        pytest.raises(WarehouseError, match="grant loader"),
+        Warehouse(dsn).connect() as connection,
+    ):
+        connection.execute("select from ops.ledger")
+
+
+def test_an_application_s_schema_that_may_not_be_looked_into_is_named_with_the_grant(house: House) -> None:
+    dsn = house.server().empty()
+    with psycopg.connect(dsn) as connection:
+        connection.execute("revoke usage on schema public from public")
+    with login(house.server().database(), "reader") as reader:
+        user = conninfo_to_dict(reader)
+        *_, found = application(
+            _settings(app_dsn=make_conninfo(dsn, user=user["user"], password=user["password"]))
+        )
+    assert not found.well
+    assert found.seen == "no right to look into schema public"
+    assert f"grant usage on schema public to {user['user']}" in found.advice
+
+
+@pytest.mark.parametrize("vendor", ["stripe", "sendgrid"])
+def test_a_service_of_one_s_own_is_not_asked_with_the_sandbox_s_key(tmp_path: Path, vendor: str) -> None:
+    write(replace(new(tmp_path), parts={part: Running(1, Process(1, "then")) for part in ALL}))
+    settings = _settings(sandbox=tmp_path, **{f"{vendor}_url": "https://api.example.com"})
+    with pytest.raises(SettingsError, match=f"ANALYTICS_{vendor.upper()}_KEY is not set"):
+        settings.require(f"{vendor}_key")
