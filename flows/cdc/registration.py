@@ -11,7 +11,7 @@ from flows.cdc.configuration import captured_tables, configuration
 from flows.errors import FlowsError
 from flows.extract import debezium as named
 from flows.extract.connect import Connect
-from flows.extract.debezium_guard import ANEW
+from flows.extract.debezium_guard import ANEW, failed
 from flows.extract.debezium_observed import (
     BEGINS,
     REGISTRATION,
@@ -238,7 +238,4 @@ def _running(client: Connect | Embedded, names: named.Names) -> None:
     """Wait until the connector runs. Raises FlowsError with its reason when it fails."""
     state = client.wait_running(names.connector)
     if state.failure:
-        raise FlowsError(
-            f"Connector {names.connector} has failed: {state.failure.rstrip('.')}. Mend that, then "
-            "python -m flows cdc resume"
-        )
+        raise FlowsError(f"{names.connector}: {failed(state.failure)}")

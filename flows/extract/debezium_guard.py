@@ -173,6 +173,8 @@ def _of_source(observed: Observed) -> str:
     if slot is None:
         if observed.connector is None:
             return "nothing captures the application's changes yet; python -m flows cdc register"
+        if _NO_SENDER in (observed.connector.failure or ""):
+            return failed(observed.connector.failure or "")  # it never came to make one
         return (
             f"replication slot {name} is gone, so changes since its last event are lost; "
             f"read everything again: {ANEW}"
@@ -244,6 +246,8 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
     return ""
 
 
+_NO_SENDER = "permission denied to start WAL sender"
+"""How PostgreSQL says that a role may not replicate."""
 _LOST = "no longer available on the server"
 """How Debezium says that its slot does not go back to where it has read."""
 
@@ -258,9 +262,20 @@ def _of_connector(observed: Observed) -> str:
             f"are lost; read everything again: {ANEW}"
         )
     if failure:
-        return f"the connector has failed ({failure.rstrip('.')}); mend that, then python -m flows cdc resume"
+        return failed(failure)
     if state.connector.state in {"PAUSED", "STOPPED"}:
         return f"the connector is {state.connector.state.lower()}; python -m flows cdc resume"
     if state.connector.state == "UNASSIGNED" or any(task.state == "UNASSIGNED" for task in state.tasks):
         return "no worker of Kafka Connect runs the connector; look at its workers, then run again"
     return ""
+
+
+def failed(failure: str) -> str:
+    """That a connector has failed, and what to do."""
+    mend = "mend that"
+    if _NO_SENDER in failure:
+        mend = (
+            "let an administrator of the application's database run: alter role … replication; for the role "
+            "that Connect uses (a managed service has a role to grant instead, as rds_replication)"
+        )
+    return f"the connector has failed ({failure.rstrip('.')}); {mend}, then python -m flows cdc resume"

@@ -355,3 +355,12 @@ def test_a_server_that_does_not_log_changes_halts() -> None:
         assert isinstance(USERS.read, Postgres)
         seen = observe_source(server.dsn, NAMES, [USERS.read], None, None)
         assert "wal_level is replica" in judge(seen)
+
+
+def test_a_role_that_may_not_replicate_is_told_so_and_not_that_changes_are_lost(source: Source) -> None:
+    source.server.run("select pg_drop_replication_slot(slot_name) from pg_replication_slots")
+    refused = TaskState("FAILED", "org.postgresql.util.PSQLException: permission denied to start WAL sender")
+    reason = judge(source.look(state=ConnectorState(TaskState("RUNNING"), (refused,))))
+    assert "alter role … replication" in reason
+    assert "lost" not in reason
+    assert "python -m flows cdc resume" in reason
