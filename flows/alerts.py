@@ -264,11 +264,15 @@ def ack_command(arguments: argparse.Namespace) -> int:
 
 
 def acknowledge(connection: Connection[Any], incident_id: str, by: str, now: datetime) -> None:
-    """Note who is on it. The id may be cut short while it is the only one. Raises NoIncident."""
-    connection.execute(
-        "update ops.incident set acknowledged_at = %s, acknowledged_by = %s where incident_id = %s",
-        (now, by, _one_open(connection, incident_id).incident_id),
-    )
+    """Note who is on it, also while a monitor brings it up to date. The id may be cut short while it is the
+    only one. Raises NoIncident.
+    """
+    with connection.transaction():
+        incidents.alone(connection)
+        connection.execute(
+            "update ops.incident set acknowledged_at = %s, acknowledged_by = %s where incident_id = %s",
+            (now, by, _one_open(connection, incident_id).incident_id),
+        )
 
 
 def end_command(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from flows import deadletters
 from flows.errors import FlowsError
+from flows.readable import readable
 from flows.redelivery import Outcome, redeliver
 from flows.services import Services, open_services
 
@@ -147,9 +148,5 @@ def _print(outcomes: Sequence[Outcome], say: Any) -> None:
 
 
 def _readable(payload: bytes) -> str:
-    """Bytes as text that can't command a terminal: what is not printable is escaped."""
-    text = payload.decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
-    )
+    """Bytes as text that can't command a terminal."""
+    return readable(payload.decode("utf-8", "backslashreplace"))

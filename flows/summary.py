@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flows.readable import readable
+
 FAILED = ("Failed", "Crashed", "TimedOut")
 """States in ops.run, and of Prefect, of a run that did not come to a good end."""
 
@@ -68,8 +70,10 @@ class Summary:
         return sum(table.partitions for table in self.tables.values())
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
+        """JSON values, as PostgreSQL takes them."""
+        found = asdict(self)
+        foreign = ("warnings", "pending", "failures", "skipped")
+        return found | {name: [readable(line) for line in found[name]] for name in foreign}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Summary:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +28,10 @@ _LONGEST_PAUSE = timedelta(hours=1)
 AT_ONCE = 50
 """So many messages are sent in one go; the next minute goes on."""
 SIGNAL = "alert_channel"
+SECONDS = 15.0
+"""A channel that has not taken a message by then has not taken it: apprise waits 4 s for each sign of life,
+and who gives one each second keeps it waiting for ever.
+"""
 _KINDS = {"resolved": "success", "info": "info"}
 
 
@@ -212,33 +219,59 @@ def nobody_is_told(error: AlertsError, now: datetime) -> Verdict:
 
 
 def send(channel: Channel, message: Message) -> None:
-    """Send one message now. Raises NotSent."""
+    """Send one message now. A redirect is followed only where the address says `redirect=yes`: the message
+    would be lost at whatever page answers. Raises NotSent.
+    """
     if channel.problem:
         raise NotSent(channel.problem)
     if channel.url.startswith("file://"):
         _write(Path(channel.url.removeprefix("file://")), message)
         return
+    answer: Future[str] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(_by_apprise(channel.url, message))
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, and fails nothing but its message
+            answer.set_result(f"{type(error).__name__}: {error}")
+
+    # Nobody can end a thread that waits for a server; the process does not wait for it.
+    threading.Thread(target=ask, name=f"alerts {channel.name}", daemon=True).start()
+    try:
+        problem = answer.result(SECONDS)
+    except TimeoutError:
+        problem = f"it took longer than {SECONDS:.0f} s"
+    if problem:
+        raise NotSent(problem)
+
+
+def _by_apprise(url: str, message: Message) -> str:
+    """Why a message was not sent; empty once it was."""
     import apprise
 
-    to = apprise.Apprise()
-    is_page = bool(message.html) and channel.url.startswith("mailto")
+    is_page = bool(message.html) and url.startswith("mailto")
     kind = _KINDS.get(message.kind, "failure" if message.severity == "critical" else "warning")
     with Said() as said:
-        try:
-            sent = to.add(channel.url) and to.notify(
+        service = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(http_redirects=False))
+        if service is not None and not is_page and "overflow_mode" not in vars(service):
+            # What a service has no room for in one message it would refuse for ever.
+            service.overflow_mode = apprise.OverflowMode.SPLIT
+        to = apprise.Apprise()
+        is_sent = (
+            service is not None
+            and to.add(service)
+            and to.notify(
                 title=message.title,
                 body=message.html if is_page else message.body,
                 notify_type=apprise.NotifyType(kind),
                 body_format=apprise.NotifyFormat.HTML if is_page else apprise.NotifyFormat.TEXT,
             )
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything, and fails nothing but its message
-            raise NotSent(f"{type(error).__name__}: {error}") from None
-    if not sent:
-        raise NotSent(said.last or "it did not say why")
+        )
+    return "" if is_sent else said.last or "it did not say why"
 
 
 def _write(path: Path, message: Message) -> None:
-    """Append a line of JSON: one write, so that lines of two processes never mix."""
+    """Append a line of JSON, whole or not at all: one write, so that lines of two processes never mix."""
     line = orjson.dumps(
         {
             "at": message.created_at.isoformat(),
@@ -247,13 +280,19 @@ def _write(path: Path, message: Message) -> None:
             "incident": message.incident_id,
             "title": message.title,
             "body": message.body,
-        }
+        },
+        option=orjson.OPT_APPEND_NEWLINE,
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
         try:
-            os.write(descriptor, line + b"\n")
+            begin = os.fstat(descriptor).st_size
+            written = os.write(descriptor, line)
+            if written < len(line):
+                if os.fstat(descriptor).st_size == begin + written:
+                    os.ftruncate(descriptor, begin)
+                raise OSError(errno.ENOSPC, "its disk takes no whole line any more")
         finally:
             os.close(descriptor)
     except OSError as error:

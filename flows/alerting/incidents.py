@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from flows.alerting import words
 from flows.alerting.causes import Trouble
 
 
@@ -51,6 +52,13 @@ class Incident:
 
 _COLUMNS = tuple(column.name for column in fields(Incident))
 _JSON = {"touches", "members", "about"}
+
+
+def alone(connection: Connection[Any]) -> None:
+    """One after the other, until the caller's transaction ends: who writes an incident writes all of it as it
+    was read.
+    """
+    connection.execute("select pg_advisory_xact_lock(hashtext('ops.incident'))")
 
 
 def save(
@@ -119,7 +127,8 @@ def owe(
     message, that one is renewed and due.
     """
     values: dict[str, Any] = {"incident_id": incident_id, "kind": kind, "severity": severity}
-    values |= {"title": title, "body": body, "created_at": now, "due_at": due_at}
+    values |= {"title": words.short(title, words.MOST_TITLE), "body": words.short(body, words.MOST_BODY)}
+    values |= {"created_at": now, "due_at": due_at}
     # Named where they are needed alone: trouble is told too while the warehouse is from before these columns.
     if html:
         values |= {"html": html}

@@ -14,6 +14,7 @@ from flows.alerting import made_good, words
 from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
 from flows.monitoring.runs import Run, failed_tables
 from flows.monitoring.verdict import State, Verdict
+from flows.readable import readable
 from flows.summary import FAILED, Summary
 
 SIGNAL, LATE = "pipeline_failed", "run_late"
@@ -63,7 +64,7 @@ def note(connection: Connection[Any], run: Reported) -> None:
             "began": run.started_at,
             "end": run.ended_at,
             "state": run.state,
-            "said": run.message,
+            "said": readable(run.message),
             "about": Jsonb(made_good.about(run.flow, run.parameters)),
         },
     )

@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from flows.alerting import words
 from flows.alerting.causes import owner, root, served, trouble
-from flows.alerting.incidents import Incident, heard, opened, owe, save, withdraw
+from flows.alerting.incidents import Incident, alone, heard, opened, owe, save, withdraw
 from flows.alerting.routes import SEVERITIES, Routes
 from flows.monitoring.verdict import State, Verdict
 
@@ -39,7 +39,7 @@ def settle(
     One after the other, however many monitors there are: the second finds what the first did. `hidden` are
     secrets that no message may hold. To be called within a transaction.
     """
-    connection.execute("select pg_advisory_xact_lock(hashtext('ops.incident'))")
+    alone(connection)
     _Settlement(connection, routes, verdicts, now, hidden).run()
 
 
@@ -255,7 +255,7 @@ class _Settlement:
         )
 
     def _scrubbed(self, text: str) -> str:
-        return words.scrubbed(text, self._hidden)
+        return words.short(words.scrubbed(text, self._hidden), words.MOST_WHAT)
 
 
 def is_bad(verdict: Verdict, now: datetime) -> bool:

@@ -10,9 +10,12 @@ from urllib.parse import unquote, urlsplit
 
 from flows import scrubbing
 from flows.durations import spoken
+from flows.readable import readable
 
 _NAMES = 20
 """So many names stand in a message; the rest is counted."""
+MOST_TITLE, MOST_WHAT, MOST_BODY = 400, 2_000, 20_000
+"""Characters of a first line, of what is wrong, of a message: a longer one some services refuse for ever."""
 
 
 def title(severity: str, kind: str, message: str, lasted: timedelta, *, is_worse: bool = False) -> str:
@@ -81,9 +84,19 @@ def at(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def short(text: str, most: int) -> str:
+    """The text, or as much of it as may be, with how much more there is."""
+    if len(text) <= most:
+        return text
+    more = f"… ({len(text) - most:,} more characters)"
+    return text[: most - len(more)] + more
+
+
 def scrubbed(text: str, secrets: Iterable[str]) -> str:
-    """The text without secrets: none of these, no password of an address among them, of none at all."""
-    return scrubbing.scrubbed(text, _parts(secrets))
+    """The text without secrets: none of these, no password of an address among them, of none at all. And
+    `readable`.
+    """
+    return readable(scrubbing.scrubbed(text, _parts(secrets)))
 
 
 def _parts(secrets: Iterable[str]) -> set[str]:

@@ -15,6 +15,7 @@ from flows.monitoring import storage
 from flows.monitoring.signals import BY_NAME, SIGNALS, Signal
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
+from flows.readable import readable
 from flows.services import Services
 from flows.stores.warehouse import WarehouseError, scrub
 
@@ -167,8 +168,8 @@ def _row(verdict: Verdict) -> dict[str, Any]:
         "value": verdict.value,
         "limit_value": verdict.limit,
         "unit": verdict.unit,
-        "message": verdict.message,
-        "action": verdict.action,
+        "message": readable(verdict.message),
+        "action": readable(verdict.action),
         "observed": dict(verdict.observed),
     }
 
