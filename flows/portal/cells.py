@@ -37,6 +37,8 @@ _OF_STATE = {
     "replayed": ("ok", "Replayed"),
     "discarded": ("info", "Discarded"),
 }
+NUMERIC = ("count", "number", "money", "share", "seconds", "bytes")
+"""Kinds of figures that are numbers."""
 _SPACE = "\u00a0"
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=[a-z])")
 
@@ -69,6 +71,8 @@ def shown(value: Any, kind: str = "text", digits: int | None = None) -> str | Ma
     """A value for people; `–` where there is none."""
     if value is None or value == "":
         return Markup('<span class="sr">none</span><span aria-hidden="true">{}</span>').format(_ABSENT)
+    if kind in NUMERIC and not Decimal(str(value)).is_finite():
+        return escape(value)
     if kind == "count":
         return f"{int(Decimal(str(value))):,}"
     if kind == "number":

@@ -7,6 +7,7 @@ text which a page shows can be run as it stands.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ def as_json(value: Any) -> Any:
     """A cell as a JSON value."""
     if isinstance(value, Decimal):
         return f"{value:f}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, date):

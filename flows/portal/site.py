@@ -182,7 +182,7 @@ def environment() -> Environment:
         fig=cells.fig,
         icon=cells.icon,
         pill=cells.pill,
-        numeric=("count", "number", "money", "share", "seconds", "bytes"),
+        numeric=cells.NUMERIC,
     )
     made.filters["cell"] = cells.shown
     made.filters["prose"] = cells.prose

@@ -43,7 +43,7 @@ order by
 limit 200;
 
 -- name: messages
-select created_at, kind, severity, channel, title, sent_at, tries, problem
+select created_at, kind, severity, channel, title, sent_at, given_up_at, tries, problem
 from ops.notification
 order by created_at desc, notification_id desc
 limit 100;
