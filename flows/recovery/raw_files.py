@@ -104,6 +104,11 @@ def give_back(vault: Vault, backup: Backup, lake: Path, work: Path, progress: Pr
         target = lake / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
         source = _pooled(vault, file, backup.recipient)
+        if not source.exists():
+            raise BackupError(
+                f"The raw file {file.path} of backup {backup.id} is missing in {vault.root / POOL}. Take "
+                "another one (`python -m flows backup list`)."
+            )
         if seal is not None:
             seal.open(source, target)
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,22 @@ _LAID = re.compile(rf" TO (?:{'|'.join(roles.ROLES)});$")
 _TAKEN = re.compile(r"REVOKE |ALTER DEFAULT PRIVILEGES .* REVOKE ")
 
 
-def workplace(vault: Shelf[K]) -> AbstractContextManager[Path]:
-    """A folder for what a seal opens (`opened.folder`), of backups of either kind in the same place."""
-    return opened.folder(vault.home)
+@contextmanager
+def workplace(vault: Shelf[K]) -> Iterator[Path]:
+    """A folder for what a seal opens (`opened.folder`), of backups of either kind in the same place. Raises
+    BackupError where what comes back can't be written, there or where the block puts it.
+    """
+    with opened.folder(vault.home) as work:
+        try:
+            yield work
+        except OSError as error:
+            reason = error.strerror or str(error)
+            at = f" at {error.filename}" if error.filename else ""
+            raise BackupError(
+                f"What comes back can't be written or read{at}: {reason}. See what room there is in "
+                f"{vault.home} and where it is to go, mend that, and run the same command again: the backup "
+                "is as it was."
+            ) from error
 
 
 def occupied(dsn: str) -> list[str]:

@@ -50,12 +50,19 @@ class Seal:
         return self._identity is not None
 
     def close(self, source: Path, target: Path) -> tuple[int, str]:
-        """Write the sealed form of a file; its size in bytes and its SHA-256."""
+        """Write the sealed form of a file; its size in bytes and its SHA-256. Raises OSError where that
+        can't be written.
+        """
         import pyrage
 
         with source.open("rb") as reader, target.open("wb") as writer:
             hashed = _Hashed(writer.write)
-            pyrage.encrypt_io(reader, hashed, [self._recipient])
+            try:
+                pyrage.encrypt_io(reader, hashed, [self._recipient])
+            except pyrage.EncryptError:
+                if hashed.refused is None:
+                    raise
+                raise hashed.refused from None
         return hashed.size, hashed.digest
 
     def open(self, source: Path, target: Path | None) -> tuple[int, str]:
@@ -96,10 +103,16 @@ class _Hashed:
         self._write = write
         self._sum = hashlib.sha256()
         self.size = 0
+        self.refused: OSError | None = None
+        """Why a part could not be written: pyrage tells it as its own error, in words alone."""
 
     def write(self, part: bytes) -> int:
         self._sum.update(part)
-        self._write(part)
+        try:
+            self._write(part)
+        except OSError as error:
+            self.refused = error
+            raise
         self.size += len(part)
         return len(part)
 

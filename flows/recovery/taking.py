@@ -77,7 +77,7 @@ def take(services: Services, progress: Progress) -> Taken:
     moment = services.settings.now()
     begin(services)
     with vault.making(moment, services.lake.root / SPILL) as making:
-        files = _dump(services, making, moment, progress)
+        files = _dump(services, vault, making, moment, progress)
         raw = _keep(services, vault, files)
         progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
         name = making.folder.name.removeprefix(".making-")
@@ -115,8 +115,10 @@ def expire(services: Services, vault: Vault) -> tuple[list[str], int]:
         return gone, raw_files.expire(vault)
 
 
-def _dump(services: Services, making: Making, moment: datetime, progress: Progress) -> list[LakeFile]:
-    with _snapshot(services) as (connection, name):
+def _dump(
+    services: Services, vault: Vault, making: Making, moment: datetime, progress: Progress
+) -> list[LakeFile]:
+    with _snapshot(services) as (connection, name), vault.written(making.work):
         failpoint("backup.snapshot")
         place = programs.folder_for(connection)
         dsn = services.settings.require("warehouse_dsn")

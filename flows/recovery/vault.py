@@ -124,7 +124,7 @@ class Shelf(ABC, Generic[K]):
         `private`: where what is to be sealed may stand open meanwhile. Raises BackupError when another one
         is being taken, or a disk is full.
         """
-        try:
+        with self.written(private):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.alone():
                 for left in self.root.glob(f"{_MAKING}*"):
@@ -142,12 +142,22 @@ class Shelf(ABC, Generic[K]):
                 finally:
                     shutil.rmtree(making.folder, ignore_errors=True)
                     shutil.rmtree(making.work, ignore_errors=True)
+
+    @contextmanager
+    def written(self, private: Path) -> Iterator[None]:
+        """What of a backup is written in this block: raises BackupError with what its disk says. Needed anew
+        within a session of the warehouse, which would take it for something that PostgreSQL has refused.
+        `private` as in `making`.
+        """
+        try:
+            yield
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                also = f", or that of {private}, where it stood open" if self.seal else ""
                 raise BackupError(
-                    f"The disk of the backups is full ({self.root}). Nothing of this backup is left, and the "
-                    "earlier ones are as they were. Free space, or keep fewer (ANALYTICS_BACKUP_DAYS, "
-                    "ANALYTICS_BACKUP_WEEKS), and run again."
+                    f"The disk of the backups is full ({self.root}{also}). Nothing of this backup is left, "
+                    "and the earlier ones are as they were. Free space, or keep fewer "
+                    "(ANALYTICS_BACKUP_DAYS, ANALYTICS_BACKUP_WEEKS), and run again."
                 ) from error
             raise BackupError(
                 f"The backup can't be written in {self.root}: {error.strerror or error}. "

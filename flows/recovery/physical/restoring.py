@@ -50,7 +50,9 @@ def put_together(copies: Copies, copy: Copy, target: Path, progress: Progress) -
         os.sync()  # for thousands of files at once
         whole.rename(target)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        # What copies a folder tells of each of its files, in words alone.
+        is_full = error.errno == errno.ENOSPC or "No space left" in str(error)
+        reason = "the disk is full" if is_full else error.strerror or str(error)[:300]
         raise BackupError(
             f"{target} can't be filled: {reason}. It is as it was; mend that, or name another folder."
         ) from error

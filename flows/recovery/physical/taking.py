@@ -74,7 +74,7 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
     place = programs.folder_of(server.version)
     copies.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with copies.making(moment, services.lake.root / SPILL) as making:
-        with services.warehouse.connect() as connection:
+        with services.warehouse.connect() as connection, copies.written(making.work):
             listed.copy(connection, services.lake, making.work / MANIFESTS)
         base, because = _base(copies, server, moment, full=full)
         if base is not None:
