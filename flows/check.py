@@ -9,6 +9,7 @@ import quality
 from flows import incomplete
 from flows.build import guard
 from flows.check_source import compare
+from flows.errors import FlowsError
 from flows.services import Services, open_services
 from flows.stores.warehouse import readable_errors
 from flows.streaming.findings import lines
@@ -20,6 +21,7 @@ from transforms import registry
 
 def command(arguments: argparse.Namespace) -> int:
     """Check, record in ops.check_result, print."""
+    _only_one(arguments)
     services = open_services()
     if arguments.source:
         return _source(services, arguments.table)
@@ -27,6 +29,11 @@ def command(arguments: argparse.Namespace) -> int:
         return _stream(services)
     names = registry.select(arguments.table) if arguments.table else None
     tables = [table for table in registry.build_order() if names is None or table.name in names]
+    if names is not None and not any(table.is_published for table in tables):
+        raise FlowsError(
+            f"Nothing of {', '.join(arguments.table)} is ever published, so there is nothing to check: a run "
+            "holds it to its rules before anything is made of it. Name tables that people read, or none."
+        )
     now = services.settings.now()
     held_to = quality.all_rules if arguments.all_history else quality.rules
     with readable_errors():
@@ -38,6 +45,16 @@ def command(arguments: argparse.Namespace) -> int:
     for sentence in parts_missing:
         print(sentence)
     return 1 if parts_missing or any(result.is_failure for result in results) else 0
+
+
+def _only_one(arguments: argparse.Namespace) -> None:
+    """Raise FlowsError for words of which all but one would go unanswered."""
+    kinds = [kind for kind in ("source", "stream", "all_history") if getattr(arguments, kind)]
+    if len(kinds) > 1:
+        both = " and ".join(f"--{kind.replace('_', '-')}" for kind in kinds)
+        raise FlowsError(f"{both} are checks of their own: ask for one after the other.")
+    if arguments.stream and arguments.table:
+        raise FlowsError("check --stream looks at all that the stream wrote: leave the tables out.")
 
 
 def _source(services: Services, names: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from flows.errors import FlowsError
 from flows.readable import readable
 from flows.redelivery import Outcome, redeliver
 from flows.services import Services, open_services
+from transforms import registry
 
 _SHOWN_BYTES = 64 << 10
 _SHOWN_LINES = 50
@@ -27,6 +28,7 @@ def list_command(arguments: argparse.Namespace) -> int:
         counts = deadletters.counted(connection, arguments.entity, replayed=arguments.all)
         letters = deadletters.listed(connection, arguments.entity, arguments.limit, replayed=arguments.all)
     if not counts:
+        _known(arguments.entity)
         print("No dead letters." if arguments.all else "No dead letters wait. Those that are done: --all")
         return 0
     for entity, status, reason, number in counts:
@@ -71,6 +73,7 @@ def replay_command(arguments: argparse.Namespace) -> int:
             asked = _asked(connection, arguments.letter, arguments.entity)
         outcomes = redeliver(services, asked, "replay", given=given, dry_run=arguments.dry_run)
     if not outcomes:
+        _known(arguments.entity)
         print("No dead letters wait: there is nothing to replay.")
         return 0
     read = [one for one in outcomes if not one.reason and not one.was_done]
@@ -92,6 +95,13 @@ def replay_command(arguments: argparse.Namespace) -> int:
             "repaired ones: python -m flows dlq replay ID --with FILE"
         )
     return 1 if unread else 0
+
+
+def _known(entity: str | None) -> None:
+    """Raise FlowsError where an entity of which there are no letters is not declared either: a typo."""
+    declared = [f"{one.source}.{one.name}" for one in registry.entities()]
+    if entity is not None and entity not in {*declared, *(name.split(".")[1] for name in declared)}:
+        raise FlowsError(f"No source is declared as {entity}. There are: {', '.join(declared)}.")
 
 
 def _given(arguments: argparse.Namespace) -> bytes | None:

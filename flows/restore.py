@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows import setting_checks
 from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.durations import spoken
@@ -110,6 +111,10 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
     is refused where the replay, which erases them again, is not wanted or has no lake.
     """
     began = time.perf_counter()
+    try:
+        setting_checks.database(dsn)
+    except ValueError as error:
+        raise BackupError(f"--into names no database: {error}. Nothing was changed.") from None
     services = Services(load(warehouse_dsn=dsn))
     vault = open_vault(services)
     backup = vault.find(name)

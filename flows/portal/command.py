@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from flows.errors import FlowsError
 from flows.portal.site import write
 from flows.services import open_services
 
@@ -15,7 +16,13 @@ def command(arguments: argparse.Namespace) -> int:
     services = open_services()
     folder = Path(arguments.out).expanduser().absolute() if arguments.out else services.settings.portal_root
     begun = time.perf_counter()
-    written = write(services, folder)
+    try:
+        written = write(services, folder)
+    except OSError as error:
+        raise FlowsError(
+            f"The portal can't be written in {folder} ({error.strerror}): name another folder with --out or "
+            "ANALYTICS_PORTAL."
+        ) from None
     seconds = time.perf_counter() - begun
     print(f"{len(written.bytes_of)} pages in {seconds:.1f} s. Open {written.front.as_uri()}")
     if arguments.serve:

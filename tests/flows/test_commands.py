@@ -16,6 +16,7 @@ from flows.sandbox.world.lives import World
 from flows.sandbox.world.shape import DAY, Shape
 from flows.settings import Settings, SettingsError
 from tests.flows.company import run_here
+from tests.house import House
 
 CANARY = "hunter2-canary-5d1e"
 
@@ -145,4 +146,48 @@ def test_a_world_lives_on_forwards_or_not_at_all(tmp_path: Path, words: tuple[st
             ["sandbox", "advance", *words], tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")}
         )
     assert done.code == 2, done.said
+    assert len(done.err.strip().splitlines()) == 1
+
+
+NOWHERE = f"postgresql://own:{CANARY}@127.0.0.1:1/none"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["check", "stg_app__orders"], "Nothing of stg_app__orders is ever published"),
+        (["check", "raw_app__orders"], "Nothing of raw_app__orders is ever published"),
+        (["check", "--source", "--stream"], "--source and --stream"),
+        (["check", "--stream", "fct_orders"], "leave the tables out"),
+        (["dlq", "list", "--limit", "-1"], "--limit"),
+        (["portal", "--serve", "--port", "99999"], "--port"),
+        (["metrics", "--serve", "-1"], "--serve"),
+        (["restore", "--into", "nonsense"], "--into"),
+    ],
+)
+def test_a_word_that_can_not_be_meant_is_named(tmp_path: Path, words: list[str], named: str) -> None:
+    """Before anything is asked: no service is there."""
+    done = run_here(words, tmp_path, {"ANALYTICS_WAREHOUSE_DSN": NOWHERE, "ANALYTICS_LAKE": "lake"})
+    assert done.code == 2, done.said
+    assert "Traceback" not in done.said
+    assert named in done.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [["dlq", "list"], ["dlq", "replay"]])
+def test_an_entity_that_nobody_declared_is_not_one_without_dead_letters(
+    tmp_path: Path, house: House, words: list[str]
+) -> None:
+    settings = {"ANALYTICS_WAREHOUSE_DSN": house.server().database(), "ANALYTICS_LAKE": "lake"}
+    for entity, code in (("events.clicks", 0), ("clicks", 0), ("events.click", 2)):
+        done = run_here([*words, "--entity", entity], tmp_path, settings)
+        assert done.code == code, done.said
+    assert "No source is declared as events.click" in done.err
+
+
+def test_a_portal_that_can_not_be_written_is_told_in_one_sentence(tmp_path: Path, house: House) -> None:
+    (tmp_path / "file").write_text("no folder")
+    settings = {"ANALYTICS_WAREHOUSE_DSN": house.server().database(), "ANALYTICS_LAKE": "lake"}
+    done = run_here(["portal", "--out", str(tmp_path / "file" / "portal")], tmp_path, settings)
+    assert done.code == 2, done.said
+    assert "--out" in done.err
     assert len(done.err.strip().splitlines()) == 1
