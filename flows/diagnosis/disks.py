@@ -7,15 +7,32 @@ import tempfile
 from pathlib import Path
 
 from flows.diagnosis import Finding, room
+from flows.recovery.seal import Seal, SealError
 from flows.settings import Settings
 
 
 def folders(settings: Settings) -> list[Finding]:
-    """The lake, and the backups where they have a folder of their own: can be written, have room."""
+    """The lake, and each folder that a setting names beside it: can be written, has room. Of those a run says
+    no more than a line, or nothing, where it can't.
+    """
     found = [_folder("lake", settings.lake_root, "ANALYTICS_LAKE")]
     if settings.backups is not None:
         found.append(_folder("backups", settings.backups_root, "ANALYTICS_BACKUPS"))
+    if settings.backup_key is not None:
+        found.append(_key(settings.backup_key.get_secret_value()))
+    if settings.portal is not None and settings.writes_portal:
+        found.append(_folder("portal", settings.portal_root, "ANALYTICS_PORTAL"))
+    if settings.metrics_folder is not None:
+        found.append(_folder("metrics", settings.metrics_folder, "ANALYTICS_METRICS_FOLDER"))
     return found
+
+
+def _key(key: str) -> Finding:
+    try:
+        Seal(key)
+    except SealError as error:
+        return Finding("backups: key", False, str(error))
+    return Finding("backups: key", True, "backups are sealed")
 
 
 def _folder(subject: str, root: Path, setting: str) -> Finding:

@@ -31,6 +31,10 @@ from tests.flows.stores.logins import lay, login
 from tests.house import House, Server
 
 
+SEALED_FOR = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+"""The public half of a key, as age's own documentation has it."""
+
+
 def _settings(**given: Any) -> Settings:
     return Settings(_env_file=None, **given)
 
@@ -172,6 +176,20 @@ def test_backups_that_can_not_be_written_are_told(tmp_path: Path) -> None:
     assert lake.subject == "lake"
     assert (backups.subject, backups.well) == ("backups", False)
     assert "ANALYTICS_BACKUPS" in backups.advice
+
+
+def test_every_folder_and_key_that_a_setting_names_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    there, away = tmp_path / "there", tmp_path / "file" / "away"
+    for folder, key, is_well in ((there, SEALED_FOR, True), (away, "age1nonsense", False)):
+        settings = _settings(lake=there, portal=str(folder), metrics_folder=folder, backup_key=key)
+        _, *found = folders(settings)
+        assert [one.subject for one in found] == ["backups: key", "portal", "metrics"]
+        assert {one.well for one in found} == {is_well}
+    assert "ANALYTICS_BACKUP_KEY" in found[0].seen
+    assert ["ANALYTICS_PORTAL", "ANALYTICS_METRICS_FOLDER"] == [
+        one.advice.split()[-1][:-1] for one in found[1:]
+    ]
 
 
 def test_who_is_told_is_read_and_each_channel_that_can_not_be_is_named(tmp_path: Path) -> None:
