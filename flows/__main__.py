@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flows.typed import count, port
+
 _Command = Callable[[argparse.Namespace], int]
 
 
@@ -159,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     actions = letters.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the dead letters, newest first, and how many for which reason")
     listing.add_argument("--entity", help="only this entity, e.g. events.clicks")
-    listing.add_argument("--limit", type=_count, default=20, help="how many of them are listed (20)")
+    listing.add_argument("--limit", type=count, default=20, help="how many of them are listed (20)")
     listing.add_argument("--all", action="store_true", help="those that were replayed too")
     listing.set_defaults(command=_verb("flows.dlq:list_command"))
     show = actions.add_parser("show", help="one dead letter with its bytes")
@@ -224,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
     portal.add_argument("--serve", action="store_true", help="serve them, with the rows behind each point")
     portal.add_argument("--host", default="127.0.0.1", help="where to serve; any but loopback needs a token")
     portal.add_argument(
-        "--port", type=_port, default=8321, help="port to serve at (8321); 0: any that is free"
+        "--port", type=port, default=8321, help="port to serve at (8321); 0: any that is free"
     )
     portal.set_defaults(command=_verb("flows.portal.command:command"))
 
@@ -233,7 +235,7 @@ def parser() -> argparse.ArgumentParser:
     sla.set_defaults(command=_verb("flows.sla:command"))
 
     metrics = verbs.add_parser("metrics", help="what the warehouse knows, as Prometheus reads it")
-    metrics.add_argument("--serve", type=_port, metavar="PORT", help="answer at /metrics until it is stopped")
+    metrics.add_argument("--serve", type=port, metavar="PORT", help="answer at /metrics until it is stopped")
     metrics.set_defaults(command=_verb("flows.metrics.endpoint:command"))
 
     cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
@@ -277,25 +279,6 @@ def parser() -> argparse.ArgumentParser:
     # Which parts it takes is told by the declarations, which the sandbox does not know.
     start.set_defaults(command=_verb("flows.commands:start_sandbox"))
     return top
-
-
-def _count(text: str) -> int:
-    """A number of things, 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("it is less than 0")
-    return number
-
-
-def _port(text: str) -> int:
-    """A port to listen at; 0 asks for any."""
-    number = int(text)
-    if not 0 <= number <= 65_535:
-        raise argparse.ArgumentTypeError("a port is 0 to 65535")
-    return number
-
-
-_count.__name__, _port.__name__ = "number", "port"  # what argparse calls them
 
 
 def _selection(verb: argparse.ArgumentParser) -> None:

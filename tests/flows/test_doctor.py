@@ -30,7 +30,6 @@ from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.flows.stores.logins import lay, login
 from tests.house import House, Server
 
-
 SEALED_FOR = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 """The public half of a key, as age's own documentation has it."""
 
@@ -187,8 +186,9 @@ def test_every_folder_and_key_that_a_setting_names_is_tried(tmp_path: Path) -> N
         assert [one.subject for one in found] == ["backups: key", "portal", "metrics"]
         assert {one.well for one in found} == {is_well}
     assert "ANALYTICS_BACKUP_KEY" in found[0].seen
-    assert ["ANALYTICS_PORTAL", "ANALYTICS_METRICS_FOLDER"] == [
-        one.advice.split()[-1][:-1] for one in found[1:]
+    assert [one.advice.split()[-1][:-1] for one in found[1:]] == [
+        "ANALYTICS_PORTAL",
+        "ANALYTICS_METRICS_FOLDER",
     ]
 
 
