@@ -309,6 +309,7 @@ def command(arguments: argparse.Namespace) -> int:
     from flows.commands import ensure_services
     from flows.services import open_services
 
+    longest = length_of_time(arguments.seconds) if arguments.seconds else None
     ensure_services()
     services = open_services()
     stop = threading.Event()
@@ -328,7 +329,6 @@ def command(arguments: argparse.Namespace) -> int:
         # Without Kafka nothing comes by itself: the batch reads the application's log.
         follows = services.settings.cdc_engine == "kafka"
         changed = change_topics.of(registry.entities()) if follows else []
-        longest = length_of_time(arguments.seconds) if arguments.seconds else None
         begun = time.monotonic()
         taken, followed = live(
             services, way, changed, progress, stop=stop, until_idle=arguments.until_idle, seconds=longest

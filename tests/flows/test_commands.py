@@ -107,6 +107,7 @@ def test_a_broker_of_one_s_own_without_a_connect_is_told_what_is_missing(tmp_pat
         (["rebuild", "fct_ordrs"], "fct_ordrs"),
         (["backfill", "--from", "2025-10-20", "--to", "2025-10-21", "--select", "fct_ordrs"], "fct_ordrs"),
         (["backfill", "--from", "yesterday", "--to", "today"], "yesterday"),
+        (["stream", "--for", "soon"], "soon"),
         (["backfill", "--from", "2025-10-22", "--to", "2025-10-21"], "2025-10-22"),
     ],
 )
