@@ -297,8 +297,9 @@ def _breaking(rule: Rule, table: Table, references: Mapping[str, str]) -> str:
         # One row for each copy. A distinct first column proves the rule, and the key's index gives it in
         # order, in a seventh of the time that grouping takes: rows are grouped only where that differs.
         first = quote(columns_of(rule)[0])
+        twice = duplicates(rule, table)
         return (
-            f"select 1 as copy from ({duplicates(rule)}) as twice, generate_series(1, twice.copies) where "
+            f"select 1 as copy from ({twice}) as twice, generate_series(1, twice.copies) where "
             f"(select count({first}) <> count(distinct {first}) from {CONTENT})"
         )
     if rule.check == "references":

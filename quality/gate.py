@@ -69,7 +69,8 @@ def check(
             query = bind(query_of(rule), {**relations, table.name: relation_name})
             count = _counted(connection, table, rule, query)
         elif rule.check == "unique" and count:
-            exact = f"with {content} select coalesce(sum(copies), 0) from ({duplicates(rule)}) as twice"
+            twice = duplicates(rule, table)
+            exact = f"with {content} select coalesce(sum(copies), 0) from ({twice}) as twice"
             count = int(_one(connection, exact)[0])
         spread: dict[str, int] = {}
         if count:

@@ -21,6 +21,7 @@ counted in the snapshot that was landed) and `arrivals` (table_name, partition, 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,7 @@ from sqlglot.errors import SqlglotError
 
 from quality.results import QualityError
 from quality.sql import columns_of, tables_in, timeliness_query
-from transforms.contract import Rule, RuleKind, Severity, Table
+from transforms.contract import Rule, RuleKind, Severity, Table, Write
 
 RULES = Path(__file__).parent / "rules"
 PUBLISHED_WITHIN = timedelta(hours=1)
@@ -61,7 +62,7 @@ def all_rules(table: Table) -> tuple[Rule, ...]:
             continue
         if rule.name in names:
             raise QualityError(f"{table.name}: two rules are named {rule.name}; give one another name.")
-        found[claim] = names[rule.name] = rule
+        found[claim] = names[rule.name] = _within_lookback(rule, table)
     return tuple(found.values())
 
 
@@ -113,6 +114,18 @@ def _implied(table: Table) -> list[Rule]:
             )
         )
     return implied
+
+
+def _within_lookback(rule: Rule, table: Table) -> Rule:
+    """A build looks for copies of an appended key within the lookback. Those further apart both stand, and
+    windows that are checked together may hold them: no run could ever make that good.
+    """
+    by = table.partition.by if table.partition else ""
+    if rule.check != "unique" or table.write is not Write.APPEND or not table.lookback:
+        return rule
+    if not by or by in columns_of(rule):
+        return rule
+    return replace(rule, arguments={**rule.arguments, "within_days": table.lookback.days, "by": by})
 
 
 def _is_within_key(rule: Rule, table: Table) -> bool:
@@ -195,7 +208,8 @@ def describe(rule: Rule) -> str:
     if rule.check == "unique":
         columns = given["columns"]
         names = columns if isinstance(columns, list | tuple) else [columns]
-        return f"({', '.join(map(str, names))}) is unique"
+        within = f" within {given['within_days']} days" if "within_days" in given else ""
+        return f"({', '.join(map(str, names))}) is unique{within}"
     if rule.check == "between":
         low, high = given.get("min"), given.get("max")
         if high is None:

@@ -127,14 +127,33 @@ def portable_pattern(rule: Rule, table: Table) -> str:
     return pattern
 
 
-def duplicates(rule: Rule) -> str:
-    """The key values of `content` that occur more than once, with the number of `copies`; nulls differ."""
+def duplicates(rule: Rule, table: Table) -> str:
+    """What `_told_by` has of the rows of `content` that break a unique rule, with the number of `copies`;
+    nulls differ.
+    """
     names = ", ".join(quote(name) for name in columns_of(rule))
     complete = " and ".join(f"{quote(name)} is not null" for name in columns_of(rule))
-    return (
+    twice = (
         f"select {names}, count(*) as copies from {CONTENT} "
         f"where {complete} group by {names} having count(*) > 1"
     )
+    if "by" not in rule.arguments:
+        return twice
+    by, days = str(rule.arguments["by"]), rule.arguments["within_days"]
+    zone = " at time zone 'UTC'" if table.column(by).type == "TIMESTAMP WITH TIME ZONE" else ""
+    day = f"cast({quote(by)}{zone} as date)"
+    return (
+        f"select {names}, {quote(by)}, count(*) as copies from (select {names}, {quote(by)}, "
+        f"{day} - lag({day}) over beside as since, lead({day}) over beside - {day} as until "
+        f"from {CONTENT} where ({names}) in (select {names} from ({twice}) as twice) "
+        f"window beside as (partition by {names} order by {quote(by)})) as copied "
+        f"where since <= {days} or until <= {days} group by {names}, {quote(by)}"
+    )
+
+
+def _told_by(rule: Rule) -> tuple[str, ...]:
+    """The columns that tell which rows break a unique rule: of those far apart none does."""
+    return (*columns_of(rule), *([str(rule.arguments["by"])] if "by" in rule.arguments else []))
 
 
 def broken_rows(rule: Rule, table: Table, dialect: Dialect, references: Mapping[str, str]) -> str:
@@ -142,8 +161,8 @@ def broken_rows(rule: Rule, table: Table, dialect: Dialect, references: Mapping[
     if rule.check == "sql":
         return query_of(rule)
     if rule.check == "unique":
-        names = ", ".join(quote(name) for name in columns_of(rule))
-        twice = f"select {names} from ({duplicates(rule)}) as twice"
+        names = ", ".join(quote(name) for name in _told_by(rule))
+        twice = f"select {names} from ({duplicates(rule, table)}) as twice"
         return f"select {CONTENT}.* from {CONTENT} where ({names}) in ({twice})"
     return f"select {CONTENT}.* from {CONTENT} where {predicate(rule, table, dialect, references)}"
 

@@ -1,4 +1,6 @@
-"""Months that are due together read more than each would alone; what a month holds does not depend on it."""
+"""Windows that are due together are read and checked together: neither what they hold nor whether it may be
+shown depends on it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import pytest
 
 from flows.sandbox.apis import stripe_objects as stripe
 from flows.services import Services
@@ -13,6 +16,7 @@ from tests.flows import kill_child
 from tests.flows.kill_child import Place
 from tests.flows.landings import enter_object
 from tests.flows.test_by_key import Shop, Step
+from tests.flows.test_properties import TOPICS, Sent, land
 from tests.flows.warehouses import Warehouses
 from transforms import registry
 
@@ -51,6 +55,41 @@ def test_what_is_further_away_than_the_lookback_is_the_same_whichever_months_are
                 assert set(before[table]) - set(after[table]) == set(), table
             assert _counted(place) == (4, 4)
             assert [kill_child.rebuilt(services, table) for table in FACTS] == [[], [], []]
+
+
+EVENTS = (*(f"stg_events__{topic}" for topic in TOPICS), "dim_users", "fct_events")
+
+
+@pytest.mark.parametrize(
+    "landings",
+    [
+        [
+            [(1, 20, 2, "user_events")],
+            [(1, 0, 1, "user_events")],
+            [(2, 20, 0, "user_events"), (3, 0, 0, "user_events")],
+        ],
+        [[(1, 20, 2, "user_events"), (1, 0, 1, "clicks")]],
+    ],
+    ids=["in one topic", "in two topics"],
+)
+def test_copies_that_nobody_looks_for_stop_nothing(
+    warehouses: Warehouses, landings: list[list[tuple[int, int, int, str]]]
+) -> None:
+    """An event is sent again after more days than the lookback has: both stand."""
+    with warehouses.lent(*EVENTS) as place:
+        services = kill_child.services(place)
+        with services.lake:
+            for number, landing in enumerate(landings):
+                sent = [Sent(0, part, event, day, 43_200, 1, topic) for event, day, part, topic in landing]
+                land(services, number, list(enumerate(sent, 10 * number)))
+                kill_child.build_all(services, place, f"run-{number}")
+            assert kill_child.rebuilt(services, "fct_events") == []
+            with psycopg.connect(place.warehouse_dsn) as connection:
+                copies = connection.execute(
+                    "select event_time::date::text from analytics.fct_events "
+                    "where right(event_id::text, 1) = '1' order by 1"
+                ).fetchall()
+    assert copies == [("2025-10-14",), ("2025-11-03",)]
 
 
 def _at(month: int, day: int = 20) -> int:

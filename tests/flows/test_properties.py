@@ -79,7 +79,7 @@ SENT = st.builds(
 SENT_TO_ANY = st.builds(replace, SENT, topic=st.sampled_from(TOPICS))
 
 
-def _land(services: Services, batch: int, messages: Sequence[tuple[int, Sent]]) -> None:
+def land(services: Services, batch: int, messages: Sequence[tuple[int, Sent]]) -> None:
     """One landing a topic of these (offset, message)s, as `flows.landing` would enter it."""
     landed_at = NOW + timedelta(seconds=batch)
     for topic in sorted({sent.topic for _, sent in messages}):
@@ -144,7 +144,7 @@ def _delivered(
     with warehouses.lent(*models) as place:
         services = kill_child.services(place)
         for number, batch in batches.items():
-            _land(services, number, batch)
+            land(services, number, batch)
             kill_child.build_all(services, place, f"run-{number}")
         found = {name: _rows(services, name) for name in models}
         with psycopg.connect(place.warehouse_dsn) as connection:
@@ -228,7 +228,7 @@ def test_whoever_an_event_has_mentioned_stays_a_member(warehouses: Warehouses) -
     with warehouses.lent(*PUBLISHED) as place:
         services = kill_child.services(place)
         for batch, (partition, user) in enumerate([(2, 1), (0, 2)]):
-            _land(services, batch, [(0, Sent(batch, partition, 1, 1, 43_200, user))])
+            land(services, batch, [(0, Sent(batch, partition, 1, 1, 43_200, user))])
             kill_child.build_all(services, place, f"run-{batch}")
         with psycopg.connect(place.warehouse_dsn) as connection:
             members = connection.execute(
@@ -246,12 +246,12 @@ def test_a_late_copy_that_counts_leaves_the_files_of_the_days_as_they_are(wareho
 
     with warehouses.lent(STAGED, "dim_users", FACTS) as place:
         services = kill_child.services(place)
-        _land(services, 0, [(0, sent(0, 2, 1, 1)), (1, sent(0, 2, 2, 1))])
+        land(services, 0, [(0, sent(0, 2, 1, 1)), (1, sent(0, 2, 2, 1))])
         kill_child.build_all(services, place, "run-0")
         before = {name: _files(services, name) for name in (STAGED, FACTS)}
 
         # A copy from a lower partition, of another day, comes after it.
-        _land(services, 1, [(0, sent(1, 0, 1, 2))])
+        land(services, 1, [(0, sent(1, 0, 1, 2))])
         kill_child.build_all(services, place, "run-1")
 
         for name, files in before.items():

@@ -7,9 +7,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from quality import QualityError, all_rules, rules, scheduled_rules
+from quality import QualityError, all_rules, describe, rules, scheduled_rules
 from quality.rulebook import RULES, read_rule
 from quality.sql import bind, query_of, tables_in
+from transforms import registry
 from transforms.contract import Column, Layer, RuleKind, Table
 
 from .conftest import make_rule, make_table
@@ -41,6 +42,13 @@ def test_a_claim_of_the_header_is_not_made_twice() -> None:
 def test_a_narrower_unique_rule_makes_the_key_rule_needless() -> None:
     once = make_rule("unique", "uniqueness", columns=["id"], name="id_once")
     assert "unique_id_happened_at" not in names(make_table(once, key=("id", "happened_at")))
+
+
+@pytest.mark.parametrize("name", ["stg_events__user_events", "fct_events"])
+def test_an_appended_key_is_unique_as_far_as_copies_of_it_are_looked_for(name: str) -> None:
+    (rule,) = [rule for rule in rules(registry.table(name)) if rule.check == "unique"]
+    assert rule.arguments == {"columns": ["event_id"], "within_days": 8, "by": "event_time"}
+    assert describe(rule) == "(event_id) is unique within 8 days"
 
 
 def test_a_foreign_key_is_a_reference() -> None:

@@ -57,6 +57,7 @@ FORMS: tuple[Rule, ...] = (
     make_rule("unique", columns=["id"], name="id_once"),
     make_rule("unique", columns=["kind", "code"], name="pair_once"),
     make_rule("unique", columns=["score"], name="score_once"),
+    make_rule("unique", columns=["kind"], within_days=8, by="happened_at", name="kind_once_a_week"),
     make_rule("between", column="id", min=0, max=5, name="id_between"),
     make_rule("between", column="id", min=2**53 + 1, name="id_beyond_floats"),
     make_rule("between", column="amount", min=0, name="amount_not_negative"),
@@ -160,3 +161,24 @@ def test_a_cent_too_much_is_found_where_floats_would_miss_it(content: Content) -
     table = make_table(rule)
     assert counts(check(content.duck, table, [rule], content.relation)) == {"between": 1}
     assert counts(expectations.validate(content.dsn, table, [rule], [content.leaf])) == {"between": 1}
+
+
+def test_copies_further_apart_than_a_rule_says_are_none(content: Content) -> None:
+    """The days count, not the hours: windows are read whole."""
+    rule = make_rule("unique", columns=["kind"], within_days=8, by="happened_at")
+    moments = {
+        "near": (datetime(2025, 10, 1, 0, tzinfo=UTC), datetime(2025, 10, 9, 23, 59, 59, tzinfo=UTC)),
+        "far": (datetime(2025, 10, 1, 23, 59, 59, tzinfo=UTC), datetime(2025, 10, 10, 0, tzinfo=UTC)),
+        "same": (datetime(2025, 10, 1, tzinfo=UTC), datetime(2025, 10, 1, tzinfo=UTC)),
+        "third": (datetime(2025, 9, 1, tzinfo=UTC), *[datetime(2025, 10, day, tzinfo=UTC) for day in (1, 2)]),
+    }
+    told = [(kind, at) for kind, times in moments.items() for at in times]
+    content.fill([(number, kind, None, None, None, at) for number, (kind, at) in enumerate(told)])
+    table = make_table(rule)
+    assert counts(check(content.duck, table, [rule], content.relation)) == {"unique": 6}
+    assert counts(expectations.validate(content.dsn, table, [rule], [content.leaf])) == {"unique": 6}
+    found = failing_rows(content.duck, table, rule, content.relation).project("kind, happened_at").fetchall()
+    broken = {"near", "same", "third"}
+    assert sorted(found) == sorted(
+        (kind, at) for kind, at in told if kind in broken and at != moments["third"][0]
+    )
