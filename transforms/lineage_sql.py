@@ -7,8 +7,10 @@ made, follow unions by name, and see the conditions too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
+import duckdb
 from sqlglot import exp, parse_one
 from sqlglot.optimizer import build_scope, qualify
 from sqlglot.optimizer.scope import Scope
@@ -199,7 +201,9 @@ def _counts_rows(expression: exp.Expr) -> bool:
 
 def _aggregates(expression: exp.Expr) -> bool:
     """Whether it adds up rows into one; a function over a window leaves each row."""
-    for found in expression.find_all(exp.AggFunc):
+    for found in expression.find_all(exp.AggFunc, exp.Anonymous):
+        if isinstance(found, exp.Anonymous) and found.name.lower() not in _aggregate_functions():
+            continue
         inner = found.parent if isinstance(found.parent, exp.Filter) else found
         if not isinstance(inner.parent, exp.Window) and found.find_ancestor(exp.Query) in {
             None,
@@ -207,3 +211,11 @@ def _aggregates(expression: exp.Expr) -> bool:
         }:
             return True
     return False
+
+
+@cache
+def _aggregate_functions() -> frozenset[str]:
+    """Names of DuckDB's own aggregates; sqlglot does not know all of them (`mean`, `arg_max_null`)."""
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        query = "select function_name from duckdb_functions() where function_type = 'aggregate'"
+        return frozenset(str(name) for (name,) in connection.execute(query).fetchall())

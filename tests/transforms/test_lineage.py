@@ -89,6 +89,7 @@ def test_every_published_column_is_made_of_something_or_is_declared_a_constant()
         ("with c as (select x as y from a) select y as x from c", {"a.x": "pass"}),
         ("select x + y as x from a", {"a.x": "expression", "a.y": "expression"}),
         ("select max(y) as x from a", {"a.y": "aggregate"}),
+        ("select mean(y) as x from a", {"a.y": "aggregate"}),
         ("with c as (select sum(y) as s from a) select s + 1 as x from c", {"a.y": "aggregate"}),
         ("select max(y) over (partition by id) as x from a", {"a.y": "expression", "a.id": "expression"}),
         ("select sum(max(y)) over () as x from a", {"a.y": "aggregate"}),
