@@ -41,7 +41,7 @@ versions as (
 ),
 
 prices as (
-    select product_id, valid_from, valid_to, amount
+    select product_id, product_price_id, valid_from, valid_to, amount
     from stg_app__product_prices
     where currency = 'USD' and (valid_to is null or valid_to > valid_from)
 ),
@@ -54,6 +54,20 @@ moments as (
     from prices
 ),
 
+-- Of prices that hold at once (an offer beside the price that stands) the one that began last counts.
+priced as (
+    select
+        moments.product_id,
+        moments.valid_from,
+        arg_max(prices.amount, (prices.valid_from, prices.product_price_id)) as amount
+    from moments
+    inner join prices
+        on moments.product_id = prices.product_id
+        and moments.valid_from >= prices.valid_from
+        and (prices.valid_to is null or moments.valid_from < prices.valid_to)
+    group by moments.product_id, moments.valid_from
+),
+
 states as (
     select
         moments.product_id,
@@ -62,10 +76,10 @@ states as (
         versions.category_id,
         versions.is_active,
         versions.is_deleted,
-        case when not versions.is_deleted and (prices.valid_to is null or moments.valid_from < prices.valid_to) then prices.amount end as price
+        case when not versions.is_deleted then priced.amount end as price
     from moments
     asof join versions on moments.product_id = versions.product_id and moments.valid_from >= versions.valid_from
-    asof left join prices on moments.product_id = prices.product_id and moments.valid_from >= prices.valid_from
+    left join priced on moments.product_id = priced.product_id and moments.valid_from = priced.valid_from
 ),
 
 tracked as (

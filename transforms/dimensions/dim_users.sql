@@ -24,12 +24,13 @@ with gone as (
     where id not in (select user_id from stg_app__users)
 ),
 
+-- The last values also where they are null: the application may have taken them out before.
 deleted as (
     select
         id as user_id,
-        arg_max(created_at, (_landed_at, _seq)) filter (where _op <> 'd') as created_at,
-        arg_max(upper(trim(country)), (_landed_at, _seq)) filter (where _op <> 'd') as country,
-        arg_max(plan, (_landed_at, _seq)) filter (where _op <> 'd') as plan,
+        arg_max_null(created_at, (_landed_at, _seq)) filter (where _op <> 'd') as created_at,
+        arg_max_null(nullif(upper(trim(country)), ''), (_landed_at, _seq)) filter (where _op <> 'd') as country,
+        arg_max_null(plan, (_landed_at, _seq)) filter (where _op <> 'd') as plan,
         arg_max(case when _op = 'd' then coalesce(_changed_at, _landed_at) else updated_at end, (_landed_at, _seq)) as updated_at
     from raw_app__users
     inner join gone using (id)
