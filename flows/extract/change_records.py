@@ -84,7 +84,7 @@ class Opening:
             names = ", ".join(map(text_literal, sorted(self._computed)))
             fields = f"list_filter({fields}, lambda name: name not in ({names}))"
         return (
-            "select kafka_offset, kafka_timestamp, key is not null as has_key, "
+            "select kafka_offset, kafka_timestamp, "
             "before is not null as has_before, _change, after, is_moved, source.lsn as _lsn, "
             "try_cast(try(json_extract_string(source.sequence, '$[0]')) as bigint) "
             "as _commit_lsn, coalesce(try_cast(split_part(transaction.id, ':', 1) as bigint), source.txId) "
@@ -100,24 +100,30 @@ class Opening:
 
     def _key(self, name: str) -> str:
         """The key of a delete is the record's: the row before is invented where the identity is the key."""
-        given = f"coalesce(k.payload.{quoted(name)}, k.{quoted(name)})"
-        row = quoted(name)
+        given, row = self._given(name), quoted(name)
         text = (
             f"case when _change = 'd' then case when key is null then before.{row} else {given} end "
             f"else coalesce(after.{row}, {given}) end"
         )
         return value(self._columns[name], text)
 
+    def _given(self, name: str) -> str:
+        return f"coalesce(k.payload.{quoted(name)}, k.{quoted(name)})"
+
     def _old(self, name: str) -> str:
         return value(self._columns[name], f"coalesce(o.payload.{quoted(name)}, o.{quoted(name)})")
 
     def _first_problem(self) -> str:
         lacking = " or ".join(f"{self._key(name)} is null" for name in self._entity.key)
+        # Under another key than the declared one nothing says which row it was that was changed.
+        other = " or ".join(f"{self._given(name)} is null" for name in self._entity.key)
         return (
             "case when value is null then null when _change is null then 'it is no change event of Debezium' "
             "when _change not in ('c', 'r', 'u', 'd', 't', 'm') then 'its operation is unknown' "
             f"when _change in {LIVE} and after is null then 'there is no row in it' "
-            f"when _change in {KEYED} and ({lacking}) then 'its key can''t be read' end"
+            f"when _change in {KEYED} and ({lacking}) then 'its key can''t be read' "
+            f"when _change = 'u' and key is not null and before is null and ({other}) "
+            "then 'its key is not the declared one' end"
         )
 
     def _first_ignored(self) -> str:

@@ -227,9 +227,12 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
         )
     if not table.names_rows_by(entity.key):
         lacking = f"without {', '.join(entity.key)}" if entity.key else "and no key is declared"
+        # Without any identity PostgreSQL refuses to update or delete: nothing is lost.
+        others = table.key if table.identity == "d" else table.identity_key
+        again = f", then read everything again: {ANEW}" if others else ""
         return (
             f"updates and deletes in {place} do not say which row they are about (replica identity "
-            f"{IDENTITIES[table.identity]}, {lacking}); alter table {place} replica identity full"
+            f"{IDENTITIES[table.identity]}, {lacking}); alter table {place} replica identity full{again}"
         )
     named = {name for column in entity.columns for name in (column.name, *column.formerly)}
     there = observed.columns.get((read.schema, read.table), ())

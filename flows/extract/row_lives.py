@@ -216,11 +216,13 @@ class Lives:
         )
 
     def leave_old_keys(self) -> None:
-        """A table without a key tells a key change as an update: the row of the key before is gone."""
+        """Where the declared key is not the source's, a change of it is told as an update: the row of the key
+        before is gone.
+        """
         self._run(
             "insert into emptied "
             "select moved.kafka_offset, moved._before, moved._part, 1 from parsed as moved "
-            f"where {applied('moved.')} and moved._change = 'u' and not moved.has_key "
+            f"where {applied('moved.')} and moved._change = 'u' "
             "and moved.has_before and moved._before is distinct from moved._key"
         )
 

@@ -186,6 +186,22 @@ def test_a_table_without_a_key_moves_a_row_by_its_row_before() -> None:
     assert sorted(topic.rows("select id from raw where _op = 'd'")) == [(1,), (2,)]
 
 
+def test_a_table_whose_key_is_another_one_moves_a_row_by_its_row_before() -> None:
+    topic = Topic()
+    topic.send(created(row(1)), {**updated(row(2)), "key": {"name": "product"}, "before": row(1)})
+    topic.land()
+    assert topic.live() == [(2, "product 2")]
+    assert topic.problems == []
+
+
+def test_a_change_that_names_its_row_by_another_key_alone_is_a_dead_letter() -> None:
+    topic = Topic()
+    topic.send(created(row(1)), {**updated(row(2)), "key": {"name": "product"}})
+    topic.land()
+    assert topic.live() == [(1, "product 1")]
+    assert topic.problems == [(1, "its key is not the declared one")]
+
+
 def test_rows_that_were_read_before_are_one_relation_with_the_changes() -> None:
     topic = Topic()
     at = datetime(2025, 10, 1, tzinfo=UTC)
