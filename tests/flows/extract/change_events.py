@@ -97,7 +97,9 @@ def unsent(after: Mapping[str, Any], *columns: str) -> dict[str, Any]:
 
 @dataclass
 class Topic:
-    """A change topic and what was landed of it. Each event is a transaction of its own, a second long."""
+    """A change topic and what was landed of it. Each event is a transaction of its own, a second long, but
+    for those that have a place: `at`, the commit before theirs, their LSN and their transaction.
+    """
 
     entity: SourceEntity = PRODUCTS
     with_schemas: bool = False
@@ -143,19 +145,20 @@ class Topic:
     def _value(self, event: Event, moment: datetime) -> bytes:
         micros = round(moment.timestamp() * 1_000_000)
         is_read = event["op"] == "r"
+        committed, lsn, transaction = event.get("at", (self.lsn - 5, self.lsn, self.lsn))
         return self._json(
             {
                 "before": event["before"],
                 "after": event["after"],
                 "source": {
-                    "lsn": self.reading if is_read else self.lsn,
-                    "txId": self.lsn,
-                    "sequence": json.dumps([None if is_read else str(self.lsn - 5), str(self.lsn)]),
+                    "lsn": self.reading if is_read else lsn,
+                    "txId": transaction,
+                    "sequence": json.dumps([None if is_read else str(committed), str(lsn)]),
                     "snapshot": event.get("snapshot", "true" if is_read else "false"),
                     "ts_us": micros,
                     "ts_ms": micros // 1000,
                 },
-                "transaction": None if is_read else {"id": f"{self.lsn}:{self.lsn}", "total_order": 1},
+                "transaction": None if is_read else {"id": f"{transaction}:{lsn}", "total_order": 1},
                 "op": event["op"],
             }
         )

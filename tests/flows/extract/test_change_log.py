@@ -133,6 +133,31 @@ def test_a_delete_stands_in_the_window_of_the_row_it_ends_and_trusts_no_other_va
     ]
 
 
+def test_a_delete_stands_where_its_row_is_and_not_where_an_unreadable_change_would_have_had_it(
+    topic: Topic,
+) -> None:
+    topic.send(created(row(1)))
+    topic.land()
+    topic.send(updated(row(1, price="NaN", created_at="2025-03-01T00:00:00Z")))
+    topic.land()
+    topic.send(deleted(1))
+    topic.land()
+    assert topic.rows("select created_at::date::varchar from raw where _op = 'd'") == [("2025-10-07",)]
+    assert topic.live() == []
+
+
+def test_a_truncate_ends_a_row_whose_delete_was_sent_again_last(topic: Topic) -> None:
+    topic.send(created(row(1)), deleted(1), created(row(1, name="made anew")))
+    topic.land()
+    topic.send_again(1)
+    rest = topic.records.pop()
+    topic.land()
+    topic.records.append(rest)
+    topic.send(truncated())
+    topic.land()
+    assert topic.live() == []
+
+
 def test_what_is_no_change_is_kept_and_changes_nothing(topic: Topic) -> None:
     topic.send(created(row(1)), None, {"key": {"prefix": "x"}, "op": "m", "before": None, "after": None})
     topic.land()
@@ -173,6 +198,29 @@ def test_what_is_sent_again_changes_nothing(first: int, cut: bool) -> None:
         (2, "product 2", "r"),
         (2, "c", "r"),
     ]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_changes_of_one_transaction_are_told_apart_by_place_and_key(again: bool) -> None:
+    """A COPY has many rows at one place, and so has a change of a key."""
+    topic = Topic()
+    topic.send(created(row(1)), created(row(2)))
+    topic.land()
+    topic.send(
+        *(
+            {**updated(row(1, name=name)), "at": (1500, place, 7)}
+            for name, place in (("a", 2000), ("b", 2010))
+        ),
+        *({**event, "at": (1500, 2020, 7)} for event in (deleted(2, new=3), created(row(3), {"id": 2}))),
+        *({**created(row(key)), "at": (1500, 2030, 7)} for key in (4, 5)),
+    )
+    topic.land()
+    if again:
+        topic.send_again(2)
+        topic.land()
+    assert topic.live() == [(1, "b"), (3, "product 3"), (4, "product 4"), (5, "product 5")]
+    ignored = [one for table in topic.landed for one in table["_ignored"].to_pylist()]
+    assert ignored.count("duplicate") == (6 if again else 0)
 
 
 def test_a_table_without_a_key_moves_a_row_by_its_row_before() -> None:
