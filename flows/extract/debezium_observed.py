@@ -48,13 +48,13 @@ where c.relkind in ('r', 'p')
 """
 
 IDENTITIES = {"d": "default", "f": "full", "i": "index", "n": "nothing"}
-# A publication of all tables, or of a schema's, has no membership for each of them.
+# A publication of all tables, or of a schema's, has no membership for each: the table itself stands for it.
 _PUBLISHED = """
-select t.schemaname::text as schema, t.tablename::text as name, coalesce(r.oid, p.oid)::bigint as member,
+select t.schemaname::text as schema, t.tablename::text as name,
+    coalesce(r.oid::bigint, (p.oid::bigint << 32) + c.oid::bigint) as member,
     coalesce(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') is not null as is_in_part
 from pg_publication p join pg_publication_tables t on t.pubname = p.pubname
-join pg_namespace n on n.nspname = t.schemaname
-join pg_class c on c.relnamespace = n.oid and c.relname = t.tablename
+join pg_class c on c.oid = to_regclass(format('%%I.%%I', t.schemaname, t.tablename))
 left join pg_publication_rel r on r.prpubid = p.oid and r.prrelid = c.oid
 where p.pubname = %s
 """
@@ -116,8 +116,8 @@ class Observed:
     slot: Slot | None
     publication_name: str
     published: Mapping[tuple[str, str], int] | None
-    """Tables of the publication, as (schema, table), each with the oid of its membership: another one when it
-    was taken out and added again. None: there is no publication."""
+    """Tables of the publication, as (schema, table), each with a number: another one when it was made anew,
+    or taken out and added again. None: there is no publication."""
     withheld: tuple[str, ...] = ()
     """What the publication does not send: insert, update, delete, truncate."""
     in_part: frozenset[tuple[str, str]] = frozenset()

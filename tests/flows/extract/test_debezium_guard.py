@@ -160,12 +160,20 @@ def test_a_publication_of_some_rows_or_columns_halts_though_it_was_so_from_the_f
     assert halt.endswith(f"{ANEW}.")
 
 
-def test_a_publication_of_a_whole_schema_halts_nothing(source: Source) -> None:
-    source.server.run(
-        f"drop publication {NAMES.publication}",
-        f"create publication {NAMES.publication} for tables in schema public",
-    )
-    assert judge(source.look()) == ""
+@pytest.mark.parametrize("tables", ["all tables", "tables in schema public"])
+def test_a_table_made_anew_halts_in_a_publication_that_names_none_too(source: Source, tables: str) -> None:
+    made = f"create publication {NAMES.publication} for {tables}"
+    source.server.run(f"drop publication {NAMES.publication}", made)
+    before = source.look()
+    assert judge(before) == ""
+    assert judge(source.look(), before) == ""
+    source.server.run("alter table users add column more text", "vacuum full users")
+    assert judge(source.look(), before) == ""
+    source.server.run("drop table users", "create table users (id bigint primary key, label text)")
+    assert "was made anew or taken out of" in judge(source.look(), before)
+    before = source.look()
+    source.server.run(f"drop publication {NAMES.publication}", made)
+    assert "so changes of it are lost" in judge(source.look(), before)
 
 
 @pytest.mark.parametrize("identity", ["full", "using index users_other"])
