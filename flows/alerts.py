@@ -150,12 +150,12 @@ def _settle(services: Services, measured: Callable[[Connection[Any], datetime], 
             is_back = away.back(connection, services.settings.lake_root, known, now)
         if is_back:
             remembered.forget(services.settings.lake_root)
-        delivery.deliver(connection, known, now, hidden)
+        failed = delivery.deliver(connection, known, now, hidden)
         with connection.transaction():
             channels = delivery.channel_verdicts(connection, known, now)
             if channels:
                 settlement.settle(connection, known, channels, now, hidden)
-        delivery.deliver(connection, known, now, hidden)
+        delivery.deliver(connection, known, now, hidden, failed)
 
 
 def _news(

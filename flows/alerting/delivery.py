@@ -53,20 +53,27 @@ class Message:
     """The same as a page, for channels that are e-mail."""
 
 
-def deliver(connection: Connection[Any], routes: Routes, now: datetime, hidden: Sequence[str]) -> None:
+def deliver(
+    connection: Connection[Any],
+    routes: Routes,
+    now: datetime,
+    hidden: Sequence[str],
+    failed: Sequence[str] = (),
+) -> list[str]:
     """Send what is due, oldest first. What a channel does not take is tried again, with pauses that double up
     to an hour; after a failure the rest for that channel waits too, and goes with the first that is taken.
 
-    Each message is locked while it is sent, so that two who send at once send it once. Raises nothing that a
-    channel does.
+    Each message is locked while it is sent, so that two who send at once send it once. Returns the channels
+    that failed, those among them that had `failed` a moment ago and are not asked again. Raises nothing that
+    a channel does.
     """
-    failed: list[str] = []
+    failed = [*failed]
     well: set[str] = set()
     for _ in range(AT_ONCE):
         with connection.transaction():
             row = _next(connection, failed, now)
             if row is None:
-                return
+                return failed
             problem = _problem(routes, row, hidden)
             _note(connection, row, problem, now, is_declared=row["channel"] in routes.channels)
         if problem:
@@ -74,6 +81,7 @@ def deliver(connection: Connection[Any], routes: Routes, now: datetime, hidden: 
         elif row["channel"] not in well:
             well.add(row["channel"])
             send_what_waits(connection, row["channel"], now)
+    return failed
 
 
 def _next(connection: Connection[Any], failed: Sequence[str], now: datetime) -> dict[str, Any] | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from functools import cache
 
+_LOGGER = logging.getLogger("apprise")
 _RESPONSE = "Response Details"
 """What a server answered, whatever that is: its status says more, and stands in a line before."""
+
+_alone = threading.Lock()
+_before: list[tuple[int, bool]] = []
 
 
 class Said(logging.Handler):
@@ -32,18 +35,22 @@ class Said(logging.Handler):
             self._lines.append((record.levelno, record.getMessage()))
 
     def __enter__(self) -> Said:
-        _hushed().addHandler(self)
+        with _alone:
+            if not _listening:
+                _before.append((_LOGGER.level, _LOGGER.propagate))
+                _LOGGER.setLevel(logging.DEBUG)
+                _LOGGER.propagate = False
+            _listening.append(self)
+            _LOGGER.addHandler(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _hushed().removeHandler(self)
+        with _alone:
+            _LOGGER.removeHandler(self)
+            _listening.remove(self)
+            if not _listening:
+                _LOGGER.level, _LOGGER.propagate = _before.pop()
 
 
-@cache
-def _hushed() -> logging.Logger:
-    """Apprise's logger, silent from now on: a thread that nobody waits for any more says something too."""
-    logger = logging.getLogger("apprise")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    logger.addHandler(logging.NullHandler())
-    return logger
+_listening: list[Said] = []
+"""Those whose block has not ended, in every thread: one that nobody waits for any more says something too."""

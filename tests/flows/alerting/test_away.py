@@ -206,3 +206,29 @@ def test_a_warehouse_that_stays_away_is_escalated_once_unless_somebody_is_on_it(
     assert pager.exists() is not is_somebody_on_it
     ((by, escalated),) = watch.rows("select acknowledged_by, escalated_at is not null from ops.incident")
     assert (by, escalated) == (("eve", False) if is_somebody_on_it else (None, True))
+
+
+def test_of_its_end_is_told_who_wants_to_know_and_is_still_declared(watch: Watch) -> None:
+    gone = watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w")
+    names = ("log", "pager", "former")
+    watch.write(
+        "channels:\n"
+        + "".join(
+            f"  {name}: {{url: 'file://{watch.folder}/{name}', resolved: {str(name != 'pager').lower()}}}\n"
+            for name in names
+        )
+        + "routes: [{channels: [log, pager, former]}]\n"
+    )
+    _look(watch, gone)
+    watch.write(watch.routes.read_text().replace("  former", "  other").replace(", former", ""))
+    watch.minute()
+    told = {name: len((watch.folder / name).read_text().splitlines()) for name in names}
+    assert told == {"log": 2, "pager": 1, "former": 1}
+
+
+def test_its_end_is_told_once_though_what_was_remembered_could_not_be_forgotten(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _look(watch, watch.services(warehouse_dsn="postgresql://w:secret-of-w@127.0.0.1:1/w"))
+    monkeypatch.setattr(remembered, "forget", lambda _: None)
+    assert [one["kind"] for _ in range(3) for one in watch.minute()] == ["resolved"]

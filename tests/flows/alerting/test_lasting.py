@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import psycopg
 
 from flows.alerts import acknowledge
@@ -77,3 +80,46 @@ def test_of_what_no_signal_speaks_any_more_the_incident_is_over_after_a_day(watc
     watch.later(hours=1)
     watch.minute()
     assert watch.open() == []
+
+
+def test_a_message_says_since_when_it_is_so_and_the_list_what_is_so_now(watch: Watch) -> None:
+    bad = watch.verdict(LATE, "fct_orders", State.WARNING)
+    (told,) = watch.minute(replace(bad, since=watch.now - timedelta(hours=2)))
+    assert "Since:    2025-11-03 10:00 UTC (2 h 1 min)" in told["body"]
+    watch.minute(replace(bad, message="fct_orders is later still."))
+    assert watch.rows("select message from ops.incident") == [("fct_orders is later still.",)]
+
+
+def test_what_had_to_be_well_for_a_while_is_over_since_it_was_well(watch: Watch) -> None:
+    for state in (State.WARNING, State.OK, State.WARNING, State.OK):
+        _kinds(watch, state)
+    well_since = watch.now
+    watch.later(minutes=14)
+    assert _kinds(watch, State.OK) == ["resolved"]
+    assert watch.rows("select max(resolved_at) from ops.incident") == [(well_since,)]
+
+
+def test_what_failed_with_a_cause_stays_with_it_though_what_led_to_it_is_well(watch: Watch) -> None:
+    """By nulls in the history nulls in the dimension are explained, and by those what moved there; what moved
+    is not explained by the history.
+    """
+    history, dimension = (
+        watch.verdict("null_rate", f"{table}.plan", State.WARNING)
+        for table in ("dim_users_history", "dim_users")
+    )
+    moved = watch.verdict("distribution_drift", "dim_users.plan", State.WARNING)
+    assert len(watch.minute(history, dimension, moved)) == 1
+    well = replace(dimension, state=State.OK)
+    assert watch.minute(history, well, moved) == []
+    assert watch.open() == ["dim_users_history.plan"]
+
+
+def test_an_incident_is_not_over_while_what_failed_with_it_is_not_measured(watch: Watch) -> None:
+    source = watch.verdict("schema_drift", "source:raw_app__orders")
+    watch.minute(source, watch.verdict(LATE, "fct_orders"))
+    well = replace(source, state=State.OK)
+    assert watch.minute(well) == []
+    assert watch.minute(well, watch.verdict(LATE, "everything", State.UNKNOWN)) == []
+    assert [one["kind"] for one in watch.minute(well, watch.verdict(LATE, "fct_orders", State.OK))] == [
+        "resolved"
+    ]

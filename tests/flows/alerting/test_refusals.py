@@ -19,8 +19,10 @@ import pytest
 
 from flows.alerting import delivery, words
 from flows.alerting.delivery import Message, NotSent
-from flows.alerting.routes import Channel
+from flows.alerting.incidents import owe
+from flows.alerting.routes import Channel, Routes
 from flows.monitoring.health import record
+from flows.monitoring.verdict import State
 from tests.flows.alerting.conftest import START, Watch
 from tests.flows.small_disk import small_disk
 
@@ -154,3 +156,60 @@ def test_a_line_of_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         delivery.send(channel, short)
         lines = (disk / "alerts.jsonl").read_text().splitlines()
     assert [len(json.loads(line)["body"]) for line in lines] == [10, 50_000, 10]
+
+
+def test_what_a_channel_says_of_its_failure_holds_no_part_of_its_address(watch: Watch) -> None:
+    watch.write(
+        "channels: {hook: 'json://eve:word-of-eve@127.0.0.1:1/token-of-the-path'}\n"
+        "routes: [{channels: [hook]}]\n"
+    )
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    said = str(watch.rows("select problem, title, body from ops.notification"))
+    assert "refused" in said
+    assert not [word for word in ("word-of-eve", "token-of-the-path") if word in said]
+
+
+def test_a_channel_that_does_not_take_one_message_is_not_asked_for_the_next_at_once(
+    watch: Watch, receiver: Receiver
+) -> None:
+    receiver.answer = b"HTTP/1.0 500 Broken\r\n\r\n"
+    _hook(watch, receiver)
+    watch.minute(watch.verdict(LATE, "fct_orders"), watch.verdict(LATE, "fct_emails"))
+    assert len(receiver.posted) == 1
+
+
+def test_an_end_is_never_told_before_what_it_ends(watch: Watch, receiver: Receiver) -> None:
+    receiver.answer = b"HTTP/1.0 500 Broken\r\n\r\n"
+    _hook(watch, receiver)
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    receiver.answer = b"HTTP/1.0 200 OK\r\n\r\n"
+    good = watch.verdict(LATE, "fct_orders", State.OK)
+    for _ in range(3):
+        watch.minute(good)
+    sent = watch.rows("select sent_at, kind from ops.notification where channel = 'hook'")
+    assert [kind for _, kind in sorted(sent)] == ["opened", "resolved"]
+
+
+def test_a_message_that_somebody_else_sends_just_now_keeps_nobody_waiting(watch: Watch) -> None:
+    watch.write(f"channels: {{log: 'file://{watch.log}'}}\nroutes: [{{channels: [log]}}]\n")
+    told = Routes({"log": Channel("log", f"file://{watch.log}")})
+    with psycopg.connect(watch.dsn, autocommit=True) as connection:
+        for title in ("first", "second"):
+            owe(
+                connection,
+                ["log"],
+                kind="info",
+                severity="info",
+                title=title,
+                body="",
+                now=START,
+                due_at=START,
+            )
+        with psycopg.connect(watch.dsn) as other:
+            other.execute("select from ops.notification where title = 'first' for update")
+            connection.execute("set lock_timeout = '2s'")
+            delivery.deliver(connection, told, watch.now, [])
+            assert [one["title"] for one in watch.messages()] == ["second"]
+        delivery.deliver(connection, told, watch.now, [])
+    assert [one["title"] for one in watch.messages()] == ["second", "first"]

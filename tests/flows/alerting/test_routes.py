@@ -136,3 +136,27 @@ def test_without_a_file_nobody_is_told_but_the_sandbox_writes_one(tmp_path: Path
 def test_what_a_channel_s_address_holds_is_not_shown(tmp_path: Path) -> None:
     found = _read(tmp_path, "channels: {mail: 'mailto://u:pass-word@mail.example.com?to=o@example.com'}\n")
     assert "pass-word" not in repr(found)
+
+
+def test_a_pager_is_not_called_for_what_is_over_unless_the_file_says_so(tmp_path: Path) -> None:
+    known = _read(
+        tmp_path,
+        "channels:\n"
+        "  pager: pagerduty://integration@key\n"
+        "  both: {url: 'pagerduty://integration@key', resolved: true}\n"
+        "routes: [{channels: [pager, both]}]\n",
+    )
+    assert known.to("critical") == ["pager", "both"]
+    assert known.to("critical", resolved=True) == ["both"]
+
+
+def test_quiet_hours_end_in_their_zone_also_where_the_clock_is_put_forward_or_back(tmp_path: Path) -> None:
+    """Berlin's clocks go from 2:00 to 3:00 on 30 March 2025, and from 3:00 to 2:00 on 26 October."""
+    known = _read(
+        tmp_path, ONE + "quiet: {from: '22:00', to: '02:30', timezone: Europe/Berlin}\nroutes: []\n"
+    )
+    forward, back = datetime(2025, 3, 30, 0, 59, tzinfo=UTC), datetime(2025, 10, 25, 23, 0, tzinfo=UTC)
+    assert known.due_at("warning", forward).astimezone(UTC) == datetime(2025, 3, 30, 1, 30, tzinfo=UTC)
+    assert known.due_at("warning", datetime(2025, 3, 30, 1, 0, tzinfo=UTC)).minute == 0
+    assert known.due_at("warning", back).astimezone(UTC) == datetime(2025, 10, 26, 0, 30, tzinfo=UTC)
+    assert known.due_at("critical", back) == back

@@ -95,6 +95,14 @@ def test_a_run_that_does_not_start_is_a_warning_after_ten_minutes_and_over_when_
     assert watch.rows("select started_at, finished_at from ops.run") == [(began, watch.now)]
 
 
+def test_a_run_that_never_started_is_told_for_a_day(watch: Watch) -> None:
+    watch.reported("one", "analytics_pipeline", "Late", "")
+    watch.later(hours=23)
+    assert [one["severity"] for one in watch.minute()] == ["warning"]
+    watch.later(hours=1)
+    assert [one["kind"] for one in watch.minute()] == ["resolved"]
+
+
 def test_a_crash_that_prefect_reports_does_not_overwrite_what_a_run_told_itself(watch: Watch) -> None:
     watch.ran("one", FAILURE)
     watch.reported("one", "analytics_pipeline", "Crashed", "gone")
