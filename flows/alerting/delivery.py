@@ -92,7 +92,9 @@ def _next(connection: Connection[Any], failed: Sequence[str], now: datetime) -> 
         return cursor.execute(
             """
             select * from ops.notification as owed
-            where sent_at is null and given_up_at is null and coalesce(due_at, created_at) <= %(now)s
+            where sent_at is null and given_up_at is null
+                -- What a clock that was ahead has noted is due too.
+                and (coalesce(due_at, created_at) <= %(now)s or created_at > %(now)s)
                 and channel <> all(%(failed)s)
                 and not exists (
                     select from ops.notification as earlier
@@ -187,10 +189,10 @@ def channel_verdicts(connection: Connection[Any], routes: Routes, now: datetime)
         left join lateral (
             select sent_at, problem, tried_at from ops.notification
             where notification.channel = channels.channel and tries > 0
-            order by tried_at desc, sent_at is null desc limit 1
+            order by tried_at <= %s desc, tried_at desc, sent_at is null desc limit 1
         ) as last on true
         """,
-        (list(routes.channels),),
+        (list(routes.channels), now),
     ).fetchall()
     found = []
     for name, refused, tried_at, waiting in rows:

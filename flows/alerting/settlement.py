@@ -62,7 +62,7 @@ class _Settlement:
         unsure = {verdict.signal for verdict in verdicts if verdict.state is State.UNKNOWN}
         self._signals = {verdict.signal for verdict in verdicts} - unsure
         self._bad = {key: verdict for key, verdict in self._verdicts.items() if is_bad(verdict, now)}
-        self._open = {one.cause: one for one in opened(connection)}
+        self._open = {one.cause: _begun(one, now) for one in opened(connection)}
 
     def run(self) -> None:
         """1. group what is bad by its cause; 2. open, or add to what is open; 3. end what was taken in by
@@ -256,6 +256,17 @@ class _Settlement:
 
     def _scrubbed(self, text: str) -> str:
         return words.short(words.scrubbed(text, self._hidden), words.MOST_WHAT)
+
+
+def _begun(one: Incident, now: datetime) -> Incident:
+    """An incident as one that has begun: by a clock that was ahead it would not for a while, nor last."""
+    return replace(
+        one,
+        opened_at=min(one.opened_at, now),
+        severity_since=min(one.severity_since, now),
+        since=min(one.since, now),
+        good_since=min(one.good_since, now) if one.good_since else None,
+    )
 
 
 def is_bad(verdict: Verdict, now: datetime) -> bool:

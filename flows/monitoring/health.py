@@ -58,6 +58,7 @@ def record(connection: Connection[Any], verdicts: Sequence[Verdict], now: dateti
     signal that was measured says nothing any more is forgotten.
     2. ops.health_span: the last span grows if it has the same verdict and ended within 90 seconds; otherwise
     a new one begins. What lies between was measured by nobody and is in none.
+    What was kept while the machine's clock was ahead is of no moment yet, and in nobody's way.
     """
     rows = Jsonb([_row(verdict) for verdict in verdicts])
     broken_off = {verdict.signal for verdict in verdicts if verdict.subject == _EVERYTHING}
@@ -69,8 +70,9 @@ def record(connection: Connection[Any], verdicts: Sequence[Verdict], now: dateti
             for signal, subject, moment in connection.execute(_UPSERT, {"rows": rows, "now": now}).fetchall()
         }
         connection.execute(
-            "delete from ops.health where (signal = any(%s) or subject = %s) and measured_at < %s",
-            (measured, _EVERYTHING, now),
+            "delete from ops.health where (signal = any(%s) or subject = %s) "
+            "and (measured_at < %s or measured_at > %s)",
+            (measured, _EVERYTHING, now, now + SPAN_GAP),
         )
         connection.execute(_SPANS, {"rows": rows, "now": now, "gap": SPAN_GAP})
     return [replace(verdict, since=since[verdict.signal, verdict.subject]) for verdict in verdicts]
@@ -96,7 +98,8 @@ on conflict (signal, subject) do update set (
     verdict, value, limit_value, unit, since, measured_at, message, action, observed
 ) = (
     excluded.verdict, excluded.value, excluded.limit_value, excluded.unit,
-    case when h.verdict = excluded.verdict then h.since else excluded.since end, excluded.measured_at,
+    case when h.verdict = excluded.verdict then least(h.since, excluded.since) else excluded.since end,
+    excluded.measured_at,
     excluded.message, excluded.action, excluded.observed
 )
 returning signal, subject, since
@@ -109,7 +112,7 @@ _SPANS = (
     select g.signal, g.subject, g.verdict, s.since
     from given g left join lateral (
         select since, until, verdict from ops.health_span s
-        where (s.signal, s.subject) = (g.signal, g.subject) order by since desc limit 1
+        where (s.signal, s.subject) = (g.signal, g.subject) and since <= %(now)s order by since desc limit 1
     ) s on s.verdict = g.verdict and s.until >= %(now)s - %(gap)s
 )
 insert into ops.health_span as span (signal, subject, since, until, verdict)

@@ -29,16 +29,19 @@ def look(services: Services) -> Sequence[Verdict]:
     returns the verdicts.
 
     While the warehouse is away nothing is kept, and the alerts tell that. Raises AlertsError for a file of
-    routes that can't be used: then the numbers alone tell of it.
+    routes that can't be used: then the numbers alone tell of it; and WarehouseError, once all is told, where
+    the warehouse answers and does not keep the verdicts.
     """
     begun = time.monotonic()
     verdicts = check_pipeline_health(services)
+    refused: WarehouseError | None = None
     try:
         with services.warehouse.connect() as connection:
             now = services.settings.now()
             verdicts = record(connection, [*verdicts, *sla.burn_verdicts(connection, now)], now)
-    except WarehouseError:
-        pass  # one of the verdicts says so, and so do the alerts
+    except WarehouseError as error:
+        if not is_away(verdicts):  # otherwise one of them says so, and so do the alerts
+            refused = error
     try:
         send_alert(services, verdicts)
     except WarehouseError as error:
@@ -48,6 +51,8 @@ def look(services: Services) -> Sequence[Verdict]:
         raise
     finally:
         numbers.write(services, verdicts, time.monotonic() - begun)
+    if refused is not None:
+        raise refused
     return verdicts
 
 

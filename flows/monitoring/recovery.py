@@ -18,7 +18,7 @@ _TAKE, _REHEARSE = "python -m flows backup", "python -m flows restore --verify"
 
 def backups(watch: Watch) -> Iterator[Verdict]:
     """Seconds since the newest backup was taken; held to its schedule where that is on."""
-    row = watch.rows("select max(taken_at) from ops.backup")[0]
+    row = watch.rows("select max(taken_at) from ops.backup where taken_at <= %s", watch.now)[0]
     yield _aged(watch, BACKUP, row[0], BACKUP_WITHIN, "No backup was taken", f"Take one: {_TAKE}")
 
 
@@ -54,7 +54,9 @@ def drills(watch: Watch) -> Iterator[Verdict]:
 
 def _newest(watch: Watch) -> list[tuple[Any, ...]]:
     return watch.rows(
-        "select started_at, is_equal, differences from ops.drill order by started_at desc limit 2"
+        "select started_at, is_equal, differences from ops.drill where started_at <= %s "
+        "order by started_at desc limit 2",
+        watch.now,
     )
 
 

@@ -64,8 +64,10 @@ class Watch:
 
     @cached_property
     def every_run(self) -> list[runs.Run]:
-        """The runs of all flows, the newest first."""
-        return runs.recent(self.connection, self.now)
+        """The runs of all flows, the newest first. One that began by a clock that was ahead has done nothing
+        yet.
+        """
+        return [run for run in runs.recent(self.connection, self.now) if run.started_at <= self.now]
 
     @cached_property
     def runs(self) -> list[runs.Run]:

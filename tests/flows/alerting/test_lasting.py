@@ -123,3 +123,27 @@ def test_an_incident_is_not_over_while_what_failed_with_it_is_not_measured(watch
     assert [one["kind"] for one in watch.minute(well, watch.verdict(LATE, "fct_orders", State.OK))] == [
         "resolved"
     ]
+
+
+def test_what_began_by_a_clock_that_was_ahead_is_escalated_and_over_as_anything_else(watch: Watch) -> None:
+    year = timedelta(days=365)
+    watch.moment[0] += year
+    assert _kinds(watch, State.CRITICAL) == ["opened"]
+    watch.moment[0] -= year
+    assert _kinds(watch, State.CRITICAL) == []
+    watch.later(minutes=30)
+    assert _kinds(watch, State.CRITICAL) == ["escalated"]
+    assert _kinds(watch, State.OK) == ["resolved"]
+    assert "RESOLVED after 32 min" in watch.messages()[-1]["title"]
+
+
+def test_what_a_clock_that_was_ahead_could_not_send_goes_and_the_channel_is_well_then(watch: Watch) -> None:
+    year, mended = timedelta(days=365), watch.routes.read_text()
+    watch.write("channels: {log: 'file:///proc/no/such/file'}\nroutes: [{channels: [log]}]\n")
+    watch.moment[0] += year
+    _kinds(watch, State.CRITICAL)
+    watch.moment[0] -= year
+    watch.write(mended)
+    assert _kinds(watch, State.CRITICAL) == ["opened"]
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    assert watch.open() == ["fct_orders"]
