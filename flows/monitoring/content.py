@@ -36,6 +36,7 @@ _LEAST_ROWS_AN_HOUR = 50
 _JUDGED_WITHIN = timedelta(days=3)
 """Older days are not judged any more."""
 _FIRST_LOOK_WITHIN = timedelta(days=3)
+_DAY = timedelta(days=1)
 _NOT_JUDGED = {"judged": False, "why": "too few days before it say what is usual"}
 
 
@@ -50,9 +51,9 @@ def row_counts(watch: Watch) -> Iterator[Verdict]:
             continue
         until = as_of(watch, table)
         last = _newest(days, until, watch.now)
-        if until is None or last is None or not _is_daily(days, last):
-            continue
         counts = {day.day: day.rows for day in days}
+        if until is None or last is None or not _is_daily(days, _empty_since(counts, last)):
+            continue
         if last not in counts and _waits(watch, table, last):
             continue  # it is there, and its run has not looked at it yet
         by_hour = {
@@ -61,13 +62,13 @@ def row_counts(watch: Watch) -> Iterator[Verdict]:
             for hour, count in day.hours.items()
         }
         volumes = Volumes(counts, by_hour)
-        whole = volumes.day(last, sensitivity)
-        told: dict[str, Judged | None] = {f"{last}": whole}
+        of, whole = _whole(volumes, counts, last, sensitivity)
+        told: dict[str, Judged | None] = {f"{of}": whole}
         for hour, judged in _hours(volumes, by_hour, last, until, sensitivity).items():
             # Of a day that is unusual as a whole its hours tell nothing more.
             if hour.date() > last or not (whole and whole.is_unusual):
                 told[f"{hour:%Y-%m-%d %H:%M}"] = judged
-        yield _rows_verdict(watch, table, told, counts.get(last, 0))
+        yield _rows_verdict(watch, table, told, counts.get(last, 0), "since" if of < last else "of")
 
 
 def null_rates(watch: Watch) -> Iterator[Verdict]:
@@ -181,6 +182,27 @@ def _is_daily(days: Sequence[Day], last: date) -> bool:
     return span > 0 and sum(day in there for day in recent) > span / 2
 
 
+def _empty_since(counts: Mapping[date, int], last: date) -> date:
+    """The first of the days without a row up to this one; this one, if it has rows."""
+    full = [day for day, rows in counts.items() if rows and day <= last]
+    return min(last, max(full) + _DAY) if full else last
+
+
+def _whole(
+    volumes: Volumes, counts: Mapping[date, int], last: date, sensitivity: Sensitivity
+) -> tuple[date, Judged | None]:
+    """How the newest whole day is. Of one without a row, how the first day was, of all that have none since,
+    on which that was unusual: what has stopped is not over because it lasts.
+    """
+    day = _empty_since(counts, last)
+    while day < last:
+        judged = volumes.day(day, sensitivity)
+        if judged and judged.is_unusual:
+            return day, judged
+        day += _DAY
+    return last, volumes.day(last, sensitivity)
+
+
 def _hours(
     volumes: Volumes,
     by_hour: Mapping[datetime, int],
@@ -201,7 +223,9 @@ def _hours(
     return found
 
 
-def _rows_verdict(watch: Watch, table: Table, told: Mapping[str, Judged | None], rows: int) -> Verdict:
+def _rows_verdict(
+    watch: Watch, table: Table, told: Mapping[str, Judged | None], rows: int, of: str
+) -> Verdict:
     unusual = {when: judged for when, judged in told.items() if judged and judged.is_unusual}
     when, judged = next(iter(unusual.items() or told.items()))
     if judged is None:
@@ -210,7 +234,7 @@ def _rows_verdict(watch: Watch, table: Table, told: Mapping[str, Judged | None],
     if unusual:
         more = f", and {len(unusual) - 1} more hours" if len(unusual) > 1 else ""
         message = (
-            f"{table.name} has {judged.value:,.0f} rows of {when}{more}; "
+            f"{table.name} has {judged.value:,.0f} rows {of} {when}{more}; "
             f"about {judged.expected:,.0f} are usual."
         )
     return watch.says(

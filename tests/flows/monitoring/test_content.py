@@ -59,6 +59,28 @@ def test_a_day_without_any_row_is_told_once_its_table_was_looked_at_after_it(pla
     assert (found.state, found.value) == (State.WARNING, 0)
 
 
+@pytest.mark.parametrize("empty", [1, 4, 7, 8, 30])
+def test_what_has_stopped_is_told_for_as_long_as_no_row_comes(place: Place, empty: int) -> None:
+    _history(place, "fct_events", 40 + empty, _events)
+    first = YESTERDAY - timedelta(days=empty - 1)
+    place.execute("delete from ops.partition_profile where day >= %s", first)
+    found = place.measure("row_count")["fct_events"]
+    assert (found.state, found.value) == (State.WARNING, 0)
+    assert f"has 0 rows {'of' if empty == 1 else 'since'} {first}; about 10," in found.message
+
+
+def test_a_weekend_without_rows_is_none_and_the_monday_after_it_is_told(place: Place) -> None:
+    """Yesterday, 2 November 2025, was a Sunday; tables tell of what happened until the night after Monday."""
+    _history(place, "fct_events", 56, _events)
+    place.execute("delete from ops.partition_profile where extract(isodow from day) > 5")
+    assert place.measure("row_count")["fct_events"].state is State.OK
+    for _ in range(2):
+        place.later(86_400)
+        place.run(place.moment[0] - timedelta(hours=10))
+        found = place.measure("row_count")["fct_events"]
+        assert (found.state, found.observed["of"]) == (State.WARNING, "2025-11-03")
+
+
 def test_a_day_that_nobody_has_looked_at_is_not_taken_for_an_empty_one(place: Place) -> None:
     _history(place, "fct_events", 40, _events)
     place.execute("delete from ops.partition_profile where day = %s", YESTERDAY)
