@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from unittest import mock
 from uuid import uuid4
 
+import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.server.events.schemas.automations import EventTrigger
@@ -17,20 +18,20 @@ from flows.alerting.automations import declared
 from tests.flows.alerting.conftest import Watch
 
 
-def _event(run: str) -> ReceivedEvent:
+def _event(run: str, flow: str = "erase", state: str = "Failed") -> ReceivedEvent:
     now = datetime.now(UTC)
     return ReceivedEvent.model_validate(
         {
             "id": uuid4(),
             "occurred": now,
             "received": now,
-            "event": "prefect.flow-run.Failed",
+            "event": f"prefect.flow-run.{state}",
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
             "related": [
                 {
-                    "prefect.resource.id": "prefect.flow.erase",
+                    "prefect.resource.id": f"prefect.flow.{flow}",
                     "prefect.resource.role": "flow",
-                    "prefect.resource.name": "erase",
+                    "prefect.resource.name": flow,
                 }
             ],
         }
@@ -41,6 +42,16 @@ def test_of_two_runs_of_a_flow_that_fail_at_once_each_is_reported() -> None:
     trigger = EventTrigger.model_validate(declared("a run failed or crashed", str(uuid4()))["trigger"])
     assert all(trigger.covers(_event(run)) for run in ("one", "two"))
     assert trigger.bucketing_key(_event("one")) != trigger.bucketing_key(_event("two"))
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("a run failed or crashed", "Crashed"), ("a run is late", "Late")]
+)
+def test_what_reports_runs_is_not_reported_itself(name: str, state: str) -> None:
+    trigger = EventTrigger.model_validate(declared(name, str(uuid4()))["trigger"])
+    assert trigger.covers(_event("one", "backup", state))
+    assert trigger.expects(f"prefect.flow-run.{state}")
+    assert not trigger.covers(_event("one", "report_run", state))
 
 
 def _report(watch: Watch, flow: str, run: FlowRun) -> None:
