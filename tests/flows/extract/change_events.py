@@ -107,6 +107,8 @@ class Topic:
     landed: list[pa.Table] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
+    shapes: list[tuple[str, ...]] = field(default_factory=list)
+    """The fields that rows of the last landing had."""
     lsn: int = 1000
     reading: int = 1010
     """The LSN of the rows that a connector reads of whole tables, one for all of a reading."""
@@ -143,7 +145,7 @@ class Topic:
         }
 
     def _value(self, event: Event, moment: datetime) -> bytes:
-        micros = round(moment.timestamp() * 1_000_000)
+        micros = round(moment.timestamp() * 1_000_000) + event.get("micros", 0)
         is_read = event["op"] == "r"
         committed, lsn, transaction = event.get("at", (self.lsn - 5, self.lsn, self.lsn))
         return self._json(
@@ -179,6 +181,7 @@ class Topic:
                 present = before.column_names
             log = ChangeLog(self.entity, connection, "before" if self.landed else None, present)
             log.take(pa.Table.from_pylist(new, kafka.SCHEMA).to_batches())
+            self.shapes = [shape.fields for shape in log.shapes]
             log.resolve(self.seen)
             self.problems += [(offset, reason) for _, _, offset, _, _, reason, _ in log.unreadable()]
             self.seen = max(self.seen or [0, 0], log.highest() or [0, 0])

@@ -41,11 +41,11 @@ def test_creates_updates_deletes_and_tombstones_leave_the_rows_of_the_source(top
 
 
 def test_a_change_says_when_the_source_committed_it_and_a_row_of_a_snapshot_does_not(topic: Topic) -> None:
-    topic.send({**created(row(1)), "op": "r"}, updated(row(1, name="b")))
+    topic.send({**created(row(1)), "op": "r"}, {**updated(row(1, name="b")), "micros": 123_456})
     topic.land()
     assert topic.rows("select _changed_at, _lsn from raw order by _seq") == [
         (None, 1010),
-        (NOON + timedelta(seconds=1), 1020),
+        (NOON + timedelta(seconds=1, microseconds=123_456), 1020),
     ]
 
 
@@ -156,6 +156,23 @@ def test_a_truncate_ends_a_row_whose_delete_was_sent_again_last(topic: Topic) ->
     topic.send(truncated())
     topic.land()
     assert topic.live() == []
+
+
+def test_a_delete_or_an_update_that_does_not_say_its_row_is_a_dead_letter_and_no_invented_key(
+    topic: Topic,
+) -> None:
+    topic.send(
+        created(row(0)), {**deleted(0), "key": {"name": "product"}}, {**updated(row(0)), "after": None}
+    )
+    topic.land()
+    assert topic.live() == [(0, "product 0")]
+    assert topic.problems == [(1, "its key can't be read"), (2, "there is no row in it")]
+
+
+def test_the_fields_of_a_row_are_told_with_and_without_a_schema_around_them(topic: Topic) -> None:
+    topic.send(created(row(1)), updated(row(1, more="x")))
+    topic.land()
+    assert topic.shapes == [tuple(row(1)), (*row(1), "more")]
 
 
 def test_what_is_no_change_is_kept_and_changes_nothing(topic: Topic) -> None:
