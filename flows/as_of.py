@@ -203,7 +203,7 @@ class _Past:
         if rows is None or not changes.is_of_changes(rows.columns):
             return
         first, begun, told = rows.aggregate(
-            "min(_landed_at) filter (_changed_at is null and _change is distinct from 't'), min(_landed_at), "
+            "min(_landed_at) filter (_changed_at is null and _op = 'r'), min(_landed_at), "
             f"count(*) filter (_changed_at <= {self._literal})"
         ).fetchall()[0]
         if first is not None and first == begun and first > self._at and told:

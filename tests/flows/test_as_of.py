@@ -72,6 +72,7 @@ def test_raw_is_looked_through_as_often_as_one_model_asks_though_several_read_it
         ("0/5F", ["an earlier one"]),
         ("0/A0", ["an earlier one"]),
         ("0/C8", ["an earlier one", "a user", "another user", "their order"]),
+        ("0/DC", ["an earlier one", "a user", "another user", "a patient one", "their order"]),
     ],
 )
 def test_a_transaction_that_is_open_at_a_place_of_the_log_is_not_half_known(
@@ -84,7 +85,9 @@ def test_a_transaction_that_is_open_at_a_place_of_the_log_is_not_half_known(
             "timestamptz '2025-11-03 10:00+00' as _changed_at, "
             "timestamptz '2025-11-03 10:01+00' as _landed_at "
             "from (values ('users', 'an earlier one', 80, 70, 6), ('users', 'a user', 100, 90, 7), "
-            "('users', 'another user', 150, 90, 7), ('orders', 'their order', 200, 90, 7)) "
+            "('users', 'another user', 150, 90, 7), "
+            # It changed one row, and committed behind others.
+            "('users', 'a patient one', 82, 210, 8), ('orders', 'their order', 200, 90, 7)) "
             "as told (entity, what, _lsn, _commit_lsn, _transaction)"
         )
 
@@ -104,29 +107,118 @@ def test_a_transaction_that_is_open_at_a_place_of_the_log_is_not_half_known(
     assert found == known
 
 
-@pytest.mark.parametrize("first_read", [True, False])
-def test_what_a_table_was_before_it_was_first_read_is_refused_and_an_empty_one_was_never_read(
-    first_read: bool,
-) -> None:
-    """A tombstone says no time of its own, and is no row that was read."""
+def known(moment: str, *rows: tuple[object, ...]) -> list[str]:
+    """What is known then of rows of (what, _op, _change, _changed_at, _landed_at, _registered_at, _lsn,
+    _commit_lsn), times of one day.
+    """
     with duckdb.connect() as session:
         session.execute(
-            "create table landed as select *, 16 as _lsn, 15 as _commit_lsn, 7 as _transaction, 'r' as _op, "
-            "timestamptz '2025-11-03 09:00+00' as _registered_at, "
-            "timestamptz '2025-11-03 10:01+00' as _landed_at "
-            "from (values ('c', timestamptz '2025-11-03 10:00+00'), (?, null)) "
-            "as told (_change, _changed_at)",
-            ["r" if first_read else "t"],
+            "create table landed (what varchar, _op varchar, _change varchar, _changed_at timestamptz, "
+            "_landed_at timestamptz, _registered_at timestamptz, _lsn bigint, _commit_lsn bigint, "
+            "_transaction bigint)"
         )
+        for what, op, change, *times, lsn, commit in rows:
+            at = [f"2025-11-03 {time}+00" if time else None for time in times]
+            session.execute(
+                "insert into landed values (?, ?, ?, ?, ?, ?, ?, ?, null)",
+                [what, op, change, *at, lsn, commit],
+            )
 
-        def rows(_: Any, table: Any) -> Any:
+        def relation(_: Any, table: Any) -> Any:
             return session.table("landed") if table.name == RAW else None
 
-        with mock.patch.object(_Past, "_rows", rows):
+        with mock.patch.object(_Past, "_rows", relation):
             nowhere: Any = SimpleNamespace(lake=None)
-            past = _Past(nowhere, session, Moment.parse("2025-11-03T10:00:30"))
-            if first_read:
-                with pytest.raises(AsOfError, match="was read whole for the first time"):
-                    past._known_then(RAW)
-            else:
-                assert past._known_then(RAW) is not None
+            there = _Past(nowhere, session, Moment.parse(moment))._known_then(RAW)
+            assert there is not None
+            return [what for (what,) in there.project("what").fetchall()]
+
+
+READ = ("read", "r", "r", None, "09:00", "08:00", 10, None)
+TOLD = ("told", "r", "u", "10:00:00.000001", "10:30", "08:00", 20, 15)
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2025-11-03T09:00:00", ["read"]),
+        ("2025-11-03T10:00:00", ["read"]),
+        ("2025-11-03T10:00:00.000001", ["read", "told"]),
+        ("2025-11-03T10:00:00.000002", ["read", "told"]),
+    ],
+)
+def test_a_change_counts_from_its_commit_on_and_a_row_that_was_read_from_its_landing(
+    time: str, expected: list[str]
+) -> None:
+    assert known(time, READ, TOLD) == expected
+
+
+def test_rows_of_a_table_that_tells_no_changes_count_from_their_landing_on() -> None:
+    with duckdb.connect() as session:
+        session.execute(
+            "create table landed as select 'r' as _op, timestamptz '2025-11-03 10:00+00' as _landed_at"
+        )
+
+        def relation(_: Any, table: Any) -> Any:
+            return session.table("landed") if table.name == RAW else None
+
+        nowhere: Any = SimpleNamespace(lake=None)
+        with mock.patch.object(_Past, "_rows", relation):
+            past = _Past(nowhere, session, Moment.parse("2025-11-03T10:00"))
+            assert len(past._known_then(RAW) or ()) == 1
+            with pytest.raises(AsOfError, match="holds nothing as old as"):
+                _Past(nowhere, session, Moment.parse("2025-11-03T09:59:59.999999"))
+
+
+@pytest.mark.parametrize(
+    ("lsn", "expected"),
+    [
+        ("0/1F3", []),
+        ("0/1F4", ["first"]),
+        ("0/384", ["first", "second", "anew"]),
+        ("0/1388", ["first", "second", "anew"]),
+    ],
+)
+def test_a_place_is_one_of_the_newest_registration_that_had_told_anything_by_then(
+    lsn: str, expected: list[str]
+) -> None:
+    rows = (
+        ("first", "r", "u", "09:00", "09:01", "08:00", 500, 400),
+        ("second", "r", "u", "09:10", "09:11", "08:00", 5000, 4900),
+        ("anew", "r", "r", None, "11:00", "11:00", 900, None),
+    )
+    if expected:
+        assert known(lsn, *rows) == expected
+    else:
+        with pytest.raises(AsOfError, match="no change as old as LSN 0/1F3: those it holds begin at 0/1F4"):
+            known(lsn, *rows)
+
+
+TOMBSTONE = ("nothing", None, None, None, "10:30", "08:00", None, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # Its first read came with the first changes, and is later than they.
+        ((TOLD, ("read", "r", "r", None, "10:30", "08:00", 10, None)), None),
+        # A table without a row is never read; a tombstone says no time of its own, and is no row.
+        ((TOLD, TOMBSTONE), ["told"]),
+        # What is read again later is not its first read.
+        (
+            (
+                ("told", "r", "u", "09:00", "09:01", "08:00", 20, 15),
+                ("again", "r", "r", None, "10:30", "08:00", 30, None),
+            ),
+            ["told"],
+        ),
+    ],
+)
+def test_what_a_table_was_before_it_was_first_read_is_refused_and_an_empty_one_was_never_read(
+    rows: tuple[tuple[object, ...], ...], expected: list[str] | None
+) -> None:
+    if expected is None:
+        with pytest.raises(AsOfError, match="was read whole for the first time"):
+            known("2025-11-03T10:15", *rows)
+    else:
+        assert known("2025-11-03T10:15", *rows) == expected
