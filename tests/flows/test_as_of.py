@@ -194,6 +194,28 @@ def test_a_place_is_one_of_the_newest_registration_that_had_told_anything_by_the
             known(lsn, *rows)
 
 
+def test_what_has_no_log_is_known_as_of_when_the_last_table_was_landed_up_to_the_place() -> None:
+    with duckdb.connect() as session:
+        session.execute(
+            "create table landed as select *, 'u' as _change, _lsn as _transaction, _lsn - 5 as _commit_lsn "
+            "from (values ('raw_app__users', 20, timestamptz '2025-11-03 10:00+00'), "
+            "('raw_app__orders', 30, timestamptz '2025-11-03 11:00+00'), "
+            "('raw_app__orders', 90, timestamptz '2025-11-03 12:00+00')) as told (entity, _lsn, _landed_at)"
+        )
+
+        def rows(_: Any, table: Any) -> Any:
+            found = session.table("landed").filter(f"entity = '{table.name}'")
+            if "app__" in table.name:
+                return found
+            read = session.sql("select timestamptz '2025-11-03 10:59+00' as _landed_at, 'r' as _op")
+            return read if table.name == "raw_stripe__charges" else None
+
+        with mock.patch.object(_Past, "_rows", rows):
+            nowhere: Any = SimpleNamespace(lake=None)
+            past = _Past(nowhere, session, Moment.parse("0/28"))
+            assert len(past._known_then("raw_stripe__charges") or ()) == 1
+
+
 TOMBSTONE = ("nothing", None, None, None, "10:30", "08:00", None, None)
 
 

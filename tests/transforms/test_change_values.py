@@ -104,6 +104,8 @@ def test_nothing_is_nothing(duck: DuckDBPyConnection) -> None:
     [
         UNAVAILABLE,
         "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+        f'"{UNAVAILABLE}"',
+        f'{{"{UNAVAILABLE}":"{UNAVAILABLE}"}}',
         f'["{UNAVAILABLE}"]',
         '["b68a35a7-17ad-35b3-af2a-ae46edb4545a"]',
         "[" + ",".join(str(byte) for byte in UNAVAILABLE.encode()) + "]",
