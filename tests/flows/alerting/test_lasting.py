@@ -147,3 +147,15 @@ def test_what_a_clock_that_was_ahead_could_not_send_goes_and_the_channel_is_well
     assert _kinds(watch, State.CRITICAL) == ["opened"]
     watch.minute(watch.verdict(LATE, "fct_orders"))
     assert watch.open() == ["fct_orders"]
+
+
+def test_what_was_sent_by_a_clock_that_was_ahead_does_not_hide_that_the_channel_is_broken(
+    watch: Watch,
+) -> None:
+    year = timedelta(days=365)
+    watch.moment[0] += year
+    assert _kinds(watch, State.CRITICAL) == ["opened"]
+    watch.moment[0] -= year
+    watch.write("channels: {log: 'file:///proc/no/such/file'}\nroutes: [{channels: [log]}]\n")
+    watch.minute(watch.verdict(LATE, "fct_orders"), watch.verdict(LATE, "fct_emails"))
+    assert "channel:log" in watch.open()

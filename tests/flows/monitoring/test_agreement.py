@@ -75,6 +75,28 @@ def test_more_copies_than_usual_are_told(place: Place) -> None:
     assert found.value == pytest.approx(0.024)
 
 
+def test_few_letters_are_no_alert_whatever_else_arrived(place: Place) -> None:
+    _letters(place, 9)
+    assert place.measure("dead_letters")["source:raw_events__clicks"].state is State.OK
+
+
+def test_copies_of_a_day_that_is_not_landed_yet_or_long_past_are_not_judged(place: Place) -> None:
+    for day in range(3, 40):
+        _copies(place, day, 0.004)
+    _copies(place, 2, 0.5)
+    place.execute(
+        "insert into ops.stream_batch (batch_id, entity, topic_id, offsets, windows, file, row_count) "
+        "values ('b', 'raw_events__clicks', 't', '{}', %s, '{}', 1)",
+        Jsonb({f"{(NOW - timedelta(days=2)).date()}": 1}),
+    )
+    found = place.measure("duplicate_rate")["source:raw_events__clicks"]
+    assert (found.state, found.observed["of"]) == (State.OK, f"{(NOW - timedelta(days=3)).date()}")
+    place.execute("delete from ops.stream_batch")
+    assert place.measure("duplicate_rate")["source:raw_events__clicks"].state is State.WARNING
+    place.later(3 * 86_400)
+    assert "source:raw_events__clicks" not in place.measure("duplicate_rate")
+
+
 def _checked(
     place: Place,
     rule: str,
@@ -181,6 +203,16 @@ def test_a_published_leaf_that_is_gone_is_critical(place: Place) -> None:
         found.message == "fct_events is not what its model says: published partitions are gone: 2025-11-02."
     )
     assert found.action.endswith("python -m flows rebuild fct_events")
+    # What has no rows needs no leaf, and what is past its retention is built by no model of today.
+    place.execute("update ops.partition_state set row_count = 0")
+    assert place.measure("schema_drift")["fct_events"].state is State.OK
+    place.execute(
+        "insert into ops.partition_state (table_name, partition, token, version, fingerprint, row_count) "
+        "values ('fct_events', '2020-01-01', 't', 1, 'former', 9)"
+    )
+    assert place.measure("schema_drift")["fct_events"].state is State.OK
+    place.execute("update ops.partition_state set partition = '2025-10-01' where fingerprint = 'former'")
+    assert "1 partitions are of an older model" in place.measure("schema_drift")["fct_events"].message
     place.execute("drop table analytics.fct_events cascade")
 
 
@@ -227,6 +259,12 @@ def test_the_slot_that_is_not_there_is_critical_and_its_wal_is_held_to_the_limit
     finally:
         place.execute("drop table if exists public.written")
         place.execute("select pg_drop_replication_slot('analytics_app')")
+
+
+def test_of_a_small_disk_what_a_run_needs_must_be_free(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"total": 10 << 30, "free": 3 << 29})  # 15 %, and less than 2 GiB
+    monkeypatch.setattr("flows.monitoring.storage.shutil.disk_usage", lambda _: usage)
+    assert place.measure("disk")["lake"].state is State.CRITICAL
 
 
 def test_a_full_disk_is_critical(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,17 @@ def test_an_hour_without_rows_is_told(place: Place) -> None:
     assert (found.state, found.observed["unusual"]) == (State.WARNING, ["2025-11-02 14:00"])
 
 
+def test_of_a_day_that_is_unusual_its_hours_tell_nothing_more(place: Place) -> None:
+    for number in range(40):
+        day = YESTERDAY - timedelta(days=39 - number)
+        of_all = 250 if day == YESTERDAY else 500
+        hours = {str(hour): of_all + 7 * ((number + hour) % 5) for hour in range(24)}
+        place.profile("fct_events", day, sum(hours.values()), hours=hours)
+    found = place.measure("row_count")["fct_events"]
+    told = [when for when in found.observed["unusual"] if when.startswith("2025-11-02")]
+    assert (found.state, told) == (State.WARNING, ["2025-11-02"])
+
+
 def test_a_dimension_that_shrinks_is_told(place: Place) -> None:
     for number in range(20):
         day = NOW.date() - timedelta(days=19 - number)

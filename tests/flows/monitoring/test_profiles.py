@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -111,6 +112,11 @@ def test_personal_data_is_in_no_figure() -> None:
         if table.is_published:
             shown = {column.name for column in (*profiles.kinds(table), *profiles.numbers(table))}
             assert not shown & {column.name for column in table.columns if column.pii}, table.name
+    table = registry.table("dim_users")
+    told = replace(table, columns=tuple(replace(c, max_length=20, type="INTEGER") for c in table.columns))
+    personal = {column.name for column in told.columns if column.pii}
+    assert personal
+    assert not personal & {column.name for column in (*profiles.kinds(told), *profiles.numbers(told))}
 
 
 def test_a_table_without_windows_has_a_figure_for_each_day_it_was_looked_at(lake: Place) -> None:

@@ -101,3 +101,8 @@ def test_a_way_back_that_was_not_gone_for_longer_than_a_week_is_told(place: Plac
     assert place.measure("drill")["warehouse"].state is State.OK
     place.later(timedelta(days=2).total_seconds())
     assert place.measure("drill")["warehouse"].state is State.WARNING
+
+
+def test_while_nobody_knows_what_is_promised_a_backup_that_is_missing_is_told(place: Place) -> None:
+    place.schedules = Switched(problem="Prefect does not answer")
+    assert place.measure("backup")["warehouse"].state is State.WARNING

@@ -152,6 +152,16 @@ def test_the_time_before_a_long_gap_says_nothing() -> None:
     recent = _days(60)[40:]
     rows = dict.fromkeys(recent, 1000)
     assert Volumes({**rows, FIRST: 1}).day(recent[-1], NORMAL) == Volumes(rows).day(recent[-1], NORMAL)
+    few = dict.fromkeys(recent[-6:], 1000)
+    assert Volumes({**dict.fromkeys(_days(30), 1000), **few}).day(recent[-1], NORMAL) is None
+
+
+def test_of_few_rows_twice_as_many_are_chance() -> None:
+    days = _days(28)
+    for usually, today, is_unusual in ((4, 8, False), (4_000, 8_000, True)):
+        judged = Volumes({**dict.fromkeys(days, usually), days[-1]: today}).day(days[-1], NORMAL)
+        assert judged is not None
+        assert judged.is_unusual is is_unusual
 
 
 @settings(max_examples=30, deadline=None)
