@@ -8,27 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
-import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 import flows.sandbox as sandbox
 from flows.cdc import registration
-from flows.change_landing import land_changes
 from flows.commands import sandbox_parts
 from flows.diagnosis import Finding
 from flows.doctor import examine
 from flows.errors import FlowsError
-from flows.extract import SourceError, debezium
-from flows.extract.debezium_guard import ANEW
+from flows.extract import debezium
 from flows.sandbox import Part, processes
-from flows.services import Services
 from flows.settings import Settings
 from tests.broker import topic_config
 from tests.flows.capture import Capture, entity
 from tests.flows.company import run_here
-from tests.flows.extract.told import rows_of
 from tests.flows.streaming.topics import until
 from tests.house import House, Server
 from transforms.entities import Postgres
@@ -188,45 +183,6 @@ def test_a_dropped_slot_halts_its_tables_and_comes_back_only_when_asked_for(capt
     capture.anew(ALPHA)
     until(lambda: capture.ids("alpha") == [1, 2, 3, 1, 2, 3, 4])
     assert capture.halts(ALPHA, since=seen) == []
-
-
-def test_lost_offsets_of_connect_halt_its_tables_and_what_went_meanwhile_is_found_anew(
-    house: House, tmp_path: Path
-) -> None:
-    capture = Capture.build(house, tmp_path, warehouse_dsn=house.server().database())
-    services = Services(capture.settings)
-    try:
-        capture.tables("alpha")
-        capture.register(ALPHA)
-        until(lambda: capture.ids("alpha") == [1, 2, 3])
-        with services.lake:
-            land_changes(services, [ALPHA], "first").of(ALPHA)
-            capture.app("insert into alpha values (4, 'four')")
-            until(lambda: capture.ids("alpha") == [1, 2, 3, 4])
-            ((place,),) = capture.app("select pg_current_wal_lsn()::text")
-            noted = f"select confirmed_flush_lsn >= '{place}' from pg_replication_slots "
-            noted += f"where slot_name = '{capture.names.slot}'"
-            until(lambda: capture.app(noted) == [(True,)], seconds=60)
-            land_changes(services, [ALPHA], "second").of(ALPHA)
-
-            with capture.client() as client:
-                client.stop(capture.names.connector)
-                capture.app("delete from alpha where id = 2")
-                path = f"connectors/{capture.names.connector}/offsets"
-                httpx.delete(f"{capture.settings.connect_url}/{path}").raise_for_status()
-                client.resume(capture.names.connector)
-            until(lambda: len(capture.ids("alpha")) == 7, seconds=60)
-            with pytest.raises(SourceError, match="has lost how far the connector had read") as halted:
-                land_changes(services, [ALPHA], "halted").of(ALPHA)
-            assert str(halted.value).endswith(f"{ANEW}.")
-            assert [key for key, _ in rows_of(services, ALPHA)] == [1, 2, 3, 4]
-
-            capture.anew(ALPHA)
-            until(lambda: len(capture.ids("alpha")) == 10, seconds=60)
-            land_changes(services, [ALPHA], "anew").of(ALPHA)
-            assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")
-    finally:
-        capture.end()
 
 
 def test_a_table_that_was_out_of_the_publication_for_a_while_halts(capture: Capture) -> None:

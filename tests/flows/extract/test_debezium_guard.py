@@ -9,54 +9,11 @@ import pytest
 
 from flows.cdc.configuration import BEATS_KEPT, configuration
 from flows.extract.connect import ConnectorState, TaskState
-from flows.extract.debezium import Names
-from flows.extract.debezium_guard import ANEW, Observed, marks_of, reasons
-from flows.extract.debezium_observed import forgotten, lsn_number, lsn_text, observe_source
-from tests.flows.capture import entity
+from flows.extract.debezium_guard import ANEW, marks_of, reasons
+from flows.extract.debezium_observed import forgotten, lsn_number, lsn_text
+from tests.flows.extract.guarded import HEARTBEAT, NAMES, USERS, Source, judge
 from tests.flows.extract.sources import SourceServer, source_server
 from tests.house import VERSIONS
-from transforms.entities import Postgres
-
-USERS = entity("users")
-NAMES = Names("guarded")
-RUNNING = ConnectorState(TaskState("RUNNING"), (TaskState("RUNNING"),))
-
-
-HEARTBEAT = (
-    "create schema if not exists analytics_cdc",
-    f"create table if not exists {NAMES.heartbeat} (beat bigint generated always as identity primary key, "
-    "mark uuid default gen_random_uuid(), beaten_at timestamptz default now())",
-    f"insert into {NAMES.heartbeat} default values",
-)
-
-
-class Source:
-    """A source as `register` leaves it: a table, a publication of it, a slot."""
-
-    def __init__(self, server: SourceServer) -> None:
-        self.server = server
-        server.run("create table users (id bigint primary key, label text)")
-        self.prepare()
-
-    def prepare(self) -> None:
-        self.server.run(
-            *HEARTBEAT,
-            f"create publication {NAMES.publication} for table users",
-            f"select pg_create_logical_replication_slot('{NAMES.slot}', 'pgoutput')",
-        )
-
-    def clear(self) -> None:
-        self.server.run(
-            f"drop publication if exists {NAMES.publication}",
-            "select pg_drop_replication_slot(slot_name) from pg_replication_slots",
-            "drop table if exists users",
-            "create table users (id bigint primary key, label text)",
-        )
-        self.prepare()
-
-    def look(self, registration: str | None = "first", state: ConnectorState | None = RUNNING) -> Observed:
-        assert isinstance(USERS.read, Postgres)
-        return observe_source(self.server.dsn, NAMES, [USERS.read], registration, state)
 
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: f"postgresql {version}")
@@ -75,11 +32,6 @@ def prepared(server: SourceServer) -> Source:
 def source(prepared: Source) -> Source:
     prepared.clear()
     return prepared
-
-
-def judge(seen: Observed, since: Observed | None = None) -> str:
-    """Why the table halts; empty when it does not."""
-    return reasons(seen, [USERS], {USERS.table: since.facts()} if since else {}).get(USERS.table, "")
 
 
 def test_a_source_that_is_as_it_was_halts_nothing(source: Source) -> None:
@@ -345,27 +297,6 @@ def test_a_connector_that_comes_back_after_weeks_lets_go_of_no_heartbeat_that_is
     source.server.run(f"insert into {NAMES.heartbeat} (mark) {many}", beat)
     ((kept,),) = source.server.run(f"select count(*) from {NAMES.heartbeat}")
     assert kept == BEATS_KEPT + 1
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_source_restored_from_an_older_backup_halts(version: int) -> None:
-    with source_server(version) as server:
-        source = Source(server)
-        server.back_up()
-        server.run("insert into users select n, 'x' from generate_series(1, 10000) n")
-        before = source.look()
-        server.restore()
-        halt = judge(source.look(), before)
-        assert "which was seen already (restored from an older backup)" in halt
-        assert halt.endswith(f"{ANEW}.")
-
-
-def test_a_server_that_does_not_log_changes_halts() -> None:
-    with source_server(18, wal_level="replica") as server:
-        server.run("create table users (id bigint primary key, label text)")
-        assert isinstance(USERS.read, Postgres)
-        seen = observe_source(server.dsn, NAMES, [USERS.read], None, None)
-        assert "wal_level is replica" in judge(seen)
 
 
 def test_a_role_that_may_not_replicate_is_told_so_and_not_that_changes_are_lost(source: Source) -> None:
