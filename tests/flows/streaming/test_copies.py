@@ -62,6 +62,24 @@ def test_copies_in_one_window_and_across_days_late_and_out_of_order_leave_what_t
     )
 
 
+def test_copies_are_told_by_the_lookback_alone_in_stream_and_batch(house: House, tmp_path: Path) -> None:
+    """Event 1 and 2 come again eight days apart, 3 and 4 a day more: the later time first, and last."""
+    topics, day = Topics.build(house, tmp_path), 24 * 60
+    apart = {1: 8 * day, 2: 8 * day, 3: 9 * day, 4: 9 * day}
+    for partition in (1, 0):  # the second copy is the one that counts
+        is_late = {number: (number + partition) % 2 for number in apart}
+        topics.send(
+            (_event(topics, number, minutes * is_late[number]) for number, minutes in apart.items()),
+            partition,
+        )
+        topics.stream()
+
+    assert topics.numbers() == [(1, 0, 0), (2, 0, 1), (3, 0, 2), (3, 1, 2), (4, 0, 3), (4, 1, 3)]
+    before = topics.rows()
+    topics.batch()
+    assert topics.rows() == before
+
+
 TOPICS = ("user_events", "page_views", "clicks")
 """In the order in which they count."""
 SENT = {0: ("user_events", "clicks"), 1: ("page_views", "clicks"), 2: TOPICS, 3: ("clicks",)}

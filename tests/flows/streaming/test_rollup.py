@@ -38,7 +38,7 @@ def _take_in(topics: Topics, monkeypatch: pytest.MonkeyPatch, numbers: range) ->
 def _journal(topics: Topics) -> list[tuple[object, ...]]:
     return topics.rows(
         "select offsets, (select sum(value::int) from jsonb_each_text(windows)), row_count "
-        "from ops.stream_batch"
+        "from ops.stream_batch order by sequence"
     )
 
 
@@ -59,6 +59,20 @@ def test_small_files_become_one_that_stands_for_all_of_them(topics: Topics) -> N
     assert topics.rows() == before
     assert len(topics.raw_places()) == len(set(topics.raw_places())) == BATCHES * EVENTS
     assert all(result.passed for result in topics.reconcile())
+
+
+def test_files_between_whose_offsets_something_is_missing_stay_apart(topics: Topics) -> None:
+    """One that stood for both would say that the lake has what nobody read."""
+    first, further = f'{{"0": [{EVENTS}, {2 * EVENTS}]}}', f'{{"0": [{EVENTS + 9}, {2 * EVENTS}]}}'
+    moved = f"update ops.stream_batch set offsets = '{further}' where offsets = '{first}' returning true"
+    assert topics.rows(moved) == [(True,)]
+
+    topics.roll_up()
+
+    assert [offsets for offsets, _, _ in _journal(topics)] == [
+        {"0": [0, EVENTS], "1": [0, EVENTS]},
+        {"0": [EVENTS + 9, 2 * EVENTS], "1": [EVENTS, 2 * EVENTS]},
+    ]
 
 
 def test_large_files_are_landed_as_they_are(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
