@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows import deadletters
+from flows import deadletters, stream
 from flows.stores.ledger import Conflict
 from flows.stores.publication import BuiltPartition
 from flows.streaming.beside import not_built_yet
@@ -81,6 +81,22 @@ def test_a_day_of_the_stream_is_made_equal_only_to_what_staging_holds_now_and_st
             with pytest.raises(psycopg.errors.LockNotAvailable):
                 streaming.execute("delete from ops.stream_batch")
         streaming.execute("delete from ops.stream_batch")
+
+
+def test_what_is_journaled_and_landed_nowhere_is_the_streams_too(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = Topics.build(house, tmp_path)
+    monkeypatch.setattr(stream, "land", lambda *_, **__: None)
+    topics.send([topics.event(1), b"no event"])
+    topics.stream()
+    topics.send([topics.event(2)], partition=1)
+    topics.stream()
+    services, table = topics.world.services(), registry.table("fct_events")
+    built = BuiltPartition(table.name, topics.began.date().isoformat(), ())
+    with services.lake, services.warehouse.connect() as batch, batch.transaction():
+        streamed = not_built_yet(services, table, batch, [built])
+    assert len(streamed.values) == 2
 
 
 def test_a_day_that_only_batches_write_is_no_day_of_the_stream(topics: Topics) -> None:

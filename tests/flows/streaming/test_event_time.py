@@ -17,6 +17,7 @@ from flows.settings import Settings
 from flows.streaming.journal import Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
+from tests.flows.streaming.counting import FIVE, start
 from tests.flows.streaming.topics import PARTITIONS, Topics
 from tests.house import House
 
@@ -77,6 +78,39 @@ def test_what_waited_through_an_outage_is_counted_in_its_window_and_none_is_fina
     assert found[179][1] is False
     assert topics.rows("select count(*) from ops.user_event_counts_late") == [(0,)]
     assert all(count in (0, PARTITIONS) for count in _first_final(topics).values())
+
+
+def test_a_window_ends_before_its_end_and_is_final_when_event_time_is_there_by_the_lateness(
+    topics: Topics,
+) -> None:
+    """To the microsecond: an event of a window's end is the next one's, and what comes then is too late."""
+    begins = start(topics.began - timedelta(hours=3))
+    at = {
+        1: begins,
+        2: begins + FIVE - timedelta(microseconds=1),
+        3: begins + FIVE,
+        **dict.fromkeys(range(10, 13), begins + FIVE + timedelta(hours=1)),
+    }
+    events = {
+        number: topics.event(number, event_time=time.isoformat(), user_id=1) for number, time in at.items()
+    }
+    topics.send(events[number] for number in (1, 2, 3))
+    for partition in range(PARTITIONS):
+        topics.send([events[10 + partition]], partition)
+    topics.stream()
+
+    def final() -> dict[datetime, tuple[int, bool | None]]:
+        return {window: (count, is_final) for (_, window), (count, _, is_final) in topics.counts().items()}
+
+    later = begins + FIVE + timedelta(hours=1)
+    assert final() == {begins: (2, True), begins + FIVE: (1, False), later: (PARTITIONS, False)}
+    topics.send(
+        topics.event(number, event_time=time.isoformat(), user_id=1)
+        for number, time in {20: at[2], 21: at[3]}.items()
+    )
+    topics.stream()
+    assert final() == {begins: (2, True), begins + FIVE: (2, False), later: (PARTITIONS, False)}
+    assert topics.rows("select window_start, event_count from ops.user_event_counts_late") == [(begins, 1)]
 
 
 def test_partitions_that_are_read_to_their_end_do_not_hold_event_time_back(topics: Topics) -> None:
