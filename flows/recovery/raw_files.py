@@ -17,8 +17,9 @@ from typing import Literal
 from flows.erasure import listed as erased
 from flows.failpoints import failpoint
 from flows.progress import Progress
+from flows.recovery.making import RAW_LIST
 from flows.recovery.seal import SUFFIX, Seal, SealError
-from flows.recovery.vault import MANIFESTS, POOL, RAW_LIST, Backup, BackupError, K, Shelf, Vault
+from flows.recovery.vault import MANIFESTS, POOL, Backup, BackupError, K, Shelf, Vault
 from flows.stores.files import sync_and_hash
 from flows.stores.manifest import MANIFEST, LakeFile, fsync_folder
 

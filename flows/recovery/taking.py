@@ -19,9 +19,10 @@ from flows.failpoints import failpoint
 from flows.prepare import schemas
 from flows.progress import Progress
 from flows.recovery import notes, programs, raw_files
+from flows.recovery.making import RAW_LIST, Making
 from flows.recovery.programs import Program
 from flows.recovery.seal import seal_of
-from flows.recovery.vault import DUMP, MANIFESTS, RAW_LIST, ROLES, Backup, BackupError, Making, Vault
+from flows.recovery.vault import DUMP, MANIFESTS, ROLES, Backup, BackupError, Vault
 from flows.services import Services
 from flows.stores import manifest
 from flows.stores.lake import SPILL

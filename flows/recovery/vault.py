@@ -29,24 +29,13 @@ from typing import Any, Generic, TypeVar
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.recovery import opened
+from flows.recovery.making import FORMAT, MAKING, NOTED, PLAIN, SUMS, Making
 from flows.recovery.notes import Note
 from flows.recovery.seal import SUFFIX, Seal, SealError
 from flows.stores.files import sync_and_hash
 from flows.stores.manifest import fsync_folder
 
-FORMAT = 1
-NOTED, SUMS, DUMP, ROLES, MANIFESTS, RAW_LIST, POOL = (
-    "backup.json",
-    "SHA256SUMS",
-    "dump",
-    "roles.sql",
-    "manifests",
-    "raw.jsonl",
-    "lake",
-)
-_PLAIN = {NOTED, SUMS, RAW_LIST}
-"""Never sealed: they hold no row, and whoever looks after the folder need not be able to read backups."""
-_MAKING = ".making-"
+DUMP, ROLES, MANIFESTS, POOL = "dump", "roles.sql", "manifests", "lake"
 
 
 class BackupError(FlowsError):
@@ -127,10 +116,10 @@ class Shelf(ABC, Generic[K]):
         with self.written(private):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.alone():
-                for left in self.root.glob(f"{_MAKING}*"):
+                for left in self.root.glob(f"{MAKING}*"):
                     shutil.rmtree(left)
                 name = self._free_name(moment)
-                making = Making(self.root / f"{_MAKING}{name}", self.seal, private / f"{_MAKING}{name}")
+                making = Making(self.root / f"{MAKING}{name}", self.seal, private / f"{MAKING}{name}")
                 try:
                     making.folder.mkdir(mode=0o700)
                     making.work.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -244,7 +233,7 @@ class Shelf(ABC, Generic[K]):
 
     def open(self, backup: K, name: str, target: Path) -> Path:
         """A file or folder of a backup, readable: itself, or opened into `target`. Raises SealError."""
-        if backup.recipient is None or name in _PLAIN:
+        if backup.recipient is None or name in PLAIN:
             return backup.folder / name
         seal = self.opener(backup)
         assert seal is not None
@@ -272,7 +261,7 @@ class Shelf(ABC, Generic[K]):
         gone = [backup for backup in there if belongs[backup.id] not in kept]
         for backup in gone:
             # Without its name it is none any more, however far the removal comes.
-            away = self.root / f"{_MAKING}gone-{backup.id}"
+            away = self.root / f"{MAKING}gone-{backup.id}"
             backup.folder.rename(away)
             shutil.rmtree(away)
         return [backup.id for backup in gone]
@@ -306,38 +295,6 @@ class Vault(Shelf[Backup]):
             tuple(noted["owed_views"]),
             {name: Note.from_json(note) for name, note in noted["tables"].items()},
         )
-
-
-class Making:
-    """A backup on its way: programs write into `work`, and what is there at the end becomes the backup."""
-
-    def __init__(self, folder: Path, seal: Seal | None, private: Path) -> None:
-        self.folder = folder
-        self.seal = seal
-        self.work = folder if seal is None else private
-
-    def note(self, noted: Mapping[str, Any]) -> None:
-        """Write backup.json."""
-        text = json.dumps({"format": FORMAT, **noted}, indent=1, sort_keys=True)
-        (self.folder / NOTED).write_text(text + "\n", encoding="utf-8")
-
-    def finish(self) -> None:
-        """Seal what has to be, and put every file on the disk with its sum."""
-        lines: list[str] = []
-        for path in sorted(path for path in self.work.rglob("*") if path.is_file()):
-            name = path.relative_to(self.work).as_posix()
-            if self.seal is not None and name not in _PLAIN:
-                target = self.folder / f"{name}{SUFFIX}"
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self.seal.close(path, target)
-                path.unlink()
-        failpoint("backup.sealed")
-        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
-            lines.append(f"{sync_and_hash(path)[1]}  {path.relative_to(self.folder).as_posix()}\n")
-        (self.folder / SUMS).write_text("".join(lines), encoding="utf-8")
-        sync_and_hash(self.folder / SUMS)
-        for folder in [self.folder, *(path for path in self.folder.rglob("*") if path.is_dir())]:
-            fsync_folder(folder)
 
 
 def _kept(there: Sequence[K], now: datetime, days: int, weeks: int) -> Iterator[K]:

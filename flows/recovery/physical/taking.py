@@ -18,11 +18,12 @@ from flows.erasure import listed
 from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery import programs
+from flows.recovery.making import Making
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
 from flows.recovery.physical.verified import HASHED, verify
 from flows.recovery.programs import COMBINES_SINCE, ProgramError
 from flows.recovery.taking import begin
-from flows.recovery.vault import MANIFESTS, BackupError, Making
+from flows.recovery.vault import MANIFESTS, BackupError
 from flows.services import Services
 from flows.stores.lake import SPILL
 

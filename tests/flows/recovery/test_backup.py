@@ -19,10 +19,11 @@ from flows.erasure.listed import begin
 from flows.erasure.person import Person
 from flows.erasure.raw import remove_replaced, substitute, true_manifest
 from flows.recovery import programs, raw_files
+from flows.recovery.making import NOTED
 from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
 from flows.recovery.taking import Taken, open_vault, take
-from flows.recovery.vault import NOTED, POOL, Backup, BackupError
+from flows.recovery.vault import POOL, Backup, BackupError
 from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger

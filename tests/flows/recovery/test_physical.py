@@ -17,6 +17,7 @@ from flows import failpoints
 from flows.__main__ import main
 from flows.erasure.person import Person
 from flows.recovery import programs
+from flows.recovery.making import FORMAT, NOTED
 from flows.recovery.notes import Note
 from flows.recovery.physical.restoring import put_together
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
@@ -24,7 +25,7 @@ from flows.recovery.physical.taking import FULL_EVERY, TakenCopy, take
 from flows.recovery.restoring import notes_of
 from flows.recovery.seal import SealError
 from flows.recovery.taking import open_vault
-from flows.recovery.vault import FORMAT, NOTED, BackupError
+from flows.recovery.vault import BackupError
 from flows.services import Services
 from flows.stores.roles import lay
 from tests.flows.erasure.test_listed import NEW, written

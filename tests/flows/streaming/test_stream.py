@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
-from flows import failpoints, stream
+from flows import stream
 from flows.extract import SourceError, kafka
 from flows.landing import land
 from flows.progress import Progress
@@ -26,19 +25,9 @@ from flows.streaming.consumer import StreamConsumer
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
 from tests.flows.replaying import let_producers_say_the_time
-from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import Topics, until, without_copies
 from tests.house import House
 from transforms.contract import Rule, RuleKind
-
-STREAMING = Path(stream.__file__).parent / "streaming"
-TURNING_POINTS = {"stream.before_commit", "stream.committed"}
-EVERYWHERE = {
-    *(name for name in failpoints.names(STREAMING) if name.startswith("stream.")),
-    *("lake.temporary_written", "lake.renamed", "publish.created", "publish.copied"),
-    *("ledger.entered", "ledger.before_commit", "ledger.committed", "lake.manifest_appended"),
-}
-"""What a micro-batch, the leaf it makes and the landing after it pass."""
 
 
 @pytest.fixture
@@ -343,35 +332,3 @@ def test_what_was_read_is_settled_before_partitions_change_hands(topics: Topics)
         assert held == [False]  # before they came
         consumer.close()
         assert held == [False, True]  # before they went
-
-
-@pytest.mark.parametrize("name", sorted(TURNING_POINTS))
-def test_a_kill_at_the_turning_points_loses_nothing_and_doubles_nothing(topics: Topics, name: str) -> None:
-    _killed_once(topics, name)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name", sorted(EVERYWHERE - TURNING_POINTS))
-def test_a_kill_at_any_failpoint_loses_nothing_and_doubles_nothing(topics: Topics, name: str) -> None:
-    _killed_once(topics, name)
-
-
-def _killed_once(topics: Topics, name: str) -> None:
-    def event(number: int, minutes: float = 0.0) -> dict[str, Any]:
-        return topics.event(number, minutes=minutes + number % 20, user_id=1 + number % 7)
-
-    topics.send((event(number) for number in range(200)), partition=1)
-    topics.send((event(number, minutes=1500) for number in range(150, 300)), partition=0)
-    topics.send([b"no event"], partition=2)
-
-    assert topics.dies("stream", name)
-    topics.stream()
-
-    sent = [
-        *((number, 1, number) for number in range(200)),
-        *((number, 0, number - 150) for number in range(150, 300)),
-    ]
-    assert topics.numbers() == list(without_copies(sent))
-    assert len(topics.raw_places()) == len(set(topics.raw_places())) == 351
-    assert topics.rows("select count(*) from ops.dead_letter") == [(1,)]
-    assert_agreed(topics, [event(n) for n in range(150)] + [event(n, 1500) for n in range(150, 300)])
