@@ -81,7 +81,7 @@ class Copies:
             self._connection.execute("drop table twice")
             return set()
         assert self._table.partition is not None
-        by, days = quoted(self._table.partition.by), self._table.lookback.days
+        days = superseded.apart("fresh", "there", self._table.partition.by)
         order = [_tuple(side, self._table.tie_break) for side in ("there", "fresh")]
         self._connection.execute(
             f"create temp table copies as select fresh.rowid as newcomer, {order[0]} < {order[1]} as loses, "
@@ -89,7 +89,7 @@ class Copies:
             f"from (select *, {partition_expression(self._table.partition)} as {KEY} from ({there}) as there "
             f"semi join twice on {_same('there', 'twice', self._by.identity)}) as there "
             f"join {FRESH} as fresh on {same} "
-            f"where {apart} and abs(date_diff('day', fresh.{by}::date, there.{by}::date)) <= {days}"
+            f"where {apart} and {days} <= {self._table.lookback.days}"
         )
         self._connection.execute(
             f"drop table twice; delete from {FRESH} where rowid in (select newcomer from copies where loses)"

@@ -51,12 +51,14 @@ def drop_known(
 
     Of two rows with one key the one with the lower tie-break stays, wherever it came from, so the outcome
     does not depend on how arrivals were cut into batches. `standing` holds the partitions within the table's
-    lookback.
+    lookback of any row: for each those count that are within it of its own.
     """
     files = [file for there in standing.values() for file in there]
     if not files:
         return {}
     same = " and ".join(f"fresh.{quoted(n)} = standing.{quoted(n)}" for n in table.key)
+    if table.partition is not None:
+        same += f" and {apart('fresh', 'standing', table.partition.by)} <= {table.lookback.days}"
     order = [
         f"({', '.join(f'{side}.{quoted(n)}' for n in table.tie_break)})" for side in ("fresh", "standing")
     ]
@@ -117,10 +119,11 @@ def find_withdrawn(
 def numbered(
     table: Table, connection: DuckDBPyConnection, lake: Lake, files: Sequence[LakeFile]
 ) -> Iterator[None]:
-    """While the block lasts, `standing` is a view of the keys and tie-breaks of the rows that count in some
-    files of the table, with the file and position of each.
+    """While the block lasts, `standing` is a view of the keys, times and tie-breaks of the rows that count in
+    some files of the table, with the file and position of each.
     """
-    keys = ", ".join(quoted(name) for name in dict.fromkeys((*table.key, *table.tie_break)))
+    by = [table.partition.by] if table.partition else []
+    keys = ", ".join(quoted(name) for name in dict.fromkeys((*table.key, *by, *table.tie_break)))
     paths = lake.paths(files)
     listed = ", ".join(map(engine.text_literal, paths))
     gone = " ".join(
@@ -135,6 +138,11 @@ def numbered(
     )
     yield
     connection.execute("drop view standing")
+
+
+def apart(one: str, other: str, by: str) -> str:
+    """SQL: how many days lie between a row of the one and of the other."""
+    return f"abs(date_diff('day', {one}.{quoted(by)}::date, {other}.{quoted(by)}::date))"
 
 
 def places(

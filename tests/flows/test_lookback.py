@@ -68,9 +68,10 @@ EVENTS = (*(f"stg_events__{topic}" for topic in TOPICS), "dim_users", "fct_event
             [(1, 0, 1, "user_events")],
             [(2, 20, 0, "user_events"), (3, 0, 0, "user_events")],
         ],
+        [[(1, 20, 2, "user_events"), (1, 0, 1, "user_events")]],
         [[(1, 20, 2, "user_events"), (1, 0, 1, "clicks")]],
     ],
-    ids=["in one topic", "in two topics"],
+    ids=["in one topic", "in one landing", "in two topics"],
 )
 def test_copies_that_nobody_looks_for_stop_nothing(
     warehouses: Warehouses, landings: list[list[tuple[int, int, int, str]]]
@@ -83,6 +84,7 @@ def test_copies_that_nobody_looks_for_stop_nothing(
                 sent = [Sent(0, part, event, day, 43_200, 1, topic) for event, day, part, topic in landing]
                 land(services, number, list(enumerate(sent, 10 * number)))
                 kill_child.build_all(services, place, f"run-{number}")
+            assert kill_child.rebuilt(services, "stg_events__user_events") == []
             assert kill_child.rebuilt(services, "fct_events") == []
             with psycopg.connect(place.warehouse_dsn) as connection:
                 copies = connection.execute(

@@ -72,7 +72,7 @@ SENT = st.builds(
     batch=st.integers(0, 4),
     partition=st.integers(0, 2),
     event=st.one_of(st.integers(0, 5), st.integers(0, 5), st.none()),
-    day=st.integers(0, 3),
+    day=st.sampled_from([0, 1, 2, 3, 20]),  # the last is further from the others than the lookback
     seconds=st.sampled_from([0, 1, 43_199, 43_200, 43_201, 86_399]),
     user_id=st.sampled_from([None, 1, 2, 3]),
 )

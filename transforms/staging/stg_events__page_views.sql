@@ -95,16 +95,29 @@ judged as materialized (
     from typed
 ),
 
--- Only keys that come twice are compared: a window over every row would cost twice as much. A record that was replayed is twice at its place:
--- of those copies the one that was landed first counts.
+-- Only keys that come twice are compared: a window over every row would cost twice as much. Copies further apart than the lookback are none, here
+-- as where one is there already: else what stands would depend on what was read together. A record that was replayed is twice at its place: of
+-- those copies the one that was landed first counts.
 repeated as (
-    select
-        event_id,
-        min({'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset, 'landed_at': _landed_at}) as first_copy
+    select event_id
     from judged
     where dead_letter_reason is null
     group by event_id
     having count(*) > 1
+),
+
+copies as (
+    select
+        _batch_id,
+        _seq,
+        {'kafka_partition': kafka_partition, 'kafka_offset': kafka_offset, 'landed_at': _landed_at} as place,
+        min(place) over (
+            partition by event_id
+            order by date_diff('day', date '2000-01-01', event_time::date) range between 8 preceding and 8 following
+        ) as first_copy
+    from judged
+    semi join repeated using (event_id)
+    where dead_letter_reason is null
 )
 
 select
@@ -123,7 +136,4 @@ select
     judged._seq::bigint as _seq, -- Row of that landing
     judged.dead_letter_reason::varchar as _dead_letter_reason -- Why the message can't be an event; null when it is one
 from judged
-left join repeated on judged.event_id = repeated.event_id and judged.dead_letter_reason is null
-where
-    repeated.event_id is null
-    or {'kafka_partition': judged.kafka_partition, 'kafka_offset': judged.kafka_offset, 'landed_at': judged._landed_at} = repeated.first_copy
+anti join copies on judged._batch_id = copies._batch_id and judged._seq = copies._seq and copies.place <> copies.first_copy
