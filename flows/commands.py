@@ -163,20 +163,22 @@ def _selected(select: Sequence[str] | None) -> None:
 
 def replay(arguments: argparse.Namespace) -> int:
     """`python -m flows replay`."""
-    from flows.streaming.replays import Asked, ask, entity_of
+    from flows.streaming.replays import Asked, ask, entity_of, hold_something
 
     asked = Asked.parse(arguments.start, arguments.end, arguments.partition)
     entity = entity_of(arguments.topic)
-    if arguments.dry_run:
-        from flows.progress import Progress
-        from flows.services import open_services
+    if not arguments.dry_run:
+        ensure_services()
+    from flows.progress import Progress
+    from flows.services import open_services
 
-        services = open_services()
-        with services.lake, Progress("replay") as progress:
+    services = open_services()
+    with services.lake, Progress("replay") as progress:
+        if arguments.dry_run:
             found = ask(services, entity, asked, progress, dry_run=True)
-        print("\n".join([*found.found(), *found.done(), "Nothing was changed."]))
-        return 0
-    ensure_services()
+            print("\n".join([*found.found(), *found.done(), "Nothing was changed."]))
+            return 0
+        hold_something(services, entity, asked, progress)
     from flows.replay import replay as flow
 
     topic, start, end = arguments.topic, arguments.start, arguments.end

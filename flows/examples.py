@@ -11,7 +11,7 @@ from psycopg import sql
 
 from flows.errors import FlowsError
 from flows.services import open_services
-from flows.stores.warehouse import scrub
+from flows.stores.warehouse import readable_errors
 from transforms.contract import Layer
 from transforms.lineage_graph import VIEW
 
@@ -29,11 +29,11 @@ def examples(entry: Mapping[str, Any]) -> tuple[dict[str, list[str]], str]:
     if entry["layer"] not in SERVED:
         return {}, ""
     try:
-        with open_services().warehouse.connect() as connection:
+        with readable_errors(), open_services().warehouse.connect() as connection:
             connection.execute("set statement_timeout = '5s'")
             return sampled(connection, entry), ""
-    except (FlowsError, psycopg.Error) as error:
-        return {}, f"No examples: {scrub(str(error))}"
+    except FlowsError as error:
+        return {}, f"No examples: {error}"
 
 
 def sampled(connection: psycopg.Connection[Any], entry: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -51,7 +51,7 @@ _EXACT = {
 _DATED = {"date", "timestamp", "timestamptz"}
 _NOT_THERE = {"42P01", "3F000"}
 """PostgreSQL's codes for a relation and a schema that it does not have."""
-_OF_OPS = re.compile(r'"ops[".]')
+_OURS = re.compile(r'"(ops|analytics)[".]')
 _FIRST_MOMENT = "4713-01-02 (BC) 00:00:00"
 """PostgreSQL's calendar begins a day earlier; DuckDB's long before."""
 
@@ -267,7 +267,7 @@ def scrub(text: str) -> str:
 
 
 def _refused(at: str, state: str | None, message: str) -> str:
-    if state in _NOT_THERE and _OF_OPS.search(message):
+    if state in _NOT_THERE and _OURS.search(message):
         return (
             f"This warehouse was never prepared, or by an older version ({scrub(message)}). Prepare it with "
             "a run: python -m flows"

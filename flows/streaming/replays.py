@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -117,12 +118,39 @@ def ask(
     Who builds next builds what is marked: a crash before 4 leaves orphans, one after it nothing undone.
     `dry_run` ends after 2.
     """
-    assert isinstance(entity.read, Kafka)
+    with _locked(services, entity) as ledger:
+        return _Replaying(services, ledger, entity, asked, progress).run(dry_run)
+
+
+def hold_something(services: Services, entity: SourceEntity, asked: Asked, progress: Progress) -> None:
+    """Raise BadReplay or Missing where there is nothing to replay, or not all of it any more: to be told to
+    who typed it, before a run begins.
+    """
+    with _locked(services, entity) as ledger:
+        _Replaying(services, ledger, entity, asked, progress).look()
+
+
+@contextmanager
+def _locked(services: Services, entity: SourceEntity) -> Iterator[Ledger]:
+    """The ledger, with the entity's landing lock. Raises BadReplay where no run ever was."""
     with services.ledger() as ledger:
         if not ledger.is_there():
-            raise BadReplay("This warehouse was never filled, so there is nothing to replay. Run the batch.")
+            raise BadReplay(
+                "This warehouse was never filled, so there is nothing to replay. Prepare it with a run: "
+                "python -m flows"
+            )
         with ledger.locked("land", entity.table):
-            return _Replaying(services, ledger, entity, asked, progress).run(dry_run)
+            yield ledger
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Where the records of a range are."""
+
+    spans: dict[int, list[Span]]
+    held: Held
+    missing: Lost
+    broken: Sequence[LakeFile]
 
 
 class _Replaying:
@@ -139,6 +167,21 @@ class _Replaying:
         self._taken = self._raw.taken_in()
 
     def run(self, dry_run: bool) -> Replay:
+        found = self.look()
+        windows = self._raw.windows(found.spans, found.held)
+        replay = Replay(self._topic.name, found.spans, windows, found.missing, found.broken)
+        replay.partitions = self._partitions(windows)
+        if dry_run:
+            return replay
+        for line in replay.found():
+            self._progress.say("replay", line)
+        self._recover(replay)
+        for line in replay.done():
+            self._progress.say("replay", line)
+        return replay
+
+    def look(self) -> _Found:
+        """Step 2."""
         spans = self._spans()
         held = self._raw.held(spans)
         if overlap(held.let_go, spans):
@@ -152,17 +195,7 @@ class _Replaying:
         missing = lost.look_for(self._topic, gaps, self._topic_id())
         if missing.gone and not broken:
             raise Missing(self._told_missing(missing, held))
-        windows = self._raw.windows(spans, held)
-        replay = Replay(self._topic.name, spans, windows, missing, broken)
-        replay.partitions = self._partitions(windows)
-        if dry_run:
-            return replay
-        for line in replay.found():
-            self._progress.say("replay", line)
-        self._recover(replay)
-        for line in replay.done():
-            self._progress.say("replay", line)
-        return replay
+        return _Found(spans, held, missing, broken)
 
     # --------------------------------------------------------------------------------------------- the range
 

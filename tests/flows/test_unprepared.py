@@ -21,6 +21,7 @@ ASKING = [
     ["check", "--stream"],
     ["rebuild", "fct_orders"],
     ["backfill", "--from", "2025-10-20", "--to", "2025-10-21"],
+    ["replay", "--topic", "clicks", "--from", "0"],
 ]
 
 
@@ -36,6 +37,16 @@ def settings(house: House) -> dict[str, str]:
         "ANALYTICS_SENDGRID_URL": f"http://{nowhere}",
         "ANALYTICS_LAKE": "lake",
     }
+
+
+def test_a_table_that_no_run_has_made_yet_is_described_without_examples(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    done = run_here(["catalog", "fct_orders"], tmp_path, settings)
+    assert done.code == 0, done.said
+    assert "revenue" in done.out
+    assert done.err.startswith("No examples: This warehouse was never prepared")
+    assert "42P01" not in done.err
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)

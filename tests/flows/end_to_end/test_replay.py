@@ -252,6 +252,15 @@ def test_bad_arguments_get_one_sentence_before_anything_is_started(
     _one_sentence(flows(tmp_path, "replay", *words), part)
 
 
+def test_a_range_that_holds_nothing_is_told_before_a_run_begins(copy: Place) -> None:
+    """Of a run that fails everybody is told who is told of incidents."""
+    known = copy.rows("select run_id from ops.run"), copy.rows("select count(*) from ops.incident")
+    done = copy.run("replay", "--topic", "clicks", "--from", "999999999")
+    assert done.code == 2, done.said
+    assert "by partition: 0: " in done.err.splitlines()[-1]
+    assert (copy.rows("select run_id from ops.run"), copy.rows("select count(*) from ops.incident")) == known
+
+
 @pytest.mark.full
 def test_the_command_makes_a_day_right_with_all_that_depends_on_it(copy: Place) -> None:
     before, physical = copy.content(), copy.physical()
