@@ -91,6 +91,7 @@ def rebuild(
     A crash leaves what stood in `into`. Only what an earlier rebuild made is ever replaced. Raises AsOfError
     for a schema that is somebody else's, and where the lake holds nothing that old.
     """
+    _refuse_future(moment, services.settings.now())
     wanted = _wanted(names)
     making = f"{into[:50]}_{secrets.token_hex(4)}"
     rows: dict[str, int] = {}
@@ -287,6 +288,15 @@ def _wanted(names: Sequence[str]) -> set[str]:
     if not names:
         return {table.name for table in registry.build_order()}
     return set(registry.select([f"+{name.lstrip('+')}" for name in names]))
+
+
+def _refuse_future(moment: Moment, now: datetime) -> None:
+    """What will be landed by then is not known. Raises AsOfError."""
+    if moment.at is not None and moment.at > now:
+        raise AsOfError(
+            f"{moment.text} is not over yet: it is {now.astimezone(UTC):%Y-%m-%dT%H:%M:%S} (UTC). Name "
+            "a time before that."
+        )
 
 
 def _refuse(connection: Connection[Any], into: str) -> None:

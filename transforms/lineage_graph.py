@@ -88,7 +88,7 @@ class Graph:
         groups = {known.rpartition(".")[0] for known in self.nodes}
         missing = name if table in groups else table
         raise ContractError(
-            f"There is no table, view or chart {missing}.{relations.close(missing, self.nodes)}"
+            f"There is no table, view or chart {missing}.{relations.close_table(missing, self.nodes)}"
         )
 
     def reached(self, start: Origin, *, down: bool) -> tuple[Edge, ...]:

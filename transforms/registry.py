@@ -131,7 +131,7 @@ class Registry:
     def table(self, name: str) -> Table:
         """The table of that name. Raises ContractError, naming what is close, when there is none."""
         if name not in self.tables:
-            raise ContractError(f"There is no table {name}.{relations.close(name, self.tables)}")
+            raise ContractError(f"There is no table {name}.{relations.close_table(name, self.tables)}")
         return self.tables[name]
 
     def model(self, name: str) -> Model:
@@ -174,7 +174,7 @@ class Registry:
             name = word.strip("+")
             matches = [table for table in self.tables if fnmatchcase(table, name)]
             if not matches:
-                raise ContractError(f"'{word}' selects no table.{relations.close(name, self.tables)}")
+                raise ContractError(f"'{name}' selects no table.{relations.close_table(name, self.tables)}")
             for match in matches:
                 selected.add(match)
                 if word.endswith("+"):

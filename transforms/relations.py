@@ -39,6 +39,11 @@ def close(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(alike)}?" if alike else ""
 
 
+def close_table(name: str, known: Iterable[str]) -> str:
+    """The same for a table that somebody typed: where none is spelled alike, how to see all there are."""
+    return close(name, known) or " All there are: python -m flows catalog"
+
+
 def _resolve(table: Table, known: set[str]) -> Table:
     """The table with its patterns written out; raises ContractError for unknown upstreams."""
     where = _where(table)

@@ -80,7 +80,15 @@ def test_a_world_that_is_there_keeps_its_size_and_says_so(tmp_path: Path, words:
 
 
 @pytest.mark.parametrize(
-    "words", [("--scale", "0"), ("--scale", "-1"), ("--scale", "nan"), ("--scale", "inf"), ("--days", "0")]
+    "words",
+    [
+        ("--scale", "0"),
+        ("--scale", "-1"),
+        ("--scale", "nan"),
+        ("--scale", "inf"),
+        ("--days", "0"),
+        ("--days", "1000000"),
+    ],
 )
 def test_a_world_without_days_or_events_is_refused(tmp_path: Path, words: tuple[str, ...]) -> None:
     done = run_here(["sandbox", "start", *words], tmp_path, {"ANALYTICS_SANDBOX": str(tmp_path / "sandbox")})
@@ -127,6 +135,7 @@ def test_what_is_typed_wrong_is_told_before_a_service_is_started_for_it(
     [
         ("--days", "0"),
         ("--days", "-1"),
+        ("--days", "1000000"),
         ("--live", "--rate", "0"),
         ("--live", "--rate", "nan"),
         ("--live", "--for", "soon"),
@@ -164,6 +173,15 @@ NOWHERE = f"postgresql://own:{CANARY}@127.0.0.1:1/none"
         (["portal", "--serve", "--port", "99999"], "--port"),
         (["metrics", "--serve", "-1"], "--serve"),
         (["restore", "--into", "nonsense"], "--into"),
+        (["rebuild", "--as-of", "2999-01-01"], "2999-01-01 is not over yet"),
+        (
+            ["rebuild", "--as-of", "2025-10-20", "nope"],
+            "'nope' selects no table. All there are: python -m flows catalog",
+        ),
+        (
+            ["rebuild", "--as-of", "2025-10-20", "fct_ordrs"],
+            "'fct_ordrs' selects no table. Did you mean fct_orders",
+        ),
     ],
 )
 def test_a_word_that_can_not_be_meant_is_named(tmp_path: Path, words: list[str], named: str) -> None:

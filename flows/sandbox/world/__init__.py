@@ -26,6 +26,8 @@ from flows.sandbox.world.shape import WorldError
 __all__ = ["World", "WorldError", "advance", "ensure", "ensure_empty", "exists", "hold_to_size"]
 
 _EVENTS_PER_DAY = 21_429
+_MOST_DAYS = 3_650
+"""Of a new world, and of one step forwards: the calendar of the models ends."""
 """Of a world of scale 1."""
 
 Progress = Callable[[str, str], None]
@@ -93,8 +95,8 @@ def hold_to_size(folder: Path, scale: float | None, days: int | None) -> None:
     """Raise FlowsError unless the world in `folder` is, or will be, of the size that is asked for; None: any
     is right.
     """
-    if (scale is not None and not 0 < scale < math.inf) or (days is not None and days < 1):
-        raise FlowsError("A world needs a --scale above 0 and at least one day (--days 1).")
+    if (scale is not None and not 0 < scale < math.inf) or (days is not None and not 1 <= days <= _MOST_DAYS):
+        raise FlowsError(f"A world needs a --scale above 0 and 1 to {_MOST_DAYS:,} --days.")
     world = World.load(folder)
     if world is None or not world.done:
         return
@@ -128,9 +130,10 @@ def advance(
     Raises WorldError when there is no world or it can't go on so, FlowsError when database, broker or APIs
     were never started.
     """
-    if days < 1 or (rate is not None and not 0 < rate < math.inf):
+    if not 1 <= days <= _MOST_DAYS or (rate is not None and not 0 < rate < math.inf):
         raise WorldError(
-            "A world lives on by whole days, one at least (--days 1), at a --rate above 0. Nothing was done."
+            f"A world lives on by whole days, 1 to {_MOST_DAYS:,} at a time (--days 1), at a --rate above 0. "
+            "Nothing was done."
         )
     dsn, bootstrap, apis = _addresses(state)
     with exclusive(state.folder, lambda: progress("world", "waiting for another start or stop")):
