@@ -23,6 +23,7 @@ from flows.extract.schema_contract import CATALOG, Contract
 from flows.landed import rows_landed
 from flows.landing import land
 from flows.services import Services
+from flows.source_names import by_name
 from transforms import registry
 from transforms.contract import ContractError
 from transforms.engine import quoted
@@ -124,7 +125,7 @@ def _land(services: Services, entity: SourceEntity) -> None:
 def chosen(names: Sequence[str]) -> list[SourceEntity]:
     """The application's tables by these names, all of them without one. Raises ContractError."""
     every = [entity for entity in registry.entities() if isinstance(entity.read, Postgres)]
-    known = {name: entity for entity in every for name in (entity.name, entity.table)}
+    known = by_name(every)
     if unknown := sorted(set(names) - known.keys()):
         raise ContractError(
             f"The application has no table {unknown[0]}; there are {', '.join(e.name for e in every)}."

@@ -24,6 +24,7 @@ from flows.extract.debezium_observed import (
 from flows.extract.embedded.connector import Embedded
 from flows.services import Services
 from flows.settings import Settings
+from flows.source_names import by_name
 from transforms.entities import Postgres, SourceEntity
 
 Say = Callable[[str], None]
@@ -146,15 +147,14 @@ def _change(
 
 
 def resnapshot(settings: Settings, entities: Iterable[SourceEntity], words: Iterable[str], say: Say) -> None:
-    """Let tables be read again beside the changes; `words` are names as declared, as raw_app__… or
-    schema.table, none: all of them. Raises FlowsError for a table that is not captured.
+    """Let tables be read again beside the changes; `words` are names of theirs, none: all of them. Raises
+    FlowsError for a table that is not captured.
     """
     names = named.names(settings)
     known: dict[str, str] = {}
-    for entity in entities:
-        if isinstance(read := entity.read, Postgres):
-            place = f"{read.schema}.{read.table}"
-            known |= dict.fromkeys((entity.name, entity.table, place), place)
+    for word, entity in by_name(entities).items():
+        assert isinstance(entity.read, Postgres)
+        known[word] = f"{entity.read.schema}.{entity.read.table}"
     if unknown := [word for word in words if word not in known]:
         raise FlowsError(
             f"{unknown[0]} is no table that is declared as cdc. These are: "
