@@ -14,7 +14,7 @@ from flows.diagnosis import Finding
 from flows.diagnosis.alerts import channels
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders
-from flows.diagnosis.servers import prefect, sendgrid, stripe
+from flows.diagnosis.servers import lineage, prefect, sendgrid, stripe
 from flows.diagnosis.streams import capture, kafka
 from flows.errors import FlowsError
 from flows.settings import Settings, load
@@ -32,6 +32,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("Prefect", prefect),
         ("change capture", capture),
         ("alerts", channels),
+        ("OpenLineage", lineage),
     ]
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
         answers = pool.map(lambda check: _guarded(check[0], check[1], settings), checks)

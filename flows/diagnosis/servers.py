@@ -75,6 +75,21 @@ def prefect(settings: Settings) -> list[Finding]:
     return found
 
 
+def lineage(settings: Settings) -> list[Finding]:
+    """Whether what takes OpenLineage events is there, where one is set: of one that is not a run says a line,
+    and goes on.
+    """
+    from flows.openlineage.receiver import Receiver
+
+    if settings.openlineage is None:
+        return []
+    subject = "OpenLineage"
+    if (trouble := Receiver(settings.openlineage).tried()) is not None:
+        advice = "Correct ANALYTICS_OPENLINEAGE or start what listens there."
+        return [Finding(subject, False, f"{settings.openlineage}: {trouble}", advice)]
+    return [Finding(subject, True, f"{settings.openlineage} can be told")]
+
+
 def _prefect_version(answer: httpx.Response) -> Finding:
     """The server's version beside this machine's: a server may be newer, an older one does not know all that
     is asked.

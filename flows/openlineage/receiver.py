@@ -53,6 +53,17 @@ class Receiver:
     def _client(self) -> httpx.Client:
         return client(self._target, seconds=_SECONDS)
 
+    def tried(self) -> str | None:
+        """What keeps events from there, without sending one; None where nothing does that can be known."""
+        try:
+            if self._address is not None:
+                self._client.get(self._address)  # whatever it answers, it is there
+            else:
+                self._append("")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is told
+            return scrub(str(error)) if str(error) else type(error).__name__
+        return None
+
     def send(self, make: Callable[[], Mapping[str, Any]]) -> None:
         """Make an event and hand it over, or note why that was not possible."""
         if self.trouble is not None and time.monotonic() < self._again_at:

@@ -21,7 +21,7 @@ from flows.diagnosis.alerts import channels
 from flows.diagnosis.broker_version import BrokerVersion
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders
-from flows.diagnosis.servers import _prefect_version, sendgrid, stripe
+from flows.diagnosis.servers import _prefect_version, lineage, sendgrid, stripe
 from flows.diagnosis.streams import kafka
 from flows.sandbox import ALL
 from flows.sandbox.state import Process, Running, new, write
@@ -190,6 +190,22 @@ def test_every_folder_and_key_that_a_setting_names_is_tried(tmp_path: Path) -> N
         "ANALYTICS_PORTAL",
         "ANALYTICS_METRICS_FOLDER",
     ]
+
+
+def test_what_takes_the_lineage_is_tried_where_one_is_named(tmp_path: Path, apis: Any) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert lineage(_settings()) == []
+    for target, is_well in (
+        (str(tmp_path / "made" / "lineage.jsonl"), True),
+        (str(tmp_path / "file" / "lineage.jsonl"), False),
+        (apis.url, True),
+        ("http://127.0.0.1:9/", False),
+        ("http://127.0.0.1:port/", False),
+    ):
+        (found,) = lineage(_settings(openlineage=target))
+        assert (found.well, target in found.seen) == (is_well, True), found
+        assert is_well or "ANALYTICS_OPENLINEAGE" in found.advice
+    assert (tmp_path / "made" / "lineage.jsonl").read_text() == ""
 
 
 def test_who_is_told_is_read_and_each_channel_that_can_not_be_is_named(tmp_path: Path) -> None:
