@@ -44,6 +44,10 @@ PRUNED = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86_400),
 }
 """Of runs that ended the server forgets those older than 30 days; ops.run keeps what they did."""
+LASTING = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""Who is at work is kept in files: a server that is started anew knows nothing of what it had in memory, so
+a run that is still going loses its place, and one that died with it keeps its successors waiting for ever.
+"""
 
 
 def environment(state: State) -> dict[str, str]:
@@ -133,6 +137,7 @@ def start(state: State, cache: Path, port: int, root: Path, progress: Callable[[
             "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
             "PREFECT__SERVER_FINAL": "1",
             **PRUNED,
+            **LASTING,
         },
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from flows.sandbox import connect, kafka, postgres
+from flows.sandbox import connect, kafka, postgres, prefect_server
 from flows.sandbox.lifecycle import ROOT
 
 
@@ -65,3 +65,8 @@ def test_the_application_s_database_logs_changes_and_limits_what_a_slot_keeps() 
 def test_every_port_is_the_loopback_interface_s() -> None:
     for service in _document()["services"].values():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_prefect_s_server_keeps_who_is_at_work_as_the_sandbox_s_does() -> None:
+    given = _document()["services"]["prefect"]["environment"]
+    assert given.items() >= prefect_server.LASTING.items()

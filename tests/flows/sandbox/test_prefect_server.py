@@ -1,0 +1,49 @@
+"""The sandbox's Prefect server: what it knows of runs lasts longer than its process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows import sandbox
+from flows.sandbox import Part, State
+from tests.house import ask_prefect
+
+ONLY = frozenset({Part.PREFECT})
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    try:
+        yield sandbox.start(tmp_path / "sandbox", ONLY)
+    finally:
+        sandbox.reset(tmp_path / "sandbox")
+
+
+def _client(state: State) -> httpx.Client:
+    return httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False, timeout=30)
+
+
+def test_a_server_that_was_killed_still_knows_who_is_at_work(state: State) -> None:
+    """The place of a run is renewed by the run, and given free once nobody renews it any more."""
+    with _client(state) as server:
+        flow = ask_prefect(server, "POST", "flows/", {"name": "waited_for"})
+        limited = {"name": "one", "flow_id": flow["id"], "concurrency_limit": 1}
+        deployment = ask_prefect(server, "POST", "deployments/", limited)
+        scheduled = {"state": {"type": "SCHEDULED"}}
+        run = ask_prefect(server, "POST", f"deployments/{deployment['id']}/create_flow_run", scheduled)
+        pending = {"state": {"type": "PENDING"}}
+        taken = ask_prefect(server, "POST", f"flow_runs/{run['id']}/set_state", pending)
+    lease = taken["state"]["state_details"]["deployment_concurrency_lease_id"]
+    assert lease
+    process = state.parts[Part.PREFECT].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+
+    with _client(sandbox.start(state.folder, ONLY)) as server:
+        ask_prefect(server, "POST", f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 60})
