@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -319,9 +320,19 @@ def _end_with(code: int) -> None:
     Prefect's threads outlive a flow and hold objects of DuckDB, whose bindings would report each of them on
     the terminal as a leak.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os._exit(code)
+
+
+def _say_anything() -> None:
+    """Let a terminal that has not every letter get the others as `\\xb7`; nothing can be said to one that was
+    closed, which Python has as None.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_scrubbed(_kind: object, error: BaseException, _where: object) -> None:
@@ -333,6 +344,7 @@ def _show_scrubbed(_kind: object, error: BaseException, _where: object) -> None:
 
 if __name__ == "__main__":
     outcome = [1]
+    _say_anything()
     sys.excepthook = _show_scrubbed
     # The first to be registered is the last to be called.
     atexit.register(lambda: _end_with(outcome[0]))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -15,7 +19,7 @@ from flows.sandbox.world import hold_to_size
 from flows.sandbox.world.lives import World
 from flows.sandbox.world.shape import DAY, Shape
 from flows.settings import Settings, SettingsError
-from tests.flows.company import run_here
+from tests.flows.company import ROOT, run_here
 from tests.house import House
 
 CANARY = "hunter2-canary-5d1e"
@@ -210,3 +214,26 @@ def test_a_portal_that_can_not_be_written_is_told_in_one_sentence(tmp_path: Path
     assert done.code == 2, done.said
     assert "--out" in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", ["lineage fct_orders.revenue", "catalog dim_users"])
+def test_a_terminal_without_some_letters_gets_the_others(tmp_path: Path, words: str) -> None:
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT),
+                "ANALYTICS_WAREHOUSE_DSN": NOWHERE, "ANALYTICS_LAKE": "lake"}  # fmt: skip
+    command = [sys.executable, "-m", "flows", *words.split()]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"\\x" in done.stdout or b"\\u" in done.stdout
+
+
+def test_a_closed_standard_output_is_no_defect(tmp_path: Path) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m flows sandbox status >&-"
+    settings = {"PYTHONPATH": str(ROOT), "ANALYTICS_SANDBOX": str(tmp_path / "none")}
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == b""
