@@ -25,7 +25,9 @@ Dialect = Literal["duckdb", "postgres"]
 CONTENT = "content"
 """The name under which predicates see the rows that are judged."""
 
-_UNPORTABLE = re.compile(r"(?<!\\)(?:\\\\)*(\\[bByYmMAZzpPQECdDwWsS]|\(\?[=!<iPmsU-])")
+_UNPORTABLE = re.compile(
+    r"(?<!\\)(?:\\\\)*(\\[bByYmMAZzpPQECdDwWsS]|\(\?[=!<iPmsU-]|\[[^\]]*(\[[:=.]\w+[:=.]\]))"
+)
 """What RE2 (DuckDB) and PostgreSQL read differently in a regular expression, or one of them not at all."""
 
 
@@ -120,7 +122,7 @@ def portable_pattern(rule: Rule, table: Table) -> str:
     found = _UNPORTABLE.search(pattern)
     if found:
         raise QualityError(
-            f"{table.name}: rule {rule.name} uses {found.group(1)} in its pattern, which DuckDB and "
+            f"{table.name}: rule {rule.name} uses {found[2] or found[1]} in its pattern, which DuckDB and "
             "PostgreSQL read differently; write it with literals, [classes] like [0-9], groups, anchors and "
             "quantifiers."
         )

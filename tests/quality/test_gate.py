@@ -106,13 +106,20 @@ def test_a_rule_that_cannot_run_is_named_with_its_file(content: Content) -> None
 
 
 def test_a_pattern_that_the_engines_read_differently_is_refused(content: Content) -> None:
-    for pattern in (r"\d+", r"\bword", "(?=x)", r"\\\w"):
+    for pattern in (r"\d+", r"\bword", "(?=x)", r"\\\w", "^[[:alpha:]]$", "[^a[:upper:]]", "[[=e=]]"):
         rule = make_rule("matches", column="code", pattern=pattern)
         with pytest.raises(QualityError, match="read differently"):
             check(content.duck, make_table(rule), [rule], content.relation)
-    escaped = make_rule("matches", column="code", pattern=r"^\\d?|A\.?$")
     content.fill([row(1)])
-    assert check(content.duck, make_table(escaped), [escaped], content.relation)[0].passed
+    for pattern in (r"^\\d?|A\.?$", r"[:A]|\[[:b]", "[A]|[:b:]"):
+        rule = make_rule("matches", column="code", pattern=pattern)
+        assert check(content.duck, make_table(rule), [rule], content.relation)[0].passed
+
+
+def test_a_class_by_name_means_other_letters_in_one_engine(content: Content) -> None:
+    asked = "select 'é' {} '^[[:alpha:]]$'"
+    assert content.postgres.execute(asked.format("~").encode()).fetchall() == [(True,)]
+    assert content.duck.execute(asked.format("~")).fetchall() == [(False,)]
 
 
 def test_what_a_rule_needs_is_known_before_it_runs() -> None:
