@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from duckdb import DuckDBPyConnection
 
 from flows import stream
-from flows.streaming import consumer
+from flows.streaming import consumer, hashed, seen
 from flows.streaming.consumer import Records
+from flows.streaming.hashed import Hashed
+from flows.streaming.membership import Membership
 from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.visible import Visible
 from tests.flows.streaming.topics import Topics
@@ -53,6 +56,39 @@ def test_a_copy_of_a_row_that_is_on_its_way_is_found_though_its_day_is_forgotten
     topics.stream()
 
     assert topics.numbers() == [(1, 0, 0), (2, 0, 1)]
+
+
+def test_copies_of_what_came_while_its_day_was_learned_are_found_though_it_is_no_longer_known_whole(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The day is learned of PostgreSQL before it shows the first micro-batch, and the second is there."""
+    for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
+        monkeypatch.setattr(consumer, name, 50)
+    monkeypatch.setattr(seen, "RECENT_ROWS", 100)
+    monkeypatch.setattr(hashed, "LEARN_AFTER", 60)
+    is_learned = threading.Event()
+    published: Callable[..., Membership] = Hashed._published
+    show: Callable[..., None] = Visible.show
+
+    def noticed(self: Hashed, cursor: DuckDBPyConnection, window: str) -> Membership:
+        known = published(self, cursor, window)
+        if window == f"{topics.began:%Y-%m-%d}":
+            is_learned.set()
+        return known
+
+    def waiting(self: Visible, batch: MicroBatch) -> None:
+        if _first_offset(batch) == 0:
+            assert is_learned.wait(30)
+        show(self, batch)
+
+    monkeypatch.setattr(Hashed, "_published", noticed)
+    monkeypatch.setattr(Visible, "show", waiting)
+    topics.send(topics.event(number) for number in range(600))
+    topics.send(topics.event(number, properties={"again": True}) for number in range(100))
+
+    topics.stream()
+
+    assert topics.numbers() == [(number, 0, number) for number in range(600)]
 
 
 def _first_offset(batch: MicroBatch) -> int:

@@ -7,10 +7,12 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from flows.streaming import consumer, others
@@ -19,6 +21,7 @@ from flows.streaming.visible import Visible
 from tests.flows.streaming.topics import PARTITIONS, Topics, until, without_copies
 from tests.flows.streaming.workers import Worker
 from tests.house import House
+from transforms import registry
 
 SEED = 20251127
 EARLIER = (0, 30, 3000)
@@ -162,17 +165,70 @@ def test_only_days_that_another_stream_wrote_into_are_asked_for_also_after_a_cop
     assert asked == [[yesterday], [yesterday]]
 
 
+def test_a_day_that_another_stream_wrote_into_stays_its_own_though_this_one_writes_there_too(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
+        monkeypatch.setattr(consumer, name, 1)
+    shown: list[MicroBatch] = []
+    show = Visible.show
+
+    def beside_another(self: Visible, batch: MicroBatch) -> None:
+        if not shown:
+            _another_writes(topics, event=2, offset=99)
+        shown.append(batch)
+        show(self, batch)
+
+    topics.send([topics.event(3, minutes=1440)])
+    topics.stream()
+    monkeypatch.setattr(Visible, "show", beside_another)
+    topics.send((topics.event(number, minutes=1441) for number in (1, 2)), partition=1)
+
+    topics.stream()
+
+    assert topics.numbers() == [(1, 1, 0), (2, 0, 99), (3, 0, 0)]
+
+
+def test_a_stream_waits_for_another_that_is_about_to_commit_and_leaves_its_copies_out(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.send([topics.event(3, minutes=1440)])
+    topics.stream()
+    show, fact = Visible.show, registry.table("fct_events")
+    waits = "select count(*) from pg_locks where locktype in ('advisory', 'transactionid') and not granted"
+
+    def beside_another(self: Visible, batch: MicroBatch) -> None:
+        with psycopg.connect(topics.world.warehouse_dsn) as other, ThreadPoolExecutor(1) as pool:
+            others.lock(other, fact)
+            for statement in _of_another(topics, event=2, offset=99):
+                other.execute(statement.encode())
+            shown = pool.submit(show, self, batch)
+            until(lambda: topics.rows(waits) == [(1,)])
+            other.commit()
+            shown.result(30)
+
+    monkeypatch.setattr(Visible, "show", beside_another)
+    topics.send([topics.event(2, minutes=1441)], partition=1)
+
+    topics.stream()
+
+    assert topics.numbers() == [(2, 0, 99), (3, 0, 0)]
+
+
 def _another_writes(topics: Topics, event: int, offset: int) -> None:
-    """As another stream does that has partition 0: a row of yesterday."""
-    topics.rows(
+    for statement in _of_another(topics, event, offset):
+        topics.rows(statement)
+
+
+def _of_another(topics: Topics, event: int, offset: int) -> tuple[str, str]:
+    """What another stream does that has partition 0: a row of yesterday."""
+    return (
         "insert into analytics.fct_events "
         "(event_id, event_type, event_time, topic_rank, kafka_partition, kafka_offset) "
         f"select '{uuid.UUID(int=event)}', event_type, event_time, topic_rank, kafka_partition, {offset} "
-        "from analytics.fct_events where kafka_partition = 0 returning true"
-    )
-    topics.rows(
+        "from analytics.fct_events where kafka_partition = 0 returning true",
         "update ops.hot_partition set last_batch = 'another' where table_name = 'fct_events' "
-        f"and partition = '{topics.began - timedelta(days=1):%Y-%m-%d}' returning true"
+        f"and partition = '{topics.began - timedelta(days=1):%Y-%m-%d}' returning true",
     )
 
 
