@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from flows.landing import land
 from flows.settings import Settings
+from flows.streaming.consumer import StreamConsumer
 from flows.streaming.journal import Journal
 from flows.streaming.keeper import Keeper
 from flows.streaming.watermark import IDLE_AFTER, Progress, watermark
 from tests.flows.streaming.counting import FIVE, start
-from tests.flows.streaming.topics import PARTITIONS, Topics
+from tests.flows.streaming.topics import PARTITIONS, Topics, until
 from tests.house import House
 
 HOUR = timedelta(hours=1)
@@ -126,6 +127,23 @@ def test_partitions_that_are_read_to_their_end_do_not_hold_event_time_back(topic
     topics.stream()
 
     assert _count(topics) == {1: (1, True), 2: (1, False)}
+
+
+def test_a_partition_into_which_something_came_since_it_was_read_is_not_at_its_end(topics: Topics) -> None:
+    both = {(topics.entity().table, 0), (topics.entity().table, 1)}
+    with topics.world.services().warehouse.connect() as connection:
+        consumer = StreamConsumer(
+            topics.way, Journal(connection), topics.world.kafka_bootstrap, {}, "one", _nothing, _nothing
+        )
+        with closing(consumer):
+            until(lambda: not consumer.read(0.1) and consumer.is_idle)
+            assert consumer.ended(both).keys() == both
+            topics.send([topics.event(1)])
+            assert consumer.ended(both).keys() == both - {(topics.entity().table, 0)}
+
+
+def _nothing() -> None:
+    pass
 
 
 def _take_back(topics: Topics, partition: int) -> None:

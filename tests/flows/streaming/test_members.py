@@ -16,7 +16,8 @@ import psycopg
 import pytest
 
 from flows.streaming import consumer, others
-from flows.streaming.microbatch import MicroBatch
+from flows.streaming.consumer import Records
+from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.visible import Visible
 from tests.flows.streaming.topics import PARTITIONS, Topics, until, without_copies
 from tests.flows.streaming.workers import Worker
@@ -170,17 +171,22 @@ def test_a_day_that_another_stream_wrote_into_stays_its_own_though_this_one_writ
 ) -> None:
     for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
         monkeypatch.setattr(consumer, name, 1)
-    shown: list[MicroBatch] = []
-    show = Visible.show
+    made: list[MicroBatch] = []
+    ready, show = MicroBatches.ready, Visible.show
+
+    def noted(self: MicroBatches, records: Records) -> MicroBatch:
+        made.append(ready(self, records))
+        return made[-1]
 
     def beside_another(self: Visible, batch: MicroBatch) -> None:
-        if not shown:
+        if batch is made[0]:
+            until(lambda: len(made) == 2)  # it has looked for copies already
             _another_writes(topics, event=2, offset=99)
-        shown.append(batch)
         show(self, batch)
 
     topics.send([topics.event(3, minutes=1440)])
     topics.stream()
+    monkeypatch.setattr(MicroBatches, "ready", noted)
     monkeypatch.setattr(Visible, "show", beside_another)
     topics.send((topics.event(number, minutes=1441) for number in (1, 2)), partition=1)
 
