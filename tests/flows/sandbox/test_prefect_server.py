@@ -29,6 +29,7 @@ def _client(state: State) -> httpx.Client:
     return httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False, timeout=30)
 
 
+@pytest.mark.full
 def test_a_server_that_was_killed_still_knows_who_is_at_work(state: State) -> None:
     """The place of a run is renewed by the run, and given free once nobody renews it any more."""
     with _client(state) as server:

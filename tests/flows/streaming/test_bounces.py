@@ -35,6 +35,7 @@ def test_a_stream_that_ends_leaves_what_it_did_not_take_in_to_the_next_one(
     assert topics.stream().rows == 100
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("held", [("land", "raw_events__user_events"), ("publish", "fct_events")])
 def test_a_stream_that_is_told_to_end_ends_though_somebody_holds_what_it_waits_for(
     house: House, tmp_path: Path, held: tuple[str, str]
