@@ -28,6 +28,10 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
 _CHANGED = "updated_at = (select max(updated_at) from users) + interval '1 second'"
 """By this a run finds the rows."""
+_NOBODY = {
+    **{f"ANALYTICS_{name}_URL": "http://127.0.0.1:1" for name in ("STRIPE", "SENDGRID")},
+    **{f"ANALYTICS_{name}_KEY": "any" for name in ("STRIPE", "SENDGRID")},
+}
 
 
 @dataclass
@@ -80,14 +84,13 @@ class Watched:
 
     def stop_the_apis(self) -> None:
         """Nobody listens where they were: those of the sandbox a run would start again."""
-        for name in ("STRIPE", "SENDGRID"):
-            self.place.environment[f"ANALYTICS_{name}_URL"] = "http://127.0.0.1:1"
+        self.place.environment |= _NOBODY
         self.batch(ends=1)
         assert self.place.hourly() == "Failed"
 
     def start_the_apis(self) -> None:
-        for name in ("STRIPE", "SENDGRID"):
-            del self.place.environment[f"ANALYTICS_{name}_URL"]
+        for name in _NOBODY:
+            del self.place.environment[name]
         self.batch()
 
     def drop_a_column(self) -> None:
