@@ -97,10 +97,10 @@ def streams(capture: Capture) -> bool:
 
 
 def capture_is_over(capture: Capture, rows: int) -> bool:
-    """Whether the deletes, which are the last changes, are in the topic."""
+    """Whether the deletes, which are the last changes, are in the topic; a connector may send some twice."""
     if records(capture, "alpha") < rows:
         return False
-    return sum(event["op"] == "d" for event in capture.events("alpha")) == 11
+    return len({event["before"]["id"] for event in capture.events("alpha") if event["op"] == "d"}) == 11
 
 
 @pytest.mark.full
