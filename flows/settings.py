@@ -35,11 +35,11 @@ _SERVICES = {
     "stripe_url": "Stripe",
     "sendgrid_url": "SendGrid",
 }
+_URL_OF_KEY = {"stripe_key": "stripe_url", "sendgrid_key": "sendgrid_url"}
 _TITLES = {
     **_SERVICES,
     "connect_url": "Kafka Connect",
-    "stripe_key": _SERVICES["stripe_url"],
-    "sendgrid_key": _SERVICES["sendgrid_url"],
+    **{key: _SERVICES[url] for key, url in _URL_OF_KEY.items()},
 }
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **dict.fromkeys(("warehouse_dsn", "app_dsn", "cdc_dsn"), setting_checks.database),
@@ -252,12 +252,12 @@ class Settings(BaseSettings):
                 "ANALYTICS_CONNECT_URL is not set: beside a broker of your own (ANALYTICS_KAFKA_BOOTSTRAP) "
                 "changes come by a Kafka Connect of your own. Set it, or ANALYTICS_CDC_ENGINE=embedded."
             )
-        vendor, _, kind = name.rpartition("_")
-        if kind == "key" and getattr(self, name) is None and getattr(self, f"{vendor}_url") is not None:
+        url = _URL_OF_KEY.get(name)
+        if url is not None and getattr(self, name) is None and getattr(self, url) is not None:
             # The sandbox's own key is none that a service of somebody's own would know.
             raise SettingsError(
-                f"ANALYTICS_{name.upper()} is not set, and the service of ANALYTICS_{vendor.upper()}_URL "
-                "asks for a key. Set it in the environment or in .env."
+                f"ANALYTICS_{name.upper()} is not set, and the service of ANALYTICS_{url.upper()} asks for a "
+                "key. Set it in the environment or in .env."
             )
         return self._service(name, _TITLES.get(name, name))
 

@@ -11,6 +11,8 @@ _RESPONSE = "Response Details"
 
 _alone = threading.Lock()
 _before: list[tuple[int, bool]] = []
+_listening: list[Said] = []
+"""Those whose block has not ended, in every thread: one that nobody waits for any more says something too."""
 
 
 class Said(logging.Handler):
@@ -50,7 +52,3 @@ class Said(logging.Handler):
             _listening.remove(self)
             if not _listening:
                 _LOGGER.level, _LOGGER.propagate = _before.pop()
-
-
-_listening: list[Said] = []
-"""Those whose block has not ended, in every thread: one that nobody waits for any more says something too."""

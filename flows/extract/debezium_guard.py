@@ -173,8 +173,9 @@ def _of_source(observed: Observed) -> str:
     if slot is None:
         if observed.connector is None:
             return "nothing captures the application's changes yet; python -m flows cdc register"
-        if _NO_SENDER in (observed.connector.failure or ""):
-            return failed(observed.connector.failure or "")  # it never came to make one
+        failure = observed.connector.failure or ""
+        if _NO_SENDER in failure:
+            return failed(failure)  # it never came to make one
         return (
             f"replication slot {name} is gone, so changes since its last event are lost; "
             f"read everything again: {ANEW}"

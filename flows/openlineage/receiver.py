@@ -60,7 +60,7 @@ class Receiver:
                 self._client.get(self._address)  # whatever it answers, it is there
             else:
                 self._append("")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what is told
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return scrub(str(error)) if str(error) else type(error).__name__
         return None
 

@@ -19,7 +19,7 @@ from flows.failpoints import failpoint
 from flows.prepare import schemas
 from flows.progress import Progress
 from flows.recovery import notes, programs, raw_files
-from flows.recovery.making import RAW_LIST, Making
+from flows.recovery.making import MAKING, RAW_LIST, Making
 from flows.recovery.programs import Program
 from flows.recovery.seal import seal_of
 from flows.recovery.vault import DUMP, MANIFESTS, ROLES, Backup, BackupError, Vault
@@ -81,7 +81,7 @@ def take(services: Services, progress: Progress) -> Taken:
         files = _dump(services, vault, making, moment, progress)
         raw = _keep(services, vault, files)
         progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
-        name = making.folder.name.removeprefix(".making-")
+        name = making.folder.name.removeprefix(MAKING)
     backup = vault.find(name)
     taken = Taken(backup, raw, round(time.perf_counter() - began, 2))
     with services.warehouse.connect() as connection:

@@ -18,7 +18,7 @@ from flows.erasure import listed
 from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery import programs
-from flows.recovery.making import Making
+from flows.recovery.making import MAKING, Making
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
 from flows.recovery.physical.verified import HASHED, verify
 from flows.recovery.programs import COMBINES_SINCE, ProgramError
@@ -101,7 +101,7 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
                 "folders": _without_files(data),
             }
         )
-        name = making.folder.name.removeprefix(".making-")
+        name = making.folder.name.removeprefix(MAKING)
     taken = TakenCopy(copies.find(name), round(time.perf_counter() - began, 2), ())
     with services.warehouse.connect() as connection:
         _enter(connection, taken)

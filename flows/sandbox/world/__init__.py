@@ -26,9 +26,9 @@ from flows.sandbox.world.shape import WorldError
 __all__ = ["World", "WorldError", "advance", "ensure", "ensure_empty", "exists", "hold_to_size"]
 
 _EVENTS_PER_DAY = 21_429
+"""Of a world of scale 1."""
 _MOST_DAYS = 3_650
 """Of a new world, and of one step forwards: the calendar of the models ends."""
-"""Of a world of scale 1."""
 
 Progress = Callable[[str, str], None]
 
