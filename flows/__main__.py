@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import atexit
 import importlib
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flows.terminal import end_with, say_anything, show_scrubbed
 from flows.typed import count, port
 
 _Command = Callable[[argparse.Namespace], int]
@@ -314,40 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return getattr(error, "exit_code", 2)
 
 
-def _end_with(code: int) -> None:
-    """End the process without tearing the interpreter down, once everything else was.
-
-    Prefect's threads outlive a flow and hold objects of DuckDB, whose bindings would report each of them on
-    the terminal as a leak.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    os._exit(code)
-
-
-def _say_anything() -> None:
-    """Let a terminal that has not every letter get the others as `\\xb7`; nothing can be said to one that was
-    closed, which Python has as None.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _show_scrubbed(_kind: object, error: BaseException, _where: object) -> None:
-    """A traceback without the secrets that libraries quote."""
-    from flows.scrubbing import told
-
-    print(told(error), file=sys.stderr, end="")
-
-
 if __name__ == "__main__":
     outcome = [1]
-    _say_anything()
-    sys.excepthook = _show_scrubbed
+    say_anything()
+    sys.excepthook = show_scrubbed
     # The first to be registered is the last to be called.
-    atexit.register(lambda: _end_with(outcome[0]))
+    atexit.register(lambda: end_with(outcome[0]))
     try:
         outcome[0] = main()
     except SystemExit as leaving:

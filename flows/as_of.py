@@ -8,7 +8,6 @@ and the tables appear together in a schema of their own. What is published is no
 from __future__ import annotations
 
 import argparse
-import re
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +17,8 @@ from typing import Any
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection, sql
 
-from flows.durations import parse_bound
-from flows.errors import FlowsError
-from flows.extract.debezium_observed import lsn_number, lsn_text
+from flows.extract.debezium_observed import lsn_text
+from flows.moment import AsOfError, Moment
 from flows.progress import Progress
 from flows.services import Services
 from flows.stores.ledger_rows import lets_go
@@ -37,38 +35,6 @@ from warehouse_ddl.statements import (
 
 _MARK = "The warehouse as it was"
 _RESERVED = {*SCHEMAS, "public", "information_schema"}
-_LSN = re.compile(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}")
-
-
-class AsOfError(FlowsError):
-    """The moment, the schema or a table of a rebuild can't be what was asked for."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A point in the past: a time (UTC), or a place in the log of the application's database."""
-
-    text: str
-    at: datetime | None = None
-    lsn: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Moment:
-        """From `2025-11-07T10:15` (UTC unless it says otherwise) or `16/B374D848`. Raises AsOfError."""
-        if _LSN.fullmatch(text):
-            return cls(text, lsn=lsn_number(text))
-        try:
-            return cls(text, at=parse_bound(text))
-        except ValueError:
-            raise AsOfError(
-                f"'{text}' is no moment; write a time like 2025-11-07T10:15 (UTC) or an LSN like 16/B374D848."
-            ) from None
-
-    @property
-    def schema(self) -> str:
-        """The name of its schema when none is given."""
-        stamp = f"{self.at.astimezone(UTC):%Y%m%dT%H%M%S}" if self.at else self.text.replace("/", "_")
-        return f"as_of_{stamp}".lower()
 
 
 @dataclass(frozen=True)
@@ -91,7 +57,7 @@ def rebuild(
     A crash leaves what stood in `into`. Only what an earlier rebuild made is ever replaced. Raises AsOfError
     for a schema that is somebody else's, and where the lake holds nothing that old.
     """
-    _refuse_future(moment, services.settings.now())
+    moment.refuse_future(services.settings.now())
     wanted = _wanted(names)
     making = f"{into[:50]}_{secrets.token_hex(4)}"
     rows: dict[str, int] = {}
@@ -288,15 +254,6 @@ def _wanted(names: Sequence[str]) -> set[str]:
     if not names:
         return {table.name for table in registry.build_order()}
     return set(registry.select([f"+{name.lstrip('+')}" for name in names]))
-
-
-def _refuse_future(moment: Moment, now: datetime) -> None:
-    """What will be landed by then is not known. Raises AsOfError."""
-    if moment.at is not None and moment.at > now:
-        raise AsOfError(
-            f"{moment.text} is not over yet: it is {now.astimezone(UTC):%Y-%m-%dT%H:%M:%S} (UTC). Name "
-            "a time before that."
-        )
 
 
 def _refuse(connection: Connection[Any], into: str) -> None:

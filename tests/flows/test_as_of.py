@@ -10,7 +10,8 @@ import duckdb
 import pytest
 
 from flows import as_of
-from flows.as_of import AsOfError, Moment, _Past
+from flows.as_of import _Past
+from flows.moment import AsOfError, Moment
 from transforms import registry
 
 RAW = "raw_app__users"

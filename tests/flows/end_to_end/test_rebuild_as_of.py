@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flows.as_of import AsOfError, Moment
+from flows.moment import AsOfError, Moment
 from tests.flows.company import Company, Place
 from tests.flows.sandbox import truth
 

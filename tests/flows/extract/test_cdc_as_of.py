@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from flows.as_of import AsOfError, Moment, rebuild
+from flows.as_of import rebuild
+from flows.moment import AsOfError, Moment
 from flows.progress import Progress
 from flows.services import Services
 from tests.flows.capture import Capture

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from flows import backfill, lakeshell
-from flows.as_of import AsOfError, Moment, rebuild
+from flows.as_of import rebuild
 from flows.build.compaction import joined
 from flows.build.job import build_due
 from flows.build.states import planner_states
@@ -24,6 +24,7 @@ from flows.durations import BadRange
 from flows.landed import LANDED_ON, rows_by_window
 from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import join_landed
+from flows.moment import AsOfError, Moment
 from flows.planner import ASKED_FOR, plan
 from flows.progress import Progress
 from flows.services import Services
