@@ -14,10 +14,9 @@ from flows.change_topics import TOPIC, beginnings
 from flows.extract import SourceError, cdc
 from flows.extract.debezium_guard import ANEW, REMEMBERED, Observed
 from flows.extract.kafka import REQUEST_SECONDS, Topic
-from flows.services import Services
 from tests.broker import make_topics
-from tests.flows.capture import Capture, empty_topics, entity
-from tests.flows.extract.told import rows_of
+from tests.flows.capture import empty_topics, entity
+from tests.flows.extract.told import landed_once, rows_of
 from tests.flows.streaming.topics import until
 from tests.house import House
 
@@ -65,29 +64,20 @@ def test_a_new_registration_begins_anew_where_the_broker_lost_the_topic_and_goes
 def test_a_change_topic_that_was_made_anew_halts_and_the_command_it_names_makes_the_table_right(
     house: House, tmp_path: Path
 ) -> None:
-    capture = Capture.build(house, tmp_path, warehouse_dsn=house.server().database())
-    services = Services(capture.settings)
-    try:
-        capture.tables("alpha")
-        capture.register(ALPHA)
-        until(lambda: capture.ids("alpha") == [1, 2, 3])
-        with services.lake:
-            land_changes(services, [ALPHA], "before").of(ALPHA)
-            name = f"{capture.settings.cdc_prefix}.public.alpha"
-            admin = AdminClient({"bootstrap.servers": house.kafka})
-            capture.app("delete from alpha where id = 1", "update alpha set label = 'x' where id = 2")
-            until(lambda: len(capture.ids("alpha")) == 4)
-            admin.delete_topics([name])[name].result(20)
-            until(lambda: name not in admin.list_topics(timeout=10).topics)
-            make_topics(house.kafka, name)
-            with pytest.raises(SourceError, match="made anew") as caught:
-                land_changes(services, [ALPHA], "halted").of(ALPHA)
-            assert str(caught.value).endswith(ANEW)
+    with landed_once(house, tmp_path, ALPHA) as (capture, services):
+        name = f"{capture.settings.cdc_prefix}.public.alpha"
+        admin = AdminClient({"bootstrap.servers": house.kafka})
+        capture.app("delete from alpha where id = 1", "update alpha set label = 'x' where id = 2")
+        until(lambda: len(capture.ids("alpha")) == 4)
+        admin.delete_topics([name])[name].result(20)
+        until(lambda: name not in admin.list_topics(timeout=10).topics)
+        make_topics(house.kafka, name)
+        with pytest.raises(SourceError, match="made anew") as caught:
+            land_changes(services, [ALPHA], "halted").of(ALPHA)
+        assert str(caught.value).endswith(ANEW)
 
-            capture.anew(ALPHA)
-            capture.app("insert into alpha values (4, 'after')")
-            until(lambda: 4 in capture.ids("alpha"), 60)
-            land_changes(services, [ALPHA], "anew").of(ALPHA)
-            assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")
-    finally:
-        capture.end()
+        capture.anew(ALPHA)
+        capture.app("insert into alpha values (4, 'after')")
+        until(lambda: 4 in capture.ids("alpha"), 60)
+        land_changes(services, [ALPHA], "anew").of(ALPHA)
+        assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")

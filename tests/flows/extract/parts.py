@@ -53,6 +53,7 @@ create table orders (
     updated_at timestamptz default now()
 )
 """
+ORDERS_COLUMNS = ["id", "amount", "currency"]
 
 
 @contextmanager
@@ -247,3 +248,8 @@ class World:
             "order by _landed_at desc, _seq desc) as newest from raw) "
             "where newest = 1 and _op = 'r' order by all",
         )
+
+
+def orders_of(world: World) -> list[tuple[object, ...]]:
+    """ORDERS_COLUMNS of the orders that the application has."""
+    return world.app(f"select {', '.join(ORDERS_COLUMNS)} from orders order by 1, 2, 3")

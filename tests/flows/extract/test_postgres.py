@@ -7,38 +7,18 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from flows.extract import SourceError, SourceRefused, source_locks
-from flows.extract.debezium_observed import answering
-from flows.extract.postgres_session import Snapshot
-from tests.flows.extract.parts import ORDERS, ORDERS_DDL, World
+from flows.extract import SourceError
+from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, World, orders_of
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
-
-COLUMNS = ["id", "amount", "currency"]
-
-
-def source(world: World) -> list[tuple[object, ...]]:
-    return world.app("select id, amount, currency from orders order by 1, 2, 3")
-
-
-@pytest.fixture
-def shop(world: World) -> World:
-    world.app(
-        ORDERS_DDL,
-        "insert into orders select i, i * 1.01, 'EUR', age, age "
-        "from (select i, now() - i * interval '1 hour' as age from generate_series(1, 1000) as i) as ages",
-    )
-    return world
 
 
 def test_the_first_read_takes_everything_and_the_second_nothing(shop: World) -> None:
     first = shop.land(ORDERS)
     assert first is not None
     assert first.rows == 1000
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
     assert shop.land(ORDERS) is None
 
 
@@ -52,7 +32,7 @@ def test_only_what_changed_lands_though_the_lookback_is_read_again(shop: World) 
     second = shop.land(ORDERS)
     assert second is not None
     assert second.rows == 2
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
 
 
 def test_a_transaction_that_commits_late_is_never_missed(shop: World) -> None:
@@ -72,7 +52,7 @@ def test_a_transaction_that_commits_late_is_never_missed(shop: World) -> None:
         slow.commit()
     assert shop.land_rows(without_lookback) == 1
     assert shop.land(without_lookback) is None
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
 
 
 def test_a_row_whose_cursor_is_in_the_future_lands_once_and_costs_the_later_reads_nothing(
@@ -104,14 +84,14 @@ def test_a_row_whose_cursor_is_in_the_future_lands_once_and_costs_the_later_read
     shop.app("update orders set updated_at = '2099-01-02' where id = 7001")
     assert shop.land_rows(orders) == 1
     assert shop.land(orders) is None
-    assert shop.live(orders, COLUMNS) == source(shop)
+    assert shop.live(orders, ORDERS_COLUMNS) == orders_of(shop)
 
     monkeypatch.setattr("flows.extract.postgres_ahead.MOST", 1)
     for _ in range(2):
         shop.app("insert into orders select max(id) + 1, 1, 'EUR' from orders")
         shop.land(orders)
     assert shop.land(orders) is None, "more of them than a position names are found by comparing landings"
-    assert shop.live(orders, COLUMNS) == source(shop)
+    assert shop.live(orders, ORDERS_COLUMNS) == orders_of(shop)
 
 
 def test_a_number_that_was_handed_out_early_and_committed_late_is_never_missed(world: World) -> None:
@@ -145,7 +125,7 @@ def test_a_number_that_was_handed_out_early_and_committed_late_is_never_missed(w
 
 def test_a_row_that_no_window_can_hold_is_a_dead_letter_and_stays_as_it_was(shop: World) -> None:
     shop.land(ORDERS)
-    before = source(shop)
+    before = orders_of(shop)
     shop.app(
         "insert into orders values (7000, 1, 'EUR', null), (7001, 1, 'EUR', now())",
         "update orders set amount = 2, created_at = null, updated_at = now() where id = 7",
@@ -156,10 +136,10 @@ def test_a_row_that_no_window_can_hold_is_a_dead_letter_and_stays_as_it_was(shop
     assert "" not in (landing.windows or {})
     reasons = shop.warehouse("select distinct reason from ops.dead_letter")
     assert reasons == [("created_at is null",)]
-    assert shop.live(ORDERS, COLUMNS) == [*before, (7001, 1, "EUR")]
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == [*before, (7001, 1, "EUR")]
     shop.app("update orders set created_at = now(), updated_at = now() where created_at is null")
     assert shop.land_rows(ORDERS) == 2
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
 
 
 def test_a_hard_delete_is_found_and_touches_the_window_of_the_row(shop: World) -> None:
@@ -170,7 +150,7 @@ def test_a_hard_delete_is_found_and_touches_the_window_of_the_row(shop: World) -
     assert gone is not None
     assert gone.rows == 2
     assert "2025-03" in (gone.windows or {})
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
     assert shop.land(ORDERS) is None
 
 
@@ -182,7 +162,7 @@ def test_a_row_that_comes_back_with_its_old_time_is_landed_again(shop: World) ->
     back = shop.land(ORDERS)
     assert back is not None
     assert back.rows == 1
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
     assert shop.land(ORDERS) is None
 
 
@@ -282,18 +262,10 @@ def test_a_large_table_read_in_parts_equals_one_read(shop: World, monkeypatch: p
     assert landing is not None
     assert landing.rows == 51_000
     assert len(landing.files) == 3
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
     assert shop.raw(ORDERS, "select count(distinct _seq), min(_seq), max(_seq) from raw") == [
         (51_000, 0, 50_999)
     ]
-
-
-def test_the_application_finds_within_a_minute_that_who_read_it_has_vanished(shop: World) -> None:
-    """Else what it keeps for an open snapshot, and the lock on the table, would last for hours."""
-    asked = sql.SQL("select current_setting('tcp_keepalives_idle') as idle")
-    with Snapshot(shop.app_dsn, "app.orders", sql.Identifier("orders")) as snapshot:
-        assert snapshot.rows(asked) == [("30",)]
-        assert [batch.to_pylist() for batch in snapshot.stream(asked)] == [[{"idle": "30"}]]
 
 
 def test_nothing_lands_from_a_connection_that_broke_in_the_middle(shop: World) -> None:
@@ -308,50 +280,3 @@ def test_nothing_lands_from_a_connection_that_broke_in_the_middle(shop: World) -
     assert "division by zero" in str(caught.value) or "could not be converted" in str(caught.value)
     assert shop.raw(entity) == []
     assert shop.warehouse("select count(*) from ops.ledger") == [(0,)]
-
-
-def test_a_table_that_is_locked_for_long_stops_with_who_holds_it_and_is_read_once_it_is_free(
-    shop: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(source_locks, "SECONDS", 1)
-    with psycopg.connect(shop.app_dsn, application_name="migration") as altering:
-        altering.execute("alter table orders add column note text")
-        holder = (
-            rf"lock, held by session {altering.info.backend_pid} of \w+ \(migration\), idle in transaction"
-        )
-        with pytest.raises(SourceError, match=f'"public"."orders" at .* {holder}'):
-            shop.land(ORDERS)
-        altering.rollback()
-    assert shop.land(ORDERS) is not None
-    assert shop.live(ORDERS, COLUMNS) == source(shop)
-
-
-def test_no_password_is_told_when_the_database_can_not_be_reached(shop: World) -> None:
-    shop.app_dsn = "postgresql://bob:s3cr3t-canary@127.0.0.1:1/app"
-    with pytest.raises(SourceError) as caught:
-        shop.land(ORDERS)
-    assert "s3cr3t" not in str(caught.value)
-    assert "127.0.0.1" in str(caught.value)
-
-
-def test_a_database_that_lets_nobody_in_is_not_asked_again(shop: World) -> None:
-    given = shop.app_dsn
-    for change, said in [
-        ({"user": "nobody", "password": "unknown"}, "password authentication failed|does not exist"),
-        ({"dbname": "nothing"}, 'database "nothing" does not exist'),
-    ]:
-        shop.app_dsn = make_conninfo(given, **change)
-        with pytest.raises(SourceRefused, match=said):
-            shop.land(ORDERS)
-        with pytest.raises(SourceRefused, match=said), answering(shop.services().settings) as dsn:
-            psycopg.connect(dsn)
-
-
-def test_a_database_of_which_one_host_is_away_may_be_there_again(shop: World) -> None:
-    port = conninfo_to_dict(shop.app_dsn)["port"]
-    shop.app_dsn = make_conninfo(
-        shop.app_dsn, host="127.0.0.1,127.0.0.1", port=f"{port},1", hostaddr="", dbname="nothing"
-    )
-    with pytest.raises(SourceError) as caught:
-        shop.land(ORDERS)
-    assert not isinstance(caught.value, SourceRefused)

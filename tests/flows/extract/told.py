@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,22 @@ def land(capture: Capture, entities: tuple[SourceEntity, ...], **settings: objec
     for name in TABLES:
         build_staging(services, f"stg_app__{name}")
     return services
+
+
+@contextmanager
+def landed_once(house: House, folder: Path, entity: SourceEntity) -> Iterator[tuple[Capture, Services]]:
+    """A captured table of three rows that are landed, and services to land more, while the block lasts."""
+    capture = Capture.build(house, folder, warehouse_dsn=house.server().database())
+    services = Services(capture.settings)
+    try:
+        capture.tables(entity.name)
+        capture.register(entity)
+        until(lambda: capture.ids(entity.name) == [1, 2, 3])
+        with services.lake:
+            land_changes(services, [entity], "first").of(entity)
+            yield capture, services
+    finally:
+        capture.end()
 
 
 def build_staging(services: Services, name: str) -> None:
