@@ -22,9 +22,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from flows import scrubbing
-from flows.__main__ import _show_scrubbed, main
+from flows.__main__ import main
 from flows.sandbox import Part
 from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.terminal import show_scrubbed
 from tests.flows.company import Company, with_models
 from tests.flows.streaming.topics import until
 from tests.house import House
@@ -76,7 +77,7 @@ class Place:
                 code = main(["--debug", *words])
             except Exception as error:  # noqa: BLE001 - whatever it is, it is shown as its process shows it
                 code = 1
-                _show_scrubbed(type(error), error, None)
+                show_scrubbed(type(error), error, None)
         self.said.append(out.getvalue() + err.getvalue())
         assert code != 0, self.said[-1]
         return self.said[-1]
