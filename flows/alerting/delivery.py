@@ -17,8 +17,8 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from flows.alerting.hushed import Said
-from flows.alerting.routes import AlertsError, Channel, Routes
-from flows.alerting.words import scrubbed
+from flows.alerting.routes import PAGER, AlertsError, Channel, Routes
+from flows.alerting.words import fitting, scrubbed
 from flows.monitoring.verdict import State, Verdict
 
 TRIES = 8
@@ -31,6 +31,10 @@ SIGNAL = "alert_channel"
 SECONDS = 15.0
 """A channel that has not taken a message by then has not taken it: apprise waits 4 s for each sign of life,
 and who gives one each second keeps it waiting for ever.
+"""
+MOST_OF_A_PAGER = 1_024
+"""Characters of PagerDuty's `summary`, which is all that apprise sends there: a longer one is refused, and a
+second message would call again (PagerDuty, Events API v2).
 """
 _KINDS = {"resolved": "success", "info": "info"}
 
@@ -260,6 +264,9 @@ def _by_apprise(url: str, message: Message) -> str:
     import apprise
 
     is_page = bool(message.html) and url.startswith("mailto")
+    text = message.body
+    if url.startswith(PAGER):
+        text = fitting(text, MOST_OF_A_PAGER - len(message.title) - len("\r\n"))
     kind = _KINDS.get(message.kind, "failure" if message.severity == "critical" else "warning")
     with Said() as said:
         service = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(http_redirects=False))
@@ -272,7 +279,7 @@ def _by_apprise(url: str, message: Message) -> str:
             and to.add(service)
             and to.notify(
                 title=message.title,
-                body=message.html if is_page else message.body,
+                body=message.html if is_page else text,
                 notify_type=apprise.NotifyType(kind),
                 body_format=apprise.NotifyFormat.HTML if is_page else apprise.NotifyFormat.TEXT,
             )

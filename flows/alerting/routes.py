@@ -21,6 +21,8 @@ SEVERITIES = ("info", "warning", "critical")
 SANDBOX_FILE = "alerts.jsonl"
 """Where the sandbox writes its messages, in its folder, when no setting says otherwise."""
 RUNBOOK = "docs/runbook.md"
+PAGER = "pagerduty://"
+"""How the address of a service begins that calls somebody, once more for each message."""
 _SECTIONS = ("channels", "routes", "escalate", "quiet", "runbook")
 
 
@@ -227,8 +229,7 @@ class _Reader:
                 raise self._wrong(where, "must name an absolute path, as in file:///var/log/alerts.jsonl")
         else:
             self._is_an_address(where, url)
-        is_pager = url.startswith("pagerduty://")
-        resolved = given.get("resolved", not is_pager)
+        resolved = given.get("resolved", not url.startswith(PAGER))
         if not isinstance(resolved, bool):
             raise self._wrong(f"{where}.resolved", "must be true or false")
         return Channel(name, url, resolved)

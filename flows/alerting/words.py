@@ -92,6 +92,15 @@ def short(text: str, most: int) -> str:
     return text[: most - len(more)] + more
 
 
+def fitting(text: str, most: int) -> str:
+    """The text in so many characters: its longest lines are shortened, so that the others stay whole."""
+    lines, longest = text.split("\n"), len(text)
+    while len(text) > most and longest > 0:
+        longest -= 1
+        text = "\n".join(short(line, longest) for line in lines)
+    return text[:most]
+
+
 def scrubbed(text: str, secrets: Iterable[str]) -> str:
     """The text without secrets: none of these, no password of an address among them, of none at all. And
     `readable`.

@@ -145,6 +145,27 @@ def test_a_long_text_is_told_with_what_to_do_in_as_many_messages_as_its_service_
     assert body.splitlines()[-1].startswith("Incident: ")
 
 
+def test_a_pager_is_told_once_in_as_many_characters_as_it_takes_what_to_do_among_them(
+    watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apprise.plugins import pagerduty
+
+    monkeypatch.setitem(pagerduty.PAGERDUTY_API_LOOKUP, "us", f"http://127.0.0.1:{receiver.port}/enqueue")
+    watch.write(
+        "channels: {hook: 'pagerduty://integration@key'}\nroutes: [{severity: critical, channels: [hook]}]\n"
+    )
+    bad = watch.verdict(LATE, "fct_orders")
+    watch.minute(replace(bad, message="ein längeres Wort " * 2_000, action="Look there. " * 200))
+    (sent,) = receiver.bodies
+    summary = json.loads(sent)["payload"]["summary"]
+    assert len(summary) <= 1_024
+    assert "\nTo do:    Look there. Look there." in summary
+    assert summary.splitlines()[-1].startswith("Incident: ")
+    watch.minute(replace(watch.verdict("disk_space", "lake"), message="Short.", action="Wait."))
+    assert len(receiver.bodies) == 2
+    assert "more characters" not in receiver.bodies[1]
+
+
 def test_a_line_of_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with small_disk(disk, 64):
