@@ -26,7 +26,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers, kafka_unread
 from flows.garbage import not_looked_for

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 _KEEPS = "retention.ms"
 _MILLISECOND = timedelta(milliseconds=1)

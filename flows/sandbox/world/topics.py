@@ -9,7 +9,7 @@ from functools import partial
 import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import OffsetSpec as _OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from flows.errors import FlowsError
