@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from confluent_kafka import TopicPartition
+from collections.abc import Mapping
+
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -19,13 +21,15 @@ ANY_TIMESTAMP = {"message.timestamp.type": "CreateTime", "message.timestamp.afte
 """Settings of a topic whose records have the timestamps that their producers give, whatever they are."""
 
 
-def make_topics(bootstrap: str, *names: str, partitions: int = 1, **config: str) -> None:
+def make_topics(
+    bootstrap: str, *names: str, partitions: int = 1, config: Mapping[str, str] | None = None
+) -> None:
     """Make these topics; they are there, for everybody, once this returns: a broker that has taken them
     goes on for a moment as if it had not.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for made in admin.create_topics(
-        [NewTopic(name, partitions, 1, config=config) for name in names]
+        [NewTopic(name, partitions, 1, config={**(config or {})}) for name in names]
     ).values():
         made.result(20)
     asked = {
@@ -34,6 +38,13 @@ def make_topics(bootstrap: str, *names: str, partitions: int = 1, **config: str)
         for partition in range(partitions)
     }
     settled(lambda: [answer.result(20) for answer in admin.list_offsets(asked).values()], 20)
+
+
+def headers_of(message: Message) -> list[tuple[str, str | bytes | None]]:
+    """What a record that was read has for headers, in their order."""
+    headers = message.headers() or []
+    assert isinstance(headers, list)
+    return headers
 
 
 def set_config(bootstrap: str, topic: str, **config: str) -> None:

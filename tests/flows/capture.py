@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -24,10 +24,14 @@ from flows.extract.debezium_guard import Observed, guard, observe
 from flows.extract.debezium_observed import connect
 from flows.sandbox import Part
 from flows.settings import Settings
-from tests.broker import make_topics
+from tests.broker import headers_of, make_topics
+from tests.flows.streaming.topics import until
 from tests.house import House, Server
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
+
+if TYPE_CHECKING:
+    from flows.extract.embedded.connector import Embedded
 
 
 def entity(name: str, **columns: str) -> SourceEntity:
@@ -130,8 +134,8 @@ class Capture:
         return list(guard(self.settings, entities, remembered).values())
 
     @contextmanager
-    def client(self) -> Iterator[Connect]:
-        """Kafka Connect."""
+    def client(self) -> Iterator[Connect | Embedded]:
+        """Kafka Connect, or the engine that stands in its place."""
         with connect(self.settings) as client:
             yield client
 
@@ -150,7 +154,8 @@ class Capture:
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
         }
-        consumer, found = Consumer(options), []
+        consumer = Consumer(options)
+        found: list[dict[str, Any]] = []
         consumer.assign([TopicPartition(topic, 0, 0)])
         deadline = time.monotonic() + 30
         try:
@@ -169,7 +174,7 @@ class Capture:
                         "kafka_offset": message.offset(),
                         "kafka_timestamp": datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC),
                         "key": message.key(),
-                        "headers": [{"name": name, "value": held} for name, held in message.headers() or ()],
+                        "headers": [{"name": name, "value": held} for name, held in headers_of(message)],
                         "value": message.value(),
                     }
                 )
@@ -179,6 +184,10 @@ class Capture:
     def ids(self, table: str) -> list[int]:
         """Keys of the rows that the table's events brought, in their order."""
         return [event["after"]["id"] for event in self.events(table) if event["after"]]
+
+    def come(self, table: str, key: int, seconds: float) -> None:
+        """Wait until the table's events brought the row of this key."""
+        until(lambda: key in self.ids(table), seconds)
 
     def end(self) -> None:
         """Leave nothing behind at Connect and in PostgreSQL, whatever the test has done to it."""

@@ -100,7 +100,7 @@ class KillWorld:
     def new_topic(self, name: str) -> str:
         """Another topic of one partition that takes messages of 4 MB; its name."""
         topic = f"{name}-{os.urandom(3).hex()}"
-        make_topics(str(self.state.kafka_bootstrap), topic, **{"max.message.bytes": "4000000"})
+        make_topics(str(self.state.kafka_bootstrap), topic, config={"max.message.bytes": "4000000"})
         return topic
 
     def _sources(self) -> tuple[Path, str, str, Path]:

@@ -16,7 +16,6 @@ from flows.services import Services
 from tests.flows.capture import Capture
 from tests.flows.extract.told import CDC, MARKER, land, prepared
 from tests.flows.extract.workload import Workload
-from tests.flows.streaming.topics import until
 from tests.house import House
 
 ORDERS = (
@@ -52,7 +51,7 @@ def test_a_place_in_the_log_gives_what_the_source_held_there(house: House, tmp_p
             before = before or datetime.now(UTC).isoformat()
             load.run(5)
             ((mark,),) = capture.app("insert into marker select count(*) from marker returning id")
-            until(lambda mark=mark: mark in capture.ids("marker"), seconds=120)
+            capture.come("marker", mark, seconds=120)
             land(capture, CDC).lake.close()
         services = Services(capture.settings)
         with services.lake, Progress("test") as progress:

@@ -127,7 +127,7 @@ def test_whatever_is_killed_in_a_workload_it_ends_equal_to_the_source(
                 changing = beside.submit(load.run, 30)
                 changing.result(120)
                 ((mark,),) = capture.app("insert into marker select count(*) from marker returning id")
-                until(lambda mark=mark: mark in capture.ids("marker"), seconds=120)
+                capture.come("marker", mark, seconds=120)
                 assert landing_child.dies(capture.environment, name, passes, TABLES), name
         load.run(5)
         assert_equal(capture, tmp_path, house.server().database())

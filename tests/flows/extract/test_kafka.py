@@ -38,7 +38,7 @@ class Topic:
         return AdminClient({"bootstrap.servers": self.bootstrap})
 
     def create(self, partitions: int = 2, **config: str) -> None:
-        make_topics(self.bootstrap, self.name, partitions=partitions, **config)
+        make_topics(self.bootstrap, self.name, partitions=partitions, config=config)
 
     def delete(self) -> None:
         self.admin.delete_topics([self.name])[self.name].result(20)
@@ -154,7 +154,7 @@ def test_a_second_read_goes_on_where_the_first_ended(topic: Topic) -> None:
 def test_records_that_arrive_during_the_read_are_left_for_the_next_one(topic: Topic) -> None:
     topic.send([b"x"] * 3000)
     extract = kafka.read(topic.entity, topic.bootstrap, {})
-    first = next(extract.batches)
+    first = next(iter(extract.batches))
     topic.send([b"y"] * 100)
     rows = first.num_rows + sum(batch.num_rows for batch in extract.batches)
     assert rows == 3000
@@ -283,7 +283,7 @@ def test_records_that_the_broker_deletes_while_they_are_read_stop_the_read(topic
         "fetch.message.max.bytes": "1000000",
     }
     extract = kafka.read(topic.entity, topic.bootstrap, {}, options=little, stall_seconds=20)
-    next(extract.batches)
+    next(iter(extract.batches))
     topic.delete_before(59)
     with pytest.raises(SourceError, match="deleted records while they were being read"):
         list(extract.batches)

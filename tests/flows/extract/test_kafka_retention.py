@@ -43,17 +43,19 @@ def topics(broker: str) -> Iterator[dict[str, str]]:
     names = {kind: f"{kind}-{suffix}" for kind in SETTINGS}
     admin = AdminClient({"bootstrap.servers": broker})
     for kind, config in SETTINGS.items():
-        make_topics(broker, names[kind], **config)
+        make_topics(broker, names[kind], config=config)
     yield names
     for gone in admin.delete_topics(list(names.values())).values():
         gone.result(20)
 
 
-def _asked(broker: str, *reads: Kafka, **given: str) -> list[Finding]:
+def _asked(
+    broker: str, *reads: Kafka, cdc_engine: str = "embedded", cdc_prefix: str = "app"
+) -> list[Finding]:
     declared: list[SourceEntity] = [replace(events.ENTITIES[0], read=read) for read in reads]
-    given = {"kafka_bootstrap": broker, "cdc_engine": "embedded", **given}
+    settings = Settings(_env_file=None, kafka_bootstrap=broker, cdc_engine=cdc_engine, cdc_prefix=cdc_prefix)
     with mock.patch.object(events, "ENTITIES", declared):
-        return [one for one in kafka(Settings(_env_file=None, **given)) if one.subject == "Kafka: retention"]
+        return [one for one in kafka(settings) if one.subject == "Kafka: retention"]
 
 
 def test_topics_that_keep_what_is_declared_are_well(broker: str, topics: dict[str, str]) -> None:
@@ -86,7 +88,7 @@ def test_a_change_topic_that_keeps_less_than_a_week_is_named(broker: str) -> Non
     prefix = f"t_{os.urandom(4).hex()}"
     alpha = entity("alpha")
     topic = f"{prefix}.public.alpha"
-    make_topics(broker, topic, **SETTINGS["short"])
+    make_topics(broker, topic, config=SETTINGS["short"])
     with mock.patch.object(debezium, "entities", return_value=(alpha,)):
         (found,) = _asked(broker, cdc_engine="kafka", cdc_prefix=prefix)
 

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from flows import sandbox
 from flows.sandbox.world import World, clickstream
+from tests.broker import headers_of
 from tests.flows.sandbox import truth
 
 
@@ -28,8 +29,8 @@ class Message:
     partition: int
     offset: int
     timestamp: int
-    key: bytes
-    headers: list[tuple[str, bytes]]
+    key: bytes | None
+    headers: list[tuple[str, str | bytes | None]]
     value: bytes | None
 
 
@@ -79,15 +80,17 @@ class Company:
                     if read == wanted:
                         break
                     for m in consumer.consume(min(5000, wanted - read), timeout=2):
+                        offset = m.offset()
                         assert m.error() is None
+                        assert offset is not None
                         found.append(
                             Message(
                                 topic,
                                 partition,
-                                m.offset(),
+                                offset,
                                 m.timestamp()[1],
                                 m.key(),
-                                m.headers() or [],
+                                headers_of(m),
                                 m.value(),
                             )
                         )
@@ -110,7 +113,7 @@ def event(message: Message) -> dict[str, Any] | None:
         raise ValueError(constant)
 
     try:
-        fields = json.loads((message.value or b"").decode(), parse_constant=refuse)
+        fields: dict[str, Any] = json.loads((message.value or b"").decode(), parse_constant=refuse)
         json.dumps(fields, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
         uuid.UUID(fields["event_id"])
         at = datetime.fromisoformat(fields["event_time"])

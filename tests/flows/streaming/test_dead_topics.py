@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from flows.services import Services
 from flows.streaming.dead_topics import SUFFIX
-from tests.broker import make_topics
+from tests.broker import headers_of, make_topics
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 from transforms.entities import Kafka
@@ -48,7 +48,7 @@ def _told(topics: Topics, count: int) -> list[tuple[bytes | None, bytes | None, 
     found += consumer.consume(1, timeout=0.5)
     consumer.close()
     assert [message.error() for message in found] == [None] * count
-    return [(message.value(), message.key(), message.headers() or []) for message in found]
+    return [(message.value(), message.key(), headers_of(message)) for message in found]
 
 
 def test_each_letter_of_the_stream_is_told_with_its_bytes_and_its_place(topics: Topics) -> None:
@@ -130,7 +130,7 @@ def test_a_letter_that_its_topic_does_not_take_keeps_neither_the_stream_nor_the_
     topics: Topics,
 ) -> None:
     name = topics.topic() + SUFFIX
-    make_topics(topics.world.kafka_bootstrap, name, **{"max.message.bytes": "1000"})
+    make_topics(topics.world.kafka_bootstrap, name, config={"max.message.bytes": "1000"})
     topics.send([b"x" * 5000, b"2", topics.event(3)])
 
     tally = topics.stream(_asked(topics))
