@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import sla
 from flows.__main__ import parser
 from flows.alerting import delivery as alert_channel
 from flows.alerting import runs
+from flows.monitoring import kept
 from flows.monitoring.signals import SIGNALS
 from flows.monitoring.storage import WAREHOUSE
 from flows.settings import Settings
@@ -73,7 +73,7 @@ def test_console_blocks_are_told_apart_and_compared() -> None:
 
 def test_every_signal_has_its_section_in_the_runbook() -> None:
     page = (ROOT / "docs/runbook.md").read_text(encoding="utf-8")
-    told = {alert_channel.SIGNAL, WAREHOUSE, sla.SIGNAL, runs.SIGNAL, runs.LATE}
+    told = {alert_channel.SIGNAL, WAREHOUSE, kept.SIGNAL, runs.SIGNAL, runs.LATE}
     sections = re.findall(r"^## (\w+)$", page, re.MULTILINE)
     assert sorted(sections) == sorted(told | {signal.name for signal in SIGNALS})
 

@@ -240,7 +240,7 @@ class Company:
             # Not as a template: that sends away who reads its changes.
             programs = packaged_binaries()
             dump = subprocess.run([programs / "pg_dump", state.app_dsn], check=True, capture_output=True)
-            restore = [programs / "psql", "-qX", "-v", "ON_ERROR_STOP=1", own]
+            restore: list[str | Path] = [programs / "psql", "-qX", "-v", "ON_ERROR_STOP=1", own]
             subprocess.run(restore, input=dump.stdout, check=True, capture_output=True)
             place.is_captured = False
         return place

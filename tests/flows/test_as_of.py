@@ -9,10 +9,9 @@ from unittest import mock
 import duckdb
 import pytest
 
-from flows import as_of
 from flows.as_of import _Past
 from flows.moment import AsOfError, Moment
-from transforms import registry
+from transforms import engine, registry
 
 RAW = "raw_app__users"
 MODELS = ["stg_app__users", "dim_users_history"]
@@ -57,7 +56,7 @@ def test_raw_is_looked_through_as_often_as_one_model_asks_though_several_read_it
         def rows(_: Any, table: Any) -> Any:
             return Rows(session.table("landed")) if table.name == RAW else None
 
-        made = mock.patch.object(as_of.engine, "run", return_value=session.sql("select 1 as id"))
+        made = mock.patch.object(engine, "run", return_value=session.sql("select 1 as id"))
         with mock.patch.object(_Past, "_rows", rows), made:
             nowhere: Any = SimpleNamespace(lake=None)
             past = _Past(nowhere, session, Moment.parse(moment))

@@ -157,10 +157,8 @@ def _in_lake(services: Services, name: str) -> list[tuple[Any, ...]]:
             return []
         rows = services.lake.read(connection, files)
         assert len(rows) == sum(file.rows for file in files)
-        return rows.query(
-            "t",
-            "select order_id::varchar, strftime(created_at, '%Y-%m'), quantity, currency from t order by all",
-        ).fetchall()
+        shown = rows.project("order_id::varchar, strftime(created_at, '%Y-%m'), quantity, currency")
+        return shown.order("all").fetchall()
 
 
 def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step]) -> None:
@@ -254,7 +252,7 @@ def test_what_is_put_aside_of_a_refused_build_is_what_its_message_speaks_of(plac
             kill_child.build_all(services, place, "run-2")
         (file,) = (services.lake.root / "quarantine" / FACTS).glob("*.parquet")
         assert str(file) in str(refused.value)
-        kept = duckdb.sql(
+        kept = duckdb.execute(
             "select application_orders::int, warehouse_orders, warehouse_revenue::double, _rule "
             f"from read_parquet('{file}')"
         ).fetchall()
@@ -284,6 +282,7 @@ def test_what_breaks_a_rule_only_where_it_was_loaded_is_not_shown_and_is_put_asi
             "select right(order_id::varchar, 1), quantity, revenue, created_at, _rule, _reason ^@ 'fct_' "
             f"from read_parquet('{file}', hive_partitioning = false) order by _rule"
         )
+        assert kept is not None
         types = {column.name: column.type for column in registry.table(FACTS).columns}
         assert list(map(str, kept.types[1:4])) == [types[name] for name in kept.columns[1:4]]
         assert kept.fetchall() == [

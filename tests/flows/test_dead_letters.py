@@ -78,7 +78,7 @@ def test_a_letter_that_was_entered_by_its_offset_alone_is_known_when_its_record_
     by_offset = replace(LETTER, batch_id="stream-1", seq=0)
     deadletters.enter(connection, [by_offset])
     deadletters.mark_replayed(connection, {by_offset.letter_id: "00"}, "replay-1", NOW)
-    incomplete.enter(connection, Settings(_env_file=None), [Incomplete(7, "why", by_offset.letter_id)])  # type: ignore[call-arg]
+    incomplete.enter(connection, Settings(_env_file=None), [Incomplete(7, "why", by_offset.letter_id)])
     met = replace(by_offset, kafka_timestamp=NOW, **same)
 
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_a_transaction_is_whole_once_the_table_that_lacked_a_row_of_it_is_equal_
     lost = replace(LETTER, source="app", entity="orders", kafka_offset=9)
     deadletters.enter(connection, [lost])
     found = [Incomplete(7, "it can't be read", lost.letter_id), Incomplete(8, "its end was not told", "")]
-    incomplete.enter(connection, Settings(_env_file=None), found)  # type: ignore[call-arg]
+    incomplete.enter(connection, Settings(_env_file=None), found)
 
     incomplete.settle(connection, [])
     (named,) = incomplete.still(connection)

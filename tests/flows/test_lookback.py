@@ -103,8 +103,8 @@ def _enter(services: Services, entity: str, number: int, value: dict[str, Any]) 
 
 
 def _charge(services: Services, number: int, name: str, created: int, order: str | None = None) -> None:
-    known = {"metadata": {"order_id": order}} if order else {}
-    charge = stripe.charge(id=name, amount=400, currency="eur", created=created, **known)
+    metadata = {"order_id": order} if order else None
+    charge = stripe.charge(id=name, amount=400, currency="eur", created=created, metadata=metadata)
     _enter(services, "charges", number, charge)
 
 

@@ -82,7 +82,7 @@ class World:
             self.seen.append((f"m{step.key}", step.address))
         elif step.what == "put":
             times = {"created_at": "2025-09-01T00:00:00Z", "updated_at": "2025-09-01T00:00:00Z"}
-            row = {c.name: times.get(c.name) for c in USERS.columns}
+            row: dict[str, object] = {c.name: times.get(c.name) for c in USERS.columns}
             row |= {"id": step.key, "email": step.address.upper(), "plan": "free"}
             self.topic.send(updated(row) if step.key in self.addresses else created(row))
             self.addresses[step.key] = step.address

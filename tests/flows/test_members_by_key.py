@@ -162,7 +162,7 @@ def _of(services: Services, place: Place, name: str) -> tuple[list[Any], list[An
         connection.execute("set timezone = 'UTC'")
         files = Reader(ledger, registry.tables()).in_force(name)
         listed = ", ".join(f"{column}::varchar" for column in columns)
-        kept = services.lake.read(connection, files).query("t", f"select {listed} from t").fetchall()
+        kept = services.lake.read(connection, files).project(listed).fetchall()
     return sorted(published, key=str), sorted(kept, key=str)
 
 

@@ -63,7 +63,7 @@ def test_nothing_new_is_not_said_of_sources_that_were_not_asked() -> None:
 
 
 def test_what_waits_in_a_topic_is_of_an_unknown_day_and_apis_can_not_be_asked() -> None:
-    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1")
     clicks, charges = registry.entity("raw_events__clicks"), registry.entity("raw_stripe__charges")
     with mock.patch.object(kafka, "lag", return_value={0: 3, 1: 4}):
         assert waiting.waiting(clicks, {}, settings) == {UNKNOWN: 7}
@@ -77,7 +77,7 @@ def test_what_waits_in_a_topic_is_of_an_unknown_day_and_apis_can_not_be_asked() 
 
 
 def test_of_changes_that_a_broker_has_lost_the_way_on_is_to_read_everything_anew() -> None:
-    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, kafka_bootstrap="127.0.0.1:1")
     position = {"offsets": {"0": 3}}
     with mock.patch.object(Topic, "held", return_value={0: (5, 9)}), pytest.raises(PositionGone) as gone:
         waiting.waiting(registry.entity("raw_app__users"), position, settings)

@@ -73,7 +73,7 @@ def test_an_empty_setting_is_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         monkeypatch.setenv(name, value)
     settings = load()
     assert settings == nothing
-    assert settings.lake is settings.warehouse_dsn is settings.metrics_folder is None
+    assert [settings.lake, settings.warehouse_dsn, settings.metrics_folder] == [None] * 3
     with pytest.raises(SettingsError, match="ANALYTICS_LAKE is not set and no sandbox is running"):
         _ = settings.lake_root
     with pytest.raises(SettingsError, match="ANALYTICS_WAREHOUSE_DSN is not set and no sandbox is running"):
@@ -214,7 +214,7 @@ def _settings() -> Settings:
     from urllib.parse import quote
 
     return Settings(
-        _env_file=None,  # type: ignore[call-arg]
+        _env_file=None,
         warehouse_dsn=f"postgresql://u:{quote(CANARY + 'w', safe='')}@127.0.0.1/db",
         app_dsn=f"host=127.0.0.1 password='{CANARY}a' dbname=x",
         stripe_key=CANARY + "s",

@@ -41,9 +41,10 @@ def test_a_rule_becomes_the_expectation_of_that_meaning() -> None:
         make_rule("unique", "uniqueness", columns=["id"], name="id_once"),
         make_rule("between", column="amount", max="0.10", name="exact_to_the_cent"),
     ]
-    made = {
-        item.meta["rule"]: item.expectation_type for item in expectations.suite(TABLE, rules).expectations
-    }
+    made = {}
+    for item in expectations.suite(TABLE, rules).expectations:
+        assert item.meta is not None
+        made[item.meta["rule"]] = item.expectation_type
     assert made == {
         "amount_not_negative": "expect_column_values_to_be_between",
         "kind_given": "expect_column_values_to_not_be_null",

@@ -89,11 +89,22 @@ class Watch:
         return self.messages()[before:]
 
     def ran(
-        self, name: str, *failures: str, flow: str = "analytics_pipeline", **more: Sequence[str]
+        self,
+        name: str,
+        *failures: str,
+        flow: str = "analytics_pipeline",
+        selected: Sequence[str] = (),
+        pending: Sequence[str] = (),
+        skipped: Sequence[str] = (),
     ) -> Summary:
         """A run of a minute that ends with these failures."""
         summary = Summary(
-            name, flow, landed={"raw_app__orders": 7}, **{key: [*said] for key, said in more.items()}
+            name,
+            flow,
+            selected=[*selected],
+            landed={"raw_app__orders": 7},
+            pending=[*pending],
+            skipped=[*skipped],
         )
         note_run(self.services(), summary, "Running")
         self.later(minutes=1)
@@ -116,8 +127,8 @@ class Watch:
         start now.
         """
         ended = ended_at or self.now
-        times = (ended, None) if state == "Late" else (ended - timedelta(minutes=1), ended)
-        report_flow_run(self.services(), Reported(run_id, flow, state, message, *times, parameters))
+        began, end = (ended, None) if state == "Late" else (ended - timedelta(minutes=1), ended)
+        report_flow_run(self.services(), Reported(run_id, flow, state, message, began, end, parameters))
 
     def completed(self, flow: str, about: Sequence[str] = (), **length: float) -> None:
         """A run of a flow that enters its end alone, of a minute or as long."""

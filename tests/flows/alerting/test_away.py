@@ -79,7 +79,9 @@ def test_two_monitors_that_find_the_warehouse_away_tell_a_channel_once_and_lose_
     )
     monkeypatch.setattr(away, "send", while_somebody_acknowledges)
     with mock.patch.object(services, "open_services", return_value=gone), ThreadPoolExecutor() as pool:
-        incident = away.outage(gone.settings.lake_root)["incident_id"]
+        outage = away.outage(gone.settings.lake_root)
+        assert outage is not None
+        incident = outage["incident_id"]
         with pytest.raises(WarehouseError):
             send_alert(gone, [])
         assert acknowledging[0].result() == 0

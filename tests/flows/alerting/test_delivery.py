@@ -275,8 +275,8 @@ def test_what_became_critical_in_quiet_hours_is_not_followed_by_the_warning_that
     (told,) = watch.minute(watch.verdict(LATE, "fct_orders"))
     assert told["title"].startswith("NOW CRITICAL")
     watch.later(hours=1)
-    told = watch.minute(watch.verdict(LATE, "fct_orders"))
-    assert [message["title"].split(" after")[0] for message in told] == ["STILL CRITICAL"]
+    still = watch.minute(watch.verdict(LATE, "fct_orders"))
+    assert [message["title"].split(" after")[0] for message in still] == ["STILL CRITICAL"]
     # Who takes warnings alone was told of nothing else.
     (warned,) = [json.loads(line)["title"] for line in (watch.folder / "calm").open()]
     assert warned.startswith("WARNING")

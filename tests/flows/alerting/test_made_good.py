@@ -69,9 +69,9 @@ def test_what_a_failed_batch_lacked_is_made_good_by_the_hourly_run_that_lands_an
 
 
 def test_what_is_of_no_table_is_made_good_by_its_own_flow_for_the_same_alone(watch: Watch) -> None:
-    for flow in ("erase", "drill", "maintain", "weekly_report"):
-        given = {"users": [7, 8]} if flow == "erase" else {}
-        watch.reported(flow, flow, "Crashed", "The machine went away.", **given)
+    watch.reported("erase", "erase", "Crashed", "The machine went away.", users=[7, 8])
+    for flow in ("drill", "maintain", "weekly_report"):
+        watch.reported(flow, flow, "Crashed", "The machine went away.")
     watch.ran("batch")
     watch.later(days=40)
     watch.ran("next batch")

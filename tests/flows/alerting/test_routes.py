@@ -123,14 +123,15 @@ def test_quiet_hours_reach_over_midnight_in_their_own_zone(tmp_path: Path) -> No
 def test_without_a_file_nobody_is_told_but_the_sandbox_writes_one(tmp_path: Path) -> None:
     sandbox = routes(Settings(_env_file=None, sandbox=tmp_path))
     assert sandbox.channels["file"].url == f"file://{tmp_path / 'alerts.jsonl'}"
-    services = {
-        "warehouse_dsn": "dbname=w",
-        "app_dsn": "dbname=a",
-        "kafka_bootstrap": "k:1",
-        "stripe_url": "http://s",
-        "sendgrid_url": "http://s",
-    }
-    assert routes(Settings(_env_file=None, **services)).channels == {}
+    own = Settings(
+        _env_file=None,
+        warehouse_dsn="dbname=w",
+        app_dsn="dbname=a",
+        kafka_bootstrap="k:1",
+        stripe_url="http://s",
+        sendgrid_url="http://s",
+    )
+    assert routes(own).channels == {}
 
 
 def test_what_a_channel_s_address_holds_is_not_shown(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ class Topics:
         """All that is there, as a landing reads it: messages that came, positions then, changes."""
         with closing(ChangeFeed(self.settings, positions, engine.connect(threads=1), self.folder)) as feed:
             came: list[int] = []
-            until(lambda: came.append(feed.poll(0.1)) or (feed.is_at_end and feed.is_read), seconds=30)
+
+            def is_read() -> bool:
+                came.append(feed.poll(0.1))
+                return feed.is_at_end and feed.is_read
+
+            until(is_read, seconds=30)
             cut = feed.cut() or Cut()
             after = {one: feed.records(one, cut).positions for one in feed.entities}
             feed.done(cut)

@@ -72,7 +72,7 @@ class Log:
 
     def batch(self, name: str, upto: int, first: int = 0) -> pa.RecordBatch:
         """The records of a topic between these offsets."""
-        rows = [
+        rows: list[dict[str, object]] = [
             {
                 "topic": name,
                 "kafka_partition": 0,

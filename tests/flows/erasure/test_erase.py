@@ -235,11 +235,11 @@ def test_a_backup_from_before_an_erasure_brings_nobody_back(filled: Filled, post
         assert _seen(restored) == erased
         assert rows(restored, quoted) == rows(rehearsed, quoted)
 
-        lake = Path(f"{place.lake}-lost")
-        told = _restore(place, "--lake", str(lake))
+        lost = Path(f"{place.lake}-lost")
+        told = _restore(place, "--lake", str(lost))
         assert f"User {ADA}, erased after this backup was taken, can be read in these files" in told.out
-        assert "ada@example.com" in bytes_of(replace(place, lake=str(lake)))
-        both = replace(_restored(services, backup, place, postgres18), lake=str(lake))
+        assert "ada@example.com" in bytes_of(replace(place, lake=str(lost)))
+        both = replace(_restored(services, backup, place, postgres18), lake=str(lost))
         with kill_child.without_audit(), kill_child.services(both).lake:
             from_lake(kill_child.services(both), progress)
     assert _seen(both) == erased

@@ -115,11 +115,11 @@ ALTERATIONS = {
 
 def entity(table: str, mode: Mode, contract: Contract, **columns: str) -> SourceEntity:
     """The declaration of such a table as it was made."""
-    cursor = {"cursor": "at"} if mode == "incremental" else {}
+    cursor = "at" if mode == "incremental" else None
     return SourceEntity(
         "app",
         table,
-        Postgres(table, mode=mode, on_change=contract, **cursor),
+        Postgres(table, mode=mode, on_change=contract, cursor=cursor),
         ("id",),
         "one row per version of a thing",
         columns=tuple(Column(name, kind) for name, kind in (columns or COLUMNS).items()),

@@ -54,7 +54,7 @@ def send(bootstrap: str, topic: str, value: bytes, headers: Sequence[tuple[bytes
 
 def _address(text: bytes) -> int | None:
     """Where the bytes are, for as long as somebody holds them."""
-    return ctypes.cast(text, ctypes.c_void_p).value
+    return ctypes.cast(ctypes.c_char_p(text), ctypes.c_void_p).value
 
 
 @cache

@@ -42,8 +42,9 @@ class SourceServer:
             "wal_level": "logical",
             **settings,
         }
-        initialize = ["initdb", "-D", self._data, "-U", "tester", "-A", "trust", "-EUTF8", "--locale=C", "-N"]
-        subprocess.run([self._binaries / initialize[0], *initialize[1:]], check=True, **self._common)
+        options = ["-U", "tester", "-A", "trust", "-EUTF8", "--locale=C", "-N"]
+        initialize: list[str | Path] = [self._binaries / "initdb", "-D", self._data, *options]
+        subprocess.run(initialize, check=True, **self._common)
         self._process: subprocess.Popen[bytes] | None = None
         self.dsn = f"host=127.0.0.1 port={self._settings['port']} user=tester dbname=postgres"
         self.start()

@@ -202,7 +202,7 @@ def test_an_engine_that_dies_loses_and_doubles_nothing(
 ) -> None:
     capture.tables("alpha", rows=50_000)
     batches = Engine.batches
-    died = []
+    died: list[int] = []
 
     def dying(engine: Engine) -> Iterator[pa.RecordBatch]:
         for number, batch in enumerate(batches(engine)):

@@ -200,7 +200,7 @@ def test_a_time_of_fewer_decimals_is_one_time_whether_it_was_told_or_read(
     create(capture, "timed", kinds)
     insert(capture, "timed", values, 0)
     capture.register(timed)
-    until(lambda: capture.ids("timed"), seconds=60)
+    until(lambda: bool(capture.ids("timed")), seconds=60)
     insert(capture, "timed", values, 1)
     until(lambda: 1 in capture.ids("timed"))
     told = Services(capture.settings)

@@ -82,7 +82,7 @@ def _land(services: Services, day: str, number: int, *happened: str) -> None:
         connection.execute("set TimeZone = 'UTC'")
         position = ledger.positions(RAW)
         first = position.positions.get("offsets", {"0": 0})["0"]
-        rows = [
+        rows: list[tuple[object, ...]] = [
             ("user_events", 0, offset, at, None, [], _value(offset, moment), f"b{number}", at, offset)
             for offset, moment in enumerate(happened, start=first)
         ]

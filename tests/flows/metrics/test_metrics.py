@@ -158,8 +158,18 @@ def test_a_stream_that_ends_before_its_port_is_free_does_not_wait_for_it(
 
 @pytest.fixture
 def services(dsn: str, tmp_path: Path) -> Services:
-    given = {"_env_file": None, "warehouse_dsn": dsn, "sandbox": tmp_path, "lake": tmp_path / "lake"}
-    return Services(Settings(**given, metrics_folder=tmp_path / "prom"))
+    return _services(dsn, tmp_path)
+
+
+def _services(dsn: str, folder: Path) -> Services:
+    settings = Settings(
+        _env_file=None,
+        warehouse_dsn=dsn,
+        sandbox=folder,
+        lake=folder / "lake",
+        metrics_folder=folder / "prom",
+    )
+    return Services(settings)
 
 
 @pytest.fixture
@@ -268,9 +278,7 @@ def test_a_look_leaves_its_numbers_as_a_file_that_tells_what_the_warehouse_tells
 
 
 def test_of_a_look_at_a_warehouse_that_is_away_the_file_says_that_it_is(tmp_path: Path) -> None:
-    away = "host=127.0.0.1 port=9"
-    given = {"_env_file": None, "warehouse_dsn": away, "sandbox": tmp_path, "lake": tmp_path / "lake"}
-    look(Services(Settings(**given, metrics_folder=tmp_path / "prom")))
+    look(_services("host=127.0.0.1 port=9", tmp_path))
     found = _scraped((tmp_path / "prom" / "analytics_monitor.prom").read_text())
     told = {(s.labels["signal"], s.labels["table"]): s.value for s in found["analytics_monitor_verdict"]}
     assert told["warehouse", ""] == 3

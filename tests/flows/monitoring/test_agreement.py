@@ -253,6 +253,7 @@ def test_the_slot_that_is_not_there_is_critical_and_its_wal_is_held_to_the_limit
         place.execute("create table public.written as select generate_series(1, 1000)")
         found = place.measure("wal")["slot:analytics_app"]
         assert (found.state, found.limit) == (State.WARNING, 0)
+        assert found.value is not None
         assert found.value > 0
         assert "of WAL (reserved)" in found.message
         assert "python -m flows cdc status" in found.action

@@ -185,8 +185,8 @@ def test_what_a_rebuild_of_a_table_makes_good_is_not_late_any_more(place: Place)
     assert (found["fct_orders"].value, found["fct_orders"].observed["as_of"]) == (None, None)
     assert found["fct_payments"].state is State.CRITICAL
     place.run(NOW - 9 * HOUR)
-    found = place.measure("data_freshness")["fct_orders"]
-    assert (found.state, found.observed["as_of"]) == (State.OK, (NOW - 9 * HOUR).isoformat())
+    orders = place.measure("data_freshness")["fct_orders"]
+    assert (orders.state, orders.observed["as_of"]) == (State.OK, (NOW - 9 * HOUR).isoformat())
 
 
 def test_a_run_of_some_tables_says_nothing_of_the_others(place: Place) -> None:

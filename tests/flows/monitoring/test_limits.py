@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.monitoring import freshness
 from flows.monitoring.schedules import Switched
 from flows.monitoring.verdict import State, Verdict
 from tests.flows.monitoring.conftest import DAILY, NOW, Place
@@ -22,7 +21,7 @@ def test_what_declares_more_than_an_hour_is_late_after_that_and_critical_an_hour
 ) -> None:
     slow = replace(registry.table("fct_orders"), freshness=timedelta(hours=3))
     tables = tuple(slow if table.name == slow.name else table for table in registry.build_order())
-    monkeypatch.setattr(freshness.registry, "build_order", lambda: tables)
+    monkeypatch.setattr(registry, "build_order", lambda: tables)
     place.run(NOW - timedelta(hours=9))
     place.run(NOW - timedelta(hours=hours), "raw_app__orders: it did not answer", skipped=["fct_orders: x"])
     found = place.measure("data_freshness")["fct_orders"]
@@ -33,8 +32,8 @@ def test_what_declares_more_than_an_hour_is_late_after_that_and_critical_an_hour
 def test_a_worker_has_ten_minutes_to_start_what_is_due(
     place: Place, monkeypatch: pytest.MonkeyPatch, minute: int, state: State
 ) -> None:
-    monkeypatch.setattr("flows.monitoring.schedules.started", lambda _, deployment, due: due < due_now)
     due_now = datetime(2025, 11, 3, 2, tzinfo=UTC)
+    monkeypatch.setattr("flows.monitoring.schedules.started", lambda _, deployment, due: due < due_now)
     place.schedules = Switched({"daily": DAILY})
     place.moment[0] = due_now + timedelta(minutes=minute)
     assert place.measure("missing_run")["deployment:daily"].state is state

@@ -19,10 +19,13 @@ HOUR = timedelta(hours=1)
 def test_a_deployment_that_did_not_run_in_time_is_missing(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(
-        "flows.monitoring.schedules.started", lambda _, deployment, since: bool(asked.append(since))
-    )
+    asked: list[datetime] = []
+
+    def started(_: object, deployment: Deployment, since: datetime) -> bool:
+        asked.append(since)
+        return False
+
+    monkeypatch.setattr("flows.monitoring.schedules.started", started)
     place.schedules = Switched({"daily": DAILY})
     found = place.measure("missing_run")
     assert (found["deployment:daily"].state, found["deployment:daily"].value) == (State.CRITICAL, 10 * 3600)

@@ -39,7 +39,7 @@ class Figure:
         return abs(value - Decimal(str(cell))) <= most
 
 
-_UNITS = {"": 1, "%": Decimal("0.01"), "s": 1, "min": 60, "h": 3600, "d": 86400}
+_UNITS: dict[str, int | Decimal] = {"": 1, "%": Decimal("0.01"), "s": 1, "min": 60, "h": 3600, "d": 86400}
 _UNITS |= {unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))}
 _LEFT_OUT = {"min": 1, "h": 60, "d": 3600}
 """Seconds that a length of time may leave out, by its first unit."""

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from flows.portal.serving import server
 from flows.portal.site import PAGES, write
@@ -26,6 +27,11 @@ pytestmark = pytest.mark.full
 CHROMIUM = shutil.which("chromium")
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text(encoding="utf-8")
 WIDTHS = (1440, 390)
+THEMES: dict[Literal["light", "dark"], dict[str, list[str]]] = {
+    "light": {},
+    "dark": {"runOnly": ["color-contrast"]},
+}
+"""What axe is asked of each: what a theme decides is contrast."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +72,21 @@ def shown(page: Page, folder: Path, name: str) -> None:
     page.wait_for_function("document.readyState === 'complete'")
 
 
+def listened_to(page: Page) -> tuple[list[str], list[str]]:
+    """What its scripts will complain of, and the addresses that it will ask for."""
+    said: list[str] = []
+    asked: list[str] = []
+
+    def hear(line: ConsoleMessage) -> None:
+        if line.type == "error":
+            said.append(line.text)
+
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("console", hear)
+    page.on("request", lambda request: asked.append(request.url))
+    return said, asked
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_page_works_from_a_file_and_axe_finds_nothing(
     browser: Browser, folder: Path, tmp_path: Path, width: int
@@ -73,17 +94,12 @@ def test_every_page_works_from_a_file_and_axe_finds_nothing(
     context = browser.new_context(viewport={"width": width, "height": 844}, reduced_motion="reduce")
     for wanted in PAGES:
         page = context.new_page()
-        said: list[str] = []
-        asked: list[str] = []
-        page.on("pageerror", lambda error, said=said: said.append(str(error)))
-        page.on("console", lambda line, said=said: said.append(line.text) if line.type == "error" else None)
-        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        said, asked = listened_to(page)
         page.emulate_media(color_scheme="light")
         shown(page, folder, wanted.file)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), wanted.name
         page.evaluate(AXE)
-        # What a theme decides is contrast.
-        for theme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+        for theme, rules in THEMES.items():
             page.emulate_media(color_scheme=theme)
             page.screenshot(path=tmp_path / f"{wanted.name}-{theme}-{width}.png", full_page=True)
             asking = {"resultTypes": ["violations"], "preload": False, **rules}

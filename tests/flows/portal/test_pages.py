@@ -98,13 +98,18 @@ def test_a_run_that_did_not_come_to_a_good_end_is_no_fine_day(
             "('b', 'backup', %(now)s - interval '1 hour', null, %(state)s, '{}')",
             {"now": filled.NOW, "state": state},
         )
-        assert connection.execute(sql.encode()).fetchone()[0] == verdict
+
+        def told() -> str:
+            row = connection.execute(sql.encode()).fetchone()
+            assert row is not None
+            return str(row[0])
+
+        assert told() == verdict
         # A worker may be busy: what was to start a moment ago is not late.
         connection.execute(
             "update ops.run set started_at = %s - interval '9 minutes' where run_id = 'b'", (filled.NOW,)
         )
-        soon = connection.execute(sql.encode()).fetchone()[0]
-        assert soon == ("ok" if state == "Late" else verdict)
+        assert told() == ("ok" if state == "Late" else verdict)
 
 
 def test_minutes_that_nobody_measured_are_told_as_the_command_tells_them(
@@ -185,9 +190,11 @@ def test_a_run_does_not_fail_by_its_pages(postgres18: Server, tmp_path: Path) ->
 def test_after_a_run_with_news_the_pages_say_how_everything_is(postgres18: Server, tmp_path: Path) -> None:
     services = filled.services(postgres18, tmp_path, portal=str(tmp_path / "pages"), filled=False)
     with services.warehouse.connect() as connection:
-        before = connection.execute("select count(*) from ops.health").fetchone()
+        count = "select count(*) from ops.health"
+        ((before,),) = connection.execute(count).fetchall()
         assert after_run(services, has_news=True) == ""
-        assert connection.execute("select count(*) from ops.health").fetchone() > before
+        ((after,),) = connection.execute(count).fetchall()
+        assert after > before
     assert (tmp_path / "pages" / "index.html").is_file()
 
 

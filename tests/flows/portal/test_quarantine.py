@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ def services(tmp_path: Path) -> Services:
     return Services(At(_env_file=None, moment=[NOW], lake=tmp_path / "lake"))
 
 
-def _refuse(services: Services, table: str, **columns: list[object]) -> Path:
+def _refuse(services: Services, table: str, **columns: Sequence[object]) -> Path:
     """Put rows aside as a build does."""
     folder = services.settings.lake_root / "quarantine" / table
     folder.mkdir(parents=True, exist_ok=True)

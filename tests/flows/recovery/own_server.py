@@ -42,7 +42,7 @@ def started(restored: Path, dsn: str) -> Iterator[str]:
     """A server on a data folder that came back; gives what `dsn` is on it. The folder goes with it."""
     folder = Path(tempfile.mkdtemp(prefix="restored-"))
     home = postgres.home(folder, None)
-    data = shutil.move(restored, home.data / "restored")
+    data = Path(shutil.move(restored, home.data / "restored"))
     if home.account:
         for path in [data, *data.rglob("*")]:
             os.chown(path, home.account.uid, home.account.gid)

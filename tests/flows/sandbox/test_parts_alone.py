@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,19 +16,39 @@ from confluent_kafka import Producer
 from flows.__main__ import main
 from flows.sandbox import ALL, Part
 from flows.sandbox.commands import start_with_world
+from flows.sandbox.state import State
 from flows.sandbox.world import ensure_empty, topics
+from flows.sandbox.world.clickstream import PARTITIONS, TOPICS
 from tests.house import House, Server
 
 
-def test_tables_and_topics_are_made_once_and_keep_what_comes(house: House, postgres18: Server) -> None:
-    state = SimpleNamespace(app_dsn=postgres18.empty(), kafka_bootstrap=house.kafka)
+@dataclass(frozen=True)
+class Elsewhere(State):
+    """A sandbox whose database and broker are others' than its own."""
+
+    database: str = ""
+    broker: str = ""
+
+    @property
+    def app_dsn(self) -> str:
+        return self.database
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        return self.broker
+
+
+def test_tables_and_topics_are_made_once_and_keep_what_comes(
+    house: House, postgres18: Server, tmp_path: Path
+) -> None:
+    state = Elsewhere(tmp_path, "", database=postgres18.empty(), broker=house.kafka)
     parts = frozenset({Part.APP_POSTGRES, Part.KAFKA})
-    names = tuple(f"{topic}-{secrets.token_hex(4)}" for topic in topics.TOPICS)
+    names = tuple(f"{topic}-{secrets.token_hex(4)}" for topic in TOPICS)
     with mock.patch.object(topics, "TOPICS", names), psycopg.connect(state.app_dsn, autocommit=True) as app:
         ensure_empty(state, parts)
         query = "select count(*) from pg_tables where schemaname = 'public'"
         assert app.execute(query).fetchone() == (15,)
-        assert topics.positions(house.kafka) == {name: [0] * topics.PARTITIONS for name in names}
+        assert topics.positions(house.kafka) == {name: [0] * PARTITIONS for name in names}
 
         app.execute("insert into users (id) values (1)")
         producer = Producer({"bootstrap.servers": house.kafka})
@@ -38,8 +59,8 @@ def test_tables_and_topics_are_made_once_and_keep_what_comes(house: House, postg
         assert topics.positions(house.kafka)[names[0]] == [1, 0, 0, 0]
 
 
-def test_nothing_is_made_in_a_part_that_is_somebody_s_own(postgres18: Server) -> None:
-    state = SimpleNamespace(app_dsn=postgres18.empty(), kafka_bootstrap="127.0.0.1:1")
+def test_nothing_is_made_in_a_part_that_is_somebody_s_own(postgres18: Server, tmp_path: Path) -> None:
+    state = Elsewhere(tmp_path, "", database=postgres18.empty(), broker="127.0.0.1:1")
     ensure_empty(state, frozenset({Part.APIS}))
     with psycopg.connect(state.app_dsn) as app:
         assert app.execute("select to_regclass('public.orders')").fetchone() == (None,)

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from flows import sandbox
 from flows.sandbox.apis.store import Store
-from flows.sandbox.world import clickstream, exists, lives, orders, people, topics
+from flows.sandbox.world import WorldError, clickstream, exists, lives, orders, people, topics
 from flows.sandbox.world.poison import REASONS
 from flows.sandbox.world.shape import BASE, DAY, DEFAULT_END, DEFAULT_SEED, Shape, micros, moment
 from tests.flows.sandbox import truth
@@ -65,6 +65,7 @@ def test_a_world_has_the_sizes_it_was_asked_for(small: Company) -> None:
 
 
 def test_topics_keep_a_week_and_their_timestamps_are_send_times(small: Company) -> None:
+    assert small.state.kafka_bootstrap is not None
     admin = AdminClient({"bootstrap.servers": small.state.kafka_bootstrap})
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in clickstream.TOPICS]
     for future in admin.describe_configs(resources).values():
@@ -206,7 +207,7 @@ def test_the_apis_tell_the_same_story_as_the_database(small: Company) -> None:
         "bounces",
         "blocks",
     ):
-        assert store.count(kind) > 0, kind  # type: ignore[arg-type]
+        assert store.count(kind) > 0, kind
     messages = [json.loads(body) for body in store.page("messages", limit=100_000)]
     assert {m["status"] for m in messages} >= {"delivered", "not_delivered"}
     days = [json.loads(body)["stats"][0]["metrics"] for body in store.page("stats", limit=1000)]
@@ -327,7 +328,7 @@ def test_an_interrupted_creation_counts_as_none_and_is_made_anew(services: sandb
     with pytest.raises(KeyboardInterrupt):
         lives.create(*arguments(services), **SMALL | {"days": 2}, progress=trip)
     assert not exists(services.folder)
-    with pytest.raises(lives.WorldError, match="sandbox start"):
+    with pytest.raises(WorldError, match="sandbox start"):
         lives.advance(*arguments(services))
     hold_to_the_truth(
         Company(services, lives.create(*arguments(services), **SMALL | {"days": 2, "orders": 400}))

@@ -73,7 +73,7 @@ class Cutter:
 
 @pytest.fixture
 def cutter(dsn: str) -> Iterator[Cutter]:
-    cutter = Cutter(int(psycopg.conninfo.conninfo_to_dict(dsn)["port"]))
+    cutter = Cutter(int(str(psycopg.conninfo.conninfo_to_dict(dsn)["port"])))
     yield cutter
     cutter.listener.close()
 

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def test_rows_that_no_longer_count_stay_in_their_file_and_are_not_read(lake: Lak
 
 
 def test_a_source_that_fails_midway_leaves_nothing(lake: Lake) -> None:
-    def batches():  # type: ignore[no-untyped-def]
+    def batches() -> Iterator[pa.RecordBatch]:
         yield TABLE.to_batches()[0]
         raise ValueError("the source broke")
 

@@ -77,6 +77,7 @@ def _publishes_under_readers(dsn: str, lake: Lake, way: str, times: int) -> None
     """Every row carries the number of its publish: two numbers, or a part of the rows, is a mixture."""
     create(dsn, EVENTS, USERS)
     warehouse = Warehouse(dsn)
+    whole: set[tuple[object, ...]]
     if way == "merge":
         people = "SELECT i AS person_id, 'n{}' AS name, NULL::JSON AS properties FROM range(300) t(i)"
         query = "SELECT count(*), min(name), max(name) FROM analytics.dim_people"

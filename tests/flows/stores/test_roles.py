@@ -138,7 +138,7 @@ def test_a_loader_can_take_a_backup_of_all_that_there_is(postgres18: Server, lak
     lay(admin)
     with login(admin, "loader") as dsn:
         migrate(Warehouse(dsn), lake, PEOPLE)
-        words = [packaged_binaries() / "pg_dump", "--format=plain", dsn]
+        words: list[str | Path] = [packaged_binaries() / "pg_dump", "--format=plain", dsn]
         dumped = subprocess.run(words, capture_output=True, text=True, check=False)
     assert dumped.returncode == 0, dumped.stderr
     assert "COPY personal.mask_key" in dumped.stdout

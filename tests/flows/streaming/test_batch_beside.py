@@ -41,6 +41,7 @@ def test_copies_of_what_a_batch_published_meanwhile_are_left_out_or_take_its_pla
         with services.warehouse.connect() as connection:
             stored = deadletters.load(connection, deadletters.waiting(connection))
         for letter in stored:
+            assert letter.payload is not None
             topics.replay([letter.letter_id], given=json.dumps(repaired[letter.payload]).encode())
         topics.batch()
         assert [number for number, _, _ in topics.numbers()] == [1, 2, 3, 4, 5]

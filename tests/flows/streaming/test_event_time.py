@@ -269,10 +269,12 @@ def test_what_is_sent_within_the_lateness_is_never_too_late_whoever_reads_it_and
     steps: list[tuple[str, int, int]],
 ) -> None:
     """A model of topic, streams and keeper: it stands still while nobody reads, however long that is."""
-    now, before = NOW, None
+    now = NOW
+    before: datetime | None = None
     sent: list[list[datetime]] = [[], [], []]
-    read, latest = [0, 0, 0], [None, None, None]
-    moved, ended = [now] * 3, [None, None, None]
+    read, moved = [0, 0, 0], [now] * 3
+    latest: list[datetime | None] = [None] * 3
+    ended: list[datetime | None] = [None] * 3
     added: list[datetime] = []
     for what, which, number in steps:
         if what == "wait":

@@ -98,7 +98,7 @@ def test_who_asks_a_living_stream_reads_what_it_has_taken_in_and_what_waits(
     assert progress.lags
     assert all(asked == said for asked, said in progress.lags)
     assert max(said for _, said in progress.lags) > 300
-    assert progress.lags[-1] == (0, 0)
+    assert progress.lags[-1] == (0.0, 0)
     with services.warehouse.connect() as connection:
         ended = connection.execute(
             "select bool_and(ended_at is not null) from ops.stream_progress"

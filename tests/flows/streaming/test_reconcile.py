@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,8 @@ def test_what_comes_between_comparing_and_sealing_keeps_its_partition_open(
 ) -> None:
     topics.batch()
     topics.days_go_by()
-    hot, came = _hot(topics), []
+    hot = _hot(topics)
+    came: list[str] = []
 
     def meanwhile(name: str) -> None:
         if name == "reconcile.indexed" and not came:
@@ -128,7 +130,8 @@ def test_what_was_equal_is_compared_again_once_something_moves_in_it(topics: Top
     topics.batch()
     assert len(topics.reconcile()) == _hot(topics)
     day = topics.began.date().isoformat()
-    for number, take_in in enumerate((topics.stream, topics.batch)):
+    ways: tuple[Callable[[], object], ...] = (topics.stream, topics.batch)
+    for number, take_in in enumerate(ways):
         topics.send([topics.event(3001 + number, user_id=1)], partition=1)
         take_in()
         topics.batch()

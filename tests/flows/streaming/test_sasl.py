@@ -205,8 +205,13 @@ def _give(broker: Broker, topics: Topics, counts: str) -> None:
     given = admin.create_acls(
         [
             AclBinding(
-                *(kind, name, ResourcePatternType.LITERAL),
-                *(f"User:{LEAST}", "*", operation, AclPermissionType.ALLOW),
+                kind,
+                name,
+                ResourcePatternType.LITERAL,
+                f"User:{LEAST}",
+                "*",
+                operation,
+                AclPermissionType.ALLOW,
             )
             for kind, name, operation in rights
         ]

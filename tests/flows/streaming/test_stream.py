@@ -54,7 +54,8 @@ def test_a_record_lands_with_the_time_key_and_headers_that_it_was_sent_with(
     topics: Topics, taken_in_by: str
 ) -> None:
     let_producers_say_the_time(topics)
-    value, key, headers = json.dumps(topics.event(1)).encode(), b"\xff\x00", [("a", b"\xfe"), ("a", None)]
+    value, key = json.dumps(topics.event(1)).encode(), b"\xff\x00"
+    headers: list[tuple[str, str | bytes | None]] = [("a", b"\xfe"), ("a", None)]
     at = topics.began - timedelta(hours=1, milliseconds=-123)
     producer = Producer({"bootstrap.servers": topics.world.kafka_bootstrap})
     producer.produce(topics.topic(), value, key, 1, timestamp=round(at.timestamp() * 1000), headers=headers)

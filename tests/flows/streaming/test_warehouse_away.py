@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Proxy:
         self._post(self._own, {"enabled": False})
         self._post(self._own, {"enabled": True})
 
-    def _post(self, url: str, body: dict[str, object]) -> None:
+    def _post(self, url: str, body: Mapping[str, object]) -> None:
         httpx.post(url, json=body, trust_env=False).raise_for_status()
 
 

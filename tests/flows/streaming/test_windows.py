@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -134,7 +134,8 @@ def test_what_comes_too_late_for_its_window_is_counted_by_the_batch_with_a_highe
 
 def test_stream_and_batch_in_turns_count_alike_and_nothing_is_found(topics: Topics) -> None:
     sent: list[dict[str, Any]] = []
-    for turn, take_in in enumerate((topics.batch, topics.stream, topics.batch, topics.stream)):
+    ways: tuple[Callable[[], object], ...] = (topics.batch, topics.stream) * 2
+    for turn, take_in in enumerate(ways):
         events = [
             topics.event(100 * turn + number, minutes=7 * number, user_id=number % 5) for number in range(50)
         ]
@@ -223,7 +224,9 @@ def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> N
 
     (failed,) = (result for result in topics.reconcile(sealed_too=True) if not result.passed)
 
-    ((user, _, added),) = failed.observed["windows"]  # type: ignore[attr-defined]
+    windows = failed.observed["windows"]
+    assert isinstance(windows, list)
+    ((user, _, added),) = windows
     assert (failed.table, user, added) == ("user_event_counts", "3", "-2")
     assert published(topics) == counted(events)
     assert_told_once(topics)

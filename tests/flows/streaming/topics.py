@@ -133,13 +133,13 @@ class Topics:
         topic: str = "user_events",
         at: datetime | None = None,
     ) -> None:
-        """Produce messages to one partition, in their order; `at` is the timestamp they get."""
-        stamp = {"timestamp": int(at.timestamp() * 1000)} if at is not None else {}
+        """Produce messages to one partition, in their order; `at` is the timestamp they get (None: now)."""
+        stamp = int(at.timestamp() * 1000) if at is not None else 0
         producer = Producer({"bootstrap.servers": self.world.kafka_bootstrap, "linger.ms": 5})
         name = self.topic(topic)
         for message in messages:
             value = message if isinstance(message, bytes) else json.dumps(message).encode()
-            producer.produce(name, value, partition=partition, **stamp)
+            producer.produce(name, value, partition=partition, timestamp=stamp)
             producer.poll(0)
         assert producer.flush(30) == 0
 
