@@ -18,6 +18,7 @@ def folders(settings: Settings) -> list[Finding]:
     found = [_folder("lake", settings.lake_root, "ANALYTICS_LAKE")]
     if settings.backups is not None:
         found.append(_folder("backups", settings.backups_root, "ANALYTICS_BACKUPS"))
+        found += _unreadable(settings.backups_root)
     if settings.backup_key is not None:
         found.append(_key(settings.backup_key.get_secret_value()))
     if settings.portal is not None and settings.writes_portal:
@@ -25,6 +26,15 @@ def folders(settings: Settings) -> list[Finding]:
     if settings.metrics_folder is not None:
         found.append(_folder("metrics", settings.metrics_folder, "ANALYTICS_METRICS_FOLDER"))
     return found
+
+
+def _unreadable(root: Path) -> list[Finding]:
+    """A finding for each backup that can't be read; none where all can be."""
+    from flows.recovery.physical.shelf import FOLDER, Copies
+    from flows.recovery.vault import Vault
+
+    unreadable = [*Vault(root, None).look()[1], *Copies(root / FOLDER, None).look()[1]]
+    return [Finding(f"backups: {one.id}", False, one.problem) for one in unreadable]
 
 
 def _key(key: str) -> Finding:

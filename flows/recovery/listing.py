@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from flows.recovery.kept import Unreadable
 from flows.recovery.physical.shelf import Copy, open_copies
 from flows.recovery.physical.taking import TakenCopy
 from flows.recovery.taking import Taken, open_vault
@@ -44,25 +45,35 @@ def text_of_copy(taken: TakenCopy) -> str:
 
 
 def list_command(arguments: argparse.Namespace) -> int:
-    """`python -m flows backup list`: the newest first; exit 1 when there is none."""
+    """`python -m flows backup list`: the newest first, then what can't be read; exit 1 when there is none, or
+    one of those.
+    """
     services = open_services()
     vault, copies = open_vault(services), open_copies(services)
-    backups: list[Backup | Copy] = [*vault.backups(), *copies.backups()]
+    dumps, unreadable = vault.look()
+    copied, unreadable_too = copies.look()
+    backups: list[Backup | Copy] = [*dumps, *copied]
     backups.sort(key=lambda backup: backup.taken_at, reverse=True)
+    unreadable += unreadable_too
     if arguments.json:
-        print(json.dumps([_listed(backup) for backup in backups], indent=2))
-    elif backups:
+        print(json.dumps([_listed(one) for one in (*backups, *unreadable)], indent=2))
+    elif backups or unreadable:
         now = services.settings.now()
         for backup in backups:
             hours = (now - backup.taken_at).total_seconds() / 3600
             print(f"{backup.id}  {hours:6.1f} hours old  {_what(backup)}")
-        print(f"{len(backups)} in {vault.root}.")
+        for one in unreadable:
+            print(f"{one.id}  {one.problem}")
+        besides = f", {len(unreadable)} can't be read" if unreadable else ""
+        print(f"{len(backups)} in {vault.root}{besides}.")
     else:
         print(f"There is no backup in {vault.root} yet: `python -m flows backup` takes one.")
-    return 0 if backups else 1
+    return 0 if backups and not unreadable else 1
 
 
-def _listed(backup: Backup | Copy) -> dict[str, Any]:
+def _listed(backup: Backup | Copy | Unreadable) -> dict[str, Any]:
+    if isinstance(backup, Unreadable):
+        return {"backup": backup.id, "kind": "unreadable", "problem": backup.problem}
     of_both = {
         "backup": backup.id,
         "kind": _kind(backup),

@@ -6,6 +6,7 @@ Everything else in the lake is made of them. What a backup lists is what counted
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -17,13 +18,15 @@ from typing import Literal
 from flows.erasure import listed as erased
 from flows.failpoints import failpoint
 from flows.progress import Progress
+from flows.recovery.kept import K
 from flows.recovery.making import RAW_LIST
 from flows.recovery.seal import SUFFIX, Seal, SealError
-from flows.recovery.vault import MANIFESTS, POOL, Backup, BackupError, K, Shelf, Vault
+from flows.recovery.vault import MANIFESTS, POOL, Backup, BackupError, Shelf, Vault
 from flows.stores.files import sync_and_hash
 from flows.stores.manifest import MANIFEST, LakeFile, fsync_folder
 
 How = Literal["copy", "link", "none"]
+_log = logging.getLogger("flows.backups")
 
 
 class Missing(BackupError):
@@ -69,9 +72,15 @@ def keep(vault: Vault, lake: Path, files: Iterable[LakeFile], how: How) -> int:
 
 
 def listed(backup: Backup) -> list[LakeFile]:
-    """The raw files that counted in a backup's snapshot."""
-    lines = (backup.folder / RAW_LIST).read_text(encoding="utf-8").splitlines()
-    return [LakeFile.from_json(json.loads(line)) for line in lines]
+    """The raw files that counted in a backup's snapshot. Raises BackupError where it does not say them."""
+    path = backup.folder / RAW_LIST
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [LakeFile.from_json(json.loads(line)) for line in lines]
+    except OSError as error:
+        raise _unlisted(backup, f"{path} can't be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unlisted(backup, f"{path} is damaged") from error
 
 
 def problems(vault: Vault, backup: Backup) -> Iterator[str]:
@@ -153,8 +162,17 @@ def _list_of(vault: Shelf[K], backup: K, work: Path) -> Path | None:
 
 
 def expire(vault: Vault) -> int:
-    """Remove the raw files that no backup names any more; returns how many."""
-    named = {_pooled(vault, file, backup.recipient) for backup in vault.backups() for file in listed(backup)}
+    """Remove the raw files that no backup names any more; returns how many. None while a backup does not say
+    which it needs, by what is written of it (`Shelf.look`, a warning of `Shelf.expire`) or by its list.
+    """
+    there, unreadable = vault.look()
+    if unreadable:
+        return 0
+    try:
+        named = {_pooled(vault, file, backup.recipient) for backup in there for file in listed(backup)}
+    except BackupError as error:
+        _log.warning("%s", error)
+        return 0
     pool = vault.root / POOL
     gone = [path for path in pool.rglob("*") if path.is_file() and path not in named]
     for path in gone:
@@ -187,6 +205,13 @@ def _take(seal: Seal | None, source: Path, temporary: Path, file: LakeFile, how:
         shutil.copyfile(source, temporary)
     if sync_and_hash(temporary)[1] != file.sha256:
         raise _damaged(source)
+
+
+def _unlisted(backup: Backup, reason: str) -> BackupError:
+    return BackupError(
+        f"{reason}, so which raw files that backup needs is not certain: none expires while it is there. "
+        f"Restore it from a copy, or move {backup.folder} away."
+    )
 
 
 def _damaged(source: Path) -> BackupError:

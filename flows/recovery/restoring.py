@@ -14,9 +14,10 @@ from psycopg import Connection, errors, sql
 
 from flows.failpoints import failpoint
 from flows.recovery import contents, opened, programs
+from flows.recovery.kept import K
 from flows.recovery.notes import Note, Shape, take
 from flows.recovery.taking import JOBS
-from flows.recovery.vault import DUMP, Backup, BackupError, K, Shelf, Vault
+from flows.recovery.vault import DUMP, Backup, BackupError, Shelf, Vault
 from flows.stores import roles
 from flows.stores.dependents import InTheWay, others_on
 from flows.stores.warehouse import Warehouse, readable_errors

@@ -16,19 +16,21 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.recovery import opened
+from flows.recovery.kept import K, Kept, Unreadable, staying
 from flows.recovery.making import FORMAT, MAKING, NOTED, PLAIN, SUMS, Making
 from flows.recovery.notes import Note
 from flows.recovery.seal import SUFFIX, Seal, SealError
@@ -36,34 +38,11 @@ from flows.stores.files import sync_and_hash
 from flows.stores.manifest import fsync_folder
 
 DUMP, ROLES, MANIFESTS, POOL = "dump", "roles.sql", "manifests", "lake"
+_log = logging.getLogger("flows.backups")
 
 
 class BackupError(FlowsError):
     """A backup can't be taken, found or trusted."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A whole backup of either kind, as its backup.json tells."""
-
-    folder: Path
-    taken_at: datetime
-    server_version: int
-    recipient: str | None
-    """The public key that it is sealed for."""
-
-    @property
-    def id(self) -> str:
-        """Its name: the moment at which it was begun."""
-        return self.folder.name
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of its own files."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
-
-K = TypeVar("K", bound=Kept)
 
 
 @dataclass(frozen=True)
@@ -176,19 +155,37 @@ class Shelf(ABC, Generic[K]):
 
     # ------------------------------------------------------------------------------------- those that are
 
+    def look(self) -> tuple[list[K], list[Unreadable]]:
+        """All whole backups and all that can't be read, each the newest first."""
+        whole: list[K] = []
+        unreadable: list[Unreadable] = []
+        for folder in sorted(self.root.glob("[0-9]*"), reverse=True):
+            found = self._read(folder) if folder.is_dir() else None
+            if isinstance(found, Unreadable):
+                unreadable.append(found)
+            elif found is not None:
+                whole.append(found)
+        return sorted(whole, key=lambda backup: (backup.taken_at, backup.id), reverse=True), unreadable
+
     def backups(self) -> list[K]:
         """All whole backups, the newest first."""
-        if not self.root.is_dir():
-            return []
-        found = [self._read(path.parent) for path in self.root.glob(f"[0-9]*/{NOTED}")]
-        return sorted(found, key=lambda backup: (backup.taken_at, backup.id), reverse=True)
+        return self.look()[0]
 
     def find(self, name: str | None = None) -> K:
-        """The backup of this name, or the newest. Raises BackupError."""
-        there = self.backups()
-        if not there:
+        """The backup of this name, or the newest that can be read, with a warning for each that can't.
+        Raises BackupError.
+        """
+        there, unreadable = self.look()
+        for one in unreadable:
+            if one.id == name:
+                raise BackupError(one.problem)
+        if not there and not unreadable:
             raise BackupError(f"There is no backup in {self.root} yet: `python -m flows backup` takes one.")
+        if not there:
+            problems = [one.problem for one in unreadable]
+            raise BackupError("\n".join([f"There is no backup in {self.root} that can be read.", *problems]))
         if name is None:
+            _warn(unreadable)
             return there[0]
         for backup in there:
             if backup.id == name:
@@ -253,11 +250,15 @@ class Shelf(ABC, Generic[K]):
         """Remove the backups whose time has come; returns their names.
 
         The newest of each day stays for `days`, the newest of each week (ISO) for `weeks`, and the newest of
-        all as long as it is that; with each, all that it belongs with.
+        all as long as it is that; with each, all that it belongs with. One that can't be read stays, is told
+        by a warning, and keeps the one before it: it may be an increment on that, and else that stands in.
         """
-        there = self.backups()
+        there, unreadable = self.look()
+        _warn(unreadable)
         belongs = self.belongs(there)
-        kept = {belongs[backup.id] for backup in _kept(there, now, days, weeks)}
+        kept = {belongs[backup.id] for backup in staying(there, now, days, weeks)}
+        for one in unreadable:
+            kept |= {belongs[name] for name in [backup.id for backup in there if backup.id < one.id][:1]}
         gone = [backup for backup in there if belongs[backup.id] not in kept]
         for backup in gone:
             # Without its name it is none any more, however far the removal comes.
@@ -266,18 +267,29 @@ class Shelf(ABC, Generic[K]):
             shutil.rmtree(away)
         return [backup.id for backup in gone]
 
-    def _read(self, folder: Path) -> K:
+    def _read(self, folder: Path) -> K | Unreadable | None:
+        """What is in a folder; None where it has gone meanwhile."""
         path = folder / NOTED
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             if value["format"] > FORMAT:
-                raise BackupError(f"{path} was written by a later version of this program: use that.")
-            return self.read(folder, value)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BackupError(
-                f"{path} is damaged, so what that backup holds is not certain. Move {folder} away, or "
-                "restore the file from a copy."
-            ) from error
+                return Unreadable(folder, f"{path} was written by a later version of this program: use that.")
+            backup = self.read(folder, value)
+            if backup.taken_at.tzinfo is None:
+                raise ValueError("a moment without its zone")
+        except OSError as error:
+            if not folder.exists():
+                return None
+            reason = f"{path} can't be read ({error.strerror or error})"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            reason = f"{path} is damaged"
+        else:
+            return backup
+        return Unreadable(
+            folder,
+            f"{reason}, so what that backup holds is not certain: it is left alone, and nothing that it may "
+            f"need expires. Restore it from a copy, or move {folder} away.",
+        )
 
 
 class Vault(Shelf[Backup]):
@@ -297,17 +309,9 @@ class Vault(Shelf[Backup]):
         )
 
 
-def _kept(there: Sequence[K], now: datetime, days: int, weeks: int) -> Iterator[K]:
-    newest_of: set[tuple[Any, ...]] = set()
-    for backup in there:  # the newest first
-        day, week = backup.taken_at.date(), backup.taken_at.isocalendar()[:2]
-        age = now - backup.taken_at
-        is_first = not newest_of
-        is_of_day = ("day", day) not in newest_of and age < timedelta(days=days)
-        is_of_week = ("week", week) not in newest_of and age < timedelta(weeks=weeks)
-        newest_of.update({("day", day), ("week", week)})
-        if is_first or is_of_day or is_of_week:
-            yield backup
+def _warn(unreadable: Sequence[Unreadable]) -> None:
+    for one in unreadable:
+        _log.warning("%s", one.problem)
 
 
 def _sums(folder: Path) -> dict[str, str]:

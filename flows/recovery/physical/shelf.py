@@ -18,8 +18,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flows.recovery.kept import Kept
 from flows.recovery.seal import seal_of
-from flows.recovery.vault import BackupError, Kept, Shelf
+from flows.recovery.vault import BackupError, Shelf
 from flows.services import Services
 
 FOLDER, DATA, LIST = "physical", "data", "backup_manifest"
@@ -71,10 +72,14 @@ class Copies(Shelf[Copy]):
 
     def chain(self, copy: Copy) -> list[Copy]:
         """The copies that one is put together from, the full one first. Raises BackupError where one is
-        gone.
+        gone or can't be read.
         """
-        known = {one.id: one for one in self.backups()}
+        there, unreadable = self.look()
+        known = {one.id: one for one in there}
         line = _line(copy, known)
+        for one in unreadable:
+            if one.id in line:
+                raise BackupError(f"{copy.id} is an increment on {one.id}, and {one.problem}")
         if gone := [name for name in line if name not in known]:
             raise BackupError(
                 f"{copy.id} is an increment, and {gone[0]}, which it builds on, is not in {self.root}: bring "
