@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from flows.cdc import lost_offsets
 from flows.errors import FlowsError
 from flows.extract import SourceError
 from flows.extract import debezium as named
@@ -95,9 +96,12 @@ def look(settings: Settings, entities: Iterable[SourceEntity]) -> Status:
     wanted = tuple(entities)
     names = named.names(settings)
     seen = observe(settings, wanted)
-    positions, problems = _positions(settings, wanted)
+    positions, problems = positions_of(settings, wanted)
     remembered = {table: found.get(REMEMBERED, {}) for table, found in positions.items()}
-    halts = judged(seen, wanted, remembered, unknown_marks(settings, remembered))
+    halts = {
+        **lost_offsets.halts(settings, seen, wanted, positions),
+        **judged(seen, wanted, remembered, unknown_marks(settings, remembered)),
+    }
     tables = []
     for entity in wanted:
         one, trouble = _table(settings, seen, entity, positions.get(entity.table), halts.get(entity.table))
@@ -107,7 +111,7 @@ def look(settings: Settings, entities: Iterable[SourceEntity]) -> Status:
     for entity in wanted:
         if reason := halts.get(entity.table):
             by_reason.setdefault(reason, []).append(entity.name)
-    told = [f"{_who(tables_, len(wanted))}: {reason}." for reason, tables_ in by_reason.items()]
+    told = [f"{who(tables_, len(wanted))}: {reason}." for reason, tables_ in by_reason.items()]
     state, slot = seen.connector, seen.slot
     return Status(
         connector=names.connector,
@@ -141,7 +145,8 @@ def wal_problems(seen: Observed) -> list[str]:
     ]
 
 
-def _who(names: list[str], of: int) -> str:
+def who(names: list[str], of: int) -> str:
+    """Which of so many tables are halted."""
     return "Every table is halted" if len(names) == of and of > 1 else f"{', '.join(sorted(names))} halted"
 
 
@@ -182,7 +187,7 @@ def _table(
     )
 
 
-def _positions(
+def positions_of(
     settings: Settings, entities: Iterable[SourceEntity]
 ) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """How far each table was landed; a warehouse that can't be asked is one problem and stops nothing."""

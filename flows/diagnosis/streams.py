@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ from flows.settings import Settings
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+
+    from flows.extract.debezium_observed import Observed
+    from transforms.entities import SourceEntity
 
 
 def kafka(settings: Settings) -> list[Finding]:
@@ -85,24 +88,48 @@ def capture(settings: Settings) -> list[Finding]:
     by_table = {} if shared else halts
     published = f"{len(entities) - len(by_table)} of {len(entities)} tables are published and name their rows"
     wal = wal_problems(seen)
+    runs = bool(state and state.runs)
+    is_slot_well = bool(slot and slot.plugin == "pgoutput" and slot.wal_status != "lost" and not wal)
+    # What halts every table is told once, by connector or slot where it is one of them.
+    is_told = not (shared and runs and is_slot_well)
     return [
         Finding(f"{subject}: Connect", True, f"{title} {version} answers"),
         Finding(
             f"{subject}: connector",
-            bool(state and state.runs),
+            runs,
             f"{state.connector.state.lower()}, {len(state.tasks)} task" if state else "not registered",
             advice or "Look at it: python -m flows cdc status",
         ),
         Finding(
             f"{subject}: slot",
-            bool(slot and slot.plugin == "pgoutput" and slot.wal_status != "lost" and not wal),
+            is_slot_well,
             f"{slot.wal_status}, {slot.kept / 1e6:.0f} MB of WAL kept" if slot else "missing",
             next(iter(wal), advice),
         ),
         Finding(
             f"{subject}: tables",
-            not by_table and seen.published is not None,
+            is_told and not by_table and seen.published is not None,
             published if seen.published is not None else "no publication",
             " ".join(sorted({f"{reason}." for reason in by_table.values()})) or advice,
         ),
+        *_offsets(settings, seen, entities),
+    ]
+
+
+def _offsets(settings: Settings, seen: Observed, entities: Sequence[SourceEntity]) -> list[Finding]:
+    """Whether Kafka Connect knows how far the connector has read; nothing where no connector is there."""
+    from flows.cdc import lost_offsets
+    from flows.cdc.status import positions_of, who
+
+    if seen.connector is None or settings.cdc_engine == "embedded":
+        return []
+    halts = lost_offsets.halts(settings, seen, entities, positions_of(settings, entities)[0])
+    halted = who([entity.name for entity in entities if entity.table in halts], len(entities))
+    return [
+        Finding(
+            "change capture: offsets",
+            not halts,
+            halted if halts else "nothing that waits was read anew unasked",
+            " ".join(sorted({f"{reason}." for reason in halts.values()})),
+        )
     ]

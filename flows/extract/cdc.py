@@ -17,7 +17,7 @@ from psycopg import sql
 
 from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged, SourceError
 from flows.extract.change_log import ChangeLog, Shape, schema
-from flows.extract.debezium_guard import ANEW, REMEMBERED
+from flows.extract.debezium_guard import OFFSETS_LOST, REMEMBERED
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import SourceColumn
@@ -260,10 +260,7 @@ class _Read:
             return {}
         if known is not None and found > known:
             if self.source.confirmed > known:
-                raise SourceError(
-                    f"{self.name} is halted: Kafka Connect has lost how far the connector had read, and each "
-                    f"table is read anew unasked, so changes may be lost; read everything again: {ANEW}."
-                )
+                raise SourceError(f"{self.name} is halted: {OFFSETS_LOST}.")
             before[COMPARE] = True
         return {READING: max(found, known or 0)}
 

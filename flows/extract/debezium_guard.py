@@ -35,6 +35,10 @@ __all__ = ["REMEMBERED", "Observed", "guard", "observe", "reasons"]
 REMEMBERED = "guard"
 """Where what is remembered stands in a table's position."""
 ANEW = "python -m flows cdc unregister && python -m flows cdc register"
+OFFSETS_LOST = (
+    "Kafka Connect has lost how far the connector had read, and each table is read anew unasked, so changes "
+    f"may be lost; read everything again: {ANEW}"
+)
 
 
 def guard(

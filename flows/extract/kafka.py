@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -252,7 +252,7 @@ def _batches(topic: Topic, extract: Extract, stall_seconds: float) -> Iterator[p
 
 def reread(
     topic: Topic, spans: Mapping[int, Sequence[tuple[int, int]]], stall_seconds: float = STALL_SECONDS
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch]:
     """What the broker has at these offsets, partition → spans [first, after) in their order.
 
     They have to lie between the topic's ends. Raises SourceError like `read`.

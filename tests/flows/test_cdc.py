@@ -220,6 +220,10 @@ def test_the_doctor_looks_at_the_capture(capture: Capture) -> None:
     assert [name for name, one in found.items() if not one.well] == ["tables"]
     assert "alter table public.beta replica identity full." in found["tables"].advice
     assert "1 of 2" in found["tables"].seen
+    capture.app(f"alter publication {capture.names.publication} set (publish = 'insert')")
+    found = examined()
+    assert [name for name, one in found.items() if not one.well] == ["tables"], "what halts all is told, too"
+    assert "does not send every change" in found["tables"].advice
 
 
 def test_nobody_can_read_the_database_s_password_at_kafka_connect(capture: Capture) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
 
 from flows.change_landing import land_changes
-from flows.extract import SourceError
+from flows.diagnosis import Finding
+from flows.diagnosis.streams import capture as examined
+from flows.extract import SourceError, debezium
 from flows.extract.debezium_guard import ANEW
-from tests.flows.capture import entity
+from tests.flows.capture import Capture, entity
 from tests.flows.extract.told import landed_once, rows_of
 from tests.flows.streaming.topics import until
 from tests.house import House
 
 ALPHA = entity("alpha")
+LOST = "Kafka Connect has lost how far the connector had read"
+
+
+def _ill(capture: Capture) -> list[Finding]:
+    """What the doctor says of the capture where it is not well."""
+    with mock.patch.object(debezium, "entities", return_value=(ALPHA,)):
+        return [one for one in examined(capture.settings) if not one.well]
 
 
 def test_lost_offsets_of_connect_halt_its_tables_and_what_went_meanwhile_is_found_anew(
@@ -29,6 +39,7 @@ def test_lost_offsets_of_connect_halt_its_tables_and_what_went_meanwhile_is_foun
         noted += f"where slot_name = '{capture.names.slot}'"
         until(lambda: capture.app(noted) == [(True,)], seconds=60)
         land_changes(services, [ALPHA], "second").of(ALPHA)
+        assert (capture.look(ALPHA).problems, _ill(capture)) == ((), [])
 
         with capture.client() as client:
             client.stop(capture.names.connector)
@@ -37,12 +48,18 @@ def test_lost_offsets_of_connect_halt_its_tables_and_what_went_meanwhile_is_foun
             httpx.delete(f"{capture.settings.connect_url}/{path}").raise_for_status()
             client.resume(capture.names.connector)
         until(lambda: len(capture.ids("alpha")) == 7, seconds=60)
-        with pytest.raises(SourceError, match="has lost how far the connector had read") as halted:
+        (told,), (found,) = capture.look(ALPHA).problems, _ill(capture)
+        with pytest.raises(SourceError, match=LOST) as halted:
             land_changes(services, [ALPHA], "halted").of(ALPHA)
         assert str(halted.value).endswith(f"{ANEW}.")
+        said = str(halted.value).removeprefix("app.alpha is halted: ")
+        assert told == f"alpha halted: {said}", "whoever asks before a landing is told the same"
+        assert capture.look(ALPHA).tables[0].halted == said.rstrip(".")
+        assert (found.subject, found.seen, found.advice) == ("change capture: offsets", "alpha halted", said)
         assert [key for key, _ in rows_of(services, ALPHA)] == [1, 2, 3, 4]
 
         capture.anew(ALPHA)
         until(lambda: len(capture.ids("alpha")) == 10, seconds=60)
+        assert (capture.look(ALPHA).problems, _ill(capture)) == ((), [])
         land_changes(services, [ALPHA], "anew").of(ALPHA)
         assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")
