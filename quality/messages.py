@@ -58,6 +58,9 @@ def finding(
         )
         if rule.check == "accepted_values":
             message += " Where such a value is right, add it to the list there."
+        if rule.check == "references":
+            other = rule.arguments["table"]
+            message += f" Where such a value is right, let {other} have it; else correct it at its source."
         if rule is ROW_COUNT:
             message = f"{table.name}: {rows:,} rows are there, {failing:,} more or fewer than were announced."
     return CheckResult(
