@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 
 from flows.alerting import away, causes, delivery, ending, incidents, remembered, runs, settlement, words
 from flows.alerting.incidents import Incident
+from flows.alerting.killed import end_killed
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
@@ -49,6 +50,7 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     def measured(connection: Connection[Any], now: datetime) -> list[Verdict]:
         # Who reads this here has reached it.
         there = Verdict(WAREHOUSE, WAREHOUSE, State.OK, now)
+        end_killed(connection, now)
         others = [verdict for verdict in verdicts if verdict.signal != WAREHOUSE]
         return [there, *others, *runs.verdicts(connection, now)]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from psycopg.types.json import Jsonb
 
+from flows.alerting.killed import end_killed
 from flows.errors import FlowsError
 from flows.extract.http import check_base
 from flows.openlineage.report import run_is
@@ -52,7 +53,7 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
     1. bootstrap: schemas, roles, ops tables (each statement may be repeated);
     2. warehouse and lake are held against each other: a restore of one of them stops the run here;
     3. tables and views: created, changed in place, or marked for a rebuild beside and a swap;
-    4. manifest lines that a crash left out are appended;
+    4. runs that were killed are entered as that, and manifest lines that a crash left out are appended;
     5. lake files and unpublished tables that belong to nobody are removed.
 
     Returns the tables whose change somebody's lock held back, each with whose: they stay as they were until
@@ -64,6 +65,10 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
             _schemas(ledger)
             refuse_two_stories(ledger, services.lake)
             held = _migrate(services, yes, progress)
+        with ledger.connection.transaction():
+            killed = end_killed(ledger.connection, services.settings.now())
+        if killed:
+            progress.say("runs", f"{len(killed)} that were killed without a word are entered as crashed")
         repaired = ledger.repair_manifest(services.lake)
         if repaired:
             progress.say("lake", f"{len(repaired)} manifest lines completed that an earlier run left out")
@@ -143,8 +148,11 @@ def _forget_what_is_gone(ledger: Ledger, lake: Lake) -> None:
 
 def note_run(services: Services, summary: Summary, state: str) -> None:
     """Write the run into ops.run, and tell who listens: once when it begins (`Running`), once when it ends.
-    One that is known because it was late, or that is tried again, began when it says so.
+    One that is known because it was late, or that is tried again, began when it says so. While it is at work
+    its row names what it holds as long as it lives (`end_killed`).
     """
+    session = services.lake.session if state == "Running" else None
+    known = {"session": str(session)} if session is not None else {}
     run_is(services, summary, state)
     now = services.settings.now()
     with services.warehouse.connect() as connection:
@@ -160,6 +168,6 @@ def note_run(services: Services, summary: Summary, state: str) -> None:
                 "now": now,
                 "end": None if state == "Running" else now,
                 "state": state,
-                "summary": Jsonb(summary.as_json()),
+                "summary": Jsonb(summary.as_json() | known),
             },
         )

@@ -209,6 +209,11 @@ class Lake:
             except OSError as error:
                 raise not_written(folder, error) from error
 
+    @property
+    def session(self) -> Path | None:
+        """The marker of this process's writing session (`sessions.is_alive`); None before it has begun."""
+        return self._session.marker if self._session is not None else None
+
     def duckdb(self, *, keeps_order: bool = True) -> AbstractContextManager[DuckDBPyConnection]:
         """A DuckDB session in UTC for one computation: its memory is bounded, and what does not fit spills
         below the root. Whatever gets a name in it goes with it.

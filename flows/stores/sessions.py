@@ -20,10 +20,37 @@ class WritingSession:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
 
+    @property
+    def marker(self) -> Path:
+        """The file that is locked while it lives."""
+        return self._path
+
     def end(self) -> None:
         """Remove the marker."""
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
+
+
+def is_alive(marker: Path) -> bool | None:
+    """Whether the session of this marker lives; None where that can't be seen from here.
+
+    A marker that is gone is of the dead: its own process removes it in the end, others (`oldest`) once it is.
+    """
+    try:
+        descriptor = os.open(marker, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False if marker.parent.is_dir() else None
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def oldest(root: Path) -> float:

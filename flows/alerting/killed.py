@@ -1,0 +1,51 @@
+"""Runs that were killed together with whoever would have told it: nobody ends them but who looks."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from psycopg import Connection
+
+from flows.alerting.runs import Reported, note
+from flows.stores.sessions import is_alive
+
+LONGEST = timedelta(days=1)
+"""No flow has as much time: what began longer ago and has left nothing to look at is not at work any more."""
+_SAID = (
+    "It was killed, or its machine went down, and its process is gone without a word; the system's log says "
+    "what ended it"
+)
+
+
+def end_killed(connection: Connection[Any], now: datetime) -> list[str]:
+    """Enter as crashed, in the caller's transaction, the runs whose process is gone; returns their ids.
+
+    A run holds its lake's session (`WritingSession`) as long as it lives, so the kernel tells. Where that
+    can't be looked at (another machine's lake, a run of an older version), its time alone does.
+    """
+    rows = connection.execute(
+        "select run_id, flow, started_at, summary ->> 'session' from ops.run where state = 'Running'"
+    ).fetchall()
+    ended = []
+    for run_id, flow, started_at, session in rows:
+        is_at_work = is_alive(Path(session)) if session else None
+        if is_at_work is None:
+            is_at_work = now - started_at < LONGEST
+        if not is_at_work and _is_still(connection, run_id, session):
+            note(connection, Reported(run_id, flow, "Crashed", _SAID, started_at, now))
+            ended.append(str(run_id))
+    return ended
+
+
+def _is_still(connection: Connection[Any], run_id: str, session: str | None) -> bool:
+    """Whether it has neither ended nor been tried again since it was looked at; until the transaction's end
+    it does neither.
+    """
+    row = connection.execute(
+        "select 1 from ops.run where run_id = %s and state = 'Running' "
+        "and summary ->> 'session' is not distinct from %s for update skip locked",
+        (run_id, session),
+    ).fetchone()
+    return row is not None
