@@ -50,7 +50,7 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     def measured(connection: Connection[Any], now: datetime) -> list[Verdict]:
         # Who reads this here has reached it.
         there = Verdict(WAREHOUSE, WAREHOUSE, State.OK, now)
-        end_killed(connection, now)
+        end_killed(connection, services.settings, now)
         others = [verdict for verdict in verdicts if verdict.signal != WAREHOUSE]
         return [there, *others, *runs.verdicts(connection, now)]
 
@@ -74,18 +74,19 @@ def _answers(services: Services) -> bool:
 
 
 def run_ended(services: Services, summary: Summary) -> None:
-    """Tell how a run ended: at once when it failed, with why where that is known, as news when it completed.
+    """Tell how a run ended: at once when it failed, with why where that is known, as news when it completed
+    or somebody has cancelled it.
     Never raises: the run is what it is.
     """
     why: Sequence[Verdict] = ()
 
     def told(connection: Connection[Any], now: datetime) -> list[Verdict]:
-        if not summary.failures:
-            _news(services, connection, *runs.completed(summary), now)
+        if summary.state not in FAILED:
+            _news(services, connection, *runs.ended_well(summary), now)
         return [*why, *runs.verdicts(connection, now)]
 
     try:
-        if summary.failures:
+        if summary.state in FAILED:
             why = _why(services)
         _settle(services, told)
     except Exception as error:  # noqa: BLE001 - telling of a run must not change how it ended

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import alerts, finish, first_read, prepare
+from flows.alerting.cancelled import SAID, is_cancelled
 from flows.errors import FlowsError
 from flows.flow_names import APIS, BATCH, reads
 from flows.garbage import look_rarely
@@ -108,7 +109,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             models = _without(prepare.warehouse(services, yes, progress), _selected(select), summary)
         except BaseException as error:
             # A sentence that begins with a table's name would be about that table alone.
-            summary.failures.append(f"It could not begin: {str(error) or _stopped(error)}")
+            _note_end(services, summary, error, "It could not begin: ")
             with suppress(Exception):  # where it can't be entered, what ended it is all there is to say
                 _tell_end(services, summary, begun)
             raise
@@ -119,7 +120,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             Schedule(services, entities, models, summary, progress).carry_out(landed)
             finish.run(services, models, summary, progress)
         except BaseException as error:
-            summary.failures.append(str(error) or _stopped(error))
+            _note_end(services, summary, error)
             if not isinstance(error, Exception | KeyboardInterrupt):
                 end_process_soon()
             raise
@@ -132,9 +133,18 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     return summary
 
 
+def _note_end(services: Services, summary: Summary, error: BaseException, before: str = "") -> None:
+    """What ended a run before its end: a failure, or somebody's wish."""
+    if not isinstance(error, Exception) and is_cancelled(services.settings, summary.run_id):
+        summary.is_cancelled = True
+        summary.warnings.append(SAID)
+    else:
+        summary.failures.append(f"{before}{str(error) or _stopped(error)}")
+
+
 def _tell_end(services: Services, summary: Summary, begun: float) -> None:
     summary.seconds = round(time.perf_counter() - begun, 2)
-    prepare.note_run(services, summary, "Failed" if summary.failures else "Completed")
+    prepare.note_run(services, summary, summary.state)
     alerts.run_ended(services, summary)
     numbers.write(services, summary)
 

@@ -66,9 +66,9 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
             refuse_two_stories(ledger, services.lake)
             held = _migrate(services, yes, progress)
         with ledger.connection.transaction():
-            killed = end_killed(ledger.connection, services.settings.now())
+            killed = end_killed(ledger.connection, services.settings, services.settings.now())
         if killed:
-            progress.say("runs", f"{len(killed)} that were killed without a word are entered as crashed")
+            progress.say("runs", f"{len(killed)} that were killed without a word are entered as that")
         repaired = ledger.repair_manifest(services.lake)
         if repaired:
             progress.say("lake", f"{len(repaired)} manifest lines completed that an earlier run left out")

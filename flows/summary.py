@@ -44,6 +44,8 @@ class Summary:
     failures: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    is_cancelled: bool = False
+    """Whether somebody ended it who did not want it any more."""
     steps: dict[str, float] = field(default_factory=dict)
     """Seconds of each landing, build, check and refresh, from its start to its end; they run side by side."""
 
@@ -63,6 +65,13 @@ class Summary:
     def has_changed(self, name: str) -> bool:
         """Whether this run published something of the table."""
         return name in self.tables and bool(self.tables[name].windows)
+
+    @property
+    def state(self) -> str:
+        """How it ended, in a word of ops.run."""
+        if self.is_cancelled:
+            return "Cancelled"
+        return "Failed" if self.failures else "Completed"
 
     @property
     def partitions(self) -> int:

@@ -8,19 +8,23 @@ from typing import Any
 
 from psycopg import Connection
 
+from flows.alerting.cancelled import CANCELLED, SAID, is_cancelled
 from flows.alerting.runs import Reported, note
+from flows.settings import Settings
 from flows.stores.sessions import is_alive
 
 LONGEST = timedelta(days=1)
-"""No flow has as much time: what began longer ago and has left nothing to look at is not at work any more."""
+"""No run that enters its beginning has as much time (the batch, 12 hours): what began longer ago and has left
+nothing to look at is not at work any more."""
 _SAID = (
     "It was killed, or its machine went down, and its process is gone without a word; the system's log says "
     "what ended it"
 )
 
 
-def end_killed(connection: Connection[Any], now: datetime) -> list[str]:
-    """Enter as crashed, in the caller's transaction, the runs whose process is gone; returns their ids.
+def end_killed(connection: Connection[Any], settings: Settings, now: datetime) -> list[str]:
+    """Enter as crashed, in the caller's transaction, the runs whose process is gone, or as cancelled where
+    somebody wished that; returns their ids.
 
     A run holds its lake's session (`WritingSession`) as long as it lives, so the kernel tells. Where that
     can't be looked at (another machine's lake, a run of an older version), its time alone does.
@@ -34,7 +38,8 @@ def end_killed(connection: Connection[Any], now: datetime) -> list[str]:
         if is_at_work is None:
             is_at_work = now - started_at < LONGEST
         if not is_at_work and _is_still(connection, run_id, session):
-            note(connection, Reported(run_id, flow, "Crashed", _SAID, started_at, now))
+            state, said = (CANCELLED, SAID) if is_cancelled(settings, run_id) else ("Crashed", _SAID)
+            note(connection, Reported(run_id, flow, state, said, started_at, now))
             ended.append(str(run_id))
     return ended
 

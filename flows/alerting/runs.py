@@ -11,6 +11,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from flows.alerting import made_good, words
+from flows.alerting.cancelled import CANCELLED
 from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
 from flows.monitoring.runs import Run, failed_tables
 from flows.monitoring.verdict import State, Verdict
@@ -27,7 +28,7 @@ _LATE_REMEMBERED = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Reported:
-    """What Prefect's server says of a run that could not tell it itself. `state` is one of FAILED, or Late;
+    """What is known of a run that could not tell it itself. `state` is one of FAILED, Late or CANCELLED;
     times are the world's, of one that did not start the one at which it was to.
     """
 
@@ -49,7 +50,7 @@ def verdicts(connection: Connection[Any], now: datetime) -> list[Verdict]:
 
 
 def note(connection: Connection[Any], run: Reported) -> None:
-    """Enter into ops.run what Prefect says of a run; one that has told its end itself stays as it said."""
+    """Enter into ops.run what is known of a run; one that has told its end itself stays as it said."""
     # What is said of the stream is held against ops.stream_progress, which has the database's own time.
     connection.execute(
         "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values "
@@ -152,13 +153,15 @@ def _action(flow: str) -> str:
     return f"Mend what the line names, then run {flow} again for the same: no other run makes it good."
 
 
-def completed(summary: Summary) -> tuple[str, str]:
-    """Title and text of the news that a run completed."""
+def ended_well(summary: Summary) -> tuple[str, str]:
+    """Title and text of the news that a run completed, or that somebody has cancelled it."""
     landed = sum(summary.landed.values())
     title = (
         f"INFO: {summary.flow} completed: {landed:,} rows landed, "
         f"{summary.partitions:,} partitions published, {summary.seconds:.0f} s"
     )
+    if summary.state == CANCELLED:
+        title = f"INFO: {summary.flow} was cancelled by somebody"
     return title, "\n".join(summary.lines()[-1 - len(summary.warnings) - len(summary.pending) :])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flows.metrics import names, textfile
 from flows.services import Services
-from flows.summary import Summary
+from flows.summary import FAILED, Summary
 
 
 def write(services: Services, summary: Summary) -> None:
@@ -42,7 +42,7 @@ class _RunNumbers:
         """One family for each metric of a run."""
         summary, flow = self._summary, self._summary.flow
         single = {
-            names.RUN_SUCCESS: float(not summary.failures),
+            names.RUN_SUCCESS: float(summary.state not in FAILED),
             names.RUN_END: self._ended,
             names.RUN_SECONDS: summary.seconds,
             names.RUN_DEAD_LETTERS: summary.dead_letters,

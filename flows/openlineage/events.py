@@ -32,7 +32,7 @@ _TYPES = {
     Kind.JOIN: ("INDIRECT", "JOIN"),
     Kind.GROUP: ("INDIRECT", "GROUP_BY"),
 }
-State = Literal["START", "RUNNING", "COMPLETE", "FAIL"]
+State = Literal["START", "RUNNING", "COMPLETE", "FAIL", "ABORT"]
 _lineage = facet_v2.column_lineage_dataset
 
 

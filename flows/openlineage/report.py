@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from flows.summary import Summary
 
 Result = TypeVar("Result")
-_STATES: Mapping[str, State] = {"Running": "START", "Completed": "COMPLETE", "Failed": "FAIL"}
+_STATES: Mapping[str, State] = {
+    "Running": "START",
+    "Completed": "COMPLETE",
+    "Failed": "FAIL",
+    "Cancelled": "ABORT",
+}
 """Words of ops.run, and those of the specification."""
 
 

@@ -28,6 +28,7 @@ _OF_STATE = {
     "Failed": ("critical", "Failed"),
     "Crashed": ("critical", "Crashed"),
     "TimedOut": ("critical", "Timed out"),
+    "Cancelled": ("info", "Cancelled"),
     "Late": ("warning", "Not started"),
     "Running": ("info", "Running"),
     "opened": ("warning", "Opened"),

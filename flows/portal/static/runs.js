@@ -8,6 +8,7 @@ if (timeline) {
   const marks = {
     Completed: ["ok", "circle", "Completed"], Failed: ["critical", "diamond", "Failed"], Crashed: ["critical", "triangle", "Crashed"],
     TimedOut: ["critical", "rect", "Timed out"], Late: ["warning", "emptyCircle", "Not started"], Running: ["unknown", "circle", "Running"],
+    Cancelled: ["unknown", "rect", "Cancelled"],
   };
   const states = [...new Set([...Object.keys(marks), ...rows.map((row) => row.state)])].filter((state) => rows.some((row) => row.state === state));
   const mark = (state) => marks[state] ?? ["unknown", "emptyCircle", state];

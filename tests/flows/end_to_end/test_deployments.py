@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.company import Company, where
+from tests.flows.streaming.topics import until
 from tests.house import ask_prefect
 
 pytestmark = pytest.mark.full
@@ -56,10 +58,14 @@ def _trigger(
         "state": {"type": "SCHEDULED"},
         "job_variables": {"env": dict(environment or {})},
     }
-    deadline = time.monotonic() + seconds
     run = ask_prefect(server, "POST", f"deployments/{found['id']}/create_flow_run", asked)
+    return _ended(server, run, seconds)
+
+
+def _ended(server: httpx.Client, run: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    deadline = time.monotonic() + seconds
     while run["state_type"] not in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
-        assert time.monotonic() < deadline, f"{name} is still {run['state_name']} after {seconds} s"
+        assert time.monotonic() < deadline, f"{run['name']} is still {run['state_name']} after {seconds} s"
         time.sleep(1)
         run = server.get(f"flow_runs/{run['id']}").raise_for_status().json()
     return dict(run)
@@ -84,6 +90,23 @@ def test_a_deployment_that_is_triggered_is_run_by_the_worker_and_completed(
     place = company.built()
     assert place.rows("select state from ops.run where run_id = %s", run["id"]) == [("Completed",)]
     assert place.differences() == []
+
+
+def test_a_run_that_somebody_cancels_in_the_ui_is_no_incident(server: httpx.Client, company: Company) -> None:
+    place = company.built()
+    waits = "select pg_advisory_lock(hashtextextended('land:raw_stripe__charges', 0))"
+    found = server.get("deployments/name/api_ingest/hourly").raise_for_status().json()
+    with psycopg.connect(place.warehouse_dsn) as somebody:
+        somebody.execute(waits)
+        asked = {"state": {"type": "SCHEDULED"}}
+        run = ask_prefect(server, "POST", f"deployments/{found['id']}/create_flow_run", asked)
+        state = "select state from ops.run where run_id = %s"
+        until(lambda: place.rows(state, run["id"]) == [("Running",)], 120)
+        as_the_ui = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+        ask_prefect(server, "POST", f"flow_runs/{run['id']}/set_state", as_the_ui)
+        assert _ended(server, run, 120)["state_name"] == "Cancelled"
+        until(lambda: place.rows(state, run["id"]) == [("Cancelled",)])
+    assert place.rows("select subject from ops.incident where subject = 'flow:api_ingest'") == []
 
 
 def test_upkeep_that_is_triggered_is_completed_and_changes_nothing(

@@ -1,0 +1,138 @@
+"""A run that somebody has cancelled at Prefect's server is no incident; one that nobody has is as ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest import mock
+from uuid import uuid4
+
+import httpx
+import pytest
+from prefect.exceptions import TerminationSignal
+
+from flows import batch
+from flows.flow_names import APIS
+from flows.sandbox import Part
+from tests.flows.alerting.conftest import FAILURE, Watch
+from tests.flows.alerting.test_killed_runs import RUN, Running
+from tests.flows.warehouses import with_tables
+from tests.house import House, Server, ask_prefect
+
+KILLED = TerminationSignal(signal=15)
+
+
+class Prefect:
+    """A real server, and a flow of a test's own."""
+
+    def __init__(self, server: httpx.Client) -> None:
+        self._server = server
+        self.flow: str = self._ask("POST", "flows/", {"name": f"of-a-test-{uuid4().hex}"})["id"]
+
+    def _ask(self, method: str, path: str, body: object = None) -> dict[str, str]:
+        return dict(ask_prefect(self._server, method, path, body) or {})
+
+    def run(self, *states: str) -> str:
+        """A run that has these states one after the other; its id."""
+        run = self._ask("POST", "flow_runs/", {"flow_id": self.flow, "state": {"type": "PENDING"}})["id"]
+        for state in states:
+            self._ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+        return run
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self._ask("DELETE", f"flows/{self.flow}")
+
+
+@pytest.fixture
+def prefect(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect]:
+    url = house.parts(Part.PREFECT).prefect_url
+    assert url is not None
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with httpx.Client(base_url=f"{url}/", trust_env=False) as client:
+        made = Prefect(client)
+        yield made
+        made.end()
+
+
+def _stopped(watch: Watch, run_id: str, at: str, error: BaseException = KILLED) -> None:
+    """A run of this id that is stopped at a step of its own."""
+    services = watch.services()
+    with (
+        mock.patch.object(batch, "open_services", return_value=services),
+        mock.patch.object(batch, "flow_run", mock.Mock(id=run_id)),
+        mock.patch.object(batch, "end_process_soon"),
+        mock.patch(at, side_effect=error),
+        pytest.raises(type(error)),
+    ):
+        batch.run(APIS, [], None, yes=False)
+
+
+BEGINNING, LANDING = "flows.prepare.sources", "flows.first_read.land"
+
+
+@pytest.mark.parametrize("at", [BEGINNING, LANDING])
+@pytest.mark.parametrize("state", ["CANCELLING", "CANCELLED"])
+def test_a_run_that_somebody_has_cancelled_is_news_and_no_incident(
+    postgres18: Server, watch: Watch, prefect: Prefect, at: str, state: str
+) -> None:
+    watch.dsn = with_tables(postgres18)
+    run_id = prefect.run("RUNNING", state)
+    _stopped(watch, run_id, at)
+    assert watch.rows("select run_id, state from ops.run") == [(run_id, "Cancelled")]
+    (message,) = watch.messages()
+    assert message["title"] == "INFO: api_ingest was cancelled by somebody"
+    assert "the next run goes on from there" in message["body"]
+    assert watch.minute() == []
+    assert watch.open() == []
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "CRASHED"])
+def test_a_run_that_is_stopped_and_that_nobody_has_cancelled_is_critical(
+    postgres18: Server, watch: Watch, prefect: Prefect, state: str
+) -> None:
+    watch.dsn = with_tables(postgres18)
+    _stopped(watch, prefect.run(*dict.fromkeys(("RUNNING", state))), LANDING)
+    assert watch.rows("select state from ops.run") == [("Failed",)]
+    assert [one["severity"] for one in watch.messages()] == ["critical"]
+
+
+def test_what_fails_while_somebody_cancels_has_failed(
+    postgres18: Server, watch: Watch, prefect: Prefect
+) -> None:
+    watch.dsn = with_tables(postgres18)
+    _stopped(watch, prefect.run("RUNNING", "CANCELLING"), LANDING, ValueError("a defect"))
+    assert watch.rows("select state from ops.run") == [("Failed",)]
+
+
+def test_where_prefect_does_not_answer_nobody_is_known_to_have_cancelled(
+    postgres18: Server, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.dsn = with_tables(postgres18)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    _stopped(watch, str(uuid4()), LANDING)
+    assert watch.rows("select state from ops.run") == [("Failed",)]
+
+
+def test_a_cancelled_run_that_was_killed_before_it_could_tell_is_cancelled(
+    watch: Watch, prefect: Prefect
+) -> None:
+    run_id = prefect.run("RUNNING", "CANCELLED")
+    running = Running(watch, run_id)
+    running.kill()
+    assert watch.minute() == []
+    assert watch.rows("select run_id, state, finished_at from ops.run") == [(run_id, "Cancelled", watch.now)]
+    crashed = prefect.run("RUNNING", "CRASHED")
+    Running(watch, crashed).kill()
+    (message,) = watch.minute()
+    assert message["title"].startswith(f"CRITICAL: {RUN} failed: It was killed")
+
+
+def test_a_cancelled_run_makes_nothing_good_that_failed_before(
+    postgres18: Server, watch: Watch, prefect: Prefect
+) -> None:
+    watch.dsn = with_tables(postgres18)
+    watch.ran("one", FAILURE, flow=APIS)
+    watch.later(minutes=1)
+    _stopped(watch, prefect.run("RUNNING", "CANCELLING"), LANDING)
+    assert watch.open() == ["flow:api_ingest"]
+    assert [one["kind"] for one in watch.messages()] == ["opened", "info"]
