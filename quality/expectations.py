@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from quality.alive import kept_alive, server_alive
 from quality.messages import ROW_COUNT, finding, passing, refused, without_kind
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuite
 
 NO_REFERENCES: Mapping[str, str] = {}
+APPLICATION = "analytics checks"
+"""What its sessions are called."""
 _COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0}
 _EXACT_AS_FLOAT = 2**52
 """Great Expectations turns bounds into floats: up to here whole numbers keep their order as floats."""
@@ -171,7 +174,8 @@ def _open(dsn: str) -> _Session:
     def connect() -> psycopg.Connection[Any]:
         # Read-only, with the schemas of the names that a rule uses bare. The address stays out of the
         # configuration of Great Expectations, so no password can reach a result or a log.
-        connection = psycopg.connect(dsn, application_name="analytics checks")
+        connection = psycopg.connect(kept_alive(dsn, APPLICATION))
+        connection.execute(server_alive().encode())
         connection.execute("select set_config('search_path', 'analytics, ops', false)")
         connection.execute("set timezone to 'UTC'")
         connection.execute("set default_transaction_read_only to on")

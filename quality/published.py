@@ -8,7 +8,8 @@ from typing import Any
 
 import psycopg
 
-from quality.expectations import validate
+from quality.alive import kept_alive, server_alive
+from quality.expectations import APPLICATION, validate
 from quality.results import CheckResult, QualityError
 from quality.rulebook import rules
 from quality.sql import literal, quote
@@ -120,7 +121,8 @@ def raw_ancestors(table: Table, catalog: Mapping[str, Table]) -> list[str]:
 
 def _existing(dsn: str, tables: Sequence[Table]) -> set[str]:
     names = [table.name for table in tables]
-    with psycopg.connect(dsn, application_name="analytics checks") as connection:
+    with psycopg.connect(kept_alive(dsn, APPLICATION)) as connection:
+        connection.execute(server_alive().encode())
         found: list[Any] = connection.execute(
             "select relname from pg_class where relnamespace = to_regnamespace(%s) and relname = any(%s)",
             (SCHEMA, names),

@@ -26,7 +26,8 @@ from psycopg.rows import tuple_row
 from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.postgres_types import SourceColumn
 from flows.extract.source_locks import AGAINST_READING
-from flows.stores.connections import adbc_sessions, kept_alive, server_alive
+from flows.stores.connections import adbc_sessions
+from quality.alive import kept_alive, server_alive
 
 APPLICATION = "analytics extract"
 MINIMUM_PART_BYTES = 256 << 20

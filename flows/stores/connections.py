@@ -16,28 +16,12 @@ import psycopg
 import stamina
 from adbc_driver_manager import Error as AdbcError
 from psycopg import Connection
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
 from flows.stores import roles
+from quality.alive import server_alive
 
-_ALIVE = {
-    "connect_timeout": "10",
-    "keepalives": "1",
-    "keepalives_idle": "30",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "60000",
-}
-_SERVER_ALIVE = {
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "60000",
-}
-"""The same of the server, or the locks of a machine that vanished would last as long as its system waits: two
-hours. Set in the session, since poolers refuse it in an address."""
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _AS_NEW = (
@@ -45,16 +29,6 @@ _AS_NEW = (
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 """What makes a session one that nobody has used, but for its prepared statements, of which psycopg knows."""
-
-
-def kept_alive(dsn: str, application_name: str) -> str:
-    """A connection string whose sessions find within a minute that their server is gone without a word, where
-    it does not say itself how that is found. Raises psycopg.ProgrammingError for one that PostgreSQL does not
-    read.
-    """
-    given = conninfo_to_dict(dsn)
-    ours = {name: value for name, value in _ALIVE.items() if name not in given}
-    return make_conninfo(dsn, application_name=application_name, **ours)
 
 
 class Connections:
@@ -119,17 +93,6 @@ class Connections:
                 connection.close()
             else:
                 return connection
-
-
-def server_alive(*, is_local: bool = False) -> str:
-    """SQL that has the server of a session find that its client is gone, in this transaction alone where it
-    `is_local`; what somebody has set for it stays as they did. It gives what it has set.
-    """
-    ours = ", ".join(f"('{name}', '{value}')" for name, value in _SERVER_ALIVE.items())
-    return (
-        f"SELECT name, pg_catalog.set_config(name, ours, {is_local}) FROM pg_catalog.pg_settings "
-        f"JOIN (VALUES {ours}) AS given (name, ours) USING (name) WHERE source = 'default'"
-    )
 
 
 class AdbcSessions:

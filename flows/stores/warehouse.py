@@ -20,7 +20,8 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
-from flows.stores.connections import Connections, adbc_sessions, kept_alive, server_alive
+from flows.stores.connections import Connections, adbc_sessions
+from quality.alive import kept_alive, server_alive
 from transforms.engine import explain
 
 PUBLISHED = "analytics"

@@ -126,6 +126,28 @@ def test_nothing_stays_locked_after_a_validation(content: Content) -> None:
     assert set(left) == {("idle", 0)}
 
 
+def test_a_server_finds_within_a_minute_that_whoever_checks_is_gone_unless_somebody_has_set_otherwise(
+    content: Content,
+) -> None:
+    """Else the session of a machine that vanished would stay for hours, and what it has read with it."""
+    from sqlalchemy import text
+
+    content.fill([row(1)])
+    theirs = psycopg.conninfo.make_conninfo(content.dsn, options="-c tcp_keepalives_idle=77")
+    for dsn, idle in ((content.dsn, "30"), (theirs, "77")):
+        expectations.validate(dsn, TABLE, TABLE.expect, [content.leaf])
+        with expectations._session(dsn) as session:  # the one that has served
+            engine = session.source.get_execution_engine().engine
+            with engine.connect() as connection:
+                found = [
+                    connection.execute(text(f"show tcp_{name}")).scalar()
+                    for name in ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+                ]
+                given = connection.connection.dbapi_connection.info.get_parameters()
+        assert found == [idle, "10", "3", "60000"]
+        assert (given["keepalives_idle"], given["tcp_user_timeout"]) == ("30", "60000"), "nor waits for it"
+
+
 def test_threads_can_validate_at_once(content: Content) -> None:
     content.fill([row(1), row(2, amount="-1")])
     found: list[int] = []

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from flows.stores.connections import kept_alive
 from flows.stores.warehouse import Warehouse, WarehouseError
+from quality.alive import kept_alive
 
 _HELD = "select count(*) from pg_locks where locktype = 'advisory' and pid = %s"
 
