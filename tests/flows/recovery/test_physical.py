@@ -75,6 +75,11 @@ def _content(dsn: str) -> dict[str, Note]:
     return {name: note for name, note in notes_of(dsn).items() if name != "ops.physical_backup"}
 
 
+def _bytes_of_tables(copy: Copy) -> int:
+    """Without the log: of that a copy holds one file of 16 MB or two, as it happens to begin and end."""
+    return sum(path.stat().st_size for path in (copy.folder / DATA / "base").rglob("*") if path.is_file())
+
+
 def _note(copy: Copy, **changed: object) -> None:
     path = copy.folder / NOTED
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
@@ -93,7 +98,7 @@ def test_a_server_is_put_together_from_a_full_copy_and_an_increment_as_it_was_at
 
     assert (first.based_on, first.because) == (None, "it is the first")
     assert (second.based_on, second.because) == (first.id, None)
-    assert second.bytes < first.bytes / 2
+    assert _bytes_of_tables(second) < _bytes_of_tables(first) / 2
     assert [copies.problems(copy) for copy in copies.backups()] == [[], []]
     put_together(copies, second, tmp_path / "restored", unseen())
 
