@@ -115,12 +115,20 @@ def _of_polars(model: Model, registry: Registry) -> Traced:
 
     if model.build is None:
         return Traced({}, {}, ())
+    table = model.table
     connection = engine.connect(threads=1)
-    frames = {}
-    for upstream in model.table.upstreams:
-        columns = registry.table(upstream).columns
-        frame = engine.polars_input(engine.empty(columns, connection)).collect()
-        frames[upstream] = frame.with_columns(lineage_polars.mark(upstream)).lazy()
-    traced = lineage_polars.trace(model.build(**frames), [column.name for column in model.table.columns])
-    connection.close()
-    return traced
+    try:
+        frames = {
+            upstream: lineage_polars.marked(
+                engine.polars_input(engine.empty(registry.table(upstream).columns, connection)).collect(),
+                upstream,
+            )
+            for upstream in table.upstreams
+        }
+        return lineage_polars.trace(model.build(**frames), [column.name for column in table.columns])
+    except Exception as error:  # the model's own code runs here, and may raise anything
+        where = place(table.path) if table.path else table.name
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ContractError(f"{where}: its column lineage can't be read: {said[0]}") from error
+    finally:
+        connection.close()

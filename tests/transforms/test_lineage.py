@@ -169,7 +169,7 @@ A = {"id": [1], "x": [2], "y": [3]}
 def test_how_a_column_of_a_polars_frame_is_made(
     frame: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame], expected: dict[str, str]
 ) -> None:
-    a, b = (pl.DataFrame(A).with_columns(lineage_polars.mark(name)).lazy() for name in "ab")
+    a, b = (lineage_polars.marked(pl.DataFrame(A), name) for name in "ab")
     assert told(lineage_polars.trace(frame(a, b), ["x"]), "x") == expected
 
 
