@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from flows import lineage
+from flows.alerting import causes
 from flows.alerting.causes import below, served
 from flows.alerts import send_alert
 from flows.monitoring.verdict import State, Verdict
 from tests.flows.alerting.conftest import Watch
+from transforms.contract import ContractError
 from transforms.registry import entities, tables, upstream
 
 ORDERS = "raw_app__orders"
@@ -133,6 +137,20 @@ def test_a_column_of_a_source_that_stands_in_two_tables_is_one_message(watch: Wa
     )
     assert "Touches:  dim_users_history, mart_plan_revenue" in message["body"]
     assert watch.minute(*nulls, moved) == []
+
+
+def test_a_model_whose_lineage_cannot_be_read_keeps_no_trouble_from_being_told(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = mock.Mock(side_effect=ContractError("marts/mart_x.sql: its column lineage can't be read"))
+    monkeypatch.setattr(lineage, "graph", unread)
+    monkeypatch.setattr(causes, "_source_columns", causes._source_columns.__wrapped__)
+    told = watch.minute(
+        watch.verdict("null_rate", "dim_users.plan", State.WARNING),
+        watch.verdict("null_rate", "fct_emails.user_id", State.WARNING),
+    )
+    assert unread.called
+    assert len(told) == 2
 
 
 def test_columns_of_different_columns_of_a_source_are_told_apart(watch: Watch) -> None:
