@@ -135,7 +135,8 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
 
 def _note_end(services: Services, summary: Summary, error: BaseException, before: str = "") -> None:
     """What ended a run before its end: a failure, or somebody's wish."""
-    if not isinstance(error, Exception) and is_cancelled(services.settings, summary.run_id):
+    summary.was_stopped = not isinstance(error, Exception)
+    if summary.was_stopped and is_cancelled(services.settings, summary.run_id):
         summary.is_cancelled = True
         summary.warnings.append(SAID)
     else:

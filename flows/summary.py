@@ -42,6 +42,8 @@ class Summary:
     dead_letters: int = 0
     pending: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    was_stopped: bool = False
+    """By somebody, or because its time was up."""
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
     is_cancelled: bool = False

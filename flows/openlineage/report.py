@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,10 +43,13 @@ def run_is(services: Services, summary: Summary, state: str) -> None:
     from flows.openlineage.events import Work, as_uuid, event
 
     work = Work(f"run.{summary.flow}", run_id=as_uuid(summary.run_id))
+    now = services.settings.now()
+    told: State = "ABORT" if summary.was_stopped else _STATES[state]
+    if told != "START" and receiver.run != (work.run_id, work.job):
+        receiver.send(partial(event, work, "START", now))  # it ended before it could be entered
     receiver.run = (work.run_id, work.job)
     failures = without_secrets(services, "; ".join(summary.failures)) if summary.failures else ""
-    told = _STATES[state]
-    receiver.send(partial(event, work, told, services.settings.now(), error=failures))
+    receiver.send(partial(event, work, told, now, error=failures))
     if trouble := receiver.told():
         summary.warnings.append(trouble)
 
@@ -68,8 +71,11 @@ def land_changes(services: Services, entities: Sequence[SourceEntity], run_id: s
     def rows(landed: ChangesLanded) -> Mapping[str, int]:
         return {name: one.rows for name, one in landed.outcomes.items() if isinstance(one, Landing)}
 
+    def kept_out(landed: ChangesLanded) -> Iterable[str]:
+        return (f"{name}: {reason}" for name, reason in landed.failures().items())
+
     do = partial(source_totals.land_changes, services, entities, run_id)
-    return _told(services, partial(_landing, services, entities), do, rows)
+    return _told(services, partial(_landing, services, entities), do, rows, kept_out)
 
 
 def build(services: Services, work: planner.Work, due: Sequence[planner.Due], run_id: str) -> Built:
@@ -84,8 +90,12 @@ def build(services: Services, work: planner.Work, due: Sequence[planner.Due], ru
 
 def refresh(services: Services, name: str) -> list[Refreshed]:
     """Refresh a view if it is owed that, and tell it."""
+
+    def in_the_way(refreshed: list[Refreshed]) -> Iterable[str]:
+        return (f"{one.blocked_by} is in the way" for one in refreshed if one.blocked_by)
+
     do = partial(upkeep.refresh, services.warehouse, name)
-    return _told(services, partial(_refreshing, services, name), do, lambda _: {})
+    return _told(services, partial(_refreshing, services, name), do, lambda _: {}, in_the_way)
 
 
 def _told(
@@ -93,7 +103,9 @@ def _told(
     describe: Callable[[], Work],
     do: Callable[[], Result],
     rows: Callable[[Result], Mapping[str, int]],
+    undone: Callable[[Result], Iterable[str]] = lambda _: (),
 ) -> Result:
+    """`undone`: why some of it was not done though nothing was raised."""
     receiver = services.openlineage
     if receiver is None:
         return do()
@@ -106,11 +118,18 @@ def _told(
     try:
         result = do()
     except BaseException as error:
-        said = without_secrets(services, str(error) or type(error).__name__)
-        receiver.send(lambda: event(work(), "FAIL", now(), error=said))
+        said, state = without_secrets(services, str(error) or type(error).__name__), how_ended(error)
+        receiver.send(lambda: event(work(), state, now(), error=said))
         raise
-    receiver.send(lambda: event(work(), "COMPLETE", now(), rows=rows(result)))
+    reasons = "; ".join(without_secrets(services, reason) for reason in undone(result))
+    state = "FAIL" if reasons else "COMPLETE"
+    receiver.send(lambda: event(work(), state, now(), rows=rows(result), error=reasons))
     return result
+
+
+def how_ended(error: BaseException) -> State:
+    """Whether something failed, or was stopped: by somebody, or because its time was up."""
+    return "FAIL" if isinstance(error, Exception) else "ABORT"
 
 
 def without_secrets(services: Services, text: str) -> str:

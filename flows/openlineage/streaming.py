@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from flows.openlineage.places import of_source
-from flows.openlineage.report import described, described_table, without_secrets
+from flows.openlineage.report import described, described_table, how_ended, without_secrets
 from flows.progress import Progress
 from flows.streaming.following import shown_live
 from flows.streaming.route import Route
@@ -75,7 +75,7 @@ def told(
     except BaseException as error:
         is_over.set()
         going_on.join()
-        tell("FAIL", without_secrets(services, str(error) or type(error).__name__))
+        tell(how_ended(error), without_secrets(services, str(error) or type(error).__name__))
         raise
     is_over.set()
     going_on.join()
