@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +15,15 @@ from urllib.parse import urlsplit
 import httpx
 
 from flows.http_client import client
+from flows.hung import within
 from flows.stores.warehouse import scrub
 
 _ENDPOINT = "/api/v1/lineage"
 """The specification's, where the setting names a server alone."""
 _SECONDS = 2.0
+"""What one event may take in all, however many signs of life its receiver gives."""
+PATIENCE_SECONDS = 10.0
+"""What all events of `AGAIN_AFTER_SECONDS` may take together: a run has hundreds, and waits for each."""
 AGAIN_AFTER_SECONDS = 300.0
 """How long one that did not take an event is left alone."""
 
@@ -37,6 +41,7 @@ class Receiver:
         self._is_told = False
         self.trouble: str | None = None
         self._again_at = 0.0
+        self._waited, self._waited_since = 0.0, -AGAIN_AFTER_SECONDS
         self.run: tuple[str, str] | None = None
         """Id and job of the run that builds and landings are part of, once it has begun."""
 
@@ -57,7 +62,7 @@ class Receiver:
         """What keeps events from there, without sending one; None where nothing does that can be known."""
         try:
             if self._address is not None:
-                self._client.get(self._address)  # whatever it answers, it is there
+                within(_SECONDS, partial(self._client.get, self._address))  # whatever it answers, it is there
             else:
                 self._append("")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -70,10 +75,13 @@ class Receiver:
             return
         try:
             event = make()
-            if self._address is not None:
-                self._client.post(self._address, json=event).raise_for_status()
-            else:
+            if self._address is None:
                 self._append(json.dumps(event, ensure_ascii=False) + "\n")
+            elif (waited := self._post(self._address, event)) > PATIENCE_SECONDS:
+                self._give_up(f"it is slow, the last events took {waited:.0f} s")
+                return
+        except TimeoutError:
+            self._give_up(f"no whole answer came within {_SECONDS:g} s")
         except httpx.HTTPStatusError as error:
             self._give_up(f"it answers {error.response.status_code}")
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
@@ -81,6 +89,20 @@ class Receiver:
         else:
             with self._lock:
                 self.trouble, self._is_told = None, False
+
+    def _post(self, address: str, event: Mapping[str, Any]) -> float:
+        """Hand an event over; returns how many seconds were lately spent on that. Raises TimeoutError."""
+        begun = time.monotonic()
+        try:
+            within(_SECONDS, partial(self._client.post, address, json=event)).raise_for_status()
+        except TimeoutError:
+            self.__dict__.pop("_client", None)  # who hangs keeps it
+            raise
+        with self._lock:
+            if begun - self._waited_since >= AGAIN_AFTER_SECONDS:
+                self._waited, self._waited_since = 0.0, begun
+            self._waited += time.monotonic() - begun
+            return self._waited
 
     def told(self) -> str | None:
         """What happened, the first time that somebody asks; None when all is well."""

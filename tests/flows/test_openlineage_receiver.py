@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,17 +32,26 @@ def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @contextmanager
-def receiving(status: int = 201) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """A receiver on loopback; gives its address and what it got: path and event."""
+def receiving(
+    status: int = 201, *, after: float = 0.0, drips: int = 0
+) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """A receiver on loopback; gives its address and what it got: path and event. It answers `after` so many
+    seconds, and then so many bytes, a tenth of a second for each.
+    """
     got: list[tuple[str, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.append((self.path, json.loads(body)))
+            time.sleep(after)
             self.send_response(status)
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(drips))
             self.end_headers()
+            with suppress(OSError):
+                for _ in range(drips):
+                    time.sleep(0.1)
+                    self.wfile.write(b".")
 
         def log_message(self, format: str, *args: object) -> None:
             """Stay quiet."""
@@ -73,6 +83,48 @@ def test_a_receiver_that_refuses_is_asked_once_and_the_run_goes_on(world: World)
     assert [path for path, _ in got] == ["/lineage"]
     (warning,) = summary.warnings
     assert "it answers 503. The run goes on without them" in warning
+
+
+def test_a_receiver_that_answers_a_byte_at_a_time_holds_no_run_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiving_module, "_SECONDS", 0.4)
+    with receiving(drips=30) as (address, got):
+        receiver = Receiver(address)
+        begun = time.monotonic()
+        receiver.send(lambda: {"number": 1})
+        receiver.send(lambda: {"number": 2})
+        assert time.monotonic() - begun < 2
+    assert len(got) == 1
+    assert "no whole answer came within 0.4 s" in str(receiver.told())
+
+
+def test_a_slow_receiver_is_left_alone_when_its_events_have_taken_long_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(receiving_module, "PATIENCE_SECONDS", 0.25)
+    with receiving(after=0.1) as (address, got):
+        receiver = Receiver(address)
+        for number in range(20):
+            receiver.send(lambda number=number: {"number": number})  # type: ignore[misc]
+        assert 2 <= len(got) <= 4
+    assert "it is slow, the last events took" in str(receiver.told())
+
+
+def test_time_that_events_took_long_ago_is_not_held_against_a_receiver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(receiving_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def answer(_seconds: float, _call: object) -> mock.Mock:
+        now[0] += 1.5
+        return mock.Mock()
+
+    monkeypatch.setattr(receiving_module, "within", answer)
+    receiver = Receiver("http://127.0.0.1:9/")
+    for _ in range(20):
+        receiver.send(dict)
+        now[0] += AGAIN_AFTER_SECONDS / 5
+    assert receiver.told() is None
 
 
 def test_a_receiver_that_is_away_is_a_warning_told_once(world: World) -> None:
