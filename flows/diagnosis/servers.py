@@ -84,10 +84,11 @@ def lineage(settings: Settings) -> list[Finding]:
     if settings.openlineage is None:
         return []
     subject = "OpenLineage"
-    if (trouble := Receiver(settings.openlineage).tried()) is not None:
+    receiver = Receiver(settings.openlineage)
+    if (trouble := receiver.tried()) is not None:
         advice = "Correct ANALYTICS_OPENLINEAGE or start what listens there."
-        return [Finding(subject, False, f"{settings.openlineage}: {trouble}", advice)]
-    return [Finding(subject, True, f"{settings.openlineage} can be told")]
+        return [Finding(subject, False, f"{receiver.shown}: {trouble}", advice)]
+    return [Finding(subject, True, f"{receiver.shown} can be told")]
 
 
 def _prefect_version(answer: httpx.Response) -> Finding:

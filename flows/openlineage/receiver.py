@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -47,9 +48,11 @@ class Receiver:
 
     @cached_property
     def _address(self) -> str | None:
-        """None where a file takes the events."""
+        """None where a file takes the events. Raises ValueError for what names neither."""
         address = urlsplit(self._target)
         if address.scheme not in {"http", "https"}:
+            if re.match(r"(?!file:)\w+://|[\w.-]+:\d+(/|$)", self._target):
+                raise ValueError("it is neither a file nor written like http://marquez:5000")
             return None
         path = address.path if address.path not in {"", "/"} else _ENDPOINT
         return address._replace(path=path).geturl()
@@ -58,6 +61,11 @@ class Receiver:
     def _client(self) -> httpx.Client:
         return client(self._target, seconds=_SECONDS)
 
+    @property
+    def shown(self) -> str:
+        """The target as anybody may read it: nobody's name, password or token."""
+        return re.sub(r"(://)[^/?#]*@|\?.*", r"\1", self._target) if "://" in self._target else self._target
+
     def tried(self) -> str | None:
         """What keeps events from there, without sending one; None where nothing does that can be known."""
         try:
@@ -65,7 +73,7 @@ class Receiver:
                 within(_SECONDS, partial(self._client.get, self._address))  # whatever it answers, it is there
             else:
                 self._append("")
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             return scrub(str(error)) if str(error) else type(error).__name__
         return None
 
@@ -126,6 +134,6 @@ class Receiver:
     def _give_up(self, reason: str) -> None:
         self._again_at = time.monotonic() + AGAIN_AFTER_SECONDS
         self.trouble = (
-            f"OpenLineage events do not reach {scrub(self._target)}: {reason}. The run goes on without them; "
+            f"OpenLineage events do not reach {self.shown}: {reason}. The run goes on without them; "
             "correct ANALYTICS_OPENLINEAGE or start what listens there."
         )

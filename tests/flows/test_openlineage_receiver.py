@@ -144,11 +144,27 @@ def test_a_folder_in_place_of_the_file_is_a_warning_too(world: World, tmp_path: 
     assert str(tmp_path) in warning
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:port/", "http://[::1/"])
-def test_what_is_no_address_is_trouble_and_ends_nothing(address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:port/", "http://[::1/", "marquez:5000", "localhost:5000/api", "ftp://marquez/x"],
+)
+def test_what_is_no_address_is_trouble_and_ends_nothing(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     receiver = Receiver(address)
+    assert receiver.tried()
     receiver.send(dict)
     assert f"do not reach {address}: " in str(receiver.told())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["http://eve:hunter2@127.0.0.1:9/events", "http://hunter2@127.0.0.1:9/events",
+                                     "http://127.0.0.1:9/events?key=hunter2"])  # fmt: skip
+def test_who_may_tell_a_receiver_is_no_part_of_what_is_said_of_it(address: str) -> None:
+    receiver = Receiver(address)
+    receiver.send(dict)
+    assert "do not reach http://127.0.0.1:9/events: " in str(receiver.told())
 
 
 def test_where_nobody_listens_nothing_is_told(world: World) -> None:
