@@ -5,6 +5,7 @@ https://openlineage.io/docs/spec/naming; users and passwords are never part of i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from transforms.contract import Table
 from transforms.entities import Kafka, Postgres, Rest, SourceEntity
 from warehouse_ddl.statements import PUBLISHED
 
-_PORT = "5432"
+_PORT, _BROKERS_PORT = "5432", "9092"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,22 @@ def of_source(entity: SourceEntity, settings: Settings) -> Place:
             namespace, database = _database(settings.require("app_dsn"))
             return Place(namespace, f"{database}.{schema}.{table}")
         case Kafka(topic=topic):
-            return Place(f"kafka://{settings.require('kafka_bootstrap').split(',')[0]}", topic)
+            return Place(f"kafka://{_broker(settings.require('kafka_bootstrap'))}", topic)
         case Rest(path=path):
             address = urlsplit(settings.require(f"{entity.source}_url"))
             port = f":{address.port}" if address.port else ""
-            return Place(f"{address.scheme}://{address.hostname}{port}", path)
+            return Place(f"{address.scheme}://{_bracketed(address.hostname or '')}{port}", path)
+
+
+def _broker(bootstrap: str) -> str:
+    """The first of the brokers, without the protocol that may stand before it."""
+    first = bootstrap.split(",")[0].strip().rpartition("://")[2]
+    return first if re.search(r":\d+$", first) else f"{first}:{_BROKERS_PORT}"
+
+
+def _bracketed(host: str) -> str:
+    """A host in an address: one of IPv6 stands in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 @lru_cache(maxsize=8)
@@ -62,4 +74,6 @@ def _database(dsn: str) -> tuple[str, str]:
     )
     # A socket's folder is a host of this machine.
     host = "localhost" if host.startswith("/") else host
-    return f"postgres://{host.split(',')[0]}:{port.split(',')[0]}", str(said.get("dbname") or "")
+    # As libpq has it, a database that is not named is the one that is called as the user.
+    database = str(said.get("dbname") or said.get("user") or "")
+    return f"postgres://{_bracketed(host.split(',')[0])}:{port.split(',')[0]}", database
