@@ -189,7 +189,9 @@ def _columns(dataset: Dataset, inputs: Mapping[str, Dataset]) -> _lineage.Column
 
 def _input(dataset: Dataset, origin: Origin, kind: Kind, *, hides: bool = False) -> _lineage.InputField:
     direct, subtype = _TYPES[kind]
-    made = _lineage.Transformation(type=direct, subtype=subtype, description=kind.word, masking=hides)
+    # A value that is handed on as it is hides nothing, whatever its new column is said to be.
+    is_masked = hides and kind > Kind.CAST
+    made = _lineage.Transformation(type=direct, subtype=subtype, description=kind.word, masking=is_masked)
     return _lineage.InputField(
         namespace=dataset.place.namespace,
         name=dataset.place.name,

@@ -8,6 +8,7 @@ by_key:    {raw_app__reviews: [id]}
 passes:    [raw_app__reviews]
 owner:     data-team
 freshness: 1 hour
+pii:       [title, body]
 expect:
   - between: {column: rating, min: 1, max: 5}
 --- */
