@@ -17,6 +17,7 @@ from transforms.registry import Registry
 
 SOURCE, VIEW, CHART = "source", "view", "chart"
 """Kinds of nodes beside the layers of tables."""
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,12 @@ class Graph:
         return next(column for column in self.nodes[place.table].columns if column.name == place.column)
 
     def find(self, name: str) -> Origin:
-        """What `fct_orders.revenue` or `fct_orders` names; a table alone stands for its rows.
+        """What `fct_orders.revenue` or `fct_orders` names, in any case; a table alone stands for its rows.
 
-        `analytics.` may stand before it. Raises ContractError, naming what is close, for what is not there.
+        `analytics.` may stand before it. Raises ContractError, naming what is close, for what is not there,
+        and the tables for a column alone.
         """
-        name = name.strip().removeprefix("analytics.")
+        name = name.strip().lower().removeprefix("analytics.")
         if name in self.nodes:
             return Origin(name, ROWS)
         table, _, column = name.rpartition(".")
@@ -84,6 +86,15 @@ class Graph:
             if column in (*own, ROWS):
                 return Origin(table, column)
             raise ContractError(f"{table} has no column {column}.{relations.close(column, own)}")
+        # What people read stands last.
+        nodes = reversed(list(self.nodes.values()))
+        holders = [node.name for node in nodes if any(own.name == name for own in node.columns)]
+        if holders:
+            more = f" and {len(holders) - _MOST_NAMES} more" if len(holders) > _MOST_NAMES else ""
+            raise ContractError(
+                f"{name} is a column, of {', '.join(holders[:_MOST_NAMES])}{more}. Say of which: "
+                f"{holders[0]}.{name}"
+            )
         # All of `app.order` and `dashboard.revenu` is the name; of `fct_order.revenue` what is before it.
         groups = {known.rpartition(".")[0] for known in self.nodes}
         missing = name if table in groups else table

@@ -98,8 +98,28 @@ def test_it_is_the_same_when_it_was_kept_as_json(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("FCT_Orders.Revenue", Origin("fct_orders", "revenue")),
+        (" ANALYTICS.fct_orders ", Origin("fct_orders", ROWS)),
+        ("app.orders.total_amount", Origin("app.orders", "total_amount")),
+        ("dashboard.revenue_chart.revenue", Origin("dashboard.revenue_chart", "revenue")),
+        ("fct_orders.*", Origin("fct_orders", ROWS)),
+    ],
+)
+def test_a_name_is_found_as_people_write_it(graph: Graph, name: str, place: Origin) -> None:
+    assert graph.find(name) == place
+
+
+@pytest.mark.parametrize(
     ("name", "answer"),
     [
+        ("recipient_domain", "recipient_domain is a column, of fct_emails. Say of which: fct_emails.recip"),
+        (
+            "Sku",
+            "sku is a column, of dim_products, stg_app__products, raw_app__products, app.products. Say of",
+        ),
+        ("created_at", " more. Say of which: fct_orders.created_at"),
         ("fct_orders.revenu", "fct_orders has no column revenu. Did you mean revenue?"),
         ("fct_order.revenue", "no table, view or chart fct_order. Did you mean fct_orders"),
         ("app.order", "no table, view or chart app.order. Did you mean app.orders"),
