@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from transforms import lineage_polars, registry
-from transforms.lineage import conditions, lineage, rows
+from transforms.contract import Column
+from transforms.lineage import conditions, lineage, rows, steps
 from transforms.lineage_sql import trace
-from transforms.lineage_steps import Traced
+from transforms.lineage_steps import Kind, Origin, Traced
 
 BY_HAND = {
     "fct_orders.revenue": {"stg_app__orders.total_amount": "rename"},
@@ -177,3 +178,31 @@ def test_the_rows_of_a_table_are_those_of_what_it_reads_and_does_not_only_look_u
     assert rows("mart_plan_revenue") == ("fct_orders",)
     assert rows("mart_user_activity") == ("fct_events",)
     assert set(rows("fct_events")) == set(registry.table("fct_events").upstreams)
+
+
+def test_only_a_column_that_is_one_other_is_passed_through() -> None:
+    assert lineage("fct_orders")["revenue"].passed_through == Origin("stg_app__orders", "total_amount")
+    assert lineage("fct_events")["page"].passed_through is None
+    assert lineage("mart_daily_revenue")["revenue"].passed_through is None
+
+
+def test_rows_that_are_counted_are_no_column_that_it_comes_from() -> None:
+    total = lineage("mart_daily_metrics")["total_events"]
+    assert total.origins == ()
+    assert total.kinds == {Origin("fct_events", "*"): Kind.AGGREGATE}
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("select x from a", Kind.PASS),
+        ("select x::integer as x from a", Kind.PASS),
+        ("with c as (select x::varchar as v from a) select v::integer as x from c", Kind.CAST),
+        ("select x::varchar::integer as x from a", Kind.CAST),
+        ("select x from a union all select x::varchar::integer from a", Kind.CAST),
+    ],
+)
+def test_a_value_that_was_another_type_on_the_way_is_told_as_cast(sql: str, kind: Kind) -> None:
+    made = steps([Column("x", "INTEGER")], trace(sql, SCHEMA), SCHEMA)["x"]
+    assert made.kinds == {Origin("a", "x"): kind}
+    assert made.passed_through == Origin("a", "x")

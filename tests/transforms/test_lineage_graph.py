@@ -10,7 +10,7 @@ from transforms import registry
 from transforms.charts import CHARTS
 from transforms.contract import ContractError
 from transforms.lineage_graph import Graph, View, build, from_data
-from transforms.lineage_steps import ROWS, Kind, Origin
+from transforms.lineage_steps import ROWS, Origin
 from warehouse_ddl.files import views
 
 VIEWS = [View(view.name, view.description, view.query) for view in views()]
@@ -78,19 +78,6 @@ def test_what_passes_through_a_view_keeps_its_documentation_and_says_when_it_is_
     people = build(registry.default(), [View("mv_people", "", statement)], ()).nodes["mv_people"]
     personal = {column.name: column.pii for column in people.columns}
     assert personal == {"user_id": False, "mail": True}
-
-
-def test_what_is_personal_stays_personal_where_it_is_passed_on(graph: Graph) -> None:
-    """As it is, under whatever name; or as a text under the same one, trimmed and the like."""
-    columns = {
-        Origin(node.name, column.name): column for node in graph.nodes.values() for column in node.columns
-    }
-    for edge in graph.edges:
-        if ROWS in {edge.origin.column, edge.target.column} or not columns[edge.origin].pii:
-            continue
-        is_text = columns[edge.target].type == "VARCHAR" and edge.target.column == edge.origin.column
-        if edge.kind <= Kind.CAST or is_text:
-            assert columns[edge.target].pii, edge
 
 
 def test_it_is_the_same_when_it_was_kept_as_json(graph: Graph) -> None:
