@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,7 +79,21 @@ def _marked(origin: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").replace("*", "\\*")
+    """A text on one line, in a table or out of it, as it was written; what stands between backticks is code,
+    in which only a bar means something.
+    """
+    parts = re.split(r"(`[^`]+`)", re.sub(r"\s*[\r\n]+\s*", " ", text))
+    return "".join(
+        part.replace("|", "\\|") if number % 2 else _MEANS_SOMETHING.sub(_escaped, part)
+        for number, part in enumerate(parts)
+    )
+
+
+_MEANS_SOMETHING = re.compile(r"[\\`*<|]|~(?=~)|(?<![^\W_])_|\[(?=[^\]]*\]\()|&(?=#?\w+;)")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"<": "&lt;", "&": "&amp;"}.get(found.group(), f"\\{found.group()}")
 
 
 def _anchor(title: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import psycopg
 import pytest
+from markdown_it import MarkdownIt
 
 from flows import catalog
 from flows.__main__ import main
+from flows.catalog_page import markdown
 from flows.examples import masked, sampled
 from tests.house import Server
 from transforms import registry
@@ -36,6 +39,28 @@ def test_a_page_that_is_not_is_named_and_written_anew(
     assert "run `python -m flows catalog --write`" in capsys.readouterr().out
     assert main(["catalog", "--write"]) == 0
     assert main(["catalog", "--check"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", "a|b"),
+        ("above\r\nbelow\rand\nlast", "above below and last"),
+        ("`a|b`, `p < q * r`, `_op`", "<code>a|b</code>, <code>p &lt; q * r</code>, <code>_op</code>"),
+        ("*x* **y** _z_ __op__ ~~s~~", "*x* **y** _z_ __op__ ~~s~~"),
+        ("<b>bold</b> & 1 < 2 &lt;", "&lt;b&gt;bold&lt;/b&gt; &amp; 1 &lt; 2 &amp;lt;"),
+        ("[1, 2] and [here](http://127.0.0.1)", "[1, 2] and [here](http://127.0.0.1)"),
+        ("one ` alone, \\* and a \\", "one ` alone, \\* and a \\"),
+    ],
+)
+def test_a_text_is_shown_on_the_page_as_it_was_written(text: str, shown: str) -> None:
+    entry = next(entry for entry in catalog.entries() if entry["layer"] == "view")
+    column = {**entry["columns"][0], "description": text, "pii": False}
+    page = markdown([{**entry, "columns": [column], "rules": []}])
+    cells = re.findall(
+        "<td>(.*?)</td>", MarkdownIt().enable(["table", "strikethrough"]).render(page), re.DOTALL
+    )
+    assert (len(cells), cells[2]) == (4, shown)
 
 
 def test_every_table_view_and_chart_has_an_entry_that_says_what_it_is() -> None:
