@@ -89,9 +89,7 @@ def _apart(on: Iterable[exp.Expr], names: Sequence[str]) -> exp.Select:
     made: list[exp.Expr] = [exp.alias_(exp.Window(this=exp.Count(this=exp.Star())), name)]
     for number, value in enumerate(values):
         parts = [side[number].copy() for side in sides if number < len(side)]
-        is_plain = all(isinstance(part, exp.Column) for part in parts)
-        one_of = exp.Coalesce(this=parts[0], expressions=parts[1:])
-        made.append(exp.alias_(one_of if is_plain else exp.Tuple(expressions=parts), value))
+        made.append(exp.alias_(exp.Coalesce(this=parts[0], expressions=parts[1:]), value))
     return exp.Select(expressions=[_all_but(name for item in items for name in _columns(item)), *made])
 
 
