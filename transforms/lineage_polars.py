@@ -333,8 +333,6 @@ def _chosen(kind: str, body: Mapping[str, Any], inputs: Sequence[_Frame]) -> Ite
     before = before["IR"]["dsl"] if "IR" in before else before
     if kind in {"Slice", "Distinct"} and "Sort" in before:
         yield Kind.FILTER, of(inputs[0], before["Sort"]["by_column"])  # decides which are the first
-    elif kind == "Sort" and body["slice"] is not None:
-        yield Kind.FILTER, of(inputs[0], body["by_column"])
 
 
 def _suffixed(body: Mapping[str, Any], left: _Frame, right: _Frame) -> dict[str, _Sources]:

@@ -30,9 +30,8 @@ def kind_of(expression: Any, *, adds_up: bool) -> Kind:
 
 
 def is_counted(expression: Any) -> bool:
-    """Whether it counts rows, or adds up what no column has."""
-    words = set(_words(expression, within_windows=True))
-    return "Len" in words or ("Agg" in words and not any(read(expression)) and not any(selectors(expression)))
+    """Whether it counts rows, over a window too."""
+    return "Len" in _words(expression, within_windows=True)
 
 
 def read(expression: Any) -> Iterator[str]:

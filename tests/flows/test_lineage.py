@@ -42,6 +42,60 @@ def test_a_table_alone_is_followed_as_a_whole(capsys: pytest.CaptureFixture[str]
     assert [step["to"] for step in said["down"]] == ["dashboard.email_engagement"]
 
 
+def test_programs_are_told_what_chooses_rows_of_a_column_on_the_way_up_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = {}
+    for words in (["fct_emails.status", "--up"], ["fct_emails.status", "--down"], ["fct_emails"]):
+        assert main(["lineage", *words, "--json"]) == 0
+        told[tuple(words)] = json.loads(capsys.readouterr().out)
+    up, down, whole = told.values()
+    assert {(step["from"], step["to"], step["kind"]) for step in up["rows_by"]} >= {
+        ("stg_app__users.email", "fct_emails.*", "filter"),
+        ("stg_sendgrid__messages.to_email", "fct_emails.*", "join"),
+    }
+    assert set(down) == {"name", "kind", "down"}
+    assert set(whole) == {"name", "kind", "up", "down"}
+
+
+def test_rows_are_followed_by_their_tables_and_what_was_shown_is_not_shown_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["lineage", "mart_daily_metrics.total_events", "--up"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:5] == [
+        "└─ rows of fct_events  aggregate",
+        "   ├─ rows of stg_events__clicks",
+        "   │  ├─ rows of raw_events__clicks",
+        "   │  │  └─ rows of events.clicks",
+    ]
+    assert lines[-1] == "which rows mart_daily_metrics has: group fct_events.event_time"
+    assert main(["lineage", "mart_user_activity.sessions", "--up"]) == 0
+    tree = [line for line in capsys.readouterr().out.splitlines() if "raw_events__clicks.value  e" in line]
+    assert tree == [
+        "│  │  └─ raw_events__clicks.value  expression",
+        "   │  └─ raw_events__clicks.value  expression  see above",
+    ]
+
+
+def test_a_table_alone_says_nothing_of_rows_and_counts_whole_tables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["lineage", "mart_email_engagement"]) == 0
+    up, down = capsys.readouterr().out.split("\n\n")
+    assert "which rows" not in up
+    assert down.splitlines()[-1] == "a change touches 1 chart: dashboard.email_engagement"
+
+
+def test_a_column_that_only_joins_touches_rows_and_no_column(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lineage", "dim_currencies.currency", "--down"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "└─ rows of mart_revenue_reconciliation  join",
+        "   └─ rows of dashboard.revenue_chart",
+        "a change touches 1 table, 1 chart: dashboard.revenue_chart",
+    ]
+
+
 def test_where_nothing_leads_on_it_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     for name, answer in {
         "app.orders.id": "the source has it",

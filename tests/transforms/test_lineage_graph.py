@@ -80,6 +80,37 @@ def test_what_passes_through_a_view_keeps_its_documentation_and_says_when_it_is_
     assert personal == {"user_id": False, "mail": True}
 
 
+def test_a_view_that_casts_a_column_says_its_type_no_more(graph: Graph) -> None:
+    statement = "create view mv_days as select date, date::text as day from analytics.mart_daily_revenue"
+    days = build(registry.default(), [View("mv_days", "", statement)], ()).nodes["mv_days"]
+    assert {column.name: column.type for column in days.columns} == {"date": "DATE", "day": ""}
+
+
+def test_a_source_has_what_it_sends_and_not_what_landing_adds(graph: Graph) -> None:
+    names = {
+        node: {column.name for column in graph.nodes[node].columns}
+        for node in ("app.orders", "events.clicks", "stripe.charges")
+    }
+    assert names["stripe.charges"] == {"id", "object"}
+    assert {"topic", "kafka_offset", "value"} <= names["events.clicks"]
+    assert not [name for known in names.values() for name in known if name.startswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("column", "sources"),
+    [
+        ("fct_orders.revenue", {"app.orders.total_amount"}),
+        ("mart_daily_revenue.revenue", {"app.orders.total_amount", "app.orders.status"}),
+        ("mart_daily_metrics.total_events", set()),
+        ("dim_date.date", set()),
+    ],
+)
+def test_the_values_of_a_column_are_those_of_columns_of_sources_never_rows_nor_conditions(
+    graph: Graph, column: str, sources: set[str]
+) -> None:
+    assert set(map(str, graph.made_of(graph.find(column)))) == sources
+
+
 def test_it_is_the_same_when_it_was_kept_as_json(graph: Graph) -> None:
     assert from_data(json.loads(json.dumps(graph.as_data()))) == graph
 

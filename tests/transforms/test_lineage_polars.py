@@ -67,6 +67,8 @@ def test_a_column_of_two_frames_is_that_of_the_one_it_comes_from(
         (lambda a, b: a.select((pl.col("x").alias("k") + 1).name.keep()), "x", {"a.x": "expression"}),
         (lambda a, b: a.group_by("id").agg(pl.col("x", "y").mean().name.suffix("_mean")), "y_mean",
          {"a.y": "aggregate"}),
+        (lambda a, b: a.select(pl.col("x").cast(pl.Int8).name.keep()), "x", {"a.x": "pass"}),
+        (lambda a, b: a.select(pl.lit(1).sum().alias("one")), "one", {}),
         (lambda a, b: a.group_by("id").first(), "x", {"a.x": "aggregate"}),
         (lambda a, b: a.group_by("id").agg(pl.col("x")), "x", {"a.x": "aggregate"}),
         (lambda a, b: a.group_by("id").agg(pl.lit(1).alias("one")), "one", {}),
@@ -114,6 +116,8 @@ def test_a_column_is_made_of_those_that_it_is_computed_from_and_of_no_other(
         (lambda a, b: a.sort("y").head(3), {"a.y": "filter"}),
         (lambda a, b: a.top_k(3, by="y"), {"a.y": "filter"}),
         (lambda a, b: a.sort("y"), {}),
+        (lambda a, b: a.group_by("id").having(pl.col("y").sum() > 1).agg(pl.len()),
+         {"a.id": "group", "a.y": "filter"}),
         (lambda a, b: a.filter(pl.any_horizontal(cs.by_name("x", "y") > 1)),
          {"a.x": "filter", "a.y": "filter"}),
         (lambda a, b: a.pivot("y", on_columns=[1], index="id", values="x", aggregate_function="sum"),
@@ -151,9 +155,16 @@ def test_functions_over_groups_are_made_of_all_that_they_are_given() -> None:
 def test_a_model_that_looks_at_its_own_columns_is_followed_all_the_same() -> None:
     def frame(a: pl.LazyFrame, b: pl.LazyFrame) -> pl.LazyFrame:
         assert a.collect_schema().names() == list(NO_ROWS["a"])
-        return a.sort("t").select(a.collect_schema().names()[1]).unique()
+        latest = a.sort("t")
+        assert latest.collect_schema().names() == list(NO_ROWS["a"])
+        return latest.unique(["id"], keep="last")
 
-    assert made(frame, "x") == {"a.x": "pass"}
+    found = traced(frame, "x")
+    assert told(found, "x") == {"a.x": "pass"}
+    assert {str(origin): kind.word for origin, kind in found.conditions.items()} == {
+        "a.id": "filter",
+        "a.t": "filter",
+    }
 
 
 def test_tables_of_the_same_columns_are_put_below_each_other() -> None:
