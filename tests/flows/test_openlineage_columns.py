@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +46,14 @@ def test_a_person_is_hidden_by_what_is_computed_and_not_by_what_is_handed_on() -
     ]
     users = facets("stg_app__users", "raw_app__users")["columnLineage"]
     assert {masked for *_, masked in how(users, "email")} == {False}
+
+
+def test_a_model_that_does_not_say_that_it_hands_on_a_person_hides_none() -> None:
+    forgotten = dataset("stg_app__users")
+    forgotten = replace(forgotten, columns=[replace(column, pii=False) for column in forgotten.columns])
+    told = event(Work("build", [dataset("raw_app__users")], [forgotten]), "COMPLETE", NOW)
+    lineage = told["outputs"][0]["facets"]["columnLineage"]
+    assert [(kind, masked) for *_, kind, masked in how(lineage, "last_ip")] == [("IDENTITY", False)]
 
 
 def test_each_kind_of_step_has_the_words_of_the_specification() -> None:

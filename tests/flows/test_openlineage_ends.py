@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from flows import landing, prepare, source_totals
 from flows.change_landing import ChangesLanded
@@ -63,6 +64,45 @@ def test_a_run_that_could_not_begin_began_for_who_listens_and_failed(
     summary = Summary(RUN, "analytics_pipeline", failures=["It could not begin: a lock is in the way"])
     prepare.note_run(services, summary, "Failed")
     assert told(events) == [("START", ""), ("FAIL", "It could not begin: a lock is in the way")]
+
+
+def test_a_run_after_another_in_one_process_has_a_beginning_of_its_own(
+    services: Services, events: Path
+) -> None:
+    for run_id in (RUN, RUN[::-1]):
+        prepare.note_run(services, Summary(run_id, "analytics_pipeline", failures=["no"]), "Failed")
+    assert [event["eventType"] for event in read(events)] == ["START", "FAIL", "START", "FAIL"]
+
+
+def test_what_a_run_failed_by_is_told_without_passwords_and_without_values_of_rows(
+    services: Services, events: Path, world: World
+) -> None:
+    said = f'{world.app_dsn} sent an invalid value: "eve@example.com"'
+    prepare.note_run(services, Summary(RUN, "analytics_pipeline", failures=[said]), "Failed")
+    _, (_, reason) = told(events)
+    assert str(conninfo_to_dict(world.app_dsn)["password"]) not in reason
+    assert "eve@example.com" not in reason
+
+
+def test_a_landing_that_found_nothing_new_wrote_no_row(
+    services: Services, events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing, "land", mock.Mock(return_value=None))
+    assert report.land(services, registry.entity(RAW), RUN) is None
+    assert [state for state, _ in told(events)] == ["START", "COMPLETE"]
+    (output,) = read(events)[-1]["outputs"]
+    assert output["outputFacets"]["outputStatistics"]["rowCount"] == 0
+
+
+def test_a_stream_says_on_its_own_line_that_nobody_can_be_told(world: World, tmp_path: Path) -> None:
+    services = listening(world, str(tmp_path))
+    said = io.StringIO()
+    with (
+        Progress("stream", said) as progress,
+        streaming.told(services, route([registry.entity("raw_events__clicks")]), [], progress),
+    ):
+        pass
+    assert said.getvalue().count("OpenLineage events do not reach") == 1
 
 
 def test_a_run_that_is_stopped_is_aborted(services: Services, events: Path) -> None:

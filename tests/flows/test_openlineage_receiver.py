@@ -167,6 +167,18 @@ def test_who_may_tell_a_receiver_is_no_part_of_what_is_said_of_it(address: str) 
     assert "do not reach http://127.0.0.1:9/events: " in str(receiver.told())
 
 
+@pytest.mark.parametrize("form", ["{folder}/told/events.jsonl", "file://{folder}/told/events.jsonl",
+                                  "~/told/events.jsonl"])  # fmt: skip
+def test_a_file_takes_events_behind_those_it_has_however_it_is_named(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in ("first", "über"):
+        Receiver(form.format(folder=tmp_path)).send(lambda text=text: {"text": text})  # type: ignore[misc]
+    file = tmp_path / "told" / "events.jsonl"
+    assert [event["text"] for event in read(file)] == ["first", "über"]
+
+
 def test_where_nobody_listens_nothing_is_told(world: World) -> None:
     services = listening(world, None)
     assert services.openlineage is None

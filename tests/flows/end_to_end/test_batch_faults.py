@@ -228,6 +228,7 @@ def test_sigterm_ends_a_run_within_half_a_minute_and_the_same_command_goes_on(co
     summary = place.summary()
     assert summary["state"] == "Failed"
     assert any(failure.startswith("It was stopped") for failure in summary["failures"]), summary["failures"]
+    assert summary["was_stopped"]
     _goes_on(place)
 
 
