@@ -46,7 +46,7 @@ def _statement(pivot: exp.Pivot) -> exp.Expr:
     into = pivot.args.get("into")
     if pivot.args.get("unpivot"):
         names = [into.this.name, *(value.name for value in into.expressions)] if into else ["name", "value"]
-        select = _apart(pivot.expressions, names)
+        select = _apart(pivot, pivot.expressions, names)
     else:
         on = [item.this if isinstance(item, exp.In) else item for item in pivot.expressions]
         select = _across(on, pivot.args.get("using") or (), pivot.args.get("group"))
@@ -60,7 +60,7 @@ def _beside(source: exp.Expr, pivot: exp.Pivot) -> exp.Subquery:
     fields = pivot.args["fields"]
     if pivot.args.get("unpivot"):
         values = [name for item in pivot.expressions for name in _columns(item)]
-        select = _apart(fields[0].expressions, [fields[0].this.name, *values])
+        select = _apart(pivot, fields[0].expressions, [fields[0].this.name, *values])
     else:
         select = _across([field.this for field in fields], pivot.expressions, pivot.args.get("group"))
     plain = source.copy()
@@ -81,8 +81,8 @@ def _across(on: Sequence[exp.Expr], using: Iterable[exp.Expr], group: exp.Group 
     return exp.Select(expressions=[*(item.copy() for item in group.expressions), made], group=group.copy())
 
 
-def _apart(on: Iterable[exp.Expr], names: Sequence[str]) -> exp.Select:
-    """Columns become rows: each value is one of them as it is; which one, the row tells."""
+def _apart(pivot: exp.Pivot, on: Iterable[exp.Expr], names: Sequence[str]) -> exp.Select:
+    """Columns become rows: each value is one of them as it is; which one, the row tells. Nulls make none."""
     name, *values = names
     items = [item.unalias() for item in on]
     sides = [item.expressions if isinstance(item, exp.Tuple) else [item] for item in items]
@@ -90,7 +90,11 @@ def _apart(on: Iterable[exp.Expr], names: Sequence[str]) -> exp.Select:
     for number, value in enumerate(values):
         parts = [side[number].copy() for side in sides if number < len(side)]
         made.append(exp.alias_(exp.Coalesce(this=parts[0], expressions=parts[1:]), value))
-    return exp.Select(expressions=[_all_but(name for item in items for name in _columns(item)), *made])
+    select = exp.Select(expressions=[_all_but(name for item in items for name in _columns(item)), *made])
+    if pivot.args.get("include_nulls"):
+        return select
+    values_there = exp.Tuple(expressions=[part.copy() for side in sides for part in side])
+    return select.where(exp.Not(this=exp.Is(this=values_there, expression=exp.Null())), copy=False)
 
 
 def _all_but(names: Iterable[str]) -> exp.Star:

@@ -156,6 +156,14 @@ def test_an_unpivot_has_each_value_as_it_is(unpivot: str) -> None:
     assert told(traced, "id") == {"a.id": "pass"}
     assert told(traced, "r") == {"a.x": "pass", "a.y": "pass"}
     assert told(traced, "k") == {"a.*": "expression"}
+    assert {str(origin): kind.word for origin, kind in traced.conditions.items()} == {
+        "a.x": "filter",
+        "a.y": "filter",
+    }
+
+
+def test_an_unpivot_that_keeps_nulls_leaves_no_row_out() -> None:
+    assert rows_by("select v from a unpivot include nulls (v for k in (x, y))") == {}
 
 
 @pytest.mark.parametrize(
