@@ -26,12 +26,14 @@ def clauses(query: exp.Expr) -> Iterator[tuple[Kind, exp.Expr]]:
             yield kind, clause
             if word == "group" and clause.args.get("all"):
                 yield from ((kind, part) for part in selects(query) if not aggregates(part))
-    # In brackets, too: `from (a join b using (id))`.
-    for join in query.walk(
+    for part in query.walk(
         prune=lambda part: isinstance(part, exp.Select | exp.SetOperation) and part is not query
     ):
-        if isinstance(join, exp.Join) and join.args.get("on") is not None:
-            yield Kind.JOIN, join.args["on"]
+        # In brackets, too: `from (a join b using (id))`.
+        if isinstance(part, exp.Join) and part.args.get("on") is not None:
+            yield Kind.JOIN, part.args["on"]
+        elif isinstance(part, exp.Unnest | exp.Explode):
+            yield Kind.FILTER, part  # an empty list leaves its row out, a long one repeats it
     distinct = query.args.get("distinct")
     if isinstance(distinct, exp.Distinct):
         on = distinct.args.get("on")

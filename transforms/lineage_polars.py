@@ -323,6 +323,10 @@ def _chosen(kind: str, body: Mapping[str, Any], inputs: Sequence[_Frame]) -> Ite
         yield Kind.FILTER, of(inputs[0], body["predicates"])
     elif kind == "Pivot":
         yield Kind.GROUP, merged(*(inputs[0].of(n) for n in _meant(body["index"], inputs[0])))
+    elif kind == "MapFunction" and "Explode" in body["function"]:
+        # An empty list leaves its row out, a long one repeats it.
+        lists = _meant(body["function"]["Explode"]["columns"], inputs[0])
+        yield Kind.FILTER, merged(*(inputs[0].of(name) for name in lists))
     elif kind == "Distinct":
         subset = body["options"]["subset"]
         if subset is None:

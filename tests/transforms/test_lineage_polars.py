@@ -116,6 +116,8 @@ def test_a_column_is_made_of_those_that_it_is_computed_from_and_of_no_other(
         (lambda a, b: a.sort("y").head(3), {"a.y": "filter"}),
         (lambda a, b: a.top_k(3, by="y"), {"a.y": "filter"}),
         (lambda a, b: a.sort("y"), {}),
+        (lambda a, b: a.with_columns(k=pl.concat_list("x", "y")).explode("k"),
+         {"a.x": "filter", "a.y": "filter"}),
         (lambda a, b: a.group_by("id").having(pl.col("y").sum() > 1).agg(pl.len()),
          {"a.id": "group", "a.y": "filter"}),
         (lambda a, b: a.filter(pl.any_horizontal(cs.by_name("x", "y") > 1)),

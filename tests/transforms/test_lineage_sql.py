@@ -102,6 +102,9 @@ def test_what_is_taken_away_from_rows_only_says_which_are_left(word: str) -> Non
          {"a.x": "filter", "a.t": "group"}),
         ("select x from (a join b using (id))", {"a.id": "join", "b.id": "join"}),
         ("select sum(x) from a group by rollup (id)", {"a.id": "group"}),
+        ("select id, unnest(l) as e from n", {"n.l": "filter"}),
+        ("select n.id from n, unnest(n.l) as u(e)", {"n.l": "filter"}),
+        ("select n.id from n, lateral (select unnest(n.l) as e) as u", {"n.l": "filter"}),
     ],
 )  # fmt: skip
 def test_whatever_chooses_rows_is_told(sql: str, expected: dict[str, str]) -> None:
