@@ -203,13 +203,12 @@ def parser() -> argparse.ArgumentParser:
     day.set_defaults(command=_verb("flows.alerts:summary_command"))
 
     catalog = verbs.add_parser("catalog", help="what tables and columns mean, and who answers for them")
-    catalog.add_argument("table", nargs="?", help="one table, view or chart, with examples of its values")
-    catalog.add_argument(
-        "--search", nargs="+", metavar="WORD", help="tables and columns that say all of these"
-    )
     catalog.add_argument("--json", action="store_true", help="for programs")
-    catalog.add_argument("--write", action="store_true", help="bring docs/dictionary.md up to date")
-    catalog.add_argument("--check", action="store_true", help="exit 1 when docs/dictionary.md is not")
+    asked = catalog.add_mutually_exclusive_group()
+    asked.add_argument("table", nargs="?", help="one table, view or chart, with examples of its values")
+    asked.add_argument("--search", nargs="+", metavar="WORD", help="tables and columns that say all of these")
+    asked.add_argument("--write", action="store_true", help="bring docs/dictionary.md up to date")
+    asked.add_argument("--check", action="store_true", help="exit 1 when docs/dictionary.md is not")
     catalog.set_defaults(command=_verb("flows.catalog:command"))
 
     lineage = verbs.add_parser("lineage", help="where a column comes from, and what a change of it touches")

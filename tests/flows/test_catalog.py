@@ -118,6 +118,20 @@ def test_words_are_found_in_names_and_in_what_is_said_names_first(capsys: pytest
     assert capsys.readouterr().out == "Nothing says 'zebra'. Try fewer words.\n"
 
 
+@pytest.mark.parametrize(
+    "words", [["fct_orders", "--search", "revenue"], ["fct_orders", "--check"], ["--write", "--check"]]
+)
+def test_what_cannot_be_asked_together_is_refused_and_writes_nothing(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalog, "PAGE", tmp_path / "dictionary.md")
+    with pytest.raises(SystemExit) as refused:
+        main(["catalog", *words])
+    assert refused.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_table_is_shown_with_all_that_is_known_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["catalog", "stg_app__users"]) == 0
     said = capsys.readouterr().out
