@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -77,10 +78,12 @@ def test_a_run_after_another_in_one_process_has_a_beginning_of_its_own(
 def test_what_a_run_failed_by_is_told_without_passwords_and_without_values_of_rows(
     services: Services, events: Path, world: World
 ) -> None:
-    said = f'{world.app_dsn} sent an invalid value: "eve@example.com"'
+    password = str(conninfo_to_dict(world.app_dsn)["password"])
+    said = f'{world.app_dsn}, or {password} alone, sent an invalid value: "eve@example.com"'
     prepare.note_run(services, Summary(RUN, "analytics_pipeline", failures=[said]), "Failed")
     _, (_, reason) = told(events)
-    assert str(conninfo_to_dict(world.app_dsn)["password"]) not in reason
+    assert password not in reason
+    assert " alone, sent" in reason
     assert "eve@example.com" not in reason
 
 
@@ -124,6 +127,33 @@ def test_a_job_that_is_stopped_is_aborted_and_one_that_fails_fails(
     assert told(events) == [("START", ""), (state, str(error) or "KeyboardInterrupt")]
 
 
+def test_a_stream_that_failed_is_told_to_go_on_no_more(services: Services, events: Path) -> None:
+    with (
+        Progress("stream", io.StringIO()) as progress,
+        pytest.raises(SourceError),
+        streaming.told(services, route([registry.entity("raw_events__clicks")]), [], progress, every=0.02),
+    ):
+        raise SourceError("offsets are gone")
+    time.sleep(0.2)
+    assert [state for state, _ in told(events) if state != "RUNNING"] == ["START", "FAIL"]
+    assert told(events)[-1][0] == "FAIL"
+
+
+def test_a_stream_of_changes_writes_what_landed_and_what_people_read(
+    services: Services, events: Path
+) -> None:
+    orders = registry.entity("raw_app__orders")
+    with (
+        Progress("stream", io.StringIO()) as progress,
+        streaming.told(services, route([registry.entity("raw_events__clicks")]), [orders], progress),
+    ):
+        pass
+    begun = next(event for event in read(events) if event["job"]["name"] == "stream.changes")
+    written = {output["name"].rsplit("/", 1)[-1].rsplit(".", 1)[-1] for output in begun["outputs"]}
+    assert {"raw_app__orders", "fct_orders"} <= written
+    assert not [name for name in written if name.startswith("stg_")]
+
+
 def test_a_stream_that_is_stopped_is_aborted(services: Services, events: Path) -> None:
     with (
         Progress("stream", io.StringIO()) as progress,
@@ -144,6 +174,7 @@ def test_tables_whose_changes_did_not_land_are_a_failure_beside_those_that_did(
     monkeypatch.setattr(source_totals, "land_changes", mock.Mock(return_value=landed))
     assert report.land_changes(services, [registry.entity(RAW), orders], RUN) is landed
     assert told(events) == [("START", ""), ("FAIL", "raw_app__orders: users.id is gone")]
+    assert {event["job"]["name"] for event in read(events)} == {"land.changes"}
     counted = {
         output["name"].rsplit("/", 1)[-1]: output["outputFacets"].get("outputStatistics", {}).get("rowCount")
         for output in read(events)[-1]["outputs"]
