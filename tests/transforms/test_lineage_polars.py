@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 import polars.selectors as cs
@@ -15,7 +16,7 @@ from transforms import catalog, lineage_polars
 from transforms.contract import ContractError
 from transforms.lineage_steps import Traced
 
-NO_ROWS = {
+NO_ROWS: dict[str, dict[str, Any]] = {
     "a": {"id": pl.Int64, "x": pl.Int64, "y": pl.Int64, "t": pl.Datetime, "s": pl.Struct({"p": pl.Int64})},
     "b": {"id": pl.Int64, "x": pl.Int64, "z": pl.Int64, "t": pl.Datetime},
 }
