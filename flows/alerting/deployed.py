@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+from pydantic import Field
 
 from flows import alerts
 from flows.alerting.made_good import noted
@@ -17,6 +19,8 @@ from flows.services import open_services
 from flows.summary import FAILED
 
 _RESOURCE = "prefect.flow-run."
+_Id = Annotated[str, Field(pattern=r"^(prefect\.flow-run\.)?[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$")]
+"""Prefect refuses another text when it is asked."""
 _REPORTED = {"Late", *FAILED}
 _NOTED = {*OF_SOURCES, *MENDING, STREAM}
 """Flows that tell when they start after all; of the others the signal missing_run tells."""
@@ -32,14 +36,18 @@ _NOTED = {*OF_SOURCES, *MENDING, STREAM}
     retry_delay_seconds=300,
     result_serializer="json",
 )
-def report_run(flow_run: str) -> dict[str, Any]:
-    """Tell of a run that failed, crashed or does not start, if that is still so.
+def report_run(flow_run: _Id) -> dict[str, Any]:
+    """Tell of a run that failed, crashed or does not start, if that is still so. Of one that was deleted
+    there is nothing to tell: tried again, it would keep all the others waiting.
 
     Args:
         flow_run: Its id, or the resource that an event is about (`prefect.flow-run.…`).
     """
     with get_client(sync_client=True) as client:
-        run = client.read_flow_run(UUID(flow_run.removeprefix(_RESOURCE)))
+        try:
+            run = client.read_flow_run(UUID(flow_run.removeprefix(_RESOURCE)))
+        except ObjectNotFound:
+            return {"flow": "", "state": "Deleted", "reported": False}
         name = client.read_flow(run.flow_id).name
     state = run.state.name if run.state else ""
     if state not in _REPORTED or name == "report_run" or (state == "Late" and name not in _NOTED):

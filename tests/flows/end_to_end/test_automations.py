@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -65,3 +66,25 @@ def test_a_run_that_crashed_becomes_an_incident_without_any_code_of_it_having_ru
         connection.execute("delete from ops.run where run_id = %s", (run,))
         connection.execute("delete from ops.incident")
     assert rows == [("critical", "maintain failed: The worker's machine went away.")]
+
+
+def test_a_report_of_a_run_that_was_deleted_meanwhile_ends_at_once_and_lets_the_others_be_told(
+    server: httpx.Client,
+) -> None:
+    found = server.get(f"deployments/name/{automations.REPORTER}").raise_for_status().json()
+    asked = {"parameters": {"flow_run": f"prefect.flow-run.{uuid4()}"}, "state": {"type": "SCHEDULED"}}
+    run = ask_prefect(server, "POST", f"deployments/{found['id']}/create_flow_run", asked)
+    deadline = time.monotonic() + 90
+    while run["state_name"] not in {"Completed", "Failed", "AwaitingRetry"}:
+        assert time.monotonic() < deadline, f"the report is still {run['state_name']}"
+        time.sleep(0.5)
+        run = server.get(f"flow_runs/{run['id']}").raise_for_status().json()
+    assert run["state_name"] == "Completed", run["state"]["message"]
+
+
+def test_a_report_of_what_is_no_run_is_refused_by_prefect_itself(server: httpx.Client) -> None:
+    found = server.get(f"deployments/name/{automations.REPORTER}").raise_for_status().json()
+    asked = {"parameters": {"flow_run": "the one of tonight"}}
+    answer = server.post(f"deployments/{found['id']}/create_flow_run", json=asked)
+    assert answer.status_code == httpx.codes.CONFLICT
+    assert "flow_run" in answer.json()["detail"]
