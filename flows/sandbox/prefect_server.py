@@ -19,12 +19,16 @@ from flows.sandbox import processes
 from flows.sandbox.state import Part, Process, State
 
 _Schedules = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
-"""Entrypoint and name of a deployment → when it runs by itself: names alone may be those of two flows."""
+"""Entrypoint and name of a deployment → its schedules that are on, as prefect.yaml would have them: names
+alone may be those of two flows.
+"""
 
 POOL = "analytics"
 STOP = [(signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)]
 _WHEN = ("cron", "interval", "rrule", "timezone")
 """Keys of a schedule, in prefect.yaml and on the server, that say when it is."""
+_MORE = ("anchor_date", "day_or")
+"""Keys that both know, of which prefect.yaml says nothing where they are as Prefect has them."""
 
 # Nothing leaves the machine, nothing is asked, nothing is printed that is no error.
 QUIET = {
@@ -201,8 +205,9 @@ def digest(root: Path) -> str | None:
 
 
 def deploy(state: State, root: Path) -> None:
-    """Register every deployment of prefect.yaml, and what the server watches. Schedules are registered paused
-    unless somebody has switched them on: one that is on for a second gives the worker a run.
+    """Register every deployment of prefect.yaml, and what the server watches. Schedules are registered
+    paused: one that is on for a second gives the worker a run. Those that somebody has switched on stay on,
+    at the time and with the parameters that they were given.
 
     Raises `FlowsError` with what Prefect said when a deployment cannot be registered.
     """
@@ -222,15 +227,18 @@ def deploy(state: State, root: Path) -> None:
 
 
 def _with_schedules_paused(declared: Path, switched_on: _Schedules) -> str:
-    """What prefect.yaml declares, with those schedules on alone that are in `switched_on`."""
+    """What prefect.yaml declares, with the schedules on that are in `switched_on`, and no other."""
     import yaml
 
     content = yaml.safe_load(declared.read_bytes())
     for deployment in content.get("deployments") or []:
         on = switched_on.get((deployment["entrypoint"], deployment["name"]), ())
+        schedules: list[Mapping[str, Any]] = [*on]
         for schedule in deployment.get("schedules") or []:
             when = {key: value for key, value in schedule.items() if key in _WHEN}
-            schedule["active"] = any(when.items() <= one.items() for one in on)
+            if not any(when.items() <= one.items() for one in on):
+                schedules.append({**schedule, "active": False})
+        deployment["schedules"] = schedules
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -254,12 +262,22 @@ def _deploy_all(state: State, root: Path, declared: Path) -> None:
 
 
 def _switched_on(client: Any) -> _Schedules:
-    """The schedules that are on."""
+    """The schedules by which something runs: not those of a deployment that is paused as a whole."""
     answer = client.post("deployments/filter", json={})
     answer.raise_for_status()
     return {
         (deployment["entrypoint"], deployment["name"]): [
-            one["schedule"] for one in deployment["schedules"] if one["active"]
+            {
+                **{
+                    key: one["schedule"][key]
+                    for key in (*_WHEN, *_MORE)
+                    if one["schedule"].get(key) is not None
+                },
+                "parameters": one["parameters"],
+                "active": True,
+            }
+            for one in deployment["schedules"]
+            if one["active"] and not deployment["paused"]
         ]
         for deployment in answer.json()
     }

@@ -12,6 +12,8 @@ import pytest
 
 from flows import sandbox
 from flows.sandbox import Part, State
+from flows.sandbox.lifecycle import ROOT
+from flows.sandbox.prefect_server import deploy, make_pool
 from tests.house import ask_prefect
 
 ONLY = frozenset({Part.PREFECT})
@@ -48,3 +50,31 @@ def test_a_server_that_was_killed_still_knows_who_is_at_work(state: State) -> No
 
     with _client(sandbox.start(state.folder, ONLY)) as server:
         ask_prefect(server, "POST", f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 60})
+
+
+@pytest.mark.full
+def test_a_schedule_that_somebody_has_changed_stays_on_as_it_is_when_the_deployments_are_registered_anew(
+    state: State,
+) -> None:
+    changed = {"cron": "25 * * * *", "timezone": "Europe/Berlin", "day_or": True}
+    given = {"active": True, "schedule": changed, "parameters": {"yes": True}}
+    make_pool(state)
+    deploy(state, ROOT)
+    with _client(state) as server:
+        daily = server.get("deployments/name/analytics_pipeline/daily").raise_for_status().json()
+        address = f"deployments/{daily['id']}/schedules/{daily['schedules'][0]['id']}"
+        ask_prefect(server, "PATCH", address, given)
+        hourly = server.get("deployments/name/api_ingest/hourly").raise_for_status().json()
+        address = f"deployments/{hourly['id']}/schedules/{hourly['schedules'][0]['id']}"
+        ask_prefect(server, "PATCH", address, {"active": True})
+        ask_prefect(server, "POST", f"deployments/{hourly['id']}/pause_deployment", None)
+
+        deploy(state, ROOT)
+
+        found = server.get(f"deployments/{daily['id']}").raise_for_status().json()["schedules"]
+        assert [(one["schedule"], one["parameters"]) for one in found if one["active"]] == [
+            (changed, {"yes": True})
+        ]
+        assert [one["schedule"]["cron"] for one in found if not one["active"]] == ["0 2 * * *"]
+        paused = server.get(f"deployments/{hourly['id']}").raise_for_status().json()
+        assert paused["paused"] or not any(one["active"] for one in paused["schedules"])
