@@ -11,6 +11,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.asked import refused
 from flows.batch import run, run_name, runner
 from flows.durations import BadRange, days_between
 from flows.hung import HOUR
@@ -19,6 +20,7 @@ from flows.progress import Progress
 from flows.services import open_services
 from flows.stores.ledger import Ledger
 from transforms import registry
+from transforms.contract import ContractError
 
 
 # As of the batch: tasks are tried again, and what was marked and not built stays marked for the next run.
@@ -34,14 +36,18 @@ def backfill(start: str, end: str, select: list[str] | None = None) -> dict[str,
     """Rebuild the partitions of [start, end), days in UTC, from raw data.
 
     The partitions are first marked as asked for, then built by the ordinary run: what a killed backfill has
-    not built stays marked and is built by the next run of either.
+    not built stays marked and is built by the next run of either. Refused for a range or a name that holds
+    nothing.
 
     Args:
         start: First day (UTC), as 2025-10-07.
         end: The day after the last.
         select: Only these tables; NAME+ with what depends on it.
     """
-    mark(start, end, select)
+    try:
+        mark(start, end, select)
+    except (BadRange, ContractError) as error:
+        return refused(error)
     return run("backfill", (), select, yes=False).as_json()
 
 

@@ -15,6 +15,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import alerts, finish, first_read, prepare
 from flows.alerting.cancelled import SAID, is_cancelled
+from flows.asked import refused
 from flows.errors import FlowsError
 from flows.flow_names import APIS, BATCH, reads
 from flows.garbage import look_rarely
@@ -26,7 +27,7 @@ from flows.services import Services, open_services
 from flows.settings import load
 from flows.summary import Summary
 from transforms import registry
-from transforms.contract import Table
+from transforms.contract import ContractError, Table
 from transforms.entities import SourceEntity
 
 # How many work at a time is said by the lanes of a run; who waits for another try holds a thread beside.
@@ -62,12 +63,16 @@ def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> di
     """Land all sources and publish what changed.
 
     Returns the summary as JSON. Raises RunFailed at the end when a source, a check or a table failed: what
-    did not depend on it is done.
+    did not depend on it is done. Refused where a name selects no table.
 
     Args:
         select: Only these tables; NAME+ with what depends on it.
         yes: Agree to a change of a model that takes something from readers.
     """
+    try:
+        _selected(select)
+    except ContractError as error:
+        return refused(error)
     return run(BATCH, reads(BATCH), select, yes).as_json()
 
 

@@ -17,6 +17,7 @@ from warehouse_ddl.files import bootstrap
 
 pytestmark = pytest.mark.full
 NAMES = {"a run failed or crashed", "a run is late"}
+_OVER = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @pytest.fixture
@@ -35,6 +36,19 @@ def server(house: House, dsn: str) -> Any:
     state = house.parts(Part.PREFECT)
     with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False, timeout=30) as client:
         yield client
+
+
+def _tried(server: httpx.Client, name: str, **parameters: Any) -> dict[str, Any]:
+    """A run of a deployment, once it was tried and has ended or waits for another try."""
+    found = server.get(f"deployments/name/{name}").raise_for_status().json()
+    asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    run = ask_prefect(server, "POST", f"deployments/{found['id']}/create_flow_run", asked)
+    deadline = time.monotonic() + 120
+    while run["state_name"] != "AwaitingRetry" and run["state_type"] not in _OVER:
+        assert time.monotonic() < deadline, f"{run['name']} is still {run['state_name']}"
+        time.sleep(0.5)
+        run = server.get(f"flow_runs/{run['id']}").raise_for_status().json()
+    return dict(run)
 
 
 def test_the_automations_are_there_with_the_deployments_and_made_once(server: httpx.Client) -> None:
@@ -71,14 +85,7 @@ def test_a_run_that_crashed_becomes_an_incident_without_any_code_of_it_having_ru
 def test_a_report_of_a_run_that_was_deleted_meanwhile_ends_at_once_and_lets_the_others_be_told(
     server: httpx.Client,
 ) -> None:
-    found = server.get(f"deployments/name/{automations.REPORTER}").raise_for_status().json()
-    asked = {"parameters": {"flow_run": f"prefect.flow-run.{uuid4()}"}, "state": {"type": "SCHEDULED"}}
-    run = ask_prefect(server, "POST", f"deployments/{found['id']}/create_flow_run", asked)
-    deadline = time.monotonic() + 90
-    while run["state_name"] not in {"Completed", "Failed", "AwaitingRetry"}:
-        assert time.monotonic() < deadline, f"the report is still {run['state_name']}"
-        time.sleep(0.5)
-        run = server.get(f"flow_runs/{run['id']}").raise_for_status().json()
+    run = _tried(server, automations.REPORTER, flow_run=f"prefect.flow-run.{uuid4()}")
     assert run["state_name"] == "Completed", run["state"]["message"]
 
 
@@ -88,3 +95,20 @@ def test_a_report_of_what_is_no_run_is_refused_by_prefect_itself(server: httpx.C
     answer = server.post(f"deployments/{found['id']}/create_flow_run", json=asked)
     assert answer.status_code == httpx.codes.CONFLICT
     assert "flow_run" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "said"),
+    [
+        ("backfill/backfill", {"start": "2025-10-25", "end": "2025-10-20"}, "2025-10-25 is not before"),
+        ("replay/replay", {"topic": "no_such_topic", "start": "0"}, "no_such_topic"),
+        ("analytics_pipeline/daily", {"select": ["no_such_table"]}, "'no_such_table' selects no table"),
+    ],
+)
+def test_what_somebody_asks_a_deployment_for_in_vain_is_refused_in_a_line(
+    server: httpx.Client, name: str, parameters: dict[str, Any], said: str
+) -> None:
+    run = _tried(server, name, **parameters)
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Refused"), run["state"]["message"]
+    assert said in run["state"]["message"]
+    assert "\n" not in run["state"]["message"]
