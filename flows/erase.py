@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
 
 from flows import prepare
 from flows.alerting.made_good import noted, people
@@ -29,7 +30,7 @@ from flows.services import open_services
     retry_delay_seconds=300,
     result_serializer="json",
 )
-def erase_people(users: list[int], reason: str = "") -> dict[str, Any]:
+def erase_people(users: Annotated[list[int], Field(min_length=1)], reason: str = "") -> dict[str, Any]:
     """Take these users out of warehouse, lake and dead letters, and prove it.
 
     Returns where it looked and what was found: nothing, or the run fails. Backups lose them when they expire.

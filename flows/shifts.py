@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from prefect import flow, get_run_logger
+from pydantic import Field
 
 from flows.batch import run_name
 from flows.errors import FlowsError
@@ -35,7 +37,7 @@ class StreamDied(FlowsError):
 
 # It tries again by itself, within seconds. Its time is `minutes`; this is for one that does not keep to it.
 @flow(name=STREAM, flow_run_name=run_name, timeout_seconds=25 * HOUR, retries=0, result_serializer="json")
-def event_stream(minutes: float = 61) -> dict[str, int]:
+def event_stream(minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 61) -> dict[str, int]:
     """Take the event topics in. A shift that is longer than its schedule's interval overlaps with the next:
     both share the partitions until it ends, so there is no gap.
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import is_valid
 
 DECLARED = Path(__file__).parents[2] / "prefect.yaml"
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))["deployments"]
@@ -67,6 +68,24 @@ def test_a_deployment_says_what_it_is_for_who_may_run_beside_it_how_long_and_how
     assert flow.retries == TRIES[name]
     assert not flow.retries or flow.retry_delay_seconds
     assert flow.result_serializer == "json", "what a pickle says is run by whoever reads it"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "right", "wrong"),
+    [
+        ("stream", "minutes", [0.4, 61, 1440], [-1, 0, 1441, "an hour"]),
+        ("erase", "users", [[7], [7, 8]], [[], ["x"], 7]),
+        ("report-run", "flow_run", ["prefect.flow-run.0192f3a4-0000-7000-8000-0123456789ab"], ["tonight"]),
+    ],
+)
+def test_prefect_itself_refuses_what_no_run_could_do(
+    name: str, parameter: str, right: list[Any], wrong: list[Any]
+) -> None:
+    (deployment,) = (one for one in DEPLOYMENTS if one["name"] == name)
+    schema: Any = parameter_schema(_flow(deployment)).model_dump_for_openapi()
+
+    assert [value for value in right if not is_valid({parameter: value}, schema)] == []
+    assert [value for value in wrong if is_valid({parameter: value}, schema)] == []
 
 
 def test_a_process_whose_thread_hangs_ends_all_the_same_and_lets_go_of_what_it_held() -> None:
