@@ -7,15 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Annotated
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.batch import run_name
 from flows.errors import FlowsError
 from flows.flow_names import STREAM
 from flows.hung import HOUR
+from flows.settings import load
 
 _STREAM = (sys.executable, "-m", "flows", "stream", "--for")
 _RESTART_SECONDS = 1.0
@@ -46,12 +49,24 @@ def event_stream(minutes: Annotated[float, Field(gt=0, le=24 * 60)] = 61) -> dic
     the shift's end, after pauses that grow from one second to four. Returns how often it was started again.
     Raises StreamDied at the shift's end when its last five starts or more each ended within 30 seconds.
 
+    One that begins when it should have ended (the machine slept) leaves it to the shifts since: else all that
+    were missed would be made up for, two at a time.
+
     Args:
         minutes: How long the shift lasts, a day at most; a minute more than its schedule's interval leaves no
             gap.
     """
     logger = get_run_logger()
+    if _seconds_late() >= 60 * minutes:
+        logger.warning("This shift was over before it could begin: the shifts since take the topics in.")
+        return {"restarts": 0}
     return {"restarts": keep_alive(60 * minutes, lambda left: [*_STREAM, f"{left:.0f}s"], logger.warning)}
+
+
+def _seconds_late() -> float:
+    """How long ago this shift was to begin; one that somebody asks for is to begin then."""
+    due: datetime = flow_run.scheduled_start_time
+    return load().machine_time() - due.timestamp()
 
 
 def keep_alive(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -138,3 +140,17 @@ said.write_text("by itself")
         keep_alive(60, lambda left: _process(body), lambda line: None)
 
     assert (tmp_path / "said").read_text() == end
+
+
+@pytest.mark.parametrize(("late", "streams"), [(timedelta(minutes=50), 1), (timedelta(minutes=62), 0)])
+def test_a_shift_that_was_over_before_it_could_begin_starts_no_stream(
+    late: timedelta, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten that were missed while the machine slept would else keep two streams at work for five hours."""
+    due = datetime.now(UTC) - late
+    monkeypatch.setattr("prefect.runtime.flow_run.scheduled_start_time", due, raising=False)
+    monkeypatch.setattr(shifts, "get_run_logger", mock.Mock())
+    stream = mock.Mock(return_value=0)
+    monkeypatch.setattr(shifts, "keep_alive", stream)
+    assert shifts.event_stream.fn(61) == {"restarts": 0}
+    assert stream.call_count == streams
