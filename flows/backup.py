@@ -34,12 +34,11 @@ def backup(physical: bool = False, full: bool = False) -> dict[str, Any]:
 
     Args:
         physical: A copy of the server's files in its place, an increment where that is possible.
-        full: With physical: a full one in any case.
+        full: With physical: a full one in any case. Without it there is nothing to choose, a dump always is.
     """
     if physical:
         copied = run_physical(full=full)
         return {"backup": copied.copy.id, "based_on": copied.copy.based_on, "seconds": copied.seconds}
-    _refuse_full(full)
     taken = run()
     return {"backup": taken.backup.id, "rows": taken.backup.rows, "seconds": taken.seconds}
 
@@ -60,16 +59,12 @@ def run_physical(*, full: bool) -> TakenCopy:
         return physically.take(services, progress, full=full)
 
 
-def _refuse_full(full: bool) -> None:
-    if full:
-        raise FlowsError("A dump is always full: --full belongs to `python -m flows backup --physical`.")
-
-
 def command(arguments: argparse.Namespace) -> int:
     """`python -m flows backup`."""
     if arguments.physical:
         print(text_of_copy(run_physical(full=arguments.full)))
     else:
-        _refuse_full(arguments.full)
+        if arguments.full:
+            raise FlowsError("A dump is always full: --full belongs to `python -m flows backup --physical`.")
         print(text_of(run()))
     return 0

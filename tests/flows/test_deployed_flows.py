@@ -6,13 +6,17 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import is_valid
+
+from flows import backup
 
 DECLARED = Path(__file__).parents[2] / "prefect.yaml"
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load(DECLARED.read_text(encoding="utf-8"))["deployments"]
@@ -86,6 +90,13 @@ def test_prefect_itself_refuses_what_no_run_could_do(
 
     assert [value for value in right if not is_valid({parameter: value}, schema)] == []
     assert [value for value in wrong if is_valid({parameter: value}, schema)] == []
+
+
+def test_a_deployed_backup_that_is_to_be_full_is_taken_since_a_dump_always_is() -> None:
+    """Refused, it would be tried again twice, ten minutes apart, and keep its place from the nightly one."""
+    taken = SimpleNamespace(backup=SimpleNamespace(id="now", rows=7), seconds=1.0)
+    with mock.patch.object(backup, "run", return_value=taken):
+        assert backup.backup.fn(full=True) == {"backup": "now", "rows": 7, "seconds": 1.0}
 
 
 def test_a_process_whose_thread_hangs_ends_all_the_same_and_lets_go_of_what_it_held() -> None:
