@@ -53,7 +53,7 @@ def forget(connection: Connection[Any], people: Sequence[Person]) -> int:
             new = text
             for person in people:
                 new = person.without(new)
-            value: Any = new.encode("latin-1") if kind == "bytea" else new
+            value: Any = new.encode("utf-8", "surrogateescape") if kind == "bytea" else new
             connection.execute(
                 sql.SQL("UPDATE {} SET {} = %s::{} WHERE ctid = %s::tid").format(
                     sql.Identifier(schema, table),
@@ -139,29 +139,29 @@ def _is_about(text: str, person: Person, says: str) -> bool:
 def _naming(
     connection: Connection[Any], schema: str, table: str, column: str, kind: str, people: Sequence[Person]
 ) -> Iterator[tuple[str, str]]:
-    """(ctid, text) of the rows that name one of them; of bytes each as one character."""
-    patterns = [form for person in people for form in person.forms]
-    if not patterns:
+    """(ctid, text) of the rows that name one of them; bytes, which need not be text, as UTF-8."""
+    stored = _escaped if kind == "bytea" else str
+    pattern = "|".join(person.spelled(stored) for person in people if person.emails)
+    if not pattern:
         return
+    like = [f"%{piece}%" for person in people for piece in person.pieces]
     name = sql.Identifier(column)
     text = (
         sql.SQL("lower(encode({}, 'escape'))").format(name)
         if kind == "bytea"
         else sql.SQL("lower({}::text)").format(name)
     )
-    looked = [_escaped(form) if kind == "bytea" else form.lower() for form in patterns]
+    # What most texts lack is asked first: a regular expression takes six times as long.
     query = sql.SQL(
-        "SELECT ctid::text, {shown} FROM {table} WHERE EXISTS (SELECT FROM unnest(%s::text[]) AS p (form) "
-        "WHERE position(p.form IN {text}) > 0)"
+        "SELECT ctid::text, {shown} FROM {table} WHERE CASE WHEN {text} LIKE ANY(%s) THEN {text} ~ %s END"
     ).format(
         shown=name if kind == "bytea" else sql.SQL("{}::text").format(name),
         table=sql.Identifier(schema, table),
         text=text,
     )
-    for ctid, value in connection.execute(query, (looked,)).fetchall():
-        shown = bytes(value).decode("latin-1") if kind == "bytea" else value
-        whole = shown.encode("latin-1").decode("utf-8", "replace") if kind == "bytea" else shown
-        if any(person.is_named_in(shown) or person.is_named_in(whole) for person in people):
+    for ctid, value in connection.execute(query, (like, pattern)).fetchall():
+        shown = bytes(value).decode("utf-8", "surrogateescape") if kind == "bytea" else value
+        if any(person.is_named_in(shown) for person in people):
             yield ctid, shown
 
 
@@ -169,5 +169,5 @@ def _escaped(form: str) -> str:
     """A text as PostgreSQL's encode(…, 'escape') writes its bytes."""
     return "".join(
         chr(byte) if byte < 128 and byte != 92 else ("\\\\" if byte == 92 else f"\\{byte:03o}")
-        for byte in form.lower().encode()
+        for byte in form.encode()
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 _NOBODY = "@erased.invalid"
 """What an alias ends with: it is nobody's address, also where an earlier try has put it."""
@@ -22,8 +21,16 @@ _NEVER = re.compile(r"[\s\"<>(),:;@\[\]]")
 """What stands in no address, and so before one."""
 _BESIDE = re.compile(r"[^\w.+%-]")
 """What may stand before an address, or within one: both are tried."""
-_ESCAPED = r"\\u[0-9a-fA-F]{4}"
-_DOMAIN = re.compile(rf"(?:[\w.-]|{_ESCAPED}){{1,255}}")
+_CODES = r"(?:[01][0-9a-f]|2[0-46-9acf]|3[a-f]|40|5[b-e]|60|7[b-f])"
+"""The codes of the same, as far as it is ASCII."""
+_WRITTEN_BESIDE = (r"\\[bfnrt]", rf"\\u00{_CODES}", rf"%{_CODES}")
+"""The same as JSON writes it (a new line, Go's `\\u003c`) and a URL within another: what its last character
+is says nothing.
+"""
+_ESCAPED_BESIDE = re.compile("|".join(_WRITTEN_BESIDE), re.IGNORECASE)
+_BEGINS = "|".join((r"(?<![\w.+%-])", *(f"(?<={one})" for one in _WRITTEN_BESIDE)))
+_ESCAPED = r"\\+u[0-9a-fA-F]{4}"
+_DOMAIN = re.compile(r"(?:[\w.-]|\\+u(?!00[0-7])[0-9a-fA-F]{4}){1,255}")
 
 
 @dataclass(frozen=True)
@@ -81,24 +88,32 @@ class Person:
     @cached_property
     def rough_pattern(self) -> str:
         """A regular expression (RE2) that every text matches in which they are named, and few others."""
-        return "(?i)" + "|".join(map(re.escape, self.forms)) if self.emails else ""
+        return f"(?i){self.spelled()}" if self.emails else ""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         if not self.emails:
             return None
-        forms = "|".join(map(re.escape, self.forms))
         # Not a part of a longer address: xada@example.com and ada@example.com.au are other people.
-        return re.compile(rf"(?i)(?<![\w.+%-])(?:{forms})(?![\w-]|\.\w)")
+        return re.compile(rf"(?i)(?:{_BEGINS})(?:{self.spelled()})(?![\w-]|\.\w)")
 
     @cached_property
-    def forms(self) -> list[str]:
-        """Their addresses in every form in which they are looked for, the longest first."""
-        forms: set[str] = set()
-        for email in self.emails:
-            forms |= {email, json.dumps(email)[1:-1], quote(email, safe="")}
-            forms.add(hashlib.sha256(email.encode()).hexdigest())
-        return sorted(forms, key=len, reverse=True)
+    def pieces(self) -> list[str]:
+        """What stands, in lower case, in every text in which they are named: of each address the longest part
+        that nobody escapes, and its hash.
+        """
+        plain = [max(re.findall("[a-z0-9]+", email), key=len, default="") for email in self.emails]
+        return [*plain, *map(_sha256, self.emails)]
+
+    def spelled(self, stored: Callable[[str], str] = str) -> str:
+        """A regular expression (Python's, RE2's, PostgreSQL's) of their addresses in every form in which they
+        are looked for, in lower case: each character that is no letter or digit as it is, or as a URL or JSON
+        writes it, since writers differ in which they escape; and their hashes. `stored`: how a text that is
+        searched writes such a character.
+        """
+        forms = set(map(_sha256, self.emails))
+        forms |= {"".join(_spelled(one, stored) for one in email) for email in self.emails}
+        return "|".join(sorted(forms, key=len, reverse=True))
 
     @cached_property
     def _salts(self) -> list[str]:
@@ -112,8 +127,25 @@ class Person:
             yield f"{salt}:{_hash(salt, email)}"
 
 
+def _spelled(character: str, stored: Callable[[str], str]) -> str:
+    if character.isascii() and character.isalnum():
+        return character
+    forms: list[str] = []
+    for one in dict.fromkeys((character, character.upper())):
+        units = one.encode("utf-16-be", "surrogatepass")
+        in_url = "".join(f"%{byte:02x}" for byte in one.encode("utf-8", "replace"))
+        # More backslashes than one: JSON within JSON, or bytes as PostgreSQL shows them.
+        in_json = "".join(rf"\\+u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+        forms += (re.escape(stored(one)), in_url, in_json)
+    return f"(?:{'|'.join(forms)})"
+
+
 def _hash(salt: str, email: str) -> str:
-    return hashlib.sha256(f"{salt}:{email}".encode("utf-8", "replace")).hexdigest()
+    return _sha256(f"{salt}:{email}")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def addresses(text: str) -> Iterator[tuple[int, int, str]]:
@@ -130,7 +162,8 @@ def addresses(text: str) -> Iterator[tuple[int, int, str]]:
         never = _NEVER.search(backwards)
         begun = at.start() - (never.start() if never is not None else len(backwards))
         before = text[begun : at.start()]
-        for start in (0, *(beside.end() for beside in _BESIDE.finditer(before))):
+        ends = (found.end() for one in (_BESIDE, _ESCAPED_BESIDE) for found in one.finditer(before))
+        for start in sorted({0, *ends}):
             if start < len(before):
                 yield begun + start, ended, _read(f"{before[start:]}@{text[at.end() : ended]}")
 
@@ -148,5 +181,5 @@ def with_aliases(text: str, alias_of: Callable[[str], str | None]) -> str:
 def _read(address: str) -> str:
     """An address as it is, of one as JSON or a URL writes it."""
     if "\\u" in address:
-        address = re.sub(_ESCAPED, lambda found: chr(int(found.group()[2:], 16)), address)
+        address = re.sub(_ESCAPED, lambda found: chr(int(found.group()[-4:], 16)), address)
     return unquote(address) if "%" in address else address

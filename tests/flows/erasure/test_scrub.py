@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import date
+from urllib.parse import quote
 
 import pyarrow as pa
 import pytest
@@ -63,6 +64,34 @@ def test_an_address_that_is_known_by_its_hash_alone_is_found_in_a_text_and_repla
     assert changed == [0]
     assert rows["value"].to_pylist() == [ADA.without(text).encode(), batch["value"][1].as_py()]
     assert ADA.alias in ADA.without(text)
+
+
+@pytest.mark.parametrize(
+    "email", ["ada@example.com", "ada+shop@example.com", "o'brien@example.com", "zoë@bücher.example"]
+)
+def test_an_address_is_found_however_a_writer_escapes_it_and_what_stands_before_it(email: str) -> None:
+    person = Person.new(8).with_emails([email])
+    by_hash = Person(8, person.alias, person.salt, person.email_hashes)
+    as_net = email.replace("+", "\\u002B").replace("'", "\\u0027")
+    for text in (
+        json.dumps({"text": f"Write to:\n{email}"}),
+        json.dumps({"text": f"Write to:\n{email}"}, ensure_ascii=False),
+        json.dumps({"as JSON within JSON": json.dumps(f"\t{email}\n")}),
+        f'{{"to": "Ada \\u003c{email}\\u003e", "page": "?a=1\\u0026mail={email}\\u0026b=2"}}',
+        f'{{"to": "{as_net}"}}',
+        f"?mail={quote(email, safe='@').replace('%C3%BC', 'ü')}&x=1",
+        f"?mail={quote(email, safe='+').replace('%C3%BC', 'ü')}",
+        f"/login?next={quote(f'/verify?mail={email}').replace('%C3%BC', 'ü')}",
+        email.upper(),
+    ):
+        assert person.is_named_in(text), text
+        assert by_hash.is_named_in(text), text
+        assert not person.is_named_in(person.without(text)), text
+        batch = pa.record_batch({"value": [text.encode()]})
+        assert Scrubber([person]).batch(batch)[1] == [0], text
+    for text in (f"x%2B{email}", f"x\\u002d{email}", f"n{email}", f"3d{email}"):
+        assert not person.is_named_in(text), text
+        assert not by_hash.is_named_in(text), text
 
 
 def test_an_address_beyond_ascii_is_known_by_its_hash_as_json_and_a_url_write_it() -> None:
