@@ -19,7 +19,6 @@ from flows.change_landing import FOLLOW
 from flows.erasure import leftovers, listed, ops, past, raw, search
 from flows.erasure.identify import CannotErase, identified
 from flows.erasure.person import Person
-from flows.erasure.scrub import Scrubber
 from flows.erasure.search import Place
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
@@ -236,7 +235,7 @@ def _out_of_quarantine(services: Services, people: Sequence[Person]) -> int:
     for path in sorted((services.lake.root / QUARANTINE).rglob("*.parquet")):
         if not search.naming(path, people):
             continue
-        scrubber = Scrubber(people)
+        scrubber = search.scrubber_of(search.owner(path), people)
         with pq.ParquetFile(path) as file:
             kept = []
             for batch in file.iter_batches():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import orjson
 
 from flows.erasure.person import Person
+from flows.erasure.scrub import USER
 from flows.errors import FlowsError
 from flows.landed import rows_landed
 from flows.services import Services
@@ -97,7 +97,7 @@ def _of_objects(services: Services, ledger: Ledger, entity: SourceEntity, user_i
         return
     with services.lake.duckdb() as session:
         rows = services.lake.read(session, files).project("object::varchar as object")
-        named = rf'"user_id"\s*:\s*"?{int(user_id)}\b'
+        named = rf'"{USER}"\s*:\s*"?{int(user_id)}\b'
         found = session.execute(
             f"select object from ({rows.sql_query()}) where regexp_matches(object, ?)", [named]
         ).fetchall()
@@ -107,18 +107,26 @@ def _of_objects(services: Services, ledger: Ledger, entity: SourceEntity, user_i
 
 def _addresses(document: Any, user_id: str) -> Iterator[str]:
     if isinstance(document, dict):
-        metadata = document.get("metadata")
-        if isinstance(metadata, dict) and str(metadata.get("user_id")) == user_id:
-            yield from (
-                value
-                for name, value in document.items()
-                if isinstance(value, str) and re.search("email", name) and "@" in value
-            )
+        if _is_of(document, user_id):
+            yield from _emails(document)
+        if _is_of(document.get("object"), user_id):
+            yield from _emails(document.get("previous_attributes"))
         for inner in document.values():
             yield from _addresses(inner, user_id)
     elif isinstance(document, list):
         for inner in document:
             yield from _addresses(inner, user_id)
+
+
+def _is_of(document: Any, user_id: str) -> bool:
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    return isinstance(metadata, dict) and str(metadata.get(USER)) == user_id
+
+
+def _emails(document: Any) -> Iterator[str]:
+    for name, value in document.items() if isinstance(document, dict) else ():
+        if isinstance(value, str) and "email" in name and "@" in value:
+            yield value
 
 
 def _is_member(ledger: Ledger, user_id: int) -> bool:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from flows.erasure import search
 from flows.erasure.person import Person
-from flows.erasure.scrub import Scrubber, with_cells
+from flows.erasure.scrub import with_cells
 from flows.failpoints import failpoint
 from flows.services import Services
 from flows.stores.lake import partition_folder
@@ -77,7 +77,7 @@ def _without(services: Services, table: Table, file: LakeFile, people: Sequence[
 
 
 def _batches(path: str, table: Table, people: Sequence[Person]) -> Iterator[pa.RecordBatch]:
-    scrubber = Scrubber(people)
+    scrubber = search.scrubber_of(table.name, people)
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_ROWS):
             scrubbed, _ = scrubber.batch(batch)

@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from flows.erasure.person import AT, LONGEST, Person, with_aliases
 from transforms.entities import Kafka, Rest, SourceEntity
 
+USER = "user_id"
+"""Where the application says, in the metadata of an API's object, whose it is."""
 _JSON_COLUMNS = {"value", "_filled", "object", "key"}
 _PARTS = ("before", "after")
 _MARKS = (b"@", b"%")
@@ -100,9 +102,10 @@ class Scrubber:
         parts = [part for part in parts if part]
         if self._by_hash:
             parts.append(AT)
-        if self._person is not None and self._people:
+        says = USER if self._is_rest else self._person
+        if says is not None and self._people:
             ids = "|".join(map(str, self._people))
-            parts.append(rf'"{self._person}"\s*:\s*"?(?:{ids})\b')
+            parts.append(rf'"{says}"\s*:\s*"?(?:{ids})\b')
         return "(?i)" + "|".join(parts) if parts else ""
 
     # ---------------------------------------------------------------------------------------- what changes
@@ -165,17 +168,37 @@ class Scrubber:
         return changed
 
     def _in_objects(self, document: Any) -> bool:
-        """An address of theirs becomes their alias, and what is declared to be personal beside it goes."""
+        """An address of theirs becomes their alias; what is declared to be personal goes beside it, and from
+        what is of them, also from what that was before a change.
+        """
         if isinstance(document, list):
             return sum(self._in_objects(inner) for inner in document) > 0
         if not isinstance(document, dict):
             return False
-        texts = {name: value for name, value in document.items() if isinstance(value, str)}
-        found = {name: alias for name, text in texts.items() if (alias := self._alias_of(text))}
+        changed = False
+        before = document.get("previous_attributes")
+        if before is not None and self._is_of_theirs(document.get("object")):
+            changed |= _without_fields_below(before, self._beside)
+        if self._is_of_theirs(document):
+            changed |= _without_fields_below(document, self._beside)
+        found = self._aliases(document)
         document.update(found)
-        if found:
-            _without_fields_below(document, self._beside)
-        return sum(self._in_objects(inner) for inner in document.values()) > 0 or bool(found)
+        return sum(self._in_objects(inner) for inner in document.values()) > 0 or changed or bool(found)
+
+    def _is_of_theirs(self, document: Any) -> bool:
+        """Whether an object of an API is one of them: an address of theirs stands in it, or the application
+        has said so when it made it.
+        """
+        if not isinstance(document, dict):
+            return False
+        metadata = document.get("metadata")
+        named = metadata.get(USER) if isinstance(metadata, dict) else None
+        return str(named) in {str(user) for user in self._people} or bool(self._aliases(document))
+
+    def _aliases(self, document: dict[str, Any]) -> dict[str, str]:
+        """Fields of an object that are an address of theirs, and what takes its place."""
+        texts = {name: value for name, value in document.items() if isinstance(value, str)}
+        return {name: alias for name, text in texts.items() if (alias := self._alias_of(text))}
 
     def _is_theirs(self, part: dict[str, Any]) -> bool:
         value = part.get(self._person) if self._person else None
@@ -204,11 +227,11 @@ def _without_fields(part: dict[str, Any], names: frozenset[str]) -> bool:
     return changed
 
 
-def _without_fields_below(document: Any, names: frozenset[str]) -> None:
-    if isinstance(document, dict):
-        _without_fields(document, names)
-        for inner in document.values():
-            _without_fields_below(inner, names)
+def _without_fields_below(document: Any, names: frozenset[str]) -> bool:
+    if not isinstance(document, dict):
+        return False
+    changed = _without_fields(document, names)
+    return sum(_without_fields_below(inner, names) for inner in document.values()) > 0 or changed
 
 
 def _blanked(text: str) -> str | None:

@@ -63,10 +63,10 @@ def naming(path: Path, people: Sequence[Person]) -> int:
     """Rows of one Parquet file of the lake, whatever it is of, that still name one of these people or hold
     what an erasure takes out of their rows.
     """
-    table = _owner(path)
-    entity = {entity.table: entity for entity in registry.entities()}.get(table)
-    scrubber = Scrubber(people, entity)
-    built = registry.tables().get(table) if entity is None else None
+    table = owner(path)
+    scrubber = scrubber_of(table, people)
+    built = registry.tables().get(table)
+    built = built if built is not None and built.layer is not Layer.RAW else None
     count = 0
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=_ROWS):
@@ -77,9 +77,21 @@ def naming(path: Path, people: Sequence[Person]) -> int:
     return count
 
 
+def scrubber_of(name: str, people: Sequence[Person]) -> Scrubber:
+    """What takes people out of the files of a table: of raw by its entity, of a model that keeps whole
+    objects of an API by that API's: an object need not hold an address to be somebody's.
+    """
+    entities = {entity.table: entity for entity in registry.entities()}
+    table = registry.tables().get(name)
+    told_by = [name]
+    if table is not None and any(column.pii and column.type.lower() == "json" for column in table.columns):
+        told_by += [one for one in table.upstreams if one in entities and entities[one].personal]
+    return Scrubber(people, next((entities[one] for one in told_by if one in entities), None))
+
+
 def theirs(path: Path, batch: pa.RecordBatch, people: Sequence[Person]) -> set[int]:
     """Rows of a file of a built table that are theirs by id and hold something personal."""
-    built = registry.tables().get(_owner(path))
+    built = registry.tables().get(owner(path))
     return rows_of(batch, built, people) if built is not None else set()
 
 
@@ -102,7 +114,7 @@ def _text(column: pa.Array) -> pa.Array:
     return storage if pa.types.is_string(storage.type) else storage.cast(pa.string())
 
 
-def _owner(path: Path) -> str:
+def owner(path: Path) -> str:
     """The table of a file: <layer>/<table>/…"""
     for parent in path.parents:
         if parent.parent.name in {*(layer.value for layer in Layer), QUARANTINE}:

@@ -167,6 +167,38 @@ def test_an_object_of_an_api_is_known_by_the_hash_of_its_address() -> None:
     }  # fmt: skip
 
 
+def test_an_object_that_says_whose_it_is_needs_no_address_and_what_it_was_before_goes_too() -> None:
+    hers = {"id": "cus_1", "email": None, "name": "Ada", "metadata": {"user_id": "7"}}
+    objects = [
+        {**hers, "address": {"country": "GB", "line1": "1 St"}},
+        {
+            "id": "evt_1",
+            "data": {"object": hers, "previous_attributes": {"name": "A.", "address": {"city": "Y"}}},
+        },
+        {
+            "id": "evt_2",
+            "data": {
+                "object": {**hers, "metadata": {"user_id": "77"}},
+                "previous_attributes": {"name": "A."},
+            },
+        },
+    ]
+    batch = pa.record_batch({"object": [json.dumps(one) for one in objects]})
+    for person in (ADA, KNOWN, Person.new(7)):
+        scrubber = Scrubber([person], registry.entity("raw_stripe__events"))
+        rows, changed = scrubber.batch(batch)
+        assert changed == [0, 1]
+        customer, event, other = map(json.loads, rows["object"].to_pylist())
+        gone = {**hers, "name": None}
+        assert customer == {**gone, "address": {"country": "GB", "line1": None}}
+        assert event["data"] == {
+            "object": gone,
+            "previous_attributes": {"name": None, "address": {"city": None}},
+        }
+        assert other == objects[2]
+        assert scrubber.batch(rows)[1] == []
+
+
 def test_what_arrives_of_an_erased_account_says_that_it_is_gone() -> None:
     batch = pa.record_batch({"id": [7, 8], "email": ["new@example.com", "b@example.com"], "_op": ["r", "r"]})
     rows, _ = Scrubber([KNOWN], registry.entity("raw_app__users"), is_arriving=True).batch(batch)

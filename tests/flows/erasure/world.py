@@ -31,11 +31,20 @@ ADA, BOB, EVE = 1, 2, 3
 """Eve is gone from the application since; what was built of her lies in files that still count."""
 ADAS = ("Ada@Example.com", "ada.old@example.com")
 """Her addresses: the present one, and one that she had before."""
-SECRETS = ("ada@example.com", "ada.old@example.com", "ada lovelace", "10.0.0.7", "12 st james's square")
+ADAS_BEFORE = "ada.first@example.com"
+"""One that only Stripe tells of, as what was before a change."""
+SECRETS = (
+    "ada@example.com", "ada.old@example.com", ADAS_BEFORE, "ada lovelace", "ada king", "ada byron",
+    "10.0.0.7", "12 st james's square",
+)  # fmt: skip
 BOBS = "bob.ada@example.com"
 EVES = "eve@example.net"
 _AT = "2025-10-20T10:00:00Z"
 _DAY = 1_760_954_400  # 2025-10-20 10:00 UTC
+_NAMELESS = {
+    "id": "cus_9", "email": None, "name": "Ada King", "created": _DAY, "metadata": {"user_id": str(ADA)}
+}  # fmt: skip
+"""A customer whom only its metadata call her: Stripe knows no address of it any more."""
 
 
 def fill(place: Place) -> None:
@@ -129,6 +138,13 @@ def _objects() -> dict[str, list[Any]]:
                 (ADA, "ada@example.com", "Ada Lovelace", "12 St James's Square"),
                 (BOB, BOBS, "Bob Lovelace", "1 Main Street"),
             )
+        ]
+        + [_NAMELESS],
+        "raw_stripe__events": [
+            {"id": "evt_1", "type": "customer.updated", "created": _DAY, "data": {
+                "object": {"object": "customer", **_NAMELESS},
+                "previous_attributes": {"email": ADAS_BEFORE, "name": "Ada Byron"},
+            }}
         ],
         "raw_sendgrid__messages": [
             {"msg_id": f"m{number}", "from_email": "shop@example.org", "to_email": email,
