@@ -232,7 +232,7 @@ def _out_of_built(
 def _out_of_quarantine(services: Services, people: Sequence[Person]) -> int:
     """Rows that name them go from the files of quarantine; returns how many files that were."""
     changed = 0
-    for path in sorted((services.lake.root / QUARANTINE).rglob("*.parquet")):
+    for path in search.whole_files(services.lake.root / QUARANTINE):
         if not search.naming(path, people):
             continue
         scrubber = search.scrubber_of(search.owner(path), people)

@@ -105,4 +105,4 @@ def _names(ledger: Ledger, one: Undeclared, people: Sequence[Person]) -> bool:
 
 def _files(one: Undeclared) -> Iterator[Path]:
     for folder in one.folders:
-        yield from sorted(folder.rglob("*.parquet"))
+        yield from search.whole_files(folder)

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
+from flows.erasure.search import whole_files
 from flows.failpoints import failpoint
 from flows.landed import CLOCK, LANDED_ON, landed_on, landing_time, rows_by_window, with_place
 from flows.services import Services
@@ -178,7 +179,7 @@ def remove_replaced(services: Services, ledger: Ledger, tables: Mapping[str, str
     living = sessions.oldest(services.lake.root)
     for name, layer in tables.items():
         kept, named = _named(ledger, name, layer)
-        for path in sorted((services.lake.root / layer / name).rglob("*.parquet")):
+        for path in whole_files(services.lake.root / layer / name):
             relative = path.relative_to(services.lake.root).as_posix()
             if relative in kept or (relative not in named and path.lstat().st_mtime >= living):
                 continue

@@ -16,7 +16,7 @@ from flows.erasure import ops
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
 from flows.services import Services
-from flows.stores.lake import QUARANTINE, SPILL
+from flows.stores.lake import QUARANTINE, SPILL, TEMPORARY
 from flows.stores.ledger import Ledger
 from transforms import registry
 from transforms.contract import Layer, Table
@@ -46,17 +46,31 @@ def everywhere(services: Services, ledger: Ledger, people: Sequence[Person]) -> 
     """
     places = []
     for layer in Layer:
-        files = sorted((services.lake.root / layer.value).rglob("*.parquet"))
-        found = sum(naming(path, people) for path in files)
+        files = whole_files(services.lake.root / layer.value)
+        found = sum(_still_naming(path, people) for path in files)
         places.append(Place(f"lake/{layer.value}", f"{len(files):,} files", found))
-    left = sorted((services.lake.root / QUARANTINE).rglob("*.parquet"))
-    places.append(Place("lake/quarantine", f"{len(left):,} files", sum(naming(p, people) for p in left)))
+    left = whole_files(services.lake.root / QUARANTINE)
+    found = sum(_still_naming(path, people) for path in left)
+    places.append(Place("lake/quarantine", f"{len(left):,} files", found))
     places.append(_bytes(services.lake.root, people))
     schemas = [*SCHEMAS, *_rebuilt(ledger.connection)]
     for schema in schemas:
         places.append(_schema(ledger.connection, schema, people))
     places.append(_members(ledger.connection, people))
     return places
+
+
+def whole_files(folder: Path) -> list[Path]:
+    """The Parquet files below a folder but those that a run is writing, or a kill has left half written."""
+    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith(TEMPORARY))
+
+
+def _still_naming(path: Path, people: Sequence[Person]) -> int:
+    """As `naming`; what a run beside has removed since it was listed names nobody."""
+    try:
+        return naming(path, people)
+    except FileNotFoundError:
+        return 0
 
 
 def naming(path: Path, people: Sequence[Person]) -> int:
@@ -128,7 +142,7 @@ def _bytes(root: Path, people: Sequence[Person]) -> Place:
         path
         for path in root.rglob("*")
         if path.is_file()
-        and (path.suffix != ".parquet" or SPILL in path.parts or path.name.startswith(".tmp"))
+        and (path.suffix != ".parquet" or SPILL in path.parts or path.name.startswith(TEMPORARY))
     ]
     found = 0
     for path in files:

@@ -32,7 +32,8 @@ QUARANTINE = "quarantine"
 """Folder of the content that failed a check; no layer."""
 SPILL = ".spill"
 """Folder of what a computation puts on disk for lack of memory; worthless once its process is gone."""
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
+"""What the name of a file begins with that is being written, or that a kill has left so."""
 _MAX_COMPONENT_BYTES = 200
 _SMALL_BYTES = 4 << 20
 """Less than this is hashed sooner than threads for it are started."""
@@ -83,7 +84,7 @@ class Lake:
         folder = self._folder(layer, table, partition_column, partition)
         self.begin_session()
         name = encode_value(batch_id)
-        temporary = folder / f"{_TEMPORARY}-{os.getpid()}-{secrets.token_hex(4)}-{name}"
+        temporary = folder / f"{TEMPORARY}-{os.getpid()}-{secrets.token_hex(4)}-{name}"
         try:
             self._make_folder(folder)
             self._copy(source, temporary)
@@ -250,7 +251,7 @@ class Lake:
                 for name in sorted(names):
                     # What stands in quarantine under its final name stays there until somebody removes it.
                     is_whole = name.endswith(".parquet") and place != QUARANTINE
-                    is_ours = is_whole or name.startswith(_TEMPORARY) or place == SPILL
+                    is_ours = is_whole or name.startswith(TEMPORARY) or place == SPILL
                     relative = f"{below}/{name}"
                     if not is_ours or relative in keep:
                         continue
