@@ -34,9 +34,8 @@ def vacuum(connection: Connection[Any]) -> list[str]:
         "WHERE schemaname = ANY(%s) AND n_dead_tup > greatest(%s, %s * n_live_tup) ORDER BY 1, 2",
         (_SCHEMAS, _DEAD_ROWS, _DEAD_SHARE),
     ).fetchall()
-    for schema, name in rows:
-        connection.execute(sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {}").format(sql.Identifier(schema, name)))
-    return [f"{schema}.{name}" for schema, name in rows]
+    statement: LiteralString = "VACUUM (ANALYZE, SKIP_LOCKED) {}"
+    return [f"{schema}.{name}" for schema, name in rows if _tried(connection, statement, schema, name)]
 
 
 def reindex(connection: Connection[Any]) -> list[str]:
@@ -59,10 +58,12 @@ def reindex(connection: Connection[Any]) -> list[str]:
 
 
 def _tried(connection: Connection[Any], statement: LiteralString, schema: str, name: str) -> bool:
-    """Whether it could be done; somebody's long query or somebody else's index is for the next night."""
+    """Whether it could be done; somebody's long query or somebody else's index is for the next night, and
+    what a run has dropped or swapped since it was listed is gone.
+    """
     try:
         connection.execute(sql.SQL(statement).format(sql.Identifier(schema, name)))
-    except (errors.LockNotAvailable, errors.InsufficientPrivilege):
+    except (errors.LockNotAvailable, errors.InsufficientPrivilege, errors.UndefinedTable):
         return False
     return True
 

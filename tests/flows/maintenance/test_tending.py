@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
+import pytest
+from psycopg import sql
 
 from flows.maintenance.pruning import HISTORY, prune
 from flows.maintenance.tending import reindex, vacuum
@@ -88,3 +93,33 @@ def test_what_a_killed_rebuilding_of_an_index_left_goes_once_nobody_is_in_the_wa
             assert connection.execute(left).fetchone() == (1,)
         reindex(ours)
         assert connection.execute(left).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("tend", [vacuum, reindex])
+def test_a_table_that_a_run_drops_meanwhile_ends_no_upkeep(
+    dsn: str, tend: Callable[[psycopg.Connection[Any]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for table in (USERS, replace(USERS, name="dim_a_leaf")):
+        create(dsn, table)
+    with psycopg.connect(dsn, autocommit=True) as connection, Warehouse(dsn).connect() as ours:
+        for name in ("dim_a_leaf", "dim_people"):
+            connection.execute(f"alter table analytics.{name} set (autovacuum_enabled = off)".encode())
+            connection.execute(
+                f"insert into analytics.{name} select i, 'n' from generate_series(1, 100000) i".encode()
+            )
+            connection.execute(f"delete from analytics.{name} where person_id % 50 > 0".encode())
+        connection.execute("select pg_stat_force_next_flush()")
+        if tend is reindex:
+            connection.execute("vacuum analyze analytics.dim_people, analytics.dim_a_leaf")
+        asked: list[sql.Composed] = []
+        execute = ours.execute
+
+        def dropping(query: Any, *given: Any, **how: Any) -> Any:
+            if isinstance(query, sql.Composed) and not asked:
+                asked.append(query)
+                connection.execute("drop table analytics.dim_a_leaf")
+            return execute(query, *given, **how)
+
+        monkeypatch.setattr(ours, "execute", dropping)
+        assert [name.removesuffix("_pkey") for name in tend(ours)] == ["analytics.dim_people"]
+        assert asked
