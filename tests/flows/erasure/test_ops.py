@@ -46,3 +46,30 @@ def test_waiting_records_and_texts_lose_an_address_however_it_is_escaped(
         ] * len(spelled)
         texts = connection.execute("select flow from ops.run").fetchall()
         assert texts == [(written.format(person.alias),)] * len(spelled)
+
+
+def test_a_letter_that_tells_of_nobody_erased_waits_and_one_that_was_replayed_stays_so(
+    dsn: str,
+) -> None:
+    person = Person.new(1).with_emails(["ada@example.com"])
+    letters = (
+        ("hers", b'{"user_id": "1"}', "", "waiting"),
+        ("replayed", b'{"user_id": 1}', "", "replayed"),
+        ("named in the reason", b"{", "no recipient ada@example.com", "waiting"),
+        ("somebody else's", b'{"user_id": 12}', "", "waiting"),
+    )
+    with Warehouse(dsn).connect() as connection:
+        for letter, payload, reason, status in letters:
+            connection.execute(
+                "insert into ops.dead_letter (letter_id, source, entity, reason, payload, received_at, "
+                "status) values (%s, 'events', 'clicks', %s, %s, %s, %s)",
+                (letter, reason, payload, NOW, status),
+            )
+        assert ops.forget_letters(connection, [person]) == 3
+        left = "select letter_id, payload is null, status from ops.dead_letter"
+        assert set(connection.execute(left).fetchall()) == {
+            ("hers", True, "discarded"),
+            ("replayed", True, "replayed"),
+            ("named in the reason", True, "discarded"),
+            ("somebody else's", False, "waiting"),
+        }

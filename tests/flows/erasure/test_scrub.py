@@ -207,6 +207,29 @@ def test_what_arrives_of_an_erased_account_says_that_it_is_gone() -> None:
     ]  # fmt: skip
 
 
+def test_an_account_of_somebody_else_that_has_an_address_of_theirs_is_not_gone() -> None:
+    batch = pa.record_batch({"id": [8], "name": ["for ada@example.com"], "_op": ["r"]})
+    rows, _ = Scrubber([ADA], registry.entity("raw_app__users"), is_arriving=True).batch(batch)
+    assert rows.to_pylist() == [{"id": 8, "name": f"for {ADA.alias}", "_op": "r"}]
+
+
+def test_a_personal_field_goes_by_the_name_that_it_had_when_it_was_landed_too() -> None:
+    users = registry.entity("raw_app__users")
+    renamed = [
+        replace(c, name="mail", formerly=("email",)) if c.name == "email" else c for c in users.columns
+    ]
+    value = json.dumps({"before": {"id": 7, "email": "old"}, "after": {"id": 7, "mail": "new"}})
+    batch = pa.record_batch({"id": [7], "value": [value.encode()]})
+    rows, _ = Scrubber([KNOWN], replace(users, columns=tuple(renamed))).batch(batch)
+    (left,) = rows["value"].to_pylist()
+    assert json.loads(left) == {"before": {"id": 7, "email": None}, "after": {"id": 7, "mail": None}}
+
+
+def test_an_address_in_a_url_is_found_by_its_hash_where_no_at_sign_stands_anywhere() -> None:
+    batch = pa.record_batch({"value": [b"/verify?mail=ada%40example.com"]})
+    assert Scrubber([KNOWN], registry.entity("raw_events__clicks")).batch(batch)[1] == [0]
+
+
 def test_bytes_that_are_no_text_are_searched_too() -> None:
     batch = pa.record_batch({"value": [b"\xff\xfe ADA@EXAMPLE.COM \x00", b"\xff"]})
     rows, changed = Scrubber([ADA]).batch(batch)
