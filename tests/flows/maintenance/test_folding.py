@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -208,6 +209,20 @@ def test_few_entries_tell_what_many_told(warehouse: Warehouse, lake: Lake) -> No
         _land(ledger, lake, 60, 1)
         assert ledger.landed(ORDERS) == lake.manifest("raw", ORDERS)
     assert _fold(warehouse, lake) == 0
+
+
+def test_a_file_that_no_entry_names_any_more_stays_for_whoever_had_begun_before_the_fold(
+    warehouse: Warehouse, lake: Lake
+) -> None:
+    _story(warehouse, lake)
+    files = sorted((lake.root / "facts" / FACT).rglob("*.parquet"))
+    assert len(files) == 20
+    for path in files:
+        os.utime(path, (0, 0))
+    _fold(warehouse, lake)
+    with warehouse.connect() as connection:
+        assert lake.sweep(Ledger(connection).named_paths) == []
+    assert all(path.exists() for path in files)
 
 
 def test_entries_that_readers_may_have_open_are_left_alone(warehouse: Warehouse, lake: Lake) -> None:
