@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+import flows
 import quality
 import transforms
 import warehouse_ddl
@@ -36,17 +37,26 @@ def kept(name: str, read: Callable[[], T]) -> T:
     made = read()
     # Without the folder, or the right to write there, it is read again next time.
     with contextlib.suppress(OSError):
-        temporary = path.with_name(f".{name}.{os.getpid()}")
-        temporary.write_text(json.dumps({"fingerprint": _fingerprint(), "value": made}), encoding="utf-8")
-        temporary.replace(path)
+        # A process that outlives its code would tell the next ones what that said.
+        if all(code.stat().st_ctime <= flows.BEGUN for _, code in _code()):
+            temporary = path.with_name(f".{name}.{os.getpid()}")
+            stored = {"fingerprint": _fingerprint(), "value": made}
+            temporary.write_text(json.dumps(stored), encoding="utf-8")
+            temporary.replace(path)
     return made
 
 
 @cache
 def _fingerprint() -> str:
     digest = hashlib.sha256("".join(version(name) for name in _READERS).encode())
+    for name, path in _code():
+        digest.update(f"\0{name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _code() -> Iterator[tuple[str, Path]]:
+    """Every file of it, with its name."""
     for package in _CODE:
         folder = Path(package.__file__ or "").parent
         for path in sorted(path for pattern in ("*.sql", "*.py") for path in folder.rglob(pattern)):
-            digest.update(f"\0{package.__name__}/{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+            yield f"{package.__name__}/{path.relative_to(folder)}", path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import flows
 from flows import code_reading, lineage
 from flows.code_reading import kept
 from transforms.lineage_graph import from_data
@@ -44,6 +45,25 @@ def test_another_rule_is_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     before = code_reading._fingerprint.__wrapped__()
     (rules / "fct_a__adds_up.sql").write_text("select 1")
     assert code_reading._fingerprint.__wrapped__() != before
+
+
+def test_a_process_that_outlives_its_code_leaves_nothing_of_it_to_the_next(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = type(
+        "Package", (), {"__file__": str(tmp_path / "package" / "__init__.py"), "__name__": "package"}
+    )
+    monkeypatch.setattr(code_reading, "_CODE", (package,))
+    monkeypatch.setattr(code_reading, "_fingerprint", code_reading._fingerprint.__wrapped__)
+    model = tmp_path / "package" / "fct_a.sql"
+    model.parent.mkdir()
+    model.write_text("select 1", encoding="utf-8")
+    monkeypatch.setattr(flows, "BEGUN", model.stat().st_ctime - 1)
+    assert kept("answer", lambda: [1]) == [1]
+    assert not [path for path in cache.iterdir() if path.suffix == ".json"]
+    monkeypatch.setattr(flows, "BEGUN", model.stat().st_ctime + 1)
+    assert kept("answer", lambda: [2]) == [2]
+    assert kept("answer", _never) == [2]
 
 
 def test_without_a_folder_it_is_read_each_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,8 @@ def test_what_was_not_measured_is_shown_as_such() -> None:
         ("Crashed", "critical", "Crashed"),
         ("TimedOut", "critical", "Timed out"),
         ("Late", "warning", "Not started"),
-        ("Cancelled", "unknown", "Cancelled"),
+        ("Cancelled", "info", "Cancelled"),
+        ("Paused", "unknown", "Paused"),
     ],
 )
 def test_a_run_is_shown_as_what_became_of_it(state: str, tone: str, word: str) -> None:
