@@ -28,6 +28,7 @@ def _ill(capture: Capture) -> list[Finding]:
         return [one for one in examined(capture.settings) if not one.well]
 
 
+@pytest.mark.full
 def test_lost_offsets_of_connect_halt_its_tables_and_what_went_meanwhile_is_found_anew(
     house: House, tmp_path: Path
 ) -> None:

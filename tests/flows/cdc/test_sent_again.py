@@ -157,6 +157,7 @@ def _events(transactions: Sequence[Sequence[str]]) -> list[Event]:
     return found
 
 
+@pytest.mark.full
 @settings(deadline=None, max_examples=30)
 @given(st.lists(_changed, min_size=1, max_size=6), st.data())
 def test_wherever_a_connector_is_killed_transactions_are_handed_on_whole_and_at_once(

@@ -115,6 +115,7 @@ def test_a_landing_that_waits_for_the_same_day_is_built_beside_the_replay(topics
     assert topics.numbers() == [(0, 0, 0), (1, 1, 1), (2, 0, 1)]
 
 
+@pytest.mark.full
 def test_a_replay_while_a_stream_lives_loses_nothing_and_doubles_nothing(topics: Topics) -> None:
     topics.send(topics.event(number) for number in range(200))
     stop = threading.Event()

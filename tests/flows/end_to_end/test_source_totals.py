@@ -155,6 +155,7 @@ def test_a_first_read_that_is_not_over_halts_its_tables_and_says_so(
         )
 
 
+@pytest.mark.full
 def test_one_wrong_cent_in_an_order_fails_the_rule_on_captured_orders(
     company: Company, tmp_path: Path
 ) -> None:

@@ -272,6 +272,7 @@ def test_a_lost_ledger_comes_back_from_manifests_that_tell_less(warehouse: Wareh
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [n for n in failpoints.names(ROOT) if n.startswith("fold.")])
 def test_a_kill_while_folding_changes_nothing_and_the_next_fold_ends_it(
     dsn: str, warehouse: Warehouse, lake: Lake, name: str

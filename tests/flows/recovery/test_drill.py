@@ -148,6 +148,7 @@ def test_a_backup_from_before_a_table_and_columns_were_added_leads_to_what_is_li
     assert done.unshared == []
 
 
+@pytest.mark.full
 def test_what_live_does_not_have_yet_of_the_models_of_today_is_left_out_and_told(live: Services) -> None:
     _do(live, "alter table analytics.dim_currencies drop column minor_units")
     take(live, unseen())
@@ -179,6 +180,7 @@ def test_a_drill_restores_though_its_server_lacks_roles_and_what_others_have_in_
         _do(live, f"drop owned by {name}", f"drop role {name}")
 
 
+@pytest.mark.full
 def test_a_table_that_has_to_be_rebuilt_is_made_of_what_the_lake_has_now(
     live: Services, house: House
 ) -> None:

@@ -319,6 +319,7 @@ def test_an_advance_that_was_committed_is_not_committed_again(
     assert world.commits[-1] == micros(before[0][1])
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("older")
 def test_an_interrupted_creation_counts_as_none_and_is_made_anew(services: sandbox.State) -> None:
     def trip(what: str, _done: int, _steps: int) -> None:

@@ -27,6 +27,7 @@ def topics(house: House, tmp_path: Path) -> Topics:
     return Topics.build(house, tmp_path)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", sorted(TURNING_POINTS))
 def test_a_kill_at_the_turning_points_loses_nothing_and_doubles_nothing(topics: Topics, name: str) -> None:
     _killed_once(topics, name)

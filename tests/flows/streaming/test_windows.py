@@ -257,6 +257,7 @@ def test_a_kill_between_counting_and_telling_tells_every_revision_once(topics: T
     assert topics.left_over() == []
 
 
+@pytest.mark.full
 def test_what_was_told_before_a_kill_is_told_once_where_the_broker_forgot_the_group_meanwhile(
     topics: Topics,
 ) -> None:
