@@ -135,6 +135,16 @@ def reset(_: argparse.Namespace) -> int:
     return 0
 
 
+def _at_rest(folder: Path, found: sandbox.Status | None) -> str:
+    """What of a sandbox does not run."""
+    health = found.health if found else {}
+    parts = [part for part in sorted(health) if health[part] is not sandbox.Health.RUNNING]
+    if found is None or len(parts) == len(health):
+        return f"The sandbox in {folder} does not run"
+    named = " and ".join(f"{part} is {health[part].value}" for part in parts)
+    return f"Of the sandbox in {folder} {named} (what it said is in {found.state.logs})"
+
+
 def advance(arguments: argparse.Namespace) -> int:
     """Let the world live on for some days, or live. Raises FlowsError where one of its services is somebody's
     own.
@@ -152,7 +162,7 @@ def advance(arguments: argparse.Namespace) -> int:
         )
     found = sandbox.status(folder)
     if found is None or not found.running:
-        raise FlowsError(f"The sandbox in {folder} does not run: start it with python -m flows sandbox start")
+        raise FlowsError(f"{_at_rest(folder, found)}: start it with python -m flows sandbox start")
     from flows.sandbox import world
 
     if not arguments.live:

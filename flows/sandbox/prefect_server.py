@@ -179,11 +179,14 @@ def make_pool(state: State) -> None:
 def start_worker(state: State, root: Path) -> Process:
     """Start the worker of the process pool; the server must be up. Flow runs are its children."""
     words = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "sandbox"]
+    # Prefect's own name for a folder there is the same for every user of a machine: the second may not write.
+    temporary = state.prefect_home / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
     return processes.spawn(
         [sys.executable, *words],
         log=log(state, Part.PREFECT_WORKER),
         cwd=root,
-        environment=environment(state) | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
+        environment=environment(state) | {"PREFECT_WORKER_QUERY_SECONDS": "2", "TMPDIR": str(temporary)},
     )
 
 

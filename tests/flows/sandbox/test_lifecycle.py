@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 import flows.sandbox as sandbox
+from flows.__main__ import main
 from flows.errors import FlowsError
 from flows.sandbox import Health, Part, State, processes
 from flows.sandbox.lifecycle import CACHE, ROOT
@@ -122,7 +123,9 @@ def test_starts_at_the_same_time_start_every_part_once(small: Path) -> None:
 
 
 @pytest.mark.parametrize("part", list(Part))
-def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(folder: Path, part: Part) -> None:
+def test_a_killed_part_is_named_and_comes_back_where_it_was_and_the_others_do_not_notice(
+    folder: Path, part: Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = _state(folder)
     if part in POSTGRES:
         dsn = before.app_dsn if part is Part.APP_POSTGRES else before.warehouse_dsn
@@ -136,6 +139,9 @@ def test_a_killed_part_comes_back_where_it_was_and_the_others_do_not_notice(fold
     status = sandbox.status(folder)
     assert status is not None
     assert [name for name, health in status.health.items() if health is not Health.RUNNING] == [part]
+    monkeypatch.setenv("ANALYTICS_SANDBOX", str(folder))
+    assert main(["sandbox", "advance", "--days", "1"]) == 2
+    assert f"Of the sandbox in {folder} {part} is stopped (what it said is in " in capsys.readouterr().err
 
     after = sandbox.start(folder)
     assert after.public() == before.public()

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from flows import sandbox
-from flows.sandbox import Part, State
+from flows.sandbox import Part, State, processes
 from flows.sandbox.lifecycle import ROOT
-from flows.sandbox.prefect_server import deploy, make_pool
+from flows.sandbox.prefect_server import POOL, deploy, log, make_pool, start_worker
+from tests.flows.streaming.topics import until
 from tests.house import ask_prefect
 
 ONLY = frozenset({Part.PREFECT})
@@ -50,6 +51,23 @@ def test_a_server_that_was_killed_still_knows_who_is_at_work(state: State) -> No
 
     with _client(sandbox.start(state.folder, ONLY)) as server:
         ask_prefect(server, "POST", f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 60})
+
+
+@pytest.mark.full
+def test_a_worker_begins_where_another_user_of_the_machine_has_one(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runner_storage").touch()  # as closed as another user's folder, to root too
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    make_pool(state)
+    worker = start_worker(state, ROOT)
+    try:
+        with _client(state) as server:
+            workers = f"work_pools/{POOL}/workers/filter"
+            until(lambda: bool(ask_prefect(server, "POST", workers, {})), seconds=90)
+        assert processes.alive(worker), log(state, Part.PREFECT_WORKER).read_text()
+    finally:
+        processes.end_group(worker, 1)
 
 
 @pytest.mark.full
