@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-import flows
 import quality
 import transforms
 import warehouse_ddl
+from flows import settings
 
 CACHE = Path(".cache")
 """Where it is kept, if there is such a folder."""
@@ -38,7 +38,7 @@ def kept(name: str, read: Callable[[], T]) -> T:
     # Without the folder, or the right to write there, it is read again next time.
     with contextlib.suppress(OSError):
         # A process that outlives its code would tell the next ones what that said.
-        if all(code.stat().st_ctime <= flows.BEGUN for _, code in _code()):
+        if all(code.stat().st_ctime <= settings.BEGUN for _, code in _code()):
             temporary = path.with_name(f".{name}.{os.getpid()}")
             stored = {"fingerprint": _fingerprint(), "value": made}
             temporary.write_text(json.dumps(stored), encoding="utf-8")

@@ -22,6 +22,9 @@ from flows import failpoints, scrubbing, setting_checks
 from flows.errors import FlowsError
 from flows.secret_sources import Elsewhere, ElsewhereError
 
+BEGUN = datetime.now(UTC).timestamp()
+"""When this process began to read the code: what is newer may say something else than what it runs."""
+
 if TYPE_CHECKING:
     from flows.sandbox.state import State
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import flows
-from flows import code_reading, lineage
+from flows import code_reading, lineage, settings
 from flows.code_reading import kept
 from transforms.lineage_graph import from_data
 
@@ -58,10 +57,10 @@ def test_a_process_that_outlives_its_code_leaves_nothing_of_it_to_the_next(
     model = tmp_path / "package" / "fct_a.sql"
     model.parent.mkdir()
     model.write_text("select 1", encoding="utf-8")
-    monkeypatch.setattr(flows, "BEGUN", model.stat().st_ctime - 1)
+    monkeypatch.setattr(settings, "BEGUN", model.stat().st_ctime - 1)
     assert kept("answer", lambda: [1]) == [1]
     assert not [path for path in cache.iterdir() if path.suffix == ".json"]
-    monkeypatch.setattr(flows, "BEGUN", model.stat().st_ctime + 1)
+    monkeypatch.setattr(settings, "BEGUN", model.stat().st_ctime + 1)
     assert kept("answer", lambda: [2]) == [2]
     assert kept("answer", _never) == [2]
 
