@@ -27,8 +27,8 @@ from flows.extract import debezium
 from flows.garbage import look_rarely
 from flows.sandbox import ALL, PART_OF_SETTING, Part
 from flows.sandbox.postgres import packaged_binaries
-from flows.sandbox.prefect_server import QUIET, environment
-from flows.settings import Settings, SettingsError, load, use_prefect
+from flows.sandbox.prefect_server import QUIET, environment, use_prefect
+from flows.settings import Settings, SettingsError, load
 from flows.summary import Summary
 from transforms import registry
 

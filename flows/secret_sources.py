@@ -116,8 +116,7 @@ def _of_block(name: str) -> str:
     """The block's value, character by character (its own `get` reads text as JSON: `1e3` would be 1000.0);
     what is no text there, as JSON. Raises _NoBlockError.
     """
-    from flows.sandbox.prefect_server import QUIET
-    from flows.settings import use_prefect
+    from flows.sandbox.prefect_server import QUIET, use_prefect
 
     use_prefect(QUIET)  # Prefect reads the environment when it is imported, which may be here
     import httpx

@@ -8,7 +8,7 @@ whether it talks to the sandbox or to production.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -345,13 +345,3 @@ def load(**overrides: Any) -> Settings:
         failpoints.arm(settings.failpoint)
     scrubbing.watch(settings)
     return settings
-
-
-def use_prefect(environment: Mapping[str, str]) -> None:
-    """Make Prefect, which reads the environment when it is imported, use this server, quietly on the
-    terminal.
-
-    What somebody has set themselves stays.
-    """
-    for name, value in {**environment, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
-        os.environ.setdefault(name, value)

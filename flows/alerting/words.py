@@ -94,7 +94,7 @@ def short(text: str, most: int) -> str:
 
 def fitting(text: str, most: int) -> str:
     """The text in so many characters: its longest lines are shortened, so that the others stay whole."""
-    lines, longest = text.split("\n"), len(text)
+    lines, longest = text.split("\n"), most  # longer than all of it none may be
     while len(text) > most and longest > 0:
         longest -= 1
         text = "\n".join(short(line, longest) for line in lines)

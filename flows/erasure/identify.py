@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from flows.erasure.person import Person
-from flows.erasure.scrub import USER
+from flows.erasure.scrub import USER, owner_of
 from flows.errors import FlowsError
 from flows.landed import rows_landed
 from flows.services import Services
@@ -107,20 +107,15 @@ def _of_objects(services: Services, ledger: Ledger, entity: SourceEntity, user_i
 
 def _addresses(document: Any, user_id: str) -> Iterator[str]:
     if isinstance(document, dict):
-        if _is_of(document, user_id):
+        if owner_of(document) == user_id:
             yield from _emails(document)
-        if _is_of(document.get("object"), user_id):
+        if owner_of(document.get("object")) == user_id:
             yield from _emails(document.get("previous_attributes"))
         for inner in document.values():
             yield from _addresses(inner, user_id)
     elif isinstance(document, list):
         for inner in document:
             yield from _addresses(inner, user_id)
-
-
-def _is_of(document: Any, user_id: str) -> bool:
-    metadata = document.get("metadata") if isinstance(document, dict) else None
-    return isinstance(metadata, dict) and str(metadata.get(USER)) == user_id
 
 
 def _emails(document: Any) -> Iterator[str]:

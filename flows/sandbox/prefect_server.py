@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,16 @@ def environment(state: State) -> dict[str, str]:
         "PREFECT_UI_API_URL": state.prefect_url,
         "ANALYTICS_SANDBOX": str(state.folder),
     }
+
+
+def use_prefect(environment: Mapping[str, str]) -> None:
+    """Make Prefect, which reads the environment when it is imported, use this server, quietly on the
+    terminal.
+
+    What somebody has set themselves stays.
+    """
+    for name, value in {**environment, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}.items():
+        os.environ.setdefault(name, value)
 
 
 def template(cache: Path, progress: Callable[[str], None]) -> Path:
