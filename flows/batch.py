@@ -131,6 +131,9 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
             raise
         finally:
             _tell_end(services, summary, begun)
+            if summary.was_stopped:
+                # Prefect waits for its tasks, and they may wait for a lock that somebody holds.
+                services.warehouse.stop()
         finish.write_portal(services, summary, progress)
         finish.show_in_prefect(summary)
     if summary.failures:

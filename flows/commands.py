@@ -30,6 +30,7 @@ from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment, use_prefect
 from flows.settings import Settings, SettingsError, load
 from flows.summary import Summary
+from flows.terminal import heed_ctrl_c
 from transforms import registry
 
 _CONNECT_SECONDS = 120.0
@@ -215,6 +216,7 @@ def _run(flow: Callable[[], dict[str, Any]]) -> int:
     from flows.batch import RunFailed
 
     _reach_prefect(load())
+    heed_ctrl_c()
     try:
         summary = flow()
     except RunFailed as failed:

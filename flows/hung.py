@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 HOUR = 3600
 """Seconds."""
-GRACE = 60.0
-"""Seconds that a run whose time is up has to tell so and to end."""
+GRACE = 25.0
+"""Seconds that a run that is stopped, or whose time is up, has to tell so and to end."""
 
 
 def end_process_soon(seconds: float = GRACE) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
+import signal
 import sys
 
 
@@ -17,6 +19,14 @@ def end_with(code: int) -> None:
         if stream is not None:
             stream.flush()
     os._exit(code)
+
+
+def heed_ctrl_c() -> None:
+    """Let Ctrl-C wake the main thread from waiting for others: Polars, once imported, handles it before
+    Python does, in a way that has the system let it wait on.
+    """
+    importlib.import_module("polars")
+    signal.siginterrupt(signal.SIGINT, True)
 
 
 def say_anything() -> None:

@@ -20,9 +20,13 @@ _SERVER_ALIVE = {
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
+    "client_connection_check_interval": "2000",
 }
-"""The same of the server, or the locks of a machine that vanished would last as long as its system waits: two
-hours. Set in the session, since poolers refuse it in an address."""
+"""The same of the server, or the locks of a machine that vanished would last as long as its system waits, two
+hours, and those of a process that was killed as long as what it had asked for takes. Set in the session,
+since poolers refuse it in an address."""
+_UNLESS = "name <> 'client_connection_check_interval' OR version() LIKE '%linux%'"
+"""Other systems can't look, and PostgreSQL refuses to be told to."""
 
 
 def kept_alive(dsn: str, application_name: str) -> str:
@@ -42,5 +46,5 @@ def server_alive(*, is_local: bool = False) -> str:
     ours = ", ".join(f"('{name}', '{value}')" for name, value in _SERVER_ALIVE.items())
     return (
         f"SELECT name, pg_catalog.set_config(name, ours, {is_local}) FROM pg_catalog.pg_settings "
-        f"JOIN (VALUES {ours}) AS given (name, ours) USING (name) WHERE source = 'default'"
+        f"JOIN (VALUES {ours}) AS given (name, ours) USING (name) WHERE source = 'default' AND ({_UNLESS})"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 from weakref import finalize
 
@@ -19,6 +20,7 @@ from psycopg import Connection
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
+from flows.errors import FlowsError
 from flows.stores import roles
 from quality.alive import server_alive
 
@@ -29,6 +31,11 @@ _AS_NEW = (
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
 """What makes a session one that nobody has used, but for its prepared statements, of which psycopg knows."""
+_CANCEL_EVERY_SECONDS = 0.2
+
+
+class Stopped(FlowsError):
+    """This process was told to end, and does nothing more in the warehouse."""
 
 
 class Connections:
@@ -41,6 +48,9 @@ class Connections:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._resting: deque[Connection[Any]] = deque()
+        self._lent: set[Connection[Any]] = set()
+        self._lending = Lock()
+        self._is_stopped = False
         self._again = ""
         """What `server_alive` has set and RESET takes away; to ask for it anew is a millisecond each time."""
         finalize(self, _close, self._resting)
@@ -48,15 +58,48 @@ class Connections:
     @contextmanager
     def one(self) -> Iterator[Connection[Any]]:
         """A connection for this block alone. What is left in its session (locks, settings, temporary tables)
-        ends with the block; after an error, or within a transaction, so does the connection.
+        ends with the block; after an error, or within a transaction, so does the connection. Raises Stopped
+        after `stop`.
         """
         connection = self._rested() or self._new()
         try:
-            yield connection
+            with self._lent_to_somebody(connection):
+                yield connection
         except BaseException:
             connection.close()
             raise
         self._rest(connection)
+
+    @contextmanager
+    def _lent_to_somebody(self, connection: Connection[Any]) -> Iterator[None]:
+        with self._lending:
+            if self._is_stopped:
+                raise Stopped("It was stopped: nothing more is done in the warehouse.")
+            self._lent.add(connection)
+        try:
+            yield
+        finally:
+            with self._lending:
+                self._lent.discard(connection)
+
+    def stop(self) -> None:
+        """Lend none any more, and cancel what runs in those that are lent, again until they have come back:
+        whoever waits there for a lock ends by an error. Waits for nobody itself.
+        """
+        with self._lending:
+            self._is_stopped = True
+        Thread(target=self._cancel_what_runs, name="cancel", daemon=True).start()
+
+    def _cancel_what_runs(self) -> None:
+        while True:
+            with self._lending:
+                lent = list(self._lent)
+            if not lent:
+                return
+            for connection in lent:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=_CANCEL_EVERY_SECONDS)
+            time.sleep(_CANCEL_EVERY_SECONDS)
 
     def _new(self) -> Connection[Any]:
         connection: Connection[Any] = opened(lambda: psycopg.connect(self._dsn, autocommit=True))

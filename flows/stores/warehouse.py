@@ -112,6 +112,10 @@ class Warehouse:
         with readable_errors(), self._connections.one() as connection:
             yield connection
 
+    def stop(self) -> None:
+        """Let nobody wait in it any more: what runs is canceled, and who connects gets Stopped."""
+        self._connections.stop()
+
     def columns(self, connection: Connection[Any], schema: str, name: str) -> list[PostgresColumn]:
         """The columns of a table in their order. Raises WarehouseError when there is no such table."""
         rows = connection.execute(

@@ -48,6 +48,8 @@ QUIET_SECONDS = 600.0
 """How often the positions of tables without changes follow."""
 _SHOW_EVERY_SECONDS = 5.0
 _STAND_BY_SECONDS = 1.0
+_KILLED_SECONDS = 5.0
+"""How long the session of a stream that was killed may outlive it: the server looks for it every 2 s."""
 
 
 @dataclass
@@ -138,8 +140,9 @@ class _Session:
         """Follow until it is over; True when (`until_idle`) all was shown. False also means: begin anew."""
         with joint_ledger(self._services.warehouse) as ledger:
             prefix = self._services.settings.cdc_prefix
+            begun = time.monotonic()
             while not ledger.is_ours(FOLLOW, prefix):
-                if until_idle or is_over():
+                if is_over() or (until_idle and time.monotonic() - begun > _KILLED_SECONDS):
                     return True
                 time.sleep(_STAND_BY_SECONDS)
             sweep(ledger.making)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from flows.stores.connections import Stopped
 from flows.stores.warehouse import Warehouse, WarehouseError
 from quality.alive import kept_alive
+from tests import children
+from tests.flows.streaming.topics import until
 
 _HELD = "select count(*) from pg_locks where locktype = 'advisory' and pid = %s"
+_WAITING = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
 
 
 def test_a_connection_that_served_is_used_again_and_only_by_one_block_at_a_time(dsn: str) -> None:
@@ -128,3 +134,39 @@ def test_a_server_finds_within_a_minute_that_its_client_is_gone_unless_somebody_
         assert len(served) == 1
         with warehouse.reading("select current_setting('tcp_keepalives_idle') as idle") as reader:
             assert reader.read_all()["idle"].to_pylist() == [idle]
+
+
+def test_nobody_waits_in_a_warehouse_that_is_stopped_and_nobody_connects_to_it(dsn: str) -> None:
+    warehouse, resting = Warehouse(dsn), Warehouse(dsn)
+
+    def wait() -> None:
+        with warehouse.connect() as connection:
+            connection.execute("select pg_advisory_lock(8)")
+
+    with psycopg.connect(dsn, autocommit=True) as somebody, ThreadPoolExecutor(2) as pool:
+        somebody.execute("select pg_advisory_lock(8)")
+        waiting = [pool.submit(wait) for _ in range(2)]
+        until(lambda: somebody.execute(_WAITING).fetchone() == (2,))
+        warehouse.stop()
+        for one in waiting:
+            with pytest.raises(WarehouseError, match="canceling statement"):
+                one.result(10)
+    with pytest.raises(Stopped), warehouse.connect():
+        pass
+    with resting.connect() as connection:
+        assert connection.execute(_WAITING).fetchone() == (0,)
+
+
+def test_what_a_killed_process_had_asked_for_ends_and_its_locks_with_it(dsn: str) -> None:
+    process = children.begun(_hold_and_ask, dsn)
+    held = "select count(*) from pg_locks where locktype = 'advisory' and granted"
+    with psycopg.connect(dsn, autocommit=True) as other:
+        until(lambda: other.execute(held).fetchone() == (1,))
+        process.kill()
+        process.join()
+        until(lambda: other.execute(held).fetchone() == (0,))
+
+
+def _hold_and_ask(dsn: str) -> None:
+    with Warehouse(dsn).connect() as connection:
+        connection.execute("select pg_advisory_lock(9), pg_sleep(300)")
