@@ -9,11 +9,12 @@ Each part is a process of its own and survives the command that started it.
 
 from __future__ import annotations
 
-from flows.sandbox.lifecycle import Health, Status, prepare, reset, start, status, stop
+from flows.sandbox.lifecycle import OF_THE_WORLD, Health, Status, prepare, reset, start, status, stop
 from flows.sandbox.state import ALL, PART_OF_SETTING, Part, State, read
 
 __all__ = [
     "ALL",
+    "OF_THE_WORLD",
     "PART_OF_SETTING",
     "Health",
     "Part",

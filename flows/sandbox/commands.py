@@ -135,14 +135,21 @@ def reset(_: argparse.Namespace) -> int:
     return 0
 
 
-def _at_rest(folder: Path, found: sandbox.Status | None) -> str:
-    """What of a sandbox does not run."""
+def _at_rest(folder: Path, found: sandbox.Status | None) -> str | None:
+    """What keeps a sandbox's world from living on: parts that have ended, and those that it is made of when
+    they do not answer. Another one may be busy.
+    """
     health = found.health if found else {}
-    parts = [part for part in sorted(health) if health[part] is not sandbox.Health.RUNNING]
+    parts = [
+        part
+        for part in sorted(health)
+        if health[part] is sandbox.Health.STOPPED
+        or (part in sandbox.OF_THE_WORLD and health[part] is not sandbox.Health.RUNNING)
+    ]
     if found is None or len(parts) == len(health):
         return f"The sandbox in {folder} does not run"
     named = " and ".join(f"{part} is {health[part].value}" for part in parts)
-    return f"Of the sandbox in {folder} {named} (what it said is in {found.state.logs})"
+    return f"Of the sandbox in {folder} {named} (what it said is in {found.state.logs})" if parts else None
 
 
 def advance(arguments: argparse.Namespace) -> int:
@@ -161,8 +168,9 @@ def advance(arguments: argparse.Namespace) -> int:
             "nothing was written. Unset it (environment, .env) and run this again."
         )
     found = sandbox.status(folder)
-    if found is None or not found.running:
-        raise FlowsError(f"{_at_rest(folder, found)}: start it with python -m flows sandbox start")
+    reason = _at_rest(folder, found)
+    if found is None or reason is not None:
+        raise FlowsError(f"{reason}: start it with python -m flows sandbox start")
     from flows.sandbox import world
 
     if not arguments.live:

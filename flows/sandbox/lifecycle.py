@@ -21,9 +21,8 @@ from flows.sandbox.state import ALL, Part, Running, State
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 """What every sandbox of this project shares: Kafka's jars, Prefect's migrated database."""
-
-
-_OF_THE_WORLD = frozenset({Part.APP_POSTGRES, Part.KAFKA, Part.APIS})
+OF_THE_WORLD = frozenset({Part.APP_POSTGRES, Part.KAFKA, Part.APIS})
+"""What the company is in."""
 
 
 class Health(StrEnum):
@@ -108,7 +107,7 @@ def start(
         if Part.PREFECT in parts:
             chains[Part.PREFECT.value] = lambda: bring_up_prefect(context)
         if then is not None:
-            awaited = [up[part] for part in sorted(_OF_THE_WORLD & parts)]
+            awaited = [up[part] for part in sorted(OF_THE_WORLD & parts)]
             chains["world"] = lambda: go_on(then, awaited, context)
         _in_parallel(chains)
     known = states.read(folder)

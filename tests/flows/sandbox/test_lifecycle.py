@@ -26,6 +26,7 @@ from flows.sandbox import Health, Part, State, processes
 from flows.sandbox.lifecycle import CACHE, ROOT
 from flows.sandbox.prefect_server import deploy
 from flows.sandbox.state import Process
+from tests.flows.streaming.topics import until
 from tests.house import ask_prefect
 
 POSTGRES = frozenset({Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES})
@@ -61,6 +62,12 @@ def _process(folder: Path, part: Part) -> Process:
     process = _state(folder).parts[part].process
     assert process is not None
     return process
+
+
+def _not_running(folder: Path) -> dict[Part, Health]:
+    status = sandbox.status(folder)
+    assert status is not None
+    return {part: health for part, health in status.health.items() if health is not Health.RUNNING}
 
 
 def _ask(dsn: str | None, query: str) -> str:
@@ -126,19 +133,16 @@ def test_starts_at_the_same_time_start_every_part_once(small: Path) -> None:
 def test_a_killed_part_is_named_and_comes_back_where_it_was_and_the_others_do_not_notice(
     folder: Path, part: Part, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = _state(folder)
+    before = sandbox.start(folder)
     if part in POSTGRES:
         dsn = before.app_dsn if part is Part.APP_POSTGRES else before.warehouse_dsn
         assert dsn is not None
         with psycopg.connect(dsn) as connection:
             connection.execute("create table if not exists kept as select 42 as answer")
     os.kill(_process(folder, part).pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while processes.alive(before.parts[part].process) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    status = sandbox.status(folder)
-    assert status is not None
-    assert [name for name, health in status.health.items() if health is not Health.RUNNING] == [part]
+    until(lambda: not processes.alive(before.parts[part].process))
+    # One that is busy answers later.
+    until(lambda: _not_running(folder) == {part: Health.STOPPED}, 60)
     monkeypatch.setenv("ANALYTICS_SANDBOX", str(folder))
     assert main(["sandbox", "advance", "--days", "1"]) == 2
     assert f"Of the sandbox in {folder} {part} is stopped (what it said is in " in capsys.readouterr().err
@@ -150,8 +154,24 @@ def test_a_killed_part_is_named_and_comes_back_where_it_was_and_the_others_do_no
         assert _ask(dsn, "select answer from kept") == "42"
 
 
+def test_a_prefect_server_that_is_busy_keeps_no_world_from_living_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANALYTICS_SANDBOX", str(folder))
+    sandbox.start(folder)
+    prefect = _process(folder, Part.PREFECT).pid
+    os.kill(prefect, signal.SIGSTOP)
+    try:
+        assert _not_running(folder) == {Part.PREFECT: Health.NOT_ANSWERING}
+        assert main(["sandbox", "advance", "--days", "1"]) == 2
+    finally:
+        os.kill(prefect, signal.SIGCONT)
+    said = capsys.readouterr().err
+    assert "There is no world" in said
+
+
 def test_stop_ends_its_own_processes_and_keeps_data_and_ports(folder: Path) -> None:
-    before = _state(folder)
+    before = sandbox.start(folder)
     stranger = processes.spawn(["sleep", "60"], log=folder / "logs" / "stranger.log", cwd=folder)
     with psycopg.connect(before.warehouse_dsn or "") as connection:
         connection.execute("create table if not exists survives as select 1 as one")
@@ -225,7 +245,7 @@ def test_a_stolen_port_is_replaced_and_said(small: Path) -> None:
 
 
 def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path) -> None:
-    state = _state(folder)
+    state = sandbox.start(folder)
     deployments = httpx.post(f"{state.prefect_url}/deployments/filter", json={}).raise_for_status().json()
     assert {deployment["name"] for deployment in deployments} >= {"daily", "hourly", "backfill"}
     assert not any(schedule["active"] for deployment in deployments for schedule in deployment["schedules"])
@@ -242,7 +262,7 @@ def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path)
 def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebody_switched_on(
     folder: Path,
 ) -> None:
-    state = _state(folder)
+    state = sandbox.start(folder)
     with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False) as client:
 
         def ask(path: str, **words: object) -> list[dict[str, Any]]:
@@ -308,7 +328,7 @@ def test_the_verbs_work_from_the_command_line(tmp_path: Path) -> None:
 
 def test_two_sandboxes_side_by_side_do_not_meet(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    first, second = _state(folder), sandbox.start(other)
+    first, second = sandbox.start(folder), sandbox.start(other)
     try:
         ports = [
             running.port for state in (first, second) for running in state.parts.values() if running.port
@@ -317,9 +337,7 @@ def test_two_sandboxes_side_by_side_do_not_meet(folder: Path, tmp_path: Path) ->
         assert first.password(Part.APP_POSTGRES) != second.password(Part.APP_POSTGRES)
     finally:
         sandbox.reset(other)
-    status = sandbox.status(folder)
-    assert status is not None
-    assert status.running
+    until(lambda: _not_running(folder) == {}, 60)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has the problem")
