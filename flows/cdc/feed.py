@@ -26,6 +26,7 @@ from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
 from flows.extract.debezium_guard import ANEW
 from flows.extract.kafka import REQUEST_SECONDS, Topic, record_batch
 from flows.extract.kafka_ends import end_now
+from flows.extract.kafka_lost import Hearing
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -83,6 +84,7 @@ class ChangeFeed:
         self._ends_reach = Reach(0, 0, lambda: None)
         self._ends_from = self._ends_begin = 0
         self._consumer: Consumer | None = None
+        self._hearing: Hearing
         self._cut_again_at = self._news_at = 0.0
         self._wanted = 1_000
         for entity, position in positions.items():
@@ -90,6 +92,8 @@ class ChangeFeed:
         if self._tables:
             self._find_ends()
             self._consumer = self._consume()
+            topic = next(iter(self._tables.values())).topic
+            self._hearing = Hearing(topic.settings, topic.name)
 
     def close(self) -> None:
         """Let go of the broker, and of what was read."""
@@ -226,7 +230,8 @@ class ChangeFeed:
         """Read what comes within so many seconds; returns the number of messages, ends of transactions too
         unless they were landed.
 
-        Raises SourceError when a topic can't be read on, SourceAway when the broker does not answer.
+        Raises SourceError when a topic can't be read on, SourceAway when the broker does not answer, or only
+        another consumer would still get anything.
         """
         if self._consumer is None:
             return 0
@@ -243,7 +248,9 @@ class ChangeFeed:
                 ends += messages
         count = sum(map(len, records.values())) + len(ends)
         if not count:
+            self._hearing.check(self._consumer)
             return 0
+        self._hearing.note()
         batches = {name: record_batch(messages, (name, 0)) for name, messages in records.items()}
         told = [record_batch(ends)] if ends else []
         # A record can be large: what one call fetches is bounded in bytes, not in records alone.

@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
 from flows.extract.kafka_ends import end_now
+from flows.extract.kafka_lost import Hearing
 from flows.garbage import not_looked_for
 from flows.hung import within
 from flows.streaming.journal import Claim, Journal
@@ -92,6 +93,7 @@ class StreamConsumer:
         self._assigned_at = math.inf
         self._topics = {name: Topic(name, bootstrap, options, _REQUEST_SECONDS) for name in self._entities}
         self._same = SameTopics(bootstrap, options, owner)
+        self._hearing = Hearing({"bootstrap.servers": bootstrap, **options}, next(iter(self._entities)))
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
@@ -180,7 +182,8 @@ class StreamConsumer:
     def read(self, seconds: float) -> Records:
         """What has come, at the latest after so many seconds; at once when much is waiting.
 
-        Raises SourceError when the topics can't be read, or no longer hold what was not read yet.
+        Raises SourceError when the topics can't be read, or no longer hold what was not read yet; SourceAway
+        when only another consumer would still get anything.
         """
         with not_looked_for():
             messages = self._consumer.consume(self._wanted, timeout=seconds)
@@ -192,6 +195,10 @@ class StreamConsumer:
             del messages  # what follows takes longer than they are needed
         records = self._records(rows) if rows is not None else Records()
         self._note(told)
+        if came:
+            self._hearing.note()
+        else:
+            self._hearing.check(self._consumer)
         self._adapt(came, records)
         return records
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -20,8 +21,12 @@ class SameTopics:
     """
 
     def __init__(self, bootstrap: str, options: Mapping[str, str], owner: str) -> None:
-        common = {"bootstrap.servers": bootstrap, "client.id": owner}
-        self._admin = AdminClient({**common, **options}, logger=_log)
+        self._settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": owner,
+            **options,
+        }
+        self._admin = AdminClient(self._settings, logger=_log)
         self._bootstrap = bootstrap
 
     def look(self, known: Mapping[str, str]) -> None:
@@ -30,11 +35,13 @@ class SameTopics:
         """
         if not known:
             return
+        is_answered = True
         asked = self._admin.describe_topics(TopicCollection(list(known)), request_timeout=_SECONDS)
         for name, found in asked.items():
             try:
                 there = str(found.result(_SECONDS + 1).topic_id)
             except (KafkaException, TimeoutError):
+                is_answered = False
                 continue
             if there != known[name]:
                 raise PositionGone(
@@ -43,3 +50,5 @@ class SameTopics:
                     "may have been taken in as if it were of the old one; it counts once. What is lost, "
                     f"and the way on: python -m flows positions {name}"
                 )
+        if not is_answered:  # this client may have lost the broker for good: see kafka_lost
+            self._admin = AdminClient(self._settings, logger=_log)

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from flows import stream
+from flows.extract import SourceAway
+from flows.extract.kafka_lost import Hearing
 from tests import children
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import PARTITIONS, Topics
@@ -68,6 +70,9 @@ class Worker:
 class Sender:
     """Sends events 0, 1, … to user_events, so many a second, while its block runs, and then what is missing
     to `at_least`. Each key keeps to its partition. What the broker was not there for is sent again, once.
+
+    A producer that has lost its broker for good (see `kafka_lost`) is replaced: what waits in it was never
+    sent. It is taken for that once the broker has been back for longer than finding it again may take.
     """
 
     def __init__(self, topics: Topics, rate: float, at_least: int = 0) -> None:
@@ -77,6 +82,14 @@ class Sender:
         self._at_least = at_least
         self._is_over = threading.Event()
         self._failed: list[object] = []
+        self._unsent: list[Message] = []
+        self._settings: dict[str, Any] = {
+            "bootstrap.servers": topics.world.kafka_bootstrap,
+            "enable.idempotence": True,
+            "queue.buffering.max.messages": 1_000_000,
+            "linger.ms": 5,
+        }
+        self._hearing = Hearing(self._settings, topics.topic(), quiet_seconds=40.0)
         self._thread = threading.Thread(target=self._send, daemon=True)
 
     def __enter__(self) -> Sender:
@@ -92,29 +105,48 @@ class Sender:
             assert self._failed == []
 
     def _send(self) -> None:
-        producer = Producer(
-            {
-                "bootstrap.servers": self._topics.world.kafka_bootstrap,
-                "enable.idempotence": True,
-                "queue.buffering.max.messages": 1_000_000,
-                "linger.ms": 5,
-            }
-        )
-        begun = time.monotonic()
+        producer, begun = Producer(self._settings), time.monotonic()
         while not self._is_over.is_set() or self.count < self._at_least:
             key = self.count % KEYS
             value = json.dumps(sent(self._topics, self.count)).encode()
-            partition = key % PARTITIONS
-            producer.produce(self._topics.topic(), value, str(key), partition, on_delivery=self._told)
+            self._produce(producer, value, str(key).encode(), key % PARTITIONS)
             self.count += 1
             if self.count % 50 == 0:
                 producer.poll(0)
+                producer = self._heard(producer)
                 self._is_over.wait(max(0.0, self.count / self._rate - (time.monotonic() - begun)))
-        if producer.flush(120):
-            self._failed.append("not everything was delivered")
+        deadline = time.monotonic() + 120
+        while producer.flush(5):
+            if time.monotonic() > deadline:
+                self._failed.append("not everything was delivered")
+                return
+            producer = self._heard(producer)
 
-    def _told(self, error: object, _: object) -> None:
-        if error is not None:
+    def _produce(self, producer: Producer, value: bytes, key: bytes, partition: int) -> None:
+        producer.produce(self._topics.topic(), value, key, partition, on_delivery=self._told)
+
+    def _heard(self, producer: Producer) -> Producer:
+        """The producer, or another one that goes on where it can't."""
+        try:
+            self._hearing.check(producer)
+        except SourceAway:
+            producer.purge(in_queue=True, in_flight=False)
+            producer.flush(5)
+            unsent, self._unsent = self._unsent, []
+            producer = Producer(self._settings)
+            for message in unsent:
+                value, key, partition = message.value(), message.key(), message.partition()
+                assert isinstance(value, bytes)
+                assert isinstance(key, bytes)
+                assert partition is not None
+                self._produce(producer, value, key, partition)
+        return producer
+
+    def _told(self, error: KafkaError | None, message: Message) -> None:
+        self._hearing.note()
+        if error is not None and error.code() == KafkaError._PURGE_QUEUE:
+            self._unsent.append(message)
+        elif error is not None:
             self._failed.append(error)
 
 
