@@ -1,7 +1,10 @@
-"""What a person sees while long work goes on: one line that lives on a terminal, plain lines elsewhere."""
+"""What a person sees while long work goes on: one line that lives on a terminal, plain lines elsewhere; in
+Prefect's UI these lines again, as the run's logs.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -13,7 +16,7 @@ class Progress:
     """Counts steps and says what was done. Safe to call from several threads.
 
     On a terminal a rich bar counts the steps and finished lines scroll above it; when the output is
-    a file or a pipe, each finished step is one line.
+    a file or a pipe, each finished step is one line. Made within a flow, it tells that run's logs too.
     """
 
     def __init__(self, title: str, stream: IO[str] | None = None) -> None:
@@ -21,6 +24,7 @@ class Progress:
         self._title = title
         self._begun = time.perf_counter()
         self._lock = threading.Lock()
+        self._logger = _logger_of_run()
         self._bar = None
         if self._stream.isatty():
             from rich.console import Console
@@ -75,3 +79,18 @@ class Progress:
                 self._bar.console.print(line, markup=False, highlight=False)
             else:
                 print(line, file=self._stream, flush=True)
+        if self._logger is not None:
+            self._logger.info("%s: %s", part, message)
+
+
+def _logger_of_run() -> logging.Logger | logging.LoggerAdapter[logging.Logger] | None:
+    """That of the flow run which this is part of, if any. No command imports Prefect for it."""
+    if "prefect" not in sys.modules:
+        return None
+    from prefect import get_run_logger
+    from prefect.exceptions import MissingContextError
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return None
