@@ -148,11 +148,25 @@ def assert_same(capture: Capture, folder: Path, warehouse: str) -> None:
             ).fetchall()
         assert seen == capture.app("select id, status::text, total_amount from orders order by id")
         with told.ledger() as ledger:
-            letters = "select entity, reason, convert_from(payload, 'UTF8') from ops.dead_letter limit 5"
-            assert ledger.connection.execute(letters.encode()).fetchall() == []
+            letters = ledger.connection.execute(
+                "select entity, batch_id, seq, reason from ops.dead_letter order by received_at, letter_id"
+            ).fetchall()
+            assert letters == [], [_story(capture, name) for name in {letter[0] for letter in letters}]
     finally:
         told.lake.close()
         read.lake.close()
+
+
+def _story(capture: Capture, name: str) -> list[str]:
+    """What a table's topic tells, record by record: for a failure that is not seen twice."""
+    told = []
+    for number, event in enumerate(capture.events(name)):
+        source, after = event["source"], event["after"] or {}
+        unsent = [column for column, value in after.items() if UNAVAILABLE in str(value)]
+        place = f"{source['snapshot']} {source['sequence']} {source['lsn']} {source['txId']}"
+        keys = f"{(event['before'] or {}).get('id')} {after.get('id')}"
+        told.append(f"{name} {number}: {event['op']} {keys} at {place} {event['ts_ms']}, without {unsent}")
+    return told
 
 
 def prepared(house: House, server: Server | None, folder: Path) -> Capture:
