@@ -25,7 +25,7 @@ _SERVER_ALIVE = {
 """The same of the server, or the locks of a machine that vanished would last as long as its system waits, two
 hours, and those of a process that was killed as long as what it had asked for takes. Set in the session,
 since poolers refuse it in an address."""
-_UNLESS = "name <> 'client_connection_check_interval' OR version() LIKE '%linux%'"
+_UNLESS = "name <> 'client_connection_check_interval' OR pg_catalog.version() ~ 'linux'"
 """Other systems can't look, and PostgreSQL refuses to be told to."""
 
 
