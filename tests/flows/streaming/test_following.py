@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 import quality
 from flows import failpoints, incomplete
-from flows.change_landing import land_changes
+from flows.change_landing import FOLLOW, land_changes
 from flows.erasure import listed
 from flows.erasure.person import Person
 from flows.maintenance import folding, tidying
@@ -94,6 +95,19 @@ def test_while_a_stream_follows_nobody_else_lands_changes(company: Company) -> N
         with services.lake:
             assert land_changes(services, ENTITIES, "beside").outcomes == {}
         assert not living.done()
+
+
+def test_a_stream_waits_while_the_session_of_one_that_was_killed_is_still_there(company: Company) -> None:
+    company.capture.app("update users set country = 'NO' where id = 2")
+    company.wait_for_user("country", "NO")
+    with ThreadPoolExecutor(1) as pool:
+        with company.services().ledger() as killed:
+            assert killed.is_ours(FOLLOW, company.capture.settings.cdc_prefix)
+            following = pool.submit(company.follow)
+            time.sleep(1)
+            assert not following.done()
+        assert following.result(60).messages == 1
+    assert company.shown("select country from analytics.dim_users where user_id = 2") == [("NO",)]
 
 
 def test_what_was_not_shown_is_shown_by_the_next_stream_once(company: Company) -> None:
