@@ -13,8 +13,8 @@ from flows.monitoring import schedules
 from flows.monitoring.runs import Run
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
-from flows.streaming.following import shown_live
 from flows.streaming.route import route
+from flows.streaming.shown_live import shown_live
 from quality.published import raw_ancestors
 from quality.rulebook import PUBLISHED_WITHIN
 from transforms import registry

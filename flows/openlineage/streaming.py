@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flows.openlineage.places import of_source
 from flows.openlineage.report import described, described_table, how_ended, without_secrets
 from flows.progress import Progress
-from flows.streaming.following import shown_live
 from flows.streaming.route import Route
+from flows.streaming.shown_live import shown_live
 from transforms import registry
 from transforms.contract import Table
 from transforms.entities import SourceEntity

@@ -31,9 +31,10 @@ from flows.stores.standalone import sweep
 from flows.stores.verified import LakeFull
 from flows.stores.warehouse import WarehouseError, readable_errors
 from flows.streaming.sessions import Lifetime, keep_going
+from flows.streaming.shown_live import shown_live
 from flows.streaming.tally import CHANGES, Count, note_progress, owner
 from transforms import catalog, registry
-from transforms.contract import ContractError, Layer, Table, Write
+from transforms.contract import ContractError
 from transforms.engine import explain
 from transforms.entities import SourceEntity
 
@@ -92,22 +93,6 @@ def follow(
     # What a topic of one table can't go on with, the next session leaves out and names.
     keep_going("changes", session, lifetime, tally, (WarehouseError, SourceError, LakeFull, Conflict), told)
     return tally
-
-
-def shown_live(entities: Iterable[SourceEntity]) -> list[Table]:
-    """The tables that follow changes, in build order: staging of these entities, the dimensions and, of the
-    facts that are made of nothing else, those that are changed by merge. What is partitioned in PostgreSQL,
-    and marts, are the batch's.
-    """
-    reached = {entity.table for entity in entities}
-    found = []
-    for table in registry.build_order():
-        is_fact = table.layer is Layer.FACTS and reached.issuperset(table.upstreams)
-        is_shown = (table.layer is Layer.DIMENSIONS or is_fact) and table.write is Write.MERGE
-        if reached.intersection(table.upstreams) and (is_shown or table.layer is Layer.STAGING):
-            reached.add(table.name)
-            found.append(table)
-    return found
 
 
 class _Session:

@@ -25,7 +25,8 @@ from flows.sandbox import Part
 from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
-from flows.streaming.following import ChangesTally, follow, shown_live
+from flows.streaming.following import ChangesTally, follow
+from flows.streaming.shown_live import shown_live
 from tests.benchmarks.measure import Result
 from tests.benchmarks.processes import in_child
 from tests.benchmarks.server import CACHE, Server

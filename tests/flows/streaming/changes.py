@@ -19,7 +19,8 @@ from flows.change_landing import land_changes
 from flows.sandbox.world import app
 from flows.services import Services
 from flows.settings import Settings
-from flows.streaming.following import ChangesTally, follow, shown_live
+from flows.streaming.following import ChangesTally, follow
+from flows.streaming.shown_live import shown_live
 from tests import children
 from tests.flows.capture import Capture
 from tests.flows.kill_child import without_audit
