@@ -9,13 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psycopg
 import pytest
 
@@ -24,10 +20,8 @@ from flows.__main__ import main
 from flows.errors import FlowsError
 from flows.sandbox import Health, Part, State, processes
 from flows.sandbox.lifecycle import CACHE, ROOT
-from flows.sandbox.prefect_server import deploy
 from flows.sandbox.state import Process
 from tests.flows.streaming.topics import until
-from tests.house import ask_prefect
 
 POSTGRES = frozenset({Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES})
 
@@ -242,55 +236,6 @@ def test_a_stolen_port_is_replaced_and_said(small: Path) -> None:
     assert state.parts[Part.APIS].port != port
     assert any("taken by another program" in message for message in said)
     processes.end(thief, [(signal.SIGKILL, 5.0)])
-
-
-def test_the_deployments_are_registered_and_their_schedules_paused(folder: Path) -> None:
-    state = sandbox.start(folder)
-    deployments = httpx.post(f"{state.prefect_url}/deployments/filter", json={}).raise_for_status().json()
-    assert {deployment["name"] for deployment in deployments} >= {"daily", "hourly", "backfill"}
-    assert not any(schedule["active"] for deployment in deployments for schedule in deployment["schedules"])
-    # Run from the project's folder as it is, not from a clone of wherever it came from.
-    for deployment in deployments:
-        steps = deployment["pull_steps"] or []
-        assert [list(step) for step in steps] == [["prefect.deployments.steps.set_working_directory"]]
-        assert [step["directory"] for (step,) in map(dict.values, steps)] == [str(ROOT)]
-    status = sandbox.status(folder)
-    assert status is not None
-    assert status.deployments_registered
-
-
-def test_no_schedule_is_on_while_the_deployments_are_registered_but_what_somebody_switched_on(
-    folder: Path,
-) -> None:
-    state = sandbox.start(folder)
-    with httpx.Client(base_url=f"{state.prefect_url}/", trust_env=False) as client:
-
-        def ask(path: str, **words: object) -> list[dict[str, Any]]:
-            return list(ask_prefect(client, "POST", path, words))
-
-        def switch_daily(on: bool) -> str:
-            (daily,) = ask("deployments/filter", deployments={"name": {"any_": ["daily"]}})
-            (schedule,) = daily["schedules"]
-            address = f"deployments/{daily['id']}/schedules/{schedule['id']}"
-            ask_prefect(client, "PATCH", address, {"active": on})
-            return str(daily["id"])
-
-        daily = switch_daily(True)
-        to_come: set[str] = set()
-        try:
-            with ThreadPoolExecutor(1) as beside:
-                registering = beside.submit(deploy, state, ROOT)
-                deadline = time.monotonic() + 90
-                # The server makes the runs of what is on a few seconds after it was registered.
-                while not registering.done() or (daily not in to_come and time.monotonic() < deadline):
-                    to_come |= {str(run["deployment_id"]) for run in ask("flow_runs/filter")}
-                    time.sleep(0.2)
-                registering.result()
-            found = ask("deployments/filter")
-            assert [one["name"] for one in found for when in one["schedules"] if when["active"]] == ["daily"]
-            assert to_come == {daily}
-        finally:
-            switch_daily(False)
 
 
 def test_a_folder_that_holds_something_else_is_neither_used_nor_deleted(tmp_path: Path) -> None:
