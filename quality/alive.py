@@ -25,7 +25,7 @@ _SERVER_ALIVE = {
 """The same of the server, or the locks of a machine that vanished would last as long as its system waits, two
 hours, and those of a process that was killed as long as what it had asked for takes. Set in the session,
 since poolers refuse it in an address."""
-_UNLESS = "name <> 'client_connection_check_interval' OR pg_catalog.version() ~ 'linux'"
+_SETTABLE = "name <> 'client_connection_check_interval' OR pg_catalog.version() ~ 'linux'"
 """Other systems can't look, and PostgreSQL refuses to be told to."""
 
 
@@ -46,5 +46,5 @@ def server_alive(*, is_local: bool = False) -> str:
     ours = ", ".join(f"('{name}', '{value}')" for name, value in _SERVER_ALIVE.items())
     return (
         f"SELECT name, pg_catalog.set_config(name, ours, {is_local}) FROM pg_catalog.pg_settings "
-        f"JOIN (VALUES {ours}) AS given (name, ours) USING (name) WHERE source = 'default' AND ({_UNLESS})"
+        f"JOIN (VALUES {ours}) AS given (name, ours) USING (name) WHERE source = 'default' AND ({_SETTABLE})"
     )

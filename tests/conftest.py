@@ -19,11 +19,11 @@ import pytest
 from xdist.scheduler import LoadFileScheduling
 
 from flows.sandbox.prefect_server import QUIET
+from tests import memory
+from tests.house import VERSIONS, House, Server, give_back
 
-# Before they are imported: what helpers assert is told as fully as what tests assert.
-pytest.register_assert_rewrite("tests.broker", "tests.flows", "tests.house", "tests.transforms")
-from tests import memory  # noqa: E402
-from tests.house import VERSIONS, House, Server, give_back  # noqa: E402
+# What helpers assert is told as fully as what tests assert. Tests import them later than this.
+pytest.register_assert_rewrite("tests.broker", "tests.flows", "tests.transforms")
 
 # Prefect reads the environment when it is imported, and what a developer has set is not what tests are about.
 for _name in [name for name in os.environ if name.startswith(("ANALYTICS_", "PREFECT_"))]:
