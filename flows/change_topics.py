@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -10,7 +10,9 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
+from flows.cdc import source as database
 from flows.cdc.feed import change_topic
+from flows.errors import FlowsError
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard
 from flows.extract.debezium_guard import REMEMBERED, Observed
 from flows.extract.debezium_observed import answering
@@ -150,6 +152,7 @@ def extract(
         told.observed.columns.get((entity.read.schema, entity.read.table), ()) if told.observed else (),
         told.is_half,
         int(positions.get(REMEMBERED, {}).get("confirmed", 0)),
+        partial(_reread, settings, entity) if told.observed is not None else None,
     )
     return cdc.read(entity, source, before, connection, landed, landed_at)
 
@@ -168,6 +171,18 @@ def _unread(position: Mapping[str, Any], topic: str, told: Told) -> list[list[An
 def of(entities: Iterable[SourceEntity]) -> list[SourceEntity]:
     """Those that are read by their changes."""
     return [e for e in entities if isinstance(e.read, Postgres) and e.read.mode == "cdc"]
+
+
+def _reread(settings: Settings, entity: SourceEntity, keys: Sequence[Mapping[str, Any]]) -> None:
+    assert isinstance(entity.read, Postgres)
+    try:
+        database.reread(settings, entity.read, keys)
+    except SourceError:
+        raise
+    except FlowsError as error:
+        raise SourceError(
+            f"{entity.source}.{entity.name} is halted: a row of it has to be read again. {error}"
+        ) from None
 
 
 def _catalog(settings: Settings, read: Postgres) -> list[SourceColumn]:

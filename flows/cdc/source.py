@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,10 @@ import psycopg
 from psycopg import sql
 
 from flows.errors import FlowsError
-from flows.extract.debezium import SCHEMA, Names
+from flows.extract.debezium import SCHEMA, Names, names
 from flows.extract.debezium_observed import answering, first_line
 from flows.settings import Settings
+from transforms.entities import Postgres
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 Tables = Iterable[tuple[str, str]]
@@ -113,10 +114,18 @@ class Source:
         self._run(statements, "an order to the connector")
         return number
 
-    def snapshot(self, tables: Iterable[str]) -> None:
-        """Let the connector read these tables (schema.table) again beside the changes."""
+    def snapshot(self, tables: Iterable[str], where: sql.Composed | None = None) -> None:
+        """Let the connector read these tables (schema.table) again beside the changes; `where`: those rows
+        of them alone for which this is true.
+        """
         quoted = [".".join(f'"{part}"' for part in table.split(".", 1)) for table in tables]
-        self.signal("execute-snapshot", **{"type": "incremental", "data-collections": quoted})
+        order: dict[str, Any] = {"type": "incremental", "data-collections": quoted}
+        if where is not None:
+            condition = where.as_string(self._connection)
+            order["additional-conditions"] = [
+                {"data-collection": table, "filter": condition} for table in quoted
+            ]
+        self.signal("execute-snapshot", **order)
 
     def drop_slot(self) -> bool:
         """Drop the slot; whether there was one. Whoever still reads from it is sent away."""
@@ -185,6 +194,23 @@ def opened(settings: Settings, names: Names) -> Iterator[Source]:
     ):
         connection.execute(f"set lock_timeout = '{_LOCK_SECONDS}s'".encode())
         yield Source(connection, names)
+
+
+def reread(settings: Settings, read: Postgres, keys: Sequence[Mapping[str, Any]]) -> None:
+    """Let the connector read the rows of these keys again beside the changes. Raises SourceAway when the
+    database does not answer, FlowsError with the SQL when this role may not.
+    """
+    rows = [
+        sql.SQL("({})").format(
+            sql.SQL(" and ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), sql.Literal(value))
+                for name, value in key.items()
+            )
+        )
+        for key in keys
+    ]
+    with opened(settings, names(settings)) as database:
+        database.snapshot([f"{read.schema}.{read.table}"], sql.SQL(" or ").join(rows))
 
 
 def _parts(table: str) -> tuple[str, str]:

@@ -15,9 +15,17 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged, SourceError
+from flows.extract import (
+    DeadLetter,
+    Extract,
+    Incomplete,
+    SchemaChange,
+    SchemaChanged,
+    SourceError,
+)
 from flows.extract.change_log import ChangeLog, Shape, schema
 from flows.extract.debezium_guard import OFFSETS_LOST, REMEMBERED
+from flows.extract.half_moves import Awaited, Reread
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import SourceColumn
@@ -37,6 +45,8 @@ READING = "reading"
 """Key under which a position keeps the place in the source's log of the newest first read that was landed."""
 REGISTERED_AT = "registered_at"
 """Key, beside what is remembered of the source, of the time at which its registration began to land."""
+AWAITED = "awaited"
+"""Key under which a position keeps the keys of rows that are read again and have not come."""
 EARLIER = "registered_before"
 """Key beside it, of the same of the registrations before: [offset before which the topic's records are of it,
 time or null where that is not known], the oldest first, as long as some of them are still to be landed."""
@@ -67,6 +77,8 @@ class Source:
     """Whether more is to come before any of it counts: the source's keys are compared in the end."""
     confirmed: int = 0
     """The place up to which the connector had noted, when the table was landed last, what it has read."""
+    reread: Reread | None = None
+    """None where no connector of ours tells the changes."""
 
 
 def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,11 +151,12 @@ class _Read:
         self.extract.schema = schema(contract.entity)
         undeclared = self._hold_to_declaration(log, contract, before.get("undeclared", []))
         log.spell(contract.texts())
-        log.resolve(before.get(SEEN) or [])
+        log.resolve(before.get(SEEN) or [], before.get(AWAITED) or [])
         reading = self._reading(log, before)
         is_owed = bool(before.get(COMPARE)) and self.source.is_half
         gone = bool(before.get(COMPARE)) and not is_owed and self._lose_what_is_gone(log)
         self._keep_dead_letters(log)
+        self._complete_moves(log.awaited)
         # What the source counted before says nothing of what changes have made of the rows since.
         self.extract.control = [] if count or gone else None
         self.extract.offsets = records.offsets
@@ -154,6 +167,7 @@ class _Read:
             **reading,
             "undeclared": undeclared,
             **contract.stored(),
+            **({AWAITED: lacking} if (lacking := log.awaited.left()) else {}),
             **({COMPARE: True} if is_owed else {}),
         }
         if count or gone:
@@ -278,6 +292,23 @@ class _Read:
             there.keep_keys(snapshot.stream(query))
         log.lose_what_is_gone("source_keys")
         return True
+
+    def _complete_moves(self, awaited: Awaited) -> None:
+        """Rows that did not come under their new key are read again: that is asked for before anything is
+        committed, so that whoever dies in between asks again. Raises SourceError where nobody can be asked.
+        """
+        if (keys := awaited.new()) and self.source.reread is not None:
+            self.source.reread(keys)
+        for half in awaited.halves:
+            what = (
+                f"{self.name}: a row got another key, and the connector was stopped before it had sent the "
+                f"row itself (behind offset {half.offset} of topic {self.source.topic})"
+            )
+            if self.source.reread is not None:
+                what += "; it is read again beside the changes"
+            self.extract.warnings.append(f"{what}.")
+            if half.transaction is not None:
+                self.extract.incomplete.append(Incomplete(half.transaction, what))
 
     # ------------------------------------------------------------------------------------------- dead letters
 

@@ -16,6 +16,7 @@ from duckdb import DuckDBPyConnection
 
 from flows.extract import kafka
 from flows.extract.change_records import Opening
+from flows.extract.half_moves import Awaited
 from flows.extract.postgres_types import SourceColumn, arrow_type, declared_type
 from flows.extract.record_rows import RecordRows
 from flows.extract.row_lives import LIVE, Lives, applied
@@ -164,9 +165,12 @@ class ChangeLog:
 
     # --------------------------------------------------------------------------------------------- resolving
 
-    def resolve(self, seen: Sequence[int | None]) -> None:
-        """Find out what records do not say themselves. `seen`: the highest [commit LSN, LSN] landed."""
+    def resolve(self, seen: Sequence[int | None], awaited: Iterable[str] = ()) -> None:
+        """Find out what records do not say themselves. `seen`: the highest [commit LSN, LSN] landed;
+        `awaited`: the keys of rows that are read again.
+        """
         self._ignore_duplicates(seen)
+        self.awaited = Awaited(self._connection, awaited)
         toasted = self._not_sent()
         self._lives.remember(toasted)
         if toasted:
@@ -265,9 +269,11 @@ class ChangeLog:
         )
         self._run(
             "create or replace temp table judged as from (select kafka_offset, "
-            f"{why} as why, {fill} as fill from {source} where {applied()} and _change in {LIVE}) "
+            f"{why} as why, {fill} as fill, coalesce({', '.join([*unknown, 'null'])}) is not null as lacks "
+            f"from {source} where {applied()} and _change in {LIVE}) "
             "where why is not null or fill is not null"
         )
+        self.awaited.leave_out()
         self._run(
             "update parsed set _problem = why, _filled = fill from judged "
             "where judged.kafka_offset = parsed.kafka_offset"

@@ -17,6 +17,8 @@ from transforms.entities import SourceEntity
 
 OLD_KEY = "__debezium.oldkey"
 """Header of a create that is the second half of a key change: the key that the row had before."""
+NEW_KEY = "__debezium.newkey"
+"""Header of a delete that is its first half: the key that the row has from now on."""
 _PORTION_BYTES = 64 << 20
 
 
@@ -59,7 +61,7 @@ class Opening:
     def _query(self) -> str:
         envelope = changes.envelope(self._entity, self._also)
         key = text_literal(changes.message_key(self._entity))
-        old = f"list_filter(headers, lambda h: h.name = {text_literal(OLD_KEY)})[1].value"
+        old, new = _header(OLD_KEY), _header(NEW_KEY)
         opened = (
             "select *, coalesce(e.op, w.payload.op) as _change, coalesce(e.after, w.payload.after) as after, "
             "coalesce(e.before, w.payload.before) as before, coalesce(e.source, w.payload.source) as source, "
@@ -68,12 +70,14 @@ class Opening:
             f"from (select *, {changes.in_schema('decode(value)', 'e.op', envelope)} as w "
             f"from (select *, try(from_json(decode(value), {text_literal(envelope)})) as e, "
             f"try(from_json(decode(key), {key})) as k, try(from_json(decode({old}), {key})) as o, "
+            f"try(from_json(decode({new}), {key})) as n, "
             f"{old} is not null as is_moved from fresh))"
         )
         is_stream = "coalesce(source.snapshot, 'false') = 'false'"
         committed = self._clock.sql("coalesce(source.ts_us, source.ts_ms * 1000)")
         keys = ", ".join(f"{quoted(name)} := {self._key(name)}" for name in self._entity.key)
-        olds = ", ".join(f"{quoted(name)} := {self._old(name)}" for name in self._entity.key)
+        olds = ", ".join(f"{quoted(name)} := {self._told('o', name)}" for name in self._entity.key)
+        news = ", ".join(f"{quoted(name)} := {self._told('n', name)}" for name in self._entity.key)
         befores = ", ".join(
             f"{quoted(name)} := {value(self._columns[name], f'before.{quoted(name)}')}"
             for name in self._entity.key
@@ -93,6 +97,7 @@ class Opening:
             f"then try(make_timestamp({committed}))::timestamptz end as _changed_at, "
             "source.snapshot as _snapshot, "
             f"struct_pack({keys}) as _key, struct_pack({olds}) as _old, struct_pack({befores}) as _before, "
+            f"case when n is not null then struct_pack({news}) end as _new, "
             f"{part} as _part, case when _change in {LIVE} then try({fields}) end as fields, "
             f"{self._first_problem()} as _problem, {self._first_ignored()} as _ignored, "
             f"null::varchar as _filled from ({opened})"
@@ -110,8 +115,9 @@ class Opening:
     def _given(self, name: str) -> str:
         return f"coalesce(k.payload.{quoted(name)}, k.{quoted(name)})"
 
-    def _old(self, name: str) -> str:
-        return value(self._columns[name], f"coalesce(o.payload.{quoted(name)}, o.{quoted(name)})")
+    def _told(self, key: str, name: str) -> str:
+        """One column of a key that a header tells."""
+        return value(self._columns[name], f"coalesce({key}.payload.{quoted(name)}, {key}.{quoted(name)})")
 
     def _first_problem(self) -> str:
         lacking = " or ".join(f"{self._key(name)} is null" for name in self._entity.key)
@@ -131,6 +137,11 @@ class Opening:
             "case when value is null then 'tombstone' when _change = 'm' then 'message' "
             "when _change = 't' then 'truncate' end"
         )
+
+
+def _header(name: str) -> str:
+    """SQL: the bytes of a record's header."""
+    return f"list_filter(headers, lambda h: h.name = {text_literal(name)})[1].value"
 
 
 def _portions(records: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:

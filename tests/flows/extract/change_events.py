@@ -110,6 +110,9 @@ class Topic:
     shapes: list[tuple[str, ...]] = field(default_factory=list)
     """The fields that rows of the last landing had."""
     lsn: int = 1000
+    awaited: list[str] = field(default_factory=list)
+    reread: list[dict[str, Any]] = field(default_factory=list)
+    """The keys of rows that were to be read again."""
     reading: int = 1010
     """The LSN of the rows that a connector reads of whole tables, one for all of a reading."""
 
@@ -182,7 +185,8 @@ class Topic:
             log = ChangeLog(self.entity, connection, "before" if self.landed else None, present)
             log.take(pa.Table.from_pylist(new, kafka.SCHEMA).to_batches())
             self.shapes = [shape.fields for shape in log.shapes]
-            log.resolve(self.seen)
+            log.resolve(self.seen, self.awaited)
+            self.awaited, self.reread = log.awaited.left(), self.reread + log.awaited.new()
             self.problems += [(offset, reason) for _, _, offset, _, _, reason, _ in log.unreadable()]
             self.seen = max(self.seen or [0, 0], log.highest() or [0, 0])
             rows = list(log.rows())

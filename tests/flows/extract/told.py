@@ -17,6 +17,7 @@ from flows.build.inputs import Reader
 from flows.build.job import build
 from flows.build.states import planner_states
 from flows.change_landing import land_changes
+from flows.extract import cdc
 from flows.planner import plan
 from flows.sandbox.world import app
 from flows.services import Services
@@ -128,7 +129,18 @@ def await_marker(capture: Capture) -> None:
 def assert_equal(capture: Capture, folder: Path, warehouse: str) -> None:
     """What changes have made is what a read of the source gives, once the last of them has come."""
     await_marker(capture)
+    until(lambda: _is_nothing_awaited(capture), seconds=60)
     assert_same(capture, folder, warehouse)
+
+
+def _is_nothing_awaited(capture: Capture) -> bool:
+    """Whether every row that is read again, since half of its key change came, is here."""
+    services = land(capture, CDC)
+    try:
+        with services.ledger() as ledger:
+            return not any(cdc.AWAITED in ledger.positions(one.table).positions for one in CDC)
+    finally:
+        services.lake.close()
 
 
 def assert_same(capture: Capture, folder: Path, warehouse: str) -> None:
