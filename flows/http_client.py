@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import httpx
 
@@ -33,3 +34,17 @@ def client(
 def _certificates() -> ssl.SSLContext:
     """The certificates to trust, read once: each reading takes 20 ms."""
     return httpx.create_ssl_context()
+
+
+def asked(server: httpx.Client, method: str, path: str, body: Any = None) -> httpx.Response:
+    """What a Prefect server answers, asked again for some seconds while it fails: its SQLite says 503 while
+    somebody else writes for long. Raises httpx.HTTPError where it does not answer, or fails on.
+    """
+    import stamina
+
+    for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0):
+        with attempt:
+            answer = server.request(method, path, json=body)
+            if answer.is_server_error:
+                answer.raise_for_status()
+    return answer

@@ -5,13 +5,10 @@ Both start the deployment `report-run`, which enters them where the incidents ar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.errors import FlowsError
 from flows.summary import FAILED
-
-if TYPE_CHECKING:
-    import httpx
 
 REPORTER = "report_run/report-run"
 """Flow and deployment that an automation starts; its own runs are not watched: nothing may start itself."""
@@ -26,7 +23,7 @@ _WATCHED = {
 """Name → events, and of what and within which seconds one is reported once: each run that failed (each is
 about others, as erasures are), but of runs that do not start one of a flow.
 """
-_NOT_FOUND, _SERVER_ERROR = 404, 500
+_NOT_FOUND = 404
 
 
 class AutomationsError(FlowsError):
@@ -40,24 +37,24 @@ def register(address: str) -> list[str]:
     """
     import httpx
 
-    from flows.http_client import client
+    from flows.http_client import asked, client
 
     try:
         with client(f"{address}/", seconds=30) as server:
-            answer = _asked(server, "GET", f"deployments/name/{REPORTER}")
+            answer = asked(server, "GET", f"deployments/name/{REPORTER}")
             if answer.status_code == _NOT_FOUND:
                 raise AutomationsError(
                     f"The deployment {REPORTER} is not at {address}: `prefect deploy --all` first."
                 )
             deployment = answer.raise_for_status().json()["id"]
-            known = _asked(server, "POST", "automations/filter", {"limit": 200}).raise_for_status().json()
+            known = asked(server, "POST", "automations/filter", {"limit": 200}).raise_for_status().json()
             ids = {automation["name"]: automation["id"] for automation in known}
             for name in _WATCHED:
                 wanted = declared(name, deployment)
                 if name in ids:
-                    _asked(server, "PUT", f"automations/{ids[name]}", wanted).raise_for_status()
+                    asked(server, "PUT", f"automations/{ids[name]}", wanted).raise_for_status()
                 else:
-                    _asked(server, "POST", "automations/", wanted).raise_for_status()
+                    asked(server, "POST", "automations/", wanted).raise_for_status()
     except httpx.HTTPError as error:
         raise AutomationsError(
             f"The Prefect server at {address} did not take the automations: {error}"
@@ -93,16 +90,3 @@ def declared(name: str, deployment: str) -> dict[str, Any]:
             }
         ],
     }
-
-
-def _asked(client: httpx.Client, method: str, path: str, body: Any = None) -> httpx.Response:
-    """The answer; the server's SQLite says 503 while somebody else writes for long."""
-    import httpx
-    import stamina
-
-    for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0):
-        with attempt:
-            answer = client.request(method, path, json=body)
-            if answer.status_code >= _SERVER_ERROR:
-                answer.raise_for_status()
-    return answer

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from flows.errors import FlowsError
-from flows.sandbox import connect, prefect_server, processes
+from flows.sandbox import connect, flow_runs, prefect_server, processes
 from flows.sandbox import state as states
 from flows.sandbox.parts import Context, controls
 from flows.sandbox.state import Part, Running, State
@@ -139,6 +139,12 @@ def _spawned_broker(context: Context) -> str | None:
 def bring_up_prefect(context: Context) -> None:
     bring_up(Part.PREFECT, context)
     prefect_server.make_pool(context.state())
+    worker = context.state().parts.get(Part.PREFECT_WORKER)
+    if worker is None or not processes.alive(worker.process):
+        try:
+            flow_runs.end_lost(context.state())
+        except FlowsError as error:
+            context.progress(Part.PREFECT, str(error))
     bring_up(Part.PREFECT_WORKER, context)
     wanted = prefect_server.digest(context.root)
     if wanted is None or wanted == context.state().deployed:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.errors import FlowsError
-from flows.sandbox import kafka, postgres, prefect_server, processes
+from flows.sandbox import flow_runs, kafka, postgres, prefect_server, processes
 from flows.sandbox import state as states
 from flows.sandbox.bring_up import Then, bring_up, bring_up_connect, bring_up_prefect, go_on, settle
 from flows.sandbox.parts import Context, Progress, controls
@@ -206,6 +206,12 @@ def _stop(folder: Path, progress: Progress) -> None:
             progress(part, "stopped")
         states.set_part(folder, part, replace(running, process=None))
 
+    if (worker := state.parts.get(Part.PREFECT_WORKER)) is not None:
+        # A worker that ends kills its runs, which could tell nobody any more that they were stopped.
+        tell = partial(progress, Part.PREFECT)
+        flow_runs.stop(state, tell)
+        end(Part.PREFECT_WORKER, worker)
+        flow_runs.stop(state, tell)  # what it has begun meanwhile
     if (connect := state.parts.get(Part.CONNECT)) is not None:
         # PostgreSQL's shutdown waits for those that read its log, and Connect waits for its broker.
         end(Part.CONNECT, connect)
@@ -213,7 +219,7 @@ def _stop(folder: Path, progress: Progress) -> None:
         {
             part.value: partial(end, part, running)
             for part, running in state.parts.items()
-            if part is not Part.CONNECT
+            if part not in (Part.CONNECT, Part.PREFECT_WORKER)
         }
     )
 

@@ -172,17 +172,14 @@ def make_pool(state: State) -> None:
     Raises `FlowsError` when the server does not do it.
     """
     import httpx
-    import stamina
 
-    from flows.http_client import client
+    from flows.http_client import asked, client
 
     try:
-        again = stamina.retry_context(on=httpx.HTTPError, attempts=6, wait_initial=0.2, wait_max=2.0)
-        for attempt in again:
-            with attempt, client(f"{state.prefect_url}/", seconds=30) as server:
-                answer = server.post("work_pools/", json={"name": POOL, "type": "process"})
-                if answer.status_code != httpx.codes.CONFLICT:
-                    answer.raise_for_status()
+        with client(f"{state.prefect_url}/", seconds=30) as server:
+            answer = asked(server, "POST", "work_pools/", {"name": POOL, "type": "process"})
+            if answer.status_code != httpx.codes.CONFLICT:
+                answer.raise_for_status()
     except httpx.HTTPError as error:
         raise FlowsError(f"the work pool {POOL} cannot be made at {state.prefect_url}: {error}") from error
 

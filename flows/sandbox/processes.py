@@ -138,6 +138,23 @@ def command_line(pid: int) -> str:
     return shown.stdout.strip()
 
 
+def started_with(*names: str) -> list[tuple[Process, dict[str, str]]]:
+    """The processes that were started with all of these in their environment, and with what; of those that
+    the system lets us look into, and none where it has no /proc.
+    """
+    found = []
+    for folder in _PROC.glob("[0-9]*"):
+        try:
+            words = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended meanwhile, or is somebody else's
+            continue
+        environment = dict(os.fsdecode(word).partition("=")[::2] for word in words)
+        began = born(int(folder.name))
+        if began is not None and environment.keys() >= set(names):
+            found.append((Process(int(folder.name), began), {name: environment[name] for name in names}))
+    return found
+
+
 def alive(process: Process | None) -> bool:
     """Whether exactly this process still runs."""
     if process is None:

@@ -1,0 +1,112 @@
+"""The flow runs of the sandbox's worker: each is a session of its own and may outlive its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from flows.errors import FlowsError
+from flows.sandbox import processes
+from flows.sandbox.prefect_server import POOL
+from flows.sandbox.state import Part, Process, State
+
+_ID, _HOME = "PREFECT__FLOW_RUN_ID", "PREFECT_HOME"
+"""What Prefect's workers give each run that they start, and what this sandbox gives its own."""
+_CLEANLY = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0))
+"""A run enters that it was stopped, and ends what it has started."""
+_AT_WORK = ["RUNNING", "PENDING", "CANCELLING"]
+_SECONDS = 10.0
+_STOPPED = "The sandbox was stopped: the next run goes on from there."
+_LOST = "Its worker was killed, or its machine went down, while it was at work: its process is gone."
+
+
+def stop(state: State, tell: Callable[[str], object]) -> None:
+    """Cancel the runs at work, and end the processes that this sandbox's worker has started for them, each
+    cleanly where it can be within 30 s; those too that a killed worker has left. Where the system has no
+    /proc no process is known.
+
+    A server that is not told (`tell` gets why) learns it from `end_lost`. Raises FlowsError naming a process
+    that does not end.
+    """
+    server = state.parts.get(Part.PREFECT)
+    is_there = server is not None and processes.alive(server.process)
+    cancelled: list[str] = []
+    try:
+        if is_there:
+            cancelled = _set(state, _AT_WORK, "CANCELLED", _STOPPED)
+    except FlowsError as error:
+        tell(str(error))
+    _end([process for process in _processes(state) if _leads(process)])
+    _end(_processes(state))
+    try:
+        if cancelled:  # of what a signal ends Prefect says, against all that was said before, that it crashed
+            _set(state, ["CRASHED"], "CANCELLED", _STOPPED, only=cancelled)
+    except FlowsError as error:
+        tell(str(error))
+
+
+def _processes(state: State) -> list[Process]:
+    home = str(state.prefect_home)
+    return [process for process, given in processes.started_with(_ID, _HOME) if given[_HOME] == home]
+
+
+def _leads(process: Process) -> bool:
+    """Whether it is the run itself, and not what it has started."""
+    try:
+        return os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return False
+
+
+def _end(found: Sequence[Process]) -> None:
+    if found:
+        with ThreadPoolExecutor(max_workers=len(found)) as pool:
+            list(pool.map(lambda process: processes.end(process, _CLEANLY), found))
+
+
+def end_lost(state: State) -> None:
+    """Tell the server of the runs which it takes to be at work and which have no process on this machine.
+    Only while no worker serves the pool: one that does may be about to start it.
+
+    Raises FlowsError when the server does not do it.
+    """
+    _set(state, _AT_WORK, "CRASHED", _LOST, but={given[_ID] for _, given in processes.started_with(_ID)})
+
+
+def _set(
+    state: State,
+    found_as: Sequence[str],
+    ended: str,
+    message: str,
+    *,
+    only: Sequence[str] | None = None,
+    but: Collection[str] = (),
+) -> list[str]:
+    """End what the server has in these states in the pool, `but` some; what somebody has cancelled is that.
+    Returns their ids.
+    """
+    import httpx
+
+    from flows.http_client import asked, client
+
+    which = {"state": {"type": {"any_": [*found_as]}}, "id": {"any_": only}}
+    question = {"work_pools": {"name": {"any_": [POOL]}}, "flow_runs": which}
+    set_: list[str] = []
+    try:
+        with client(f"{state.prefect_url}/", seconds=_SECONDS) as server:
+            for run in asked(server, "POST", "flow_runs/filter", question).raise_for_status().json():
+                if run["id"] in but:
+                    continue
+                kind = "CANCELLED" if run["state_type"] == "CANCELLING" else ended
+                wanted = {"type": kind, "name": kind.capitalize(), "message": message}
+                forced = {"state": wanted, "force": True}
+                asked(server, "POST", f"flow_runs/{run['id']}/set_state", forced).raise_for_status()
+                set_.append(run["id"])
+    except httpx.HTTPError as error:
+        raise FlowsError(
+            f"the Prefect server at {state.prefect_url} was not told which runs have ended ({error}): the "
+            "next start of the sandbox tells it."
+        ) from error
+    return set_
