@@ -48,7 +48,7 @@ def parse_bound(text: str) -> datetime:
 
 def days_between(start: str, end: str) -> tuple[datetime, datetime]:
     """The range [start, end) of a backfill, from what was typed. Raises BadRange."""
-    first, last = _day(start), _day(end)
+    first, last = _day("--from", start), _day("--to", end)
     if last <= first:
         raise BadRange(
             f"--from {start} is not before --to {end}: the range ends before the day that --to names."
@@ -56,8 +56,8 @@ def days_between(start: str, end: str) -> tuple[datetime, datetime]:
     return first, last
 
 
-def _day(text: str) -> datetime:
+def _day(name: str, text: str) -> datetime:
     try:
         return parse_bound(text)
     except ValueError:
-        raise BadRange(f"'{text}' is no day; write it like 2025-10-07.") from None
+        raise BadRange(f"{name} '{text}' is no day; write it like 2025-10-07.") from None

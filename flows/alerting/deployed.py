@@ -6,13 +6,17 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Failed
 from pydantic import Field
 
 from flows import alerts
 from flows.alerting.made_good import noted
 from flows.alerting.runs import Reported
+from flows.alerting.words import listed
+from flows.asked import REFUSED
 from flows.batch import run_name
 from flows.flow_names import MENDING, OF_SOURCES, STREAM
 from flows.services import open_services
@@ -38,7 +42,8 @@ _NOTED = {*OF_SOURCES, *MENDING, STREAM}
 )
 def report_run(flow_run: _Id) -> dict[str, Any]:
     """Tell of a run that failed, crashed or does not start, if that is still so. Of one that was deleted
-    there is nothing to tell: tried again, it would keep all the others waiting.
+    there is nothing to tell: tried again, it would keep all the others waiting. One that somebody asked for
+    with a parameter that its flow does not have is refused instead: it dies before the flow could say so.
 
     Args:
         flow_run: Its id, or the resource that an event is about (`prefect.flow-run.…`).
@@ -49,10 +54,14 @@ def report_run(flow_run: _Id) -> dict[str, Any]:
         except ObjectNotFound:
             return {"flow": "", "state": "Deleted", "reported": False}
         name = client.read_flow(run.flow_id).name
-    state = run.state.name if run.state else ""
+        state = run.state.name if run.state else ""
+        wrong = _wrong_parameters(client, run, name) if state == "Crashed" else ""
+        if wrong and not run.auto_scheduled:
+            client.set_flow_run_state(run.id, Failed(name=REFUSED, message=wrong), force=True)
+            state = REFUSED
     if state not in _REPORTED or name == "report_run" or (state == "Late" and name not in _NOTED):
         return {"flow": name, "state": state, "reported": False}
-    message = (run.state.message if run.state else None) or f"run {run.name} is {state.lower()}"
+    message = wrong or (run.state.message if run.state else None) or f"run {run.name} is {state.lower()}"
     services = open_services()
     # One that never started is of the time at which it was to.
     began = run.start_time or run.expected_start_time or run.created
@@ -62,6 +71,28 @@ def report_run(flow_run: _Id) -> dict[str, Any]:
     said = Reported(str(run.id), name, state, message, world(began), ended, run.parameters)
     alerts.report_flow_run(services, said)
     return {"flow": name, "state": state, "reported": True}
+
+
+def _wrong_parameters(client: SyncPrefectClient, run: FlowRun, flow: str) -> str:
+    """What is wrong with the names of a run's parameters, or nothing. Prefect's server takes any name, and
+    its engine crashes by one that the flow does not have.
+    """
+    if run.deployment_id is None:
+        return ""
+    try:
+        deployment = client.read_deployment(run.deployment_id)
+    except ObjectNotFound:
+        return ""
+    known = (deployment.parameter_openapi_schema or {}).get("properties", {})
+    unknown = sorted(run.parameters.keys() - known)
+    if not unknown:
+        return ""
+    is_one = "is no parameter" if len(unknown) == 1 else "are no parameters"
+    there_are = f"it has {listed([*known])}" if known else "it has none"
+    return (
+        f"{listed(unknown)} {is_one} of {flow}: {there_are}. "
+        f"Correct the name where the run was asked for, or in the parameters of deployment {deployment.name}."
+    )
 
 
 # Who has got it does not get it again.

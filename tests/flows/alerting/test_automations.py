@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 from uuid import uuid4
 
@@ -54,11 +56,14 @@ def test_what_reports_runs_is_not_reported_itself(name: str, state: str) -> None
     assert not trigger.covers(_event("one", "report_run", state))
 
 
-def _report(watch: Watch, flow: str, run: FlowRun) -> None:
+def _report(watch: Watch, flow: str, run: FlowRun, parameters: Mapping[str, Any] | None = None) -> None:
+    """What Prefect's server says of a run is reported; of its deployment, that it has these parameters."""
     client = mock.create_autospec(SyncPrefectClient, instance=True)
     client.__enter__.return_value = client
     client.read_flow_run.return_value = run
     client.read_flow.return_value = SimpleNamespace(name=flow)
+    schema = {"properties": parameters}
+    client.read_deployment.return_value = SimpleNamespace(name="daily", parameter_openapi_schema=schema)
     with (
         mock.patch.object(deployed, "get_client", return_value=client),
         mock.patch.object(deployed, "open_services", watch.services),
@@ -81,3 +86,15 @@ def test_what_prefect_reports_is_entered_with_the_times_of_the_run_itself(watch:
     _report(watch, "api_ingest", FlowRun(flow_id=uuid4(), state=late, expected_start_time=due))
     assert watch.rows(query, "api_ingest") == [(due, None)]
     assert "A run of api_ingest should have started and has not" in str(watch.messages())
+
+
+def test_a_schedule_that_gives_a_parameter_which_the_flow_does_not_have_is_told_with_its_name(
+    watch: Watch,
+) -> None:
+    crashed = State(type=StateType.CRASHED, name="Crashed", message="Process exited with status code: 1.")
+    given = {"parameters": {"yess": True}, "deployment_id": uuid4(), "auto_scheduled": True}
+    run = FlowRun(flow_id=uuid4(), state=crashed, expected_start_time=watch.now, **given)
+    _report(watch, "analytics_pipeline", run, {"select": {}, "yes": {}})
+    (message,) = watch.messages()
+    said = "yess is no parameter of analytics_pipeline: it has select, yes"
+    assert message["title"].startswith(f"CRITICAL: analytics_pipeline failed: {said}")
