@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 from flows.alerting import away, causes, delivery, ending, incidents, remembered, runs, settlement, words
 from flows.alerting.incidents import Incident
 from flows.alerting.killed import end_killed
+from flows.alerting.late import end_late
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
@@ -51,6 +52,7 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
         # Who reads this here has reached it.
         there = Verdict(WAREHOUSE, WAREHOUSE, State.OK, now)
         end_killed(connection, services.settings, now)
+        end_late(connection, services.settings, now)
         others = [verdict for verdict in verdicts if verdict.signal != WAREHOUSE]
         return [there, *others, *runs.verdicts(connection, now)]
 

@@ -7,7 +7,8 @@ from flows.settings import Settings
 CANCELLED = "Cancelled"
 """State in ops.run of a run that somebody did not want any more."""
 SAID = "It was cancelled by somebody, at Prefect's server: the next run goes on from there."
-_STATES = {"CANCELLING", "CANCELLED"}
+STATES = {"CANCELLING", "CANCELLED"}
+"""Types of the states in which Prefect has it."""
 _TIMEOUT_SECONDS = 5.0
 
 
@@ -23,6 +24,6 @@ def is_cancelled(settings: Settings, run_id: str) -> bool:
     try:
         with client(f"{address}/", seconds=_TIMEOUT_SECONDS) as server:
             answer = server.get(f"flow_runs/{run_id}")
-            return answer.is_success and answer.json()["state_type"] in _STATES
+            return answer.is_success and answer.json()["state_type"] in STATES
     except (httpx.HTTPError, OSError, ValueError, KeyError):
         return False

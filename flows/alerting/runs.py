@@ -22,7 +22,7 @@ SIGNAL, LATE = "pipeline_failed", "run_late"
 LATE_AFTER = timedelta(minutes=10)
 """A worker may be busy with the run before."""
 _REMEMBERED = timedelta(days=7)
-_LATE_REMEMBERED = timedelta(days=1)
+LATE_REMEMBERED = timedelta(days=1)
 """How long a run counts as late that never started."""
 
 
@@ -74,12 +74,13 @@ def note(connection: Connection[Any], run: Reported) -> None:
 def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
     rows = connection.execute(
         b"""
-        select flow, min(started_at) filter (where state = 'Late' and started_at > %(since)s and not exists (
+        select flow, min(started_at) filter (where state = 'Late' and finished_at is null
+            and started_at > %(since)s and not exists (
             select from ops.stream_progress
             where run.flow = %(stream)s and reported_at > (summary ->> 'reported_at')::timestamptz))
         from ops.run where started_at > %(remembered)s group by flow
         """,
-        {"since": now - _LATE_REMEMBERED, "remembered": now - _REMEMBERED, "stream": STREAM},
+        {"since": now - LATE_REMEMBERED, "remembered": now - _REMEMBERED, "stream": STREAM},
     ).fetchall()
     found = []
     for flow, since in rows:

@@ -20,6 +20,7 @@ waiting as (
     from ops.run
     where
         state = 'Late'
+        and finished_at is null
         and started_at > :as_of - interval '1 day'
         and started_at <= :as_of - :late_after
         and not exists (

@@ -32,7 +32,7 @@ order by orders desc nulls last, revenue.currency;
 select
     count(*) as runs,
     count(*) filter (where state in ('Failed', 'Crashed', 'TimedOut')) as failed,
-    count(*) filter (where state = 'Late') as not_started,
+    count(*) filter (where state = 'Late' and finished_at is null) as not_started,
     coalesce(sum((summary ->> 'checks')::bigint), 0)::bigint as checks,
     coalesce(sum((summary ->> 'checks_passed')::bigint), 0)::bigint as checks_passed
 from ops.run

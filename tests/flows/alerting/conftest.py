@@ -1,14 +1,16 @@
-"""A warehouse, a clock that the test moves, a file that messages go to."""
+"""A warehouse, a clock that the test moves, a file that messages go to, a server of Prefect's with runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 
@@ -17,11 +19,12 @@ from flows.alerting.runs import Reported
 from flows.alerts import report_flow_run, run_ended, send_alert
 from flows.monitoring.verdict import State, Verdict
 from flows.prepare import note_run
+from flows.sandbox import Part
 from flows.services import Services
 from flows.sla import burn_verdicts
 from flows.summary import Summary
 from tests.flows.clock import At
-from tests.house import Server
+from tests.house import House, Server, ask_prefect
 
 _EMPTIED = (
     "notification",
@@ -169,3 +172,47 @@ def watch(database: str, tmp_path: Path) -> Watch:
         for table in _EMPTIED:
             connection.execute(f"delete from ops.{table}".encode())
     return watch
+
+
+class Prefect:
+    """A real server, and a flow of a test's own."""
+
+    def __init__(self, server: httpx.Client) -> None:
+        self._server = server
+        self.flow: str = self._ask("POST", "flows/", {"name": f"of-a-test-{uuid4().hex}"})["id"]
+
+    def _ask(self, method: str, path: str, body: object = None) -> dict[str, str]:
+        return dict(ask_prefect(self._server, method, path, body) or {})
+
+    def run(self, *states: str) -> str:
+        """A run that has these states one after the other; its id."""
+        run = self._ask("POST", "flow_runs/", {"flow_id": self.flow, "state": {"type": "PENDING"}})["id"]
+        for state in states:
+            self.set(run, state)
+        return run
+
+    def scheduled(self, begin: datetime) -> str:
+        """A run that is to begin then; its id."""
+        when = {"type": "SCHEDULED", "state_details": {"scheduled_time": begin.isoformat()}}
+        return self._ask("POST", "flow_runs/", {"flow_id": self.flow, "state": when})["id"]
+
+    def set(self, run: str, state: str) -> None:
+        self._ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
+
+    def delete(self, run: str) -> None:
+        self._ask("DELETE", f"flow_runs/{run}")
+
+    def end(self) -> None:
+        """Leave nothing behind."""
+        self._ask("DELETE", f"flows/{self.flow}")
+
+
+@pytest.fixture
+def prefect(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect]:
+    url = house.parts(Part.PREFECT).prefect_url
+    assert url is not None
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with httpx.Client(base_url=f"{url}/", trust_env=False) as client:
+        made = Prefect(client)
+        yield made
+        made.end()

@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from unittest import mock
 from uuid import uuid4
 
-import httpx
 import pytest
 from prefect.exceptions import TerminationSignal
 
 from flows import batch
 from flows.flow_names import APIS
-from flows.sandbox import Part
-from tests.flows.alerting.conftest import FAILURE, Watch
+from tests.flows.alerting.conftest import FAILURE, Prefect, Watch
 from tests.flows.alerting.test_killed_runs import RUN, Running
 from tests.flows.warehouses import with_tables
-from tests.house import House, Server, ask_prefect
+from tests.house import Server
 
 KILLED = TerminationSignal(signal=15)
-
-
-class Prefect:
-    """A real server, and a flow of a test's own."""
-
-    def __init__(self, server: httpx.Client) -> None:
-        self._server = server
-        self.flow: str = self._ask("POST", "flows/", {"name": f"of-a-test-{uuid4().hex}"})["id"]
-
-    def _ask(self, method: str, path: str, body: object = None) -> dict[str, str]:
-        return dict(ask_prefect(self._server, method, path, body) or {})
-
-    def run(self, *states: str) -> str:
-        """A run that has these states one after the other; its id."""
-        run = self._ask("POST", "flow_runs/", {"flow_id": self.flow, "state": {"type": "PENDING"}})["id"]
-        for state in states:
-            self._ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
-        return run
-
-    def end(self) -> None:
-        """Leave nothing behind."""
-        self._ask("DELETE", f"flows/{self.flow}")
-
-
-@pytest.fixture
-def prefect(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect]:
-    url = house.parts(Part.PREFECT).prefect_url
-    assert url is not None
-    monkeypatch.setenv("PREFECT_API_URL", url)
-    with httpx.Client(base_url=f"{url}/", trust_env=False) as client:
-        made = Prefect(client)
-        yield made
-        made.end()
 
 
 def _stopped(watch: Watch, run_id: str, at: str, error: BaseException = KILLED) -> None:

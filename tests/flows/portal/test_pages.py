@@ -110,6 +110,13 @@ def test_a_run_that_did_not_come_to_a_good_end_is_no_fine_day(
             "update ops.run set started_at = %s - interval '9 minutes' where run_id = 'b'", (filled.NOW,)
         )
         assert told() == ("ok" if state == "Late" else verdict)
+        # Nor is what has begun since.
+        connection.execute(
+            "update ops.run set started_at = %(now)s - interval '1 hour', finished_at = %(now)s "
+            "where run_id = 'b'",
+            {"now": filled.NOW},
+        )
+        assert told() == ("ok" if state == "Late" else verdict)
 
 
 def test_minutes_that_nobody_measured_are_told_as_the_command_tells_them(

@@ -121,8 +121,14 @@ def test_every_run_that_did_not_come_to_a_good_end_is_counted(own: Services) -> 
             "select state, 'backup', '2025-10-15'::timestamptz, state, '{}' "
             "from unnest(array['Completed', 'Failed', 'Crashed', 'TimedOut', 'Late']) as state"
         )
+        # One that was late, and has begun since.
+        connection.execute(
+            "insert into ops.run (run_id, flow, started_at, finished_at, state, summary) "
+            "select 'begun', 'event_stream', at, at, 'Late', '{}' "
+            "from (select '2025-10-15'::timestamptz as at) as moment"
+        )
     report = weekly.render(own)
-    assert "3 of 5 runs failed. 1 of 5 runs did not start." in report.text
+    assert "3 of 6 runs failed. 1 of 6 runs did not start." in report.text
     assert ">3</span> of them failed" in report.html
 
 
