@@ -199,6 +199,11 @@ class Prefect:
     def set(self, run: str, state: str) -> None:
         self._ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
 
+    def said(self, run: str) -> tuple[str, str]:
+        """The name of a run's state, and its message."""
+        state: Any = self._ask("GET", f"flow_runs/{run}")["state"]
+        return state["name"], state["message"] or ""
+
     def delete(self, run: str) -> None:
         self._ask("DELETE", f"flow_runs/{run}")
 

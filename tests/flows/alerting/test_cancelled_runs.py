@@ -91,6 +91,22 @@ def test_a_cancelled_run_that_was_killed_before_it_could_tell_is_cancelled(
     assert message["title"].startswith(f"CRITICAL: {RUN} failed: It was killed")
 
 
+def test_a_run_that_was_killed_is_at_work_no_more_in_prefect_either(watch: Watch, prefect: Prefect) -> None:
+    lives, cancelled, killed = (prefect.run(*states) for states in (["RUNNING"], [], ["RUNNING"]))
+    prefect.set(cancelled, "CANCELLING")
+    running = [Running(watch, run_id) for run_id in (lives, cancelled, killed)]
+    try:
+        for one in running[1:]:
+            one.kill()
+        watch.minute()
+        assert prefect.said(killed)[0] == "Crashed"
+        assert prefect.said(killed)[1].startswith("It was killed, or its machine went down")
+        assert prefect.said(cancelled)[0] == "Cancelled"
+        assert prefect.said(lives)[0] == "Running"
+    finally:
+        running[0].complete()
+
+
 def test_a_cancelled_run_makes_nothing_good_that_failed_before(
     postgres18: Server, watch: Watch, prefect: Prefect
 ) -> None:
