@@ -137,6 +137,7 @@ class EntityLanding:
         if isinstance(entity.read, Postgres):
             self.before = cdc.continued(entity.read.mode, self.before)
         self.landed_at = landing_time(self.settings.now(), self.position)
+        self._arriving = arriving(ledger.connection, entity)
         self.token = _token(entity, self.position)
         # The name is the run's own: whoever has lost its lock must not write over a file of its successor.
         self.batch_id = f"{self.token}-{hashlib.sha256(run_id.encode()).hexdigest()[:8]}"
@@ -198,7 +199,7 @@ class EntityLanding:
                 entity,
                 settings.require("app_dsn"),
                 before,
-                Landed(connection, partial(self._landed, connection)),
+                Landed(connection, partial(self._landed, connection), self._arriving),
                 self.landed_at,
                 clock_offset=settings.clock_offset,
                 workers=settings.workers,
@@ -233,7 +234,7 @@ class EntityLanding:
     # --------------------------------------------------------------------------------------------- writing
 
     def _write(self, extract: Extract) -> Iterator[LakeFile]:
-        extract.batches = map(arriving(self.ledger.connection, self.entity), extract.batches)
+        extract.batches = map(self._arriving, extract.batches)
         portions = portions_of(extract, self.batch_id, self.landed_at, self.rows_per_file)
         for number, reader in enumerate(portions):
             if number == 0:

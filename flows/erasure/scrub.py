@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flows.erasure.person import AT, LONGEST, Person, with_aliases
-from transforms.entities import Kafka, Rest, SourceEntity
+from transforms.entities import Rest, SourceEntity
 
 USER = "user_id"
 """Where the application says, in the metadata of an API's object, whose it is."""
@@ -36,16 +36,18 @@ class Scrubber:
         self, people: Sequence[Person], entity: SourceEntity | None = None, *, is_arriving: bool = False
     ) -> None:
         """`is_arriving`: rows of the users themselves say that the user is gone, whatever the source says."""
-        self._goes = is_arriving and entity is not None and entity.person in entity.key
+        is_account = entity is not None and entity.person in entity.key
+        self._goes = is_arriving and is_account
         self._people = {person.user_id: person for person in people}
         self._entity = entity
         self._person = entity.person if entity is not None else None
         self._personal = _personal_fields(entity)
         self._is_rest = entity is not None and isinstance(entity.read, Rest)
         self._beside = frozenset(entity.personal) if entity is not None else frozenset()
-        # Where no column says whose a row is, it names somebody whose addresses are hashes by now by these.
-        is_nobodys = entity is not None and isinstance(entity.read, Rest | Kafka)
-        self._by_hash = is_nobodys and not all(person.is_known for person in people)
+        # Whatever else quotes an address is searched by hash once only that is known. An account's address is
+        # its own: somebody has it now.
+        quotes = entity is not None and not is_account
+        self._by_hash = quotes and not all(person.is_known for person in people)
         self._rough = self._roughly()
         self._looks_for_at = self._rough == f"(?i){AT}"
         self._asked = lru_cache(_REMEMBERED)(self._whose)

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
@@ -32,13 +33,14 @@ _LONG = timedelta(minutes=15)
 @dataclass(frozen=True)
 class Landed:
     """What was landed before: `relation(since, entity)` gives the raw rows of the landings since a time
-    (None: all), with the entity's columns.
+    (None: all), with the entity's columns. `arriving` gives of rows what is landed of them.
 
     The relation, if there are such landings, belongs to `connection`.
     """
 
     connection: DuckDBPyConnection
     relation: Callable[[datetime | None, SourceEntity], DuckDBPyRelation | None]
+    arriving: Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 def read(
@@ -155,7 +157,8 @@ class _Read:
         highest: list[Mark] = []
         given = 0
         ahead = Ahead(cursor, snapshot.activity.clock + self.clock_offset, before)
-        rows = self._rows(snapshot, where, parallel=lower is None)
+        # Compared is what would be landed: the source may say more of a row than raw may hold.
+        rows = map(self.landed.arriving, self._rows(snapshot, where, parallel=lower is None))
         for batch in changes.new(rows, cursor, highest, ahead):
             given += batch.num_rows
             yield batch
@@ -233,7 +236,10 @@ class _Read:
         changes.keep_keys(snapshot.stream(query))
         yield from changes.deleted(before)
         for keys in changes.missed(before):
-            yield from self._rows(snapshot, self._is_one_of(keys))
+            for batch in map(self.landed.arriving, self._rows(snapshot, self._is_one_of(keys))):
+                # Not who is gone for us though the source has them still: that was landed.
+                if (there := batch.filter(pc.equal(batch.column("_op"), "r"))).num_rows:
+                    yield there
 
     def _is_one_of(self, keys: Sequence[tuple[str, ...]]) -> sql.Composable:
         names = sql.SQL(", ").join(sql.Identifier(name) for name in self.entity.key)

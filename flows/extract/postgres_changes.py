@@ -55,7 +55,7 @@ class Changes:
         newest = self._newest(f"{{'op': _op, 'row': {self._hash()}}}", again)
         self._connection.execute(
             "create or replace temp table landed_before as "
-            f"select {_list(self._keys)}, newest.row as landed_row from ({newest}) where newest.op = 'r'"
+            f"select {_list(self._keys)}, newest from ({newest})"
         )
         self._has_memory = True
 
@@ -77,7 +77,8 @@ class Changes:
         fresh = pa.RecordBatchReader.from_batches(self._schema, watched())
         yield from self._query(
             f"select fresh.* from fresh anti join landed_before on "
-            f"{_same('fresh', 'landed_before', self._keys)} and {self._hash('fresh')} = landed_row",
+            f"{_same('fresh', 'landed_before', self._keys)} "
+            f"and fresh._op = newest.op and {self._hash('fresh')} = newest.row",
             fresh=fresh,
         )
 

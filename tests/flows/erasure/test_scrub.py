@@ -213,6 +213,34 @@ def test_an_account_of_somebody_else_that_has_an_address_of_theirs_is_not_gone()
     assert rows.to_pylist() == [{"id": 8, "name": f"for {ADA.alias}", "_op": "r"}]
 
 
+@pytest.mark.parametrize("person", [ADA, KNOWN], ids=["known", "known by hash"])
+def test_what_others_wrote_in_the_application_loses_her_address_and_keeps_everything_else(
+    person: Person,
+) -> None:
+    tickets = registry.entity("raw_app__support_tickets")
+    said = json.dumps([{"author": "customer", "body": "ask ada@example.com or bob@example.com, 100% sure"}])
+    batch = pa.record_batch({"id": [1, 2], "user_id": [8, 8], "subject": ["Ada@Example.com", "hello"],
+                             "messages": [said, "[]"]})  # fmt: skip
+    rows, changed = Scrubber([person], tickets, is_arriving=True).batch(batch)
+    assert changed == [0]
+    assert rows.to_pylist() == [
+        {"id": 1, "user_id": 8, "subject": ADA.alias, "messages": said.replace("ada@example.com", ADA.alias)},
+        {"id": 2, "user_id": 8, "subject": "hello", "messages": "[]"},
+    ]
+
+    orders = registry.entity("raw_app__order_events")
+    value = json.dumps({"after": {"id": 1, "payload": json.dumps({"by": "ada@example.com"})}}).encode()
+    rows, changed = Scrubber([person], orders, is_arriving=True).batch(pa.record_batch({"value": [value]}))
+    assert rows["value"].to_pylist() == [value.replace(b"ada@example.com", ADA.alias.encode())]
+
+
+def test_who_has_her_address_now_keeps_the_account() -> None:
+    users = registry.entity("raw_app__users")
+    value = json.dumps({"before": None, "after": {"id": 8, "email": "ada@example.com"}}).encode()
+    batch = pa.record_batch({"id": [8], "email": ["ada@example.com"], "value": [value]})
+    assert Scrubber([KNOWN], users, is_arriving=True).batch(batch)[1] == []
+
+
 def test_a_personal_field_goes_by_the_name_that_it_had_when_it_was_landed_too() -> None:
     users = registry.entity("raw_app__users")
     renamed = [
