@@ -17,7 +17,8 @@ from typing import Any
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection, sql
 
-from flows.extract.debezium_observed import lsn_text
+from flows.extract.debezium_guard import REMEMBERED
+from flows.extract.debezium_observed import lsn_number, lsn_text
 from flows.moment import AsOfError, Moment
 from flows.progress import Progress
 from flows.services import Services
@@ -55,7 +56,7 @@ def rebuild(
     3. In one transaction it takes the place of `into`.
 
     A crash leaves what stood in `into`. Only what an earlier rebuild made is ever replaced. Raises AsOfError
-    for a schema that is somebody else's, and where the lake holds nothing that old.
+    for a schema that is somebody else's, and where the lake holds nothing that old or that late.
     """
     moment.refuse_future(services.settings.now())
     wanted = _wanted(names)
@@ -68,6 +69,7 @@ def rebuild(
         _refuse(connection, into)
         _refuse_incomplete(services, wanted)
         past = _Past(services, session, moment)
+        past.refuse_ahead()
         connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(making)))
         try:
             for table in registry.build_order():
@@ -126,6 +128,27 @@ class _Past:
         }
         engine.run(table, self._session, inputs).create(table.name)
         return self._session.table(table.name)
+
+    def refuse_ahead(self) -> None:
+        """Raises AsOfError for a place of the log to which no landing has come: not all that lies before it
+        is known.
+        """
+        if self._moment.lsn is None:
+            return
+        seen = [
+            lsn_number(commit.positions[REMEMBERED]["lsn"])
+            for name in self._raw
+            for commit in self._lake.manifest(Layer.RAW.value, name)
+            if REMEMBERED in commit.positions
+        ]
+        of_changes = (rows for rows in self._raw.values() if rows and changes.is_of_changes(rows.columns))
+        seen += [at for rows in of_changes if (at := _one(rows, "max(_lsn)")) is not None]
+        if self._moment.lsn > max(seen):
+            raise AsOfError(
+                f"The lake reaches to {lsn_text(max(seen))} in the application's log, and "
+                f"{self._moment.text} lies behind that. Name that place or an earlier one; `python -m flows` "
+                "lands what came since."
+            )
 
     def _rows(self, table: Table) -> DuckDBPyRelation | None:
         """All that raw has, by the manifests alone: the ledger may be lost."""

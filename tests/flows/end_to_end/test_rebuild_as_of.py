@@ -46,11 +46,15 @@ def test_a_schema_that_is_somebody_elses_is_left_alone(company: Company) -> None
         assert f"Schema {schema} is not one that a rebuild made" in done.err
 
 
-def test_a_moment_before_anything_was_landed_is_refused_and_leaves_nothing(company: Company) -> None:
+def test_a_moment_before_or_behind_all_that_was_landed_is_refused_and_leaves_nothing(
+    company: Company,
+) -> None:
     place = company.copy()
     for moment, why in (
         ("2001-01-01", r"The lake holds nothing as old as 2001-01-01: its first row was landed at 20\d\d-"),
         ("0/1", "The lake holds no change as old as LSN 0/1: those it holds "),
+        ("2101-01-01", r"2101-01-01 is not over yet: it is 20\d\d-"),
+        ("FFFF/1", r"The lake reaches to 0/[0-9A-F]+ in the application's log, and FFFF/1 lies behind that"),
     ):
         done = place.run("rebuild", "--as-of", moment, "--into", "past", "dim_date")
         assert done.code == 2
