@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from prefect import get_run_logger
+from prefect import get_client, get_run_logger
 from prefect.context import FlowRunContext
 from prefect.states import Failed
 
@@ -36,5 +36,10 @@ def refused(error: Exception) -> dict[str, Any]:
         error.args = (said,)
         raise error
     get_run_logger().error(said)
+    if run.empirical_policy.retries:
+        # Prefect tries a flow again that returns a failed state, as one that raises; this would fail again.
+        never = run.empirical_policy.model_copy(update={"retries": 0})
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, empirical_policy=never)
     # Prefect takes a state that a flow returns for the one that it ends in.
     return cast("dict[str, Any]", Failed(name=REFUSED, message=said))

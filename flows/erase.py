@@ -12,8 +12,10 @@ from pydantic import Field
 
 from flows import prepare
 from flows.alerting.made_good import noted, people
+from flows.asked import refused
 from flows.batch import run_name
 from flows.erasure.erasing import Erased, erase
+from flows.erasure.identify import BadErasure
 from flows.errors import FlowsError
 from flows.flow_names import ERASE
 from flows.hung import HOUR
@@ -34,12 +36,16 @@ def erase_people(users: Annotated[list[int], Field(min_length=1)], reason: str =
     """Take these users out of warehouse, lake and dead letters, and prove it.
 
     Returns where it looked and what was found: nothing, or the run fails. Backups lose them when they expire.
+    Refused for an id that nobody has, and for one whose address is that of somebody else too.
 
     Args:
         users: Ids of the application's users.
         reason: Why, kept for good; name nobody in it.
     """
-    return asdict(run(users, reason))
+    try:
+        return asdict(run(users, reason))
+    except BadErasure as error:
+        return refused(error)
 
 
 def run(users: list[int], reason: str) -> Erased:

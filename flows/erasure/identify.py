@@ -1,18 +1,26 @@
-"""By which addresses a person is known: what the lake's raw layer says of a user, in every version of it."""
+"""By which addresses a person is known: what raw says of a user, in every version of it, in the lake
+and in the backups.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import orjson
 
+from flows.erasure import ops
 from flows.erasure.person import Person
 from flows.erasure.scrub import USER, owner_of
 from flows.errors import FlowsError
 from flows.landed import rows_landed
+from flows.recovery import raw_files
+from flows.recovery.vault import POOL, Vault
 from flows.services import Services
+from flows.settings import SettingsError
+from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
+from flows.stores.manifest import LakeFile
 from transforms import registry
 from transforms.engine import quoted
 from transforms.entities import Postgres, Rest, SourceEntity
@@ -22,33 +30,43 @@ class CannotErase(FlowsError):
     """Whom to erase is not certain, or something stands in the way; the message says what to do."""
 
 
+class BadErasure(CannotErase):
+    """Nobody, or somebody else too, would be erased: the same call never can."""
+
+
 def identified(
     services: Services, ledger: Ledger, person: Person, also: Collection[int], *, is_listed: bool
 ) -> Person:
     """The person with every address that raw has of them. `is_listed`: they are among the erased, whether or
     not anything names them still.
 
-    Raises CannotErase for a user whom nothing names, and for one whose address is somebody else's too who is
+    Raises BadErasure for a user whom nothing names, and for one whose address is somebody else's too who is
     not among `also`, those who are erased with them.
     """
     emails: set[str] = set(person.emails)
     is_known = is_listed
     for entity in registry.entities():
-        if isinstance(entity.read, Postgres) and entity.person == "id":
-            known, theirs = _of_account(services, ledger, entity, person.user_id)
+        if isinstance(entity.read, Postgres) and entity.person is not None:
+            known, theirs = _of_rows(services.lake, ledger.files(entity.table), entity, person.user_id)
             is_known |= known
             emails |= theirs
         elif isinstance(entity.read, Rest) and entity.personal:
             emails |= set(_of_objects(services, ledger, entity, person.user_id))
-    if not is_known and not emails and not _is_member(ledger, person.user_id):
-        raise CannotErase(
-            f"There is no user {person.user_id} in the lake or the warehouse, so there is nobody to erase. "
-            "Look the id up: select user_id from analytics.dim_users where …"
-        )
+    if not (is_known or emails or _is_member(ledger, person.user_id)):
+        is_known = ops.has_letters(ledger.connection, person)
+        in_backups, theirs, unread = _of_backups(services, person.user_id)
+        emails |= theirs
+        if not is_known and not in_backups:
+            besides = f" What was not searched: {'; '.join(unread)}." if unread else ""
+            raise BadErasure(
+                f"There is no user {person.user_id} in the warehouse, its dead letters, the lake or the raw "
+                f"files of the backups, so there is nobody to erase.{besides} Look the id up: select user_id "
+                "from analytics.dim_users where …"
+            )
     found = person.with_emails(emails)
     for other in _others(services, ledger, found):
         if other not in also:
-            raise CannotErase(
+            raise BadErasure(
                 f"User {other} has the same e-mail address as user {person.user_id}, so what names it can't "
                 "be told apart. Nothing was changed. Erase both: python -m flows erase --user "
                 f"{person.user_id} --user {other}"
@@ -56,18 +74,59 @@ def identified(
     return found
 
 
-def _of_account(
-    services: Services, ledger: Ledger, entity: SourceEntity, user_id: int
+def _of_rows(
+    lake: Lake, files: Sequence[LakeFile], entity: SourceEntity, user_id: int
 ) -> tuple[bool, set[str]]:
-    """Whether raw knows the user, and their addresses in all its versions."""
-    with services.lake.duckdb() as session:
-        rows = rows_landed(session, services.lake, entity, ledger.files(entity.table))
+    """Whether rows of a table are the user's, and in all versions of their account the addresses."""
+    with lake.duckdb() as session:
+        rows = rows_landed(session, lake, entity, files)
         if rows is None:
             return False, set()
+        theirs = rows.filter(f"{quoted(str(entity.person))} = {int(user_id)}")
+        if entity.person not in entity.key:
+            return bool(theirs.limit(1).fetchall()), set()
         addresses = [c.name for c in entity.columns if c.pii and "email" in c.name]
-        listed = ", ".join(quoted(name) for name in addresses)
-        found = rows.filter(f"{quoted(str(entity.person))} = {int(user_id)}").project(listed).fetchall()
+        found = theirs.project(", ".join(quoted(name) for name in addresses)).fetchall()
     return bool(found), {value for row in found for value in row if value}
+
+
+def _of_backups(services: Services, user_id: int) -> tuple[bool, set[str], list[str]]:
+    """The same of all the raw files in the backups, and which backups could not be searched, with the reason:
+    a restore brings back whom they hold.
+    """
+    try:
+        root = services.settings.backups_root
+    except SettingsError:
+        return False, set(), []
+    vault, unread = Vault(root, None), []
+    backups, unreadable = vault.look()
+    unread += [f"{one.id} can't be read" for one in unreadable]
+    files: dict[str, LakeFile] = {}
+    for backup in backups:
+        if backup.recipient is not None or backup.raw == "none":
+            why = "is sealed" if backup.recipient is not None else "has no raw files"
+            unread.append(f"backup {backup.id} {why}")
+            continue
+        try:
+            files |= {file.path: file for file in raw_files.listed(backup)}
+        except FlowsError:
+            unread.append(f"backup {backup.id} does not say which raw files it has")
+    is_known, emails = False, set[str]()
+    with Lake(root / POOL) as pool:
+        for entity in registry.entities():
+            if not isinstance(entity.read, Postgres) or entity.person is None:
+                continue
+            for file in files.values():
+                if file.table != entity.table:
+                    continue
+                try:
+                    known, theirs = _of_rows(pool, [file], entity, user_id)
+                except FlowsError:
+                    unread.append(f"{file.path} in the backups is damaged")
+                    continue
+                is_known |= known
+                emails |= theirs
+    return is_known, emails, unread
 
 
 def _others(services: Services, ledger: Ledger, person: Person) -> set[int]:

@@ -108,7 +108,24 @@ def forget_letters(
     one of them, loses its payload, and waits no longer: there is nothing left to be replayed. Returns how
     many did.
     """
-    changed = 0
+    letters = list(_letters_about(connection, people, among))
+    for letter in letters:
+        connection.execute(
+            "UPDATE ops.dead_letter SET payload = NULL, reason = 'the person it is about was erased', "
+            "status = CASE status WHEN 'waiting' THEN 'discarded' ELSE status END WHERE letter_id = %s",
+            (letter,),
+        )
+    return len(letters)
+
+
+def has_letters(connection: Connection[Any], person: Person) -> bool:
+    """Whether a dead letter names somebody or says that it is of them."""
+    return any(_letters_about(connection, [person], None))
+
+
+def _letters_about(
+    connection: Connection[Any], people: Sequence[Person], among: Sequence[str] | None
+) -> Iterator[str]:
     rows = connection.execute(
         "SELECT letter_id, source || '.' || entity, payload, reason FROM ops.dead_letter "
         "WHERE payload IS NOT NULL AND (%(among)s::text[] IS NULL OR letter_id = ANY(%(among)s))",
@@ -118,15 +135,8 @@ def forget_letters(
     for letter, place, payload, reason in rows:
         text = bytes(payload).decode("latin-1")
         says = persons.get(place, "user_id")
-        if not any(_is_about(text, person, says) or person.is_named_in(reason) for person in people):
-            continue
-        connection.execute(
-            "UPDATE ops.dead_letter SET payload = NULL, reason = 'the person it is about was erased', "
-            "status = CASE status WHEN 'waiting' THEN 'discarded' ELSE status END WHERE letter_id = %s",
-            (letter,),
-        )
-        changed += 1
-    return changed
+        if any(_is_about(text, person, says) or person.is_named_in(reason) for person in people):
+            yield letter
 
 
 def _is_about(text: str, person: Person, says: str) -> bool:

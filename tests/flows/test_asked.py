@@ -9,6 +9,7 @@ from unittest import mock
 from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import FlowRunPolicy
 from prefect.server.events.schemas.automations import EventTrigger
 
 from flows import asked
@@ -25,7 +26,8 @@ WRONG = BadRange("'tomorrow' is no day; write it like 2025-10-07.")
 
 def _refused(error: Exception, **run: Any) -> Any:
     """What a flow returns by this error whose run is as this says."""
-    context = mock.Mock(**{"get.return_value": SimpleNamespace(flow_run=SimpleNamespace(**run))})
+    told = SimpleNamespace(empirical_policy=FlowRunPolicy(retries=0), **run)
+    context = mock.Mock(**{"get.return_value": SimpleNamespace(flow_run=told)})
     with (
         mock.patch.object(asked, "FlowRunContext", context),
         mock.patch.object(asked, "get_run_logger"),

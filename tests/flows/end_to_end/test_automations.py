@@ -106,6 +106,7 @@ def test_a_report_of_what_is_no_run_is_refused_by_prefect_itself(server: httpx.C
             "start 2025-10-25 is not before end",
         ),
         ("replay/replay", {"topic": "no_such_topic", "start": "0"}, "no_such_topic"),
+        ("erase/erase", {"users": [4_000_000_000]}, "There is no user 4000000000 in the warehouse"),
         ("analytics_pipeline/daily", {"select": ["no_such_table"]}, "'no_such_table' selects no table"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from flows import failpoints
 from flows.erasure import again
 from flows.erasure.erasing import apply_erasures, erase, unfinished
-from flows.erasure.identify import CannotErase
+from flows.erasure.identify import BadErasure, CannotErase
 from flows.progress import Progress
 from flows.recovery.drill import drill
 from flows.recovery.restoring import restore, workplace
@@ -29,7 +29,18 @@ from tests import children
 from tests.flows import kill_child
 from tests.flows.company import Done, run_here
 from tests.flows.erasure import child
-from tests.flows.erasure.world import ADA, BOB, BOBS, EVE, EVES, SECRETS, Filled, bytes_of, rows
+from tests.flows.erasure.world import (
+    ADA,
+    BOB,
+    BOBS,
+    EVE,
+    EVES,
+    SECRETS,
+    Filled,
+    bytes_of,
+    rows,
+    with_backups,
+)
 from tests.flows.kill_child import Place
 from tests.flows.stores.logins import login
 from tests.flows.warehouses import Warehouses
@@ -192,11 +203,6 @@ def test_an_erasure_is_repeated_after_an_older_backup_was_restored(filled: Fille
     assert rows(older, alias) == rows(place, alias)
 
 
-def _with_backups(place: Place) -> Services:
-    settings = kill_child.services(place).settings
-    return Services(settings.model_copy(update={"backups": Path(f"{place.lake}-backups")}))
-
-
 def _restored(services: Services, backup: Backup, place: Place, server: Server) -> Place:
     """A warehouse as the backup has it, beside the lake of the place."""
     dsn, vault = server.empty(), open_vault(services)
@@ -210,7 +216,7 @@ def test_a_backup_from_before_an_erasure_brings_nobody_back(filled: Filled, post
     the list of the erased is nowhere but beside the backups.
     """
     place = filled.copy()
-    services = _with_backups(place)
+    services = with_backups(place)
     with Progress("backup", io.StringIO()) as progress:
         with services.lake:
             backup = take(services, progress).backup
@@ -262,11 +268,11 @@ def test_a_backup_that_still_has_an_erased_person_is_not_restored_where_nothing_
     filled: Filled, postgres18: Server
 ) -> None:
     place, dsn = filled.copy(), postgres18.empty()
-    services = _with_backups(place)
+    services = with_backups(place)
     with services.lake, kill_child.without_audit(), Progress("backup", io.StringIO()) as progress:
         before = take(services, progress).backup
         erase(services, [ADA], "", "erase", progress)
-    next_day = _with_backups(replace(place, now="2025-11-04T12:00:00+00:00"))
+    next_day = with_backups(replace(place, now="2025-11-04T12:00:00+00:00"))
     with next_day.lake, Progress("backup", io.StringIO()) as progress:
         after = take(next_day, progress).backup
 
@@ -296,7 +302,7 @@ def test_a_loader_and_nothing_else_is_enough(filled: Filled) -> None:
 def test_nobody_is_erased_by_mistake(filled: Filled) -> None:
     place = filled.copy()
     before = bytes_of(place)
-    with pytest.raises(CannotErase, match="There is no user 77"):
+    with pytest.raises(BadErasure, match="There is no user 77"):
         child.play(place, 77)
     services = kill_child.services(place)
     with services.warehouse.connect() as streaming:

@@ -75,6 +75,14 @@ def _tell(services: Services, topic: Topic, events: list[Any], number: int) -> N
     enter(services, topic.entity, number, topic.landed[number])
 
 
+def one_more_address(services: Services, user: int, line: str) -> None:
+    """Land an address of a user of whom nothing else is known."""
+    topic = Topic(registry.entity("raw_app__addresses"))
+    topic.send(created(_row("addresses", id=11, user_id=user, line1=line, city="York")))
+    topic.land()
+    enter(services, topic.entity, 1, topic.landed[0])
+
+
 def _enter_objects(services: Services, entity: SourceEntity, objects: list[Any]) -> None:
     """Land objects of an API."""
     told = [repaired.of_api(entity, json.dumps(one).encode(), NOW) for one in objects]
@@ -223,6 +231,12 @@ class Filled:
         lake = f"{self.place.lake}-{conninfo_to_dict(dsn)['dbname']}"
         shutil.copytree(self.place.lake, lake)
         return replace(self.place, warehouse_dsn=dsn, lake=lake)
+
+
+def with_backups(place: Place, folder: str = "") -> Services:
+    """Its services, with a folder for backups: its own, or another one."""
+    settings = kill_child.services(place).settings
+    return Services(settings.model_copy(update={"backups": Path(folder or f"{place.lake}-backups")}))
 
 
 def bytes_of(place: Place) -> str:
