@@ -17,6 +17,8 @@ from flows.maintenance import pruning, tending, undeclared
 from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import RAW_FILES, TOPIC_FILES, fold, join_landed, tidied, topics
 from flows.progress import Progress
+from flows.recovery import scratch
+from flows.recovery.physical import unfinished
 from flows.recovery.physical.shelf import open_copies
 from flows.recovery.physical.taking import expire as expire_copies
 from flows.recovery.taking import expire, open_vault
@@ -137,11 +139,13 @@ def _join(services: Services, ledger: Ledger, table: Table, at_most: int) -> int
 
 
 def _expire_backups(services: Services) -> int:
-    """Also where no new one is taken for a while. Nothing where no place for backups is named, and while one
-    is being taken: that ends with the same.
+    """Also where no new one is taken for a while; and what killed drills and restores have left goes. Nothing
+    where no place for backups is named, and while one is being taken: that ends with the same.
     """
     try:
         vault, copies = open_vault(services), open_copies(services)
+        scratch.remove_left(vault.root)
+        unfinished.remove_left(vault.root)
         gone = expire(services, vault)[0] if vault.root.is_dir() else []
         gone += expire_copies(services, copies) if copies.root.is_dir() else []
         return len(gone)

@@ -25,12 +25,9 @@ def scratch(root: Path) -> Iterator[str]:
     way, FlowsError where the packaged PostgreSQL can't run.
     """
     folder = root / _FOLDER
-    descriptor = os.open(root / f"{_FOLDER}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BackupError("Another drill is under way. Wait for it and run again.") from None
+    with _alone(root) as is_alone:
+        if not is_alone:
+            raise BackupError("Another drill is under way. Wait for it and run again.")
         sandbox.reset(folder)
         try:
             state = sandbox.start(folder, frozenset({Part.WAREHOUSE_POSTGRES}))
@@ -38,5 +35,26 @@ def scratch(root: Path) -> Iterator[str]:
             yield state.warehouse_dsn
         finally:
             sandbox.reset(folder)
+
+
+def remove_left(root: Path) -> None:
+    """End and remove the server of a rehearsal that was killed; one that is under way is left alone."""
+    if (root / _FOLDER).is_dir():
+        with _alone(root) as is_alone:
+            if is_alone:
+                sandbox.reset(root / _FOLDER)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[bool]:
+    """Hold the lock of rehearsals, as long as the process lives; false where another one has it."""
+    descriptor = os.open(root / f"{_FOLDER}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(descriptor)

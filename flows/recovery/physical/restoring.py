@@ -7,8 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
+from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery import programs
+from flows.recovery.physical import unfinished
 from flows.recovery.physical.shelf import DATA, Copies, Copy
 from flows.recovery.physical.verified import HASHED, verify
 from flows.recovery.vault import BackupError
@@ -18,8 +20,8 @@ def put_together(copies: Copies, copy: Copy, target: Path, progress: Progress) -
     """Make `target`, which is empty or not there, the data folder of a server as it was at a copy's moment.
 
     It is made beside it and gets its name at the end, verified; killed before, `target` is as it was. Raises
-    BackupError for a target that is occupied or can't be written and for files that are damaged, SealError
-    for another key, ProgramError for what PostgreSQL's programs say.
+    BackupError for a target that is occupied, being filled or can't be written and for files that are
+    damaged, SealError for another key, ProgramError for what PostgreSQL's programs say.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BackupError(f"{target} is not empty: name a folder that is, or that is not there yet.")
@@ -30,25 +32,23 @@ def put_together(copies: Copies, copy: Copy, target: Path, progress: Progress) -
     progress.say(copy.id, f"{len(chain)} copies are checked")
     if problems := [problem for one in chain for problem in copies.problems(one)]:
         raise BackupError("\n".join([*problems, "Nothing was restored."]))
-    work = target.with_name(f".{target.name}.restoring")
-    shutil.rmtree(work, ignore_errors=True)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work.mkdir(mode=0o700)
-        folders = [_opened(copies, one, work / one.id) for one in chain]
-        progress.say(copy.id, "put together")
-        whole = work / "whole"
-        if chain[1:]:
-            programs.run(place / "pg_combinebackup", [*folders, f"--output={whole}", "--no-sync", HASHED])
-        elif copy.recipient is None:
-            shutil.copytree(folders[0], whole)
-        else:
-            folders[0].rename(whole)
-        _close(whole)
-        verify(place, whole)
-        progress.say(copy.id, "verified")
-        os.sync()  # for thousands of files at once
-        whole.rename(target)
+        with unfinished.folder(copies.home, target) as work:
+            folders = [_opened(copies, one, work / one.id) for one in chain]
+            progress.say(copy.id, "put together")
+            whole = work / "whole"
+            if chain[1:]:
+                programs.run(place / "pg_combinebackup", [*folders, f"--output={whole}", "--no-sync", HASHED])
+            elif copy.recipient is None:
+                shutil.copytree(folders[0], whole)
+            else:
+                folders[0].rename(whole)
+            _close(whole)
+            verify(place, whole)
+            progress.say(copy.id, "verified")
+            failpoint("restore.whole")
+            os.sync()  # for thousands of files at once
+            whole.rename(target)
     except OSError as error:
         # What copies a folder tells of each of its files, in words alone.
         is_full = error.errno == errno.ENOSPC or "No space left" in str(error)
@@ -56,8 +56,6 @@ def put_together(copies: Copies, copy: Copy, target: Path, progress: Progress) -
         raise BackupError(
             f"{target} can't be filled: {reason}. It is as it was; mend that, or name another folder."
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _opened(copies: Copies, copy: Copy, work: Path) -> Path:
