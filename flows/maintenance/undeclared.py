@@ -13,6 +13,7 @@ from typing import Any
 from psycopg import Connection, errors, sql
 
 from flows.errors import FlowsError
+from flows.failpoints import failpoint
 from flows.services import Services
 from flows.stores.dependents import InTheWay
 from flows.stores.lake import QUARANTINE, Lake
@@ -127,8 +128,10 @@ def drop(services: Services, ledger: Ledger, name: str, *, yes: bool) -> Undecla
                 connection.execute(
                     query.format(sql.Identifier("ops", table), sql.Identifier(column)), (name,)
                 )
+            failpoint("drop.entries_gone")
             for folder in one.folders:
                 _remove(folder)
+                failpoint("drop.folder_removed")
 
         try:
             with_short_waits(services.warehouse, connection, BRIEF, work)
