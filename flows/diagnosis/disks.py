@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 from flows.diagnosis import Finding, room
+from flows.durations import spoken
 from flows.recovery.seal import Seal, SealError
 from flows.settings import Settings
 
@@ -19,6 +21,7 @@ def folders(settings: Settings) -> list[Finding]:
     if settings.backups is not None:
         found.append(_folder("backups", settings.backups_root, "ANALYTICS_BACKUPS"))
         found += _unreadable(settings.backups_root)
+        found += _copies(settings.backups_root, settings.now())
     if settings.backup_key is not None:
         found.append(_key(settings.backup_key.get_secret_value()))
     if settings.portal is not None and settings.writes_portal:
@@ -35,6 +38,27 @@ def _unreadable(root: Path) -> list[Finding]:
 
     unreadable = [*Vault(root, None).look()[1], *Copies(root / FOLDER, None).look()[1]]
     return [Finding(f"backups: {one.id}", False, one.problem) for one in unreadable]
+
+
+def _copies(root: Path, now: datetime) -> list[Finding]:
+    """Of copies of the server, where somebody takes them: how old the newest is, and each that can't be put
+    together any more.
+    """
+    from flows.recovery.physical.shelf import FOLDER, Copies
+    from flows.recovery.vault import BackupError
+
+    copies, found = Copies(root / FOLDER, None), []
+    there = copies.backups()
+    for copy in there:
+        try:
+            copies.chain(copy)
+        except BackupError as error:
+            found.append(Finding(f"backups: {copy.id}", False, str(error)))
+    if there:
+        age = spoken((now - there[0].taken_at).total_seconds())
+        said = f"{len(there)} copies of the server, the newest {age} old (no monitor asks for them)"
+        found.append(Finding("backups: physical", True, said))
+    return found
 
 
 def _key(key: str) -> Finding:

@@ -104,7 +104,7 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
     """
     began, started_at = time.perf_counter(), services.settings.now()
     vault = open_vault(services)
-    backup = vault.find(name)
+    backup = vault.find(name, services.settings.now())
     done = Drill(backup, started_at)
     with services.ledger() as ledger:
         # The session's, so that it ends with the process: the monitor tells by it who was killed.

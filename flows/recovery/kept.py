@@ -31,6 +31,7 @@ class Kept:
 
 
 K = TypeVar("K", bound=Kept)
+_JUMP = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,24 @@ class Unreadable:
         return self.folder.name
 
 
+def by(there: Sequence[K], now: datetime) -> list[K]:
+    """Those of backups that were taken by a time. One that says it was taken later was taken by a clock that
+    was ahead: how old it is nobody knows.
+    """
+    return [backup for backup in there if backup.taken_at <= now]
+
+
+def is_steady(began: datetime, now: datetime, seconds: float) -> bool:
+    """Whether a clock went on as long as `seconds` lasted, within an hour."""
+    return abs((now - began).total_seconds() - seconds) < _JUMP.total_seconds()
+
+
 def staying(there: Sequence[K], now: datetime, days: int, weeks: int) -> Iterator[K]:
     """Of backups, the newest first, those whose time has not come (`Shelf.expire`)."""
+    past = by(there, now)
+    yield from (backup for backup in there if backup not in past)
     newest_of: set[tuple[Any, ...]] = set()
-    for backup in there:  # the newest first
+    for backup in past:  # the newest first
         day, week = backup.taken_at.date(), backup.taken_at.isocalendar()[:2]
         age = now - backup.taken_at
         is_first = not newest_of

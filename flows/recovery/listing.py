@@ -61,7 +61,8 @@ def list_command(arguments: argparse.Namespace) -> int:
         now = services.settings.now()
         for backup in backups:
             hours = (now - backup.taken_at).total_seconds() / 3600
-            print(f"{backup.id}  {hours:6.1f} hours old  {_what(backup)}")
+            age = f"{hours:6.1f} hours old" if hours >= 0 else "of a time to come"
+            print(f"{backup.id}  {age}  {_what(backup)}")
         for one in unreadable:
             print(f"{one.id}  {one.problem}")
         besides = f", {len(unreadable)} can't be read" if unreadable else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from flows.failpoints import failpoint
 from flows.prepare import schemas
 from flows.progress import Progress
 from flows.recovery import notes, programs, raw_files
+from flows.recovery.kept import is_steady
 from flows.recovery.making import MAKING, RAW_LIST, Making
 from flows.recovery.programs import Program
 from flows.recovery.seal import seal_of
@@ -33,6 +35,11 @@ from flows.stores.manifest import Commit, LakeFile, fold
 from transforms.contract import Layer
 from warehouse_ddl.statements import LASTING, SCHEMAS
 
+UNSTEADY = (
+    "The clock jumped while this backup was taken, so which of the others are old is not certain: none was "
+    "let go of. See which time is right (`timedatectl`): the next backup, or `maintain`, goes by it."
+)
+_log = logging.getLogger("flows.backups")
 JOBS = 2
 """Sessions that pg_dump and pg_restore work with at once."""
 
@@ -70,8 +77,9 @@ def take(services: Services, progress: Progress) -> Taken:
     5. The folder gets its name: from here on there is a backup.
     6. `ops.backup` has its row, and what has expired goes.
 
-    A crash before 5 leaves nothing that counts, and the next backup removes it. Raises BackupError for a full
-    disk, and where somebody is erased meanwhile; ProgramError for what pg_dump says.
+    Where the clock has jumped meanwhile nothing goes: what is old is not certain. A crash before 5 leaves
+    nothing that counts, and the next backup removes it. Raises BackupError for a full disk, and where
+    somebody is erased meanwhile; ProgramError for what pg_dump says.
     """
     began = time.perf_counter()
     vault = open_vault(services)
@@ -88,6 +96,9 @@ def take(services: Services, progress: Progress) -> Taken:
         _enter(connection, taken)
         others = _schemas_of_others(connection)
     listed.bring(services.lake.root, vault.root)
+    if not is_steady(moment, services.settings.now(), time.perf_counter() - began):
+        _log.warning(UNSTEADY)
+        return replace(taken, others=others)
     expired, raw_expired = expire(services, vault)
     return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired, others)
 

@@ -30,7 +30,7 @@ from typing import Any, Generic
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.recovery import opened
-from flows.recovery.kept import K, Kept, Unreadable, staying
+from flows.recovery.kept import K, Kept, Unreadable, by, staying
 from flows.recovery.making import FORMAT, MAKING, NOTED, PLAIN, SUMS, Making
 from flows.recovery.notes import Note
 from flows.recovery.seal import SUFFIX, Seal, SealError
@@ -171,9 +171,9 @@ class Shelf(ABC, Generic[K]):
         """All whole backups, the newest first."""
         return self.look()[0]
 
-    def find(self, name: str | None = None) -> K:
-        """The backup of this name, or the newest that can be read, with a warning for each that can't.
-        Raises BackupError.
+    def find(self, name: str | None = None, now: datetime | None = None) -> K:
+        """The backup of this name, or the newest that can be read, with a warning for each that can't. What
+        was taken later than `now` is the newest only where there is no other. Raises BackupError.
         """
         there, unreadable = self.look()
         for one in unreadable:
@@ -186,7 +186,18 @@ class Shelf(ABC, Generic[K]):
             raise BackupError("\n".join([f"There is no backup in {self.root} that can be read.", *problems]))
         if name is None:
             _warn(unreadable)
-            return there[0]
+            past = by(there, now) if now is not None else there
+            for ahead in (backup for backup in there if backup not in past):
+                _log.warning(
+                    "Backup %s says that it was taken at %s, which is to come: the clock was ahead then, or "
+                    "is behind now. It counts as the newest only where there is no other. See which time is "
+                    "right; --backup %s uses it, and it may be removed by hand: %s.",
+                    ahead.id,
+                    f"{ahead.taken_at:%Y-%m-%d %H:%M} UTC",
+                    ahead.id,
+                    ahead.folder,
+                )
+            return (past or there)[0]
         for backup in there:
             if backup.id == name:
                 return backup
@@ -252,6 +263,7 @@ class Shelf(ABC, Generic[K]):
         The newest of each day stays for `days`, the newest of each week (ISO) for `weeks`, and the newest of
         all as long as it is that; with each, all that it belongs with. One that can't be read stays, is told
         by a warning, and keeps the one before it: it may be an increment on that, and else that stands in.
+        One of a time to come stays until then, and stands in for none.
         """
         there, unreadable = self.look()
         _warn(unreadable)

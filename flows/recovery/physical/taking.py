@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -18,17 +19,19 @@ from flows.erasure import listed
 from flows.failpoints import failpoint
 from flows.progress import Progress
 from flows.recovery import programs
+from flows.recovery.kept import by, is_steady
 from flows.recovery.making import MAKING, Making
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
 from flows.recovery.physical.verified import HASHED, verify
 from flows.recovery.programs import COMBINES_SINCE, ProgramError
-from flows.recovery.taking import begin
+from flows.recovery.taking import UNSTEADY, begin
 from flows.recovery.vault import MANIFESTS, BackupError
 from flows.services import Services
 from flows.stores.lake import SPILL
 
 FULL_EVERY = timedelta(days=7)
 """How old a full copy gets before the next one is full again: a chain goes as a whole, and is lost as one."""
+_log = logging.getLogger("flows.backups")
 _NO_INCREMENT = re.compile(r"incremental|summar|manifest|timeline", re.IGNORECASE)
 """What PostgreSQL says when it can't tell what has changed, or does not know the copy before."""
 
@@ -105,6 +108,9 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
     taken = TakenCopy(copies.find(name), round(time.perf_counter() - began, 2), ())
     with services.warehouse.connect() as connection:
         _enter(connection, taken)
+    if not is_steady(moment, settings.now(), time.perf_counter() - began):
+        _log.warning(UNSTEADY)
+        return taken
     return replace(taken, expired=tuple(expire(services, copies)))
 
 
@@ -171,7 +177,7 @@ def _base(
     copies: Copies, server: _Server, moment: datetime, *, full: bool
 ) -> tuple[Copy, None] | tuple[None, str]:
     """The copy that the next one is an increment on; or why it has to be a full one."""
-    newest = next(iter(copies.backups()), None)
+    newest = next(iter(by(copies.backups(), moment)), None)
     major = server.version // 10_000
     if full:
         return None, "it was asked for"

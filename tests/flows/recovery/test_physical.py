@@ -152,6 +152,13 @@ def test_a_copy_is_full_where_no_increment_can_be_and_says_why(services: Service
 
 
 @pytest.mark.full
+def test_no_increment_is_made_on_a_copy_of_a_time_to_come(services: Services) -> None:
+    first, ahead = _take(services).copy, _take(services).copy
+    _note(ahead, taken_at=(ahead.taken_at + FULL_EVERY * 50).isoformat())
+    assert _take(services).copy.based_on == first.id
+
+
+@pytest.mark.full
 def test_a_server_older_than_17_gets_full_copies_which_come_back_as_they_are(
     postgres15: Server, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -200,3 +201,23 @@ def test_the_doctor_names_a_backup_that_can_not_be_read(root: Path, tmp_path: Pa
     (told,) = [one for one in folders(settings) if not one.well]
     assert told.subject == f"backups: {NEW}"
     assert str(root / NEW / NOTED) in told.seen
+
+
+def test_the_doctor_says_how_old_the_newest_copy_of_the_server_is_and_which_can_not_be_put_together(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(_env_file=None, lake=tmp_path / "lake", backups=tmp_path / "backups")
+    copies = tmp_path / "backups" / "physical"
+    taken_at = settings.now() - timedelta(hours=30)
+    assert not [one for one in folders(settings) if one.subject == "backups: physical"]
+    _made(copies, OLD, taken_at - timedelta(days=1), based_on=None, **_OF_COPY)
+    _made(copies, NEW, taken_at, based_on=OLD, **_OF_COPY)
+    assert all(one.well for one in folders(settings))
+    (told,) = [one for one in folders(settings) if one.subject == "backups: physical"]
+    assert told.seen.startswith("2 copies of the server, the newest 1 d 6 h old")
+
+    shutil.rmtree(copies / OLD)
+
+    (told,) = [one for one in folders(settings) if not one.well]
+    assert told.subject == f"backups: {NEW}"
+    assert f"{NEW} is an increment, and {OLD}, which it builds on, is not in {copies}" in told.seen
