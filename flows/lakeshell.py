@@ -16,6 +16,7 @@ import duckdb
 from flows import evolution
 from flows.errors import FlowsError
 from flows.landed import LANDED_ON, OFFSETS
+from flows.stores.files import written
 from flows.stores.lake import Lake, LakeFile, partition_folder
 from flows.stores.manifest import fold, fsync_folder
 from flows.stores.scan import counting
@@ -85,7 +86,9 @@ def lake_sql(
 
 
 def write(lake: Lake, tables: Iterable[Table]) -> Path:
-    """Write `<lake>/lake.sql` from the manifests, whole or not at all; returns its path."""
+    """Write `<lake>/lake.sql` from the manifests, whole or not at all; returns its path. Raises LakeError for
+    what the disk says.
+    """
     found, changed = {}, set()
     for entity in registry.entities():
         if not isinstance(entity.read, Postgres):
@@ -99,14 +102,18 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     shown = [evolved.table(table.name) for table in tables if table.layer in SHOWN]
     files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
     path = lake.root / "lake.sql"
-    lake.root.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".lake.sql.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(lake_sql(lake.root, shown, files, entities, changed))
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
-    fsync_folder(lake.root)
+    with written(lake.root):
+        lake.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("w", encoding="utf-8") as handle:
+                handle.write(lake_sql(lake.root, shown, files, entities, changed))
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_folder(lake.root)
     return path
 
 

@@ -26,6 +26,7 @@ from flows.planner import REPLAYED
 from flows.progress import Progress
 from flows.services import Services
 from flows.settings import SettingsError
+from flows.stores.files import written
 from flows.stores.lake import QUARANTINE, partition_folder
 from flows.stores.ledger import Ledger
 from flows.stores.upkeep import refresh
@@ -243,8 +244,12 @@ def _out_of_quarantine(services: Services, people: Sequence[Person]) -> int:
                 kept.append(batch.filter(pa.array([row not in named for row in range(batch.num_rows)])))
             rows = pa.Table.from_batches(kept, schema=file.schema_arrow)
         temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        pq.write_table(rows, temporary, compression="zstd")
-        temporary.replace(path)
+        with written(path.parent):
+            try:
+                pq.write_table(rows, temporary, compression="zstd")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         changed += 1
     return changed
 

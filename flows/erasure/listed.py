@@ -22,6 +22,7 @@ from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
+from flows.stores.files import written
 from flows.stores.lake import Lake
 from flows.stores.manifest import fsync_folder
 from transforms.entities import SourceEntity
@@ -106,8 +107,11 @@ def finish(connection: Connection[Any], lake: Lake, user_id: int, now: datetime,
 
 
 def write(connection: Connection[Any], lake: Lake) -> None:
-    """Write the lake's copy of the list, whole or not at all: what stands there and what ops has."""
-    copy(connection, lake, lake.root)
+    """Write the lake's copy of the list, whole or not at all: what stands there and what ops has. Raises
+    LakeError for what its disk says.
+    """
+    with written(lake.root):
+        copy(connection, lake, lake.root)
 
 
 def copy(connection: Connection[Any], lake: Lake, folder: Path) -> None:
@@ -204,11 +208,14 @@ def _store(folder: Path, known: Mapping[int, Entry]) -> None:
     path = folder / FILE
     temporary = path.with_name(f".tmp-{os.getpid()}-{FILE}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as handle:
-        handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as handle:
+            handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
 
 

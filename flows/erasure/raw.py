@@ -21,7 +21,7 @@ from flows.erasure.search import whole_files
 from flows.failpoints import failpoint
 from flows.landed import CLOCK, LANDED_ON, landed_on, landing_time, rows_by_window, with_place
 from flows.services import Services
-from flows.stores import manifest, sessions
+from flows.stores import sessions
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.ledger_rows import commit_of
@@ -120,7 +120,7 @@ def true_manifest(lake: Lake, ledger: Ledger, layer: str, table: str) -> None:
         and (entry.add, entry.remove) != (ledgers[entry.token].add, ledgers[entry.token].remove)
     }
     if differing:
-        manifest.rewrite(lake.manifest_path(layer, table), differing, ())
+        lake.rewrite_manifest(layer, table, differing, ())
         failpoint("erase.manifest_true")
 
 

@@ -17,7 +17,6 @@ from psycopg.rows import dict_row
 
 from flows.failpoints import failpoint
 from flows.landed import OFFSETS, add_span
-from flows.stores import manifest
 from flows.stores.lake import Lake
 from flows.stores.ledger import READERS_GRACE, Ledger
 from flows.stores.ledger_rows import commit_of, ledger_values, lets_go
@@ -64,7 +63,7 @@ def fold_past(
                     os.utime(lake.root / path)
         changed = {group.commit.token: group.commit for group in groups}
         dropped = {token for group in groups for token in group.dropped}
-        manifest.rewrite(lake.manifest_path(layer, table), changed, dropped)
+        lake.rewrite_manifest(layer, table, changed, dropped)
         failpoint("fold.manifest_written")
         with ledger.connection.transaction():
             _enter(ledger, groups)

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,6 +78,15 @@ def take_name(temporary: Path, folder: Path, name: str) -> Path:
         os.link(temporary, final)
     temporary.unlink()
     return final
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """For what is written below this folder of the lake: raises LakeError, LakeFull where space is short."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(folder, error) from error
 
 
 def not_written(folder: Path, error: Exception) -> LakeError:

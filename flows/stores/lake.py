@@ -20,7 +20,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
 from flows.stores.engines import Engines
-from flows.stores.files import measure, not_written, sync_and_hash, take_name, write_arrow
+from flows.stores.files import measure, not_written, sync_and_hash, take_name, write_arrow, written
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.verified import DamagedFile, LakeError, Verified, damage
 from transforms.contract import Layer, Table, check_name
@@ -138,11 +138,17 @@ class Lake:
             by_table.setdefault((commit.layer, commit.table), []).append(commit)
         for (layer, table), group in by_table.items():
             path = self.manifest_path(layer, table)
-            try:
+            with written(path.parent):
                 self._make_folder(path.parent)
                 manifest.append(path, group)
-            except OSError as error:
-                raise not_written(path.parent, error) from error
+
+    def rewrite_manifest(
+        self, layer: str, table: str, changed: Mapping[str, Commit], dropped: Collection[str]
+    ) -> None:
+        """Write a manifest anew (`manifest.rewrite`). Raises LakeError for what its disk says."""
+        path = self.manifest_path(layer, table)
+        with written(path.parent):
+            manifest.rewrite(path, changed, dropped)
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -204,11 +210,9 @@ class Lake:
         """
         if self._session is None:
             folder = self.root / sessions.FOLDER
-            try:
+            with written(folder):
                 self._make_folder(folder)
                 self._session = sessions.WritingSession(self.root)
-            except OSError as error:
-                raise not_written(folder, error) from error
 
     @property
     def session(self) -> Path | None:

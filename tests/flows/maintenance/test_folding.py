@@ -21,8 +21,11 @@ from flows.stores.ledger_rows import RETIRED, lets_go
 from flows.stores.manifest import Commit, Kind, LakeFile
 from flows.stores.manifest import fold as files_after
 from flows.stores.recovery import rebuild_ledger
+from flows.stores.verified import LakeFull
 from flows.stores.warehouse import Warehouse
 from tests import children
+from tests.flows.small_disk import filled as full
+from tests.flows.small_disk import small_disk
 
 ORDERS, FACT, MART = "raw_app__orders", "fct_orders", "mart_daily_revenue"
 ROOT = Path(failpoints.__file__).parent
@@ -292,6 +295,19 @@ def test_a_kill_while_folding_changes_nothing_and_the_next_fold_ends_it(
 
 def _fold_there(dsn: str, root: Path) -> None:
     _fold(Warehouse(dsn), Lake(root))
+
+
+def test_a_fold_that_a_full_disk_ends_says_so_and_changes_nothing(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 4000), Lake(tmp_path / "disk" / "lake") as lake:
+        _story(warehouse, lake)
+        before = _truth(warehouse, lake)
+        with full(tmp_path / "disk"), pytest.raises(LakeFull, match=r"^The disk of the lake is full \("):
+            _fold(warehouse, lake)
+        assert _truth(warehouse, lake) == before
+        assert not list(lake.root.rglob(".tmp-*"))
+        assert _fold(warehouse, lake) > 0
 
 
 def test_landings_beside_a_fold_lose_no_line(dsn: str, warehouse: Warehouse, lake: Lake) -> None:
