@@ -14,7 +14,6 @@ from prefect.states import Failed
 REFUSED = "Refused"
 """Name of the state of a run that was asked for what can't be done. No automation waits for it."""
 
-
 PARAMETERS = {"--from": "start", "--to": "end", "--partition": "partitions"}
 """Options of the command line, which is what errors name → what a deployment has for them."""
 _OPTION = re.compile(r"--\w+(?![\w-])")
