@@ -115,7 +115,7 @@ def _standing(
                 wanted.append((name, key))
             continue
         if days is not None and partition is not None:
-            low, high = partition.bounds(key)
+            low, high = partition.span(key)
             if low >= days[1] or high <= days[0]:
                 continue
         if registry.table(name).is_past_retention(key, now):

@@ -10,9 +10,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from flows.build.inputs import partition_expression
 from flows.landed import with_place
 from flows.services import Services
+from flows.spans import partition_expression
 from transforms import engine, registry
 from transforms.contract import Layer
 from transforms.engine import DEAD_LETTER_REASON, ModelError

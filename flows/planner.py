@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from flows.spans import windows_of
 from transforms.contract import Layer, Partition, Table, Write, moved
 
 ROWS_AT_ONCE = 4_000_000
@@ -93,7 +94,7 @@ class Windows:
         everything = sorted(keys)
         windows = list(filter(partition.is_window, everything)) if partition is not None else []
         self._always = sorted({*everything}.difference(windows))
-        known = sorted((partition.bounds(key), key) for key in windows) if partition is not None else []
+        known = sorted((partition.span(key), key) for key in windows) if partition is not None else []
         self._starts = [start for (start, _), _ in known]
         self._ends = [end for (_, end), _ in known]
         self._keys = [key for _, key in known]
@@ -181,15 +182,11 @@ def _by_window(
 ) -> Iterator[Due]:
     assert table.partition is not None
     standing = states.get(table.name, {})
-    keys = set(standing) - {WHOLE}
-    for name in aligned:
-        upstream = catalog[name].partition
-        assert upstream is not None
-        for window in states.get(name, {}):
-            if upstream.is_window(window):
-                keys.update(keys_between(table.partition, *upstream.bounds(window)))
+    keys = windows_of(
+        table.partition, (key for name in (table.name, *aligned) for key in states.get(name, {}))
+    )
     upstreams = {name: Windows(states.get(name, {}), catalog[name].partition) for name in table.upstreams}
-    for key in sorted(keys):
+    for key in sorted(filter(table.partition.is_window, keys)):
         if today is not None and table.is_past_retention(key, today):
             continue
         based_on, rows = {}, 0
@@ -289,9 +286,9 @@ def _append_by_window(
     table: Table, states: States, fingerprint: str, today: datetime | None
 ) -> Iterator[Due]:
     standing = states.get(table.name, {})
-    keys = set(standing)
-    for name in table.upstreams:
-        keys.update(states.get(name, {}))
+    keys = windows_of(
+        table.partition, (key for name in (table.name, *table.upstreams) for key in states.get(name, {}))
+    )
     for key in sorted(keys - {WHOLE}):
         current = {name: there[key] for name in table.upstreams if key in (there := states.get(name, {}))}
         based_on = {name: state.token for name, state in current.items()}
@@ -324,15 +321,6 @@ def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerpri
 
 def _rows(states: States, name: str) -> int:
     return sum(state.rows for state in states.get(name, {}).values())
-
-
-def keys_between(partition: Partition, start: datetime, end: datetime) -> Iterator[str]:
-    """The windows that a half-open range of time touches, in order."""
-    moment = start
-    while moment < end:
-        key = partition.key(moment)
-        yield key
-        moment = partition.bounds(key)[1]
 
 
 def batches(work: Work, rows_at_once: int = ROWS_AT_ONCE) -> list[tuple[Due, ...]]:

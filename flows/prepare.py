@@ -19,7 +19,7 @@ from flows.stores import roles
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
-from flows.stores.migrate import migrate, migrate_view, pending
+from flows.stores.migrate import arrange, migrate, migrate_view, pending
 from flows.stores.standalone import sweep
 from flows.summary import Summary
 from transforms import registry
@@ -107,10 +107,9 @@ def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str
     """Tables first: views read them. A table that needs consent stops the run before anything was built."""
     held: dict[str, str] = {}
     for table in registry.build_order():
-        if not table.is_published:
-            continue
+        change = migrate if table.is_published else arrange
         try:
-            for line in migrate(services.warehouse, services.lake, table, yes=yes).describe():
+            for line in change(services.warehouse, services.lake, table, yes=yes).describe():
                 progress.say("warehouse", line)
         except Blocked as blocked:
             held[table.name] = blocked.by

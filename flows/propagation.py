@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from flows.planner import UNKNOWN, WHOLE, Due, PartitionState, States, Work, differing, keys_between, plan
+from flows.planner import UNKNOWN, WHOLE, Due, PartitionState, States, Work, differing, plan
+from flows.spans import keys_between
 from transforms.contract import Table
 
 _SOME_DAY = datetime(9000, 1, 1, tzinfo=UTC)
@@ -87,7 +88,7 @@ def _windows_touched(
         before = states.get(name, {})
         for window, state in imagined.get(name, {}).items():
             if upstream and upstream.is_window(window) and before.get(window) != state:
-                touched.update(keys_between(table.partition, *upstream.bounds(window)))
+                touched.update(keys_between(table.partition, *upstream.span(window)))
     return touched or set(states.get(table.name, {})) - {WHOLE}
 
 

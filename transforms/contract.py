@@ -125,12 +125,18 @@ class Partition:
         """
         return _bounds(self.every, key)
 
+    def span(self, key: str) -> tuple[datetime, datetime]:
+        """The same of a window of either kind: what has come to be partitioned otherwise has windows of
+        before.
+        """
+        return _bounds("month" if len(key) == len("2025-10") else "day", key)
+
     def is_window(self, key: str) -> bool:
-        """Whether `key` names a window: not '', nor a time outside the years 1 to 9999 as DuckDB writes it
-        (`-100-03-15`).
+        """Whether `key` names a window, of either kind: not '', nor a time outside the years 1 to 9999 as
+        DuckDB writes it (`-100-03-15`).
         """
         try:
-            self.bounds(key)
+            self.span(key)
         except ContractError:
             return False
         return True
@@ -301,7 +307,7 @@ class Table:
         """Whether a window ended so long ago that its retention is over; what has no window ('') stays."""
         if self.retention is None or self.partition is None or not partition:
             return False
-        return self.partition.bounds(partition)[1] <= moved(now, -self.retention)
+        return self.partition.span(partition)[1] <= moved(now, -self.retention)
 
     def column(self, name: str) -> Column:
         """The column of that name; raises ContractError when there is none."""

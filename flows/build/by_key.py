@@ -20,7 +20,7 @@ from flows.build.as_of import differs_from
 from flows.build.content import FRESH, KEY, REMOVED, Unreadable
 from flows.build.inputs import Inputs, News, Reader
 from flows.build.superseded import Places
-from flows.planner import keys_between
+from flows.spans import keys_between
 from flows.stores import scan
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
@@ -308,7 +308,7 @@ def _windows(reader: Reader, table: Table, news: Mapping[str, News]) -> set[str]
         if reader.is_raw(name) and len(windows) < len(came.windows):
             return None
         for key in windows:
-            found.update(keys_between(table.partition, *partition.bounds(key)))
+            found.update(keys_between(table.partition, *partition.span(key)))
     return found
 
 
@@ -322,5 +322,7 @@ def replaced_windows(reader: Reader, table: Table, news: Mapping[str, News]) -> 
         if table.partition is None or partition is None:
             return None
         for key in came.replaced:
-            found.update(keys_between(table.partition, *partition.bounds(key)))
+            if not partition.is_window(key):
+                return None
+            found.update(keys_between(table.partition, *partition.span(key)))
     return found

@@ -13,6 +13,7 @@ import pyarrow as pa
 from flows.build.inputs import CAME
 from flows.planner import REPLAYED, WHOLE, Work
 from flows.stores.ledger import PartitionState
+from flows.stores.ledger_rows import MOVED
 from flows.stores.manifest import Commit, LakeFile, changes
 from flows.stores.publication import BuiltPartition
 
@@ -48,7 +49,8 @@ class Change:
 
     def fingerprint(self, work: Work) -> str:
         """Of the model whose rows they are: what was added to does not make the rest of a window new."""
-        return self.state.fingerprint if self.is_added and self.state.version else work.fingerprint
+        stands = self.state.version and self.state.fingerprint != MOVED
+        return self.state.fingerprint if self.is_added and stands else work.fingerprint
 
     def to_publish(self, work: Work, based_on: Mapping[str, Any]) -> BuiltPartition:
         """What `publish` is given of it."""

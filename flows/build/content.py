@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from duckdb import DuckDBPyConnection
 
-from flows.build.inputs import Inputs, partition_expression
+from flows.build.inputs import Inputs
 from flows.errors import FlowsError
 from flows.planner import WHOLE
+from flows.spans import partition_expression
 from flows.stores.lake import Lake, LakeError, partition_folder
 from flows.stores.manifest import LakeFile
 from transforms import engine

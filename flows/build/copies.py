@@ -14,8 +14,9 @@ from duckdb import DuckDBPyConnection
 
 from flows.build import content, superseded
 from flows.build.content import FRESH, KEY
-from flows.build.inputs import Inputs, Reader, partition_expression
+from flows.build.inputs import Inputs, Reader
 from flows.build.superseded import Places
+from flows.spans import partition_expression
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
 from flows.stores.scan import POSITION

@@ -12,7 +12,7 @@ from flows.planner import WHOLE, Due, Windows, reads_raw
 from flows.stores.ledger import Ledger, PartitionState
 from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import Commit, LakeFile, fold
-from transforms.contract import Layer, Partition, Table, Write, moved
+from transforms.contract import Layer, Table, Write, moved
 
 _UNCHANGING_KINDS = {"compact"}
 CAME = "came"
@@ -71,13 +71,13 @@ class Reader:
         return self._overviews[name]
 
     def states(self, name: str, windows: Iterable[str]) -> dict[str, PartitionState]:
-        """Partition → state with its files, of those of these partitions that there are."""
+        """Partition → state with its files, of those of these partitions that there are or ever were."""
         known = self._states.setdefault(name, {})
-        wanted = {window for window in windows if window in self.overview(name)}
+        wanted = set(windows)
         if missing := wanted - known.keys():
             found = self._ledger.states([name], sorted(missing))
             known.update({window: state for (_, window), state in found.items()})
-        return {window: known[window] for window in sorted(wanted)}
+        return {window: known[window] for window in sorted(wanted & known.keys())}
 
     def in_force(self, name: str, windows: Iterable[str] | None = None) -> list[LakeFile]:
         """The files that are a built table's content, or that of some of its partitions."""
@@ -157,7 +157,7 @@ class Reader:
         given = list(spans)
         found = set()
         for window in self.overview(table.name).keys() - {WHOLE}:
-            first, last = partition.bounds(window)
+            first, last = partition.span(window)
             if any(first < end and last > start for start, end in given):
                 found.add(window)
         return found
@@ -322,13 +322,6 @@ class Reader:
 def is_fed_by_landings(table: Table, catalog: Mapping[str, Table]) -> bool:
     """Whether a table is continued landing by landing and not window by window."""
     return table.write is Write.APPEND and reads_raw(table, catalog)
-
-
-def partition_expression(partition: Partition) -> str:
-    """DuckDB SQL that gives a row's partition key (UTC); null for infinity."""
-    form = "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
-    # By microseconds: a cast from a time zone asks ICU for each row, and takes half of all this.
-    return f"strftime(make_timestamp(epoch_us(\"{partition.by}\")), '{form}')"
 
 
 def chunks(landings: Sequence[Commit], rows_at_once: int) -> Iterator[list[Commit]]:

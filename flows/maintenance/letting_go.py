@@ -68,13 +68,13 @@ def _unread(ledger: Ledger, table: Table) -> set[str] | None:
 def _are_built(ledger: Ledger, table: Table, windows: Iterable[str]) -> bool:
     """Whether a table that reads this one has a window that one of these reaches into."""
     assert table.partition is not None
-    spans = [table.partition.bounds(key) for key in windows]
+    spans = [table.partition.span(key) for key in windows]
     for reader in _readers(table) if spans else ():
         assert reader.partition is not None
         for _, key in ledger.states([reader.name], with_files=False):
             if key == WHOLE:
                 continue
-            start, end = reader.partition.bounds(key)
+            start, end = reader.partition.span(key)
             if any(start < last and first < end for first, last in spans):
                 return True
     return False

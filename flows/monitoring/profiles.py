@@ -134,7 +134,7 @@ def _fresh(connection: Connection[Any], table: Table, now: datetime) -> Iterator
     for partition, token, files in found:
         if (partition == WHOLE) != (table.partition is None):
             continue
-        is_recent = table.partition is None or table.partition.bounds(partition)[1] > now - REMEMBERED
+        is_recent = table.partition is None or table.partition.span(partition)[1] > now - REMEMBERED
         if is_recent:
             yield Fresh(partition, token, tuple(LakeFile.from_json(file) for file in files))
 
@@ -259,4 +259,4 @@ def _enter(
 
 
 def _first_day(table: Table, partition: str, now: datetime) -> date:
-    return now.date() if table.partition is None else table.partition.bounds(partition)[0].date()
+    return now.date() if table.partition is None else table.partition.span(partition)[0].date()

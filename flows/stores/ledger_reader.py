@@ -9,7 +9,15 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from flows.stores.ledger_rows import RETIRED, LandedWindow, PartitionState, Position, commit_of, state_of
+from flows.stores.ledger_rows import (
+    MOVED,
+    RETIRED,
+    LandedWindow,
+    PartitionState,
+    Position,
+    commit_of,
+    state_of,
+)
 from flows.stores.manifest import Commit, LakeFile, fold
 
 READERS_GRACE = timedelta(hours=1)
@@ -77,11 +85,13 @@ class LedgerReader:
     ) -> dict[tuple[str, str], PartitionState]:
         """(table, partition) → its state, for some tables and partitions or for all.
 
-        Without files it is what a plan compares: cheap for every partition there ever was.
+        Without files it is what a plan compares: cheap for every partition there ever was. A partition that
+        has MOVED is told where it is named, since its version goes on.
         """
         wanted = {
             "tables": None if tables is None else list(tables),
             "partitions": None if partitions is None else list(partitions),
+            "moved": MOVED,
         }
         files = "s.files" if with_files else "'[]'::jsonb AS files"
         rows = self._rows(
@@ -89,8 +99,8 @@ class LedgerReader:
             f"s.published_at, {files}, coalesce(l.sequence, 0) AS sequence FROM ops.partition_state s "
             "LEFT JOIN ops.ledger l USING (token) "
             "WHERE (%(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s)) "
-            "AND (%(partitions)s::text[] IS NULL OR s.partition = ANY(%(partitions)s)) "
-            "ORDER BY s.table_name, s.partition",
+            "AND CASE WHEN %(partitions)s::text[] IS NULL THEN s.fingerprint <> %(moved)s "
+            "ELSE s.partition = ANY(%(partitions)s) END ORDER BY s.table_name, s.partition",
             wanted,
         )
         return {(row["table_name"], row["partition"]): state_of(row) for row in rows}
@@ -104,8 +114,9 @@ class LedgerReader:
             return cursor.execute(
                 "SELECT s.table_name, s.partition, s.token, coalesce(l.sequence, 0), s.fingerprint, "
                 "s.based_on, s.row_count FROM ops.partition_state s LEFT JOIN ops.ledger l USING (token) "
-                "WHERE %(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s)",
-                {"tables": None if tables is None else list(tables)},
+                "WHERE (%(tables)s::text[] IS NULL OR s.table_name = ANY(%(tables)s)) "
+                "AND s.fingerprint <> %(moved)s",
+                {"tables": None if tables is None else list(tables), "moved": MOVED},
             ).fetchall()
 
     def differing(self, table: str, key: str) -> list[tuple[str, str, int]]:

@@ -14,6 +14,9 @@ from flows.stores.manifest import Commit, LakeFile
 RETIRED = "retired"
 """Key under which a commit says that something went because its retention was over: a leaf of PostgreSQL, or
 the files of raw that it removes."""
+MOVED = "moved"
+"""Fingerprint of a partition whose rows stand in others, because its table is partitioned otherwise now
+(flows.stores.layout): it is none of the table's any more."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from flows.build.inputs import partition_expression
+from flows.spans import partition_expression
 from flows.stores.warehouse import Warehouse
 from flows.streaming.membership import Hashes, Matches, Membership, Probes
 from transforms.contract import Table

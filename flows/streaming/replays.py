@@ -309,14 +309,14 @@ class _Replaying:
         partition = self._entity.partition
         if partition is None:
             return []
-        bounds = [partition.bounds(window) for window in windows if window != WHOLE]
+        bounds = [partition.span(window) for window in windows if window != WHOLE]
         names = registry.select([f"{self._entity.table}+"])
         wanted, now = [], self._services.settings.now()
         for name, key in self._ledger.states(names, with_files=False):
             theirs = registry.table(name).partition
             if theirs is None or key == WHOLE or registry.table(name).is_past_retention(key, now):
                 continue
-            low, high = theirs.bounds(key)
+            low, high = theirs.span(key)
             if any(low < end and high > start for start, end in bounds):
                 wanted.append((name, key))
         return wanted

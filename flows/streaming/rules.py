@@ -11,7 +11,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection
 
 import quality
-from flows.build.inputs import partition_expression
+from flows.spans import partition_expression
 from transforms.contract import Rule, RuleKind, Table
 from transforms.engine import quoted, text_literal
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
-from flows.build.inputs import partition_expression
+from flows.spans import partition_expression
 from flows.stores.warehouse import Warehouse
 from flows.streaming.hashed import Hashed
 from flows.streaming.others import last_batches_read, standing

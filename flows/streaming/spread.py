@@ -8,7 +8,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from flows.build.inputs import partition_expression
+from flows.spans import partition_expression
 from transforms.contract import Table
 from transforms.engine import quoted
 

@@ -1,0 +1,162 @@
+"""Building a published table beside what stands, and swapping the two in one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection, sql
+
+from flows.failpoints import failpoint
+from flows.stores import apply, masking
+from flows.stores.dependents import refuse_others
+from flows.stores.difference import adapted
+from flows.stores.lake import Lake
+from flows.stores.layout import Layout
+from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
+from flows.stores.standalone import Workshop, workshop
+from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
+from transforms.contract import Table
+from transforms.registry import Registry
+from warehouse_ddl.files import View, views
+from warehouse_ddl.statements import comment_ddl, foreign_key_ddl, home, index_ddl, table_ddl
+
+
+def rebuild(
+    warehouse: Warehouse,
+    connection: Connection[Any],
+    lake: Lake,
+    table: Table,
+    registry: Registry | None,
+    moved: Layout | None,
+) -> None:
+    """Build beside, then swap in one transaction; `moved`: its content in the partitions of now."""
+    with workshop(warehouse, connection, table) as shop, lake.duckdb() as session:
+        beside = shop.name(table.name, "next")
+        with connection.transaction():
+            for statement in table_ddl(table, UNPUBLISHED, beside):
+                connection.execute(statement.encode())
+        shop.made.append(beside)
+        shop.parent, shop.columns = (
+            (UNPUBLISHED, beside),
+            warehouse.columns(connection, UNPUBLISHED, beside),
+        )
+        known = moved.states if moved is not None else Ledger(connection).states([table.name]).values()
+        states = [state for state in known if state.files and state.published_at is not None]
+        empty = _empty_columns(session, lake, table, states)
+        for name in empty:
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(
+                    sql.Identifier(UNPUBLISHED, beside), sql.Identifier(name)
+                )
+            )
+        leaves: list[tuple[str, str]] = []
+        if table.is_partitioned_in_postgres:
+            for state in states:
+                rows = adapted(session, lake, table, state.files)
+                leaves.append(
+                    (state.partition, shop.stand_up(table.leaf(state.partition), rows, state.partition))
+                )
+        elif states:
+            rows = adapted(session, lake, table, [file for state in states for file in state.files])
+            warehouse.copy(UNPUBLISHED, beside, shop.columns, rows)
+            shop.freeze(beside)
+        failpoint("migrate.loaded")
+        for name in [name for _, name in leaves] or [beside]:
+            shop.wait_until_frozen(name)
+
+        def work() -> None:
+            _swap(shop, beside, leaves, registry)
+            if moved is not None:
+                moved.enter(Ledger(connection))
+            failpoint("migrate.before_commit")
+
+        with_short_waits(warehouse, connection, BRIEF, work)
+
+
+def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: Registry | None) -> None:
+    """The one transaction: what hangs on the old table is taken off, and put on the new one."""
+    connection, table = shop.connection, shop.table
+    refuse_while_dumped(connection)
+    dependent = [view for view in views() if table.name in view.upstreams]
+    refuse_others(connection, home(table), table.name, [view.name for view in dependent])
+    masking.take_off(connection, table)
+    for view in dependent:
+        connection.execute(
+            sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
+        )
+    apply.lock_for_swap(connection, table)
+    inbound = connection.execute(
+        "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE contype = 'f' AND confrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) "
+        "AND conrelid <> confrelid",
+        (home(table), table.name),
+    ).fetchall()
+    for holder, name, _ in inbound:
+        connection.execute(f"ALTER TABLE {holder} DROP CONSTRAINT {name}".encode())
+    connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(home(table), table.name)))
+    connection.execute(
+        sql.SQL("ALTER TABLE {} RENAME TO {}").format(
+            sql.Identifier(UNPUBLISHED, beside), sql.Identifier(table.name)
+        )
+    )
+    connection.execute(
+        sql.SQL("ALTER TABLE {} SET SCHEMA {}").format(
+            sql.Identifier(UNPUBLISHED, table.name), sql.Identifier(home(table))
+        )
+    )
+    _name_constraints(connection, table, beside)
+    for partition, built in leaves:
+        apply.attach(connection, table, partition, built)
+    for statement in (
+        *([] if table.is_partitioned_in_postgres else index_ddl(table)),
+        *foreign_key_ddl(table, registry),
+        *comment_ddl(table, registry),
+    ):
+        connection.execute(statement.encode())
+    for holder, name, definition in inbound:
+        connection.execute(f"ALTER TABLE {holder} ADD CONSTRAINT {name} {definition}".encode())
+    if not table.personal:
+        connection.execute(
+            sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name))
+        )
+    masking.show(connection, table, registry)
+    for view in dependent:
+        make_view(connection, view)
+
+
+def make_view(connection: Connection[Any], view: View) -> None:
+    """Its rows are visible to every snapshot. A refresh makes them so; creating it does only from 17 on."""
+    for statement in view.statements:
+        connection.execute(statement.encode())
+    if connection.info.server_version < 170_000:
+        name = sql.Identifier(PUBLISHED, view.name)
+        connection.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(name))
+
+
+def _name_constraints(connection: Connection[Any], table: Table, beside: str) -> None:
+    """Constraints of the table that stood beside carry its passing name; give them the lasting one."""
+    found = connection.execute(
+        "SELECT conname FROM pg_constraint "
+        "WHERE conrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND starts_with(conname, %s)",
+        (home(table), table.name, beside),
+    ).fetchall()
+    for (name,) in found:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
+                sql.Identifier(home(table), table.name),
+                sql.Identifier(name),
+                sql.Identifier(table.name + name.removeprefix(beside)),
+            )
+        )
+
+
+def _empty_columns(session: Any, lake: Lake, table: Table, states: list[PartitionState]) -> list[str]:
+    """Required columns that what is published so far has no value for."""
+    required = [c.name for c in table.columns if not c.nullable and c.name not in table.key]
+    files = [file for state in states for file in state.files]
+    if not required or not files:
+        return []
+    checks = ", ".join(f'coalesce(bool_or("{name}" IS NULL), false)' for name in required)
+    found = adapted(session, lake, table, files).aggregate(checks).fetchall()[0]
+    return [name for name, is_empty in zip(required, found, strict=True) if is_empty]
