@@ -12,7 +12,7 @@ from transforms import engine
 from transforms import registry as registries
 from transforms.contract import Column, Table
 from transforms.lineage import ColumnLineage, lineage
-from transforms.model import Model
+from transforms.model import Model, text_of_file
 from transforms.registry import Registry
 from transforms.tokens import scan, text_of
 
@@ -61,7 +61,7 @@ def _code(model: Model) -> str:
         return text_of(scan(model.sql)).rstrip("; ")
     if model.table.path is None:
         return ""
-    tree = ast.parse(model.table.path.read_text(encoding="utf-8"))
+    tree = ast.parse(text_of_file(model.table.path))
     tree.body = [statement for statement in tree.body if not _assigns_table(statement)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -84,8 +84,10 @@ class Header:
         """The column lists of all indexes, ' desc' included."""
         return list(self.indexes.values() if isinstance(self.indexes, Mapping) else self.indexes)
 
-    def check_columns(self, names: Collection[str], where: str) -> None:
-        """Raise ContractError when the header speaks of a column that the model does not select."""
+    def check_columns(self, types: Mapping[str, str], where: str) -> None:
+        """Raise ContractError when the header speaks of a column that the model does not select, or
+        partitions by one that is no time. `types`: column → its type, as DuckDB spells it.
+        """
         spoken: list[tuple[str, str]] = [
             *(("key", name) for name in self.key),
             *(("pii", name) for name in self.pii),
@@ -100,11 +102,16 @@ class Header:
         if self.partition is not None:
             spoken.append(("partition", self.partition.by))
         for word, name in spoken:
-            if name not in names:
+            if name not in types:
                 raise ContractError(
                     f"{where}: {word} speaks of column {name}, which the final select does not give "
-                    f"({', '.join(sorted(names))}). Select it or take it out of {word}."
+                    f"({', '.join(sorted(types))}). Select it or take it out of {word}."
                 )
+        if self.partition is not None and not re.match("DATE|TIMESTAMP", types[self.partition.by]):
+            raise ContractError(
+                f"{where}: partition is by {self.partition.by}, which is no time but "
+                f"{types[self.partition.by]}. Name a date or a timestamp, or take partition out."
+            )
 
     def table_arguments(self, name: str) -> dict[str, Any]:
         """Keyword arguments of `Table` that come from the header."""
@@ -175,6 +182,8 @@ def read_header(words: Mapping[str, Any], where: str, line_of: LineOf) -> Header
         write = Write(words.get("write", Write.REPLACE_PARTITION))
     except ValueError as error:
         raise fail("write", f"'{words['write']}' is no way to write.") from error
+    if len(set(names("key"))) < len(names("key")):
+        raise fail("key", "key names a column twice.")
     header = Header(
         grain=str(words["grain"]),
         key=names("key"),
@@ -229,7 +238,10 @@ def _duration(value: Any, word: str, fail: Callable[[str, str], ContractError]) 
     match = re.fullmatch(r"(\d+)\s*(second|minute|hour|day|week)s?", str(value).strip())
     if match is None:
         raise fail(word, f"{word} '{value}' is no duration.")
-    return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+    try:
+        return timedelta(seconds=int(match.group(1)) * _UNITS[match.group(2)])
+    except OverflowError as error:
+        raise fail(word, f"{word} '{value}' is longer than time is counted.") from error
 
 
 def _windowed(value: Any, fail: Callable[[str, str], ContractError]) -> Windowed | None:

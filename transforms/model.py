@@ -12,9 +12,8 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +23,9 @@ from typing import Any
 import duckdb
 import yaml
 
-from transforms.contract import VALID_FROM, Column, ContractError, Layer, Table, check_name
+from transforms.contract import Column, ContractError, Layer, Table, check_name
 from transforms.header import Header, read_header
+from transforms.queries import hold_to_as_of, tables_of
 from transforms.tokens import Item, final_select
 
 RESERVED = "_"
@@ -47,6 +47,15 @@ class _HeaderLoader(_Yaml):  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in _Yaml.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """A word that stands twice is refused: what it says first would be lost without a word."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,16 @@ def canonical_type(text: str) -> str:
         raise ContractError(f"'{text}' is no DuckDB type") from error
 
 
+def text_of_file(path: Path) -> str:
+    """The text of a model's file, without the mark that some editors begin it with. Raises ContractError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ContractError(
+            f"{place(path)}: it is no UTF-8 (byte {error.start + 1:,}). Save it as UTF-8."
+        ) from error
+
+
 def load(path: Path) -> Model:
     """Read the model file at `path`. Raises ContractError."""
     return _load_sql(path) if path.suffix == ".sql" else _load_python(path)
@@ -98,7 +117,7 @@ def polars_table(file: str, *, columns: Sequence[Column], **header: Any) -> Tabl
 
 def _load_sql(path: Path) -> Model:
     where = place(path)
-    text = path.read_text(encoding="utf-8")
+    text = text_of_file(path)
     match = FRONT_MATTER.match(text)
     if match is None:
         raise ContractError(
@@ -112,8 +131,8 @@ def _load_sql(path: Path) -> Model:
     items = final_select("\n" * shift + text[body_start:], where)
     columns = [_item_column(item, where, header) for item in items]
     _refuse_repeated(items, where)
-    upstreams = tuple(sorted(_tables_of(text, where) - {path.stem}))
-    _hold_to_as_of(text, header, upstreams, where)
+    upstreams = tuple(sorted(tables_of(text, where) - {path.stem}))
+    hold_to_as_of(text, header, upstreams, where)
     table = _table(path, header, [c for c in columns if not c.name.startswith(RESERVED)], upstreams)
     return Model(table, sql=text, reserved=tuple(c for c in columns if c.name.startswith(RESERVED)))
 
@@ -154,8 +173,11 @@ def _column(
 ) -> Column:
     at = f"{where}:{line}" if line else where
     try:
-        canonical = canonical_type(type_)
         check_name(name.removeprefix(RESERVED))
+    except ContractError as error:
+        raise ContractError(f"{at}: column {name}: {error} Give it such a name behind `as`.") from error
+    try:
+        canonical = canonical_type(type_)
     except ContractError as error:
         raise ContractError(
             f"{at}: column {name}: {error}. Write a cast to a DuckDB type, `…::bigint as {name},`."
@@ -195,7 +217,7 @@ def _table(path: Path, header: Header, columns: Sequence[Column], upstreams: tup
         raise ContractError(
             f"{where}: a model's folder is its layer. Move the file to one of {folders}."
         ) from error
-    header.check_columns({column.name for column in columns}, where)
+    header.check_columns({column.name: column.type for column in columns}, where)
     if header.passes and layer is not Layer.STAGING:
         raise ContractError(f"{where}: passes is for staging. Select what people read, and take it out.")
     try:
@@ -211,88 +233,6 @@ def _table(path: Path, header: Header, columns: Sequence[Column], upstreams: tup
         raise ContractError(f"{where}: {error}") from error
 
 
-def _hold_to_as_of(sql: str, header: Header, upstreams: Sequence[str], where: str) -> None:
-    """What the header joins as of a time, the text joins so, and nothing else."""
-    joined = dict(_as_of_joins(_tree(sql, where)))
-    for history, moment in header.as_of.items():
-        columns = joined.get(history)
-        if columns is None or not {VALID_FROM, moment} <= columns:
-            raise ContractError(
-                f"{where}: as_of names {history} at {moment}, and the text does not join it so. Write "
-                f"`asof left join {history} as h on … = … and f.{moment} >= h.{VALID_FROM}`."
-            )
-    for history in joined.keys() & set(upstreams):
-        if history not in header.as_of:
-            raise ContractError(
-                f"{where}: it joins {history} as of a time that the header does not name. Write e.g. "
-                f"`as_of: {{{history}: created_at}}`, so that only the windows that it concerns are rebuilt."
-            )
-
-
-def _as_of_joins(node: Any) -> Iterator[tuple[str, set[str]]]:
-    """Tables that a query joins with ASOF, each with the names of the columns in its condition."""
-    if isinstance(node, dict):
-        right = node.get("right")
-        if node.get("ref_type") == "ASOF" and isinstance(right, dict) and right["type"] == "BASE_TABLE":
-            yield str(right["table_name"]), set(_columns_in(node.get("condition")))
-        node = list(node.values())
-    if isinstance(node, list):
-        for part in node:
-            yield from _as_of_joins(part)
-
-
-def _columns_in(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if node.get("type") == "COLUMN_REF":
-            yield str(node["column_names"][-1])
-        node = list(node.values())
-    if isinstance(node, list):
-        for part in node:
-            yield from _columns_in(part)
-
-
-@lru_cache(maxsize=1)
-def _parser() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(":memory:", config={"threads": 1})
-
-
-def _tables_of(sql: str, where: str) -> set[str]:
-    """Bare names of the tables a query reads, its own CTEs left out."""
-    return set(_base_tables(_tree(sql, where), frozenset()))
-
-
-@lru_cache(maxsize=2)
-def _tree(sql: str, where: str) -> Any:
-    """A query as DuckDB reads it."""
-    row = _parser().cursor().execute("select json_serialize_sql(?)", [sql]).fetchall()[0]
-    parsed = json.loads(row[0])
-    if parsed["error"]:
-        line = sql.count("\n", 0, int(parsed.get("position") or 0)) + 1
-        raise ContractError(f"{where}:{line}: DuckDB can't read it: {parsed['error_message']}.")
-    if len(parsed["statements"]) != 1:
-        raise ContractError(f"{where}: a model is one select; it has {len(parsed['statements'])} statements.")
-    return parsed["statements"][0]["node"]
-
-
-def _base_tables(node: Any, ctes: frozenset[str]) -> Iterator[str]:
-    """Tables of a query as DuckDB serializes it; a CTE hides a table only from what stands behind it."""
-    if isinstance(node, list):
-        for part in node:
-            yield from _base_tables(part, ctes)
-    if not isinstance(node, dict):
-        return
-    if node.get("type") == "RECURSIVE_CTE_NODE":
-        ctes |= {node["cte_name"]}
-    for cte in node.get("cte_map", {}).get("map", ()):
-        yield from _base_tables(cte["value"], ctes)
-        ctes |= {cte["key"]}
-    if node.get("type") == "BASE_TABLE" and not node.get("schema_name") and node["table_name"] not in ctes:
-        yield str(node["table_name"])
-    for word, part in node.items():
-        if word != "cte_map":
-            yield from _base_tables(part, ctes)
-
-
 def _load_python(path: Path) -> Model:
     """Read TABLE and build's parameters without importing the file.
 
@@ -300,7 +240,10 @@ def _load_python(path: Path) -> Model:
     TABLE may use nothing but literals and what is imported from transforms.
     """
     where = place(path)
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    try:
+        tree = ast.parse(text_of_file(path), filename=str(path))
+    except SyntaxError as error:
+        raise ContractError(f"{where}:{error.lineno}: Python can't read it: {error.msg}.") from error
     builds = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build"]
     kept = [node for node in tree.body if _says_table(node)]
     if not builds or not isinstance(kept[-1] if kept else None, ast.Assign):
@@ -315,6 +258,12 @@ def _load_python(path: Path) -> Model:
         raise ContractError(
             f"{where}: TABLE uses {error.name}. "
             "Write it with literals and names imported from transforms only."
+        ) from error
+    except (ImportError, TypeError, ValueError) as error:
+        if isinstance(error, ContractError):
+            raise
+        raise ContractError(
+            f"{where}: TABLE can't be made ({error}). Write it as docs/add-a-table.md shows."
         ) from error
     upstreams = tuple(sorted(argument.arg for argument in builds[0].args.args))
     if not upstreams:

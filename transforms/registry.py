@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphlib
 import importlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -223,14 +223,11 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
             raise ContractError(f"Two source entities land in {entity.table}. Rename one of them.")
         landed[entity.table] = entity
     models: dict[str, Model] = {}
-    paths = sorted(
-        path
-        for layer in MODEL_LAYERS
-        for path in (root / layer.value).glob("*")
-        if path.suffix in {".sql", ".py"} and path.name != "__init__.py"
-    )
-    for path in paths:
-        check_name(path.stem)
+    for path in _model_files(root):
+        try:
+            check_name(path.stem)
+        except ContractError as error:
+            raise ContractError(f"{place(path)}: {error} The table is called as its file.") from error
         if path.stem in models:
             other = models[path.stem].table.path
             raise ContractError(
@@ -243,13 +240,43 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
     return Registry(found, landed)
 
 
+def _model_files(root: Path) -> Iterator[Path]:
+    """The files that make tables, by path. Raises ContractError for one that would stand there and make none:
+    outside the folders of the layers, or with a suffix of another case.
+    """
+    layers = {layer.value for layer in MODEL_LAYERS}
+    for path in sorted(root.rglob("*")):
+        folder, kind = path.parent.relative_to(root).parts, path.suffix.lower()
+        is_hidden = any(part.startswith(".") for part in (*folder, path.name))  # an editor's, not ours
+        is_a_model = kind == ".sql" or (kind == ".py" and folder[:1] and folder[0] in layers)
+        if is_hidden or not is_a_model or path.name == "__init__.py":
+            continue
+        if len(folder) != 1 or folder[0] not in layers or path.suffix != kind:
+            raise ContractError(
+                f"{'/'.join((*folder, path.name))}: no table would be made of this file. Move it to the "
+                f"folder of its layer ({', '.join(sorted(layers))}), under a name that ends in {kind}."
+            )
+        yield path
+
+
 def declared_entities() -> tuple[SourceEntity, ...]:
-    """The `ENTITIES` of every file in transforms/sources, by file name."""
+    """The `ENTITIES` of every file in transforms/sources, by file name. Raises ContractError for a file that
+    Python can't read, or that has none.
+    """
     found: list[SourceEntity] = []
     for path in sorted((_PACKAGE / "sources").glob("*.py")):
         if path.name != "__init__.py":
-            module = importlib.import_module(f"{_PACKAGE.name}.sources.{path.stem}")
-            found.extend(module.ENTITIES)
+            try:
+                module = importlib.import_module(f"{_PACKAGE.name}.sources.{path.stem}")
+                found.extend(module.ENTITIES)
+            except ContractError:
+                raise
+            except (AttributeError, ImportError, NameError, SyntaxError, TypeError, ValueError) as error:
+                line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+                raise ContractError(
+                    f"sources/{path.name}{line}: its declarations can't be read: {error}. Write them as "
+                    "docs/connect.md shows, in a list that is called ENTITIES."
+                ) from error
     return tuple(found)
 
 

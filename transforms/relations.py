@@ -21,8 +21,10 @@ def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Mod
     found = {name: replace(model, table=_resolve(model.table, known)) for name, model in models.items()}
     for model in found.values():
         _check_references(model.table, found)
+        _check_foreign_keys(model.table, found)
         _check_histories(model.table, found)
         _check_lookups(model.table, found)
+    _check_index_names([model.table for model in found.values()])
     return found
 
 
@@ -110,6 +112,46 @@ def _check_references(table: Table, models: Mapping[str, Model]) -> None:
                 f"{_where(table)}: {column} references {name}.{to}, which it does not have. "
                 f"Write `to:` one of {', '.join(names)}."
             )
+
+
+def _check_foreign_keys(table: Table, models: Mapping[str, Model]) -> None:
+    """PostgreSQL lets one point to the whole key of a table that it serves in one piece."""
+    for column, target in table.foreign_keys.items():
+        name, _, to = target.partition(".")
+        other = models[name].table
+        key = (to,) if to else other.key
+        if not other.is_published or other.is_partitioned_in_postgres or key != other.key or len(key) != 1:
+            why = (
+                "which PostgreSQL does not serve"
+                if not other.is_published
+                else "which has leaves in PostgreSQL"
+                if other.is_partitioned_in_postgres
+                else f"whose key is ({', '.join(other.key)})"
+            )
+            raise ContractError(
+                f"{_where(table)}: the foreign key of {column} points to {target}, {why}. Write the rule "
+                f"`references: {{column: {column}, table: {name}}}` under expect instead."
+            )
+        ours, theirs = table.column(column).type, other.column(key[0]).type
+        if ours != theirs:
+            raise ContractError(
+                f"{_where(table)}: the foreign key of {column} points to {name}.{key[0]}, which is {theirs}, "
+                f"and {column} is {ours}. Cast one of them to the other's type."
+            )
+
+
+def _check_index_names(tables: Iterable[Table]) -> None:
+    """In PostgreSQL tables and indexes have their names together: a second one would silently not be made."""
+    published = [table for table in tables if table.is_published]
+    known = {table.name: table for table in published}
+    for table in published:
+        for index in table.indexes:
+            other = known.setdefault(index, table)
+            if other is not table:
+                raise ContractError(
+                    f"{_where(table)}: its index {index} is called as {other.name} or an index of that is. "
+                    f"Give it another, `indexes: {{{index}_2: [{', '.join(table.indexes[index])}]}}`."
+                )
 
 
 def _check_histories(table: Table, models: Mapping[str, Model]) -> None:
