@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeVar
 
 from psycopg import Connection, errors
@@ -45,20 +46,24 @@ def with_short_waits(
 ) -> Result:
     """Run `work` in a transaction whose locks are waited for only shortly; try again with other pauses.
 
-    Raises Blocked, with who it was, when every try found a lock in the way; nothing of `work` remains then.
+    Where nobody but autovacuum was in the way it is sent away first (`_send_away`). Raises Blocked, with who
+    it was, when every try found a lock in the way; nothing of `work` remains then.
     """
-    holder = ""
+    holder, vacuumed = "", ""
     for number, wait in enumerate(waits):
+        seen = _Seen()
         try:
             is_part = connection.info.transaction_status is not TransactionStatus.IDLE
             with _watched(warehouse, connection, number > 0) as seen, connection.transaction():
+                if vacuumed:
+                    _send_away(connection, vacuumed)
                 connection.execute(f"SET LOCAL lock_timeout = '{int(wait)}ms'".encode())
                 result = work()
                 if is_part:  # the rest of that transaction waits as it did before
                     connection.execute("SET LOCAL lock_timeout TO DEFAULT")
                 return result
         except (errors.LockNotAvailable, errors.DeadlockDetected):
-            holder = seen[-1] if seen else holder
+            holder, vacuumed = seen.blockers[-1] if seen.blockers else holder, seen.vacuumed
             time.sleep(random.uniform(0.05, 0.15))
     raise Blocked(holder or "a session that could not be seen")
 
@@ -118,10 +123,32 @@ def is_anybodys(connection: Connection[Any], purpose: str, name: str) -> bool:
     return bool(row and row[0])
 
 
+def _send_away(connection: Connection[Any], relation: str) -> None:
+    """Have PostgreSQL cancel the autovacuum of a table, in the caller's transaction, which keeps others away.
+
+    It does so for whom an autovacuum made wait as long as `deadlock_timeout`, which is longer than readers
+    may queue behind us. The lock that is waited for here lets them read and write. An autovacuum that keeps
+    transaction numbers from running out is not canceled; psycopg.errors.LockNotAvailable is raised then.
+    """
+    connection.execute(
+        "SELECT set_config('lock_timeout', (2 * setting::int + 1000)::text, true) FROM pg_settings "
+        "WHERE name = 'deadlock_timeout'"
+    )
+    connection.execute(f"LOCK TABLE ONLY {relation} IN SHARE UPDATE EXCLUSIVE MODE".encode())
+
+
+@dataclass
+class _Seen:
+    """Who blocked a session, one line each, and the table that nobody but autovacuum kept from it."""
+
+    blockers: list[str] = field(default_factory=list)
+    vacuumed: str = ""
+
+
 @contextmanager
-def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool) -> Iterator[list[str]]:
+def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool) -> Iterator[_Seen]:
     """Note who blocks `connection` while the block runs; looked at from a second connection."""
-    seen: list[str] = []
+    seen = _Seen()
     if not is_needed:
         yield seen
         return
@@ -131,7 +158,9 @@ def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool)
     def look() -> None:
         with warehouse.connect() as other:
             while not done.wait(_LOOK_EVERY_SECONDS):
-                seen.extend(blockers(other, pid))
+                if found := blockers(other, pid):
+                    seen.blockers += found
+                    seen.vacuumed = _vacuumed(other, pid)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -145,6 +174,19 @@ def _watched(warehouse: Warehouse, connection: Connection[Any], is_needed: bool)
 def blockers(connection: Connection[Any], pid: int) -> list[str]:
     """Who keeps the session `pid` waiting, one line each, ready to be shown. Holds no query text."""
     return _sessions(connection, "pid = ANY(pg_blocking_pids(%s)) ORDER BY xact_start", pid)
+
+
+def _vacuumed(connection: Connection[Any], pid: int) -> str:
+    """The table, as SQL names it, that nobody but autovacuum keeps from the session `pid`; '' for none."""
+    row = connection.execute(
+        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_locks l "
+        "JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE l.pid = %(pid)s AND NOT l.granted AND c.relkind IN ('r', 'p') AND (SELECT "
+        "bool_and(backend_type = 'autovacuum worker') FROM pg_stat_activity "
+        "WHERE pid = ANY(pg_blocking_pids(%(pid)s)))",
+        {"pid": pid},
+    ).fetchone()
+    return row[0] if row else ""
 
 
 def holders(connection: Connection[Any], modes: Sequence[str]) -> list[str]:
