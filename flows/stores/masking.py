@@ -7,12 +7,15 @@ is what people read. A view is read with its owner's rights, so readers need non
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from psycopg import Connection, errors, sql
 
 from flows.failpoints import failpoint
+from flows.stores import grants
 from flows.stores.dependents import refuse_others
+from flows.stores.grants import Right
 from flows.stores.warehouse import PUBLISHED
 from transforms.contract import Table
 from transforms.registry import Registry
@@ -56,20 +59,28 @@ def move_home(connection: Connection[Any], table: Table) -> bool:
     return True
 
 
-def take_off(connection: Connection[Any], table: Table) -> None:
-    """Drop the view of a table that is about to change; `show` makes it anew. Raises InTheWay when somebody's
-    own view reads it.
+def take_off(connection: Connection[Any], table: Table) -> Sequence[Right]:
+    """Drop the view of a table that is about to change; `show` makes it anew, and is given what this returns:
+    who may read it. Raises InTheWay when somebody's own view reads it.
     """
-    if table.personal:
-        refuse_others(connection, PUBLISHED, table.name, [])
-        _drop_view(connection, table)
+    if not table.personal:
+        return ()
+    refuse_others(connection, PUBLISHED, table.name, [])
+    rights = grants.held(connection, PUBLISHED, table.name)
+    _drop_view(connection, table)
+    return rights
 
 
-def show(connection: Connection[Any], table: Table, registry: Registry | None = None) -> bool:
+def show(
+    connection: Connection[Any],
+    table: Table,
+    registry: Registry | None = None,
+    rights: Sequence[Right] = (),
+) -> bool:
     """Make the view what the model says, in the caller's transaction; whether it was something else.
 
-    Columns that came are added in place. Raises InTheWay when that is not enough and somebody's own view
-    reads it.
+    `rights` on it are granted anew. Columns that came are added in place. Raises InTheWay when that is not
+    enough and somebody's own view reads it.
     """
     if not table.personal:
         return False
@@ -87,10 +98,11 @@ def show(connection: Connection[Any], table: Table, registry: Registry | None = 
         with connection.transaction():
             connection.execute(statements[0].encode())
     except errors.InvalidTableDefinition:
-        take_off(connection, table)
+        rights = take_off(connection, table)
         connection.execute(statements[0].encode())
     for statement in statements[1:]:
         connection.execute(statement.encode())
+    grants.give(connection, PUBLISHED, table.name, rights)
     connection.execute(
         "INSERT INTO ops.view_definition VALUES (%s, %s) "
         "ON CONFLICT (view_name) DO UPDATE SET fingerprint = excluded.fingerprint",

@@ -12,7 +12,7 @@ from psycopg import Connection, errors, sql
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
-from flows.stores import apply, layout, leaf_indexes, masking
+from flows.stores import apply, grants, layout, leaf_indexes, masking
 from flows.stores.dependents import InTheWay, refuse_others
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -79,11 +79,11 @@ def migrate(
 
             def work() -> None:
                 refuse_while_dumped(connection)
-                if any(" alter column " in statement for statement in statements):
-                    masking.take_off(connection, table)
+                is_in_the_way = any(" alter column " in statement for statement in statements)
+                seen = masking.take_off(connection, table) if is_in_the_way else ()
                 for statement in statements:
                     connection.execute(statement.encode())
-                masking.show(connection, table, registry)
+                masking.show(connection, table, registry, seen)
                 if moved is not None:
                     moved.enter(ledger)
 
@@ -198,10 +198,12 @@ def migrate_view(warehouse: Warehouse, view: View) -> bool:
         def work() -> None:
             refuse_while_dumped(connection)
             refuse_others(connection, PUBLISHED, view.name, [])
+            rights = grants.held(connection, PUBLISHED, view.name)
             connection.execute(
                 sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
             )
             make_view(connection, view)
+            grants.give(connection, PUBLISHED, view.name, rights)
             connection.execute(
                 "INSERT INTO ops.view_definition VALUES (%s, %s) "
                 "ON CONFLICT (view_name) DO UPDATE SET fingerprint = excluded.fingerprint",

@@ -7,7 +7,7 @@ from typing import Any
 from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
-from flows.stores import apply, masking
+from flows.stores import apply, grants, masking
 from flows.stores.dependents import refuse_others
 from flows.stores.difference import adapted
 from flows.stores.lake import Lake
@@ -80,7 +80,9 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
     refuse_while_dumped(connection)
     dependent = [view for view in views() if table.name in view.upstreams]
     refuse_others(connection, home(table), table.name, [view.name for view in dependent])
-    masking.take_off(connection, table)
+    seen = masking.take_off(connection, table)
+    rights = {view.name: grants.held(connection, PUBLISHED, view.name) for view in dependent}
+    rights[table.name] = grants.held(connection, home(table), table.name)
     for view in dependent:
         connection.execute(
             sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
@@ -120,9 +122,11 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
         connection.execute(
             sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name))
         )
-    masking.show(connection, table, registry)
+    grants.give(connection, home(table), table.name, rights[table.name])
+    masking.show(connection, table, registry, seen)
     for view in dependent:
         make_view(connection, view)
+        grants.give(connection, PUBLISHED, view.name, rights[view.name])
 
 
 def make_view(connection: Connection[Any], view: View) -> None:
