@@ -45,7 +45,7 @@ class Services:
             return None
         from flows.openlineage.receiver import Receiver
 
-        return Receiver(self.settings.openlineage)
+        return Receiver.of(self.settings)
 
     def within(self, ledger: JointLedger) -> Services:
         """The same lake and warehouse; what is committed becomes true with that ledger's transaction."""

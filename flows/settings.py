@@ -47,7 +47,7 @@ _TITLES = {
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **dict.fromkeys(("warehouse_dsn", "app_dsn", "cdc_dsn"), setting_checks.database),
     **dict.fromkeys(("connect_url", "stripe_url", "sendgrid_url"), setting_checks.address),
-    **dict.fromkeys(("stripe_key", "sendgrid_key"), setting_checks.key),
+    **dict.fromkeys(("stripe_key", "sendgrid_key", "openlineage_key"), setting_checks.key),
     "memory_limit": setting_checks.size,
     "kafka_options": setting_checks.client_options,
 }
@@ -122,6 +122,8 @@ class Settings(BaseSettings):
     openlineage: str | None = None
     """Where to tell who made which table of what, as OpenLineage events: a file, or the address of a
     receiver. Unset: nowhere."""
+    openlineage_key: SecretStr | None = None
+    """What that receiver asks for, sent as `Authorization: Bearer …`, whatever user its address names."""
     portal: str | None = None
     """Folder that runs write the portal into; `off`: none does. Unset: `portal`, beside the lake."""
     portal_token: SecretStr | None = None

@@ -81,13 +81,13 @@ def lineage(settings: Settings) -> list[Finding]:
     """
     from flows.openlineage.receiver import Receiver
 
-    if settings.openlineage is None:
+    receiver = Receiver.of(settings)
+    if receiver is None:
         return []
     subject = "OpenLineage"
-    receiver = Receiver(settings.openlineage)
     if (trouble := receiver.tried()) is not None:
-        advice = "Correct ANALYTICS_OPENLINEAGE or start what listens there."
-        return [Finding(subject, False, f"{receiver.shown}: {trouble}", advice)]
+        advice = trouble.advice[0].upper() + trouble.advice[1:]
+        return [Finding(subject, False, f"{receiver.shown}: {trouble.reason}", advice)]
     return [Finding(subject, True, f"{receiver.shown} can be told")]
 
 

@@ -76,9 +76,11 @@ def event(
     at: datetime,
     *,
     rows: Mapping[str, int] | None = None,
+    versions: Mapping[str, str] | None = None,
     error: str = "",
 ) -> dict[str, Any]:
-    """What to tell of a job. `rows` are those it made, by output."""
+    """What to tell of a job. `rows` are those it made, by output; `versions` those of tables, by name."""
+    versions = versions or {}
     run_facets: dict[str, Any] = {}
     if work.parent is not None:
         run_id, job = work.parent
@@ -96,10 +98,12 @@ def event(
         run=event_v2.Run(runId=work.run_id, facets=run_facets),
         job=event_v2.Job(namespace=NAMESPACE, name=work.job, facets=_job_facets(work)),
         inputs=[
-            event_v2.InputDataset(dataset.place.namespace, dataset.place.name, facets=_described(dataset))
+            event_v2.InputDataset(
+                dataset.place.namespace, dataset.place.name, facets=_described(dataset, versions)
+            )
             for dataset in work.inputs
         ],
-        outputs=[_output(dataset, work.inputs, rows) for dataset in work.outputs],
+        outputs=[_output(dataset, work.inputs, rows, versions) for dataset in work.outputs],
     )
     return Serde.to_dict(told)
 
@@ -120,7 +124,7 @@ def _job_facets(work: Work) -> dict[str, Any]:
     return facets
 
 
-def _described(dataset: Dataset) -> dict[str, Any]:
+def _described(dataset: Dataset, versions: Mapping[str, str]) -> dict[str, Any]:
     facets: dict[str, Any] = {}
     if dataset.columns:
         fields = [
@@ -134,13 +138,20 @@ def _described(dataset: Dataset) -> dict[str, Any]:
         facets["documentation"] = facet_v2.documentation_dataset.DocumentationDatasetFacet(
             dataset.description
         )
+    if dataset.name in versions:
+        facets["version"] = facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet(
+            datasetVersion=versions[dataset.name]
+        )
     return facets
 
 
 def _output(
-    dataset: Dataset, inputs: Iterable[Dataset], rows: Mapping[str, int] | None
+    dataset: Dataset,
+    inputs: Iterable[Dataset],
+    rows: Mapping[str, int] | None,
+    versions: Mapping[str, str],
 ) -> event_v2.OutputDataset:
-    facets = _described(dataset)
+    facets = _described(dataset, versions)
     lineage = _columns(dataset, {source.name: source for source in inputs})
     if lineage is not None:
         facets["columnLineage"] = lineage

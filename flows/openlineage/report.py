@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows import landing, planner, source_totals
 from flows.build import job
@@ -105,7 +105,11 @@ def _told(
     rows: Callable[[Result], Mapping[str, int]],
     undone: Callable[[Result], Iterable[str]] = lambda _: (),
 ) -> Result:
-    """`undone`: why some of it was not done though nothing was raised."""
+    """`undone`: why some of it was not done though nothing was raised.
+
+    A table's version is its newest entry in the ledger. That of an input is told with the end only where it
+    is the same as at the start: what was built by others meanwhile may have been read, or not.
+    """
     receiver = services.openlineage
     if receiver is None:
         return do()
@@ -114,7 +118,20 @@ def _told(
     now = services.settings.now
     # Described by the first event, so that the receiver catches what goes wrong there too.
     work = cache(describe)
-    receiver.send(lambda: event(work(), "START", now()))
+    begun: dict[str, str] = {}
+
+    def start() -> Mapping[str, Any]:
+        begun.update(_versions(services, work().inputs))
+        return event(work(), "START", now(), versions=begun)
+
+    def end() -> Mapping[str, Any]:
+        stayed = begun.items() & _versions(services, work().inputs).items()
+        made = {} if reasons else _versions(services, work().outputs)
+        return event(
+            work(), state, now(), rows=rows(result), versions={**dict(stayed), **made}, error=reasons
+        )
+
+    receiver.send(start)
     try:
         result = do()
     except BaseException as error:
@@ -123,8 +140,15 @@ def _told(
         raise
     reasons = "; ".join(without_secrets(services, reason) for reason in undone(result))
     state = "FAIL" if reasons else "COMPLETE"
-    receiver.send(lambda: event(work(), state, now(), rows=rows(result), error=reasons))
+    receiver.send(end)
     return result
+
+
+def _versions(services: Services, datasets: Iterable[Dataset]) -> Mapping[str, str]:
+    """The newest entry of each table among these; a source and a view have none."""
+    tables = [dataset.name for dataset in datasets if dataset.name in registry.tables()]
+    with services.ledger() as ledger:
+        return ledger.newest(tables)
 
 
 def how_ended(error: BaseException) -> State:

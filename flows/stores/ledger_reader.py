@@ -146,6 +146,16 @@ class LedgerReader:
         )
         return [commit_of(row) for row in rows]
 
+    def newest(self, tables: Iterable[str]) -> dict[str, str]:
+        """Table → token of its newest entry, of those tables that have one."""
+        rows = self._rows(
+            "SELECT asked.table_name, entry.token FROM unnest(%s::text[]) AS asked (table_name) "
+            "CROSS JOIN LATERAL (SELECT token FROM ops.ledger WHERE ledger.table_name = asked.table_name "
+            "ORDER BY sequence DESC LIMIT 1) AS entry",
+            list(tables),
+        )
+        return {row["table_name"]: row["token"] for row in rows}
+
     def sequence_of(self, token: str) -> int | None:
         """A commit's place in the ledger; None for a token it does not hold."""
         rows = self._rows("SELECT sequence FROM ops.ledger WHERE token = %s", token)

@@ -25,6 +25,7 @@ FACETS = {
         ("schema", "schema_dataset", "SchemaDatasetFacet"),
         ("documentation", "documentation_dataset", "DocumentationDatasetFacet"),
         ("columnLineage", "column_lineage_dataset", "ColumnLineageDatasetFacet"),
+        ("version", "dataset_version_dataset", "DatasetVersionDatasetFacet"),
         ("outputStatistics", "output_statistics_output_dataset", "OutputStatisticsOutputDatasetFacet"),
     )
 }

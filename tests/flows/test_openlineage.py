@@ -16,6 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from flows import landing, planner
+from flows.build import job
 from flows.extract import SourceError
 from flows.openlineage import report, streaming
 from flows.openlineage.events import PRODUCER
@@ -80,6 +81,63 @@ def test_a_run_tells_each_landing_and_build_as_the_specification_asks(told: list
         for event in ends[:3]
     }
     assert counted == {"land.app.categories": 3, f"build.{STAGED}": 3, f"build.{PUBLISHED}": 20}
+
+
+def test_a_table_s_version_is_its_newest_entry_in_the_ledger(
+    world: World, told: list[dict[str, Any]]
+) -> None:
+    with psycopg.connect(world.warehouse_dsn) as connection:
+        newest: dict[str, str] = dict(
+            connection.execute(
+                "select distinct on (table_name) table_name, token from ops.ledger "
+                "where table_name = any(%s) order by table_name, sequence desc",
+                ([RAW, STAGED, PUBLISHED],),
+            ).fetchall()
+        )
+    landed, staged, published, refreshed = told[2::2][:4]
+    assert [_version(event["outputs"][0]) for event in (landed, staged, published)] == [
+        newest[RAW],
+        newest[STAGED],
+        newest[PUBLISHED],
+    ]
+    staging_begins, staging_ends = told[3], staged
+    assert _version(staging_begins["inputs"][0]) == _version(staging_ends["inputs"][0]) == newest[RAW]
+    # Before anything is built there is none, and a source or a view has none of the ledger's.
+    assert _version(staging_begins["outputs"][0]) is None
+    assert _version(landed["inputs"][0]) is None
+    assert _version(refreshed["outputs"][0]) is None
+
+
+def test_what_was_replaced_while_it_was_read_is_told_without_a_version(house: House, tmp_path: Path) -> None:
+    world, events = world_in(house, tmp_path), tmp_path / "events.jsonl"
+    services = listening(world, str(events))
+    run(services)
+    build_itself = job.build
+
+    def beside_another(*arguments: Any) -> Any:
+        built = build_itself(*arguments)
+        with psycopg.connect(world.app_dsn) as connection:
+            connection.execute("insert into categories values (77, null, 'late', '2025-10-08')")
+        with services.lake:
+            services.lake.begin_session()
+            landing.land(services, registry.entity(RAW), RUN)
+        return built
+
+    with mock.patch.object(job, "build", beside_another), services.lake:
+        services.lake.begin_session()
+        with services.ledger() as ledger:
+            ledger.mark([(STAGED, planner.WHOLE)], planner.ASKED_FOR)
+        build(services, STAGED)
+    begun, ended = read(events)[-2:]
+    assert (begun["eventType"], ended["eventType"]) == ("START", "COMPLETE")
+    assert _version(begun["inputs"][0]) is not None
+    assert _version(ended["inputs"][0]) is None
+    assert _version(ended["outputs"][0]) is not None
+
+
+def _version(dataset: dict[str, Any]) -> str | None:
+    facet = dataset["facets"].get("version")
+    return facet["datasetVersion"] if facet else None
 
 
 def test_a_stream_begins_goes_on_and_ends_as_one_run_however_many_micro_batches_it_has(

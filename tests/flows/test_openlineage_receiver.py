@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -17,13 +18,16 @@ from unittest import mock
 import psycopg
 import pytest
 
+from flows.diagnosis.servers import lineage
 from flows.openlineage import receiver as receiving_module
 from flows.openlineage.receiver import AGAIN_AFTER_SECONDS, Receiver
+from flows.settings import Settings, load
 from tests.flows.extract.parts import World
 from tests.flows.openlineage_run import listening, read, run, world_in
 from tests.flows.openlineage_schema import validator
 from tests.house import House
 
+KEY = "hunter2-canary-77"
 _SCHEMA = validator()
 
 
@@ -34,18 +38,26 @@ def world(house: House, tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @contextmanager
 def receiving(
-    status: int = 201, *, after: float = 0.0, drips: int = 0
+    status: int = 201, *, after: float = 0.0, drips: int = 0, key: str | None = None
 ) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
     """A receiver on loopback; gives its address and what it got: path and event. It answers `after` so many
-    seconds, and then so many bytes, a tenth of a second for each.
+    seconds, and then so many bytes, a tenth of a second for each. Who does not show the `key` gets 401.
     """
     got: list[tuple[str, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(405)
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             got.append((self.path, json.loads(body)))
             time.sleep(after)
+            self._answer(status)
+
+        def _answer(self, status: int) -> None:
+            if key is not None and self.headers.get_all("Authorization") != [f"Bearer {key}"]:
+                status = 401
             self.send_response(status)
             self.send_header("Content-Length", str(drips))
             self.end_headers()
@@ -76,6 +88,41 @@ def test_a_receiver_gets_the_same_events_by_http(world: World) -> None:
     assert len(got) == 6
     for _, event in got:
         _SCHEMA.validate(event)
+
+
+@pytest.mark.parametrize("form", ["{address}", "http://eve:other@{host}"])
+def test_a_receiver_that_asks_for_a_key_gets_it_and_no_log_does(
+    form: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with receiving(key=KEY) as (address, got):
+        target = form.format(address=address, host=address.removeprefix("http://"))
+        monkeypatch.setenv("ANALYTICS_OPENLINEAGE", target)
+        monkeypatch.setenv("ANALYTICS_OPENLINEAGE_KEY", KEY)
+        settings = load(_env_file=None)
+        receiver = Receiver.of(settings)
+        assert receiver is not None
+        receiver.send(lambda: {"number": 1})
+        assert receiver.told() is None
+        assert [event for _, event in got] == [{"number": 1}]
+        (found,) = lineage(settings)
+        assert found.well, found
+    assert caplog.records
+    assert KEY not in caplog.text
+    assert KEY not in settings.scrub(f"refused: Bearer {KEY}")
+
+
+@pytest.mark.parametrize("key", [None, "another"])
+def test_a_key_that_is_missing_or_wrong_is_told_as_that(key: str | None) -> None:
+    with receiving(key=KEY) as (address, _):
+        receiver = Receiver(address, key)
+        receiver.send(lambda: {"number": 1})
+        told = str(receiver.told())
+        assert "it answers 401. The run goes on without them; set ANALYTICS_OPENLINEAGE_KEY" in told
+        settings = Settings(_env_file=None, openlineage=address, openlineage_key=key)
+        (found,) = lineage(settings)
+    assert (found.well, found.seen) == (False, f"{address}: it answers 401")
+    assert found.advice == "Set ANALYTICS_OPENLINEAGE_KEY to a key that it takes."
 
 
 def test_a_receiver_that_refuses_is_asked_once_and_the_run_goes_on(world: World) -> None:
