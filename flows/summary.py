@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flows.counted import counted
 from flows.readable import readable
 
 FAILED = ("Failed", "Crashed", "TimedOut")
@@ -102,8 +103,9 @@ class Summary:
         landed = sum(self.landed.values())
         found.append("")
         found.append(
-            f"{landed:,} rows landed, {self.partitions:,} partitions published, "
-            f"{self.checks_passed:,} of {self.checks:,} checks passed, {self.dead_letters:,} dead letters, "
+            f"{counted(landed, 'row')} landed, {counted(self.partitions, 'partition')} published, "
+            f"{self.checks_passed:,} of {self.checks:,} checks passed, "
+            f"{counted(self.dead_letters, 'dead letter')}, "
             f"{self.seconds:.1f} s."
         )
         found += [f"warning: {line}" for line in self.warnings]

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from flows.alerting import made_good, words
 from flows.alerting.cancelled import CANCELLED
+from flows.counted import counted
 from flows.flow_names import MENDING, MONITOR, OF_SOURCES, STREAM
 from flows.monitoring.runs import Run, failed_tables
 from flows.monitoring.verdict import State, Verdict
@@ -158,8 +159,8 @@ def ended_well(summary: Summary) -> tuple[str, str]:
     """Title and text of the news that a run completed, or that somebody has cancelled it."""
     landed = sum(summary.landed.values())
     title = (
-        f"INFO: {summary.flow} completed: {landed:,} rows landed, "
-        f"{summary.partitions:,} partitions published, {summary.seconds:.0f} s"
+        f"INFO: {summary.flow} completed: {counted(landed, 'row')} landed, "
+        f"{counted(summary.partitions, 'partition')} published, {summary.seconds:.0f} s"
     )
     if summary.state == CANCELLED:
         title = f"INFO: {summary.flow} was cancelled by somebody"
@@ -197,14 +198,14 @@ def day(connection: Connection[Any], now: datetime) -> tuple[str, str]:
     still = [row for row in incidents if row[3] is None]
     failed = sum(row[2] for row in runs)
     title = (
-        f"INFO: the last 24 hours: {sum(row[1] for row in runs)} runs, {failed} failed; "
-        f"{len(still)} incidents open, {len(incidents) - len(still)} resolved"
+        f"INFO: the last 24 hours: {counted(sum(row[1] for row in runs), 'run')}, {failed} failed; "
+        f"{counted(len(still), 'incident')} open, {len(incidents) - len(still)} resolved"
     )
-    lines = [f"{flow}: {all_} runs, {bad} failed" for flow, all_, bad in runs] or ["No run."]
+    lines = [f"{flow}: {counted(all_, 'run')}, {bad} failed" for flow, all_, bad in runs] or ["No run."]
     landed, published, checks, broken, letters = counts
     lines.append(
-        f"{landed:,} rows landed, {published:,} partitions published, "
-        f"{checks - broken:,} of {checks:,} checks passed, {letters:,} dead letters wait."
+        f"{counted(landed, 'row')} landed, {counted(published, 'partition')} published, "
+        f"{checks - broken:,} of {checks:,} checks passed, {counted(letters, 'dead letter')} waiting."
     )
     for incident_id, severity, message, resolved_at in incidents:
         lines.append(f"{'resolved' if resolved_at else 'OPEN'} {severity} {incident_id}: {message}")

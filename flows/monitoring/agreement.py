@@ -11,6 +11,7 @@ from psycopg import Connection
 
 import quality
 from flows import incomplete
+from flows.counted import counted
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.stores import apply, migrate
@@ -22,6 +23,12 @@ SCHEMA, RECONCILIATION = "schema_drift", "reconciliation"
 TOLD_FOR = timedelta(days=1)
 """How long a change that its declaration lets through is told; others stay until they are declared."""
 _REMEMBERED = timedelta(days=35)
+_CORRECTED = (
+    "Readers have the batch's since. Which they were: `select observed from ops.check_result where rule = "
+    f"'{findings.RULE}' and not passed order by checked_at desc`. Compare once more, which ends this: "
+    "python -m flows check --stream"
+)
+"""What is to be done about what the batch has put right when it found it."""
 _STOPPING = frozenset({"dropped", "missing", "recreated", "retyped"})
 """Changes that no contract lets through: a run that has done the table since has found it mended."""
 
@@ -91,7 +98,7 @@ def _of_warehouse(watch: Watch, table: Table) -> Verdict:
         differences.append(f"published partitions are gone: {', '.join(gone[:3])}{more}")
     old = _of_older_model(watch, table)
     if old:
-        differences.append(f"{old:,} partitions are of an older model")
+        differences.append(f"{counted(old, 'partition')} of an older model")
     differences += _of_lake(watch, table)
     is_lost = bool(gone) or (migration is None and _was_published(watch, table))
     state = State.OK
@@ -199,8 +206,8 @@ def reconciliation(watch: Watch) -> Iterator[Verdict]:
             0.0,
             "rows",
             state=State.OK if passed else bad,
-            message="" if passed else f"{table} does not agree: rule {rule} fails for {failing:,} rows.",
-            action=f"See which rows: python -m flows check {'--stream' if rule == findings.RULE else table}",
+            message="" if passed else _disagreement(table, rule, failing),
+            action=_CORRECTED if rule == findings.RULE else f"See which rows: python -m flows check {table}",
         )
     torn = incomplete.still(watch.connection)
     yield watch.says(
@@ -210,8 +217,15 @@ def reconciliation(watch: Watch) -> Iterator[Verdict]:
         0.0,
         "transactions",
         state=State.WARNING if torn else State.OK,
-        message=f"{len(torn):,} transactions of the application did not arrive whole; {torn[0]}."
+        message=f"{counted(len(torn), 'transaction')} of the application did not arrive whole; {torn[0]}."
         if torn
         else "",
         action="Replay their dead letters (python -m flows dlq list), or: python -m flows check --source",
     )
+
+
+def _disagreement(table: str, rule: str, failing: int) -> str:
+    if rule == findings.RULE:
+        rows = counted(failing, "row")
+        return f"The stream and the batch differed in {rows} of {table}, which the batch has corrected."
+    return f"{table} does not agree: rule {rule} fails for {counted(failing, 'row')}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from flows.counted import counted
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from quality.monitors import SENSITIVITIES, Share, judge_share
@@ -68,7 +69,7 @@ def dead_letters(watch: Watch) -> Iterator[Verdict]:
             state=state,
             message=""
             if state is State.OK
-            else f"{recent:,} records of {name} ({share:.1%} of what arrived in 24 hours) can't be read.",
+            else f"{counted(recent, 'record')} of {name} can't be read, {share:.1%} of what came in a day.",
             action=f"See why: python -m flows dlq list --entity {name}",
             observed={"in_a_day": recent, "waiting": waiting},
         )
@@ -129,7 +130,7 @@ def _broken_keys(watch: Watch) -> Iterator[Verdict]:
             0.0,
             "rows",
             state=State.CRITICAL if failing else State.OK,
-            message=f"{failing:,} rows of {table} share their key with another (rule {rule})."
+            message=f"{table} has {counted(failing, 'row')} whose key another row has too (rule {rule})."
             if failing
             else "",
             action=f"Make it right again: python -m flows rebuild {table}",

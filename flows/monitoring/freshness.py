@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flows.change_topics import of as read_by_changes
+from flows.durations import spoken
 from flows.errors import FlowsError
 from flows.flow_names import BATCH, BY_HAND, OF_SOURCES, STREAM, reads
 from flows.monitoring import schedules
@@ -303,9 +304,9 @@ def _behind(watch: Watch, late: Verdict, live: dict[str, str]) -> Iterator[Verdi
     stream, limit = watch.streams[kind], REAL_TIME
     state = _state(stream.behind, limit)
     why = (
-        f"what comes is seen after {stream.behind:,.0f} s"
+        f"what comes is seen after {spoken(stream.behind)}"
         if stream.is_there
-        else f"the stream of {kind} has said nothing for {stream.age:,.0f} s"
+        else f"the stream of {kind} has said nothing for {spoken(stream.age)}"
     )
     yield replace(
         late,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flows.counted import counted
+from flows.durations import spoken
 from flows.monitoring.freshness import REAL_TIME
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Stream, Watch
@@ -36,7 +38,7 @@ def lag(watch: Watch) -> Iterator[Verdict]:
                 REAL_TIME.total_seconds(),
                 "s",
                 state=State.WARNING,
-                message=f"The stream of {kind} has said nothing for {stream.age:,.0f} s.",
+                message=f"The stream of {kind} has said nothing for {spoken(stream.age)}.",
                 action="Start it: python -m flows stream, or its deployment. If it is not to come back: "
                 "python -m flows alerts end ID.",
                 observed={"waiting": stream.lag},
@@ -50,7 +52,7 @@ def lag(watch: Watch) -> Iterator[Verdict]:
             limit,
             "messages",
             state=State.WARNING if is_late else State.OK,
-            message=f"{stream.lag:,} messages wait for the stream of {kind}, which takes in "
+            message=f"The stream of {kind} has {counted(stream.lag, 'message')} before it and takes in "
             f"{stream.rate:,.0f} a second."
             if is_late
             else "",

@@ -136,7 +136,7 @@ def test_what_is_wrong_with_telling_never_fails_a_run(watch: Watch, caplog: pyte
 def test_the_daily_summary_counts_runs_and_names_what_is_open(watch: Watch) -> None:
     watch.ran("one", FAILURE)
     text = daily_summary(watch.services())
-    assert text.startswith("INFO: the last 24 hours: 1 runs, 1 failed; 1 incidents open, 0 resolved")
+    assert text.startswith("INFO: the last 24 hours: 1 run, 1 failed; 1 incident open, 0 resolved")
     assert FAILURE in text
     assert watch.messages()[-1]["kind"] == "info"
 

@@ -134,7 +134,19 @@ def test_a_rule_between_tables_counts_as_it_was_judged_last(place: Place) -> Non
         "transactions": State.OK,
     }
     assert found["fct_orders.references_product_id"].action.endswith("python -m flows check fct_orders")
-    assert found["fct_orders.stream_agrees"].action.endswith("python -m flows check --stream")
+    assert found["fct_orders.references_product_id"].message.endswith("fails for 7 rows.")
+
+
+def test_what_the_batch_has_corrected_of_the_stream_is_told_as_that_and_where_it_stands(place: Place) -> None:
+    _checked(place, "stream_agrees", False, HOUR)
+    place.execute("update ops.check_result set failing_rows = 1")
+    found = place.measure("reconciliation")["fct_orders.stream_agrees"]
+    assert found.message == (
+        "The stream and the batch differed in 1 row of fct_orders, which the batch has corrected."
+    )
+    asked = found.action.split("`")[1]
+    assert place.connection.execute(asked.encode()).fetchall() == [({},)]
+    assert found.action.endswith("python -m flows check --stream")
 
 
 def test_a_key_that_is_not_unique_any_more_is_critical(place: Place) -> None:
@@ -212,7 +224,7 @@ def test_a_published_leaf_that_is_gone_is_critical(place: Place) -> None:
     )
     assert place.measure("schema_drift")["fct_events"].state is State.OK
     place.execute("update ops.partition_state set partition = '2025-10-01' where fingerprint = 'former'")
-    assert "1 partitions are of an older model" in place.measure("schema_drift")["fct_events"].message
+    assert "1 partition of an older model" in place.measure("schema_drift")["fct_events"].message
     place.execute("drop table analytics.fct_events cascade")
 
 
