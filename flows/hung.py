@@ -5,6 +5,7 @@ ends, and what it held is free.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -27,6 +28,23 @@ def end_process_soon(seconds: float = GRACE) -> None:
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
+
+
+def stop_when_told(stop: threading.Event, leaving: threading.Timer) -> None:
+    """Have SIGTERM and Ctrl-C set `stop`, and start what ends the process if that does not help in time.
+
+    Only the first does: another one that comes while it is handled (a group is often told beside its leader)
+    would start a thread that is starting, and wait for ever for the event that is being set.
+    """
+    first = iter((stop,))
+
+    def end(*_: object) -> None:
+        for event in first:
+            leaving.start()
+            event.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:

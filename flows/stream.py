@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from flows import change_topics
 from flows.durations import length_of_time
 from flows.erasure.listed import arriving
 from flows.extract import SourceAway
-from flows.hung import within
+from flows.hung import stop_when_told, within
 from flows.landing import land
 from flows.metrics.endpoint import of_stream
 from flows.metrics.stream import StreamNumbers
@@ -316,14 +315,7 @@ def command(arguments: argparse.Namespace) -> int:
     with services.lake, Progress("stream") as progress:
         leaving = threading.Timer(END_SECONDS, _leave, (services, progress))
         leaving.daemon = True
-
-        def end(*_: object) -> None:
-            stop.set()
-            if leaving.ident is None:
-                leaving.start()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, end)
+        stop_when_told(stop, leaving)
         prepare.warehouse(services, False, progress)
         way = route([entity for entity in registry.entities() if isinstance(entity.read, Kafka)])
         # Without Kafka nothing comes by itself: the batch reads the application's log.
