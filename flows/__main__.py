@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flows.arguments import Parser, add
 from flows.terminal import end_with, say_anything, show_scrubbed
 from flows.typed import count, port
 
@@ -31,7 +32,7 @@ def _verb(path: str) -> _Command:
 
 def parser() -> argparse.ArgumentParser:
     """The whole grammar of the command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="python -m flows",
         description="A user-analytics warehouse: land, model, check, publish. Without a verb: run the batch.",
     )
@@ -39,22 +40,22 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(command=_verb("flows.commands:command"), select=None, yes=False)
     verbs = top.add_subparsers(title="verbs", metavar="VERB")
 
-    run = verbs.add_parser("run", help="the batch: land, rebuild what changed, publish (the default)")
+    run = add(verbs, "run", "the batch: land, rebuild what changed, publish (the default)")
     _selection(run)
     run.add_argument("--yes", action="store_true", help="agree to a change that destroys published columns")
     run.set_defaults(command=_verb("flows.commands:command"))
 
-    plan = verbs.add_parser("plan", help="what a run would rebuild, and why; changes nothing")
+    plan = add(verbs, "plan", "what a run would rebuild, and why; changes nothing")
     plan.add_argument("--json", action="store_true", help="for programs")
     plan.set_defaults(command=_verb("flows.plan:command"))
 
-    backfill = verbs.add_parser("backfill", help="rebuild a range of days")
+    backfill = add(verbs, "backfill", "rebuild a range of days")
     backfill.add_argument("--from", dest="start", required=True, metavar="DAY", help="first day (UTC)")
     backfill.add_argument("--to", dest="end", required=True, metavar="DAY", help="the day after the last")
     _selection(backfill)
     backfill.set_defaults(command=_verb("flows.commands:backfill"))
 
-    rebuild = verbs.add_parser("rebuild", help="make tables right again whatever stands in them, from raw")
+    rebuild = add(verbs, "rebuild", "make tables right again whatever stands in them, from raw")
     rebuild.add_argument("table", nargs="*", help="this table; TABLE+ with what depends on it")
     rebuild.add_argument(
         "--as-of",
@@ -69,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
     )
     rebuild.set_defaults(command=_verb("flows.commands:rebuild"))
 
-    replay = verbs.add_parser("replay", help="rebuild what records of a topic touch, from raw or the broker")
-    replay.add_argument("--topic", required=True)
+    replay = add(verbs, "replay", "rebuild what records of a topic touch, from raw or the broker")
+    replay.add_argument("--topic", required=True, help="a declared topic, e.g. user_events")
     bound = "an offset, or when the broker got the record, as 2025-10-07T12:00"
     replay.add_argument("--from", dest="start", required=True, metavar="OFFSET|TIME", help=bound)
     replay.add_argument(
@@ -82,19 +83,19 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--dry-run", action="store_true", help="only say what it would do")
     replay.set_defaults(command=_verb("flows.commands:replay"))
 
-    stream = verbs.add_parser("stream", help="take the event topics in as they come, until it is stopped")
+    stream = add(verbs, "stream", "take the event topics in as they come, until it is stopped")
     stream.add_argument("--until-idle", action="store_true", help="end when all that is there is taken in")
     stream.add_argument("--for", dest="seconds", metavar="TIME", help="end after 45s, 10m or 2h")
     stream.set_defaults(command=_verb("flows.stream:command"))
 
-    places = verbs.add_parser("positions", help="where a topic is read on, and what the broker has lost")
-    places.add_argument("topic", metavar="TOPIC")
+    places = add(verbs, "positions", "where a topic is read on, and what the broker has lost")
+    places.add_argument("topic", metavar="TOPIC", help="a declared topic, e.g. user_events")
     places.add_argument(
         "--yes", action="store_true", help="accept what is lost, and read on from what is there"
     )
     places.set_defaults(command=_verb("flows.positions:command"))
 
-    check = verbs.add_parser("check", help="run the rules on what is published; exit 1 when one fails")
+    check = add(verbs, "check", "run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
     check.add_argument("--all-history", action="store_true", help="the scheduled rules too")
     check.add_argument("--stream", action="store_true", help="what the stream wrote, against the batch")
@@ -103,34 +104,34 @@ def parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_verb("flows.check:command"))
 
-    doctor = verbs.add_parser("doctor", help="ask every service whether it can be used, and say what to do")
+    doctor = add(verbs, "doctor", "ask every service whether it can be used, and say what to do")
     doctor.set_defaults(command=_verb("flows.doctor:command"))
 
-    erase = verbs.add_parser("erase", help="forget a person: warehouse, lake, dead letters; and prove it")
-    erase.add_argument("--user", type=int, required=True, action="append", metavar="ID", help="user_id")
+    erase = add(verbs, "erase", "forget a person: warehouse, lake, dead letters; and prove it")
+    erase.add_argument(
+        "--user", type=int, required=True, action="append", metavar="ID", help="user_id; may be repeated"
+    )
     erase.add_argument("--reason", default="", help="kept with the erasure; name nobody in it")
     erase.add_argument("--yes", action="store_true", help="don't ask")
     erase.set_defaults(command=_verb("flows.erase:command"))
 
-    roles = verbs.add_parser("roles", help="make the warehouse's roles and rights, and say who has which")
+    roles = add(verbs, "roles", "make the warehouse's roles and rights, and say who has which")
     roles.add_argument("--json", action="store_true", help="for programs")
     roles.set_defaults(command=_verb("flows.roles:command"))
 
-    monitor = verbs.add_parser("monitor", help="how the pipeline is now, and tell who is to be told")
+    monitor = add(verbs, "monitor", "how the pipeline is now, and tell who is to be told")
     monitor.add_argument("--json", action="store_true", help="for programs: every verdict")
     monitor.add_argument("--all", action="store_true", help="what is well, too")
     monitor.set_defaults(command=_verb("flows.monitoring.look:command"))
 
-    maintain = verbs.add_parser(
-        "maintain", help="let go of raw past its retention, keep files and entries few"
-    )
+    maintain = add(verbs, "maintain", "let go of raw past its retention, keep files and entries few")
     maintain.add_argument(
         "--drop", metavar="TABLE", help="instead: remove a table that no model or source declares any more"
     )
     maintain.add_argument("--yes", action="store_true", help="with --drop: from warehouse and lake, for good")
     maintain.set_defaults(command=_verb("flows.maintain:command"))
 
-    backup = verbs.add_parser("backup", help="dump the warehouse, with the lake's manifests and raw files")
+    backup = add(verbs, "backup", "dump the warehouse, with the lake's manifests and raw files")
     backup.add_argument(
         "--physical",
         action="store_true",
@@ -139,11 +140,11 @@ def parser() -> argparse.ArgumentParser:
     backup.add_argument("--full", action="store_true", help="with --physical: no increment")
     backup.set_defaults(command=_verb("flows.backup:command"))
     kinds = backup.add_subparsers(title="actions", metavar="ACTION")
-    held = kinds.add_parser("list", help="the backups that are there, newest first")
+    held = add(kinds, "list", "the backups that are there, newest first")
     held.add_argument("--json", action="store_true", help="for programs")
     held.set_defaults(command=_verb("flows.recovery.listing:list_command"))
 
-    restore = verbs.add_parser("restore", help="rehearse the way back from a backup, or go it")
+    restore = add(verbs, "restore", "rehearse the way back from a backup, or go it")
     ways = restore.add_mutually_exclusive_group(required=True)
     ways.add_argument(
         "--verify", action="store_true", help="the drill: restore aside, compare; exit 1 if other"
@@ -158,17 +159,17 @@ def parser() -> argparse.ArgumentParser:
     restore.add_argument("--yes", action="store_true", help="with --into: replace what is there")
     restore.set_defaults(command=_verb("flows.restore:command"))
 
-    letters = verbs.add_parser("dlq", help="records that could not be read")
+    letters = add(verbs, "dlq", "records that could not be read")
     actions = letters.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the dead letters, newest first, and how many for which reason")
+    listing = add(actions, "list", "the dead letters, newest first, and how many for which reason")
     listing.add_argument("--entity", help="only this entity, e.g. events.clicks")
     listing.add_argument("--limit", type=count, default=20, help="how many of them are listed (20)")
     listing.add_argument("--all", action="store_true", help="those that were replayed too")
     listing.set_defaults(command=_verb("flows.dlq:list_command"))
-    show = actions.add_parser("show", help="one dead letter with its bytes")
+    show = add(actions, "show", "one dead letter with its bytes")
     show.add_argument("letter", help="its id, or the beginning of it")
     show.set_defaults(command=_verb("flows.dlq:show_command"))
-    replay = actions.add_parser("replay", help="land dead letters again that can be read now")
+    replay = add(actions, "replay", "land dead letters again that can be read now")
     replay.add_argument("letter", nargs="*", metavar="ID", help="only these; without one: all that wait")
     replay.add_argument("--entity", help="only letters of this entity, e.g. events.clicks")
     given = "the repaired bytes of the one letter"
@@ -176,33 +177,33 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("--dry-run", action="store_true", help="say what would be read; change nothing")
     replay.set_defaults(command=_verb("flows.dlq:replay_command"))
 
-    lake = verbs.add_parser("lake", help="ask the lake with DuckDB")
+    lake = add(verbs, "lake", "ask the lake with DuckDB")
     lake.add_argument("sql", nargs="?", help="a query; without one: a prompt")
     lake.set_defaults(command=_verb("flows.lakeshell:command"))
 
-    alerts = verbs.add_parser("alerts", help="incidents: what is wrong, since when, who is on it")
+    alerts = add(verbs, "alerts", "incidents: what is wrong, since when, who is on it")
     told = alerts.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listed = told.add_parser("list", help="the open incidents")
+    listed = add(told, "list", "the open incidents")
     listed.add_argument("--all", action="store_true", help="those that are over, too")
     listed.add_argument("--json", action="store_true", help="for programs")
     listed.set_defaults(command=_verb("flows.alerts:list_command"))
-    taken = told.add_parser("ack", help="somebody is on it: it is not escalated")
+    taken = add(told, "ack", "somebody is on it: it is not escalated")
     taken.add_argument("incident", metavar="ID", help="its id, or the beginning of it")
     taken.add_argument("--by", metavar="NAME", help="who; default: the user of this terminal")
     taken.set_defaults(command=_verb("flows.alerts:ack_command"))
-    over = told.add_parser("end", help="nobody will mend it: a stream that is not to come back, a failed run")
+    over = add(told, "end", "nobody will mend it: a stream that is not to come back, a failed run")
     over.add_argument("incident", metavar="ID", help="its id, or the beginning of it")
     over.add_argument("--by", metavar="NAME", help="who; default: the user of this terminal")
     over.set_defaults(command=_verb("flows.alerts:end_command"))
-    tried = told.add_parser("test", help="send each channel a message, and what waits for those that take it")
+    tried = add(told, "test", "send each channel a message, and what waits for those that take it")
     tried.add_argument("channel", nargs="*", metavar="CHANNEL", help="these alone")
     tried.set_defaults(command=_verb("flows.alerting.trial:command"))
-    watched = told.add_parser("automations", help="have Prefect report runs that crash or do not start")
+    watched = add(told, "automations", "have Prefect report runs that crash or do not start")
     watched.set_defaults(command=_verb("flows.alerts:automations_command"))
-    day = told.add_parser("summary", help="tell how the last 24 hours were")
+    day = add(told, "summary", "tell how the last 24 hours were")
     day.set_defaults(command=_verb("flows.alerts:summary_command"))
 
-    catalog = verbs.add_parser("catalog", help="what tables and columns mean, and who answers for them")
+    catalog = add(verbs, "catalog", "what tables and columns mean, and who answers for them")
     catalog.add_argument("--json", action="store_true", help="for programs")
     asked = catalog.add_mutually_exclusive_group()
     asked.add_argument("table", nargs="?", help="one table, view or chart, with examples of its values")
@@ -211,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--check", action="store_true", help="exit 1 when docs/dictionary.md is not")
     catalog.set_defaults(command=_verb("flows.catalog:command"))
 
-    lineage = verbs.add_parser("lineage", help="where a column comes from, and what a change of it touches")
+    lineage = add(verbs, "lineage", "where a column comes from, and what a change of it touches")
     lineage.add_argument(
         "name", metavar="TABLE[.COLUMN]", help="e.g. fct_orders.revenue; a view, chart or source"
     )
@@ -221,55 +222,57 @@ def parser() -> argparse.ArgumentParser:
     lineage.add_argument("--json", action="store_true", help="for programs")
     lineage.set_defaults(command=_verb("flows.lineage:command"))
 
-    portal = verbs.add_parser("portal", help="write the pages that people look at")
+    portal = add(verbs, "portal", "write the pages that people look at")
     portal.add_argument("--out", metavar="DIR", help="folder for them; default: portal, beside the lake")
     portal.add_argument("--serve", action="store_true", help="serve them, with the rows behind each point")
-    portal.add_argument("--host", default="127.0.0.1", help="where to serve; any but loopback needs a token")
+    portal.add_argument(
+        "--host", default="127.0.0.1", help="where to serve (127.0.0.1); any but loopback needs a token"
+    )
     portal.add_argument(
         "--port", type=port, default=8321, help="port to serve at (8321); 0: any that is free"
     )
     portal.set_defaults(command=_verb("flows.portal.command:command"))
 
-    sla = verbs.add_parser("sla", help="what was promised and kept over 30 days; exit 1 when it was not")
+    sla = add(verbs, "sla", "what was promised and kept over 30 days; exit 1 when it was not")
     sla.add_argument("--json", action="store_true", help="for programs")
     sla.set_defaults(command=_verb("flows.sla:command"))
 
-    metrics = verbs.add_parser("metrics", help="what the warehouse knows, as Prometheus reads it")
+    metrics = add(verbs, "metrics", "what the warehouse knows, as Prometheus reads it")
     metrics.add_argument("--serve", type=port, metavar="PORT", help="answer at /metrics until it is stopped")
     metrics.set_defaults(command=_verb("flows.metrics.endpoint:command"))
 
-    cdc = verbs.add_parser("cdc", help="the capture of the application's changes by Debezium")
+    cdc = add(verbs, "cdc", "the capture of the application's changes by Debezium")
     steps = cdc.add_subparsers(title="actions", metavar="ACTION", required=True)
-    capture = steps.add_parser("register", help="capture the tables that are declared as cdc; twice is once")
+    capture = add(steps, "register", "capture the tables that are declared as cdc; twice is once")
     capture.add_argument("--wait", metavar="TIME", help="until every table is read, 10m at most, say")
-    how = steps.add_parser("status", help="connector, slot and topics; exit 1 with what is to be done")
+    how = add(steps, "status", "connector, slot and topics; exit 1 with what is to be done")
     how.add_argument("--json", action="store_true", help="for programs")
-    steps.add_parser("pause", help="let the connector rest; the source keeps its WAL meanwhile")
-    steps.add_parser("resume", help="let it go on, also after it has failed")
-    again = steps.add_parser("resnapshot", help="read tables again beside the changes")
+    add(steps, "pause", "let the connector rest; the source keeps its WAL meanwhile")
+    add(steps, "resume", "let it go on, also after it has failed")
+    again = add(steps, "resnapshot", "read tables again beside the changes")
     again.add_argument("table", nargs="*", help="only these, e.g. orders; without one: all")
-    steps.add_parser("unregister", help="remove connector, slot and publication; the topics stay")
+    add(steps, "unregister", "remove connector, slot and publication; the topics stay")
     for name, action in steps.choices.items():
         action.set_defaults(command=_verb(f"flows.cdc.commands:{name}"))
 
-    schema = verbs.add_parser("schema", help="the application's columns and their declarations")
+    schema = add(verbs, "schema", "the application's columns and their declarations")
     acts = schema.add_subparsers(title="actions", metavar="ACTION", required=True)
-    compared = acts.add_parser("diff", help="what the source has otherwise; exit 1 when something differs")
+    compared = add(acts, "diff", "what the source has otherwise; exit 1 when something differs")
     compared.add_argument("table", nargs="*", help="only these, e.g. orders")
     compared.add_argument("--write", action="store_true", help="declare what the source has")
     compared.add_argument("--json", action="store_true", help="for programs")
     compared.set_defaults(command=_verb("flows.schema:diff"))
 
-    sandbox = verbs.add_parser("sandbox", help="the embedded services and the generated company")
+    sandbox = add(verbs, "sandbox", "the embedded services and the generated company")
     parts = sandbox.add_subparsers(title="actions", metavar="ACTION", required=True)
-    start = parts.add_parser("start", help="start what is not running; make the world if there is none")
+    start = add(parts, "start", "start what is not running; make the world if there is none")
     start.add_argument("--scale", type=float, help="of a new world; 1, the default, is 300,000 events")
     start.add_argument("--days", type=int, help="length of a new world (14)")
-    parts.add_parser("stop", help="end the sandbox's own processes; the data stay")
-    status = parts.add_parser("status", help="which part runs where")
+    add(parts, "stop", "end the sandbox's own processes; the data stay")
+    status = add(parts, "status", "which part runs where")
     status.add_argument("--json", action="store_true", help="for programs")
-    parts.add_parser("reset", help="stop, and delete the sandbox's folder")
-    advance = parts.add_parser("advance", help="let the world live on")
+    add(parts, "reset", "stop, and delete the sandbox's folder")
+    advance = add(parts, "advance", "let the world live on")
     advance.add_argument("--days", type=int, help="whole days, 1 unless told otherwise")
     advance.add_argument("--live", action="store_true", help="send the days' messages as they would come")
     advance.add_argument("--rate", type=float, help="messages a second, with --live (1,000)")
@@ -282,7 +285,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _selection(verb: argparse.ArgumentParser) -> None:
-    named = "only this table; TABLE+ with what depends on it"
+    named = "only this table; TABLE+ with what depends on it; may be repeated; without it: all"
     verb.add_argument("--select", action="append", metavar="TABLE", help=named)
 
 

@@ -1,0 +1,59 @@
+"""The command line explains itself, and names what was meant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from flows.__main__ import parser
+
+
+def _commands(top: argparse.ArgumentParser, *words: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    yield " ".join(words), top
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from _commands(command, *words, name)
+
+
+def test_each_command_says_what_it_does_and_what_each_of_its_words_is() -> None:
+    found = dict(_commands(parser()))
+    assert {"plan", "schema diff", "sandbox advance"} <= found.keys()
+    assert [name for name, command in found.items() if not command.description] == []
+    unexplained = [
+        f"{name} {action.option_strings or action.dest}"
+        for name, command in found.items()
+        for action in command._actions
+        if not action.help and not isinstance(action, argparse._SubParsersAction)
+    ]
+    assert unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["montor"], "Did you mean monitor"),
+        (["sandbox", "stopp"], "Did you mean stop"),
+        (["plan", "--jsno"], "usage: python -m flows plan [-h] [--json]"),
+        (["plan", "--jsno"], "unrecognized arguments: --jsno. Did you mean --json?"),
+        (["backup", "list", "--jsno"], "Did you mean --json?"),
+        (["--debgu"], "Did you mean --debug?"),
+    ],
+)
+def test_a_word_that_is_misspelt_is_told_with_the_one_that_is_alike(
+    capsys: pytest.CaptureFixture[str], words: list[str], meant: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parser().parse_args(words)
+    assert refused.value.code == 2
+    assert meant in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_like_nothing_is_told_with_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["alerts", "xyzzy"])
+    said = capsys.readouterr().err
+    assert "invalid choice: 'xyzzy' (choose from" in said
+    assert "mean" not in said
