@@ -2,7 +2,8 @@
 select
     states.table_name,
     sum(states.row_count)::bigint as row_count,
-    count(*) as partitions,
+    -- The entry of a partitioned table at '' notes what was consumed, and is no partition.
+    coalesce(nullif(count(*) filter (where states.partition <> ''), 0), count(*)) as partitions,
     sum(files.bytes)::bigint as bytes,
     min(nullif(states.partition, '')) as first_partition,
     max(nullif(states.partition, '')) as last_partition

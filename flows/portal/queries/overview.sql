@@ -116,7 +116,8 @@ where checked_at > :as_of - interval '24 hours';
 select
     states.table_name,
     sum(states.row_count)::bigint as row_count,
-    count(*) as partitions,
+    -- The entry of a partitioned table at '' notes what was consumed, and is no partition.
+    coalesce(nullif(count(*) filter (where states.partition <> ''), 0), count(*)) as partitions,
     coalesce(max(run.finished_at), max(states.published_at)) as published_at,
     health.verdict,
     health.value as age_seconds,

@@ -78,7 +78,7 @@ const dayAxis = (more = {}) => ({
   axisLabel: { color: tone("muted"), hideOverlap: true, formatter: day }, ...more,
 });
 const valueAxis = (format, more = {}) => ({
-  type: "value", splitNumber: 4, splitLine: { lineStyle: { color: tone("line") } }, axisLabel: { color: tone("muted"), formatter: format }, ...more,
+  type: "value", splitNumber: 4, splitLine: { lineStyle: { color: tone("line") } }, axisLabel: { color: tone("muted"), hideOverlap: true, formatter: format }, ...more,
 });
 
 /** A chart in an element; it follows the element's width and the theme. */

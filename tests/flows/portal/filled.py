@@ -38,6 +38,7 @@ insert into ops.ledger (token, kind, layer, table_name, partition, run_id, manif
 values ('t1', 'publish', 'facts', 'fct_orders', '2025-10', 'run-1', 'h', 4);
 insert into ops.partition_state (table_name, partition, token, version, row_count, files, published_at) values
     ('fct_orders', '2025-10', 't1', 1, 4, '[{{"bytes": 1234}}]', '2025-10-20 02:01Z'),
+    ('fct_orders', '', 't1', 1, 0, '[]', null),
     ('stg_app__orders', '2025-10', 't0', 1, 4, '[]', null);
 insert into ops.check_result (run_id, table_name, partition, rule, kind, severity, engine, passed,
     failing_rows, observed, checked_at) values

@@ -25,12 +25,14 @@ select 'evil' || n, 'c' || n, 'row_count', %(evil)s, 'warning', %(evil)s,
         'severity', 'warning', 'message', %(evil)s::text)),
     case when n %% 2 = 0 then timestamptz '2025-10-20 11:30Z' end, '2025-10-20 12:00Z', %(evil)s
 from generate_series(1, 10000) as n;
+update ops.incident set runbook = 'https://wiki.example.test/a"b?c=<d>#row_count' where incident_id = 'evil1';
 insert into ops.notification (kind, severity, body, channel, title, problem, created_at, sent_at, given_up_at,
     tries)
 values
     ('info', 'info', '', 'mail', 'went', '', '2025-10-20 11:51Z', '2025-10-20 11:51Z', null, 1),
     ('info', 'info', '', 'mail', 'waits', %(evil)s, '2025-10-20 11:52Z', null, null, 3),
     ('info', 'info', '', 'mail', 'given up', '', '2025-10-20 11:53Z', null, '2025-10-20 11:59Z', 8),
+    ('info', 'info', '', 'mail', 'waits since now', %(evil)s, '2025-10-20 11:53:30Z', null, null, 1),
     ('info', 'info', '', %(evil)s, %(evil)s, '', '2025-10-20 11:54Z', null, null, 0);
 insert into ops.run (run_id, flow, started_at, finished_at, state, summary) values
     (%(evil)s, %(evil)s, '2025-10-20 11:00Z', '2025-10-20 11:01Z', 'Failed',
@@ -74,5 +76,10 @@ def test_of_a_message_is_told_how_often_it_was_tried_itself_and_that_it_was_give
     pages: dict[str, Read],
 ) -> None:
     said = " ".join(pages["incidents"].text.split())
-    told = re.findall(r"(?:not yet,|given up after) \d+ tries", said[said.index("Who was told") :])
-    assert told[:3] == ["not yet, 0 tries", "given up after 8 tries", "not yet, 3 tries"]
+    told = re.findall(r"(?:not yet,|given up after) \d+ tr(?:y|ies)", said[said.index("Who was told") :])
+    assert told[:4] == ["not yet, 0 tries", "not yet, 1 try", "given up after 8 tries", "not yet, 3 tries"]
+
+
+def test_a_runbook_on_the_web_is_a_link_and_nothing_else_that_somebody_wrote(pages: dict[str, Read]) -> None:
+    outside = [link for link in pages["incidents"].links if ":" in link]
+    assert outside == ['https://wiki.example.test/a"b?c=<d>#row_count']

@@ -16,6 +16,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from flows.portal import site
 from flows.portal.serving import server
 from flows.portal.site import PAGES, write
 from flows.services import Services
@@ -110,6 +111,24 @@ def test_every_page_works_from_a_file_and_axe_finds_nothing(
         assert all(url.startswith(("file:", "data:")) for url in asked), asked
         page.close()
     context.close()
+
+
+@pytest.mark.parametrize("wanted", PAGES, ids=lambda page: page.name)
+def test_without_scripts_a_page_says_so_and_shows_nothing_empty(
+    browser: Browser, folder: Path, wanted: site.Page
+) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+    page = context.new_page()
+    page.goto((folder / wanted.file).as_uri())
+    assert page.locator(".off").is_visible()
+    drawn = page.locator(".chart, .heat, #graph, #controls, [data-tile], [data-filter], #theme")
+    assert [one.get_attribute("id") for one in drawn.all() if one.is_visible()] == []
+    context.close()
+
+
+def test_with_scripts_a_page_says_nothing_of_them(front: Page, folder: Path) -> None:
+    shown(front, folder, "index.html")
+    assert not front.locator(".off").is_visible()
 
 
 def test_what_is_added_up_in_the_page_is_what_its_sql_gives(
@@ -209,6 +228,19 @@ def test_the_timeline_shows_every_run_as_what_became_of_it(front: Page, folder: 
         ["Running", "api_ingest"],
         ["Timed out", "drill"],
     ]
+
+
+def test_on_a_phone_no_words_of_a_chart_lie_over_each_other(front: Page, folder: Path) -> None:
+    front.set_viewport_size({"width": 390, "height": 844})
+    shown(front, folder, "runs.html")
+    over = front.evaluate(
+        "[...document.querySelectorAll('#steps text')]"
+        ".map((one) => [one.textContent, one.getBoundingClientRect()])"
+        ".flatMap(([word, a], place, all) => all.slice(place + 1).filter(([, b]) => a.left < b.right"
+        " && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom)"
+        ".map(([other]) => `${word} / ${other}`))"
+    )
+    assert over == []
 
 
 def test_the_theme_that_somebody_chose_stays(front: Page, folder: Path) -> None:

@@ -133,6 +133,13 @@ def test_minutes_that_nobody_measured_are_told_as_the_command_tells_them(
     assert "1 that nobody measured" in pages["sla"].text
 
 
+def test_what_a_table_has_consumed_is_no_partition_of_it(pages: dict[str, Read]) -> None:
+    for page, query in (("overview", "tables"), ("catalog", "sizes")):
+        result = pages[page].data["results"][query]
+        at = result["columns"].index("partitions")
+        assert {row[0]: row[at] for row in result["rows"]}["fct_orders"] == 1, page
+
+
 def test_what_failed_with_an_incident_is_told_in_words(pages: dict[str, Read]) -> None:
     said = " ".join(pages["incidents"].text.split())
     assert (
