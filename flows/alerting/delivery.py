@@ -36,6 +36,10 @@ MOST_OF_A_PAGER = 1_024
 """Characters of PagerDuty's `summary`, which is all that apprise sends there: a longer one is refused, and a
 second message would call again (PagerDuty, Events API v2).
 """
+_CARDS = ("workflow://", "workflows://")
+"""Addresses of Teams: a card's text is Markdown, in which a single end of a line is a space."""
+_SENDER = "User analytics"
+"""Who a message is from, where a service says so and its address does not (the client of a pager's call)."""
 _KINDS = {"resolved": "success", "info": "info"}
 
 
@@ -267,9 +271,12 @@ def _by_apprise(url: str, message: Message) -> str:
     text = message.body
     if url.startswith(PAGER):
         text = fitting(text, MOST_OF_A_PAGER - len(message.title) - len("\r\n"))
+    elif url.startswith(_CARDS):
+        text = text.replace("\n", "\n\n")
     kind = _KINDS.get(message.kind, "failure" if message.severity == "critical" else "warning")
     with Said() as said:
-        service = apprise.Apprise.instantiate(url, asset=apprise.AppriseAsset(http_redirects=False))
+        asset = apprise.AppriseAsset(http_redirects=False, app_id=_SENDER, app_desc=_SENDER)
+        service = apprise.Apprise.instantiate(url, asset=asset)
         if service is not None and not is_page and "overflow_mode" not in vars(service):
             # What a service has no room for in one message it would refuse for ever.
             service.overflow_mode = apprise.OverflowMode.SPLIT

@@ -5,10 +5,11 @@ texts that nobody can take as they are.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from unittest import mock
 
 import psycopg
 import pytest
+import trustme
 
 from flows.alerting import delivery, words
 from flows.alerting.delivery import Message, NotSent
@@ -43,6 +45,12 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
+    with _receiving() as told:
+        yield told
+
+
+@contextmanager
+def _receiving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
@@ -59,6 +67,8 @@ def receiver() -> Iterator[Receiver]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     told = Receiver(server.server_port)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -164,6 +174,37 @@ def test_a_pager_is_told_once_in_as_many_characters_as_it_takes_what_to_do_among
     watch.minute(replace(watch.verdict("disk_space", "lake"), message="Short.", action="Wait."))
     assert len(receiver.bodies) == 2
     assert "more characters" not in receiver.bodies[1]
+
+
+def test_in_teams_each_line_of_a_message_stands_by_itself(watch: Watch) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+    with _receiving(tls) as receiver:
+        watch.write(
+            f"channels: {{hook: 'workflows://127.0.0.1:{receiver.port}/workflow/signature?verify=no'}}\n"
+            "routes: [{severity: critical, channels: [hook]}]\n"
+        )
+        watch.minute(replace(watch.verdict(LATE, "fct_orders"), message="It is late.", action="Look there."))
+    (sent,) = receiver.bodies
+    card = json.loads(sent)["attachments"][0]["content"]
+    (text,) = [block["text"] for block in card["body"] if block.get("id") == "body"]
+    # A card's text is Markdown: only a blank line ends one.
+    lines = text.split("\n\n")
+    assert lines[0] == "What:     It is late."
+    assert "To do:    Look there." in lines
+    assert not any("\n" in line for line in lines)
+
+
+def test_a_message_is_from_us_and_not_from_who_carries_it(
+    watch: Watch, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apprise.plugins import pagerduty
+
+    monkeypatch.setitem(pagerduty.PAGERDUTY_API_LOOKUP, "us", f"http://127.0.0.1:{receiver.port}/enqueue")
+    watch.write("channels: {hook: 'pagerduty://integration@key'}\nroutes: [{channels: [hook]}]\n")
+    watch.minute(watch.verdict(LATE, "fct_orders"))
+    (sent,) = receiver.bodies
+    assert json.loads(sent)["client"] == "User analytics"
 
 
 def test_a_line_of_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
