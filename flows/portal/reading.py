@@ -62,8 +62,10 @@ class Result:
 class Reading:
     """The warehouse at one moment: one transaction that changes nothing, for every page of one writing."""
 
-    def __init__(self, connection: Connection[Any], as_of: datetime) -> None:
+    def __init__(self, connection: Connection[Any], as_of: datetime, written: float) -> None:
+        """`written` is the machine's own time, seconds since 1970: readers' clocks can be held against it."""
         self.connection = connection
+        self.written = written
         self.as_of = as_of.astimezone(UTC).replace(microsecond=0)
 
     def page(self, name: str) -> dict[str, Result]:
@@ -91,7 +93,7 @@ def reading(services: Services) -> Iterator[Reading]:
         connection.execute(f"set local statement_timeout = '{_SECONDS_A_QUERY}s'".encode())
         # What pages need is small: compiling a query would take longer than running it.
         connection.execute("set local jit = off")
-        yield Reading(connection, services.settings.now())
+        yield Reading(connection, services.settings.now(), services.settings.machine_time())
 
 
 def queries(page: str, as_of: datetime) -> dict[str, str]:

@@ -152,6 +152,7 @@ def render(page: Page, moment: Reading, more: Mapping[str, Any], template: str |
     drawn: dict[str, Any] = {
         "results": {name: result.as_json() for name, result in results.items()},
         "as_of": f"{moment.as_of:%Y-%m-%dT%H:%M:%SZ}",
+        "written": round(moment.written),
         **contents.embedded(page.name, more),
     }
     return (

@@ -7,6 +7,14 @@ const records = (name) => {
   return rows.map((row) => Object.fromEntries(columns.map((column, place) => [column, row[place]])));
 };
 
+// Pages are files: nobody takes back what they say when nothing writes them any more.
+const pageAge = (Date.now() / 1000 - page.written) / 3600;
+const old = document.getElementById("old");
+if (pageAge > 26) {
+  old.querySelector("strong").textContent = `These pages are ${pageAge < 48 ? `${Math.floor(pageAge)} hours` : `${Math.floor(pageAge / 24)} days`} old.`;
+  old.hidden = false;
+}
+
 const probe = document.createElement("span");
 probe.hidden = true;
 document.body.append(probe);

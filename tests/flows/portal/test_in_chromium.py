@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -120,7 +121,7 @@ def test_without_scripts_a_page_says_so_and_shows_nothing_empty(
     context = browser.new_context(viewport={"width": 390, "height": 844}, java_script_enabled=False)
     page = context.new_page()
     page.goto((folder / wanted.file).as_uri())
-    assert page.locator(".off").is_visible()
+    assert page.locator(".unscripted").is_visible()
     drawn = page.locator(".chart, .heat, #graph, #controls, [data-tile], [data-filter], #theme")
     assert [one.get_attribute("id") for one in drawn.all() if one.is_visible()] == []
     context.close()
@@ -128,7 +129,31 @@ def test_without_scripts_a_page_says_so_and_shows_nothing_empty(
 
 def test_with_scripts_a_page_says_nothing_of_them(front: Page, folder: Path) -> None:
     shown(front, folder, "index.html")
-    assert not front.locator(".off").is_visible()
+    assert not front.locator(".unscripted").is_visible()
+
+
+@pytest.mark.parametrize(("hours", "said"), [(25, None), (27.5, "27 hours"), (24 * 9 + 1, "9 days")])
+def test_pages_that_nobody_writes_any_more_say_how_old_they_are(
+    front: Page, folder: Path, services: Services, hours: float, said: str | None
+) -> None:
+    front.clock.set_fixed_time(datetime.fromtimestamp(services.settings.machine_time() + hours * 3600, UTC))
+    shown(front, folder, "index.html")
+    old = front.locator("#old")
+    assert old.is_visible() == (said is not None)
+    if said is not None:
+        assert old.inner_text().startswith(f"These pages are {said} old.")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_width_says_of_when_a_page_is_and_in_which_zone(
+    browser: Browser, folder: Path, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    shown(page, folder, "index.html")
+    told = page.get_by_text("All times are UTC.").filter(visible=True)
+    assert told.count() == 1
+    assert "As of 20 Oct 2025 12:00 UTC." in told.inner_text()
+    page.close()
 
 
 def test_what_is_added_up_in_the_page_is_what_its_sql_gives(
