@@ -29,6 +29,11 @@ def resize(folder: Path, kilobytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
 
 
+def close(folder: Path) -> None:
+    """Let nobody write there any more."""
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
 @contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
     """While the block lasts not a byte is free on the file system of this folder."""

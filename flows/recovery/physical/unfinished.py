@@ -29,12 +29,7 @@ def folder(home: Path, target: Path) -> Iterator[Path]:
     Raises BackupError while another one is at work there, OSError for a place that can't be written.
     """
     work = target.with_name(f".{target.name}{_SUFFIX}")
-    note = home / f"{_NOTE}{hashlib.sha256(str(target).encode()).hexdigest()[:16]}"
-    descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        if not _is_ours(descriptor, note):
-            raise BackupError(f"Another restore into {target} is under way. Wait for it and run again.")
-        note.write_text(json.dumps({"host": socket.gethostname(), "folder": str(work)}), encoding="utf-8")
+    with _noted_down(home, target, work):
         shutil.rmtree(work, ignore_errors=True)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +37,26 @@ def folder(home: Path, target: Path) -> Iterator[Path]:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def _noted_down(home: Path, target: Path, work: Path) -> Iterator[None]:
+    """Say beside the backups where a restore is at work, until nothing of it is left there."""
+    note = home / f"{_NOTE}{hashlib.sha256(str(target).encode()).hexdigest()[:16]}"
+    try:
+        descriptor = os.open(note, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        descriptor = None  # backups that can only be read serve as well
+    if descriptor is None:
+        yield
+        return
+    try:
+        if not _is_ours(descriptor, note):
+            raise BackupError(f"Another restore into {target} is under way. Wait for it and run again.")
+        note.write_text(json.dumps({"host": socket.gethostname(), "folder": str(work)}), encoding="utf-8")
+        try:
+            yield
+        finally:
             if not work.exists():
                 note.unlink()
     finally:

@@ -23,6 +23,7 @@ from flows.sandbox import state as states
 from flows.services import Services
 from tests.flows.recovery.conftest import filled, killed, sealed, unseen
 from tests.flows.recovery.own_server import own_server
+from tests.flows.small_disk import close, small_disk
 
 
 @pytest.fixture
@@ -112,3 +113,14 @@ def test_a_restore_that_is_at_work_is_let_alone_by_the_upkeep_and_by_another_one
             pass
         assert (work / "whole").is_dir()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.full
+def test_a_server_is_put_together_from_backups_that_can_only_be_read(own: Services, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    services = Services(own.settings.model_copy(update={"backups": disk / "backups"}))
+    with small_disk(disk, 400_000):
+        copy_server(services, unseen())
+        close(disk)
+        _put_together(services, unseen())
+    assert (_target(services) / "PG_VERSION").is_file()
