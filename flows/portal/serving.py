@@ -43,6 +43,10 @@ def rows(services: Services, name: str, asked: dict[str, str]) -> dict[str, Any]
     is no chart or no point of it.
     """
     chart = charts.chart(name)
+    if missing := [column for column in chart.points if column not in asked]:
+        raise ValueError(
+            f"A point of {name} is named by {' and '.join(chart.points)}: {missing[0]} is missing."
+        )
     point = {column: _value(column, asked) for column in chart.points}
     with services.warehouse.connect() as connection, connection.transaction():
         connection.execute("set transaction read only")
@@ -129,7 +133,7 @@ class _Handler(SimpleHTTPRequestHandler):
                 rows(self._services, name, {key: values[0] for key, values in query.items()}),
                 200,
             )
-        except (ContractError, KeyError, ValueError, psycopg.DataError) as error:
+        except (ContractError, ValueError, psycopg.DataError) as error:
             answer, status = {"problem": str(error)}, 400
         except FlowsError as error:
             answer, status = {"problem": str(error)}, 503

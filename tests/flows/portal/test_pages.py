@@ -131,6 +131,7 @@ def test_minutes_that_nobody_measured_are_told_as_the_command_tells_them(
     figures = [(one.query, one.text) for one in pages["sla"].figures if one.column == "unmeasured"]
     assert figures == [("freshness", "1"), ("uptime", "0"), ("freshness_by_table", "1")]
     assert "1 that nobody measured" in pages["sla"].text
+    assert "What one incident burns is told by that incident" in pages["sla"].text
 
 
 def test_what_a_table_has_consumed_is_no_partition_of_it(pages: dict[str, Read]) -> None:

@@ -79,6 +79,12 @@ def test_what_is_no_page_and_no_point_is_refused(
         assert client.get(path).status_code == status
 
 
+def test_a_point_without_all_that_names_it_is_told_what_is_missing(services: Services, folder: Path) -> None:
+    with serving(services, folder) as client:
+        problem = client.get("/rows/revenue_chart?date=2025-10-07").json()["problem"]
+    assert problem == "A point of revenue_chart is named by date and currency: currency is missing."
+
+
 def test_pages_may_load_nothing_from_elsewhere(services: Services, folder: Path) -> None:
     with serving(services, folder) as client:
         answer = client.get("/").raise_for_status()
