@@ -272,6 +272,11 @@ async function show(chart, row) {
 // ---- the controls ------------------------------------------------------------------------------------------------
 
 function update() { for (const one of updates) one(); }
+/** An empty day is the first or the last there is; where the days would end before they begin, the other one follows. */
+function hold(control) {
+  if (!control.value) control.value = control === from ? from.min : to.max;
+  if (from.value > to.value) (control === from ? to : from).value = control.value;
+}
 function press(days) {
   for (const button of document.querySelectorAll("[data-days]")) button.setAttribute("aria-pressed", String(Number(button.dataset.days) === days));
 }
@@ -292,7 +297,7 @@ if (from) {
   for (const chart of Object.values(charts).filter(hasCurrency)) for (const row of records(chart.name)) seen.set(row[chart.currency], (seen.get(row[chart.currency]) ?? 0) + 1);
   for (const [name] of [...seen].sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0]))) currencies.add(new Option(name));
   for (const button of document.querySelectorAll("[data-days]")) button.addEventListener("click", () => choose(Number(button.dataset.days)));
-  for (const control of [from, to, currencies]) control.addEventListener("change", () => { if (control !== currencies) press(-1); update(); });
+  for (const control of [from, to, currencies]) control.addEventListener("change", () => { if (control !== currencies) { press(-1); hold(control); } update(); });
   document.getElementById("controls").addEventListener("submit", (event) => event.preventDefault());
   choose(30);
 }

@@ -185,8 +185,16 @@ function panel() {
   if (!isColumn) parts.push(list("Columns", table.columns.map((one) => [`${table.name}.${one.name}`, one.type.toLowerCase()]), true));
   part.replaceChildren(...parts);
 }
+const isKnown = (name) => nodes.has(name) || (nodes.has(tableOf(name)) && (columnOf(name) === ROWS || nodes.get(tableOf(name)).columns.some((one) => one.name === columnOf(name))));
+function unknown(name) {
+  const said = document.createElement("div");
+  said.innerHTML = '<h2></h2><p class="note">Choose one of the list that the field shows while you type. The command line names what is spelled alike:</p><pre class="command"></pre>';
+  said.children[0].textContent = `No table or column is called ${name}`;
+  said.children[2].textContent = `python -m flows lineage '${name.replaceAll("'", "")}'`;
+  byId("panel").replaceChildren(said);
+}
 function choose(name) {
-  if (name && !nodes.has(name) && !nodes.get(tableOf(name))?.columns.some((one) => one.name === columnOf(name)) && columnOf(name) !== ROWS) return;
+  if (name && !isKnown(name)) return unknown(name);
   chosen = name;
   place.value = name;
   history.replaceState(null, "", name ? `#${name}` : location.pathname.split("/").pop());
@@ -212,11 +220,11 @@ byId("fit").addEventListener("click", () => drawn.fit(undefined, 12));
 const zoom = (by) => drawn.zoom({ level: drawn.zoom() * by, renderedPosition: { x: drawn.width() / 2, y: drawn.height() / 2 } });
 byId("closer").addEventListener("click", () => zoom(1.25));
 byId("farther").addEventListener("click", () => zoom(0.8));
-addEventListener("hashchange", () => choose(decodeURIComponent(location.hash.slice(1))));
+addEventListener("hashchange", () => choose(anchor()));
 redraws.push(draw);
-chosen = decodeURIComponent(location.hash.slice(1));
-if (chosen && !nodes.has(chosen) && !nodes.has(tableOf(chosen))) chosen = "";
-place.value = chosen;
-panel();
+place.value = anchor();
+chosen = isKnown(anchor()) ? anchor() : "";
+if (chosen || !anchor()) panel();
+else unknown(anchor());
 // The words of the nodes are measured by the font, which may still be on its way.
 document.fonts.ready.then(draw);

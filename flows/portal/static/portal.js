@@ -151,9 +151,14 @@ document.addEventListener("keydown", (event) => {
   if (search) { event.preventDefault(); search.focus(); }
 });
 
+/** What the address names behind its #; as it stands where it is written wrongly. */
+function anchor() {
+  try { return decodeURIComponent(location.hash.slice(1)); } catch { return location.hash.slice(1); }
+}
+
 // A link to a table opens its entry.
 function open() {
-  const entry = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const entry = location.hash && document.getElementById(anchor());
   if (entry instanceof HTMLDetailsElement) { entry.hidden = false; entry.open = true; entry.scrollIntoView({ block: "start" }); }
 }
 addEventListener("hashchange", open);

@@ -69,7 +69,8 @@ def front(browser: Browser, folder: Path) -> Iterator[Page]:
 
 def shown(page: Page, folder: Path, name: str) -> None:
     """Open a page of the portal from its file and wait until it has drawn."""
-    page.goto((folder / name).as_uri())
+    file, _, place = name.partition("#")
+    page.goto((folder / file).as_uri() + (f"#{place}" if place else ""))
     page.evaluate("document.fonts.ready")
     page.wait_for_function("document.readyState === 'complete'")
 
@@ -176,6 +177,22 @@ def test_what_is_added_up_in_the_page_is_what_its_sql_gives(
     assert {measure: value for measure, value, _ in tiles}["revenue"] == "13"
 
 
+def test_days_that_are_empty_or_turned_round_are_days_all_the_same(front: Page, folder: Path) -> None:
+    said, _ = listened_to(front)
+    shown(front, folder, "dashboards.html")
+    first, last = front.locator("#from"), front.locator("#to")
+    first.fill("")
+    assert first.input_value() == first.get_attribute("min")
+    last.fill("")
+    assert last.input_value() == last.get_attribute("max")
+    last.fill("2025-10-07")
+    first.fill("2025-10-08")
+    assert (first.input_value(), last.input_value()) == ("2025-10-08", "2025-10-08")
+    last.fill("2025-10-07")
+    assert (first.input_value(), last.input_value()) == ("2025-10-07", "2025-10-07")
+    assert said == []
+
+
 def test_a_page_is_used_by_keyboard_alone(front: Page, folder: Path) -> None:
     shown(front, folder, "index.html")
     front.keyboard.press("Tab")
@@ -218,6 +235,20 @@ def test_the_lineage_of_a_column_ends_in_its_chart(front: Page, folder: Path) ->
     assert front.evaluate("location.hash") == "#fct_orders.revenue"
     made_from = front.locator("#panel").get_by_text("stg_app__orders.total_amount")
     assert made_from.is_visible()
+
+
+@pytest.mark.parametrize("typed", ["fct_ordrs", "fct_orders.revenu", "<b>x</b>", "%E0%A4%A"])
+def test_a_name_that_the_lineage_does_not_know_is_told(front: Page, folder: Path, typed: str) -> None:
+    said, _ = listened_to(front)
+    shown(front, folder, "lineage.html")
+    front.get_by_label("Table or column").fill(typed)
+    front.get_by_label("Table or column").press("Enter")
+    told = f"No table or column is called {typed}"
+    assert front.locator("#panel").get_by_text(told).is_visible()
+    front.goto("about:blank")
+    shown(front, folder, f"lineage.html#{typed}")
+    assert front.locator("#panel").get_by_text(told).is_visible()
+    assert said == []
 
 
 def test_sixty_tables_are_in_one_view_and_their_names_can_be_read(front: Page, folder: Path) -> None:
