@@ -176,6 +176,7 @@ def test_a_pager_is_told_once_in_as_many_characters_as_it_takes_what_to_do_among
     assert "more characters" not in receiver.bodies[1]
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_in_teams_each_line_of_a_message_stands_by_itself(watch: Watch) -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
