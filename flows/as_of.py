@@ -8,7 +8,6 @@ and the tables appear together in a schema of their own. What is published is no
 from __future__ import annotations
 
 import argparse
-import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,8 +16,10 @@ from typing import Any
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection, sql
 
+from flows import as_of_schemas
 from flows.extract.debezium_guard import REMEMBERED
 from flows.extract.debezium_observed import lsn_number, lsn_text
+from flows.failpoints import failpoint
 from flows.moment import AsOfError, Moment
 from flows.progress import Progress
 from flows.services import Services
@@ -27,15 +28,11 @@ from flows.stores.manifest import fold
 from transforms import changes, engine, registry
 from transforms.contract import Layer, Table, Write
 from warehouse_ddl.statements import (
-    SCHEMAS,
     comment_ddl,
     index_ddl,
     quoted,
     table_ddl,
 )
-
-_MARK = "The warehouse as it was"
-_RESERVED = {*SCHEMAS, "public", "information_schema"}
 
 
 @dataclass(frozen=True)
@@ -55,29 +52,29 @@ def rebuild(
     2. The published ones are copied into a schema that nobody knows yet, indexed and described.
     3. In one transaction it takes the place of `into`.
 
-    A crash leaves what stood in `into`. Only what an earlier rebuild made is ever replaced. Raises AsOfError
-    for a schema that is somebody else's, and where the lake holds nothing that old or that late.
+    A crash leaves what stood in `into`; what it left besides goes with the next rebuild, and with `maintain`.
+    Only what an earlier rebuild made is ever replaced. Raises AsOfError for a schema that is somebody else's,
+    and where the lake holds nothing that old or that late.
     """
     moment.refuse_future(services.settings.now())
     wanted = _wanted(names)
-    making = f"{into[:50]}_{secrets.token_hex(4)}"
     rows: dict[str, int] = {}
     with (
         services.warehouse.connect() as connection,
         services.lake.duckdb(keeps_order=False) as session,
     ):
-        _refuse(connection, into)
+        as_of_schemas.refuse(connection, into)
         _refuse_incomplete(services, wanted)
         past = _Past(services, session, moment)
         past.refuse_ahead()
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(making)))
-        try:
+        with as_of_schemas.making(connection, into) as making:
             for table in registry.build_order():
                 if table.name not in wanted:
                     continue
                 relation = past.compute(table)
                 if table.is_published:
                     rows[table.name] = _stand_up(services, connection, table, making, relation)
+                    failpoint("as_of.stood_up")
                     progress.say("as of", f"{table.name}: {rows[table.name]:,} rows")
             with connection.transaction():
                 connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(into)))
@@ -85,7 +82,8 @@ def rebuild(
                     sql.SQL("ALTER SCHEMA {} RENAME TO {}").format(*map(sql.Identifier, (making, into)))
                 )
                 comment = (
-                    f"{_MARK} at {moment.text}; made from the lake by `python -m flows rebuild --as-of`."
+                    f"{as_of_schemas.MARK} at {moment.text}; made from the lake by `python -m flows rebuild "
+                    "--as-of`."
                 )
                 connection.execute(
                     sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(into), sql.Literal(comment))
@@ -98,8 +96,6 @@ def rebuild(
                             sql.Identifier(into, name), sql.Identifier(who)
                         )
                     )
-        finally:
-            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(making)))
     return Rebuilt(into, rows)
 
 
@@ -277,21 +273,6 @@ def _wanted(names: Sequence[str]) -> set[str]:
     if not names:
         return {table.name for table in registry.build_order()}
     return set(registry.select([f"+{name.lstrip('+')}" for name in names]))
-
-
-def _refuse(connection: Connection[Any], into: str) -> None:
-    """Only a schema that is not there, or that a rebuild made, may be replaced."""
-    row = connection.execute(
-        "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = %s", (into,)
-    ).fetchone()
-    if (
-        into in _RESERVED
-        or into.startswith("pg_")
-        or (row is not None and not str(row[0] or "").startswith(_MARK))
-    ):
-        raise AsOfError(
-            f"Schema {into} is not one that a rebuild made, and is left alone: name another one with --into."
-        )
 
 
 def _refuse_incomplete(services: Services, wanted: set[str]) -> None:

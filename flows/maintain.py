@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from prefect import flow
 
-from flows import lakeshell
+from flows import as_of_schemas, lakeshell
 from flows.alerting.made_good import noted
 from flows.batch import run_name
 from flows.errors import FlowsError
@@ -110,6 +110,7 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         # Before the sweep, whoever joined or let go of what it removes.
         lakeshell.write(services.lake, registry.tables().values())
         swept = services.lake.sweep(ledger.named_paths)
+        as_of_schemas.remove_left(ledger.connection)
         pruned = pruning.prune(ledger.connection, services.settings.now())
         vacuumed = tending.vacuum(ledger.connection)
         reindexed = tending.reindex(ledger.connection)

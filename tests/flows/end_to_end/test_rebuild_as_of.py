@@ -6,7 +6,11 @@ import re
 
 import pytest
 
+from flows import as_of_schemas
+from flows.__main__ import main
 from flows.moment import AsOfError, Moment
+from flows.stores.warehouse import Warehouse
+from tests import children
 from tests.flows.company import Company, Place
 from tests.flows.sandbox import truth
 
@@ -60,6 +64,25 @@ def test_a_moment_before_or_behind_all_that_was_landed_is_refused_and_leaves_not
         assert done.code == 2
         assert re.search(why, done.err), done.err
     assert place.rows("select 1 from pg_namespace where nspname like 'past%'") == []
+
+
+def test_what_a_killed_rebuild_has_left_goes_with_the_next_and_with_the_upkeep(company: Company) -> None:
+    place = company.copy()
+    then = place.value("select max(landed_at) from ops.ledger")
+    words = ["rebuild", "--as-of", then.isoformat(), "--into", "past", "dim_date"]
+    standing = "select nspname from pg_namespace where nspname like 'past%' order by 1"
+    for again in (words, ["maintain"]):
+        assert children.dies("as_of.stood_up", main, words, environment=place.environment)
+        assert [name for (name,) in place.rows(standing) if name != "past"]
+        done = place.run(*again)
+        assert done.code == 0, done.said
+        assert place.rows(standing) == [("past",)]
+    with (
+        Warehouse(place.warehouse_dsn).connect() as connection,
+        as_of_schemas.making(connection, "past") as name,
+    ):
+        assert place.run("maintain").code == 0
+        assert place.rows(standing) == [("past",), (name,)], "one that is under way is left alone"
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "16/", "2025-13-01"])
