@@ -13,10 +13,12 @@ from pathlib import Path
 from unittest import mock
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows import sandbox
 from flows.sandbox import Part, postgres, processes
+from flows.services import Services
+from tests.flows.recovery.conftest import filled
 from tests.flows.streaming.topics import until
 from tests.house import Server
 
@@ -35,6 +37,17 @@ def own_server() -> Iterator[Server]:
         finally:
             sandbox.reset(folder / "sandbox")
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def warehouse_on(server: Server, folder: Path) -> Iterator[Services]:
+    """A warehouse on it, gone afterwards: every copy has all that is on the server."""
+    dsn = server.database()
+    with filled(dsn, folder) as services:
+        yield services
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        name = conninfo_to_dict(dsn)["dbname"]
+        connection.execute(f'drop database "{name}" with (force)'.encode())
 
 
 @contextmanager

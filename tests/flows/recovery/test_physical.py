@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pyrage
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
 from flows import failpoints
@@ -30,7 +30,7 @@ from flows.services import Services
 from flows.stores.roles import lay
 from tests.flows.erasure.test_listed import NEW, written
 from tests.flows.recovery.conftest import KEY, filled, killed, unseen
-from tests.flows.recovery.own_server import own_server, started
+from tests.flows.recovery.own_server import own_server, started, warehouse_on
 from tests.house import Server
 
 ROOT = Path(__file__).parents[3]
@@ -50,12 +50,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def services(server: Server, tmp_path: Path) -> Iterator[Services]:
     """A warehouse on it, gone afterwards: every copy has all that is on the server."""
-    dsn = server.database()
-    with filled(dsn, tmp_path) as services:
+    with warehouse_on(server, tmp_path) as services:
         yield services
-    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
-        name = conninfo_to_dict(dsn)["dbname"]
-        connection.execute(f'drop database "{name}" with (force)'.encode())
 
 
 def _with(services: Services, **settings: object) -> Services:
@@ -232,6 +228,20 @@ def test_a_damaged_copy_is_named_and_an_occupied_folder_let_alone(services: Serv
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backups", "lake", "target"]
     assert list(target.iterdir()) == []
+
+
+def test_a_server_whose_files_lie_elsewhere_too_is_not_copied(services: Services, server: Server) -> None:
+    with psycopg.connect(server.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("set allow_in_place_tablespaces = on")
+        connection.execute("create tablespace elsewhere location ''")
+        try:
+            with pytest.raises(
+                BackupError, match=r"tablespaces of its own \(elsewhere\).*flows backup`, the d"
+            ):
+                _take(services)
+        finally:
+            connection.execute("drop tablespace elsewhere")
+    assert open_copies(services).backups() == []
 
 
 def test_who_may_not_copy_the_server_is_told_what_to_ask_for(services: Services, server: Server) -> None:
