@@ -17,7 +17,7 @@ from flows.build.job import build
 from flows.build.states import planner_states
 from flows.change_landing import FOLLOW
 from flows.erasure import leftovers, listed, ops, past, raw, search
-from flows.erasure.identify import CannotErase, identified
+from flows.erasure.identify import CannotErase, identified, without_others
 from flows.erasure.person import Person
 from flows.erasure.search import Place
 from flows.errors import FlowsError
@@ -142,7 +142,9 @@ def _people(services: Services, ledger: Ledger, users: Sequence[int]) -> list[Pe
         )
         for user in users
     ]
-    return ops.recognized(ledger.connection, people)
+    recognized = ops.recognized(ledger.connection, people)
+    # Whoever has signed up again is somebody else, who is erased if they ask for it.
+    return [without_others(services, ledger, person, {*users, *known}) for person in recognized]
 
 
 def _beside_the_backups(services: Services) -> None:

@@ -5,6 +5,7 @@ and in the backups.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -129,9 +130,18 @@ def _of_backups(services: Services, user_id: int) -> tuple[bool, set[str], list[
     return is_known, emails, unread
 
 
-def _others(services: Services, ledger: Ledger, person: Person) -> set[int]:
-    """Other users of whom raw has one of these addresses."""
-    others: set[int] = set()
+def without_others(services: Services, ledger: Ledger, person: Person, also: Collection[int]) -> Person:
+    """The person without the addresses that accounts of others, but for `also`, have by now: these are known
+    by their hashes alone, which accounts are not searched for.
+    """
+    others = _others(services, ledger, person).items()
+    claimed = {email for user, emails in others if user not in also for email in emails}
+    return replace(person, emails=tuple(email for email in person.emails if email not in claimed))
+
+
+def _others(services: Services, ledger: Ledger, person: Person) -> dict[int, set[str]]:
+    """Other users of whom raw has some of these addresses, and which."""
+    others: dict[int, set[str]] = {}
     for entity in registry.entities():
         if not (isinstance(entity.read, Postgres) and entity.person == "id") or not person.emails:
             continue
@@ -140,13 +150,15 @@ def _others(services: Services, ledger: Ledger, person: Person) -> set[int]:
             if rows is None:
                 continue
             for name in [c.name for c in entity.columns if c.pii and "email" in c.name]:
-                same = f"lower(trim({quoted(name)})) in (select unnest(?))"
-                query = rows.project(f"{quoted(str(entity.person))} as id, {quoted(name)}").sql_query()
+                email = f"lower(trim({quoted(name)}))"
+                query = rows.project(f"{quoted(str(entity.person))} as id, {email} as email").sql_query()
                 found = session.execute(
-                    f"select distinct id from ({query}) where {same}", [list(person.emails)]
+                    f"select distinct id, email from ({query}) where email in (select unnest(?)) and id <> ?",
+                    [list(person.emails), person.user_id],
                 ).fetchall()
-                others |= {int(user) for (user,) in found}
-    return others - {person.user_id}
+                for user, address in found:
+                    others.setdefault(int(user), set()).add(address)
+    return others
 
 
 def _of_objects(services: Services, ledger: Ledger, entity: SourceEntity, user_id: int) -> Iterator[str]:

@@ -77,10 +77,19 @@ def _tell(services: Services, topic: Topic, events: list[Any], number: int) -> N
 
 def one_more_address(services: Services, user: int, line: str) -> None:
     """Land an address of a user of whom nothing else is known."""
-    topic = Topic(registry.entity("raw_app__addresses"))
-    topic.send(created(_row("addresses", id=11, user_id=user, line1=line, city="York")))
+    _one_more(services, "addresses", _row("addresses", id=11, user_id=user, line1=line, city="York"), 1)
+
+
+def one_more_account(services: Services, user: int, email: str) -> None:
+    """Land a user who has signed up since."""
+    _one_more(services, "users", _user(user, email=email, name="Ada Again"), 2)
+
+
+def _one_more(services: Services, table: str, row: dict[str, Any], number: int) -> None:
+    topic = Topic(registry.entity(f"raw_app__{table}"))
+    topic.send(created(row))
     topic.land()
-    enter(services, topic.entity, 1, topic.landed[0])
+    enter(services, topic.entity, number, topic.landed[0])
 
 
 def _enter_objects(services: Services, entity: SourceEntity, objects: list[Any]) -> None:
