@@ -89,7 +89,8 @@ def test_every_failpoint_in_the_code_is_reached(story: Story) -> None:
     reached = {name for scenario in SCENARIOS for name in story.unharmed(scenario)[1]}
     reached.add("quarantine.written")
     elsewhere = set(failpoints.names(ROOT / "flows" / "streaming"))  # tests/flows/streaming reaches these
-    own = ("joint.", "fold.", "erase.", "layout.")  # streaming, maintenance, erasure, test_other_partitions
+    # tests/flows/streaming, maintenance, erasure, test_rebuild_as_of.py and test_other_partitions.py these
+    own = ("joint.", "fold.", "drop.", "erase.", "as_of.", "layout.")
     elsewhere |= {name for name in failpoints.names(ROOT / "flows") if name.startswith(own)}
     elsewhere |= set(failpoints.names(ROOT / "flows" / "recovery"))  # test_backup.py, test_recovery.py these
     elsewhere.add("masking.moved")  # tests/flows/stores/test_masking.py this one
