@@ -45,15 +45,10 @@ def _copies(root: Path, now: datetime) -> list[Finding]:
     together any more.
     """
     from flows.recovery.physical.shelf import FOLDER, Copies
-    from flows.recovery.vault import BackupError
 
-    copies, found = Copies(root / FOLDER, None), []
+    copies = Copies(root / FOLDER, None)
     there = copies.backups()
-    for copy in there:
-        try:
-            copies.chain(copy)
-        except BackupError as error:
-            found.append(Finding(f"backups: {copy.id}", False, str(error)))
+    found = [Finding(f"backups: {name}", False, why) for name, why in copies.broken().items()]
     if there:
         age = spoken((now - there[0].taken_at).total_seconds())
         said = f"{len(there)} copies of the server, the newest {age} old (no monitor asks for them)"

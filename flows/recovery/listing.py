@@ -45,8 +45,8 @@ def text_of_copy(taken: TakenCopy) -> str:
 
 
 def list_command(arguments: argparse.Namespace) -> int:
-    """`python -m flows backup list`: the newest first, then what can't be read; exit 1 when there is none, or
-    one of those.
+    """`python -m flows backup list`: the newest first, then what can't be read or put together any more; exit
+    1 when there is none, or one of those.
     """
     services = open_services()
     vault, copies = open_vault(services), open_copies(services)
@@ -55,6 +55,7 @@ def list_command(arguments: argparse.Namespace) -> int:
     backups: list[Backup | Copy] = [*dumps, *copied]
     backups.sort(key=lambda backup: backup.taken_at, reverse=True)
     unreadable += unreadable_too
+    broken = copies.broken()
     if arguments.json:
         print(json.dumps([_listed(one) for one in (*backups, *unreadable)], indent=2))
     elif backups or unreadable:
@@ -65,11 +66,13 @@ def list_command(arguments: argparse.Namespace) -> int:
             print(f"{backup.id}  {age}  {_what(backup)}")
         for one in unreadable:
             print(f"{one.id}  {one.problem}")
+        for why in broken.values():
+            print(why)
         besides = f", {len(unreadable)} can't be read" if unreadable else ""
         print(f"{len(backups)} in {vault.root}{besides}.")
     else:
         print(f"There is no backup in {vault.root} yet: `python -m flows backup` takes one.")
-    return 0 if backups and not unreadable else 1
+    return 0 if backups and not unreadable and not broken else 1
 
 
 def _listed(backup: Backup | Copy | Unreadable) -> dict[str, Any]:

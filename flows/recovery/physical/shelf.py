@@ -87,6 +87,16 @@ class Copies(Shelf[Copy]):
             )
         return [known[name] for name in reversed(line)]
 
+    def broken(self) -> dict[str, str]:
+        """The copies that can't be put together any more, by their names, and why."""
+        found = {}
+        for copy in self.backups():
+            try:
+                self.chain(copy)
+            except BackupError as error:
+                found[copy.id] = str(error)
+        return found
+
 
 def open_copies(services: Services) -> Copies:
     """The folder of copies that the settings name. Raises SettingsError, SealError."""

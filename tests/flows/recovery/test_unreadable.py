@@ -203,11 +203,11 @@ def test_the_doctor_names_a_backup_that_can_not_be_read(root: Path, tmp_path: Pa
     assert str(root / NEW / NOTED) in told.seen
 
 
-def test_the_doctor_says_how_old_the_newest_copy_of_the_server_is_and_which_can_not_be_put_together(
-    tmp_path: Path,
+def test_doctor_and_list_tell_of_copies_of_the_server_how_old_they_are_and_which_lack_what_they_build_on(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings(_env_file=None, lake=tmp_path / "lake", backups=tmp_path / "backups")
-    copies = tmp_path / "backups" / "physical"
+    settings = Settings(_env_file=None, lake=tmp_path / "lake", backups=root)
+    copies = root / "physical"
     taken_at = settings.now() - timedelta(hours=30)
     assert not [one for one in folders(settings) if one.subject == "backups: physical"]
     _made(copies, OLD, taken_at - timedelta(days=1), based_on=None, **_OF_COPY)
@@ -215,9 +215,13 @@ def test_the_doctor_says_how_old_the_newest_copy_of_the_server_is_and_which_can_
     assert all(one.well for one in folders(settings))
     (told,) = [one for one in folders(settings) if one.subject == "backups: physical"]
     assert told.seen.startswith("2 copies of the server, the newest 1 d 6 h old")
+    assert main(["backup", "list"]) == 0
 
     shutil.rmtree(copies / OLD)
 
     (told,) = [one for one in folders(settings) if not one.well]
     assert told.subject == f"backups: {NEW}"
-    assert f"{NEW} is an increment, and {OLD}, which it builds on, is not in {copies}" in told.seen
+    why = f"{NEW} is an increment, and {OLD}, which it builds on, is not in {copies}"
+    assert why in told.seen
+    assert main(["backup", "list"]) == 1
+    assert why in capsys.readouterr().out
