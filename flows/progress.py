@@ -71,8 +71,8 @@ class Progress:
             if self._bar is not None:
                 self._bar.update(self._task, advance=1)
 
-    def say(self, part: str, message: str) -> None:
-        """One finished thing, on a line of its own: `part` is what it is about."""
+    def say(self, part: str, message: str, level: int = logging.INFO) -> None:
+        """One finished thing, on a line of its own: `part` is what it is about, `level` is for the log."""
         with self._lock:
             line = f"{time.perf_counter() - self._begun:6.1f} s  {part:<34} {message}"
             if self._bar is not None:
@@ -80,7 +80,7 @@ class Progress:
             else:
                 print(line, file=self._stream, flush=True)
         if self._logger is not None:
-            self._logger.info("%s: %s", part, message)
+            self._logger.log(level, "%s: %s", part, message)
 
 
 def _logger_of_run() -> logging.Logger | logging.LoggerAdapter[logging.Logger] | None:

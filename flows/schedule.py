@@ -7,6 +7,7 @@ pages, and what was published is checked meanwhile. What failed takes with it wh
 from __future__ import annotations
 
 import graphlib
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -183,8 +184,7 @@ class Schedule:
         job.pause, job.not_before = pause, now + delay
         self._waiting.append(job)
         said = f"{told(pause.error)} It is tried again in {delay:g} s."
-        get_run_logger().warning(f"{job.step}: {said}")
-        self._progress.say(job.name, said)
+        self._progress.say(job.name, said, logging.WARNING)
 
     def _landing(self, entity: SourceEntity) -> Job:
         lane = Lane.API if isinstance(entity.read, Rest) else Lane.LAND

@@ -79,7 +79,9 @@ class Clock:
         return self.now
 
 
-def test_a_task_that_waits_for_its_next_try_lets_others_go_first(prefect: None, world: World) -> None:
+def test_a_task_that_waits_for_its_next_try_lets_others_go_first(
+    prefect: None, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     from prefect.context import TaskRunContext
 
     tries: list[tuple[str, int]] = []
@@ -95,7 +97,10 @@ def test_a_task_that_waits_for_its_next_try_lets_others_go_first(prefect: None, 
     # The second try is Prefect's own, so that its pages count it.
     assert tries == [(AWAY, 1), (THERE, 1), (AWAY, 2)]
     assert summary.failures == []
-    assert "The API does not answer. It is tried again in 0 s." in said.getvalue()
+    line = "The API does not answer. It is tried again in 0 s."
+    assert line in said.getvalue()
+    logged = [(one.levelname, one.getMessage()) for one in caplog.records if line in one.getMessage()]
+    assert logged == [("WARNING", f"{AWAY}: {line}")]
 
 
 def test_a_pause_that_runs_out_while_tasks_are_started_does_not_wait_for_another_task_to_end(

@@ -28,7 +28,7 @@ class Asking(Progress):
         self.lags: list[tuple[float, int]] = []
         """As it was asked for, and as it was said."""
 
-    def say(self, part: str, message: str) -> None:
+    def say(self, part: str, message: str, level: int = 0) -> None:
         if part == "metrics":
             self.url = message
         elif waiting := re.search(r"([\d,]+) messages wait", message):
