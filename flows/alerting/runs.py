@@ -98,7 +98,8 @@ def _late(connection: Connection[Any], now: datetime) -> list[Verdict]:
                 limit=LATE_AFTER.total_seconds(),
                 unit="s",
                 message=f"A run of {flow} should have started and has not.",
-                action="See whether a worker serves the pool: `prefect worker start --pool analytics`.",
+                action="See whether a worker serves the work pool that Prefect's page of it names: "
+                "`prefect worker start --pool NAME`.",
                 since=since,
             )
         )

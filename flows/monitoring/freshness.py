@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -95,8 +96,9 @@ def missing_runs(watch: Watch) -> Iterator[Verdict]:
             "s",
             state=State.CRITICAL if late > CRITICAL_AFTER.total_seconds() else State.WARNING,
             message=f"Deployment {deployment.name} was to run at {due:%Y-%m-%d %H:%M} UTC and did not start.",
-            action="See whether a worker runs (prefect worker start --pool analytics). Meanwhile "
-            f"{_by_hand(deployment)} does its work, and ends this; is it not wanted, pause its schedule.",
+            action=f"See whether a worker runs (prefect worker start --pool {shlex.quote(found.pool)}). "
+            f"Meanwhile {_by_hand(deployment)} does its work, and ends this; is it not wanted, pause its "
+            "schedule.",
             observed=observed,
         )
 

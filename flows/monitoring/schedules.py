@@ -25,6 +25,8 @@ class Deployment:
     id: str = ""
     since: datetime | None = None
     """From when on it runs by itself, by the machine's clock; None: always. Before that it was not to."""
+    pool: str = ""
+    """Work pool that its runs wait in."""
 
     def next_after(self, moment: datetime) -> datetime:
         """When it is to run next. Not within the minute that `moment` is in."""
@@ -80,7 +82,8 @@ def declared(path: Path = DECLARED) -> tuple[Deployment, ...]:
     for item in yaml.safe_load(path.read_text(encoding="utf-8"))["deployments"]:
         crons = tuple(schedule["cron"] for schedule in item.get("schedules") or () if "cron" in schedule)
         if crons:
-            found.append(Deployment(item["name"], item["entrypoint"].rpartition(":")[2], crons))
+            flow, pool = item["entrypoint"].rpartition(":")[2], item["work_pool"]["name"]
+            found.append(Deployment(item["name"], flow, crons, pool=pool))
     return tuple(found)
 
 
@@ -143,6 +146,7 @@ def _on(known: Sequence[Deployment], there: Sequence[Mapping[str, Any]]) -> dict
                 str(item["id"]),
                 # Switched on is a schedule, or the deployment as a whole.
                 max(datetime.fromisoformat(one["updated"]) for one in (item, *schedules)),
+                item["work_pool_name"] or declared_as.pool,
             )
     return found
 

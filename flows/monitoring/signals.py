@@ -44,7 +44,7 @@ SIGNALS: tuple[Signal, ...] = (
         "The batch where no schedule starts it: seconds since it was to be run again, a day after the last "
         "time.",
         "critical",
-        "See whether a worker runs (prefect worker start --pool analytics) and the schedule is on.",
+        "See whether a worker runs (prefect worker start --pool NAME) and the schedule is on.",
         freshness.missing_runs,
     ),
     Signal(

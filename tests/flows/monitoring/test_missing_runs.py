@@ -46,7 +46,7 @@ def _nothing_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _on(name: str, flow: str, cron: str, since: datetime | None = None) -> Switched:
-    return Switched({name: Deployment(name, flow, (cron,), "1", since)})
+    return Switched({name: Deployment(name, flow, (cron,), "1", since, "of our own")})
 
 
 def test_what_was_due_before_its_schedule_was_switched_on_was_nobodys_to_start(
@@ -95,6 +95,7 @@ def test_who_does_by_hand_what_did_not_start_ends_it(
     missing = place.measure("missing_run")[f"deployment:{name}"]
     assert missing.state is State.CRITICAL
     assert BY_HAND[name] in missing.action
+    assert "prefect worker start --pool 'of our own'" in missing.action
     with noted(place.services, name, about):
         place.later(60)
     assert place.measure("missing_run")[f"deployment:{name}"].state is state

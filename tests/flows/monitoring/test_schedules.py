@@ -93,6 +93,17 @@ def test_a_deployment_is_on_since_it_was_made_or_switched_on_last(deployed: Depl
     assert switched > resumed
 
 
+def test_the_work_pool_is_the_one_that_prefect_has_and_else_the_declared_one(deployed: Deployed) -> None:
+    assert deployed.seen().pool == "analytics"
+    pool = f"of-a-test-{uuid4().hex}"
+    deployed.ask("POST", "work_pools/", {"name": pool, "type": "process"})
+    try:
+        deployed.ask("PATCH", f"deployments/{deployed.id}", {"work_pool_name": pool})
+        assert deployed.seen().pool == pool
+    finally:
+        deployed.ask("DELETE", f"work_pools/{pool}")
+
+
 def test_a_run_that_waits_for_a_worker_has_not_started_and_one_that_is_not_to_start_is_not_missed(
     deployed: Deployed,
 ) -> None:
