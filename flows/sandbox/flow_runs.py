@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
 
 from flows.errors import FlowsError
 from flows.sandbox import processes
@@ -22,29 +24,36 @@ _STOPPED = "The sandbox was stopped: the next run goes on from there."
 _LOST = "Its worker was killed, or its machine went down, while it was at work: its process is gone."
 
 
-def stop(state: State, tell: Callable[[str], object]) -> None:
+def stop(state: State, end_worker: Callable[[], object], tell: Callable[[str], object]) -> None:
     """Cancel the runs at work, and end the processes that this sandbox's worker has started for them, each
     cleanly where it can be within 30 s; those too that a killed worker has left. Where the system has no
-    /proc no process is known.
+    /proc no process is known. `end_worker` ends the worker itself.
 
     A server that is not told (`tell` gets why) learns it from `end_lost`. Raises FlowsError naming a process
     that does not end.
     """
+    begun = datetime.now(UTC)
     server = state.parts.get(Part.PREFECT)
     is_there = server is not None and processes.alive(server.process)
-    cancelled: list[str] = []
-    try:
-        if is_there:
-            cancelled = _set(state, _AT_WORK, "CANCELLED", _STOPPED)
-    except FlowsError as error:
-        tell(str(error))
-    _end([process for process in _processes(state) if _leads(process)])
-    _end(_processes(state))
-    try:
-        if cancelled:  # of what a signal ends Prefect says, against all that was said before, that it crashed
-            _set(state, ["CRASHED"], "CANCELLED", _STOPPED, only=cancelled)
-    except FlowsError as error:
-        tell(str(error))
+
+    def cancel(found_as: Sequence[str], since: datetime | None = None) -> None:
+        try:
+            if is_there:
+                _set(state, found_as, "CANCELLED", _STOPPED, since=since)
+        except FlowsError as error:
+            tell(str(error))
+
+    def end_processes() -> None:
+        _end([process for process in _processes(state) if _leads(process)])
+        _end(_processes(state))
+
+    cancel(_AT_WORK)
+    end_processes()
+    end_worker()  # not before: it kills its runs, which could tell nobody any more that they were stopped
+    end_processes()
+    cancel(_AT_WORK)
+    # Of what a signal ends Prefect says, against all that was said before, that it crashed.
+    cancel(["CRASHED"], begun)
 
 
 def _processes(state: State) -> list[Process]:
@@ -81,19 +90,20 @@ def _set(
     ended: str,
     message: str,
     *,
-    only: Sequence[str] | None = None,
+    since: datetime | None = None,
     but: Collection[str] = (),
-) -> list[str]:
+) -> None:
     """End what the server has in these states in the pool, `but` some; what somebody has cancelled is that.
-    Returns their ids.
+    With `since` only what has ended since then.
     """
     import httpx
 
     from flows.http_client import asked, client
 
-    which = {"state": {"type": {"any_": [*found_as]}}, "id": {"any_": only}}
+    which: dict[str, Any] = {"state": {"type": {"any_": [*found_as]}}}
+    if since is not None:
+        which["end_time"] = {"after_": since.isoformat()}
     question = {"work_pools": {"name": {"any_": [POOL]}}, "flow_runs": which}
-    set_: list[str] = []
     try:
         with client(f"{state.prefect_url}/", seconds=_SECONDS) as server:
             for run in asked(server, "POST", "flow_runs/filter", question).raise_for_status().json():
@@ -103,10 +113,8 @@ def _set(
                 wanted = {"type": kind, "name": kind.capitalize(), "message": message}
                 forced = {"state": wanted, "force": True}
                 asked(server, "POST", f"flow_runs/{run['id']}/set_state", forced).raise_for_status()
-                set_.append(run["id"])
     except httpx.HTTPError as error:
         raise FlowsError(
             f"the Prefect server at {state.prefect_url} was not told which runs have ended ({error}): the "
             "next start of the sandbox tells it."
         ) from error
-    return set_

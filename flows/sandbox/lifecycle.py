@@ -207,11 +207,7 @@ def _stop(folder: Path, progress: Progress) -> None:
         states.set_part(folder, part, replace(running, process=None))
 
     if (worker := state.parts.get(Part.PREFECT_WORKER)) is not None:
-        # A worker that ends kills its runs, which could tell nobody any more that they were stopped.
-        tell = partial(progress, Part.PREFECT)
-        flow_runs.stop(state, tell)
-        end(Part.PREFECT_WORKER, worker)
-        flow_runs.stop(state, tell)  # what it has begun meanwhile
+        flow_runs.stop(state, partial(end, Part.PREFECT_WORKER, worker), partial(progress, Part.PREFECT))
     if (connect := state.parts.get(Part.CONNECT)) is not None:
         # PostgreSQL's shutdown waits for those that read its log, and Connect waits for its broker.
         end(Part.CONNECT, connect)

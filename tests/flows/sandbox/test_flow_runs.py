@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from flows import sandbox
-from flows.sandbox import Part, State, processes
+from flows.sandbox import Part, State, flow_runs, processes
+from flows.sandbox.state import Process
 from tests.flows.streaming.topics import until
 from tests.house import ask_prefect
 
@@ -76,12 +77,15 @@ class World:
         for pid in self.processes(run):
             os.kill(pid, signal.SIGKILL)
 
-    def kill_worker(self) -> None:
+    def worker(self) -> Process:
         state = sandbox.read(self.folder)
         assert state is not None
         worker = state.parts[Part.PREFECT_WORKER].process
         assert worker is not None
-        processes.end(worker, [(signal.SIGKILL, 10.0)])
+        return worker
+
+    def kill_worker(self) -> None:
+        processes.end(self.worker(), [(signal.SIGKILL, 10.0)])
 
     def state(self, run: str) -> tuple[str, str]:
         """Of a run at the server, and what it says."""
@@ -111,6 +115,22 @@ def test_a_run_at_work_ends_with_the_sandbox_that_is_stopped_and_is_cancelled(wo
     assert (world.code / f"{run}.cleanly").exists()
     world.start()
     assert world.state(run) == ("Cancelled", "The sandbox was stopped: the next run goes on from there.")
+
+
+def test_what_the_worker_begins_while_the_sandbox_is_stopped_is_cancelled_too(world: World) -> None:
+    begun, told = list[str](), list[str]()
+    state = sandbox.read(world.folder)
+    assert state is not None
+
+    def end_worker() -> None:
+        begun.append(world.begin())
+        processes.end_group(world.worker(), 10)
+
+    flow_runs.stop(state, end_worker, told.append)
+
+    assert world.processes(begun[0]) == []
+    assert world.state(begun[0])[0] == "Cancelled"
+    assert told == []
 
 
 def test_what_a_killed_worker_has_left_goes_on_and_ends_with_the_sandbox(world: World) -> None:
