@@ -10,7 +10,7 @@ import psycopg
 from quality.results import CheckResult, Engine
 from quality.rulebook import describe, written_in
 from transforms.contract import Rule, RuleKind, Table
-from transforms.engine import without_values
+from transforms.told import without_values
 
 ROW_COUNT = Rule(
     "row_count",

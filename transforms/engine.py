@@ -23,6 +23,7 @@ from transforms.contract import Column, ContractError, Table
 from transforms.model import Model, place
 from transforms.registry import Registry
 from transforms.tokens import with_items
+from transforms.told import OF_PYTHON, line_of, said_by_polars, said_by_python, without_values
 
 if TYPE_CHECKING:
     import polars as pl
@@ -186,14 +187,6 @@ def explain(error: duckdb.Error) -> str:
     return without_values(re.sub(r"\s*Input:.*", "", said.splitlines()[0])) + line + shown
 
 
-def without_values(said: str) -> str:
-    """One line that a database said of a value, without the value."""
-    said = said.replace("can't be cast", "cannot be cast")
-    said = re.sub(r"(with value )[^'\"]\S*|(out of range: ).*| \([^()]*\)(!)$", r"\1\2…\3", said)
-    # A quote inside a value could end the quotation early: all from the first quote to the last one goes.
-    return re.sub(r"""['"].*['"]|['"].*""", "'…'", said)
-
-
 def quoted(name: str) -> str:
     """`name` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
@@ -317,7 +310,12 @@ def _run_polars(
     except (ColumnNotFoundError, SchemaError) as error:
         raise ModelError(f"{_where(model)}: Polars says: {str(error).splitlines()[0]}") from None
     except PolarsError as error:
-        raise ModelError(f"{_where(model)}: Polars says: {_said_by_polars(str(error))}") from None
+        raise ModelError(f"{_where(model)}: Polars says: {said_by_polars(str(error))}") from None
+    except ContractError:
+        raise
+    except OF_PYTHON as error:
+        at = f"{_where(model)}{line_of(model.table.path, error)}"
+        raise ModelError(f"{at}: {said_by_python(error)}") from None
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:
         raise ModelError(
@@ -336,9 +334,3 @@ def _model_error(model: Model, error: duckdb.Error) -> ModelError:
 
 def _where(model: Model) -> str:
     return place(model.table.path) if model.table.path else model.table.name
-
-
-def _said_by_polars(said: str) -> str:
-    """The first line of an error of Polars up to where it could begin to quote rows; columns stay named."""
-    line = re.sub(r"""^([^'"]*\bin column )'(\w+)'""", r"\1\2", said.splitlines()[0])
-    return re.sub(r"""['"].*|\bvalues?(\(s\))?: .*""", "…", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -289,6 +290,27 @@ def test_a_polars_error_about_columns_names_them(read_models: ReadModels, duck: 
     models = read_models({"marts/mart_mail.py": POLARS.replace('pl.col("email")', 'pl.col("mail")')})
     with pytest.raises(ModelError, match=r'mart_mail\.py: Polars says: unable to find column "mail"'):
         engine.run("mart_mail", duck, {"raw_app__users": USER}, registry=models)
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ('pl.col("email").lowered()', "AttributeError: 'Expr' object has no attribute 'lowered'"),
+        ("__import__('polarz').col", "ModuleNotFoundError: No module named 'polarz'"),
+        (
+            "int(raw_app__users.collect()['email'][0])",
+            "ValueError: invalid literal for int() with base 10: '…'",
+        ),
+    ],
+)
+def test_what_a_models_python_raises_is_told_with_its_line_and_without_values(
+    read_models: ReadModels, duck: DuckDBPyConnection, expression: str, said: str
+) -> None:
+    models = read_models({"marts/mart_mail.py": POLARS.replace('pl.col("email")', expression)})
+    with pytest.raises(ModelError) as caught:
+        engine.run("mart_mail", duck, {"raw_app__users": USER}, registry=models)
+    assert re.fullmatch(rf"marts/mart_mail\.py:\d+: {re.escape(said)}", str(caught.value)), caught.value
+    assert "x.org" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_json_of_another_shape_is_null_and_the_rest_is_read() -> None:
