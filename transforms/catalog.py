@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transforms import engine
@@ -30,8 +32,13 @@ __all__ = [
 ]
 
 
+_PACKAGE = Path(__file__).parent
+_DECLARING = ("contract", "model")
+
+
 def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
-    """A digest of what decides a table's rows: code, columns, key, partition and way of writing.
+    """A digest of what decides a table's rows: code (that of a module of this package from which it takes
+    something, too), columns, key, partition and way of writing.
 
     Formatting, comments, documentation and expectations don't count. A partition that was built with another
     fingerprint than its table has now is built again.
@@ -61,14 +68,37 @@ def _code(model: Model) -> str:
         return text_of(scan(model.sql)).rstrip("; ")
     if model.table.path is None:
         return ""
-    tree = ast.parse(text_of_file(model.table.path))
+    return "\n".join(_python(model.table.path, set()))
+
+
+def _python(path: Path, seen: set[Path]) -> Iterator[str]:
+    """The code of a file, then that of each module of this package which it imports, once."""
+    seen.add(path)
+    tree = ast.parse(text_of_file(path))
     tree.body = [statement for statement in tree.body if not _assigns_table(statement)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             kept = [statement for statement in body if not _is_text(statement)]
             node.body = kept or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.unparse(tree)
+    yield ast.unparse(tree)
+    for helper in _helpers(tree):
+        if helper not in seen:
+            yield from _python(helper, seen)
+
+
+def _helpers(tree: ast.Module) -> Iterator[Path]:
+    """The modules of this package that a file imports, without those that say what a table is: of these the
+    table itself is told.
+    """
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or (node.module or "").split(".")[0] != _PACKAGE.name:
+            continue
+        inside = (node.module or "").split(".")[1:]
+        for parts in (inside, *([*inside, alias.name] for alias in node.names)):
+            path = _PACKAGE.joinpath(*parts).with_suffix(".py")
+            if parts and path.is_file() and path.stem not in _DECLARING:
+                yield path
 
 
 def _assigns_table(statement: ast.stmt) -> bool:

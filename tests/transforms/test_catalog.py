@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.transforms.conftest import ReadModels
@@ -61,6 +63,23 @@ def test_a_polars_models_fingerprint_is_its_code(read_models: ReadModels) -> Non
     commented = POLARS.replace("    return", '    """Mail."""\n    # why\n    return')
     assert fingerprint(read_models, commented, place) == own
     assert fingerprint(read_models, POLARS.replace('pl.col("email")', 'pl.col("id")'), place) != own
+
+
+def test_a_polars_models_fingerprint_is_the_code_of_its_helpers_too(
+    read_models: ReadModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_PACKAGE", tmp_path / "transforms")
+    (tmp_path / "transforms").mkdir()
+    place = "marts/mart_mail.py"
+    text = POLARS.replace("from transforms.model", "from transforms import json_text\nfrom transforms.model")
+    helper, words = (tmp_path / "transforms" / f"{name}.py" for name in ("json_text", "words"))
+    helper.write_text("from transforms.words import FIRST\nfrom transforms.json_text import itself\n")
+    words.write_text("FIRST = 1\n")
+    own = fingerprint(read_models, text, place)
+    words.write_text('"""Said."""\n# commented\nFIRST = 1\n')
+    assert fingerprint(read_models, text, place) == own
+    words.write_text("FIRST = 2\n")
+    assert fingerprint(read_models, text, place) != own
 
 
 def test_a_passed_through_column_inherits_its_documentation(read_models: ReadModels) -> None:
