@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from transforms.contract import ContractError, Table
+from transforms.contract import ContractError, Table, Write
 from transforms.model import Model, place
 
 
@@ -22,6 +22,7 @@ def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Mod
     for model in found.values():
         _check_references(model.table, found)
         _check_foreign_keys(model.table, found)
+        _check_windows(model.table, found)
         _check_histories(model.table, found)
         _check_lookups(model.table, found)
     _check_index_names([model.table for model in found.values()])
@@ -137,6 +138,23 @@ def _check_foreign_keys(table: Table, models: Mapping[str, Model]) -> None:
             raise ContractError(
                 f"{_where(table)}: the foreign key of {column} points to {name}.{key[0]}, which is {theirs}, "
                 f"and {column} is {ours}. Cast one of them to the other's type."
+            )
+
+
+def _check_windows(table: Table, models: Mapping[str, Model]) -> None:
+    """What is appended window by window finds its news in the windows of the same name upstream."""
+    if table.write is not Write.APPEND or not all(name in models for name in table.upstreams):
+        return
+    own = table.partition.every if table.partition else None
+    for name in table.upstreams:
+        partition = models[name].table.partition
+        theirs = partition.every if partition else None
+        if own != theirs:
+            there = f"one partition a {theirs}" if theirs else "no partitions"
+            raise ContractError(
+                f"{_where(table)}: it is appended by {own or 'no window'}, and {name}, which it reads, has "
+                f"{there}: it would find nothing there. Write the same `every:` in both headers, or another "
+                "`write:`."
             )
 
 

@@ -196,3 +196,31 @@ def test_declarations_that_python_cannot_read_are_told_in_a_sentence(
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert done.stderr.startswith("sources/zzz.py")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("partition", "said"),
+    [
+        (
+            "partition: {by: since, every: month}\n",
+            "by month, and stg_days, which it reads, has one partition a day",
+        ),
+        ("", "by no window, and stg_days, which it reads, has one partition a day"),
+    ],
+)
+def test_what_is_appended_has_the_windows_of_what_it_reads(
+    read_models: ReadModels, partition: str, said: str
+) -> None:
+    """It would find no news, and be empty."""
+    select = "select user_id::bigint as user_id, -- User\n    since::timestamptz as since -- Then\n"
+    header = f"{partition}write: append\ntie_break: [user_id]\n"
+    daily = model("stg_app__users", "partition: {by: since, every: day}\n", select)
+    with pytest.raises(ContractError) as caught:
+        read_models(
+            {
+                STAGED: DIMENSIONS[STAGED],
+                "staging/stg_days.sql": daily,
+                "facts/fct_logins.sql": model("stg_days", header, select),
+            }
+        )
+    assert said in str(caught.value)

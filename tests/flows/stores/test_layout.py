@@ -16,7 +16,7 @@ from flows.stores.recovery import rebuild_ledger
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.test_readers import snapshot
 from tests.flows.stores.world import EVENTS, built, rows, tidy, visits
-from transforms.contract import Column, Partition, Table
+from transforms.contract import Column, Partition, Table, Write
 
 DAYS = ("2025-09-30", "2025-10-01", "2025-10-02")
 ENTERED = replace(
@@ -108,3 +108,17 @@ def test_another_column_takes_the_rows_where_it_says_and_asks_where_it_says_noth
     assert rows(any_dsn, EVENTS.name) == [row for row in before if row[-1] is not None]
     days = ("2025-10-01", "2025-10-02", "2025-10-03")
     assert _standing(warehouse, lake, BY_ENTRY) == (dict.fromkeys(days, 6), 18)
+
+
+def test_what_an_older_version_left_beside_is_no_content(dsn: str, lake: Lake) -> None:
+    """It built the table whole, and the days that it had been built by stayed in force."""
+    daily = replace(EVENTS, write=Write.MERGE)
+    warehouse, whole = _filled(dsn, lake, daily), replace(daily, partition=None)
+    query = " union all ".join(f"({visits(day, 10, first=10 * number)})" for number, day in enumerate(DAYS))
+    publish(whole, [built(lake, whole, "", query, batch="whole")], warehouse=warehouse, lake=lake)
+    before = rows(dsn, EVENTS.name)
+    assert (len(before), _standing(warehouse, lake, whole)) == (30, ({"": 30, **dict.fromkeys(DAYS, 10)}, 60))
+
+    migrate(warehouse, lake, whole)
+
+    assert (rows(dsn, EVENTS.name), _standing(warehouse, lake, whole)) == (before, ({"": 30}, 30))
