@@ -13,6 +13,11 @@ LEAST_KEPT = timedelta(days=7)
 """How long a broker has to keep a topic's records at least: a reader may be away that long and lose none."""
 
 
+def _one_of(where: str, word: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ContractError(f"{where}: '{value}' is no {word}. Write one of {', '.join(known)}.")
+
+
 @dataclass(frozen=True)
 class Control:
     """Totals the source itself gives, read in the same snapshot as the rows: the accuracy rule compares
@@ -48,6 +53,17 @@ class Postgres:
     one, a wider or narrower one, a renamed one, another value of an enum pass with a warning (raw keeps
     everything); one that is gone or has another type stops the table. `freeze`: any difference stops it.
     `quarantine`: what does not fit becomes a dead letter; where no row can fit, the table stops."""
+
+    def __post_init__(self) -> None:
+        where = f"Table {self.table}"
+        _one_of(where, "mode", self.mode, ("cdc", "incremental", "snapshot"))
+        _one_of(where, "on_change", self.on_change, ("evolve", "freeze", "quarantine"))
+        _one_of(where, "deletes", self.deletes, ("remove", "mark"))
+        if self.mode == "incremental" and not self.cursor:
+            raise ContractError(
+                f"{where}: it is read incrementally, by a column that grows with each change. Name that, "
+                'e.g. `cursor="updated_at"`, or read it by `snapshot` or `cdc`.'
+            )
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,10 @@ class Rest:
     keeps: timedelta | None = None
     """How long the API keeps its records; an older position has lost some, which stops the entity."""
 
+    def __post_init__(self) -> None:
+        _one_of(f"List {self.path}", "paging", self.paging, ("cursor", "offset", "window"))
+        _one_of(f"List {self.path}", "time_format", self.time_format, ("unix", "iso", "date"))
+
 
 @dataclass(frozen=True)
 class SourceEntity:
@@ -130,6 +150,15 @@ class SourceEntity:
     Not for a database's tables; what is made of it has a shorter one (transforms.retention)."""
     owner: str = "data-team"
     description: str = ""
+
+    def __post_init__(self) -> None:
+        names = {column.name for column in self.columns}
+        strange = [name for name in self.key if name not in names] if names else []
+        if not self.key or strange:
+            what = f"its key has {strange[0]}, which is none of its columns" if strange else "it has no key"
+            raise ContractError(
+                f"{self.place}: {what}. Write `key=(…,)` with the columns that are unique together."
+            )
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.transforms.conftest import CLICKS, USERS, ReadModels
 from transforms import registry
 from transforms.contract import ContractError
+from transforms.entities import Postgres, Rest
 
 ROOT = Path(__file__).parents[2]
 STAGED = "staging/stg_app__users.sql"
@@ -224,3 +228,26 @@ def test_what_is_appended_has_the_windows_of_what_it_reads(
             }
         )
     assert said in str(caught.value)
+
+
+TABLE: Any = Postgres
+LIST: Any = Rest
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: TABLE("t", mode="increment"), "Table t: 'increment' is no mode. Write one of cdc, incr"),
+        (lambda: TABLE("t", on_change="stop"), "Table t: 'stop' is no on_change. Write one of evolve"),
+        (lambda: TABLE("t", mode="incremental"), "Table t: it is read incrementally, by a column that"),
+        (lambda: LIST("/v1/x", "data", "pages"), "List /v1/x: 'pages' is no paging. Write one of cursor"),
+        (lambda: replace(USERS, key=()), "app.users: it has no key. Write `key=(…,)`"),
+        (lambda: replace(USERS, key=("number",)), "app.users: its key has number, which is none of its"),
+    ],
+)
+def test_a_declaration_that_says_nothing_a_reader_knows_is_refused(
+    declare: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ContractError) as caught:
+        declare()
+    assert str(caught.value).startswith(message)
