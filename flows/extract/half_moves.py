@@ -16,7 +16,7 @@ from typing import Any
 
 from duckdb import DuckDBPyConnection
 
-from flows.extract.row_lives import applied
+from flows.extract.row_lives import KEYED, applied
 
 Reread = Callable[[Sequence[Mapping[str, Any]]], None]
 """Has the rows of these keys, column → value, read again beside the changes."""
@@ -87,16 +87,20 @@ class Awaited:
         )
 
     def new(self) -> list[dict[str, Any]]:
-        """The keys, column → value, of the rows that are to be read again since these records."""
-        found = self._keys("since >= 0") if self._is_any else []
-        return [json.loads(key) for key in found]
+        """The keys, column → value, of the rows that are to be read again: since these records, and where
+        they lacked values once more. Debezium leaves a row out that is changed while it reads it.
+        """
+        if not self._is_any:
+            return []
+        again = f"(select {_TEXT.format('_key')} from parsed where _ignored = 'awaited')"
+        return [json.loads(key) for key in self._keys(f"since >= 0 or key in {again}")]
 
     def left(self) -> list[str]:
-        """The keys that are awaited still: neither the row nor its end came behind what it lacks."""
+        """The keys that are awaited still: neither the whole row nor its end came behind what it lacks."""
         if not self._is_any:
             return []
         return self._keys(
-            "not exists (from parsed where _change in ('c', 'r', 'd') and _problem is null "
+            f"not exists (from parsed where _change in {KEYED} and _problem is null "
             "and coalesce(_ignored, '') not in ('duplicate', 'awaited') "
             f"and {_TEXT.format('_key')} = key and kafka_offset > since) and "
             "not exists (from parsed where _ignored = 'truncate' and kafka_offset > since)"

@@ -77,6 +77,7 @@ def test_what_is_not_known_of_a_row_until_it_comes_is_no_dead_letter() -> None:
         topic.send(updated(unsent(row(5, name=name), "attributes")))
         topic.land()
         assert topic.live() == [(2, "product 2")]
+    assert topic.reread == [{"id": 5}] * 3, "what is changed while it is read may not come by that"
     topic.send(reread(5, name="b", attributes='{"b": 2}'), updated(unsent(row(5, name="c"), "attributes")))
     topic.land()
     assert topic.live("id, name, attributes::varchar") == [(2, "product 2", '{"a": 1}'), (5, "c", '{"b": 2}')]
@@ -93,6 +94,7 @@ def test_a_change_that_tells_the_whole_row_shows_it_before_it_comes() -> None:
     topic.send(updated(row(5, name="whole")))
     topic.land()
     assert topic.live() == [(2, "product 2"), (5, "whole")]
+    assert topic.awaited == []
 
 
 @pytest.mark.parametrize("at_once", [True, False])
