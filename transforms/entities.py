@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,6 +12,8 @@ from transforms.contract import Column, ContractError, Partition, check_name
 
 LEAST_KEPT = timedelta(days=7)
 """How long a broker has to keep a topic's records at least: a reader may be away that long and lose none."""
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+"""What Kafka takes for a topic's name (org.apache.kafka.common.internals.Topic)."""
 
 
 def _one_of(where: str, word: str, value: str, known: tuple[str, ...]) -> None:
@@ -77,6 +80,11 @@ class Kafka:
     """How long the broker has to keep a record; `python -m flows doctor` says where it keeps it for less."""
 
     def __post_init__(self) -> None:
+        if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
+            raise ContractError(
+                f"Topic '{self.topic}': Kafka has no topic of such a name. Write one of 1 to 249 letters, "
+                "digits, `.`, `_` and `-`."
+            )
         if self.retention < LEAST_KEPT:
             raise ContractError(
                 f"Topic {self.topic}: a retention of less than {LEAST_KEPT.days} days is too short for a "

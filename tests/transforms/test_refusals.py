@@ -16,7 +16,7 @@ import pytest
 from tests.transforms.conftest import CLICKS, USERS, ReadModels
 from transforms import registry
 from transforms.contract import ContractError
-from transforms.entities import Postgres, Rest
+from transforms.entities import Kafka, Postgres, Rest
 
 ROOT = Path(__file__).parents[2]
 STAGED = "staging/stg_app__users.sql"
@@ -240,6 +240,9 @@ LIST: Any = Rest
         (lambda: TABLE("t", mode="increment"), "Table t: 'increment' is no mode. Write one of cdc, incr"),
         (lambda: TABLE("t", on_change="stop"), "Table t: 'stop' is no on_change. Write one of evolve"),
         (lambda: TABLE("t", mode="incremental"), "Table t: it is read incrementally, by a column that"),
+        (lambda: Kafka(""), "Topic '': Kafka has no topic of such a name. Write one of 1 to 249 letters"),
+        (lambda: Kafka("user events"), "Topic 'user events': Kafka has no topic of such a name."),
+        (lambda: Kafka(".."), "Topic '..': Kafka has no topic of such a name."),
         (lambda: LIST("/v1/x", "data", "pages"), "List /v1/x: 'pages' is no paging. Write one of cursor"),
         (lambda: replace(USERS, key=()), "app.users: it has no key. Write `key=(…,)`"),
         (lambda: replace(USERS, key=("number",)), "app.users: its key has number, which is none of its"),
