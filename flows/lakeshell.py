@@ -5,7 +5,6 @@ on it.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -16,9 +15,10 @@ import duckdb
 from flows import evolution
 from flows.errors import FlowsError
 from flows.landed import LANDED_ON, OFFSETS
+from flows.stores.durable import written_whole
 from flows.stores.files import written
 from flows.stores.lake import Lake, LakeFile, partition_folder
-from flows.stores.manifest import fold, fsync_folder
+from flows.stores.manifest import fold
 from flows.stores.scan import counting
 from transforms import changes, registry
 from transforms.contract import Column, Layer, Table
@@ -102,18 +102,10 @@ def write(lake: Lake, tables: Iterable[Table]) -> Path:
     shown = [evolved.table(table.name) for table in tables if table.layer in SHOWN]
     files = {table.name: fold(lake.manifest(table.layer, table.name)) for table in shown}
     path = lake.root / "lake.sql"
-    temporary = path.with_name(f".lake.sql.{os.getpid()}")
     with written(lake.root):
         lake.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w", encoding="utf-8") as handle:
-                handle.write(lake_sql(lake.root, shown, files, entities, changed))
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync_folder(lake.root)
+        with written_whole(path) as handle:
+            handle.write(lake_sql(lake.root, shown, files, entities, changed).encode())
     return path
 
 

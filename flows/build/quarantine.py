@@ -15,8 +15,8 @@ import quality
 from flows.build.guard import Judged, complete_windows, loaded
 from flows.failpoints import failpoint
 from flows.services import Services
+from flows.stores.durable import fsync_folder
 from flows.stores.lake import QUARANTINE, Lake, encode_value
-from flows.stores.manifest import fsync_folder
 from quality import CheckResult
 from transforms import engine, registry
 from transforms.contract import Table

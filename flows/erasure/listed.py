@@ -7,7 +7,6 @@ the place of another: whoever one of them knows by an address stays known by it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +21,9 @@ from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
+from flows.stores.durable import written_whole
 from flows.stores.files import written
 from flows.stores.lake import Lake
-from flows.stores.manifest import fsync_folder
 from transforms.entities import SourceEntity
 
 FILE = "_erasures.jsonl"
@@ -206,17 +205,9 @@ def _person(entry: Entry) -> Person:
 
 def _store(folder: Path, known: Mapping[int, Entry]) -> None:
     path = folder / FILE
-    temporary = path.with_name(f".tmp-{os.getpid()}-{FILE}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as handle:
-            handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+    with written_whole(path) as handle:
+        handle.writelines(orjson.dumps(known[user]) + b"\n" for user in sorted(known))
 
 
 def _read(folder: Path) -> dict[int, Entry]:

@@ -15,14 +15,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import (
-    DeadLetter,
-    Extract,
-    Incomplete,
-    SchemaChange,
-    SchemaChanged,
-    SourceError,
-)
+from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged, SourceError
 from flows.extract.change_log import ChangeLog, Shape, schema
 from flows.extract.debezium_guard import OFFSETS_LOST, REMEMBERED
 from flows.extract.half_moves import Awaited, Reread

@@ -9,8 +9,8 @@ from typing import Any
 
 from flows.failpoints import failpoint
 from flows.recovery.seal import SUFFIX, Seal
+from flows.stores.durable import fsync_folder
 from flows.stores.files import sync_and_hash
-from flows.stores.manifest import fsync_folder
 
 FORMAT = 1
 NOTED, SUMS, RAW_LIST = "backup.json", "SHA256SUMS", "raw.jsonl"

@@ -22,8 +22,9 @@ from flows.recovery.kept import K
 from flows.recovery.making import RAW_LIST
 from flows.recovery.seal import SUFFIX, Seal, SealError
 from flows.recovery.vault import MANIFESTS, POOL, Backup, BackupError, Shelf, Vault
+from flows.stores.durable import fsync_folder
 from flows.stores.files import sync_and_hash
-from flows.stores.manifest import MANIFEST, LakeFile, fsync_folder
+from flows.stores.manifest import MANIFEST, LakeFile
 
 How = Literal["copy", "link", "none"]
 _log = logging.getLogger("flows.backups")

@@ -34,8 +34,8 @@ from flows.recovery.kept import K, Kept, Unreadable, by, staying
 from flows.recovery.making import FORMAT, MAKING, NOTED, PLAIN, SUMS, Making
 from flows.recovery.notes import Note
 from flows.recovery.seal import SUFFIX, Seal, SealError
+from flows.stores.durable import fsync_folder
 from flows.stores.files import sync_and_hash
-from flows.stores.manifest import fsync_folder
 
 DUMP, ROLES, MANIFESTS, POOL = "dump", "roles.sql", "manifests", "lake"
 _log = logging.getLogger("flows.backups")

@@ -19,6 +19,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
+from flows.stores.durable import fsync_folder
 from flows.stores.engines import Engines
 from flows.stores.files import measure, not_written, sync_and_hash, take_name, write_arrow, written
 from flows.stores.manifest import Commit, LakeFile
@@ -94,7 +95,7 @@ class Lake:
             rows, low, high = measure(temporary, measured)
             final = take_name(temporary, folder, name)
             failpoint("lake.renamed")
-            manifest.fsync_folder(folder)
+            fsync_folder(folder)
             failpoint("lake.folder_fsynced")
         except (OSError, duckdb.IOException) as error:
             raise not_written(folder, error) from error
@@ -298,7 +299,7 @@ class Lake:
                 )
             if not current.exists():
                 current.mkdir(exist_ok=True)
-                manifest.fsync_folder(parent)
+                fsync_folder(parent)
 
     def _inside(self, file: LakeFile) -> Path:
         relative = PurePosixPath(file.path)

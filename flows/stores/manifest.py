@@ -21,6 +21,7 @@ import orjson
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
+from flows.stores.durable import fsync_folder, written_whole
 
 MANIFEST = "_manifest.jsonl"
 
@@ -230,17 +231,9 @@ def rewrite(path: Path, changed: Mapping[str, Commit], dropped: Collection[str])
             for line, entry in zip(whole.splitlines(keepends=True), _entries(path, whole), strict=True)
             if entry.token not in dropped
         ]
-        temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-        try:
-            with temporary.open("wb") as handle:
-                handle.writelines(lines)
-                handle.flush()
-                failpoint("fold.manifest_rewriting")
-                os.fsync(handle.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+        with written_whole(path) as handle:
+            handle.writelines(lines)
+            failpoint("fold.manifest_rewriting")
 
 
 def changes(
@@ -260,15 +253,6 @@ def fold(commits: Iterable[Commit]) -> list[LakeFile]:
             files.pop(path, None)
         files.update({file.path: file for file in commit.add})
     return list(files.values())
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make names in this folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _line(commit: Commit) -> bytes:

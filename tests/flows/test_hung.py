@@ -41,13 +41,15 @@ def test_a_call_that_hangs_is_left_to_itself() -> None:
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize("at", ["the timer's start", "the event's setting"])
 def test_a_second_signal_in_the_midst_of_the_first_changes_nothing(at: str) -> None:
+    being_set = threading.Lock()
+
     class Event(threading.Event):
         def set(self) -> None:
-            with self._cond:  # type: ignore[attr-defined]
-                assert not self.is_set()
-                if at == "the event's setting":
-                    signal.raise_signal(signal.SIGTERM)
+            assert being_set.acquire(blocking=False), "it waits for the lock that it holds itself"
+            if at == "the event's setting":
+                signal.raise_signal(signal.SIGTERM)
             super().set()
+            being_set.release()
 
     class Timer(threading.Timer):
         def start(self) -> None:

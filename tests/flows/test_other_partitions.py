@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import duckdb
@@ -29,6 +29,7 @@ from transforms.engine import quoted
 from transforms.registry import Registry
 from warehouse_ddl.statements import home
 
+Every = Literal["day", "month"]
 STORES = Path(__file__).parents[2] / "flows" / "stores"
 STAGED = tuple(f"stg_events__{topic}" for topic in TOPICS)
 EVENTS = (*STAGED, "dim_users", "fct_events", "mart_daily_metrics", "mart_daily_event_types")
@@ -37,20 +38,20 @@ MODELS = (*EVENTS, *(name for name in ORDERS if name != "dim_users"))
 
 
 @contextmanager
-def _declared(every: str | None, *names: str) -> Iterator[None]:
+def _declared(every: Every | None, *names: str) -> Iterator[None]:
     """The models as they would be with these tables partitioned otherwise."""
     own = registry.default()
     models = dict(own.models)
     for name in names:
         by = models[name].table.partition
         assert by is not None
-        partition = Partition(by.by, every) if every is not None else None  # type: ignore[arg-type]
+        partition = Partition(by.by, every) if every is not None else None
         models[name] = replace(models[name], table=replace(models[name].table, partition=partition))
     with mock.patch.object(registry, "default", return_value=Registry(models, own.entities)):
         yield
 
 
-def _prepared(place: Place, every: str | None, *names: str, yes: bool = False) -> str:
+def _prepared(place: Place, every: Every | None, *names: str, yes: bool = False) -> str:
     """What preparing a run with these declarations says."""
     said = io.StringIO()
     services = kill_child.services(place)
@@ -124,7 +125,7 @@ MARTS = ("mart_daily_metrics", "mart_daily_event_types")
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
 )
 def test_other_partitions_hold_the_same_rows_there_and_back(
-    warehouses: Warehouses, every: str | None, names: tuple[str, ...]
+    warehouses: Warehouses, every: Every | None, names: tuple[str, ...]
 ) -> None:
     with warehouses.lent(*MODELS) as place:
         _filled(place)
@@ -142,7 +143,7 @@ def test_other_partitions_hold_the_same_rows_there_and_back(
             assert (_shown(place), _due(place)) == (before, {})
         assert _prepared(place, every, *names) == ""
 
-        _prepared(place, "", *())
+        _prepared(place, None)
         _build(place, "back")
 
         assert (_shown(place), _due(place)) == (before, {})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import incomplete
 from flows.change_landing import land_changes
 from flows.services import Services
 from tests.flows.capture import Capture, entity
@@ -148,6 +149,9 @@ def test_a_connector_stopped_amid_key_changes_loses_no_row(own_house: House, tmp
             landed = land_changes(services, [ALPHA], "moved").of(ALPHA)
             assert landed is not None
             assert "it is read again beside the changes" in " ".join(landed.warnings)
+            with services.ledger() as ledger:
+                (named,) = incomplete.still(ledger.connection)
+            assert "a row got another key" in named
             until(lambda: records(capture, "alpha") > sent)
             again = land_changes(services, [ALPHA], "again").of(ALPHA)
             assert again is not None

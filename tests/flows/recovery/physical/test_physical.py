@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,28 +29,14 @@ from flows.services import Services
 from flows.stores.roles import lay
 from tests.flows.erasure.test_listed import NEW, written
 from tests.flows.recovery.conftest import KEY, filled, killed, unseen
-from tests.flows.recovery.own_server import own_server, started, warehouse_on
+from tests.flows.recovery.own_server import started
 from tests.house import Server
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 OWN = "physical.copied"
 OF_RESTORES = "restore.whole"
 """See test_unfinished.py."""
 NOW = datetime(2025, 11, 3, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """One for this file."""
-    with own_server() as server:
-        yield server
-
-
-@pytest.fixture
-def services(server: Server, tmp_path: Path) -> Iterator[Services]:
-    """A warehouse on it, gone afterwards: every copy has all that is on the server."""
-    with warehouse_on(server, tmp_path) as services:
-        yield services
 
 
 def _with(services: Services, **settings: object) -> Services:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,8 @@ from flows.recovery.physical.verified import verify
 from flows.recovery.vault import BackupError
 from flows.services import Services
 from tests.flows.recovery.conftest import unseen
-from tests.flows.recovery.own_server import own_server, warehouse_on
-from tests.house import Server
 
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """One for this file."""
-    with own_server() as server:
-        yield server
-
-
-@pytest.fixture
-def services(server: Server, tmp_path: Path) -> Iterator[Services]:
-    with warehouse_on(server, tmp_path) as services:
-        yield services
 
 
 def _take(services: Services) -> Copy:
