@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from flows.build.by_key import Followed
 from flows.build.inputs import CAME
 from flows.planner import REPLAYED, WHOLE, Work
 from flows.stores.ledger import PartitionState
@@ -52,6 +53,20 @@ class Change:
         stands = self.state.version and self.state.fingerprint != MOVED
         return self.state.fingerprint if self.is_added and stands else work.fingerprint
 
+    def to_commit(
+        self, work: Work, based_on: Mapping[str, Any], run_id: str
+    ) -> tuple[Commit, PartitionState]:
+        """What the lake is told of it, of a table that PostgreSQL does not serve."""
+        return build_commit(
+            work,
+            self.state,
+            based_on,
+            run_id,
+            self.files,
+            fingerprint=self.fingerprint(work),
+            control=self.control,
+        )
+
     def to_publish(self, work: Work, based_on: Mapping[str, Any]) -> BuiltPartition:
         """What `publish` is given of it."""
         return BuiltPartition(
@@ -67,6 +82,54 @@ class Change:
             control=self.control,
             lost=self.keys,
         )
+
+
+@dataclass(frozen=True)
+class Meets:
+    """How computed rows meet what stands in their partitions."""
+
+    adds: bool = False
+    """They join what stands, or what is `left` of it, but in `rewritten` partitions; otherwise they take its
+    place."""
+    left: Mapping[str, Sequence[LakeFile]] = field(default_factory=dict)
+    rewritten: Collection[str] = ()
+    followed: Followed | None = None
+    """Where they are those of keys: the keys that went are written beside them."""
+
+    def joins(self, window: str) -> bool:
+        """Whether the rows of a partition join what stands there."""
+        return self.adds and window not in self.rewritten
+
+    def stays(self, state: PartitionState) -> tuple[LakeFile, ...]:
+        """What of a partition's files its new rows join."""
+        return tuple(self.left.get(state.partition, state.files)) if self.joins(state.partition) else ()
+
+    def change(self, state: PartitionState, file: LakeFile | None, noted: Mapping[str, Any]) -> Change:
+        """A partition in which `file`, if there are new rows, meets what stands."""
+        followed = self.followed
+        return Change(
+            state,
+            self.stays(state) if file is None else (*self.stays(state), file),
+            file,
+            self.joins(state.partition),
+            followed.keys if followed is not None else None,
+            followed is not None,
+            followed.noted if followed is not None else noted,
+        )
+
+
+REPLACES = Meets()
+
+
+@dataclass
+class Written:
+    """What the rows of a build make of its partitions."""
+
+    changed: list[Change] = field(default_factory=list)
+    restored: list[PartitionState] = field(default_factory=list)
+    """What the lake holds is right, and PostgreSQL is made to hold it."""
+    noted: list[tuple[Commit, PartitionState]] = field(default_factory=list)
+    """The content stays, and what it is based on is noted."""
 
 
 def build_commit(

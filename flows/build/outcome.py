@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,8 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from flows.build import content
 from flows.build.as_of import differs_from
-from flows.build.by_key import Followed
-from flows.build.change import Change, batch_id, build_commit
+from flows.build.change import REPLACES, Change, Meets, Written, batch_id, build_commit
 from flows.build.checks import Checks
 from flows.build.content import REMOVED, Unreadable
 from flows.build.inputs import Reader
@@ -29,8 +28,6 @@ from flows.streaming.beside import not_built_yet
 from quality import CheckResult
 from transforms.registry import Registry
 from warehouse_ddl.files import views
-
-_NOTHING: Mapping[str, Sequence[LakeFile]] = {}
 
 
 @dataclass
@@ -79,49 +76,62 @@ class Outcome:
         self,
         connection: DuckDBPyConnection,
         based_on: Mapping[str, Mapping[str, Any]],
+        meets: Meets = REPLACES,
         *,
-        adds: bool = False,
-        left: Mapping[str, Sequence[LakeFile]] = _NOTHING,
-        rewritten: Collection[str] = (),
         unreadable: Sequence[Unreadable] = (),
-        followed: Followed | None = None,
         is_all: bool = True,
     ) -> bool:
         """Check `fresh`, write it partition by partition, and make it true; whether it is, False where a lock
         keeps it from being shown.
 
-        `adds`: the rows join what stands, or what is `left` of it (but in `rewritten` partitions); otherwise
-        they take its place. `followed`: the keys that went are written beside them. The entry of a
-        partitioned table at '' holds no rows: it notes what was consumed, and does so once all of that is
-        shown. So it stays as it was, and the next run does the same again, where something is pending, and
-        where this is not all (`is_all`).
+        The entry of a partitioned table at '' holds no rows: it notes what was consumed, and does so once all
+        of that is shown. So it stays as it was, and the next run does the same again, where something is
+        pending, and where this is not all (`is_all`).
         """
         windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
         standing = self.reader.states(self.table.name, based_on)
-        joined = {
-            window: tuple(left.get(window, standing[window].files))
-            for window in windows
-            if adds and window not in rewritten and window in standing
-        }
-        standing_files = [file for files in joined.values() for file in files]
-        self.checks.gate(connection, windows, standing_files, follows=followed is not None)
+        states = [standing.get(window, PartitionState(self.table.name, window)) for window in windows]
+        stays = [file for state in states for file in meets.stays(state)]
+        self.checks.gate(connection, windows, stays, follows=meets.followed is not None)
+        written = self._write(connection, states, based_on, meets)
+        self.built.unchanged += len(windows) - len(written.changed)
+        publication = self._publish(written, based_on) if self.table.is_published else None
+        if publication is not None and publication.is_pending:
+            self._record(written.noted, ())
+            return False
+        self._count(written.changed, publication, unreadable)
+        commits = list(written.noted)
+        if WHOLE in based_on and self.table.partition is not None and is_all:
+            marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
+            commits.append(self._commit(marker, based_on[WHOLE]))
+        if not self.table.is_published:
+            commits += [
+                change.to_commit(self.work, based_on[change.state.partition], self.run_id)
+                for change in written.changed
+            ]
+        self._record(commits, unreadable)
+        return True
+
+    def _write(
+        self,
+        connection: DuckDBPyConnection,
+        states: Sequence[PartitionState],
+        based_on: Mapping[str, Mapping[str, Any]],
+        meets: Meets,
+    ) -> Written:
+        """Write what `fresh` has of these partitions, and see which of them become another."""
+        followed = meets.followed
         removed = content.partitions(connection, REMOVED) if followed is not None else {}
         given = content.partitions(connection).keys() | removed.keys()
-        keys = followed.keys if followed is not None else None
-        changed: list[Change] = []
-        restored: list[PartitionState] = []
-        commits: list[tuple[Commit, PartitionState]] = []
-        for window in windows:
-            state = standing.get(window, PartitionState(self.table.name, window))
-            is_added = adds and window not in rewritten
+        written = Written()
+        for state in states:
+            window = state.partition
+            is_added = meets.joins(window)
             if is_added and window not in given:
-                if window in left:
-                    noted = followed.noted if followed is not None else {}
-                    changed.append(
-                        Change(state, joined[window], None, True, keys, followed is not None, noted)
-                    )
+                if window in meets.left:
+                    written.changed.append(meets.change(state, None, {}))
                 else:
-                    commits.append(self._commit(state, based_on[window]))
+                    written.noted.append(self._commit(state, based_on[window]))
                 continue
             name = batch_id(self.work, state, based_on)
             file = content.write(self.table, connection, self.lake, window, name, removed.get(window, 0))
@@ -134,41 +144,26 @@ class Outcome:
             ):
                 self.lake.discard(file)
                 if self._is_to_be_shown(state):
-                    restored.append(state)
+                    written.restored.append(state)
                 else:
-                    commits.append(self._commit(state, based_on[window]))
+                    written.noted.append(self._commit(state, based_on[window]))
             else:
-                files = (*joined.get(window, ()), file)
-                noted = self._noted(connection, state.files, file) if followed is None else followed.noted
-                changed.append(Change(state, files, file, is_added, keys, followed is not None, noted))
-        self.built.unchanged += len(windows) - len(changed)
-        publication = self._publish(changed, restored, based_on) if self.table.is_published else None
-        if publication is not None and publication.is_pending:
-            self._record(commits, ())
-            return False
+                noted = self._noted(connection, state.files, file) if followed is None else {}
+                written.changed.append(meets.change(state, file, noted))
+        return written
+
+    def _count(
+        self,
+        changed: Sequence[Change],
+        publication: Publication | None,
+        unreadable: Sequence[Unreadable],
+    ) -> None:
+        """Add to what the build did."""
         self.built.partitions += [change.state.partition for change in changed]
         if publication is not None:
             self.built.partitions += sorted(set(publication.repaired) - set(self.built.partitions))
         self.built.rows += sum(change.file.rows for change in changed if change.file is not None)
         self.built.dead_letters += len(unreadable)
-        if WHOLE in based_on and self.table.partition is not None and is_all:
-            marker = standing.get(WHOLE, PartitionState(self.table.name, WHOLE))
-            commits.append(self._commit(marker, based_on[WHOLE]))
-        if not self.table.is_published:
-            commits += [
-                build_commit(
-                    self.work,
-                    change.state,
-                    based_on[change.state.partition],
-                    self.run_id,
-                    change.files,
-                    fingerprint=change.fingerprint(self.work),
-                    control=change.control,
-                )
-                for change in changed
-            ]
-        self._record(commits, unreadable)
-        return True
 
     def _is_to_be_shown(self, state: PartitionState) -> bool:
         """Whether PostgreSQL is made to hold a content that stands and is right: because what it holds is not
@@ -191,14 +186,9 @@ class Outcome:
         before, after = self.lake.scan(standing), self.lake.scan([file])
         return differs_from(connection, self.table, before, after)
 
-    def _publish(
-        self,
-        changed: Sequence[Change],
-        restored: Sequence[PartitionState],
-        based_on: Mapping[str, Mapping[str, Any]],
-    ) -> Publication | None:
-        """`restored`: what the lake holds is right, and PostgreSQL is made to hold it."""
-        shown = [*changed, *(Change(state, state.files, is_restored=True) for state in restored)]
+    def _publish(self, written: Written, based_on: Mapping[str, Mapping[str, Any]]) -> Publication | None:
+        restored = [Change(state, state.files, is_restored=True) for state in written.restored]
+        shown = [*written.changed, *restored]
         if not shown:
             return None
         built = [change.to_publish(self.work, based_on[change.state.partition]) for change in shown]
