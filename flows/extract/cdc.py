@@ -15,7 +15,15 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import DeadLetter, Extract, Incomplete, SchemaChange, SchemaChanged, SourceError
+from flows.extract import (
+    DeadLetter,
+    Extract,
+    Incomplete,
+    SchemaChange,
+    SchemaChanged,
+    SourceError,
+    postgres_marks,
+)
 from flows.extract.change_log import ChangeLog, Shape, schema
 from flows.extract.debezium_guard import OFFSETS_LOST, REMEMBERED
 from flows.extract.half_moves import Awaited, Reread
@@ -25,7 +33,6 @@ from flows.extract.postgres_types import SourceColumn
 from flows.extract.postgres_types import schema as row_schema
 from flows.extract.schema_contract import CATALOG, Contract, Fit
 from flows.extract.source_clock import SourceClock
-from transforms.contract import FIRST_INSTANT
 from transforms.entities import Postgres, SourceEntity
 
 CHANGES = "changes"
@@ -93,8 +100,7 @@ def continued(mode: str, positions: Mapping[str, Any]) -> dict[str, Any]:
         return {**kept, **catalog, COMPARE: True}
     if not of_topic:
         return dict(positions)
-    beginning = FIRST_INSTANT.isoformat()
-    return {CHANGES: of_topic, "recent": [[beginning, None]], "last": beginning, **catalog}
+    return {CHANGES: of_topic, **postgres_marks.anew(), **catalog}
 
 
 def read(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,12 +20,11 @@ from psycopg import sql
 from flows.extract import ControlTotal, DeadLetter, Extract, SourceRefused
 from flows.extract.postgres_ahead import Ahead, as_column
 from flows.extract.postgres_changes import Changes
+from flows.extract.postgres_marks import HOW, Mark, as_json, continued, how, is_anew, parsed, reaches
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import PAYLOAD, PROBLEM, convert, fitted, problem, schema
 from flows.extract.schema_contract import CATALOG, Contract
 from transforms.entities import Postgres, SourceEntity
-
-Mark = datetime | int
 
 _LONG = timedelta(minutes=15)
 
@@ -98,6 +97,7 @@ class _Read:
             self.problem = problem(self.columns, self.entity.required, contract.refusals())
             if self.entity.control is not None:
                 self.extract.control = control_totals(snapshot, self.entity, self.table, self.problem)
+            self._go_on(next((column.table for column in found), 0))
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)
             with snapshot.errors_told():
                 if self.how.mode == "snapshot":
@@ -109,7 +109,16 @@ class _Read:
                         f"{self.name}: mode cdc is not read from the database but from Debezium's topics. "
                         "Declare incremental or snapshot."
                     )
-            self.extract.positions = {**self.extract.positions, **contract.stored()}
+            own = {HOW: how(self.entity, self.how), **contract.stored()}
+            self.extract.positions = {**self.extract.positions, **own}
+
+    def _go_on(self, table: int) -> None:
+        """From where the position says, as far as that is of this way of reading this table."""
+        now = how(self.entity, self.how)
+        self.extract.positions, otherwise = continued(self.extract.positions, now, table)
+        if otherwise:
+            what = f"{self.name}: {' and '.join(otherwise)}"
+            self.extract.warnings.append(f"{what}; so all of it was read, and compared with what was landed.")
 
     # ---------------------------------------------------------------------------------------- the two modes
 
@@ -141,11 +150,11 @@ class _Read:
                 "Declare another one, or mode snapshot or cdc."
             )
         before = self.extract.positions
-        mark = _mark(before.get("mark"))
+        mark = parsed(before.get("mark"))
         lower = mark - self.how.lookback if isinstance(mark, datetime) else mark
         bound = as_column(lower, kind) if isinstance(lower, datetime) else lower
-        recent = [(_must(since), _mark(high)) for since, high in before.get("recent", [])]
-        needed = [(since, high) for since, high in recent if lower is None or _reaches(high, lower)]
+        recent = [(_must(since), parsed(high)) for since, high in before.get("recent", [])]
+        needed = [(since, high) for since, high in recent if lower is None or reaches(high, lower)]
         if needed:
             overlap = self.landed.relation(min(since for since, _ in needed), self.entity)
             changes.remember(overlap, cursor, bound)
@@ -171,9 +180,11 @@ class _Read:
         after: dict[str, Any] = {**self._advance(snapshot, mark, high, before), **ahead.position}
         high = ahead.top(high)
         # What was landed before the table was read by its rows reaches as far as this whole read of it.
-        after["recent"] = [[since.isoformat(), _json(high if top is None else top)] for since, top in needed]
+        after["recent"] = [
+            [since.isoformat(), as_json(high if top is None else top)] for since, top in needed
+        ]
         if given:
-            after["recent"].append([self.landed_at.isoformat(), _json(high)])
+            after["recent"].append([self.landed_at.isoformat(), as_json(high)])
         after["compared_at"] = self.landed_at.isoformat() if compare else before.get("compared_at")
         self.extract.positions = after
 
@@ -187,7 +198,7 @@ class _Read:
                 f"{self.name}: {activity.unknown}; so the mark stays and the same rows are compared in "
                 f"every run."
             )
-            return {"mark": _json(mark), "pending": before.get("pending")}
+            return {"mark": as_json(mark), "pending": before.get("pending")}
         if isinstance(high, datetime) or isinstance(mark, datetime):
             cap = min(activity.clock, activity.oldest or activity.clock) + self.clock_offset
             if activity.oldest and activity.clock - activity.oldest > _LONG:
@@ -198,7 +209,7 @@ class _Read:
                 )
             # Where the newest rows are gone nothing was read, and the mark stays.
             reached = [mark, min(cap, high) if isinstance(high, datetime) else None]
-            return {"mark": _json(max(at for at in reached if isinstance(at, datetime)))}
+            return {"mark": as_json(max(at for at in reached if isinstance(at, datetime)))}
         # A number was handed out before its transaction commits. Once no transaction is open that began
         # before we saw the highest one, nothing below it can come any more.
         pending = before.get("pending")
@@ -212,6 +223,8 @@ class _Read:
 
     def _is_comparison_due(self, before: Mapping[str, Any]) -> bool:
         every, last = self.how.deletes_every, _time(before.get("compared_at"))
+        if is_anew(before):
+            return True
         # The first read has nothing to compare with.
         return every is not None and bool(before) and (last is None or self.landed_at - last >= every)
 
@@ -330,22 +343,8 @@ def control_totals(
     ]
 
 
-def _reaches(high: Mark | None, lower: Mark) -> bool:
-    if isinstance(high, datetime) and isinstance(lower, datetime):
-        return high >= lower
-    return isinstance(high, int) and isinstance(lower, int) and high >= lower
-
-
 def _as(expression: sql.Composable, name: str) -> sql.Composable:
     return sql.SQL("{} as {}").format(expression, sql.Identifier(name))
-
-
-def _json(mark: Mark | None) -> str | int | None:
-    return mark.astimezone(UTC).isoformat() if isinstance(mark, datetime) else mark
-
-
-def _mark(value: str | int | None) -> Mark | None:
-    return _must(value) if isinstance(value, str) else value
 
 
 def _time(value: str | None) -> datetime | None:
