@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -33,6 +35,7 @@ class Changes:
         self._window = entity.partition.by if entity.partition else None
         self._marks = marks_deleted(entity)
         self._has_memory = False
+        self._broke: Exception | None = None
 
     # --------------------------------------------------------------------------------------- what was landed
 
@@ -74,7 +77,7 @@ class Changes:
         if not self._has_memory:
             yield from watched()
             return
-        fresh = pa.RecordBatchReader.from_batches(self._schema, watched())
+        fresh = self._reader(self._schema, watched())
         yield from self._query(
             f"select fresh.* from fresh anti join landed_before on "
             f"{_same('fresh', 'landed_before', self._keys)} "
@@ -117,7 +120,7 @@ class Changes:
         """Take over the keys of all rows at the source, with `is_below`: it should have been landed."""
         kinds = [self._schema.field(name) for name in self._keys]
         wanted = pa.schema([*kinds, pa.field("is_below", pa.bool_())])
-        keys = pa.RecordBatchReader.from_batches(wanted, (_convert_keys(batch, wanted) for batch in batches))
+        keys = self._reader(wanted, (_convert_keys(batch, wanted) for batch in batches))
         self._store("source_keys", "select * from fresh", keys)
 
     def missed(self, before: DuckDBPyRelation) -> Iterator[Sequence[tuple[str, ...]]]:
@@ -143,8 +146,7 @@ class Changes:
 
     def spool(self, batches: Iterator[pa.RecordBatch]) -> str:
         """Keep all rows; returns a digest of their content, whatever their order."""
-        reader = pa.RecordBatchReader.from_batches(self._schema, batches)
-        self._store("spool", "select * from fresh", reader)
+        self._store("spool", "select * from fresh", self._reader(self._schema, batches))
         self._connection.execute(
             f"create or replace temp table source_keys as select {_list(self._keys)} from spool"
         )
@@ -174,18 +176,41 @@ class Changes:
         values = ", ".join(f'{prefix}"{name}"::{kind}' for name, kind in self._kinds.items())
         return f"hash({values})"
 
+    def _reader(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
+        """The batches for DuckDB, which makes errors of its own of what they raise: see `_as_raised`."""
+
+        def read() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from batches
+            except Exception as error:
+                self._broke = error
+                raise
+
+        return pa.RecordBatchReader.from_batches(schema, read())
+
+    @contextmanager
+    def _as_raised(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error:
+            if self._broke is None:
+                raise
+            raise self._broke from None
+
     def _store(self, name: str, query: str, fresh: pa.RecordBatchReader) -> None:
         self._connection.register("fresh", fresh)
-        self._connection.execute(f"create or replace temp table {name} as {query}")
+        with self._as_raised():
+            self._connection.execute(f"create or replace temp table {name} as {query}")
         self._connection.unregister("fresh")
 
     def _query(self, query: str, fresh: pa.RecordBatchReader | None = None) -> Iterator[pa.RecordBatch]:
         if fresh is not None:
             self._connection.register("fresh", fresh)
-        for batch in self._connection.sql(query).to_arrow_reader(_ROWS):
-            if batch.num_rows:
-                columns = [batch.column(field.name).cast(field.type) for field in self._schema]
-                yield pa.record_batch(columns, schema=self._schema)
+        with self._as_raised():
+            for batch in self._connection.sql(query).to_arrow_reader(_ROWS):
+                if batch.num_rows:
+                    columns = [batch.column(field.name).cast(field.type) for field in self._schema]
+                    yield pa.record_batch(columns, schema=self._schema)
 
 
 def _convert_keys(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:

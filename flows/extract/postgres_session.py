@@ -6,10 +6,8 @@ stream `COPY (FORMAT binary)` through ADBC inside the same snapshot, 16 MB at a 
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +23,7 @@ from psycopg.rows import tuple_row
 
 from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.postgres_types import SourceColumn
+from flows.extract.side_by_side import side_by_side
 from flows.extract.source_locks import AGAINST_READING
 from flows.stores.connections import adbc_sessions
 from quality.alive import kept_alive, server_alive
@@ -42,6 +41,8 @@ _SESSION = {
     "IntervalStyle": "iso_8601",
     "extra_float_digits": "1",
     "lock_timeout": f"{source_locks.SECONDS}s",
+    # What a policy hides would be taken for deleted: the server is to refuse instead.
+    "row_security": "off",
     # The coordinator waits while the readers read; the server must not take that for a forgotten session.
     "idle_in_transaction_session_timeout": "0",
 }
@@ -49,6 +50,8 @@ _ALIVE = sql.SQL(server_alive(is_local=True))
 """What the server keeps for a snapshot would last as long as its system waits for who is gone."""
 _REFUSALS = frozenset({"28", "3D", "3F", "42"})
 """Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
+_HIDDEN = "row-level security"
+"""How PostgreSQL says that rows would be left out for this role."""
 _REFUSED = re.compile(
     r"FATAL: +(?:password authentication failed|no pg_hba\.conf entry|permission denied for database"
     r'|database ".*" does not exist|role ".*" (?:does not exist|is not permitted to log in))'
@@ -218,7 +221,7 @@ class Snapshot:
         """The rows of several queries inside the snapshot, a connection each, in the order they arrive."""
         if len(queries) == 1:
             return self.stream(queries[0])
-        return _side_by_side([partial(self.stream, query) for query in queries])
+        return side_by_side([partial(self.stream, query) for query in queries])
 
     @contextmanager
     def errors_told(self) -> Iterator[None]:
@@ -240,6 +243,13 @@ class Snapshot:
                 "Nothing was landed."
             ) from None
         except (psycopg.Error, AdbcError, OSError, pa.ArrowException) as error:
+            if _HIDDEN in str(error):
+                raise SourceRefused(
+                    f"{self._name}: a row-level security policy hides rows of {self._text(self._table)} at "
+                    f"{self._where} from this role, and what is hidden would be taken for deleted. Let an "
+                    "administrator there run: alter role … bypassrls; or declare a view of the rows that are "
+                    "meant. Nothing was landed."
+                ) from None
             raise (SourceRefused if is_refusal(error) else SourceError)(
                 f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
                 "Nothing was landed; when that is mended, run again."
@@ -307,46 +317,3 @@ def _activity(connection: psycopg.Connection[tuple[Any, ...]]) -> Activity:
     elif prepared:
         unknown = "there are prepared transactions (pg_prepared_xacts), whose start is not known"
     return Activity(clock, oldest, pid, unknown)
-
-
-def _side_by_side(streams: Sequence[Callable[[], Iterator[pa.RecordBatch]]]) -> Iterator[pa.RecordBatch]:
-    """Several streams, a thread each; at most two batches a stream wait. The first error ends all of them."""
-    waiting: queue.Queue[pa.RecordBatch | Exception | None] = queue.Queue(maxsize=2 * len(streams))
-    stop = threading.Event()
-
-    def hand_over(item: pa.RecordBatch | Exception | None) -> None:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def work(stream: Callable[[], Iterator[pa.RecordBatch]]) -> None:
-        try:
-            batches = stream()
-            for batch in batches:
-                hand_over(batch)
-                if stop.is_set():
-                    return
-            hand_over(None)
-        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that reads
-            hand_over(error)
-
-    threads = [threading.Thread(target=work, args=(stream,), daemon=True) for stream in streams]
-    for thread in threads:
-        thread.start()
-    try:
-        running = len(threads)
-        while running:
-            item = waiting.get()
-            if item is None:
-                running -= 1
-            elif isinstance(item, Exception):
-                raise item
-            else:
-                yield item
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(timeout=30)

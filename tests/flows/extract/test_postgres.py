@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import psycopg
 import pytest
@@ -268,15 +269,19 @@ def test_a_large_table_read_in_parts_equals_one_read(shop: World, monkeypatch: p
     ]
 
 
-def test_nothing_lands_from_a_connection_that_broke_in_the_middle(shop: World) -> None:
+@pytest.mark.parametrize("mode", ["incremental", "snapshot"])
+def test_nothing_lands_from_a_connection_that_broke_in_the_middle(
+    shop: World, mode: Literal["incremental", "snapshot"]
+) -> None:
     shop.app(
         "create view broken as select id, amount, currency, created_at, "
         "case when id = 900 then (1 / (id - 900))::text::timestamptz else updated_at end as updated_at "
         "from orders"
     )
-    entity = replace(ORDERS, read=Postgres("broken", mode="incremental", cursor="updated_at"), control=None)
+    entity = replace(ORDERS, read=Postgres("broken", mode=mode, cursor="updated_at"), control=None)
     with pytest.raises(SourceError) as caught:
         shop.land(entity)
     assert "division by zero" in str(caught.value) or "could not be converted" in str(caught.value)
+    assert str(caught.value).startswith("app.orders: ")
     assert shop.raw(entity) == []
     assert shop.warehouse("select count(*) from ops.ledger") == [(0,)]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
 import psycopg
 import pytest
 from psycopg import sql
@@ -11,6 +16,7 @@ from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.debezium_observed import answering
 from flows.extract.postgres_session import Snapshot
 from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, World, orders_of
+from transforms.entities import Postgres
 
 
 def test_the_application_finds_within_a_minute_that_who_read_it_has_vanished(shop: World) -> None:
@@ -66,3 +72,39 @@ def test_a_database_of_which_one_host_is_away_may_be_there_again(shop: World) ->
     with pytest.raises(SourceError) as caught:
         shop.land(ORDERS)
     assert not isinstance(caught.value, SourceRefused)
+
+
+@pytest.fixture
+def reader(shop: World) -> Iterator[str]:
+    """A role that may read the orders; it is gone afterwards."""
+    name, owner = f"t_reader_{secrets.token_hex(4)}", shop.app_dsn
+    shop.app(f"create role {name} login password 'x'", f"grant select on orders to {name}")
+    yield name
+    shop.app_dsn = owner
+    shop.app(f"drop owned by {name}", f"drop role {name}")
+
+
+@pytest.mark.parametrize("mode", ["incremental", "snapshot"])
+def test_rows_that_a_policy_hides_from_the_role_are_not_taken_for_deleted(
+    shop: World, reader: str, mode: Literal["incremental", "snapshot"]
+) -> None:
+    read = Postgres("orders", mode, cursor="updated_at")
+    orders = replace(ORDERS, read=read, control=None)
+    owner, shop.app_dsn = shop.app_dsn, make_conninfo(shop.app_dsn, user=reader, password="x")
+    assert shop.land_rows(orders) == 1000
+    shop.app_dsn, limited = owner, shop.app_dsn
+    shop.app(
+        "alter table orders enable row level security",
+        f"create policy few on orders to {reader} using (id < 10)",
+    )
+
+    shop.app_dsn = limited
+    with pytest.raises(SourceRefused, match=r"a row-level security policy hides rows of .*bypassrls"):
+        shop.land(orders)
+
+    # The rows that are meant, as a view of somebody who sees all of them.
+    shop.app_dsn = owner
+    shop.app("create view few as select * from orders where id > 10", f"grant select on few to {reader}")
+    shop.app_dsn = limited
+    shop.land(replace(orders, read=replace(read, table="few")))
+    assert shop.live(orders, ["id"]) == [(number,) for number in range(11, 1001)]
