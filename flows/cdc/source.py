@@ -51,12 +51,17 @@ class Source:
         ]
         # `if not exists` asks for the right to create before it looks.
         if not self._are_there(self._names.heartbeat, self._names.signal):
-            role = sql.Identifier(str(self._connection.info.user))
-            grants = [
-                sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(SCHEMA), role),
-                sql.SQL("grant select, insert, delete on {}, {} to {}").format(heartbeat, signal, role),
-            ]
+            grants = self._grants(self._names.heartbeat, self._names.signal)
             self._run(wanted, "its heartbeat and signal tables", grants)
+
+    def _grants(self, *tables: str) -> list[sql.Composed]:
+        """What this role needs of our tables where they are somebody else's."""
+        role = sql.Identifier(str(self._connection.info.user))
+        listed = sql.SQL(", ").join(map(_identifier, tables))
+        return [
+            sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(SCHEMA), role),
+            sql.SQL("grant select, insert, delete on {} to {}").format(listed, role),
+        ]
 
     def publish(self, tables: Tables) -> list[str]:
         """Make the publication hold exactly these tables and ours; what was changed, as sentences."""
@@ -102,17 +107,28 @@ class Source:
         return done
 
     def signal(self, kind: str, **data: Any) -> str:
-        """Give the connector an order through its table; its id."""
+        """Give the connector an order through its table; its id. Raises FlowsError where it would not hear
+        it, or this role may not give it, with what to do.
+        """
         number = secrets.token_hex(16)
         table = _identifier(self._names.signal)
+        if not self._is_heard():
+            raise FlowsError(
+                f"The connector hears no orders: {self._names.signal} is not there, or not in publication "
+                f"{self._names.publication}. Make it so with python -m flows cdc register, then repeat this."
+            )
         order = [sql.Literal(text) for text in (number, kind, json.dumps(data))]
         statements = [
             sql.SQL("insert into {} (id, type, data) values ({})").format(table, sql.SQL(", ").join(order)),
             # The connector reads the log, not the table.
             sql.SQL("delete from {} where id = {}").format(table, order[0]),
         ]
-        self._run(statements, "an order to the connector")
+        self._run(statements, "an order to the connector", self._grants(self._names.signal), is_once=False)
         return number
+
+    def _is_heard(self) -> bool:
+        query = "select from pg_publication_tables where pubname = %s and (schemaname, tablename) = (%s, %s)"
+        return bool(self._rows(query, self._names.publication, *_parts(self._names.signal)))
 
     def snapshot(self, tables: Iterable[str], where: sql.Composed | None = None) -> None:
         """Let the connector read these tables (schema.table) again beside the changes; `where`: those rows
@@ -169,14 +185,25 @@ class Source:
     def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(query.encode(), values).fetchall()
 
-    def _run(self, statements: list[sql.Composed], what: str, grants: Sequence[sql.Composed] = ()) -> None:
+    def _run(
+        self,
+        statements: list[sql.Composed],
+        what: str,
+        grants: Sequence[sql.Composed] = (),
+        *,
+        is_once: bool = True,
+    ) -> None:
+        """`is_once`: whether somebody else may run the statements in place of this role, which then finds it
+        done.
+        """
         try:
             with self._connection.transaction():
                 for statement in statements:
                     self._connection.execute(statement)
         except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
             told = "\n".join(
-                f"  {statement.as_string(self._connection)};" for statement in [*statements, *grants]
+                f"  {statement.as_string(self._connection)};"
+                for statement in [*(statements if is_once else ()), *grants]
             )
             role = self._connection.info.user
             raise FlowsError(
