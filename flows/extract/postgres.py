@@ -97,7 +97,7 @@ class _Read:
             self.problem = problem(self.columns, self.entity.required, contract.refusals())
             if self.entity.control is not None:
                 self.extract.control = control_totals(snapshot, self.entity, self.table, self.problem)
-            self._go_on(next((column.table for column in found), 0))
+            self._go_on(next((column.table for column in found), 0), snapshot.activity.log)
             changes = Changes(self.entity, self.extract.schema, self.landed.connection)
             with snapshot.errors_told():
                 if self.how.mode == "snapshot":
@@ -109,12 +109,12 @@ class _Read:
                         f"{self.name}: mode cdc is not read from the database but from Debezium's topics. "
                         "Declare incremental or snapshot."
                     )
-            own = {HOW: how(self.entity, self.how), **contract.stored()}
+            own = {HOW: how(self.entity, self.how, snapshot.activity.log), **contract.stored()}
             self.extract.positions = {**self.extract.positions, **own}
 
-    def _go_on(self, table: int) -> None:
+    def _go_on(self, table: int, log: tuple[str, int]) -> None:
         """From where the position says, as far as that is of this way of reading this table."""
-        now = how(self.entity, self.how)
+        now = how(self.entity, self.how, log)
         self.extract.positions, otherwise = continued(self.extract.positions, now, table)
         if otherwise:
             what = f"{self.name}: {' and '.join(otherwise)}"

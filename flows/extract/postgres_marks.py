@@ -30,10 +30,11 @@ def is_anew(positions: Mapping[str, Any]) -> bool:
     return "last" in positions
 
 
-def how(entity: SourceEntity, read: Postgres) -> dict[str, Any]:
-    """The way in which a declaration has its table read, as positions keep it."""
+def how(entity: SourceEntity, read: Postgres, log: tuple[str, int]) -> dict[str, Any]:
+    """The way in which a declaration has its table read, of a server with this log, as positions keep it."""
     seconds = read.lookback.total_seconds()
-    return {"mode": read.mode, "cursor": read.cursor, "key": list(entity.key), "lookback": seconds}
+    way = {"mode": read.mode, "cursor": read.cursor, "key": list(entity.key), "lookback": seconds}
+    return {**way, "log": list(log)}
 
 
 def continued(
@@ -43,7 +44,8 @@ def continued(
     it was.
 
     A mark speaks of one column of one table, a digest of one content under one key; of any other they would
-    hide what changed before. So where one of these is another now, the read begins anew.
+    hide what changed before. So where one of these is another now, the read begins anew. So it does where the
+    server has gone back, to a backup or to a standby that lacks the last of it: rows are as they were then.
     """
     reasons = list(_otherwise(positions, now, table))
     if not reasons:
@@ -66,6 +68,8 @@ def _otherwise(positions: Mapping[str, Any], now: Mapping[str, Any], table: int)
             yield f"its lookback was {timedelta(seconds=was['lookback'])} before"
         if positions.get(CATALOG, {}).get("table", table) != table:
             yield "its table in the database is another one than before"
+        elif was["log"][0] != now["log"][0] or was["log"][1] > now["log"][1] > 0:
+            yield "its server was restored or replaced since"
 
 
 def reaches(high: Mark | None, lower: Mark) -> bool:

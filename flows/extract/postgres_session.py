@@ -104,12 +104,14 @@ def catalogs(
 class Activity:
     """What may still be committed: `oldest` is the start of the oldest open transaction, `clock` the server's
     time when that was asked. `unknown` says why the oldest can't be known (then no mark may advance).
+    `log` is the server's log: its cluster and timeline, and a primary's place in it, else 0.
     """
 
     clock: datetime
     oldest: datetime | None
     oldest_pid: int | None = None
     unknown: str = ""
+    log: tuple[str, int] = ("", 0)
 
 
 class Snapshot:
@@ -300,7 +302,10 @@ def _activity(connection: psycopg.Connection[tuple[Any, ...]]) -> Activity:
             count(*) filter (where usesysid <> (select oid from pg_roles where rolname = current_user)
                 and not pg_has_role(current_user, 'pg_read_all_stats', 'usage')),
             pg_is_in_recovery(),
-            (select count(*) from pg_prepared_xacts where database = current_database())
+            (select count(*) from pg_prepared_xacts where database = current_database()),
+            (select concat_ws('/', system_identifier, timeline_id)
+                from pg_control_system(), pg_control_checkpoint()),
+            case when not pg_is_in_recovery() then (pg_current_wal_lsn() - '0/0')::bigint else 0 end
         from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and application_name <> %s
             and coalesce(backend_type, '') not in ('autovacuum worker', 'walsender')
@@ -308,7 +313,7 @@ def _activity(connection: psycopg.Connection[tuple[Any, ...]]) -> Activity:
         (APPLICATION,),
     ).fetchone()
     assert row is not None
-    clock, oldest, pid, hidden, is_standby, prepared = row
+    clock, oldest, pid, hidden, is_standby, prepared, log, place = row
     unknown = ""
     if is_standby:
         unknown = "this is a read replica, which does not know the transactions open on its primary"
@@ -316,4 +321,4 @@ def _activity(connection: psycopg.Connection[tuple[Any, ...]]) -> Activity:
         unknown = "this role can't see other sessions' transactions (grant pg_read_all_stats to it)"
     elif prepared:
         unknown = "there are prepared transactions (pg_prepared_xacts), whose start is not known"
-    return Activity(clock, oldest, pid, unknown)
+    return Activity(clock, oldest, pid, unknown, (log, place))

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, World, orders_of
+from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, ORDERS_DDL, World, orders_of
+from tests.flows.extract.sources import source_server
 from tests.house import Server
 from transforms.entities import Postgres, SourceEntity
 
@@ -27,6 +28,11 @@ BY_CREATION = read("incremental", "created_at", deletes_every=DAY)
 BY_NUMBER = read("incremental", "id", deletes_every=DAY)
 WHOLE = read("snapshot")
 WAYS = {"updated_at": BY_UPDATE, "created_at": BY_CREATION, "id": BY_NUMBER, "snapshot": WHOLE}
+
+
+@pytest.fixture
+def warehouse(postgres18: Server) -> str:
+    return postgres18.database()
 
 
 @pytest.fixture
@@ -130,3 +136,30 @@ def test_a_snapshot_of_a_table_that_is_made_anew_each_time_lands_when_it_differs
     shop.app("create table other (like orders including all)", "insert into other select * from orders")
     shop.app("drop table orders", "alter table other rename to orders")
     assert shop.land(WHOLE) is None
+
+
+def test_a_server_that_was_restored_has_its_rows_compared_with_what_was_landed_of_later(
+    warehouse: str, tmp_path: Path
+) -> None:
+    with source_server(18) as server:
+        world = World(server.dsn, warehouse, tmp_path / "lake")
+        world.app(ORDERS_DDL, "insert into orders select n, 1.00, 'EUR' from generate_series(1, 100) n")
+        server.back_up()
+        world.land(BY_UPDATE)
+        world.app(
+            "update orders set amount = 2.00, updated_at = now() where id = 7",
+            "insert into orders values (5000, 3.00, 'EUR')",
+            "delete from orders where id = 8",
+        )
+        world.land(BY_UPDATE)
+
+        server.restore()
+        landing = world.land(BY_UPDATE)
+
+        assert landing is not None
+        assert landing.warnings == (
+            "app.orders: its server was restored or replaced since; so all of it was read, and compared with "
+            "what was landed.",
+        )
+        assert world.live(ORDERS, ORDERS_COLUMNS) == orders_of(world)
+        assert world.land(BY_UPDATE) is None
