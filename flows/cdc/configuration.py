@@ -19,6 +19,8 @@ _FIXED = {
     "plugin.name": "pgoutput",
     "publication.autocreate.mode": "disabled",
     "snapshot.mode": "initial",
+    # What a policy hides from its role would not be told: PostgreSQL is to refuse instead.
+    "database.initial.statements": "set row_security = off",
     # A slot that is ahead of what was read was made anew: the connector fails, it does not go on from there.
     "offset.mismatch.strategy": "trust_offset",
     # Every value as it is at the source, in one form whatever its precision.

@@ -61,6 +61,8 @@ def register(
         known = client.configuration(names.connector)
         _not_paused(seen, names)
         _not_lost(seen, known is not None and bool(client.offsets(names.connector)))
+        if known is None:
+            database.all_is_seen(map(".".join, tables))
         database.prepare()
         for sentence in database.publish(tables):
             say(sentence)
@@ -131,6 +133,7 @@ def _change(
             client.resume(names.connector)
         return
     added = sorted((after - before) | (unpublished & after))
+    database.all_is_seen(added)
     client.stop(names.connector)
     if added:
         # While nothing runs: a task with the old configuration would take the order and leave the table out,

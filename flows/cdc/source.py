@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from flows.errors import FlowsError
 from flows.extract.debezium import SCHEMA, Names, names
-from flows.extract.debezium_observed import answering, first_line
+from flows.extract.debezium_observed import answering, cdc_dsn, first_line
 from flows.settings import Settings
 from transforms.entities import Postgres
 
@@ -31,9 +32,11 @@ _LOCK_SECONDS = 10
 class Source:
     """The application's database while a command works in it, as a context manager."""
 
-    def __init__(self, connection: _Connection, names: Names) -> None:
+    def __init__(self, connection: _Connection, names: Names, reader: str) -> None:
+        """`reader`: the role by which the connector reads tables."""
         self._connection = connection
         self._names = names
+        self._reader = reader
 
     def prepare(self) -> None:
         """Make the heartbeat and signal tables. Raises FlowsError with the SQL when this role may not."""
@@ -130,10 +133,28 @@ class Source:
         query = "select from pg_publication_tables where pubname = %s and (schemaname, tablename) = (%s, %s)"
         return bool(self._rows(query, self._names.publication, *_parts(self._names.signal)))
 
-    def snapshot(self, tables: Iterable[str], where: sql.Composed | None = None) -> None:
+    def all_is_seen(self, tables: Iterable[str]) -> None:
+        """Raises FlowsError where a policy hides rows of these tables (schema.table) from the connector."""
+        hidden = self._rows(
+            "select table_name from unnest(%s::text[]) as table_name "
+            "join pg_class on pg_class.oid = to_regclass(table_name) join pg_roles on rolname = %s "
+            "where relrowsecurity and not (rolsuper or rolbypassrls) "
+            "and (relforcerowsecurity or not pg_has_role(pg_roles.oid, relowner, 'usage')) order by 1",
+            [".".join(f'"{part}"' for part in table.split(".", 1)) for table in tables],
+            self._reader,
+        )
+        if hidden:
+            raise FlowsError(
+                f"A row-level security policy hides rows of {', '.join(table for (table,) in hidden)} from "
+                f"role {self._reader}, by which the connector reads, so they would be missing. Let an "
+                f"administrator there run: alter role {self._reader} bypassrls; then repeat this."
+            )
+
+    def snapshot(self, tables: Collection[str], where: sql.Composed | None = None) -> None:
         """Let the connector read these tables (schema.table) again beside the changes; `where`: those rows
-        of them alone for which this is true.
+        of them alone for which this is true. Raises FlowsError where it would not read all of them.
         """
+        self.all_is_seen(tables)
         quoted = [".".join(f'"{part}"' for part in table.split(".", 1)) for table in tables]
         order: dict[str, Any] = {"type": "incremental", "data-collections": quoted}
         if where is not None:
@@ -220,7 +241,8 @@ def opened(settings: Settings, names: Names) -> Iterator[Source]:
         psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection,
     ):
         connection.execute(f"set lock_timeout = '{_LOCK_SECONDS}s'".encode())
-        yield Source(connection, names)
+        reader = conninfo_to_dict(cdc_dsn(settings)).get("user") or connection.info.user
+        yield Source(connection, names, str(reader))
 
 
 def reread(settings: Settings, read: Postgres, keys: Sequence[Mapping[str, Any]]) -> None:

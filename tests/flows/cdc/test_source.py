@@ -6,7 +6,7 @@ import re
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from flows import change_topics
@@ -73,3 +73,39 @@ def test_an_order_that_the_connector_would_not_hear_is_refused_until_it_is_regis
     capture.register(ALPHA)
     capture.resnapshot(ALPHA)
     until(lambda: capture.ids("alpha") == [1, 2, 3, 1, 2, 3])
+
+
+def test_a_table_of_which_a_policy_hides_rows_from_the_connector_is_not_read(capture: Capture) -> None:
+    """By the role of the connector, whoever gives the order."""
+    capture.tables("alpha", "beta")
+    role, owner = capture.settings.cdc_prefix, capture.settings
+    given = conninfo_to_dict(owner.require("app_dsn"))
+    capture.app(
+        f"create role {role} login replication password 'x' in role {given['user']}",
+        "alter table alpha enable row level security",
+        "alter table alpha force row level security",
+        f"create policy few on alpha to {role} using (id < 3)",
+    )
+    own = make_conninfo(owner.require("app_dsn"), user=role, password="x")
+    capture.settings = owner.model_copy(update={"cdc_dsn": SecretStr(own)})
+    hidden = rf'hides rows of "public"\."alpha" from role {role}, .*: alter role {role} bypassrls; then'
+    try:
+        with pytest.raises(FlowsError, match=hidden):
+            capture.register(ALPHA)
+        with capture.client() as client:
+            assert client.configuration(capture.names.connector) is None
+        capture.register(BETA)
+        until(lambda: capture.ids("beta") == [1, 2, 3])
+        with pytest.raises(FlowsError, match=hidden):
+            capture.register(ALPHA, BETA)
+        capture.app("insert into beta values (4, 'told still')")
+        until(lambda: capture.ids("beta") == [1, 2, 3, 4])
+        capture.app(f"alter role {role} bypassrls")
+        capture.register(ALPHA, BETA)
+        until(lambda: capture.ids("alpha") == [1, 2, 3], 60)
+        capture.app(f"alter role {role} nobypassrls")
+        with pytest.raises(FlowsError, match=hidden):
+            capture.resnapshot(ALPHA)
+    finally:
+        capture.end()
+        capture.app(f"drop owned by {role}", f"drop role {role}")
