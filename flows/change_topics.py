@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,7 +13,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from flows.cdc import source as database
 from flows.cdc.feed import change_topic
 from flows.errors import FlowsError
-from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard
+from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard, source_parts
 from flows.extract.debezium_guard import REMEMBERED, Observed
 from flows.extract.debezium_observed import answering
 from flows.extract.kafka import PositionGone
@@ -154,7 +154,22 @@ def extract(
         int(positions.get(REMEMBERED, {}).get("confirmed", 0)),
         partial(_reread, settings, entity) if told.observed is not None else None,
     )
-    return cdc.read(entity, source, before, connection, landed, landed_at)
+    found = cdc.read(entity, source, before, connection, landed, landed_at)
+    found.warnings += _parts_told(entity, positions.get(REMEMBERED, {}), told.observed)
+    return found
+
+
+def _parts_told(
+    entity: SourceEntity, remembered: Mapping[str, Any], observed: Observed | None
+) -> Iterator[str]:
+    """Of partitions that went or came since the table was landed last; a new registration reads all of it."""
+    assert isinstance(entity.read, Postgres)
+    known, place = remembered.get("parts"), (entity.read.schema, entity.read.table)
+    if observed is None or known is None or remembered.get("registration") != observed.registration:
+        return
+    name, now = ".".join(place), observed.parts.get(place, {})
+    for sentence in source_parts.told(name, known.get(name, {}), now, debezium_guard.ANEW):
+        yield f"{entity.source}.{entity.name}: {sentence}."
 
 
 def _unread(position: Mapping[str, Any], topic: str, told: Told) -> list[list[Any]]:

@@ -5,8 +5,8 @@ remembered, and is pure. What is remembered of a table stands in the ledger's po
 
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
      "confirmed": where the slot stood, a number,
-     "published": {"public.users": 16402}, "mark": identity of the newest heartbeat,
-     "beat": its number, "topic": the change topic}
+     "published": {"public.users": 16402}, "parts": {"public.clicks": {"16480": "clicks_2025_10"}},
+     "mark": identity of the newest heartbeat, "beat": its number, "topic": the change topic}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """

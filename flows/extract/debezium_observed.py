@@ -12,11 +12,12 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
-from flows.extract import SourceAway, SourceRefused, source_locks
+from flows.extract import SourceAway, SourceRefused, source_locks, source_parts
 from flows.extract import debezium as named
 from flows.extract.connect import Connect, ConnectorState
 from flows.extract.postgres_session import catalogs, is_refusal
 from flows.extract.postgres_types import SourceColumn
+from flows.extract.source_parts import Parts
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -125,6 +126,8 @@ class Observed:
     tables: Mapping[tuple[str, str], SourceTable] = field(default_factory=dict)
     columns: Mapping[tuple[str, str], Sequence[SourceColumn]] = field(default_factory=dict)
     """The columns of each table."""
+    parts: Mapping[tuple[str, str], Parts] = field(default_factory=dict)
+    """The partitions of those that have some."""
     mark: str | None = None
     """Identity of the newest heartbeat; None before the first."""
     beat: int | None = None
@@ -149,6 +152,7 @@ class Observed:
                 for place, member in (self.published or {}).items()
                 if place in self.tables
             },
+            "parts": source_parts.remembered(self.parts),
         }
 
 
@@ -311,6 +315,7 @@ def _observed(
         newest = row(f"select mark::text, beat from {names.heartbeat} order by beat desc limit 1") or {}
     asked = ([read.schema for read in reads], [read.table for read in reads])
     tables = list(connection.execute(_TABLES.encode(), asked))
+    oids = {(one["nspname"], one["relname"]): one["oid"] for one in tables}
     return Observed(
         registration=registration,
         connector=state,
@@ -344,7 +349,8 @@ def _observed(
             )
             for one in tables
         },
-        columns=catalogs(connection, {(one["nspname"], one["relname"]): one["oid"] for one in tables}),
+        columns=catalogs(connection, oids),
+        parts=source_parts.parts(connection, oids),
         mark=newest.get("mark"),
         beat=newest.get("beat"),
     )

@@ -117,3 +117,45 @@ def test_a_mode_changes_there_and_back_with_a_registration_each_time(capture: Ca
         assert first.failures() == {}
         land_changes(services, [ALPHA, BETA], "back").of(ALPHA)
         assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")
+
+
+def test_what_goes_or_comes_with_a_partition_is_told_with_what_to_do(capture: Capture) -> None:
+    services = Services(capture.settings)
+    capture.app(
+        "create table alpha (id bigint primary key, label text) partition by range (id)",
+        "create table alpha_1 partition of alpha for values from (1) to (100)",
+        "create table alpha_2 partition of alpha for values from (100) to (200)",
+        "insert into alpha values (1, 'goes'), (101, 'stays')",
+    )
+    capture.register(ALPHA)
+    until(lambda: capture.ids("alpha") == [1, 101])
+    with services.lake:
+        first = land_changes(services, [ALPHA], "first").of(ALPHA)
+        assert first is not None
+        assert first.warnings == ()
+        capture.app(
+            "alter table alpha detach partition alpha_1",
+            "create table alpha_3 (like alpha including all)",
+            "insert into alpha_3 values (201, 'came')",
+            "alter table alpha attach partition alpha_3 for values from (200) to (300)",
+            "create table alpha_4 partition of alpha for values from (300) to (400)",
+            "insert into alpha values (301, 'told')",
+        )
+        until(lambda: 301 in capture.ids("alpha"))
+        told = land_changes(services, [ALPHA], "told").of(ALPHA)
+        assert told is not None
+        went, came = told.warnings
+        assert went.startswith("app.alpha: alpha_1 is no partition of public.alpha any more, which no change")
+        assert came == (
+            "app.alpha: alpha_3 was attached to public.alpha with rows that no change tells; "
+            "python -m flows cdc resnapshot alpha brings them."
+        )
+        capture.resnapshot(ALPHA, only=("alpha",))
+        until(lambda: 201 in capture.ids("alpha"))
+        again = land_changes(services, [ALPHA], "again").of(ALPHA)
+        assert again is not None
+        assert again.warnings == (), "it is told once"
+        assert [row[0] for row in rows_of(services, ALPHA)] == [1, 101, 201, 301]
+        capture.anew(ALPHA)
+        first_read.land(services, [ALPHA], "anew", Progress("test", io.StringIO()), 60)
+        assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")
