@@ -14,7 +14,7 @@ from flows.cdc import source as database
 from flows.cdc.feed import change_topic
 from flows.errors import FlowsError
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard, source_parts
-from flows.extract.debezium_guard import REMEMBERED, Observed
+from flows.extract.debezium_guard import KEY, REMEMBERED, Observed
 from flows.extract.debezium_observed import answering
 from flows.extract.kafka import PositionGone
 from flows.extract.postgres_session import catalog
@@ -137,6 +137,7 @@ def extract(
         before[REMEMBERED] = {
             **told.observed.facts(),
             TOPIC: topic,
+            KEY: list(entity.key),
             cdc.REGISTERED_AT: registered_at,
             **({cdc.EARLIER: earlier} if earlier else {}),
         }

@@ -6,7 +6,8 @@ remembered, and is pure. What is remembered of a table stands in the ledger's po
     {"registration": …, "system": …, "timeline": 1, "database": 16384, "slot": …, "lsn": "0/16B3748",
      "confirmed": where the slot stood, a number,
      "published": {"public.users": 16402}, "parts": {"public.clicks": {"16480": "clicks_2025_10"}},
-     "mark": identity of the newest heartbeat, "beat": its number, "topic": the change topic}
+     "mark": identity of the newest heartbeat, "beat": its number, "topic": the change topic,
+     "key": the declared one}
 
 A registration made anew reads every table whole, so it voids what was remembered of the one before.
 """
@@ -30,10 +31,12 @@ from flows.extract.told_texts import is_told
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
-__all__ = ["REMEMBERED", "Observed", "guard", "observe", "reasons"]
+__all__ = ["KEY", "REMEMBERED", "Observed", "guard", "observe", "reasons"]
 
 REMEMBERED = "guard"
 """Where what is remembered stands in a table's position."""
+KEY = "key"
+"""Key, beside what is remembered of the source, of the columns by which changes were told apart."""
 ANEW = "python -m flows cdc unregister && python -m flows cdc register"
 OFFSETS_LOST = (
     "Kafka Connect has lost how far the connector had read, and each table is read anew unasked, so changes "
@@ -239,6 +242,11 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
             f"updates and deletes in {place} do not say which row they are about (replica identity "
             f"{IDENTITIES[table.identity]}, {lacking}); alter table {place} replica identity full{again}"
         )
+    if was := _other_key(entity, remembered.get(KEY, [])):
+        return (
+            f"its key was {was} before, and a row that was deleted then is named by that alone; read "
+            f"everything again: {ANEW}"
+        )
     named = {name for column in entity.columns for name in (column.name, *column.formerly)}
     there = observed.columns.get((read.schema, read.table), ())
     untold = [
@@ -252,6 +260,12 @@ def _of_table(observed: Observed, entity: SourceEntity, read: Postgres, remember
             "declare the table's mode as incremental or snapshot"
         )
     return ""
+
+
+def _other_key(entity: SourceEntity, known: Collection[str]) -> str:
+    """The columns of a key that is not the declared one; '' where it is, also under other names by now."""
+    now = {name: column.name for column in entity.columns for name in (*column.formerly, column.name)}
+    return ", ".join(known) if known and {now.get(name, name) for name in known} != {*entity.key} else ""
 
 
 _NO_SENDER = "permission denied to start WAL sender"

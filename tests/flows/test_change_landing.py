@@ -159,3 +159,25 @@ def test_what_goes_or_comes_with_a_partition_is_told_with_what_to_do(capture: Ca
         capture.anew(ALPHA)
         first_read.land(services, [ALPHA], "anew", Progress("test", io.StringIO()), 60)
         assert rows_of(services, ALPHA) == capture.app("select id, label from alpha order by id")
+
+
+def test_a_table_that_is_to_have_another_key_halts_until_it_is_read_anew(capture: Capture) -> None:
+    labelled = replace(ALPHA, key=("label",))
+    services = Services(capture.settings)
+    capture.tables("alpha")
+    capture.app("alter table alpha replica identity full")
+    capture.register(ALPHA)
+    until(lambda: len(capture.ids("alpha")) == 3)
+    capture.app("delete from alpha where id = 2")
+    until(lambda: len(capture.events("alpha")) == 4)
+    with services.lake:
+        land_changes(services, [ALPHA], "told").of(ALPHA)
+        with pytest.raises(
+            SourceError, match=r"its key was id before, .*; read everything again: .* register\.$"
+        ):
+            land_changes(services, [labelled], "halted").of(labelled)
+        capture.app("delete from alpha where id = 3", "update alpha set label = 'new' where id = 1")
+        capture.anew(labelled)
+        first_read.land(services, [labelled], "anew", Progress("test", io.StringIO()), 60)
+        land_changes(services, [labelled], "told").of(labelled)
+        assert rows_of(services, labelled) == [(1, "new")]

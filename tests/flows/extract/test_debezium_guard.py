@@ -9,11 +9,12 @@ import pytest
 
 from flows.cdc.configuration import BEATS_KEPT, configuration
 from flows.extract.connect import ConnectorState, TaskState
-from flows.extract.debezium_guard import ANEW, marks_of, reasons
+from flows.extract.debezium_guard import ANEW, KEY, marks_of, reasons
 from flows.extract.debezium_observed import forgotten, lsn_number, lsn_text
 from tests.flows.extract.guarded import HEARTBEAT, NAMES, USERS, Source, judge
 from tests.flows.extract.sources import SourceServer, source_server
 from tests.house import VERSIONS
+from transforms.contract import Column
 
 
 @pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: f"postgresql {version}")
@@ -166,6 +167,15 @@ def test_an_identity_without_the_declared_key_halts(
     assert f"(replica identity {identity}, without id); alter table public.users" in halt
     # What was told meanwhile names rows by another key: what became of them nobody knows.
     assert halt.endswith(f"replica identity full, then read everything again: {ANEW}.")
+
+
+def test_a_key_by_which_rows_were_not_told_halts_and_another_name_of_it_does_not(source: Source) -> None:
+    known = {USERS.table: source.look().facts() | {KEY: ["number"]}}
+    halt = reasons(source.look(), [USERS], known)[USERS.table]
+    assert "its key was number before" in halt
+    assert halt.endswith(f"{ANEW}.")
+    columns = (Column("id", "bigint", nullable=False, formerly=("number",)), *USERS.columns[1:])
+    assert reasons(source.look(), [replace(USERS, columns=columns)], known) == {}
 
 
 def test_a_slot_of_another_plugin_halts(source: Source) -> None:

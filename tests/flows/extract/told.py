@@ -189,13 +189,14 @@ def prepared(house: House, server: Server | None, folder: Path) -> Capture:
 
 
 def rows_of(services: Services, entity: SourceEntity) -> list[tuple[Any, ...]]:
-    """A table's rows as its changes tell them, in the order of the key."""
+    """A table's rows as its changes tell them, in the order of their `id`."""
     columns = ", ".join(column.name for column in entity.columns)
     with services.ledger() as ledger, duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         services.lake.read(connection, ledger.files(entity.table)).create_view("files")
         text = changes.typed(entity, "from files", connection.table("files").columns)
-        last = "row_number() over (partition by id order by _landed_at desc, _seq desc) = 1"
+        key = ", ".join(entity.key)
+        last = f"row_number() over (partition by {key} order by _landed_at desc, _seq desc) = 1"
         return connection.execute(
             f"select {columns} from (from ({text}) qualify {last}) where _op <> 'd' order by id"
         ).fetchall()
