@@ -20,6 +20,7 @@ from flows.errors import FlowsError
 from flows.flow_names import ERASE
 from flows.hung import HOUR
 from flows.progress import Progress
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import open_services
 
 
@@ -55,6 +56,7 @@ def run(users: list[int], reason: str) -> Erased:
         services.lake.begin_session()
         with services.ledger() as ledger:
             prepare.schemas(ledger)
+            refuse_two_stories(ledger, services.lake)  # it removes what the ledger does not name
             ledger.repair_manifest(services.lake)
         return erase(services, sorted(set(users)), reason, ERASE, progress)
 

@@ -18,6 +18,7 @@ from flows.maintenance.letting_go import let_go
 from flows.maintenance.tidying import RAW_FILES, TOPIC_FILES, fold, join_landed, tidied, topics
 from flows.progress import Progress
 from flows.recovery import scratch
+from flows.recovery.agreement import refuse_two_stories
 from flows.recovery.physical import unfinished
 from flows.recovery.physical.shelf import open_copies
 from flows.recovery.physical.taking import expire as expire_copies
@@ -86,10 +87,14 @@ def run() -> Maintained:
 def tidy(services: Services, progress: Progress) -> Maintained:
     """What is past its retention; every table that is tidied, in turn, and the files of topics; then
     `lake.sql` names the files that count now, and the sweep, what has expired, and PostgreSQL's own upkeep.
+
+    Raises TwoStories before anything is changed: the sweep would take the files of a lake of which the ledger
+    does not know.
     """
     gone = joined = folded = 0
     progress.expect(len(tidied()))
     with services.ledger() as ledger:
+        refuse_two_stories(ledger, services.lake)
         for entity in registry.entities():
             if entity.retention is None:
                 continue

@@ -1,7 +1,8 @@
-"""Whether warehouse and lake are of one story: a restore of either makes them tell two.
+"""Whether warehouse and lake are of one story: a restore of either makes them tell two, and so does a setting
+that names another one, or a disk that is not mounted.
 
-Every run asks for it. It costs a look at each manifest and two queries; only where that raises a suspicion
-are files compared.
+Every run asks for it, and whatever removes files from the lake that the ledger does not name. It costs a look
+at each manifest and two queries; only where that raises a suspicion are files compared.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from flows.stores.ledger import Ledger
 from flows.stores.manifest import fold
 
 _REMEDY = (
-    "Nothing was changed. `python -m flows rebuild --from-lake` makes the warehouse what the lake says; the "
-    "next run reads again what the sources have had since (docs/recovery.md)."
+    "Nothing was changed. See that ANALYTICS_WAREHOUSE_DSN and ANALYTICS_LAKE belong together. Where they "
+    "do, `python -m flows rebuild --from-lake` makes the warehouse what the lake says; the next run reads "
+    "again what the sources have had since (docs/recovery.md)."
 )
 
 
@@ -23,8 +25,8 @@ class TwoStories(FlowsError):
 
 
 def refuse_two_stories(ledger: Ledger, lake: Lake) -> None:
-    """Called before a run changes anything. Raises TwoStories where the warehouse is older than the lake (a
-    backup was restored, or it is empty), or newer (the lake came back from a copy).
+    """Called before anything is changed. Raises TwoStories where the warehouse is older than the lake (a
+    backup was restored, or it is empty), or newer (the lake came back from a copy, or is not there).
 
     A single manifest that was moved away is no such thing: it is written anew from the ledger.
     """
@@ -35,6 +37,13 @@ def refuse_two_stories(ledger: Ledger, lake: Lake) -> None:
             f"know. The warehouse is new or came back from a backup, it seems. {_REMEDY}"
         )
     behind = _behind(ledger, lake)
+    if behind and not lake.manifests():
+        raise TwoStories(
+            f"The lake is not there: {lake.root} has no manifest, and the ledger names files of "
+            f"{_listed(behind)}. Its disk is not mounted, or ANALYTICS_LAKE names another folder, it seems. "
+            "Nothing was changed: mount it or correct that, and run again. One that is lost comes back by "
+            "`python -m flows restore --lake DIR` (docs/recovery.md)."
+        )
     if behind:
         raise TwoStories(
             f"The lake is behind the warehouse: {_listed(behind)} lack commits that the ledger has. The "

@@ -286,8 +286,15 @@ class Lake:
 
     def _make_folder(self, folder: Path) -> None:
         """Create what is missing below the root, one fsynced step at a time; a symlink on the way is
-        refused.
+        refused, and a root that is no more the one in which this process began.
         """
+        if self._session is not None and not self._session.marker.exists():
+            # A mount point without its disk is a folder like another: what is written there is lost to all.
+            raise LakeError(
+                f"The lake in {self.root} is not the one in which this process began: its disk was "
+                "unmounted, or another one is mounted there, it seems. Nothing was written there; mount it "
+                "again, and run again."
+            )
         if not self.root.exists():
             self.root.mkdir(parents=True, exist_ok=True)
         current = self.root

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from flows.recovery.agreement import TwoStories, refuse_two_stories
+from flows.services import Services
 from flows.stores import manifest
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit
 from flows.stores.warehouse import Warehouse
+from tests.flows.company import run_here
 from tests.house import Server
 
 USERS = "raw_app__users"
@@ -61,8 +65,34 @@ def test_a_lake_that_is_ahead_or_behind_stops_a_run_with_the_command_that_mends_
             refuse_two_stories(Ledger(other), lake)
         with Lake(earlier) as older, pytest.raises(TwoStories, match=rf"behind the warehouse: {USERS} lack"):
             refuse_two_stories(ledger, older)
-        with Lake(lake.root.with_name("new")) as empty, pytest.raises(TwoStories, match="behind"):
+        with Lake(lake.root.with_name("new")) as empty, pytest.raises(TwoStories, match="not there"):
             refuse_two_stories(ledger, empty)
+
+
+@pytest.mark.parametrize(
+    "words", [["maintain"], ["erase", "--user", "1", "--yes"]], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize("is_unmounted", [False, True], ids=["of another warehouse", "unmounted"])
+def test_what_removes_files_of_the_lake_does_not_begin_where_the_ledger_is_of_another(
+    postgres18: Server, services: Services, tmp_path: Path, words: list[str], is_unmounted: bool
+) -> None:
+    lake = services.lake.root
+    if is_unmounted:
+        lake = tmp_path / "mount"
+        lake.mkdir()
+    files = sorted(lake.rglob("*.parquet"))
+    for path in files:
+        os.utime(path, (0, 0))
+    dsn = services.settings.require("warehouse_dsn") if is_unmounted else postgres18.database()
+    given = {"WAREHOUSE_DSN": dsn, "LAKE": str(lake), "SANDBOX": str(tmp_path / "none")}
+
+    done = run_here(words, tmp_path, {f"ANALYTICS_{name}": value for name, value in given.items()})
+
+    assert done.code == 2, done.said
+    assert ("The lake is not there" if is_unmounted else "ahead of the warehouse") in done.err
+    assert "ANALYTICS_LAKE" in done.err
+    assert sorted(lake.rglob("*.parquet")) == files
+    assert bool(files) is not is_unmounted
 
 
 def test_the_newest_entry_is_read_whatever_its_length_and_what_was_torn_behind_it(lake: Lake) -> None:

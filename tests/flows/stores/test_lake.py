@@ -239,6 +239,24 @@ def test_a_full_disk_leaves_no_file_under_its_final_name(tmp_path: Path) -> None
     assert [p for p in (tmp_path / "lake" / "raw").rglob("*") if p.is_file()] == []
 
 
+def test_nothing_is_written_where_the_disk_of_the_lake_was_unmounted_meanwhile(tmp_path: Path) -> None:
+    root, away = tmp_path / "lake", tmp_path / "away"
+    with Lake(root) as lake:
+        file = _write(lake)
+        root.rename(away)
+        root.mkdir()
+
+        with pytest.raises(LakeError, match="unmounted"):
+            _write(lake, batch="b2")
+        with pytest.raises(LakeError, match="unmounted"):
+            lake.append_manifest(_commit("t1", file))
+        assert list(root.iterdir()) == []
+
+        root.rmdir()
+        away.rename(root)
+        lake.append_manifest(_commit("t1", file))
+
+
 def test_a_torn_last_line_is_ignored_and_overwritten(lake: Lake) -> None:
     one, two = _commit("t1", _write(lake)), _commit("t2", _write(lake, batch="b2"))
     lake.append_manifest(one)
