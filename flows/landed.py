@@ -10,19 +10,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
-from flows.extract import ControlTotal, Extract
+from flows.extract import ControlTotal, Extract, answer
 from flows.stores.lake import Lake
 from flows.stores.ledger_rows import Position
 from flows.stores.manifest import LakeFile
 from transforms import changes
 from transforms.engine import quoted
-from transforms.entities import Kafka, SourceEntity
+from transforms.entities import Kafka, Rest, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
+_AT_ONCE = 10_000
 _LARGEST_MESSAGE = 1 << 20
 """Bytes of a message that its staging model reads at most: a larger one is of no window."""
 STREAMED = "stream-"
@@ -183,6 +185,8 @@ def rows_by_window(
     """
     if not paths:
         return {}
+    if isinstance(entity.read, Rest):
+        return _days_of_objects(connection, entity.read, paths, among)
     partition = entity.partition
     if partition is None:
         moment, form = "null::timestamptz", "%Y"
@@ -204,4 +208,18 @@ def rows_by_window(
     for window, count in rows:
         # A year of five digits or before Christ is no window, nor is infinity.
         counts[window if partition is not None and partition.is_window(window) else ""] += count
+    return dict(counts)
+
+
+def _days_of_objects(
+    connection: DuckDBPyConnection, read: Rest, paths: Sequence[str], among: str
+) -> dict[str, int]:
+    """The same of what an API lists, as its landing counts it: the time is within the object."""
+    found = connection.execute(
+        f"select object::varchar from read_parquet(?, hive_partitioning = false) where {among}",
+        [list(paths)],
+    )
+    counts: Counter[str] = Counter()
+    while rows := found.fetchmany(_AT_ONCE):
+        counts.update(answer.window(read, orjson.loads(text)) for (text,) in rows)
     return dict(counts)

@@ -21,6 +21,8 @@ from typing import Any
 import msgspec
 import orjson
 
+from transforms.entities import Rest
+
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -213,6 +215,17 @@ def _json_type(value: object) -> str:
 def steps(field: str | None) -> tuple[str, ...]:
     """The names on the way to a field: `data.object.created` goes deeper."""
     return tuple(field.split(".")) if field else ()
+
+
+def window(read: Rest, value: Mapping[str, Any] | None) -> str:
+    """The day that an object of a list touches, by its event time, else by the time the list is about; '' for
+    the whole entity.
+    """
+    if read.event_time is None:
+        return ""
+    fields = (read.event_time, read.recorded_at)
+    at = next((time for field in fields if (time := moment(value, steps(field)))), None)
+    return "" if at is None else at.date().isoformat()
 
 
 def moment(value: Mapping[str, Any] | None, field: tuple[str, ...]) -> datetime | None:

@@ -17,7 +17,6 @@ import orjson
 import pyarrow as pa
 
 from flows.extract import answer, kafka, postgres_types, rest
-from flows.extract.answer import moment, steps
 from transforms import engine
 from transforms.change_values import FIRST_AND_END
 from transforms.contract import Column
@@ -46,11 +45,7 @@ def of_api(entity: SourceEntity, text: bytes, received_at: datetime) -> tuple[pa
     time = pa.array([received_at], rest.SCHEMA.field("window_start").type)
     content = pa.ExtensionArray.from_storage(pa.json_(), pa.array([record.text.decode()], pa.string()))
     batch = pa.record_batch([pa.array([record.id]), content, time, time], schema=rest.SCHEMA)
-    if entity.read.event_time is None:
-        return batch, ""
-    fields = (entity.read.event_time, entity.read.recorded_at)
-    at = next((time for field in fields if (time := moment(record.value, steps(field)))), None)
-    return batch, "" if at is None else at.date().isoformat()
+    return batch, answer.window(entity.read, record.value)
 
 
 def of_database(entity: SourceEntity, text: bytes) -> tuple[pa.RecordBatch, str]:
