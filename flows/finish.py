@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows import lakeshell
 from flows.build.guard import record
+from flows.doubted import doubt
 from flows.errors import FlowsError
 from flows.monitoring import profiles
 from flows.progress import Progress
@@ -26,7 +27,7 @@ from transforms.contract import Table
 def run(services: Services, models: Sequence[Table], summary: Summary, progress: Progress) -> None:
     """What every run ends with.
 
-    1. Partitions that their declared retention has passed are dropped.
+    1. Partitions that their declared retention has passed are dropped, unless the clock is in doubt.
     2. Views that are owed a refresh (also by a run that died) get it.
     3. Partitions that the stream wrote and the batch has computed are compared and corrected; those that are
        over are the batch's from then on, the others are compared again by the next run. What that changes in
@@ -35,8 +36,12 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
     5. `lake.sql` names the files that count now.
     """
     now = services.settings.now()
+    with services.warehouse.connect() as connection:
+        unsure = doubt(connection, now)
+    if unsure:
+        summary.warnings.append(unsure)
     for table in models:
-        if table.is_partitioned_in_postgres and table.retention is not None:
+        if table.is_partitioned_in_postgres and table.retention is not None and not unsure:
             for partition in retire(services.warehouse, services.lake, table, now, summary.run_id):
                 progress.say(table.name, f"{partition} dropped: older than {table.retention.days} days")
     for view in refresh(services.warehouse):

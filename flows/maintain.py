@@ -10,6 +10,7 @@ from prefect import flow
 from flows import as_of_schemas, lakeshell
 from flows.alerting.made_good import noted
 from flows.batch import run_name
+from flows.doubted import doubt
 from flows.errors import FlowsError
 from flows.hung import HOUR
 from flows.landed import landed_on
@@ -95,8 +96,11 @@ def tidy(services: Services, progress: Progress) -> Maintained:
     progress.expect(len(tidied()))
     with services.ledger() as ledger:
         refuse_two_stories(ledger, services.lake)
+        unsure = doubt(ledger.connection, services.settings.now())
+        if unsure:
+            progress.say("clock", unsure)
         for entity in registry.entities():
-            if entity.retention is None:
+            if entity.retention is None or unsure:
                 continue
             with ledger.locked("land", entity.table):
                 files = let_go(services, ledger, entity, "maintain")
@@ -116,9 +120,10 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         lakeshell.write(services.lake, registry.tables().values())
         swept = services.lake.sweep(ledger.named_paths)
         as_of_schemas.remove_left(ledger.connection)
-        pruned = pruning.prune(ledger.connection, services.settings.now())
+        pruned = {} if unsure else pruning.prune(ledger.connection, services.settings.now())
         vacuumed = tending.vacuum(ledger.connection)
         reindexed = tending.reindex(ledger.connection)
+    _remove_left(services)
     ahead = tending.leaves_ahead(services)
     return Maintained(
         gone,
@@ -126,7 +131,7 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         folded,
         len(swept),
         sum(pruned.values()),
-        _expire_backups(services),
+        0 if unsure else _expire_backups(services),
         len(vacuumed),
         len(reindexed),
         len(ahead),
@@ -144,14 +149,22 @@ def _join(services: Services, ledger: Ledger, table: Table, at_most: int) -> int
         joined += fewer
 
 
+def _remove_left(services: Services) -> None:
+    """What killed drills and restores have left beside the backups, where a place for these is named."""
+    try:
+        root = services.settings.backups_root
+        scratch.remove_left(root)
+        unfinished.remove_left(root)
+    except (SettingsError, BackupError):
+        return
+
+
 def _expire_backups(services: Services) -> int:
-    """Also where no new one is taken for a while; and what killed drills and restores have left goes. Nothing
-    where no place for backups is named, and while one is being taken: that ends with the same.
+    """Also where no new one is taken for a while. Nothing where no place for backups is named, and while one
+    is being taken: that ends with the same.
     """
     try:
         vault, copies = open_vault(services), open_copies(services)
-        scratch.remove_left(vault.root)
-        unfinished.remove_left(vault.root)
         gone = expire(services, vault)[0] if vault.root.is_dir() else []
         gone += expire_copies(services, copies) if copies.root.is_dir() else []
         return len(gone)

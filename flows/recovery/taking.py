@@ -14,6 +14,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from flows.doubted import doubt
 from flows.erasure import listed
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
@@ -117,14 +118,26 @@ def begin(services: Services) -> None:
 
 
 def expire(services: Services, vault: Vault) -> tuple[list[str], int]:
-    """Remove backups whose declared time has come, and the raw files that none names any more.
+    """Remove backups whose declared time has come, and the raw files that none names any more; nothing, with
+    a warning, where the clock is in doubt.
 
     Raises BackupError while another backup is being taken: its raw files have no name in one yet.
     """
     settings = services.settings
+    if is_in_doubt(services):
+        return [], 0
     with vault.alone():
         gone = vault.expire(settings.now(), settings.backup_days, settings.backup_weeks)
         return gone, raw_files.expire(vault)
+
+
+def is_in_doubt(services: Services) -> bool:
+    """Whether nothing is to go for its age now (`doubt`), which is told by a warning."""
+    with services.warehouse.connect() as connection:
+        unsure = doubt(connection, services.settings.now())
+    if unsure:
+        _log.warning(unsure)
+    return unsure is not None
 
 
 def _dump(

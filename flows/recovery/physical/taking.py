@@ -24,7 +24,7 @@ from flows.recovery.making import MAKING, Making
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
 from flows.recovery.physical.verified import HASHED, verify
 from flows.recovery.programs import COMBINES_SINCE, ProgramError
-from flows.recovery.taking import UNSTEADY, begin
+from flows.recovery.taking import UNSTEADY, begin, is_in_doubt
 from flows.recovery.vault import MANIFESTS, BackupError
 from flows.services import Services
 from flows.stores.lake import SPILL
@@ -115,8 +115,12 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
 
 
 def expire(services: Services, copies: Copies) -> list[str]:
-    """Remove the chains whose declared time has come. Raises BackupError while a copy is being taken."""
+    """Remove the chains whose declared time has come; none, with a warning, where the clock is in doubt.
+    Raises BackupError while a copy is being taken.
+    """
     settings = services.settings
+    if is_in_doubt(services):
+        return []
     with copies.alone():
         return copies.expire(settings.now(), settings.backup_days, settings.backup_weeks)
 
