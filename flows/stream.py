@@ -20,7 +20,9 @@ from flows.metrics.endpoint import of_stream
 from flows.metrics.stream import StreamNumbers
 from flows.openlineage.streaming import told
 from flows.progress import Progress
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
+from flows.stores.ledger import Ledger
 from flows.stores.standalone import workshop
 from flows.stores.verified import LakeFull
 from flows.stores.warehouse import WarehouseError
@@ -70,8 +72,9 @@ def run(
 
     Where the warehouse or the broker is away, or the lake is full, it waits and goes on by itself: offsets
     are read back from the journal each time, so nothing is lost and nothing comes twice. What it does is
-    counted in `tally`. Raises SourceError when a topic no longer holds what was not read yet; WarehouseError
-    or LakeFull when it is so at the end.
+    counted in `tally`. Raises SourceError when a topic no longer holds what was not read yet; TwoStories when
+    the warehouse that is there again is another one than the lake's; WarehouseError or LakeFull when it is so
+    at the end.
     """
     tally, lifetime = tally or Tally(), Lifetime(stop, seconds)
 
@@ -142,6 +145,8 @@ class _Session:
             journal = self._journal = Journal(connection)
             if not self._joined(journal, is_over):
                 return
+            # The server that is there again may be another one, or the same as it was before.
+            refuse_two_stories(Ledger(connection), self._services.lake)
             # From here on nobody is erased, for as long as this session lives: the list is asked for once.
             landing = {name: arriving(connection, entity) for name, entity in self._route.entities.items()}
             shops = [

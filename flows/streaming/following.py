@@ -24,6 +24,7 @@ from flows.failpoints import failpoint
 from flows.landing import Landing
 from flows.maintenance.tidying import Tidying
 from flows.progress import Progress
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
@@ -82,7 +83,8 @@ def follow(
 
     One process follows a connector; others stand by. Where the warehouse, the broker or the connector is
     away, or the lake is full, it waits and goes on by itself, from the ledger's positions. What it does is
-    counted in `tally`.
+    counted in `tally`. Raises TwoStories when the warehouse that is there again is another one than the
+    lake's.
     """
     tally, lifetime = tally or ChangesTally(), Lifetime(stop, seconds)
     told = progress or Progress("changes")
@@ -130,6 +132,8 @@ class _Session:
                 if is_over() or (until_idle and time.monotonic() - begun > _KILLED_SECONDS):
                     return True
                 time.sleep(_STAND_BY_SECONDS)
+            # The server that is there again may be another one, or the same as it was before.
+            refuse_two_stories(ledger, self._services.lake)
             sweep(ledger.making)
             unread = self._read_first(ledger, is_over)
             with ExitStack() as opened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,8 +38,9 @@ class Emitter:
     """One topic's transactional producer.
 
     The sequence of the last message is committed inside the same Kafka transaction, as the offset of a group
-    that reads nothing, and read back before anything is sent. A second emitter of the same group fences the
-    first. `read_committed` readers see every message once; those of one key in their order.
+    that reads nothing, with a digest of the message, and read back before anything is sent. A second emitter
+    of the same group fences the first. `read_committed` readers see every message once; those of one key in
+    their order.
     """
 
     def __init__(self, bootstrap: str, options: Mapping[str, str], group: str, topic: str) -> None:
@@ -58,6 +60,8 @@ class Emitter:
             (committed,) = self._consumer.committed([TopicPartition(topic, 0)], timeout=_SECONDS)
         self.sent = max(committed.offset, 0)
         """The sequence of the last message that the topic holds."""
+        self._sent_digest = committed.metadata or ""
+        """Of that message; '' where it is not known."""
         self._is_forgotten = committed.offset < 0
 
     def close(self) -> None:
@@ -91,14 +95,15 @@ class Emitter:
             for _, key, value in rows:
                 self._produce(key, value)
             failpoint("outbox.produced")
-            last = rows[-1][0]
-            place, group = TopicPartition(self._topic, 0, last), self._consumer.consumer_group_metadata()
+            last, digest = rows[-1][0], _digest(*rows[-1][1:])
+            place = TopicPartition(self._topic, 0, last, digest)
+            group = self._consumer.consumer_group_metadata()
             within(
                 _OFFSETS_SECONDS,
                 lambda: self._producer.send_offsets_to_transaction([place], group, _OFFSETS_SECONDS),
             )
             self._producer.commit_transaction(_SECONDS)
-        self.sent = last
+        self.sent, self._sent_digest = last, digest
 
     def _produce(self, key: str, value: str) -> None:
         while True:
@@ -161,25 +166,52 @@ class Emitter:
         return messages
 
     def _catch_up(self, connection: Connection[Any]) -> None:
-        """After a crash: forget what was sent. A warehouse made anew begins to count behind the topic's end:
-        its messages are numbered on from there, or they would be taken for sent ones.
+        """After a crash: forget what was sent. A warehouse that was made anew, or came back as it was before
+        the last messages were sent, gives their numbers to others: those are numbered on from the topic's
+        end, or they would be taken for sent ones.
         """
         with connection.transaction():
-            row = connection.execute(
-                "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('ops.outbox', 'sequence')), 0)"
-            ).fetchone()
-            if row is not None and row[0] >= self.sent:
+            if self._is_known(connection):
                 self._forget(connection)
                 return
+            _log.warning(
+                "Topic %s holds messages that the warehouse does not know: it was made anew, or is one from "
+                "before they were sent. What it has to tell goes behind them, and revisions may come again: "
+                "who keeps the highest one has to begin anew (docs/recovery.md).",
+                self._topic,
+            )
             connection.execute("LOCK TABLE ops.outbox IN EXCLUSIVE MODE")
             connection.execute(
-                "SELECT setval(pg_get_serial_sequence('ops.outbox', 'sequence'), %s)", (self.sent,)
+                "SELECT setval(name, greatest(%s, coalesce(pg_sequence_last_value(name), 0))) FROM "
+                "(SELECT pg_get_serial_sequence('ops.outbox', 'sequence')::regclass AS name) AS numbers",
+                (self.sent,),
             )
             connection.execute(
-                "WITH waiting AS (DELETE FROM ops.outbox RETURNING *) "
+                "WITH waiting AS (DELETE FROM ops.outbox WHERE topic = %s RETURNING *) "
                 "INSERT INTO ops.outbox (topic, key, value) "
-                "SELECT topic, key, value FROM waiting ORDER BY sequence"
+                "SELECT topic, key, value FROM waiting ORDER BY sequence",
+                (self._topic,),
             )
+            self._recall(connection)
+            self._forget(connection)
+
+    def _is_known(self, connection: Connection[Any]) -> bool:
+        """Whether the warehouse has numbered the last message that was sent: it has forgotten that, or still
+        holds it, as the last of those up to its number.
+        """
+        row = connection.execute(
+            "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('ops.outbox', 'sequence')), 0)"
+        ).fetchone()
+        if row is not None and row[0] < self.sent:
+            return False
+        last = connection.execute(
+            "SELECT sequence, key, value FROM ops.outbox WHERE topic = %s AND sequence <= %s "
+            "ORDER BY sequence DESC LIMIT 1",
+            (self._topic, self.sent),
+        ).fetchone()
+        if last is None or not self._sent_digest:
+            return True
+        return bool(last[0] == self.sent and _digest(*last[1:]) == self._sent_digest)
 
     @contextlib.contextmanager
     def _readable(self) -> Any:
@@ -199,6 +231,11 @@ class Emitter:
                 f"{self._place}: {error.str()}. What waits for it stays in ops.outbox and is sent once the "
                 "broker answers. Check it with `python -m flows doctor`."
             ) from None
+
+
+def _digest(key: str, value: str) -> str:
+    """Tells a message from others, in few bytes."""
+    return hashlib.sha256(f"{key}\0{value}".encode()).hexdigest()[:16]
 
 
 def _create(admin: AdminClient, topic: str) -> None:

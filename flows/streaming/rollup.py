@@ -20,6 +20,7 @@ from flows.landed import (
     CLOCK,
     LANDED_ON,
     OFFSETS,
+    STREAMED,
     add_span,
     landing_time,
     spans_without_records,
@@ -81,7 +82,9 @@ def land_journal(lake: Lake, ledger: Ledger, entity: SourceEntity, now: datetime
             windows.update(batch.windows)
             for partition, span in batch.offsets.items():
                 add_span(spans, partition, span)
-        token = f"stream-{entity.table}-{batches[0].sequence}-{batches[-1].sequence}"
+        # A warehouse that was made anew, or is from before, gives the same numbers again: never the same id.
+        name = f"{batches[0].sequence}-{batches[-1].sequence}-{batches[-1].batch_id.removeprefix(STREAMED)}"
+        token = f"stream-{entity.table}-{name}"
         replaced = _replaced([batch.file for batch in batches], there)
         files = [batch.file for batch in batches if batch.file not in replaced]
         if replaced:
