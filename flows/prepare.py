@@ -15,7 +15,7 @@ from flows.openlineage.report import run_is
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
-from flows.stores import roles
+from flows.stores import in_force, roles
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
@@ -52,7 +52,8 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
 
     1. bootstrap: schemas, roles, ops tables (each statement may be repeated);
     2. warehouse and lake are held against each other: a restore of one of them stops the run here;
-    3. tables and views: created, changed in place, or marked for a rebuild beside and a swap;
+    3. tables and views: created, changed in place, or marked for a rebuild beside and a swap; a stream of
+       other models ends by that;
     4. runs that were killed are entered as that, and manifest lines that a crash left out are appended;
     5. lake files and unpublished tables that belong to nobody are removed.
 
@@ -65,6 +66,7 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
             _schemas(ledger)
             refuse_two_stories(ledger, services.lake)
             held = _migrate(services, yes, progress)
+            in_force.put(ledger.connection, registry.build_order())
         with ledger.connection.transaction():
             killed = end_killed(ledger.connection, services.settings, services.settings.now())
         if killed:

@@ -22,6 +22,7 @@ from flows.openlineage.streaming import told
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
+from flows.stores import in_force
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import workshop
 from flows.stores.verified import LakeFull
@@ -37,7 +38,7 @@ from flows.streaming.route import Route, route
 from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.tally import Report, Tally, note_end, owner
 from flows.streaming.visible import Visible
-from transforms import registry
+from transforms import catalog, registry
 from transforms.entities import Kafka, SourceEntity
 
 ROLL_UP_EVERY_SECONDS = 60.0
@@ -49,7 +50,9 @@ KEEP_EVERY_SECONDS = 0.5
 KEEP_BEHIND_SECONDS = 5.0
 """How soon a windowed count shows what was added to it; when much is waiting it is merged less often."""
 ENDS_EVERY_SECONDS = 5.0
-"""How often it is noted which idle partitions have nothing to read: event time goes on by that."""
+"""How often it is noted which idle partitions have nothing to read: event time goes on by that; and how often
+it is asked which models are in force. What came by old ones meanwhile the batch's comparison makes right.
+"""
 LOOK_EVERY_SECONDS = 5.0
 """How often it is asked whether the topics are still those that are read."""
 END_SECONDS = 20.0
@@ -73,8 +76,8 @@ def run(
     Where the warehouse or the broker is away, or the lake is full, it waits and goes on by itself: offsets
     are read back from the journal each time, so nothing is lost and nothing comes twice. What it does is
     counted in `tally`. Raises SourceError when a topic no longer holds what was not read yet; TwoStories when
-    the warehouse that is there again is another one than the lake's; WarehouseError or LakeFull when it is so
-    at the end.
+    the warehouse that is there again is another one than the lake's; ModelsChanged when other models are in
+    force by now; WarehouseError or LakeFull when it is so at the end.
     """
     tally, lifetime = tally or Tally(), Lifetime(stop, seconds)
 
@@ -128,6 +131,8 @@ class _Session:
         self._tally = tally
         self._progress = progress
         self._owner = owner()
+        made = (*way.staging.values(), *way.facts, *way.windows)
+        self._fingerprints = {table.name: catalog.fingerprint(table) for table in made}
         self._journal: Journal
         self._consumer: StreamConsumer
         self._report: Report
@@ -225,12 +230,14 @@ class _Session:
         self._report.when_due(self._consumer)
 
     def _note_ends(self, *, is_urgent: bool = False) -> None:
-        """Note of idle partitions that nothing waits in them, if it is time; uses the session of PostgreSQL.
-        To be called while no micro-batch is becoming visible.
+        """Note of idle partitions that nothing waits in them, if it is time, and look whether the models are
+        still those in force; uses the session of PostgreSQL. To be called while no micro-batch is becoming
+        visible.
         """
         if not is_urgent and time.monotonic() - self._ends_noted_at < ENDS_EVERY_SECONDS:
             return
         self._ends_noted_at = time.monotonic()
+        in_force.refuse_others(self._journal.connection, self._fingerprints)
         asked_at, idle = self._journal.idle(self._owner)
         self._journal.ended(asked_at, self._consumer.ended(idle))
 

@@ -26,6 +26,7 @@ from flows.maintenance.tidying import Tidying
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
+from flows.stores import in_force
 from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
@@ -84,7 +85,7 @@ def follow(
     One process follows a connector; others stand by. Where the warehouse, the broker or the connector is
     away, or the lake is full, it waits and goes on by itself, from the ledger's positions. What it does is
     counted in `tally`. Raises TwoStories when the warehouse that is there again is another one than the
-    lake's.
+    lake's, ModelsChanged when other models have come into force.
     """
     tally, lifetime = tally or ChangesTally(), Lifetime(stop, seconds)
     told = progress or Progress("changes")
@@ -285,6 +286,7 @@ class _Session:
         """Steps 3 and 4; returns the rows that PostgreSQL wrote. What can't be built, or shown because a lock
         is in the way, stays as it was, and so does what needs it, until RETRY_SECONDS later.
         """
+        in_force.refuse_others(ledger.connection, self._fingerprints)
         services = self._services.within(ledger)
         now, rows, left = time.monotonic(), 0, set[str]()
         standing = planner_states(ledger, [table.name for table in self._live])

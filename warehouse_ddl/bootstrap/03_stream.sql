@@ -84,3 +84,10 @@ create table if not exists ops.stream_progress (
 alter table ops.stream_progress add column if not exists ended_at timestamptz;
 comment on column ops.stream_progress.ended_at is 'When it ended because it was to: its time was over, somebody stopped it, or said that it is not to come back; of one that died, when another of its kind went on. Null for one that lives, and for one that died and that nobody has followed.';
 comment on table ops.stream_progress is 'One row per stream process: what it said of itself last. Latency is from the broker''s timestamp to the commit; worst is the 99th percentile.';
+
+create table if not exists ops.model_in_force (
+    table_name text primary key,
+    fingerprint text not null,
+    since timestamptz not null default clock_timestamp()
+);
+comment on table ops.model_in_force is 'One row per table of a model: what the code of the latest run says its rows are made by. A stream of other code ends, so that it does not undo what that run builds.';
