@@ -45,14 +45,14 @@ def migrate(
     """Create the table, or make it what its model says; returns what was done (nothing when it fits).
 
     In place where PostgreSQL can (a new nullable column, a wider type, an index, a foreign key,
-    documentation). Otherwise the table is built beside from the lake's files, new columns null, and swapped
-    together with the views, foreign keys and grants that hang on it; the run that follows fills it by
-    difference. A new required column stays nullable until it is filled. Where a header has come to say that
-    a table holds personal data, or no longer does, the table moves to where such tables stand. Raises
-    ConsentNeeded for a change that takes something away, InTheWay when other people's views depend on the
-    table, Blocked when a lock or an old snapshot stays in the way, FlowsError where rows are not what a new
-    foreign key wants; nothing was changed then. Where it is partitioned otherwise, the lake's content comes
-    into the partitions of now in the same transaction (flows.stores.layout).
+    documentation). Otherwise the table is built beside from the lake's files, new columns null, what streams
+    wrote from what stands, and swapped together with the views, foreign keys and grants that hang on it; the
+    run that follows fills it by difference. A new required column stays nullable until it is filled. Where a
+    header has come to say that a table holds personal data, or no longer does, the table moves to where such
+    tables stand. Raises ConsentNeeded for a change that takes something away, InTheWay when other people's
+    views depend on the table, Blocked when a lock or an old snapshot stays in the way, FlowsError where rows
+    are not what a new foreign key wants; nothing was changed then. Where it is partitioned otherwise, the
+    lake's content comes into the partitions of now in the same transaction (flows.stores.layout).
     """
     with warehouse.connect() as connection, _arranging(connection, table) as is_arranged_otherwise:
         with_short_waits(warehouse, connection, BRIEF, lambda: _bring_home(connection, table, registry))

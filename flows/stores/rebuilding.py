@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from duckdb import DuckDBPyRelation
 from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
-from flows.stores import apply, grants, masking
+from flows.stores import apply, grants, masking, streamed
 from flows.stores.dependents import refuse_others
 from flows.stores.difference import adapted
 from flows.stores.lake import Lake
 from flows.stores.layout import Layout
-from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.ledger import Ledger
 from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
 from flows.stores.standalone import Workshop, workshop
 from flows.stores.warehouse import PUBLISHED, UNPUBLISHED, Warehouse
@@ -30,9 +32,13 @@ def rebuild(
     registry: Registry | None,
     moved: Layout | None,
 ) -> None:
-    """Build beside, then swap in one transaction; `moved`: its content in the partitions of now."""
+    """Build beside, then swap in one transaction; `moved`: its content in the partitions of now.
+
+    Leaves of which only PostgreSQL knows the content (`streamed.partitions`) are built of that; what streams
+    change of them meanwhile follows in the transaction that swaps, for which they wait.
+    """
     with workshop(warehouse, connection, table) as shop, lake.duckdb() as session:
-        beside = shop.name(table.name, "next")
+        beside, names = shop.name(table.name, "next"), {column.name for column in shop.columns}
         with connection.transaction():
             for statement in table_ddl(table, UNPUBLISHED, beside):
                 connection.execute(statement.encode())
@@ -43,29 +49,34 @@ def rebuild(
         )
         known = moved.states if moved is not None else Ledger(connection).states([table.name]).values()
         states = [state for state in known if state.files and state.published_at is not None]
-        empty = _empty_columns(session, lake, table, states)
-        for name in empty:
-            connection.execute(
-                sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(
-                    sql.Identifier(UNPUBLISHED, beside), sql.Identifier(name)
-                )
-            )
-        leaves: list[tuple[str, str]] = []
+        stored = adapted(session, lake, table, [file for state in states for file in state.files])
+        _may_be_null(connection, beside, _empty_columns(table, stored))
+        leaves: dict[str, str] = {}
         if table.is_partitioned_in_postgres:
+            # Where the partitions are others than before, none of them is the stream's yet.
+            own = streamed.partitions(connection, table) if moved is None else set()
+            hot = apply.hot_partitions(connection, table.name)
+            for partition in sorted(own):
+                rows = streamed.content(warehouse, connection, session, table, partition)
+                _may_be_null(connection, beside, [*_empty_columns(table, rows), *_new_columns(table, names)])
+                leaf = table.leaf(partition)
+                leaves[partition] = shop.stand_up(leaf, rows, partition, key_only=partition in hot)
             for state in states:
-                rows = adapted(session, lake, table, state.files)
-                leaves.append(
-                    (state.partition, shop.stand_up(table.leaf(state.partition), rows, state.partition))
-                )
+                if state.partition not in own:
+                    rows = adapted(session, lake, table, state.files)
+                    leaf = table.leaf(state.partition)
+                    leaves[state.partition] = shop.stand_up(leaf, rows, state.partition)
         elif states:
-            rows = adapted(session, lake, table, [file for state in states for file in state.files])
-            warehouse.copy(UNPUBLISHED, beside, shop.columns, rows)
+            warehouse.copy(UNPUBLISHED, beside, shop.columns, stored)
             shop.freeze(beside)
         failpoint("migrate.loaded")
-        for name in [name for _, name in leaves] or [beside]:
+        for name in [*leaves.values()] or [beside]:
             shop.wait_until_frozen(name)
 
         def work() -> None:
+            if moved is None and leaves:
+                streamed.lock(connection, table)
+                streamed.follow(connection, table, names, leaves)
             _swap(shop, beside, leaves, registry)
             if moved is not None:
                 moved.enter(Ledger(connection))
@@ -74,7 +85,7 @@ def rebuild(
         with_short_waits(warehouse, connection, BRIEF, work)
 
 
-def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: Registry | None) -> None:
+def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Registry | None) -> None:
     """The one transaction: what hangs on the old table is taken off, and put on the new one."""
     connection, table = shop.connection, shop.table
     refuse_while_dumped(connection)
@@ -108,7 +119,7 @@ def _swap(shop: Workshop, beside: str, leaves: list[tuple[str, str]], registry: 
         )
     )
     _name_constraints(connection, table, beside)
-    for partition, built in leaves:
+    for partition, built in leaves.items():
         apply.attach(connection, table, partition, built)
     for statement in (
         *([] if table.is_partitioned_in_postgres else index_ddl(table)),
@@ -155,12 +166,26 @@ def _name_constraints(connection: Connection[Any], table: Table, beside: str) ->
         )
 
 
-def _empty_columns(session: Any, lake: Lake, table: Table, states: list[PartitionState]) -> list[str]:
+def _empty_columns(table: Table, rows: DuckDBPyRelation) -> list[str]:
     """Required columns that what is published so far has no value for."""
     required = [c.name for c in table.columns if not c.nullable and c.name not in table.key]
-    files = [file for state in states for file in state.files]
-    if not required or not files:
+    if not required:
         return []
     checks = ", ".join(f'coalesce(bool_or("{name}" IS NULL), false)' for name in required)
-    found = adapted(session, lake, table, files).aggregate(checks).fetchall()[0]
+    found = rows.aggregate(checks).fetchall()[0]
     return [name for name, is_empty in zip(required, found, strict=True) if is_empty]
+
+
+def _new_columns(table: Table, there: Collection[str]) -> list[str]:
+    """Required columns that are not there yet."""
+    return [column.name for column in table.columns if not column.nullable and column.name not in there]
+
+
+def _may_be_null(connection: Connection[Any], beside: str, names: Iterable[str]) -> None:
+    """Until the run that follows has filled them."""
+    for name in names:
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(
+                sql.Identifier(UNPUBLISHED, beside), sql.Identifier(name)
+            )
+        )

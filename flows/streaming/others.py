@@ -2,8 +2,9 @@
 
 The rule that keeps copies of one record from being published by two streams, whatever times they say:
 
-- A stream that commits rows of a table holds its lock until then, so these commits follow one another; each
-  micro-batch leaves its id at the partitions that it wrote into (`ops.hot_partition.last_batch`).
+- A stream that commits rows of a table holds its lock (`streamed.lock`) until then, so these commits follow
+  one another; each micro-batch leaves its id at the partitions that it wrote into
+  (`ops.hot_partition.last_batch`).
 - A stream notes that id before it reads a partition's rows into its memory (`flows.streaming.seen`), and
   replaces it by its own when it commits rows into it. While both are the same, it knows what stands there,
   and of what it does not know whole it has asked PostgreSQL beforehand.
@@ -27,15 +28,6 @@ from flows.stores.warehouse import Warehouse
 from transforms.contract import Table
 from warehouse_ddl.postgres_types import postgres_type
 from warehouse_ddl.statements import bounds, home
-
-
-def lock(connection: Connection[Any], table: Table) -> None:
-    """Let no other stream commit rows of the table before this transaction ends. To be called before anything
-    else in it, or two could wait for each other.
-    """
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended('stream:rows:' || %s, 0))", (table.name,)
-    )
 
 
 def last_batches(connection: Connection[Any], table: Table, windows: Sequence[str]) -> dict[str, str]:

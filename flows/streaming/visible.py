@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 
 from flows import deadletters
 from flows.failpoints import failpoint
-from flows.stores import apply, binary_copy
+from flows.stores import apply, binary_copy, streamed
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import Workshop
 from flows.stores.warehouse import Warehouse
@@ -117,7 +117,7 @@ class Visible:
         with self._connection.transaction():
             for content in batch.contents:
                 if content.rows:
-                    others.lock(self._connection, content.table)
+                    streamed.lock(self._connection, content.table)
             for journaled in batch.journaled:
                 self._journal.enter(journaled, batch.records.claims[journaled.entity])
             deadletters.enter(self._connection, batch.letters)

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from flows.stores import streamed
 from flows.streaming import consumer, others
 from flows.streaming.consumer import Records
 from flows.streaming.microbatch import MicroBatch, MicroBatches
@@ -205,7 +206,7 @@ def test_a_stream_waits_for_another_that_is_about_to_commit_and_leaves_its_copie
 
     def beside_another(self: Visible, batch: MicroBatch) -> None:
         with psycopg.connect(topics.world.warehouse_dsn) as other, ThreadPoolExecutor(1) as pool:
-            others.lock(other, fact)
+            streamed.lock(other, fact)
             for statement in _of_another(topics, event=2, offset=99):
                 other.execute(statement.encode())
             shown = pool.submit(show, self, batch)

@@ -1,0 +1,113 @@
+"""A table that a changed model has built beside and swapped keeps what streams wrote, and how it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from flows.stores import in_force, rebuilding
+from flows.stores.migrate import migrate
+from tests.flows.streaming.counting import assert_told_once, counted, published
+from tests.flows.streaming.topics import Topics
+from tests.house import House
+from transforms import registry
+from transforms.contract import Column
+from transforms.registry import Registry
+
+EVENTS, COUNTS = "fct_events", "user_event_counts"
+
+
+@pytest.fixture
+def topics(house: House, tmp_path: Path) -> Topics:
+    return Topics.build(house, tmp_path)
+
+
+@contextmanager
+def _changed(name: str, *columns: Column) -> Iterator[None]:
+    """The models as they would be if this one gave these columns."""
+    known = registry.default()
+    model = known.models[name]
+    other = replace(model, table=replace(model.table, columns=columns))
+    with mock.patch.object(
+        registry, "default", return_value=Registry({**known.models, name: other}, known.entities)
+    ):
+        yield
+
+
+def _without_page() -> list[Column]:
+    return [column for column in registry.table(EVENTS).columns if column.name != "page"]
+
+
+def _migrated(topics: Topics, name: str) -> None:
+    """As a run of this code prepares the warehouse."""
+    services = topics.world.services()
+    with services.lake, services.warehouse.connect() as connection:
+        in_force.put(connection, registry.build_order())
+        assert migrate(services.warehouse, services.lake, registry.table(name), yes=True).rebuild
+
+
+def test_rows_that_no_build_knows_yet_are_there_at_every_moment(topics: Topics) -> None:
+    topics.send([topics.event(number) for number in range(50)])
+    topics.stream()
+    topics.batch()
+    topics.send([topics.event(number) for number in range(50, 100)])
+    topics.send([topics.event(100, minutes=3 * 24 * 60)])
+    topics.stream()
+    before = topics.numbers()
+
+    with _changed(EVENTS, *_without_page()):
+        _migrated(topics, EVENTS)
+        assert topics.numbers() == before
+        topics.send([topics.event(number) for number in range(101, 110)])
+        topics.stream()
+        topics.batch()
+        assert all(result.passed for result in topics.reconcile())
+    assert [number for number, _, _ in topics.numbers()] == list(range(110))
+
+
+def test_rows_that_a_stream_commits_meanwhile_are_kept(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.send([topics.event(1), topics.event(2)], partition=1)
+    topics.stream()
+    # A copy that counts in the place of the one there, and an event of a day that is loaded already.
+    topics.send([topics.event(2, page="/there"), topics.event(3)])
+
+    def meanwhile(name: str) -> None:
+        if name == "migrate.loaded":
+            topics.stream()
+
+    monkeypatch.setattr(rebuilding, "failpoint", meanwhile)
+    with _changed(EVENTS, *_without_page()):
+        _migrated(topics, EVENTS)
+    assert topics.numbers() == [(1, 1, 0), (2, 0, 0), (3, 0, 1)]
+
+
+def test_counts_keep_their_revisions_and_each_is_told_once(topics: Topics) -> None:
+    sent = []
+    for turn in range(3):
+        sent += [topics.event(10 * turn + number, minutes=1, user_id=1) for number in range(10)]
+        topics.send(sent[-10:])
+        topics.stream()
+        if turn == 1:
+            topics.batch()
+            assert all(result.passed for result in topics.reconcile())
+    before = topics.counts()
+
+    columns = registry.table(COUNTS).columns
+    smaller = [replace(c, type="INTEGER") if c.name == "event_count" else c for c in columns]
+    with _changed(COUNTS, *smaller):
+        _migrated(topics, COUNTS)
+        assert topics.counts() == before
+        sent += [topics.event(number, minutes=1, user_id=1) for number in range(30, 40)]
+        topics.send(sent[-10:])
+        topics.stream()
+        topics.batch()
+        assert all(result.passed for result in topics.reconcile())
+    assert published(topics) == counted(sent)
+    assert_told_once(topics)
