@@ -8,29 +8,82 @@ from typing import Any
 from psycopg import Connection
 
 from flows.errors import FlowsError
+from flows.stores.warehouse import PUBLISHED
 
 
 class InTheWay(FlowsError):
     """Somebody's own object depends on a table or view that has to be replaced."""
 
 
-def refuse_others(connection: Connection[Any], schema: str, name: str, ours: Sequence[str]) -> None:
-    """Raise InTheWay when a view reads `schema.name` that is neither named like it nor one of `ours`."""
-    rows = connection.execute(
-        """
-        SELECT DISTINCT c.oid::regclass::text FROM pg_depend d
-        JOIN pg_rewrite r ON r.oid = d.objid AND d.classid = 'pg_rewrite'::regclass
-        JOIN pg_class c ON c.oid = r.ev_class
-        WHERE d.refobjid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND c.relname <> ALL(%s)
-        """,
-        (schema, name, [name, *ours]),
-    ).fetchall()
-    if rows:
-        names = ", ".join(row[0] for row in rows)
+def refuse_readers(connection: Connection[Any], schema: str, name: str) -> None:
+    """Raise InTheWay when something of others reads `schema.name`: a view, a function, a policy."""
+    _refuse(schema, name, _depending(connection, schema, name, (), (*_READS,)))
+
+
+def refuse_others(connection: Connection[Any], schema: str, name: str, ours: Sequence[str] = ()) -> None:
+    """Raise InTheWay when something that can't be made again would go with `schema.name` or a leaf of it:
+    views, but for `ours`, triggers, rules, publications, whatever depends on it. What can be made again
+    (flows.stores.additions) is none of it.
+    """
+    _refuse(schema, name, _depending(connection, schema, name, ours, (*_READS, *_GOES)))
+
+
+def _refuse(schema: str, name: str, found: Sequence[str]) -> None:
+    if found:
         raise InTheWay(
-            f"{schema}.{name} has to be replaced, and {names} depends on it. Nothing was changed: "
+            f"{schema}.{name} has to be replaced, and {', '.join(found)} depends on it. Nothing was changed: "
             "drop it or move it to another source, then run again."
         )
+
+
+_READS = ("pg_rewrite", "pg_proc", "pg_policy")
+_GOES = ("pg_trigger", "pg_publication_rel", "pg_class", "pg_type")
+"""Catalogs whose objects may depend on a table."""
+
+
+def _depending(
+    connection: Connection[Any], schema: str, name: str, ours: Sequence[str], catalogs: Sequence[str]
+) -> list[str]:
+    """What of these catalogs depends on a relation, its leaves or its row type, and is no part of them."""
+    rows = connection.execute(
+        """
+        WITH own AS (
+            SELECT to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))::oid AS oid
+            UNION ALL
+            SELECT inhrelid FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid AND c.relispartition
+            WHERE inhparent = to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))
+        ), depended (classid, oid) AS (
+            SELECT 'pg_class'::regclass, oid FROM own
+            UNION ALL
+            SELECT 'pg_type'::regclass, t.oid FROM own JOIN pg_type r ON r.typrelid = own.oid
+            JOIN pg_type t ON t.oid IN (r.oid, r.typarray)
+        )
+        SELECT DISTINCT CASE WHEN r.rulename = '_RETURN' THEN r.ev_class::regclass::text
+            ELSE pg_describe_object(d.classid, d.objid, 0) END
+        FROM depended JOIN pg_depend d ON (d.refclassid, d.refobjid) = (depended.classid, depended.oid)
+        LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        LEFT JOIN pg_class v ON v.oid = r.ev_class
+        LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+        LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+        LEFT JOIN pg_policy p ON d.classid = 'pg_policy'::regclass AND p.oid = d.objid
+        WHERE d.deptype IN ('n', 'a') AND d.classid = ANY(%(catalogs)s::regclass[])
+            AND (d.objid NOT IN (SELECT oid FROM own) OR d.classid <> 'pg_class'::regclass)
+            AND (c.oid IS NULL OR c.relkind NOT IN ('i', 'I', 't', 'S'))
+            AND (t.oid IS NULL OR NOT t.tgisinternal AND t.tgparentid = 0)
+            AND (p.oid IS NULL OR p.polrelid NOT IN (SELECT oid FROM own))
+            AND (r.oid IS NULL OR r.rulename <> '_RETURN' OR r.ev_class NOT IN (SELECT oid FROM own)
+                AND (v.relnamespace <> %(published)s::regnamespace OR v.relname <> ALL(%(ours)s)))
+        ORDER BY 1
+        """,
+        {
+            "schema": schema,
+            "name": name,
+            "ours": [name, *ours],
+            "published": PUBLISHED,
+            "catalogs": list(catalogs),
+        },
+    ).fetchall()
+    return [found for (found,) in rows]
 
 
 def others_on(connection: Connection[Any], schemas: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from psycopg import Connection, errors, sql
 
 from flows.failpoints import failpoint
 from flows.stores import grants
-from flows.stores.dependents import refuse_others
+from flows.stores.dependents import refuse_others, refuse_readers
 from flows.stores.grants import Right
 from flows.stores.warehouse import PUBLISHED
 from transforms.contract import Table
@@ -37,7 +37,7 @@ def move_home(connection: Connection[Any], table: Table) -> bool:
     ).fetchone()
     if found is None:
         return False
-    refuse_others(connection, elsewhere, table.name, [])
+    refuse_readers(connection, elsewhere, table.name)
     _drop_view(connection, table)
     moved = connection.execute(
         "SELECT c.relname FROM pg_class c WHERE c.oid = %(table)s "
@@ -65,7 +65,7 @@ def take_off(connection: Connection[Any], table: Table) -> Sequence[Right]:
     """
     if not table.personal:
         return ()
-    refuse_others(connection, PUBLISHED, table.name, [])
+    refuse_others(connection, PUBLISHED, table.name)
     rights = grants.held(connection, PUBLISHED, table.name)
     _drop_view(connection, table)
     return rights

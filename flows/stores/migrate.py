@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from psycopg import Connection, errors, sql
+from psycopg import Connection, errors
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
-from flows.stores import apply, grants, layout, leaf_indexes, masking
-from flows.stores.dependents import InTheWay, refuse_others
+from flows.stores import apply, layout, leaf_indexes, masking
+from flows.stores.dependents import InTheWay
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
-from flows.stores.rebuilding import make_view, rebuild
+from flows.stores.rebuilding import make_view, rebuild, take_view
 from flows.stores.standing import standing
+from flows.stores.verified import DamagedFile
 from flows.stores.warehouse import PUBLISHED, Warehouse
 from transforms.contract import Table
 from transforms.registry import Registry
@@ -26,11 +27,28 @@ from warehouse_ddl.files import View
 from warehouse_ddl.migrate import Change, Migration, plan
 from warehouse_ddl.statements import ddl
 
-__all__ = ["ConsentNeeded", "InTheWay", "arrange", "migrate", "migrate_view", "pending"]
+__all__ = [
+    "REFUSALS",
+    "ConsentNeeded",
+    "InTheWay",
+    "arrange",
+    "is_current",
+    "migrate",
+    "migrate_view",
+    "pending",
+]
 
 
 class ConsentNeeded(FlowsError):
     """A change would take something from readers; say `--yes` to make it."""
+
+
+class BrokenReference(FlowsError):
+    """Rows that stand are not what a new foreign key wants."""
+
+
+REFUSALS = (ConsentNeeded, InTheWay, BrokenReference, DamagedFile)
+"""What keeps one table or view from being changed until somebody acts; nothing of it was changed."""
 
 
 def pending(connection: Connection[Any], table: Table, registry: Registry | None = None) -> Migration | None:
@@ -46,13 +64,14 @@ def migrate(
 
     In place where PostgreSQL can (a new nullable column, a wider type, an index, a foreign key,
     documentation). Otherwise the table is built beside from the lake's files, new columns null, what streams
-    wrote from what stands, and swapped together with the views, foreign keys and grants that hang on it; the
-    run that follows fills it by difference. A new required column stays nullable until it is filled. Where a
-    header has come to say that a table holds personal data, or no longer does, the table moves to where such
-    tables stand. Raises ConsentNeeded for a change that takes something away, InTheWay when other people's
-    views depend on the table, Blocked when a lock or an old snapshot stays in the way, FlowsError where rows
-    are not what a new foreign key wants; nothing was changed then. Where it is partitioned otherwise, the
-    lake's content comes into the partitions of now in the same transaction (flows.stores.layout).
+    wrote from what stands, and swapped together with the views, foreign keys and grants that hang on it, and
+    with what others have made on it that can be made again; the run that follows fills it by difference. A
+    new required column stays nullable until it is filled. Where a header has come to say that a table holds
+    personal data, or no longer does, the table moves to where such tables stand. Raises ConsentNeeded for a
+    change that takes something away, InTheWay when something of other people depends on the table, Blocked
+    when a lock or an old snapshot stays in the way, BrokenReference where rows are not what a new foreign key
+    wants, DamagedFile; nothing was changed then. Where it is partitioned otherwise, the lake's content comes
+    into the partitions of now in the same transaction (flows.stores.layout).
     """
     with warehouse.connect() as connection, _arranging(connection, table) as is_arranged_otherwise:
         with_short_waits(warehouse, connection, BRIEF, lambda: _bring_home(connection, table, registry))
@@ -69,12 +88,16 @@ def migrate(
             return migration
         if migration.is_destructive and not yes:
             listed = "; ".join(migration.describe())
-            raise ConsentNeeded(f"{listed}. Readers lose this. To make the change: python -m flows run --yes")
+            raise ConsentNeeded(
+                f"{listed}. Readers lose this, so it stays as it is. To make the change: "
+                "python -m flows run --yes"
+            )
         ledger, statements = Ledger(connection), migration.statements
         moved = _arranged(ledger, lake, table, yes) if is_arranged_otherwise else None
         if migration.rebuild:
-            with _foreign_keys_told(table):
-                rebuild(warehouse, connection, lake, table, registry, moved)
+            with _told(table):
+                gone = rebuild(warehouse, connection, lake, table, registry, moved)
+            migration = _with(migration, (Change(what, "rebuild") for what in gone))
         else:
 
             def work() -> None:
@@ -87,7 +110,7 @@ def migrate(
                 if moved is not None:
                     moved.enter(ledger)
 
-            with _foreign_keys_told(table):
+            with _told(table):
                 with_short_waits(warehouse, connection, BRIEF, work)
             _index_leaves(warehouse, connection, table)
         failpoint("migrate.committed")
@@ -143,21 +166,32 @@ def _with_layout(migration: Migration, table: Table) -> Migration:
     what = "it has no partitions any more"
     if table.partition is not None:
         what = f"its partitions become one a {table.partition.every} of {table.partition.by}"
-    change = Change(f"{what}, in the lake", "in place")
-    return replace(migration, changes=(*migration.changes, change))
+    return _with(migration, [Change(f"{what}, in the lake", "in place")])
+
+
+def _with(migration: Migration, changes: Iterable[Change]) -> Migration:
+    return replace(migration, changes=(*migration.changes, *changes))
 
 
 @contextmanager
-def _foreign_keys_told(table: Table) -> Iterator[None]:
-    """Say what to do where the rows are not what a new foreign key wants."""
+def _told(table: Table) -> Iterator[None]:
+    """Say what to do where the rows are not what a new foreign key wants, or where something of others keeps
+    a column from being changed in place.
+    """
     try:
         yield
     except errors.ForeignKeyViolation as error:
         key, found = error.diag.constraint_name, (error.diag.message_detail or "").rstrip(".")
-        raise FlowsError(
+        raise BrokenReference(
             f"{table.name}: {key} can't be added, rows of it reference nothing: {found}. "
             f"Let the model give those rows another value, or take the foreign key from its header "
             f"({table.path}); then run again. Nothing of the table was changed."
+        ) from error
+    except (errors.FeatureNotSupported, errors.DependentObjectsStillExist) as error:
+        what = error.diag.message_detail or error.diag.message_primary or str(error)
+        raise InTheWay(
+            f"{table.name}: PostgreSQL can't change it while something depends on it: "
+            f"{'; '.join(what.splitlines()).rstrip('.')}. Nothing was changed: drop that, then run again."
         ) from error
 
 
@@ -180,38 +214,48 @@ def _bring_home(connection: Connection[Any], table: Table, registry: Registry | 
             masking.show(connection, table, registry)
 
 
-def migrate_view(warehouse: Warehouse, view: View) -> bool:
-    """Create a materialized view, or make it anew when its file says something else; whether that was needed.
+def is_current(warehouse: Warehouse, view: View) -> bool:
+    """Whether a materialized view stands as its file says."""
+    with warehouse.connect() as connection:
+        return _defined(connection, view) == view.fingerprint
+
+
+def _defined(connection: Connection[Any], view: View) -> str | None:
+    """The fingerprint by which a view stands, '' where nobody noted it; None where there is no such view."""
+    there = connection.execute(
+        "SELECT coalesce(d.fingerprint, '') FROM pg_class c "
+        "LEFT JOIN ops.view_definition d ON d.view_name = c.relname "
+        "WHERE c.oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+        (PUBLISHED, view.name),
+    ).fetchone()
+    return there[0] if there is not None else None
+
+
+def migrate_view(warehouse: Warehouse, view: View) -> list[str]:
+    """Create a materialized view, or make it anew when its file says something else; returns what was done to
+    one that was there, a line for each.
 
     Raises InTheWay when other people's views depend on it, Blocked when a lock stays in the way; nothing was
     changed then.
     """
     with warehouse.connect() as connection:
-        there = connection.execute(
-            "SELECT d.fingerprint FROM pg_class c LEFT JOIN ops.view_definition d ON d.view_name = c.relname "
-            "WHERE c.oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
-            (PUBLISHED, view.name),
-        ).fetchone()
-        if there == (view.fingerprint,):
-            return False
+        there = _defined(connection, view)
+        if there == view.fingerprint:
+            return []
 
-        def work() -> None:
+        def work() -> list[str]:
             refuse_while_dumped(connection)
-            refuse_others(connection, PUBLISHED, view.name, [])
-            rights = grants.held(connection, PUBLISHED, view.name)
-            connection.execute(
-                sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
-            )
-            make_view(connection, view)
-            grants.give(connection, PUBLISHED, view.name, rights)
+            gone = make_view(connection, view, take_view(connection, view))
             connection.execute(
                 "INSERT INTO ops.view_definition VALUES (%s, %s) "
                 "ON CONFLICT (view_name) DO UPDATE SET fingerprint = excluded.fingerprint",
                 (view.name, view.fingerprint),
             )
+            return gone
 
-        with_short_waits(warehouse, connection, BRIEF, work)
-    return there is not None
+        gone = with_short_waits(warehouse, connection, BRIEF, work)
+    made = [] if there is None else [f"{view.name} made anew: its definition changed"]
+    return [*made, *(f"{view.name}: {what}" for what in gone)]
 
 
 def _sealed_leaves(connection: Connection[Any], table: Table) -> set[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from duckdb import DuckDBPyRelation
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from flows.failpoints import failpoint
-from flows.stores import apply, grants, masking, streamed
-from flows.stores.dependents import refuse_others
+from flows.stores import additions, apply, grants, masking, streamed
+from flows.stores.additions import Addition
+from flows.stores.dependents import InTheWay, refuse_others
 from flows.stores.difference import adapted
+from flows.stores.grants import Right
 from flows.stores.lake import Lake
 from flows.stores.layout import Layout
 from flows.stores.ledger import Ledger
@@ -31,8 +34,9 @@ def rebuild(
     table: Table,
     registry: Registry | None,
     moved: Layout | None,
-) -> None:
-    """Build beside, then swap in one transaction; `moved`: its content in the partitions of now.
+) -> list[str]:
+    """Build beside, then swap in one transaction; `moved`: its content in the partitions of now. Returns what
+    of others' is gone with a column or a leaf, in words.
 
     Leaves of which only PostgreSQL knows the content (`streamed.partitions`) are built of that; what streams
     change of them meanwhile follows in the transaction that swaps, for which they wait.
@@ -73,31 +77,29 @@ def rebuild(
         for name in [*leaves.values()] or [beside]:
             shop.wait_until_frozen(name)
 
-        def work() -> None:
+        def work() -> list[str]:
             if moved is None and leaves:
                 streamed.lock(connection, table)
                 streamed.follow(connection, table, names, leaves)
-            _swap(shop, beside, leaves, registry)
+            gone = _swap(shop, beside, leaves, registry)
             if moved is not None:
                 moved.enter(Ledger(connection))
             failpoint("migrate.before_commit")
+            return gone
 
-        with_short_waits(warehouse, connection, BRIEF, work)
+        return with_short_waits(warehouse, connection, BRIEF, work)
 
 
-def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Registry | None) -> None:
+def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Registry | None) -> list[str]:
     """The one transaction: what hangs on the old table is taken off, and put on the new one."""
     connection, table = shop.connection, shop.table
     refuse_while_dumped(connection)
     dependent = [view for view in views() if table.name in view.upstreams]
     refuse_others(connection, home(table), table.name, [view.name for view in dependent])
     seen = masking.take_off(connection, table)
-    rights = {view.name: grants.held(connection, PUBLISHED, view.name) for view in dependent}
-    rights[table.name] = grants.held(connection, home(table), table.name)
-    for view in dependent:
-        connection.execute(
-            sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
-        )
+    rights = grants.held(connection, home(table), table.name)
+    added = additions.held(connection, home(table), table.name)
+    taken = [(view, take_view(connection, view)) for view in dependent]
     apply.lock_for_swap(connection, table)
     inbound = connection.execute(
         "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint "
@@ -128,25 +130,63 @@ def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Regi
     ):
         connection.execute(statement.encode())
     for holder, name, definition in inbound:
-        connection.execute(f"ALTER TABLE {holder} ADD CONSTRAINT {name} {definition}".encode())
+        try:
+            connection.execute(f"ALTER TABLE {holder} ADD CONSTRAINT {name} {definition}".encode())
+        except (errors.InvalidForeignKey, errors.UndefinedColumn):
+            raise InTheWay(
+                f"{home(table)}.{table.name} has to be replaced, and {name} of {holder} references columns "
+                "that are no key of it any more. Nothing was changed: drop that foreign key, then run again."
+            ) from None
     if not table.personal:
         connection.execute(
             sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name))
         )
-    grants.give(connection, home(table), table.name, rights[table.name])
+    grants.give(connection, home(table), table.name, rights)
+    columns = [column.name for column in table.columns]
+    gone = additions.give(connection, home(table), table.name, added, columns)
     masking.show(connection, table, registry, seen)
-    for view in dependent:
-        make_view(connection, view)
-        grants.give(connection, PUBLISHED, view.name, rights[view.name])
+    for view, was in taken:
+        gone += make_view(connection, view, was)
+    return gone
 
 
-def make_view(connection: Connection[Any], view: View) -> None:
-    """Its rows are visible to every snapshot. A refresh makes them so; creating it does only from 17 on."""
+@dataclass(frozen=True)
+class Taken:
+    """What others were granted, and have made, on a view that was dropped to be made anew."""
+
+    rights: Sequence[Right] = ()
+    added: Sequence[Addition] = ()
+
+
+def take_view(connection: Connection[Any], view: View) -> Taken:
+    """Drop it, if it is there, for `make_view`. Raises InTheWay when something of others depends on it."""
+    refuse_others(connection, PUBLISHED, view.name)
+    taken = Taken(
+        grants.held(connection, PUBLISHED, view.name), additions.held(connection, PUBLISHED, view.name)
+    )
+    connection.execute(
+        sql.SQL("DROP MATERIALIZED VIEW IF EXISTS {}").format(sql.Identifier(PUBLISHED, view.name))
+    )
+    return taken
+
+
+def make_view(connection: Connection[Any], view: View, taken: Taken) -> list[str]:
+    """Its rows are visible to every snapshot. A refresh makes them so; creating it does only from 17 on.
+    Returns what of others' is gone with a column.
+    """
     for statement in view.statements:
         connection.execute(statement.encode())
+    grants.give(connection, PUBLISHED, view.name, taken.rights)
+    columns = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped "
+        "AND attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+        (PUBLISHED, view.name),
+    ).fetchall()
+    gone = additions.give(connection, PUBLISHED, view.name, taken.added, [column for (column,) in columns])
     if connection.info.server_version < 170_000:
         name = sql.Identifier(PUBLISHED, view.name)
         connection.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(name))
+    return gone
 
 
 def _name_constraints(connection: Connection[Any], table: Table, beside: str) -> None:
