@@ -164,9 +164,8 @@ def reads_raw(table: Table, catalog: Mapping[str, Table]) -> bool:
 
 def _whole(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     """The one unit of an unpartitioned table, or of a partitioned one whose windows only its output tells."""
-    standing = states.get(table.name, {}).get(WHOLE)
     based_on = {name: digest(there, there) for name in table.upstreams for there in [states.get(name, {})]}
-    reason = _reason(standing, based_on, fingerprint)
+    reason = _reason(table, states, WHOLE, based_on, fingerprint)
     if reason:
         rows = sum(_rows(states, name) for name in table.upstreams)
         yield Due(WHOLE, "replace", reason, based_on, rows)
@@ -203,7 +202,7 @@ def _by_window(
         state = standing.get(key)
         if state is None and rows == 0:
             continue
-        reason = _reason(state, based_on, fingerprint)
+        reason = _reason(table, states, key, based_on, fingerprint)
         if reason:
             yield Due(key, "replace", reason, based_on, rows)
 
@@ -233,7 +232,7 @@ def _by_key(table: Table, states: States, fingerprint: str) -> Iterator[Due]:
     based_on = {name: latest_token(states, name) for name in table.upstreams if states.get(name)}
     if standing is None and not based_on and table.partition is not None:
         return
-    reason = _reason(standing, based_on, fingerprint)
+    reason = _reason(table, states, WHOLE, based_on, fingerprint)
     if not reason:
         return
     is_continued = standing is not None and standing.fingerprint == fingerprint
@@ -270,7 +269,7 @@ def _append_from_raw(table: Table, states: States, fingerprint: str, today: date
                 continue
             if key != WHOLE and state.fingerprint in _ASKED:
                 yield Due(key, "replace", _ASKED[state.fingerprint], {}, state.rows)
-    reason = _reason(standing, based_on, fingerprint)
+    reason = _reason(table, states, WHOLE, based_on, fingerprint)
     if reason:
         since = standing.sequence if standing is not None and continues else -1
         rows = sum(
@@ -297,7 +296,7 @@ def _append_by_window(
         is_past = today is not None and table.is_past_retention(key, today)
         if is_past and state is not None and mode == "replace":
             continue
-        if reason := _reason(state, based_on, fingerprint):
+        if reason := _reason(table, states, key, based_on, fingerprint):
             yield Due(key, mode, reason, based_on, sum(item.rows for item in current.values()))
 
 
@@ -307,9 +306,13 @@ def latest_token(states: States, name: str) -> str:
     return latest.token if latest is not None else ""
 
 
-def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerprint: str) -> str | None:
+def _reason(
+    table: Table, states: States, key: str, based_on: Mapping[str, str], fingerprint: str
+) -> str | None:
+    standing = states.get(table.name, {})
+    state = standing.get(key)
     if state is None:
-        return "new"
+        return "its partitions become others" if _is_arranged_otherwise(table, standing) else "new"
     if state.fingerprint in _ASKED:
         return _ASKED[state.fingerprint]
     if state.fingerprint != fingerprint:
@@ -317,6 +320,16 @@ def _reason(state: PartitionState | None, based_on: Mapping[str, str], fingerpri
     changed = sorted(name for name in based_on if state.based_on.get(name) != based_on[name])
     gone = sorted(set(state.based_on) - set(based_on))
     return f"new data in {', '.join(changed + gone)}" if changed or gone else None
+
+
+def _is_arranged_otherwise(table: Table, standing: Mapping[str, PartitionState]) -> bool:
+    """Whether what stands is in other windows than the table has now: a run moves it there, then builds."""
+    if table.partition is None:
+        return any(key != WHOLE for key in standing)
+    length = len("2025-10-07" if table.partition.every == "day" else "2025-10")
+    windows = [key for key in standing if table.partition.is_window(key)]
+    whole = standing.get(WHOLE)
+    return any(len(key) != length for key in windows) or (not windows and bool(whole and whole.rows))
 
 
 def _rows(states: States, name: str) -> int:

@@ -246,3 +246,17 @@ def test_batches_hold_every_partition_once_in_order_and_stay_near_the_limit(
     parts = batches(work, limit)
     assert [item for part in parts for item in part] == list(work.due)
     assert all(len(part) == 1 or sum(item.rows for item in part) <= limit for part in parts)
+
+
+def test_windows_that_are_only_arranged_otherwise_are_not_told_as_new() -> None:
+    states = _settled(["2025-09-30", "2025-10-06", "2025-10-07"])
+    told = "its partitions become others"
+    for partition, windows in ((MONTH, ["2025-09", "2025-10"]), (None, [WHOLE])):
+        for table in (FACT, MART):
+            work = plan(replace(table, partition=partition, write=Write.MERGE), CATALOG, states, "v2")
+            assert [(item.partition, item.reason) for item in work.due] == [(key, told) for key in windows]
+    states[MART.name] = {WHOLE: PartitionState("all-of-it", 9, "v1", {}, rows=10)}
+    assert {item.reason for item in plan(MART, CATALOG, states, "v2").due} == {told}
+    states[FACT.name]["2025-10-08"] = PartitionState("another", 10, "v1", {}, rows=1)
+    del states[MART.name]
+    assert {item.reason for item in plan(MART, CATALOG, states, "v2").due} == {"new"}
