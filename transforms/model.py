@@ -25,6 +25,7 @@ import yaml
 
 from transforms.contract import Column, ContractError, Layer, Table, check_name
 from transforms.header import Header, read_header
+from transforms.postgres_types import postgres_type
 from transforms.queries import hold_to_as_of, tables_of
 from transforms.tokens import Item, final_select
 
@@ -32,6 +33,7 @@ RESERVED = "_"
 """Columns that start with it steer the engine (`_dead_letter_reason`, `_batch_id`, `_seq`) and are not
 stored."""
 
+_PUBLISHED = {layer.value for layer in Layer if layer.is_published}
 MODEL_LAYERS = (Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
 _PACKAGE = Path(__file__).parent
 FRONT_MATTER = re.compile(r"\A\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\*/", re.DOTALL)
@@ -111,7 +113,8 @@ def polars_table(file: str, *, columns: Sequence[Column], **header: Any) -> Tabl
     path = Path(file).resolve()
     where = place(path)
     read = read_header({**header}, where, lambda _key: None)
-    checked = [_column(column.name, column.type, column.description, where, None, read) for column in columns]
+    layer = path.parent.name
+    checked = [_column(c.name, c.type, c.description, where, None, read, layer) for c in columns]
     return _table(path, read, checked, ())
 
 
@@ -129,7 +132,7 @@ def _load_sql(path: Path) -> Model:
     shift = text.count("\n", 0, body_start)
     # Blank lines instead of the header keep the line numbers of errors those of the file.
     items = final_select("\n" * shift + text[body_start:], where)
-    columns = [_item_column(item, where, header) for item in items]
+    columns = [_item_column(item, where, header, path.parent.name) for item in items]
     _refuse_repeated(items, where)
     upstreams = tuple(sorted(tables_of(text, where) - {path.stem}))
     hold_to_as_of(text, header, upstreams, where)
@@ -159,17 +162,17 @@ def _sql_header(match: re.Match[str], text: str, where: str) -> Header:
     return read_header(words, where, line_of)
 
 
-def _item_column(item: Item, where: str, header: Header) -> Column:
+def _item_column(item: Item, where: str, header: Header, layer: str) -> Column:
     if item.type is None:
         raise ContractError(
             f"{where}:{item.line}: column {item.name} has no type. "
             f"End its expression with a cast: `…::varchar as {item.name},`."
         )
-    return _column(item.name, item.type, item.documentation, where, item.line, header)
+    return _column(item.name, item.type, item.documentation, where, item.line, header, layer)
 
 
 def _column(
-    name: str, type_: str, documentation: str, where: str, line: int | None, header: Header
+    name: str, type_: str, documentation: str, where: str, line: int | None, header: Header, layer: str
 ) -> Column:
     at = f"{where}:{line}" if line else where
     try:
@@ -188,7 +191,7 @@ def _column(
             f"{at}: DuckDB forgets the length in {type_}. Cast {name} to varchar and write "
             f"`lengths: {{{name}: {length}}}` in the header."
         )
-    return Column(
+    column = Column(
         name=name,
         type=canonical,
         description=documentation,
@@ -196,6 +199,12 @@ def _column(
         pii=name in header.pii,
         max_length=header.lengths.get(name),
     )
+    if layer in _PUBLISHED and not name.startswith(RESERVED):
+        try:
+            postgres_type(column)
+        except ContractError as error:
+            raise ContractError(f"{at}: {error}") from error
+    return column
 
 
 def _refuse_repeated(items: Sequence[Item], where: str) -> None:

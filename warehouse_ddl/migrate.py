@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from transforms.contract import Table
+from transforms.postgres_types import postgres_type
 from transforms.registry import Registry
-from warehouse_ddl.postgres_types import holds, postgres_type, widens
+from warehouse_ddl.postgres_types import holds, widens
 from warehouse_ddl.statements import (
     ForeignKey,
     comment_ddl,

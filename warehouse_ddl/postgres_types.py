@@ -1,58 +1,11 @@
-"""DuckDB's types as PostgreSQL's, spelled as PostgreSQL's catalog spells them (`format_type`)."""
+"""Which of PostgreSQL's types hold what another one holds; they are spelled as its catalog spells them."""
 
 from __future__ import annotations
 
 import re
 
-from transforms.contract import Column, ContractError
-
-_TYPES = {
-    "BIGINT": "bigint",
-    "BLOB": "bytea",
-    "BOOLEAN": "boolean",
-    "DATE": "date",
-    "DOUBLE": "double precision",
-    "FLOAT": "real",
-    "HUGEINT": "numeric(39,0)",
-    "INTEGER": "integer",
-    "INTERVAL": "interval",
-    "JSON": "jsonb",
-    "SMALLINT": "smallint",
-    "TIME": "time without time zone",
-    "TIMESTAMP": "timestamp without time zone",
-    "TIMESTAMP WITH TIME ZONE": "timestamp with time zone",
-    "TINYINT": "smallint",
-    "UBIGINT": "numeric(20,0)",
-    "UINTEGER": "bigint",
-    "USMALLINT": "integer",
-    "UTINYINT": "smallint",
-    "UUID": "uuid",
-    "VARCHAR": "text",
-}
-_DECIMAL = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _VARCHAR = re.compile(r"character varying\((\d+)\)")
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
-
-
-def postgres_type(column: Column) -> str:
-    """The PostgreSQL type of a column. Raises ContractError for a type that can't be copied there."""
-    if column.type == "VARCHAR" and column.max_length is not None:
-        return f"character varying({column.max_length})"
-    return _postgres_type(column.type, column.name)
-
-
-def _postgres_type(type_: str, name: str) -> str:
-    if type_.endswith("[]"):
-        element = _postgres_type(type_[:-2], name)
-        if not element.endswith("[]"):
-            return f"{element}[]"
-    elif type_ in _TYPES:
-        return _TYPES[type_]
-    elif match := _DECIMAL.fullmatch(type_):
-        return f"numeric({match.group(1)},{match.group(2)})"
-    raise ContractError(
-        f"column {name}: PostgreSQL has no column for DuckDB's {type_}. Cast it to json or varchar."
-    )
 
 
 def widens(before: str, after: str) -> bool:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from transforms import catalog
 from transforms import registry as registries
 from transforms.contract import Column, Table, check_name
+from transforms.postgres_types import postgres_type
 from transforms.registry import Registry
-from warehouse_ddl.postgres_types import postgres_type
 
 PUBLISHED = "analytics"
 UNPUBLISHED = "unpublished"

@@ -26,7 +26,7 @@ from psycopg import Connection, sql
 
 from flows.stores.warehouse import Warehouse
 from transforms.contract import Table
-from warehouse_ddl.postgres_types import postgres_type
+from transforms.postgres_types import postgres_type
 from warehouse_ddl.statements import bounds, home
 
 

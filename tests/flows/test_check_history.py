@@ -15,7 +15,7 @@ from flows.monitoring.watch import Watch
 from tests.flows.extract.parts import World
 from tests.house import Server
 from transforms import registry
-from warehouse_ddl.postgres_types import postgres_type
+from transforms.postgres_types import postgres_type
 
 PUBLISHED = [table for table in registry.build_order() if table.is_published]
 

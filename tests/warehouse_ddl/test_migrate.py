@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from transforms.contract import Column, ContractError, Layer, Partition, Table, Write
+from transforms.postgres_types import postgres_type
 from warehouse_ddl.migrate import ActualColumn, ActualTable, plan
-from warehouse_ddl.postgres_types import postgres_type
 from warehouse_ddl.statements import bounds, index_ddl, table_ddl
 
 TABLE = Table(

@@ -18,6 +18,9 @@ from flows.stores import binary_copy
 from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.house import Server
 from transforms import engine
+from transforms.contract import Column
+from transforms.model import canonical_type
+from transforms.postgres_types import postgres_type
 
 TYPES: dict[str, tuple[str, pa.DataType, Any]] = {
     "i2": ("smallint", pa.int16(), st.integers(-(2**15), 2**15 - 1)),
@@ -156,3 +159,52 @@ def test_json_arrives_as_jsonb(typed: Warehouse) -> None:
     assert found is not None
     assert found[0] == {"a": [1, None]}
     assert isinstance(found[1], datetime)
+
+
+LIMITS = {
+    "bigint": ["-9223372036854775808", "9223372036854775807"],
+    "blob": [r"\xff", ""],
+    "boolean": ["true", "false"],
+    "date": ["0001-01-01", "9999-12-31"],
+    "double": ["nan", "-infinity", "1.7976931348623157e308", "4.9e-324", "-0.0"],
+    "float": ["nan", "infinity", "3.4028235e38", "1e-45"],
+    "integer": ["-2147483648", "2147483647"],
+    "json": ['[1.10, null, "é"]', "null"],
+    "smallint": ["-32768", "32767"],
+    "time": ["00:00:00", "23:59:59.999999", "24:00:00"],
+    "timestamp": ["0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"],
+    "timestamptz": ["0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"],
+    "tinyint": ["-128", "127"],
+    "ubigint": ["18446744073709551615"],
+    "uinteger": ["4294967295"],
+    "usmallint": ["65535"],
+    "utinyint": ["255"],
+    "uuid": ["ffffffff-ffff-ffff-ffff-ffffffffffff"],
+    "varchar": ["", "é𝄞", "null"],
+    "decimal(38,18)": ["99999999999999999999.999999999999999999", "-0.000000000000000001"],
+    "decimal(38,0)": ["99999999999999999999999999999999999999"],
+}
+"""Type → texts of values that DuckDB and PostgreSQL read alike."""
+IN_LISTS = [name for name in LIMITS if name not in {"decimal(38,18)", "decimal(38,0)", "ubigint", "boolean"}]
+
+
+@pytest.mark.parametrize("type_", [*LIMITS, *(f"{name}[]" for name in IN_LISTS)])
+def test_each_type_that_may_be_published_arrives_at_its_limits(typed: Warehouse, type_: str) -> None:
+    """What else there is is refused where the model is read (tests/transforms/test_postgres_types.py)."""
+    own = postgres_type(Column("v", canonical_type(type_)))
+
+    def given(to: str) -> list[str]:
+        element = to.removesuffix("[]")
+        values = [f"'{text}'::{element}" for text in LIMITS[type_.removesuffix("[]")]]
+        return [f"ARRAY[{', '.join(values)}, NULL]"] if to != element else values
+
+    with typed.connect() as connection, engine.connect(keeps_order=True) as session:
+        connection.execute("DROP TABLE IF EXISTS unpublished.one")
+        connection.execute(f"CREATE TABLE unpublished.one (v {own})".encode())
+        columns = typed.columns(connection, "unpublished", "one")
+        relation = session.sql(" UNION ALL ".join(f"SELECT {value} AS v" for value in given(type_)))
+        assert relation.types == [canonical_type(type_)]
+        typed.copy("unpublished", "one", columns, relation)
+        found = connection.execute("SELECT v::text FROM unpublished.one").fetchall()
+        union = " UNION ALL ".join(f"SELECT {value}::{own}::text" for value in given(own))
+        assert sorted(found) == sorted(connection.execute(union.encode()).fetchall())
