@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -167,11 +167,13 @@ def _selected(select: Sequence[str] | None) -> list[Table]:
     return [table for table in registry.build_order() if names is None or table.name in names]
 
 
-def _without(held: Mapping[str, str], models: Sequence[Table], summary: Summary) -> list[Table]:
-    """The models that this run can build: not those whose table a reader's lock keeps from being changed."""
+def _without(left: prepare.Left, models: Sequence[Table], summary: Summary) -> list[Table]:
+    """The models that this run can build: not those whose table stays as it was, and what needs them. One
+    that nothing of this run is about is a warning.
+    """
     chosen = {table.name: table for table in models}
-    lost = set(held)
-    for name, holder in held.items():
+    lost = set(left.tables)
+    for name, holder in left.held.items():
         summary.pending.append(
             f"{name} stays as it was: {holder} is in the way. "
             "It is changed by the next run; end that session if it should not wait."
@@ -179,4 +181,12 @@ def _without(held: Mapping[str, str], models: Sequence[Table], summary: Summary)
         reached = reached_from(name, chosen) - lost
         summary.skip(reached, name, "waits")
         lost |= reached
+    for name, said in left.refused.items():
+        reached = reached_from(name, chosen)
+        is_of_this_run = not summary.selected or name in chosen or reached
+        (summary.failures if is_of_this_run else summary.warnings).append(said)
+        summary.skip(reached - lost, name, "failed")
+        lost |= reached
+    for view, name in left.waiting.items():
+        summary.skip([view], name, "waits" if name in left.held else "failed")
     return [table for table in models if table.name not in lost]

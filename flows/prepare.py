@@ -5,6 +5,7 @@ away.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from psycopg.types.json import Jsonb
 
@@ -19,7 +20,7 @@ from flows.stores import in_force, roles
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
-from flows.stores.migrate import arrange, migrate, migrate_view, pending
+from flows.stores.migrate import REFUSALS, arrange, is_current, migrate, migrate_view, pending
 from flows.stores.standalone import sweep
 from flows.summary import Summary
 from transforms import registry
@@ -27,6 +28,24 @@ from transforms.entities import Kafka, Postgres, SourceEntity
 from warehouse_ddl.files import views
 
 _BOOTSTRAP = "bootstrap"
+
+
+@dataclass(frozen=True)
+class Left:
+    """Tables and views that stay as they were though their models say something else, and so does what needs
+    them. `held` names whose lock is in the way of each; `refused` says what somebody has to do for it, and
+    begins with its name.
+    """
+
+    held: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
+    """View → the table of these that it reads."""
+
+    @property
+    def tables(self) -> set[str]:
+        """All of them but the views that only wait."""
+        return {*self.held, *self.refused}
 
 
 def sources(services: Services, entities: Iterable[SourceEntity]) -> None:
@@ -47,7 +66,7 @@ def sources(services: Services, entities: Iterable[SourceEntity]) -> None:
             settings.require(f"{entity.source}_key")
 
 
-def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, str]:
+def warehouse(services: Services, yes: bool, progress: Progress) -> Left:
     """Make the warehouse fit the models and finish what a killed run began.
 
     1. bootstrap: schemas, roles, ops tables (each statement may be repeated);
@@ -57,15 +76,15 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
     4. runs that were killed are entered as that, and manifest lines that a crash left out are appended;
     5. lake files and unpublished tables that belong to nobody are removed.
 
-    Returns the tables whose change somebody's lock held back, each with whose: they stay as they were until
-    the next run. Raises ConsentNeeded for a change that takes something from readers, without `yes`, and
-    TwoStories as step 2 tells.
+    Returns what could not be changed, because of somebody's lock or because somebody has to act first (a
+    change takes something from readers and `yes` was not said, an object of others is in its way): it stays
+    as it was, all else is made. Raises TwoStories as step 2 tells.
     """
     with services.ledger() as ledger:
         with ledger.locked(_BOOTSTRAP, "warehouse"):
             _schemas(ledger)
             refuse_two_stories(ledger, services.lake)
-            held = _migrate(services, yes, progress)
+            left = _migrate(services, yes, progress)
             in_force.put(ledger.connection, registry.build_order())
         with ledger.connection.transaction():
             killed = end_killed(ledger.connection, services.settings, services.settings.now())
@@ -77,9 +96,9 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> dict[str, st
         removed = services.lake.sweep(ledger.named_paths)
         dropped = sweep(ledger.connection)
         if removed or dropped:
-            left = f"{len(removed)} files and {len(dropped)} unpublished tables"
-            progress.say("lake", f"{left} removed: replaced long ago, or left by a run that did not end")
-    return held
+            said = f"{len(removed)} files and {len(dropped)} unpublished tables"
+            progress.say("lake", f"{said} removed: replaced long ago, or left by a run that did not end")
+    return left
 
 
 def tables(services: Services, progress: Progress) -> None:
@@ -89,9 +108,10 @@ def tables(services: Services, progress: Progress) -> None:
     with services.ledger() as ledger, ledger.locked(_BOOTSTRAP, "warehouse"):
         _schemas(ledger)
         _forget_what_is_gone(ledger, services.lake)
-        held = _migrate(services, True, progress)
-    if held:
-        name, holder = next(iter(held.items()))
+        left = _migrate(services, True, progress)
+    for said in left.refused.values():
+        raise FlowsError(said)
+    for name, holder in left.held.items():
         raise FlowsError(f"{name} can't be changed: {holder} is in the way. End that session, run again.")
 
 
@@ -105,23 +125,35 @@ def _schemas(ledger: Ledger) -> None:
     roles.lay(ledger.connection)
 
 
-def _migrate(services: Services, yes: bool, progress: Progress) -> dict[str, str]:
-    """Tables first: views read them. A table that needs consent stops the run before anything was built."""
-    held: dict[str, str] = {}
+def _migrate(services: Services, yes: bool, progress: Progress) -> Left:
+    """Tables first: views read them. A view that is to be made anew waits for a table that it reads."""
+    left = Left()
     for table in registry.build_order():
         change = migrate if table.is_published else arrange
         try:
             for line in change(services.warehouse, services.lake, table, yes=yes).describe():
                 progress.say("warehouse", line)
         except Blocked as blocked:
-            held[table.name] = blocked.by
+            left.held[table.name] = blocked.by
+        except REFUSALS as error:
+            left.refused[table.name] = _about(table.name, error)
     for view in views():
+        if (unfit := left.tables.intersection(view.upstreams)) and not is_current(services.warehouse, view):
+            left.waiting[view.name] = min(unfit)
+            continue
         try:
-            if migrate_view(services.warehouse, view):
-                progress.say("warehouse", f"{view.name} made anew: its definition changed")
+            for line in migrate_view(services.warehouse, view):
+                progress.say("warehouse", line)
         except Blocked as blocked:
-            held[view.name] = blocked.by
-    return held
+            left.held[view.name] = blocked.by
+        except REFUSALS as error:
+            left.refused[view.name] = _about(view.name, error)
+    return left
+
+
+def _about(name: str, error: Exception) -> str:
+    """What ended the change of a table or view, as a sentence that begins with its name."""
+    return str(error) if str(error).startswith(f"{name}:") else f"{name}: {error}"
 
 
 def _forget_what_is_gone(ledger: Ledger, lake: Lake) -> None:

@@ -6,13 +6,14 @@ import argparse
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 
 from flows import change_topics
 from flows.durations import length_of_time
 from flows.erasure.listed import arriving
+from flows.errors import FlowsError
 from flows.extract import SourceAway
 from flows.hung import stop_when_told, within
 from flows.landing import land
@@ -261,9 +262,11 @@ def live(
     stop: threading.Event,
     until_idle: bool = False,
     seconds: float | None = None,
+    without: Collection[str] = (),
 ) -> tuple[Tally, ChangesTally | None]:
-    """`run`, and beside it `follow` where tables are given; who asks for the numbers of both is answered
-    meanwhile, if a port is set. What one of them can't go on with ends the other.
+    """`run`, and beside it `follow` where tables are given, `without` these and what needs them; who asks for
+    the numbers of both is answered meanwhile, if a port is set. What one of them can't go on with ends the
+    other.
     """
     events, changes, settings = Tally(), ChangesTally(), services.settings
     numbers = StreamNumbers({"events": events, "changes": changes})
@@ -283,6 +286,7 @@ def live(
                 seconds=seconds,
                 progress=progress,
                 tally=changes,
+                without=without,
             )
             # A supervisor starts both again.
             following.add_done_callback(lambda done: stop.set() if done.exception() else None)
@@ -328,14 +332,25 @@ def command(arguments: argparse.Namespace) -> int:
         leaving = threading.Timer(END_SECONDS, _leave, (services, progress))
         leaving.daemon = True
         stop_when_told(stop, leaving)
-        prepare.warehouse(services, False, progress)
+        left = prepare.warehouse(services, False, progress)
         way = route([entity for entity in registry.entities() if isinstance(entity.read, Kafka)])
+        for name, said in left.refused.items():
+            if name in {table.name for table in (*way.staging.values(), *way.facts, *way.windows)}:
+                raise FlowsError(said)
+            progress.say("stream", said)
         # Without Kafka nothing comes by itself: the batch reads the application's log.
         follows = services.settings.cdc_engine == "kafka"
         changed = change_topics.of(registry.entities()) if follows else []
         begun = time.monotonic()
         taken, followed = live(
-            services, way, changed, progress, stop=stop, until_idle=arguments.until_idle, seconds=longest
+            services,
+            way,
+            changed,
+            progress,
+            stop=stop,
+            until_idle=arguments.until_idle,
+            seconds=longest,
+            without=left.tables,
         )
         seconds = time.monotonic() - begun
         progress.say("stream", taken.line(taken.messages / seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -78,20 +78,22 @@ def follow(
     seconds: float | None = None,
     progress: Progress | None = None,
     tally: ChangesTally | None = None,
+    without: Collection[str] = (),
 ) -> ChangesTally:
     """Show changes of these tables until `stop` is set, `seconds` are over, or (`until_idle`) all that is
     there is shown.
 
     One process follows a connector; others stand by. Where the warehouse, the broker or the connector is
     away, or the lake is full, it waits and goes on by itself, from the ledger's positions. What it does is
-    counted in `tally`. Raises TwoStories when the warehouse that is there again is another one than the
-    lake's, ModelsChanged when other models have come into force.
+    counted in `tally`. `without`: tables that PostgreSQL does not have as their models say; they, and what
+    needs them, are the batch's. Raises TwoStories when the warehouse that is there again is another one than
+    the lake's, ModelsChanged when other models have come into force.
     """
     tally, lifetime = tally or ChangesTally(), Lifetime(stop, seconds)
     told = progress or Progress("changes")
 
     def session() -> bool:
-        return _Session(services, entities, tally, told).run(lifetime.is_over, until_idle=until_idle)
+        return _Session(services, entities, tally, told, without).run(lifetime.is_over, until_idle=until_idle)
 
     # What a topic of one table can't go on with, the next session leaves out and names.
     keep_going("changes", session, lifetime, tally, (WarehouseError, SourceError, LakeFull, Conflict), told)
@@ -102,9 +104,15 @@ class _Session:
     """Following between two interruptions: the ledger's positions are read once, at its beginning."""
 
     def __init__(
-        self, services: Services, entities: Sequence[SourceEntity], tally: ChangesTally, progress: Progress
+        self,
+        services: Services,
+        entities: Sequence[SourceEntity],
+        tally: ChangesTally,
+        progress: Progress,
+        without: Collection[str],
     ) -> None:
         self._services = services
+        self._without = frozenset(without)
         self._entities = list(entities)
         self._tally = tally
         self._progress = progress
@@ -288,12 +296,12 @@ class _Session:
         """
         in_force.refuse_others(ledger.connection, self._fingerprints)
         services = self._services.within(ledger)
-        now, rows, left = time.monotonic(), 0, set[str]()
+        now, rows, left = time.monotonic(), 0, set(self._without)
         standing = planner_states(ledger, [table.name for table in self._live])
         for table in self._live:
             is_waiting = now - self._failed.get(table.name, -RETRY_SECONDS) < RETRY_SECONDS
             is_new = table.is_published and not standing.get(table.name)
-            if is_waiting or is_new or left & self._needs[table.name]:
+            if table.name in left or is_waiting or is_new or left & self._needs[table.name]:
                 left.add(table.name)
                 continue
             try:

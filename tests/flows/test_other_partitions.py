@@ -56,7 +56,7 @@ def _prepared(place: Place, every: Every | None, *names: str, yes: bool = False)
     said = io.StringIO()
     services = kill_child.services(place)
     with _declared(every, *names), services.lake:
-        assert prepare.warehouse(services, yes, Progress("test", said)) == {}
+        assert prepare.warehouse(services, yes, Progress("test", said)) == prepare.Left()
     return said.getvalue()
 
 

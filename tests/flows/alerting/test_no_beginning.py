@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-import psycopg
 import pytest
 
 from flows import batch
 from flows.errors import FlowsError
 from flows.flow_names import APIS
-from flows.monitoring.runs import recent
 from flows.services import Services
-from flows.stores.migrate import ConsentNeeded
 from tests.flows.alerting.conftest import Watch
-from tests.flows.warehouses import with_tables
 from tests.house import Server
 from transforms import registry
 from transforms.entities import SourceEntity
@@ -40,22 +36,6 @@ def test_a_setting_that_is_missing_is_told_and_over_with_the_next_run(watch: Wat
     watch.later(minutes=1)
     watch.ran("two", flow=APIS)
     assert watch.open() == []
-
-
-def test_a_change_that_needs_consent_leaves_all_undone_not_the_table_alone_that_it_names(
-    postgres18: Server, tmp_path: Path
-) -> None:
-    watch = Watch(tmp_path, with_tables(postgres18))
-    with psycopg.connect(watch.dsn) as connection:
-        connection.execute("alter table analytics.dim_currencies add column more integer")
-    with pytest.raises(ConsentNeeded, match=r"^dim_currencies"):
-        _run(watch.services())
-    with psycopg.connect(watch.dsn) as connection:
-        (run,) = recent(connection, watch.now)
-    assert run.done == frozenset()
-    ((told,),) = watch.rows("select message from ops.incident where subject = 'flow:api_ingest'")
-    assert told.startswith("api_ingest failed: It could not begin: dim_currencies")
-    assert "To make the change: python -m flows run --yes" in told
 
 
 def test_where_the_warehouse_can_not_be_asked_what_ended_the_run_is_what_is_said(watch: Watch) -> None:

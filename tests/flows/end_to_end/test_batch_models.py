@@ -75,7 +75,7 @@ def test_what_takes_something_from_readers_asks_for_yes(company: Company, tmp_pa
     models = with_models(tmp_path, {ORDERS: (DISCOUNT, "")})
     before = place.physical()
     refused = place.command(models=models)
-    assert refused.code == 2, refused.said
+    assert refused.code == 1, refused.said
     assert "discount_amount" in refused.err
     assert "--yes" in refused.err
     assert "Traceback" not in refused.said

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 
+import psycopg
+
+from flows.build.job import build_due
 from flows.progress import Progress
+from tests.flows.kill_child import without_audit
 from tests.flows.streaming.changes import Company, new_order, order
 from tests.flows.streaming.topics import until
+from transforms import catalog, registry
 
 
 def test_an_order_whose_time_moves_to_another_month_is_one_order_and_goes_when_it_is_deleted(
@@ -67,3 +72,28 @@ def test_a_table_without_changes_remembers_its_source_as_it_was_seen_last(compan
     assert int(after) > int(before)
     assert ended > passed
     assert company.shown("select count(*) from ops.ledger where table_name = 'raw_app__products'") == [(1,)]
+
+
+def test_a_table_that_stands_otherwise_than_its_model_says_is_left_to_the_batch(company: Company) -> None:
+    column = "alter table analytics.fct_orders {} column discount_amount".format
+    discount = f"select discount_amount from analytics.fct_orders where order_id = '{order(12)}'"
+    with psycopg.connect(company.capture.settings.require("warehouse_dsn"), autocommit=True) as owner:
+        owner.execute(column("drop").encode())
+        company.capture.app(
+            "begin",
+            f"update orders set discount_amount = 2, total_amount = 3 where id = '{order(12)}'",
+            "update users set name = 'Not Left' where id = 9",
+            "commit",
+        )
+        company.wait_for_user("name", "Not Left")
+        followed = company.follow(without=["fct_orders"])
+        owner.execute(f"{column('add')} numeric(12,2)".encode())
+    assert (followed.messages, followed.interruptions) == (2, 0)
+    assert company.shown("select name from analytics.dim_users where user_id = 9") == [("not left",)]
+    assert company.differences() == ["orders"]
+
+    orders, services = registry.table("fct_orders"), company.services()
+    with services.lake, without_audit():
+        build_due(services, orders, catalog.fingerprint(orders), "batch")
+    assert company.differences() == []
+    assert company.shown(discount) == [(2,)]
