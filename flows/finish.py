@@ -16,6 +16,7 @@ from flows.monitoring import profiles
 from flows.progress import Progress
 from flows.schedule import told
 from flows.services import Services
+from flows.stores.dependents import InTheWay
 from flows.stores.upkeep import refresh, retire
 from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
@@ -40,9 +41,13 @@ def run(services: Services, models: Sequence[Table], summary: Summary, progress:
         unsure = doubt(connection, now)
     if unsure:
         summary.warnings.append(unsure)
+
+    def stays(error: InTheWay) -> None:
+        summary.warnings.append(str(error))
+
     for table in models:
         if table.is_partitioned_in_postgres and table.retention is not None and not unsure:
-            for partition in retire(services.warehouse, services.lake, table, now, summary.run_id):
+            for partition in retire(services.warehouse, services.lake, table, now, summary.run_id, stays):
                 progress.say(table.name, f"{partition} dropped: older than {table.retention.days} days")
     for view in refresh(services.warehouse):
         if view.blocked_by:

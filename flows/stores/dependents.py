@@ -10,14 +10,23 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.stores.warehouse import PUBLISHED
 
+_REPLACED = "has to be replaced"
+_READS = ("pg_rewrite", "pg_proc", "pg_policy", "pg_class", "pg_type")
+_GOES = ("pg_trigger", "pg_publication_rel")
+"""Catalogs whose objects may depend on a relation, and those of whose nothing is left without it; so it is
+with its own rules.
+"""
+
 
 class InTheWay(FlowsError):
     """Somebody's own object depends on a table or view that has to be replaced."""
 
 
-def refuse_readers(connection: Connection[Any], schema: str, name: str) -> None:
-    """Raise InTheWay when something of others reads `schema.name`: a view, a function, a policy."""
-    _refuse(schema, name, _depending(connection, schema, name, (), (*_READS,)))
+def refuse_readers(connection: Connection[Any], schema: str, name: str, why: str = _REPLACED) -> None:
+    """Raise InTheWay when something of others reads `schema.name`, or is made like it: a view, a function, a
+    policy of another table, a table.
+    """
+    _refuse(schema, name, why, _depending(connection, schema, name, (), _READS))
 
 
 def refuse_others(connection: Connection[Any], schema: str, name: str, ours: Sequence[str] = ()) -> None:
@@ -25,20 +34,20 @@ def refuse_others(connection: Connection[Any], schema: str, name: str, ours: Seq
     views, but for `ours`, triggers, rules, publications, whatever depends on it. What can be made again
     (flows.stores.additions) is none of it.
     """
-    _refuse(schema, name, _depending(connection, schema, name, ours, (*_READS, *_GOES)))
+    _refuse(schema, name, _REPLACED, _depending(connection, schema, name, ours, (*_READS, *_GOES)))
 
 
-def _refuse(schema: str, name: str, found: Sequence[str]) -> None:
+def others(connection: Connection[Any], schema: str, name: str) -> list[str]:
+    """The same of one relation, as PostgreSQL calls it (`trigger mine on table analytics.fct_orders`)."""
+    return _depending(connection, schema, name, (), (*_READS, *_GOES))
+
+
+def _refuse(schema: str, name: str, why: str, found: Sequence[str]) -> None:
     if found:
         raise InTheWay(
-            f"{schema}.{name} has to be replaced, and {', '.join(found)} depends on it. Nothing was changed: "
+            f"{schema}.{name} {why}, and {', '.join(found)} depends on it. Nothing was changed: "
             "drop it or move it to another source, then run again."
         )
-
-
-_READS = ("pg_rewrite", "pg_proc", "pg_policy")
-_GOES = ("pg_trigger", "pg_publication_rel", "pg_class", "pg_type")
-"""Catalogs whose objects may depend on a table."""
 
 
 def _depending(
@@ -71,7 +80,9 @@ def _depending(
             AND (c.oid IS NULL OR c.relkind NOT IN ('i', 'I', 't', 'S'))
             AND (t.oid IS NULL OR NOT t.tgisinternal AND t.tgparentid = 0)
             AND (p.oid IS NULL OR p.polrelid NOT IN (SELECT oid FROM own))
-            AND (r.oid IS NULL OR r.rulename <> '_RETURN' OR r.ev_class NOT IN (SELECT oid FROM own)
+            AND (r.oid IS NULL
+                OR r.ev_class IN (SELECT oid FROM own) AND r.rulename <> '_RETURN' AND %(with_rules)s
+                OR r.ev_class NOT IN (SELECT oid FROM own)
                 AND (v.relnamespace <> %(published)s::regnamespace OR v.relname <> ALL(%(ours)s)))
         ORDER BY 1
         """,
@@ -81,6 +92,7 @@ def _depending(
             "ours": [name, *ours],
             "published": PUBLISHED,
             "catalogs": list(catalogs),
+            "with_rules": set(_GOES) <= set(catalogs),
         },
     ).fetchall()
     return [found for (found,) in rows]

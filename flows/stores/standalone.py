@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from duckdb import DuckDBPyRelation
@@ -198,9 +198,9 @@ class Workshop:
         return int(ours[0])
 
     def drop(self) -> None:
-        """Drop what is still unpublished."""
-        with self.connection.transaction():
-            for name in self.made:
+        """Drop what is still unpublished; what something of others depends on is left to `sweep`."""
+        for name in self.made:
+            with suppress(errors.DependentObjectsStillExist), self.connection.transaction():
                 self.connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_unpublished(name)))
         self.made.clear()
         failpoint("publish.dropped")
@@ -225,7 +225,8 @@ def sweep(connection: Connection[Any]) -> list[str]:
     """Drop the unpublished tables of publications that died (living ones hold their lock); returns names.
 
     A session that such a publication had beside its own knows of the death once its statement is done: an
-    index or a VACUUM on which it works goes on, and holds the table. That one is left to the next sweep.
+    index or a VACUUM on which it works goes on, and holds the table. That one is left to the next sweep, as
+    is a leaf of before that somebody's own view reads.
     """
     rows = connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(%s) AND relkind IN ('r', 'p') "
@@ -244,7 +245,7 @@ def sweep(connection: Connection[Any]) -> list[str]:
                     continue
                 connection.execute("SET LOCAL lock_timeout = '1s'")
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(_unpublished(name)))
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, errors.DependentObjectsStillExist):
             continue
         dropped.append(name)
     return dropped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from psycopg import Connection, sql
 
 from flows.failpoints import failpoint
 from flows.stores import apply
+from flows.stores.dependents import InTheWay, refuse_readers
 from flows.stores.lake import Lake
 from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.ledger_rows import RETIRED
@@ -105,11 +106,19 @@ def _has_outgrown_statistics(connection: Connection[Any], table: Table) -> bool:
     return row is None or row[0] <= 0 or abs(row[1] - row[0]) > ANALYZE_SHARE * row[0]
 
 
-def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id: str = "") -> list[str]:
+def retire(
+    warehouse: Warehouse,
+    lake: Lake,
+    table: Table,
+    now: datetime,
+    run_id: str = "",
+    tell: Callable[[InTheWay], object] | None = None,
+) -> list[str]:
     """Drop the leaves whose whole window is older than the declared retention; returns the partitions.
 
-    Their files stay in the lake. A leaf that somebody reads, or changes meanwhile, stays until the next time.
-    One that a stream made and no batch has built is in no ledger, and none tells that it went.
+    Their files stay in the lake. A leaf that somebody reads, or changes meanwhile, stays until the next time;
+    so does one that somebody's own view reads, which `tell` is told, and without it InTheWay raised. One that
+    a stream made and no batch has built is in no ledger, and none tells that it went.
     """
     if table.retention is None or not table.is_partitioned_in_postgres:
         return []
@@ -144,6 +153,7 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
                 if version:
                     ledger.commit(commit, version=version, published=False)
                 forget(connection, table.name, [commit.partition])
+                refuse_readers(connection, home(table), table.leaf(commit.partition), "is past its retention")
                 apply.lock_for_swap(connection, table)
                 away = f"retired_{commit.token[-8:]}"
                 apply.detach(connection, table, commit.partition, away)
@@ -154,6 +164,11 @@ def retire(warehouse: Warehouse, lake: Lake, table: Table, now: datetime, run_id
                 with ledger.locked("publish", table.name):
                     with_short_waits(warehouse, connection, BRIEF, work)
             except (Blocked, Conflict):
+                continue
+            except InTheWay as error:
+                if tell is None:
+                    raise
+                tell(error)
                 continue
             failpoint("publish.retired")
             if state.version:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 from duckdb import DuckDBPyConnection
 
-from flows.stores import apply
+from flows.stores import additions, apply
+from flows.stores.dependents import others
 from flows.stores.difference import adapted, content, continuation, difference
 from flows.stores.lake import Lake
 from flows.stores.ledger import PartitionState
 from flows.stores.manifest import Commit, LakeFile
 from flows.stores.publication import BuiltPartition, Way
 from flows.stores.standalone import Workshop
+from warehouse_ddl.statements import home
 
 SWAP_SHARE = 0.5
 """From this share of differing rows on, building a leaf anew is cheaper than changing it…"""
@@ -67,11 +69,23 @@ def choose(
         elif leaf not in leaves:
             step.way = "attach" if step.built.files else "none"
         elif wanted == "swap" or step.state.published_at is None:
-            step.way = "swap"
+            step.way = "equal" if wanted != "swap" and _has_others(shop, leaf) else "swap"
         elif step.commit.add or step.commit.remove:
             step.way = "diff"
             if not load_difference(shop, [step], session, lake, leaf):
-                step.way = "swap"
+                if _has_others(shop, leaf):
+                    load_difference(shop, [step], session, lake, leaf, is_forced=True)
+                else:
+                    step.way = "swap"
+
+
+def _has_others(shop: Workshop, leaf: str) -> bool:
+    """Whether others have made something on a leaf itself: a view that reads it would go on showing the leaf
+    of before, an index be gone.
+    """
+    schema = home(shop.table)
+    added = additions.held(shop.connection, schema, shop.table.name)
+    return any(one.relation == leaf for one in added) or bool(others(shop.connection, schema, leaf))
 
 
 def load_difference(
