@@ -12,7 +12,7 @@ from flows.stores import apply
 from flows.stores.warehouse import UNPUBLISHED, Warehouse
 from transforms.contract import Table
 from transforms.engine import quoted
-from warehouse_ddl.postgres_types import postgres_type
+from transforms.postgres_types import postgres_type
 from warehouse_ddl.statements import home
 
 _AS_THEY_ARE = {
