@@ -15,13 +15,13 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import Connection
 
-from flows.extract import ControlTotal, Extract, answer
+from flows.extract import ControlTotal, Extract, SourceRefused, answer
 from flows.stores.lake import Lake
 from flows.stores.ledger_rows import Position
 from flows.stores.manifest import LakeFile
 from transforms import changes
 from transforms.engine import quoted
-from transforms.entities import Kafka, Rest, SourceEntity
+from transforms.entities import Kafka, Postgres, Rest, SourceEntity
 
 ROWS_PER_FILE = 1_000_000
 _AT_ONCE = 10_000
@@ -36,6 +36,8 @@ LANDED_ON = "landed_on"
 """Folder column of raw files: the day they were landed."""
 CLOCK = "landed_at"
 """Key under which a position keeps the time of its landing."""
+WINDOWS_BY = "windows_by"
+"""Key under which the position of a database's table keeps the column by which its landings tell windows."""
 NOTHING_IN = "nothing_in"
 """Key under which a topic's position keeps what was read behind its last landing and held no record, as
 under OFFSETS."""
@@ -78,6 +80,24 @@ def with_place(batch: pa.RecordBatch, batch_id: str, landed_at: datetime, first:
         pa.arange(first, first + count),
     ]
     return pa.record_batch([*batch.columns, *places], schema=schema)
+
+
+def windows_by(entity: SourceEntity, position: Position) -> dict[str, str]:
+    """What the next position keeps under WINDOWS_BY. Raises SourceRefused where the column is another one
+    than it was: the landings before say of no row in which window it would be by that.
+    """
+    if not isinstance(entity.read, Postgres):
+        return {}
+    known = position.positions.get(WINDOWS_BY)
+    now = entity.partition.by if entity.partition else None
+    names = {now, *(name for column in entity.columns if column.name == now for name in column.formerly)}
+    if known and now and known not in names:
+        raise SourceRefused(
+            f"{entity.place}: its windows were told by {known} before, and tables find its rows by them; "
+            f'nothing was landed. Declare Partition("{known}", …) for it again, or give it another name: all '
+            "of it lands anew under that."
+        )
+    return {WINDOWS_BY: by} if (by := now or known) else {}
 
 
 def spans_without_records(position: Position) -> dict[str, list[list[int]]]:

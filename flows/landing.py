@@ -30,6 +30,7 @@ from flows.landed import (
     LANDED_ON,
     NOTHING_IN,
     ROWS_PER_FILE,
+    WINDOWS_BY,
     control,
     enter_totals,
     landing_time,
@@ -37,6 +38,7 @@ from flows.landed import (
     rows_by_window,
     rows_landed,
     spans_with,
+    windows_by,
 )
 from flows.services import Services
 from flows.settings import Settings
@@ -127,12 +129,15 @@ class EntityLanding:
         self.rows_per_file = rows_per_file
         self.told = told
         self._connection: DuckDBPyConnection | None = None
+        self._kept: dict[str, str] = {}
         self._asked_at: datetime
         if isinstance(entity.read, Kafka):
             self._asked_at = Journal(ledger.connection).now()
         self.position = ledger.positions(entity.table)
         self.before = {
-            name: value for name, value in self.position.positions.items() if name not in (CLOCK, NOTHING_IN)
+            name: value
+            for name, value in self.position.positions.items()
+            if name not in (CLOCK, NOTHING_IN, WINDOWS_BY)
         }
         if isinstance(entity.read, Postgres):
             self.before = cdc.continued(entity.read.mode, self.before)
@@ -144,6 +149,7 @@ class EntityLanding:
 
     def run(self) -> Landing | None:
         """Steps 2 to 5 of `land`."""
+        self._kept = windows_by(self.entity, self.position)
         with ExitStack() as opened:
             extract = self._extract(opened)
             close = getattr(extract.batches, "close", None)
@@ -262,7 +268,7 @@ class EntityLanding:
     # ------------------------------------------------------------------------------------------ committing
 
     def _commit(self, landing: Landing, extract: Extract) -> int:
-        positions = {**extract.positions, CLOCK: self.landed_at.isoformat()}
+        positions = {**extract.positions, **self._kept, CLOCK: self.landed_at.isoformat()}
         entered = 0
 
         def within(connection: Connection[Any]) -> None:
@@ -280,7 +286,7 @@ class EntityLanding:
             if extract.dead_letters or self.before != extract.positions:
                 with self.ledger.connection.transaction():
                     within(self.ledger.connection)
-                    kept = {**extract.positions, CLOCK: self.position.positions.get(CLOCK)}
+                    kept = {**extract.positions, **self._kept, CLOCK: self.position.positions.get(CLOCK)}
                     if extract.offsets:
                         kept[NOTHING_IN] = spans_with(extract.offsets, self.position)
                     self.ledger.move_on(self.entity.table, kept, self.position.version)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from flows.extract import SourceRefused
 from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, ORDERS_DDL, World, orders_of
 from tests.flows.extract.sources import source_server
 from tests.house import Server
+from transforms.contract import Partition
 from transforms.entities import Postgres, SourceEntity
 
 DAY = timedelta(days=1)
@@ -163,3 +165,20 @@ def test_a_server_that_was_restored_has_its_rows_compared_with_what_was_landed_o
         )
         assert world.live(ORDERS, ORDERS_COLUMNS) == orders_of(world)
         assert world.land(BY_UPDATE) is None
+
+
+def test_windows_by_another_column_are_refused_since_no_table_would_find_what_was_landed(shop: World) -> None:
+    def by(column: str | None) -> SourceEntity:
+        return replace(BY_UPDATE, partition=Partition(column, "month") if column else None)
+
+    shop.land(by("created_at"))
+    shop.app("insert into orders values (5000, 1.00, 'EUR')")
+    for _ in range(2):
+        with pytest.raises(
+            SourceRefused, match=r'Declare Partition\("created_at", …\) for it again, or give it'
+        ):
+            shop.land(by("updated_at"))
+        # Without windows tables read all of it; what they were told by before is not forgotten.
+        shop.land(by(None))
+    shop.land(replace(by("created_at"), partition=Partition("created_at", "day")))
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
