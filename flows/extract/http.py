@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ from flows import setting_checks
 from flows.addresses import is_loopback
 from flows.extract import SourceError, SourceRefused
 from flows.http_client import client
+from flows.hung import within
 
 T = TypeVar("T")
 
@@ -115,20 +117,23 @@ class Http:
         self._name = name
         self._connection = connection
         self._base = connection.base_url.rstrip("/")
-        self._client = client(
-            self._base,
-            headers={
-                "Authorization": f"Bearer {connection.key}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": "user-analytics",
-            },
-            seconds=connection.timeout,
-        )
+        self._client = self._opened()
         self._pause_until = 0.0
         self.requests = 0
         self.answered_at: datetime | None = None
         """When the last answer was sent, by the service's own clock, where it says so."""
+
+    def _opened(self) -> httpx.Client:
+        return client(
+            self._base,
+            headers={
+                "Authorization": f"Bearer {self._connection.key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": "user-analytics",
+            },
+            seconds=self._connection.timeout,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -177,10 +182,13 @@ class Http:
         if pause > 0:
             time.sleep(pause)
         self.requests += 1
+        seconds = self._connection.deadline
         try:
-            with self._client.stream("GET", self._base + path, params=dict(parameters)) as response:
-                self._check_place(response)
-                body = self._body(response)
+            # Also its head can come a byte at a time, and each byte is a sign of life.
+            response, body = within(seconds, partial(self._answer, self._client, path, parameters))
+        except TimeoutError:
+            self._client = self._opened()
+            raise self._passing(path, f"took longer than {seconds:g} s for one answer") from None
         except httpx.TimeoutException:
             raise self._passing(path, f"did not answer within {self._connection.timeout:g} s") from None
         except httpx.ConnectError as error:
@@ -192,6 +200,13 @@ class Http:
         if response.status_code == 200:
             return body
         raise self._problem(path, response, body)
+
+    def _answer(
+        self, client: httpx.Client, path: str, parameters: Mapping[str, str]
+    ) -> tuple[httpx.Response, bytes]:
+        with client.stream("GET", self._base + path, params=dict(parameters)) as response:
+            self._check_place(response)
+            return response, self._body(response)
 
     def _check_place(self, response: httpx.Response) -> None:
         """A redirect is never followed: the key and the request stay with the host of the settings."""

@@ -6,10 +6,9 @@ import gzip
 import json
 import ssl
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
@@ -101,24 +100,24 @@ def test_a_pause_that_is_no_time_is_not_slept(wait: str) -> None:
         get(url, tries=2)
 
 
-def test_an_answer_dripping_in_is_given_up_after_its_deadline() -> None:
-    def drip(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000")
-        handler.end_headers()
-        for _ in range(30):
-            try:
-                handler.wfile.write(b" ")
-                handler.wfile.flush()
-            except OSError:
-                return
-            time.sleep(0.1)
+@pytest.mark.parametrize("head", [b"Content-Length: 1000\r\n\r\n", b"X-Drip:"])
+def test_an_answer_dripping_in_is_given_up_after_its_deadline(head: bytes) -> None:
+    over = threading.Event()
 
-    with (
-        serving(drip) as (url, _),
-        pytest.raises(RestError, match=r"took longer than 0\.5 s for one answer"),
-    ):
-        get(url, tries=1, deadline=0.5)
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + head)
+        for _ in range(100):
+            if over.wait(0.1):
+                return
+            with suppress(OSError):
+                handler.wfile.write(b" ")
+
+    with serving(drip) as (url, _):
+        try:
+            with pytest.raises(RestError, match=r"took longer than 0\.5 s for one answer"):
+                get(url, tries=1, deadline=0.5)
+        finally:
+            over.set()
 
 
 def test_gzip_in_several_members_is_read_whole_and_the_cap_counts_what_comes_out() -> None:
