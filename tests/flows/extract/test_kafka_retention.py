@@ -33,12 +33,16 @@ SETTINGS: dict[str, dict[str, str]] = {
     "short": {"retention.ms": "3600000"},
     "broker": {},
     "longer": {"retention.ms": "-1"},
+    "compacted": {"cleanup.policy": "compact"},
+    "late": {"cleanup.policy": "compact", "min.compaction.lag.ms": "604800000", "retention.ms": "1"},
 }
 
 
 @pytest.fixture
 def topics(broker: str) -> Iterator[dict[str, str]]:
-    """Topics of a real broker, by how long they keep: an hour, what the broker has (7 days), for ever."""
+    """Topics of a real broker, by how long they keep: an hour, what the broker has (7 days), for ever, until
+    a newer one of the same key comes, for a week at least.
+    """
     suffix = os.urandom(4).hex()
     names = {kind: f"{kind}-{suffix}" for kind in SETTINGS}
     admin = AdminClient({"bootstrap.servers": broker})
@@ -82,6 +86,16 @@ def test_a_topic_that_keeps_less_than_declared_is_named_with_what_mends_it(
         _alter(broker, read.topic, *finding.advice.rsplit(" ", 1)[1].split("="))
     # A broker answers for a moment as it did before.
     until(lambda: all(one.well for one in _asked(broker, short, longer)))
+
+
+def test_a_topic_that_is_compacted_is_named_unless_that_waits(broker: str, topics: dict[str, str]) -> None:
+    compacted = Kafka(topics["compacted"])
+    (found,) = _asked(broker, compacted, Kafka(topics["late"]))
+    assert not found.well
+    told = f"{compacted.topic} keeps a record for 0 hours once a newer one has its key, declared are 7 days"
+    assert found.seen == told
+    _alter(broker, compacted.topic, *found.advice.rsplit(" ", 1)[1].split("="))
+    until(lambda: all(one.well for one in _asked(broker, compacted)))
 
 
 def test_a_change_topic_that_keeps_less_than_a_week_is_named(broker: str) -> None:
