@@ -270,6 +270,8 @@ def _other_key(entity: SourceEntity, known: Collection[str]) -> str:
 
 _NO_SENDER = "permission denied to start WAL sender"
 """How PostgreSQL says that a role may not replicate."""
+_NOT_LET_IN = "password authentication failed"
+"""How it says that a role has another password by now."""
 _LOST = "no longer available on the server"
 """How Debezium says that its slot does not go back to where it has read."""
 
@@ -299,5 +301,10 @@ def failed(failure: str) -> str:
         mend = (
             "let an administrator of the application's database run: alter role … replication; for the role "
             "that Connect uses (a managed service has a role to grant instead, as rds_replication)"
+        )
+    if _NOT_LET_IN in failure:
+        return (
+            f"the connector has failed ({failure.rstrip('.')}); write the password of now into "
+            "ANALYTICS_CDC_DSN, or where that is not set ANALYTICS_APP_DSN, then python -m flows cdc register"
         )
     return f"the connector has failed ({failure.rstrip('.')}); {mend}, then python -m flows cdc resume"
