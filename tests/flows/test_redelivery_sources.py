@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from flows.redelivery import Outcome, redeliver
 from flows.sandbox.apis import stripe_objects as stripe
 from tests.flows.extract.parts import World
 from tests.flows.modes import without_capture
+from tests.flows.streaming.topics import until
 from tests.house import Server
 from transforms import engine, registry
 
@@ -100,6 +102,32 @@ def test_an_object_of_an_api_comes_back_as_the_text_it_is(world: World) -> None:
     rows = world.raw(registry.entity("raw_stripe__charges"), "select id, object::varchar, _seq from raw")
     assert rows == [("ch_1", text.decode(), 0)]
     assert world.warehouse("select windows from ops.ledger where kind = 'land'") == [({"2025-11-01": 1},)]
+
+
+def test_of_two_replays_at_once_the_second_finds_the_record_landed(world: World) -> None:
+    letter = DeadLetter("stripe", "charges", "broken", b"{", RECEIVED, coordinates="x")
+    services = world.services()
+    with services.warehouse.connect() as connection:
+        deadletters.enter(connection, [letter])
+
+    def replayed(run_id: str) -> bool:
+        own = world.services()
+        with own.lake:
+            (outcome,) = redeliver(own, [letter.letter_id], run_id, given=json.dumps(CHARGE).encode())
+        assert not outcome.reason
+        return outcome.was_done
+
+    waiting = (
+        "select count(*) from pg_locks where locktype = 'advisory' and not granted "
+        "and database = (select oid from pg_database where datname = current_database())"
+    )
+    with ThreadPoolExecutor(2) as pool:
+        with services.ledger() as ledger, ledger.locked("land", "raw_stripe__charges"):
+            both = [pool.submit(replayed, run_id) for run_id in ("first", "second")]
+            until(lambda: world.warehouse(waiting) == [(2,)])
+        assert sorted(one.result(60) for one in both) == [False, True]
+    rows = world.raw(registry.entity("raw_stripe__charges"), "select count(*), count(distinct id) from raw")
+    assert rows == [(1, 1)]
 
 
 def test_what_the_source_sent_again_since_is_not_overwritten_by_an_older_letter(world: World) -> None:
