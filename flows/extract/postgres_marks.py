@@ -53,6 +53,12 @@ def continued(
     return {name: value for name, value in positions.items() if name not in _OF_ROWS} | anew(), reasons
 
 
+def begins_anew(positions: Mapping[str, Any], entity: SourceEntity, read: Postgres) -> bool:
+    """Whether the declaration has the table read anew; what became of table and server only reading tells."""
+    now = how(entity, read, positions.get(HOW, {}).get("log", ("", 0)))
+    return any(_otherwise(positions, now, positions.get(CATALOG, {}).get("table", 0)))
+
+
 def _otherwise(positions: Mapping[str, Any], now: Mapping[str, Any], table: int) -> Iterator[str]:
     modes = {"content": "snapshot", "mark": "incremental"}
     mode = next((mode for name, mode in modes.items() if name in positions), now["mode"])

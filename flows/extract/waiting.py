@@ -12,6 +12,7 @@ from flows.extract import SourceError, cdc, kafka
 from flows.extract.debezium import topic as topic_of
 from flows.extract.debezium_guard import ANEW
 from flows.extract.embedded import topics
+from flows.extract.postgres_marks import begins_anew
 from flows.planner import UNKNOWN
 from flows.settings import Settings
 from transforms.contract import Partition
@@ -26,7 +27,8 @@ def waiting(
     settings: Settings,
 ) -> dict[str, int] | None:
     """Window → rows that a run would land, as far as the source can say it within a second; None where only
-    reading it tells: snapshots, APIs, and the application's log where no broker holds what is in it.
+    reading it tells: snapshots, what is to be compared whole, APIs, and the application's log where no broker
+    holds what is in it.
 
     A topic can't tell its records' days before they are read: they are UNKNOWN's. Raises SourceError when
     the source does not answer.
@@ -41,6 +43,8 @@ def waiting(
             return None
         return {UNKNOWN: rows} if rows else {}
     if isinstance(entity.read, Postgres) and entity.read.mode == "incremental":
+        if begins_anew(positions, entity, entity.read):
+            return None
         return _changed_rows(entity, entity.read, _seen(positions), settings.require("app_dsn"))
     return None
 

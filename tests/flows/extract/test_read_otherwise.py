@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from flows.extract import SourceRefused
+from flows.extract.waiting import waiting
 from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, ORDERS_DDL, World, orders_of
 from tests.flows.extract.sources import source_server
 from tests.house import Server
@@ -182,3 +183,18 @@ def test_windows_by_another_column_are_refused_since_no_table_would_find_what_wa
         shop.land(by(None))
     shop.land(replace(by("created_at"), partition=Partition("created_at", "day")))
     assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
+
+
+def test_what_waits_is_told_only_by_reading_where_all_is_to_be_compared(shop: World) -> None:
+    def told(entity: SourceEntity) -> dict[str, int] | None:
+        services = shop.services()
+        with services.ledger() as ledger:
+            return waiting(entity, ledger.positions(entity.table).positions, services.settings)
+
+    shop.land(BY_UPDATE)
+    assert told(BY_UPDATE) == {}
+    assert [told(BY_CREATION), told(BY_NUMBER)] == [None, None]
+    shop.land(BY_NUMBER)
+    assert told(BY_NUMBER) == {}
+    shop.land(WHOLE)
+    assert told(BY_UPDATE) is None
