@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
@@ -16,7 +16,8 @@ from flows.build import compaction
 from flows.build.job import build
 from flows.build.states import planner_states
 from flows.change_landing import FOLLOW
-from flows.erasure import leftovers, listed, ops, past, raw, search
+from flows.erasure import application, leftovers, listed, ops, past, raw, search
+from flows.erasure.application import NotAsked
 from flows.erasure.identify import CannotErase, identified, without_others
 from flows.erasure.person import Person
 from flows.erasure.search import Place
@@ -55,11 +56,20 @@ class Erased:
     places: tuple[Place, ...]
 
 
-def erase(services: Services, users: Sequence[int], reason: str, run_id: str, progress: Progress) -> Erased:
+def erase(
+    services: Services,
+    users: Sequence[int],
+    reason: str,
+    run_id: str,
+    progress: Progress,
+    *,
+    asks: bool = True,
+) -> Erased:
     """Take these users out of lake and warehouse, and search both for them.
 
-    1. They are noted, with the addresses by which raw knows them, in the warehouse, in the lake and beside
-       the backups. From here on what a source still tells of them is landed without personal data.
+    1. They are noted, with the addresses by which raw knows them and, with `asks`, the application does: in
+       the warehouse, in the lake and beside the backups. From here on what a source still tells of them is
+       landed without personal data.
     2. Raw files that name them are written anew without what names them; every ledger entry follows.
     3. Of the users' own table a deletion is landed.
     4. What was built and names them is marked, and what is due is built and published, checks and all. What
@@ -75,7 +85,8 @@ def erase(services: Services, users: Sequence[int], reason: str, run_id: str, pr
     NotErased, and what a build raises.
     """
     with services.ledger() as ledger, ledger.locked("erase", "warehouse"):
-        people = _people(services, ledger, users)
+        said = _asked(services, users, progress) if asks else {}
+        people = _people(services, ledger, users, said)
         leftovers.refuse(services, ledger, people)
         with _undisturbed(services, ledger):
             now = services.settings.now()
@@ -118,7 +129,8 @@ def apply_erasures(services: Services, progress: Progress, run_id: str = "apply-
     """
     with services.ledger() as ledger:
         users = listed.take_over(ledger.connection, services.lake)
-    return erase(services, users, "", run_id, progress) if users else None
+    # What the application has by now may be somebody else's.
+    return erase(services, users, "", run_id, progress, asks=False) if users else None
 
 
 def unfinished(ledger: Ledger) -> list[int]:
@@ -130,13 +142,28 @@ def unfinished(ledger: Ledger) -> list[int]:
     return [user for (user,) in ledger.connection.execute(query).fetchall()]
 
 
-def _people(services: Services, ledger: Ledger, users: Sequence[int]) -> list[Person]:
+def _asked(services: Services, users: Sequence[int], progress: Progress) -> dict[int, set[str]]:
+    """User → the addresses that the application has of them now; none, and a word of it, where it is away."""
+    try:
+        return {user: application.emails(services.settings, user) for user in users}
+    except NotAsked as error:
+        progress.say(
+            "erase",
+            f"the application could not be asked for addresses that were changed since the last landing "
+            f"({error}): run the same again once it answers",
+        )
+        return {}
+
+
+def _people(
+    services: Services, ledger: Ledger, users: Sequence[int], said: Mapping[int, set[str]]
+) -> list[Person]:
     known = listed.known(ledger.connection, services.lake)
     people = [
         identified(
             services,
             ledger,
-            known.get(user) or Person.new(user),
+            (known.get(user) or Person.new(user)).with_emails(said.get(user, ())),
             {*users, *known},
             is_listed=user in known,
         )
