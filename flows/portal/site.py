@@ -209,5 +209,9 @@ def _assets(folder: Path) -> dict[str, int]:
 
 def _put(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -19,6 +19,8 @@ from flows.portal.site import PAGES, Written, after_run, write
 from flows.services import Services
 from tests.flows.portal import filled
 from tests.flows.portal.reader import Read
+from tests.flows.small_disk import filled as full
+from tests.flows.small_disk import small_disk
 from tests.house import Server
 
 MOST_BYTES = 2_000_000
@@ -200,6 +202,25 @@ def test_a_run_does_not_fail_by_its_pages(postgres18: Server, tmp_path: Path) ->
     assert problem.startswith("it was not written")
     assert problem.endswith("Try: python -m flows portal")
     assert "\n" not in problem
+
+
+def test_a_full_disk_keeps_the_pages_that_stand_and_gets_nothing_else(
+    services: Services, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, 8_000):
+        write(services, disk)
+        (disk / "assets" / "lineage.js").write_text("of an older version")
+        before = _sums(disk)
+        with full(disk), pytest.raises(OSError, match="No space left"):
+            write(services, disk)
+        assert sorted(_sums(disk)) == sorted(before)
+        assert _sums(disk) == before
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in files}
 
 
 def test_after_a_run_with_news_the_pages_say_how_everything_is(postgres18: Server, tmp_path: Path) -> None:
