@@ -137,3 +137,21 @@ def test_a_view_that_is_to_be_made_anew_waits_for_a_table_that_stays_as_it_was(w
     watch.later(minutes=1)
     assert _run(watch, yes=True).failures == []
     assert watch.rows(older) == [(view.fingerprint,)]
+
+
+def test_a_damaged_file_of_a_table_that_is_to_be_built_beside_is_its_own_failure_alone(watch: Watch) -> None:
+    assert _run(watch, "dim_currencies").failures == []
+    (file,) = (watch.folder / "lake" / "dimensions" / "dim_currencies").rglob("*.parquet")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    _change(watch, OTHERS_VIEW.rpartition(";")[0])
+    watch.later(minutes=1)
+
+    summary = _run(watch, yes=True)
+
+    (failure,) = summary.failures
+    assert failure.startswith("dim_currencies: ")
+    assert file.name in failure
+    assert (_rows(watch, "dim_currencies"), _rows(watch, "dim_date")) == (20, 7670)
+    assert _last(watch).undone == {"dim_currencies", *_needing("dim_currencies")}
