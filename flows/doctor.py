@@ -13,7 +13,7 @@ from dataclasses import replace
 from flows.diagnosis import Finding
 from flows.diagnosis.alerts import channels
 from flows.diagnosis.databases import application, warehouse
-from flows.diagnosis.disks import folders
+from flows.diagnosis.disks import folders, story
 from flows.diagnosis.servers import lineage, prefect, sendgrid, stripe
 from flows.diagnosis.streams import capture, kafka
 from flows.errors import FlowsError
@@ -29,6 +29,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("Stripe", stripe),
         ("SendGrid", sendgrid),
         ("lake", folders),
+        ("lake: manifests", story),
         ("Prefect", prefect),
         ("change capture", capture),
         ("alerts", channels),
@@ -40,6 +41,8 @@ def examine(settings: Settings) -> list[Finding]:
     has_no_broker = len(found["Kafka"]) == 1 and not found["Kafka"][0].well
     if has_no_broker or not found["application database"][0].well:
         del found["change capture"]  # it stands on both: one reason is told once
+    if not all(finding.well for finding in found["warehouse"]):
+        del found["lake: manifests"]
     return [finding for findings in found.values() for finding in findings]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from flows.diagnosis import Finding, room
 from flows.durations import spoken
+from flows.recovery.agreement import refuse_two_stories
 from flows.recovery.seal import Seal, SealError
-from flows.settings import Settings
+from flows.services import Services
+from flows.settings import Settings, SettingsError
 
 
 def folders(settings: Settings) -> list[Finding]:
@@ -18,10 +21,7 @@ def folders(settings: Settings) -> list[Finding]:
     no more than a line, or nothing, where it can't.
     """
     found = [_folder("lake", settings.lake_root, "ANALYTICS_LAKE")]
-    if settings.backups is not None:
-        found.append(_folder("backups", settings.backups_root, "ANALYTICS_BACKUPS"))
-        found += _unreadable(settings.backups_root)
-        found += _copies(settings.backups_root, settings.now())
+    found += _backups(settings)
     if settings.backup_key is not None:
         found.append(_key(settings.backup_key.get_secret_value()))
     if settings.portal is not None and settings.writes_portal:
@@ -29,6 +29,39 @@ def folders(settings: Settings) -> list[Finding]:
     if settings.metrics_folder is not None:
         found.append(_folder("metrics", settings.metrics_folder, "ANALYTICS_METRICS_FOLDER"))
     return found
+
+
+def story(settings: Settings) -> list[Finding]:
+    """Whether the lake is the warehouse's, as each run asks; nothing where no run has been yet. Raises
+    TwoStories, and FlowsError where the warehouse can't be asked.
+    """
+    services = Services(settings)
+    with services.ledger() as ledger:
+        if not ledger.is_there():
+            return []
+        refuse_two_stories(ledger, services.lake)
+    return [Finding("lake: manifests", True, "they and the warehouse's ledger tell the same")]
+
+
+def _backups(settings: Settings) -> list[Finding]:
+    """The folder that a setting names, or the sandbox's once one was taken, and what is in it."""
+    try:
+        root = settings.backups_root
+    except SettingsError:
+        said = "none can be taken: ANALYTICS_BACKUPS names no folder for them"
+        return [Finding("backups", True, said)]
+    if settings.backups is None and not root.is_dir():
+        return []
+    from flows.recovery.kept import by
+    from flows.recovery.vault import Vault
+
+    place = _folder("backups", root, "ANALYTICS_BACKUPS")
+    there = by(Vault(root, None).backups(), settings.now())
+    if place.well:
+        age = spoken((settings.now() - there[0].taken_at).total_seconds()) if there else ""
+        told = f"{len(there)} there, the newest {age} old" if there else "none there yet"
+        place = replace(place, seen=f"{place.seen}; {told}")
+    return [place, *_unreadable(root), *_copies(root, settings.now())]
 
 
 def _unreadable(root: Path) -> list[Finding]:

@@ -164,9 +164,10 @@ def test_little_room_is_told_with_what_to_do() -> None:
 
 def test_a_lake_says_what_room_its_own_disk_has(tmp_path: Path) -> None:
     with mock.patch.object(shutil, "disk_usage", return_value=SimpleNamespace(free=1)) as asked:
-        (lake,) = folders(_settings(lake=tmp_path / "lake"))
+        lake, backups = folders(_settings(lake=tmp_path / "lake", sandbox=tmp_path / "none"))
     assert asked.call_args.args == (tmp_path / "lake",)
     assert (lake.subject, lake.well, lake.seen) == ("lake", False, f"{tmp_path}/lake is writable, 0 GB free")
+    assert (backups.well, backups.seen.split(":")[0]) == (True, "none can be taken")
 
 
 def test_backups_that_can_not_be_written_are_told(tmp_path: Path) -> None:
@@ -181,8 +182,10 @@ def test_every_folder_and_key_that_a_setting_names_is_tried(tmp_path: Path) -> N
     (tmp_path / "file").write_text("no folder")
     there, away = tmp_path / "there", tmp_path / "file" / "away"
     for folder, key, is_well in ((there, SEALED_FOR, True), (away, "age1nonsense", False)):
-        settings = _settings(lake=there, portal=str(folder), metrics_folder=folder, backup_key=key)
-        _, *found = folders(settings)
+        settings = _settings(
+            lake=there, portal=str(folder), metrics_folder=folder, backup_key=key, sandbox=tmp_path / "none"
+        )
+        _, _, *found = folders(settings)
         assert [one.subject for one in found] == ["backups: key", "portal", "metrics"]
         assert {one.well for one in found} == {is_well}
     assert "ANALYTICS_BACKUP_KEY" in found[0].seen

@@ -51,6 +51,15 @@ def test_a_lake_that_can_not_be_written_is_named(built: Place, tmp_path: Path) -
     assert "ANALYTICS_LAKE" in done.out
 
 
+def test_a_lake_that_is_not_mounted_is_named(built: Place, tmp_path: Path) -> None:
+    done = built.run("doctor", ANALYTICS_LAKE=str(tmp_path / "mount"))
+    assert done.code == 1
+    assert [line.split("  ")[1] for line in done.out.splitlines() if line.startswith("FAIL")] == [
+        "lake: manifests"
+    ]
+    assert f"The lake is not there: {tmp_path / 'mount'} has no manifest" in done.out
+
+
 def test_tables_that_are_missing_at_the_application_are_listed(built: Place, copy: Place) -> None:
     done = built.run("doctor", ANALYTICS_APP_DSN=copy.warehouse_dsn)
     assert done.code == 1

@@ -213,6 +213,9 @@ def test_doctor_and_list_tell_of_copies_of_the_server_how_old_they_are_and_which
     _made(copies, OLD, taken_at - timedelta(days=1), based_on=None, **_OF_COPY)
     _made(copies, NEW, taken_at, based_on=OLD, **_OF_COPY)
     assert all(one.well for one in folders(settings))
+    (place,) = [one for one in folders(settings) if one.subject == "backups"]
+    newest = max(backup.taken_at for backup in Vault(root, None).backups())
+    assert f"; 2 there, the newest {(settings.now() - newest).days} d" in place.seen
     (told,) = [one for one in folders(settings) if one.subject == "backups: physical"]
     assert told.seen.startswith("2 copies of the server, the newest 1 d 6 h old")
     assert main(["backup", "list"]) == 0
