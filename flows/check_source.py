@@ -22,6 +22,7 @@ from flows.extract.postgres_types import SourceColumn
 from flows.extract.schema_contract import CATALOG, Contract
 from flows.landed import rows_landed
 from flows.landing import land
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.source_names import by_name
 from transforms import registry
@@ -93,8 +94,10 @@ def compare(services: Services, names: Sequence[str]) -> Iterator[Compared]:
 
     What the source has to say is landed first, and again while something differs: both sides are then at one
     position. Rows that can't be held are dead letters and left out; a table that is halted keeps none of the
-    others from being compared. Raises ContractError.
+    others from being compared. Raises ContractError, and TwoStories where the lake is not the warehouse's.
     """
+    with services.ledger() as ledger:
+        refuse_two_stories(ledger, services.lake)
     for entity in chosen(names):
         try:
             yield _in_step(services, entity)

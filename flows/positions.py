@@ -19,6 +19,7 @@ from flows.errors import FlowsError
 from flows.extract.kafka import Topic
 from flows.landed import NOTHING_IN
 from flows.progress import Progress
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.streaming.held import RawTopic, Span, told
@@ -129,7 +130,8 @@ def look(services: Services, entity: SourceEntity) -> Standing:
 def accept(services: Services, entity: SourceEntity, run_id: str) -> Standing:
     """Have a topic read on from what the broker has, whatever was lost before; returns how it stood.
 
-    1. Hold the entity's landing lock, and wait until no stream reads the topic. Raises StreamLives.
+    1. Hold the entity's landing lock, and wait until no stream reads the topic. Raises StreamLives, and
+       TwoStories where the lake is not the warehouse's.
     2. Land what a stream has taken in: it is of the old positions.
     3. In one transaction: the positions, by compare-and-swap; older claims of streams can commit nothing any
        more; a row in `ops.position_reset` for each gap.
@@ -141,6 +143,7 @@ def accept(services: Services, entity: SourceEntity, run_id: str) -> Standing:
         ledger.locked("land", entity.table),
         _alone(Journal(ledger.connection), entity),
     ):
+        refuse_two_stories(ledger, services.lake)
         land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
         standing = _standing(services, ledger, entity)
         if standing.gaps:

@@ -24,6 +24,7 @@ from flows.extract import repaired
 from flows.extract.repaired import Unusable
 from flows.judge import Judge, placed
 from flows.landed import BY, BY_REPLAY, CLOCK, LANDED_ON, landing_time
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
@@ -81,10 +82,12 @@ def redeliver(
     are marked as replayed. Then the manifest.
 
     A crash before 4 leaves a file that the next run sweeps, and letters that wait; after it everything is
-    done. With `dry_run` steps 2 and 3 only, and nothing is written.
+    done. With `dry_run` steps 2 and 3 only, and nothing is written. Raises TwoStories where the lake is not
+    the warehouse's.
     """
     outcomes: list[Outcome] = []
     with services.ledger() as ledger:
+        refuse_two_stories(ledger, services.lake)
         for name, part in _portions(ledger.connection, letters):
             entity = next((e for e in registry.entities() if f"{e.source}.{e.name}" == name), None)
             if entity is None:

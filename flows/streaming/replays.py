@@ -13,6 +13,7 @@ from flows.extract.kafka import Topic
 from flows.failpoints import failpoint
 from flows.planner import REPLAYED, WHOLE
 from flows.progress import Progress
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import LakeFile
@@ -132,13 +133,16 @@ def hold_something(services: Services, entity: SourceEntity, asked: Asked, progr
 
 @contextmanager
 def _locked(services: Services, entity: SourceEntity) -> Iterator[Ledger]:
-    """The ledger, with the entity's landing lock. Raises BadReplay where no run ever was."""
+    """The ledger, with the entity's landing lock. Raises BadReplay where no run ever was, and TwoStories:
+    what another lake lacks is not lost.
+    """
     with services.ledger() as ledger:
         if not ledger.is_there():
             raise BadReplay(
                 "This warehouse was never filled, so there is nothing to replay. Prepare it with a run: "
                 "python -m flows"
             )
+        refuse_two_stories(ledger, services.lake)
         with ledger.locked("land", entity.table):
             yield ledger
 

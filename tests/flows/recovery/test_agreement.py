@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -69,11 +70,25 @@ def test_a_lake_that_is_ahead_or_behind_stops_a_run_with_the_command_that_mends_
             refuse_two_stories(ledger, empty)
 
 
-@pytest.mark.parametrize(
-    "words", [["maintain"], ["erase", "--user", "1", "--yes"]], ids=lambda words: words[0]
-)
+WRITING = [
+    ["maintain"],
+    ["erase", "--user", "1", "--yes"],
+    ["replay", "--topic", "clicks", "--from", "0"],
+    ["dlq", "replay", "one"],
+    ["positions", "clicks", "--yes"],
+    ["check", "--source", "orders"],
+]
+NOWHERE = {
+    "APP_DSN": "postgresql://127.0.0.1:1/none",
+    "KAFKA_BOOTSTRAP": "127.0.0.1:1",
+    "STRIPE_URL": "http://127.0.0.1:1",
+    "SENDGRID_URL": "http://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("words", WRITING, ids=lambda words: words[0])
 @pytest.mark.parametrize("is_unmounted", [False, True], ids=["of another warehouse", "unmounted"])
-def test_what_removes_files_of_the_lake_does_not_begin_where_the_ledger_is_of_another(
+def test_what_writes_or_removes_files_of_a_lake_does_not_begin_where_the_ledger_is_of_another(
     postgres18: Server, services: Services, tmp_path: Path, words: list[str], is_unmounted: bool
 ) -> None:
     lake = services.lake.root
@@ -84,14 +99,19 @@ def test_what_removes_files_of_the_lake_does_not_begin_where_the_ledger_is_of_an
     for path in files:
         os.utime(path, (0, 0))
     dsn = services.settings.require("warehouse_dsn") if is_unmounted else postgres18.database()
-    given = {"WAREHOUSE_DSN": dsn, "LAKE": str(lake), "SANDBOX": str(tmp_path / "none")}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "insert into ops.dead_letter (letter_id, source, entity, reason, payload, received_at) "
+            "values ('one', 'events', 'clicks', 'no JSON', '{}', now())"
+        )
+    given = {**NOWHERE, "WAREHOUSE_DSN": dsn, "LAKE": str(lake), "SANDBOX": str(tmp_path / "none")}
 
     done = run_here(words, tmp_path, {f"ANALYTICS_{name}": value for name, value in given.items()})
 
     assert done.code == 2, done.said
     assert ("The lake is not there" if is_unmounted else "ahead of the warehouse") in done.err
     assert "ANALYTICS_LAKE" in done.err
-    assert sorted(lake.rglob("*.parquet")) == files
+    assert sorted([*lake.rglob("*.parquet"), *lake.rglob(".tmp*")]) == files
     assert bool(files) is not is_unmounted
 
 
