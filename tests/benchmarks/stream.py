@@ -21,10 +21,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 import flows.sandbox as sandbox
-from flows import stream
 from flows.sandbox import Part
 from flows.services import Services
 from flows.stores import apply, leaf_indexes
+from flows.streaming import taking_in
 from flows.streaming.route import route
 from flows.streaming.tally import Tally
 from tests.benchmarks import quix
@@ -214,7 +214,7 @@ def _produce(
 def _take_in(services: Services, entity: SourceEntity, stop: threading.Event | None) -> Tally:
     """Until `stop` is set, or, without one, all that is there, and the leaves indexed as sealing does it."""
     way = replace(route([entity]), group=f"bench-{secrets.token_hex(4)}")
-    tally = stream.run(
+    tally = taking_in.take_in(
         services,
         way,
         stop=stop or threading.Event(),

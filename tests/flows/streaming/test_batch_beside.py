@@ -9,9 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flows import deadletters, stream
+from flows import deadletters
 from flows.stores.ledger import Conflict
 from flows.stores.publication import BuiltPartition
+from flows.streaming import taking_in
 from flows.streaming.beside import not_built_yet
 from flows.streaming.reconcile import waiting
 from tests.flows.streaming.topics import Topics, until
@@ -88,7 +89,7 @@ def test_what_is_journaled_and_landed_nowhere_is_the_streams_too(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topics = Topics.build(house, tmp_path)
-    monkeypatch.setattr(stream, "land", lambda *_, **__: None)
+    monkeypatch.setattr(taking_in, "land", lambda *_, **__: None)
     topics.send([topics.event(1), b"no event"])
     topics.stream()
     topics.send([topics.event(2)], partition=1)

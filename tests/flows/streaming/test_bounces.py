@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from flows import stream
+from flows.streaming import taking_in
 from tests import children
 from tests.flows.extract.parts import Broker
 from tests.flows.streaming.topics import Topics, until
@@ -29,7 +30,7 @@ def test_a_stream_that_ends_leaves_what_it_did_not_take_in_to_the_next_one(
     services, stop = topics.world.services(), threading.Event()
     stop.set()
     with services.lake:
-        stream.run(services, topics.way, stop=stop)
+        taking_in.take_in(services, topics.way, stop=stop)
     assert topics.raw_places() == []
 
     assert topics.stream().rows == 100

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from duckdb import DuckDBPyConnection
 
-from flows import stream
-from flows.streaming import consumer, hashed, seen
+from flows.streaming import consumer, hashed, seen, taking_in
 from flows.streaming.consumer import Records
 from flows.streaming.hashed import Hashed
 from flows.streaming.membership import Membership
@@ -33,7 +32,7 @@ def test_a_copy_of_a_row_that_is_on_its_way_is_found_though_its_day_is_forgotten
     taken in of it is there to be read back."""
     for name in ("FEWEST_MESSAGES", "MOST_MESSAGES"):
         monkeypatch.setattr(consumer, name, 1)
-    monkeypatch.setattr(stream, "ROLL_UP_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(taking_in, "ROLL_UP_EVERY_SECONDS", 0.0)
     copy_is_ready = threading.Event()
     ready: Callable[..., MicroBatch] = MicroBatches.ready
     show: Callable[..., None] = Visible.show

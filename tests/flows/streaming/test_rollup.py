@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import stream
 from flows.maintenance.tidying import join_landed
-from flows.streaming import rollup
+from flows.streaming import rollup, taking_in
 from flows.streaming.replays import Missing
 from tests.flows.streaming.topics import Topics
 from tests.house import House
@@ -28,7 +27,7 @@ def topics(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Top
 
 def _take_in(topics: Topics, monkeypatch: pytest.MonkeyPatch, numbers: range) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(stream, "land", lambda *_, **__: None)
+        patched.setattr(taking_in, "land", lambda *_, **__: None)
         for number in numbers:
             events = (topics.event(EVENTS * number + i, minutes=number * 600) for i in range(EVENTS))
             topics.send(events, partition=number % 2)

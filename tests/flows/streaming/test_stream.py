@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from flows import stream
 from flows.extract import SourceError, kafka
 from flows.landing import land
 from flows.progress import Progress
 from flows.stores.manifest import LakeFile
 from flows.stores.warehouse import WarehouseError
+from flows.streaming import taking_in
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
@@ -258,7 +258,7 @@ def test_a_warehouse_that_stays_away_does_not_keep_a_stream_beyond_its_time(topi
     topics.world.warehouse_dsn = "host=127.0.0.1 port=9 dbname=nobody"
     begun = time.monotonic()
     with pytest.raises(WarehouseError, match="connection to the warehouse failed"):
-        stream.run(topics.world.services(), topics.way, stop=threading.Event(), seconds=2)
+        taking_in.take_in(topics.world.services(), topics.way, stop=threading.Event(), seconds=2)
     assert time.monotonic() - begun < 30
 
 
@@ -272,7 +272,7 @@ def test_a_stream_that_waits_for_a_batch_says_so_and_ends_when_it_is_told_to(top
         ThreadPoolExecutor(1) as pool,
         Journal(batch).alone(topics.entity("clicks").table),
     ):
-        waits = pool.submit(stream.run, services, topics.way, stop=stop, progress=progress)
+        waits = pool.submit(taking_in.take_in, services, topics.way, stop=stop, progress=progress)
         until(lambda: "a batch is reading raw_events__clicks" in said.getvalue(), 30)
         stop.set()
         assert waits.result(20).messages == 0

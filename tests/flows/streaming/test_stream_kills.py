@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from flows import failpoints, stream
+from flows import failpoints
+from flows.streaming import taking_in
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import Topics, without_copies
 from tests.house import House
 
-STREAMING = Path(stream.__file__).parent / "streaming"
+STREAMING = Path(taking_in.__file__).parent
 TURNING_POINTS = {"stream.before_commit", "stream.committed"}
 EVERYWHERE = {
     *(name for name in failpoints.names(STREAMING) if name.startswith("stream.")),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import stream
 from flows.stores import publish as publishing
+from flows.streaming import taking_in
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import Topics
 from tests.house import House
@@ -63,7 +63,7 @@ def test_a_row_taken_out_of_a_day_is_not_missed_before_its_record_is_landed(
     assert all(one.passed for one in topics.reconcile())
     topics.send([topics.event(1, minutes=1, user_id=1)], partition=0)
     with monkeypatch.context() as patched:
-        patched.setattr(stream, "land", lambda *_, **__: None)
+        patched.setattr(taking_in, "land", lambda *_, **__: None)
         topics.stream()
 
     topics.roll_up()

@@ -17,8 +17,8 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows import failpoints, stream
-from flows.streaming import agreement, counts
+from flows import failpoints
+from flows.streaming import agreement, counts, taking_in
 from flows.streaming.keeper import Keeper, keep_once
 from flows.streaming.reconcile import reconcile
 from quality import CheckResult
@@ -27,7 +27,7 @@ from tests.flows.streaming.topics import Topics, until
 from tests.house import House
 from transforms import engine, registry
 
-STREAMING = Path(stream.__file__).parent / "streaming"
+STREAMING = Path(taking_in.__file__).parent
 STEPS = {name for name in failpoints.names(STREAMING) if name.startswith(("windows.", "outbox."))}
 TURNING_POINTS = {"outbox.sent"}
 

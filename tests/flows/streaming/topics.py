@@ -19,7 +19,7 @@ from typing import Any, Literal
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from flows import deadletters, stream
+from flows import deadletters
 from flows.build.job import build
 from flows.build.outcome import Built
 from flows.build.states import planner_states
@@ -29,6 +29,7 @@ from flows.progress import Progress
 from flows.redelivery import Outcome, redeliver
 from flows.services import Services
 from flows.stores.standalone import sweep
+from flows.streaming import taking_in
 from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
 from flows.streaming.replays import Asked, Replay, ask
@@ -147,7 +148,7 @@ class Topics:
         """Take in all that is there."""
         services = services or self.world.services()
         with services.lake:
-            return stream.run(
+            return taking_in.take_in(
                 services,
                 way or self.way,
                 stop=threading.Event(),
@@ -162,7 +163,7 @@ class Topics:
         stop = threading.Event()
         services = self.world.services()
         with services.lake, ThreadPoolExecutor(1) as pool:
-            living = pool.submit(stream.run, services, self.way, stop=stop, seconds=240, **options)
+            living = pool.submit(taking_in.take_in, services, self.way, stop=stop, seconds=240, **options)
             try:
                 yield living
             finally:

@@ -13,9 +13,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from flows import stream
 from flows.extract import SourceAway
 from flows.extract.kafka_lost import Hearing
+from flows.streaming import taking_in
 from tests import children
 from tests.flows.streaming.counting import assert_agreed
 from tests.flows.streaming.topics import PARTITIONS, Topics
@@ -183,4 +183,4 @@ def _take_in(topics: Topics) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     services = topics.world.services()
     with services.lake:
-        stream.run(services, topics.way, stop=stop)
+        taking_in.take_in(services, topics.way, stop=stop)
