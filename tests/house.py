@@ -35,6 +35,11 @@ DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 HAS_15 = (DEBIAN_15 / "postgres").exists()
 VERSIONS = [18, 15] if HAS_15 or os.environ.get("CI") else [18]
 """Where continuous integration runs, 15 must be there: asking for it fails, it is not skipped."""
+EACH_VERSION = [
+    pytest.param(version, id=f"postgresql {version}", marks=() if version == 18 else pytest.mark.full)
+    for version in VERSIONS
+]
+"""What is tried on each of them: `make test` asks the newest, `make test-full` the others too."""
 
 # A test's data need not survive a power cut; the kill tests end processes, never the machine.
 # Whoever reads changes needs them in the log.

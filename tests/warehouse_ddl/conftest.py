@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.house import VERSIONS, House
+from tests.house import EACH_VERSION, House
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
+@pytest.fixture(params=EACH_VERSION)
 def database(house: House, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection]:
     """A new database with schemas and roles made, the connection in autocommit."""
     with psycopg.connect(house.server(request.param).database(), autocommit=True) as connection:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.flows.extract.parts import ORDERS_DDL, World
-from tests.house import VERSIONS, House
+from tests.house import EACH_VERSION, House
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
+@pytest.fixture(params=EACH_VERSION)
 def world(house: House, request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """Empty parts, on each version."""
     return World.build(house.server(request.param), tmp_path)

@@ -13,11 +13,11 @@ from flows.extract.debezium_guard import ANEW, KEY, marks_of, reasons
 from flows.extract.debezium_observed import forgotten, lsn_number, lsn_text
 from tests.flows.extract.guarded import HEARTBEAT, NAMES, USERS, Source, judge
 from tests.flows.extract.sources import SourceServer, source_server
-from tests.house import VERSIONS
+from tests.house import EACH_VERSION
 from transforms.contract import Column
 
 
-@pytest.fixture(scope="module", params=VERSIONS, ids=lambda version: f"postgresql {version}")
+@pytest.fixture(scope="module", params=EACH_VERSION)
 def server(request: pytest.FixtureRequest) -> Iterator[SourceServer]:
     """A server of this module, so that its settings may be changed."""
     with source_server(request.param) as server:

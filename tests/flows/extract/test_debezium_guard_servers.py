@@ -8,11 +8,11 @@ from flows.extract.debezium_guard import ANEW
 from flows.extract.debezium_observed import observe_source
 from tests.flows.extract.guarded import NAMES, USERS, Source, judge
 from tests.flows.extract.sources import source_server
-from tests.house import VERSIONS
+from tests.house import EACH_VERSION
 from transforms.entities import Postgres
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", EACH_VERSION)
 def test_a_source_restored_from_an_older_backup_halts(version: int) -> None:
     with source_server(version) as server:
         source = Source(server)

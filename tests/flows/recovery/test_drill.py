@@ -27,7 +27,7 @@ from flows.stores.warehouse import WarehouseError
 from tests.flows.recovery.conftest import KEY, filled, unseen
 from tests.flows.stores.world import built
 from tests.flows.warehouses import with_tables
-from tests.house import VERSIONS, House
+from tests.house import EACH_VERSION, House
 from transforms import registry
 from warehouse_ddl.files import bootstrap
 
@@ -94,12 +94,7 @@ def test_a_drill_that_breaks_off_tells_no_row_and_says_why_though_it_can_not_be_
     assert _drills(services)[1:] == [(False, [])]
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(version, id=f"postgresql {version}", marks=() if version == 18 else pytest.mark.full)
-        for version in VERSIONS
-    ]
-)
+@pytest.fixture(params=EACH_VERSION)
 def live(house: House, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
     """A warehouse with all tables, of which one holds something, on each version that is served."""
     with filled(with_tables(house.server(request.param)), tmp_path) as services:

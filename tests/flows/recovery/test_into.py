@@ -24,13 +24,13 @@ from flows.stores.dependents import InTheWay
 from flows.stores.roles import ROLES
 from tests.flows.recovery.conftest import filled, services_in, unseen
 from tests.flows.stores.logins import lay, login
-from tests.house import VERSIONS, House, Server
+from tests.house import EACH_VERSION, House, Server
 
 _MADE = ("fct_visits", "fct_visits_2025_10_07", "dim_people")
 """What a warehouse that is `filled` publishes."""
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
+@pytest.fixture(params=EACH_VERSION)
 def server(house: House, request: pytest.FixtureRequest) -> Server:
     """PostgreSQL of each version that is served."""
     return house.server(request.param)

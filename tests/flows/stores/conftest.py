@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.house import VERSIONS, House, Server
+from tests.house import EACH_VERSION, House, Server
 
 
 class _Servers(dict[int, Server]):
@@ -24,7 +24,7 @@ def servers(house: House) -> dict[int, Server]:
     return _Servers(house)
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgresql {version}")
+@pytest.fixture(params=EACH_VERSION)
 def any_dsn(house: House, request: pytest.FixtureRequest) -> str:
     """The same, on both versions."""
     return house.server(request.param).database()
