@@ -326,10 +326,12 @@ def _is_arranged_otherwise(table: Table, standing: Mapping[str, PartitionState])
     """Whether what stands is in other windows than the table has now: a run moves it there, then builds."""
     if table.partition is None:
         return any(key != WHOLE for key in standing)
-    length = len("2025-10-07" if table.partition.every == "day" else "2025-10")
-    windows = [key for key in standing if table.partition.is_window(key)]
+    own = table.partition
+    windows = [key for key in standing if own.is_window(key)]
     whole = standing.get(WHOLE)
-    return any(len(key) != length for key in windows) or (not windows and bool(whole and whole.rows))
+    if not windows:
+        return bool(whole and whole.rows)
+    return any(own.key(own.span(key)[0]) != key for key in windows)
 
 
 def _rows(states: States, name: str) -> int:

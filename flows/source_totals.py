@@ -16,9 +16,9 @@ from psycopg import sql
 from flows import change_landing
 from flows.change_landing import ChangesLanded
 from flows.extract import ControlTotal, SourceError
+from flows.extract.control_totals import control_totals
 from flows.extract.debezium_caught_up import caught_up
 from flows.extract.debezium_observed import lsn_number
-from flows.extract.postgres import control_totals
 from flows.extract.postgres_session import Snapshot
 from flows.extract.postgres_types import problem
 from flows.first_read import StillRead

@@ -178,6 +178,11 @@ class SourceEntity:
         return tuple(dict.fromkeys(name for name in (*self.key, cursor, window) if name))
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        """Columns that hold a person's e-mail address."""
+        return tuple(column.name for column in self.columns if column.pii and "email" in column.name)
+
+    @property
     def place(self) -> str:
         """How people name what is read: `app.orders`."""
         return f"{self.source}.{self.name}"

@@ -85,7 +85,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Meets:
+class Placement:
     """How computed rows meet what stands in their partitions."""
 
     adds: bool = False
@@ -118,7 +118,7 @@ class Meets:
         )
 
 
-REPLACES = Meets()
+REPLACES = Placement()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from duckdb import DuckDBPyConnection
 
 from flows import evolution
 from flows.build import by_key, compaction, content, mentions, superseded
-from flows.build.change import Meets
+from flows.build.change import Placement
 from flows.build.content import REMOVED
 from flows.build.copies import Copies, across
 from flows.build.inputs import Inputs, News, chunks, is_fed_by_landings
@@ -119,7 +119,10 @@ class _Job(Outcome):
             }
             based_on[WHOLE] = consumed
             return self._finish(
-                connection, based_on, Meets(adds=True, left=left, rewritten=rewritten), unreadable=unreadable
+                connection,
+                based_on,
+                Placement(adds=True, left=left, rewritten=rewritten),
+                unreadable=unreadable,
             )
 
     def _continue(self, due: Sequence[Due]) -> None:
@@ -147,7 +150,7 @@ class _Job(Outcome):
                     beaten = self._settle(connection, inputs, based_on, adds=True)
                     gone = superseded.both(gone, beaten)
                     left, rewritten = self._take_away(connection, standing, gone)
-                    self._finish(connection, based_on, Meets(adds=True, left=left, rewritten=rewritten))
+                    self._finish(connection, based_on, Placement(adds=True, left=left, rewritten=rewritten))
         self._replace([item for item in due if item not in continued])
 
     def _settle(
@@ -235,7 +238,7 @@ class _Job(Outcome):
             is_shown = self._finish(
                 connection,
                 based_on,
-                Meets(adds=True, left=left, followed=followed),
+                Placement(adds=True, left=left, followed=followed),
                 unreadable=followed.unreadable,
                 is_all=is_all,
             )

@@ -11,7 +11,7 @@ from duckdb import DuckDBPyConnection
 
 from flows.build import content
 from flows.build.as_of import differs_from
-from flows.build.change import REPLACES, Change, Meets, Written, batch_id, build_commit
+from flows.build.change import REPLACES, Change, Placement, Written, batch_id, build_commit
 from flows.build.checks import Checks
 from flows.build.content import REMOVED, Unreadable
 from flows.build.inputs import Reader
@@ -76,7 +76,7 @@ class Outcome:
         self,
         connection: DuckDBPyConnection,
         based_on: Mapping[str, Mapping[str, Any]],
-        meets: Meets = REPLACES,
+        placement: Placement = REPLACES,
         *,
         unreadable: Sequence[Unreadable] = (),
         is_all: bool = True,
@@ -91,9 +91,9 @@ class Outcome:
         windows = [window for window in based_on if window != WHOLE or self.table.partition is None]
         standing = self.reader.states(self.table.name, based_on)
         states = [standing.get(window, PartitionState(self.table.name, window)) for window in windows]
-        stays = [file for state in states for file in meets.stays(state)]
-        self.checks.gate(connection, windows, stays, follows=meets.followed is not None)
-        written = self._write(connection, states, based_on, meets)
+        stays = [file for state in states for file in placement.stays(state)]
+        self.checks.gate(connection, windows, stays, follows=placement.followed is not None)
+        written = self._write(connection, states, based_on, placement)
         self.built.unchanged += len(windows) - len(written.changed)
         publication = self._publish(written, based_on) if self.table.is_published else None
         if publication is not None and publication.is_pending:
@@ -117,19 +117,19 @@ class Outcome:
         connection: DuckDBPyConnection,
         states: Sequence[PartitionState],
         based_on: Mapping[str, Mapping[str, Any]],
-        meets: Meets,
+        placement: Placement,
     ) -> Written:
         """Write what `fresh` has of these partitions, and see which of them become another."""
-        followed = meets.followed
+        followed = placement.followed
         removed = content.partitions(connection, REMOVED) if followed is not None else {}
         given = content.partitions(connection).keys() | removed.keys()
         written = Written()
         for state in states:
             window = state.partition
-            is_added = meets.joins(window)
+            is_added = placement.joins(window)
             if is_added and window not in given:
-                if window in meets.left:
-                    written.changed.append(meets.change(state, None, {}))
+                if window in placement.left:
+                    written.changed.append(placement.change(state, None, {}))
                 else:
                     written.noted.append(self._commit(state, based_on[window]))
                 continue
@@ -149,7 +149,7 @@ class Outcome:
                     written.noted.append(self._commit(state, based_on[window]))
             else:
                 noted = self._noted(connection, state.files, file) if followed is None else {}
-                written.changed.append(meets.change(state, file, noted))
+                written.changed.append(placement.change(state, file, noted))
         return written
 
     def _count(

@@ -31,13 +31,12 @@ def emails(settings: Settings, user_id: int) -> set[str]:
                 read = entity.read
                 if not isinstance(read, Postgres) or entity.person is None or entity.person not in entity.key:
                     continue
-                columns = [c.name for c in entity.columns if c.pii and "email" in c.name]
                 query = sql.SQL("select {} from {} where {} = %s").format(
-                    sql.SQL(", ").join(map(sql.Identifier, columns)),
+                    sql.SQL(", ").join(map(sql.Identifier, entity.addresses)),
                     sql.Identifier(read.schema, read.table),
                     sql.Identifier(entity.person),
                 )
-                for row in connection.execute(query, (user_id,)).fetchall() if columns else ():
+                for row in connection.execute(query, (user_id,)).fetchall() if entity.addresses else ():
                     found |= {str(value) for value in row if value}
     except (SettingsError, psycopg.Error) as error:
         reason = settings.scrub(str(error).splitlines()[0]) if str(error) else type(error).__name__

@@ -86,8 +86,7 @@ def _of_rows(
         theirs = rows.filter(f"{quoted(str(entity.person))} = {int(user_id)}")
         if entity.person not in entity.key:
             return bool(theirs.limit(1).fetchall()), set()
-        addresses = [c.name for c in entity.columns if c.pii and "email" in c.name]
-        found = theirs.project(", ".join(quoted(name) for name in addresses)).fetchall()
+        found = theirs.project(", ".join(map(quoted, entity.addresses))).fetchall()
     return bool(found), {value for row in found for value in row if value}
 
 
@@ -149,7 +148,7 @@ def _others(services: Services, ledger: Ledger, person: Person) -> dict[int, set
             rows = rows_landed(session, services.lake, entity, ledger.files(entity.table))
             if rows is None:
                 continue
-            for name in [c.name for c in entity.columns if c.pii and "email" in c.name]:
+            for name in entity.addresses:
                 email = f"lower(trim({quoted(name)}))"
                 query = rows.project(f"{quoted(str(entity.person))} as id, {email} as email").sql_query()
                 found = session.execute(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,8 @@ import pyarrow.compute as pc
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from psycopg import sql
 
-from flows.extract import ControlTotal, DeadLetter, Extract, SourceRefused
+from flows.extract import DeadLetter, Extract, SourceRefused
+from flows.extract.control_totals import control_totals
 from flows.extract.postgres_ahead import Ahead, as_column
 from flows.extract.postgres_changes import Changes
 from flows.extract.postgres_marks import HOW, Mark, as_json, continued, how, is_anew, parsed, reaches
@@ -316,31 +316,6 @@ class _Read:
                     coordinates="\x1f".join([*(str(key[row]) for key in keys), reason]),
                 )
             )
-
-
-def control_totals(
-    snapshot: Snapshot, entity: SourceEntity, table: sql.Identifier, problem: sql.Composable
-) -> list[ControlTotal]:
-    """What the source counts and sums itself, over exactly the rows that can be landed: those for which
-    `problem` (see `postgres_types.problem`) is null. Empty without a declared control.
-    """
-    control = entity.control
-    if control is None:
-        return []
-    query = sql.SQL(
-        "select ({by} at time zone 'UTC')::date, coalesce({group}::text, ''), count(*), "
-        "coalesce(sum({amount}), 0) from {table} where ({problem}) is null group by 1, 2 order by 1, 2"
-    ).format(
-        by=sql.Identifier(control.by),
-        group=sql.Identifier(control.group) if control.group else sql.SQL("''"),
-        amount=sql.Identifier(control.amount),
-        table=table,
-        problem=problem,
-    )
-    return [
-        ControlTotal(day, group, int(count), Decimal(amount))
-        for day, group, count, amount in snapshot.rows(query)
-    ]
 
 
 def _as(expression: sql.Composable, name: str) -> sql.Composable:

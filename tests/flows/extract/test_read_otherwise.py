@@ -77,7 +77,8 @@ def test_rows_are_told_apart_by_the_key_that_is_declared_now(
 ) -> None:
     narrow = ("id",) if wide != ("id",) else ("id", "currency")
     before, after = replace(WAYS[way], key=narrow), replace(WAYS[way], key=wide)
-    every = replace(before, read=replace(before.read, deletes_every=timedelta(0)))  # type: ignore[arg-type]
+    assert isinstance(before.read, Postgres)
+    every = replace(before, read=replace(before.read, deletes_every=timedelta(0)))
     shop.land(every)
     shop.app("update orders set currency = 'CHF', updated_at = now() where id = 7")
     shop.app("delete from orders where id = 8")
