@@ -14,8 +14,8 @@ from flows.cdc import source as database
 from flows.cdc.feed import change_topic
 from flows.errors import FlowsError
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard, source_parts
+from flows.extract.application import answering
 from flows.extract.debezium_guard import KEY, REMEMBERED, Observed
-from flows.extract.debezium_observed import answering
 from flows.extract.kafka import PositionGone
 from flows.extract.postgres_session import catalog
 from flows.extract.postgres_types import SourceColumn

@@ -13,7 +13,7 @@ from typing import Any
 from flows.check_source import chosen
 from flows.declaration import declared_columns, edited, selected
 from flows.errors import FlowsError
-from flows.extract.debezium_observed import answering
+from flows.extract.application import answering
 from flows.extract.postgres_session import catalog
 from flows.extract.postgres_types import SourceColumn
 from flows.extract.schema_contract import CATALOG, computed

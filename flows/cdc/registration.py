@@ -10,17 +10,10 @@ from flows.cdc import source, topics
 from flows.cdc.configuration import captured_tables, configuration
 from flows.errors import FlowsError
 from flows.extract import debezium as named
+from flows.extract.application import cdc_dsn
 from flows.extract.connect import Connect
 from flows.extract.debezium_guard import ANEW, failed
-from flows.extract.debezium_observed import (
-    BEGINS,
-    REGISTRATION,
-    Observed,
-    beginnings,
-    cdc_dsn,
-    connect,
-    observe,
-)
+from flows.extract.debezium_observed import BEGINS, REGISTRATION, Observed, beginnings, connect, observe
 from flows.extract.embedded.connector import Embedded
 from flows.services import Services
 from flows.settings import Settings

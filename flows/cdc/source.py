@@ -17,8 +17,8 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from flows.errors import FlowsError
+from flows.extract.application import answering, cdc_dsn, first_line
 from flows.extract.debezium import SCHEMA, Names, names
-from flows.extract.debezium_observed import answering, cdc_dsn, first_line
 from flows.settings import Settings
 from transforms.entities import Postgres
 

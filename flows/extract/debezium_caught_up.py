@@ -9,7 +9,8 @@ import psycopg
 from psycopg import sql
 
 from flows.extract import debezium
-from flows.extract.debezium_observed import answering, lsn_text
+from flows.extract.application import answering
+from flows.extract.debezium_observed import lsn_text
 from flows.settings import Settings
 
 _PAUSE_SECONDS = 0.05

@@ -18,15 +18,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from flows.extract import debezium
-from flows.extract.debezium_observed import (
-    IDENTITIES,
-    Observed,
-    answering,
-    forgotten,
-    lsn_number,
-    lsn_text,
-    observe,
-)
+from flows.extract.application import answering
+from flows.extract.debezium_observed import IDENTITIES, Observed, forgotten, lsn_number, lsn_text, observe
 from flows.extract.told_texts import is_told
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity

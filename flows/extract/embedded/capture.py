@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from psycopg import Connection
 
 from flows.extract import SourceAway
+from flows.extract.application import answering, secrets
 from flows.extract.debezium import Names, topic_of
-from flows.extract.debezium_observed import answering, secrets
 from flows.extract.embedded import topics
 from flows.extract.embedded.engine import Engine
 from flows.failpoints import failpoint

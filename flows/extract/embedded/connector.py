@@ -12,9 +12,10 @@ from typing import Any
 from psycopg import Connection
 
 from flows.extract import SourceError
+from flows.extract.application import answering
 from flows.extract.connect import ConnectorState, TaskState
 from flows.extract.debezium import Names
-from flows.extract.debezium_observed import REGISTRATION, answering, forgotten, observe_source
+from flows.extract.debezium_observed import REGISTRATION, forgotten, observe_source
 from flows.extract.embedded import topics
 from flows.extract.embedded.capture import Reading, drop_slot
 from flows.extract.embedded.engine import installed

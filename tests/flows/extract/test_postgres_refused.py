@@ -13,7 +13,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.extract import SourceError, SourceRefused, source_locks
-from flows.extract.debezium_observed import answering
+from flows.extract.application import answering
 from flows.extract.postgres_session import Snapshot
 from tests.flows.extract.parts import ORDERS, ORDERS_COLUMNS, World, orders_of
 from transforms.entities import Postgres
