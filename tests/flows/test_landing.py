@@ -147,14 +147,19 @@ def test_of_two_runs_at_once_the_second_finds_nothing_new(world: World) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "landing.extracted",
         "lake.renamed",
-        "landing.written",
-        "ledger.entered",
-        "ledger.before_commit",
         "ledger.committed",
-        "lake.manifest_written",
-        "landing.committed",
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in (
+                "landing.extracted",
+                "landing.written",
+                "ledger.entered",
+                "ledger.before_commit",
+                "lake.manifest_written",
+                "landing.committed",
+            )
+        ),
     ],
 )
 def test_a_kill_anywhere_in_a_landing_leaves_each_row_landed_once(world: World, name: str) -> None:

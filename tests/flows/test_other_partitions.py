@@ -118,9 +118,9 @@ MARTS = ("mart_daily_metrics", "mart_daily_event_types")
     ("every", "names"),
     [
         ("month", MARTS),
-        (None, MARTS),
-        ("day", ("fct_orders", "mart_daily_revenue")),
-        ("month", (*STAGED, "fct_events")),
+        pytest.param(None, MARTS, marks=pytest.mark.full),
+        pytest.param("day", ("fct_orders", "mart_daily_revenue"), marks=pytest.mark.full),
+        pytest.param("month", (*STAGED, "fct_events"), marks=pytest.mark.full),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
 )

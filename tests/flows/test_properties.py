@@ -31,7 +31,7 @@ STAGED, FACTS = "stg_events__user_events", "fct_events"
 TOPICS = ("user_events", "page_views", "clicks")
 PUBLISHED = (*(f"stg_events__{topic}" for topic in TOPICS), "dim_users", FACTS, "mart_daily_metrics")
 ANY_CUT = settings(
-    deadline=None, derandomize=True, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
+    deadline=None, derandomize=True, max_examples=4, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

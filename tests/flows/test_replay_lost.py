@@ -53,7 +53,7 @@ def _remove_the_first_landing(topics: Topics) -> None:
 @pytest.mark.parametrize(
     "lose",
     [
-        _remove_the_file,
+        pytest.param(_remove_the_file, marks=pytest.mark.full),
         pytest.param(_damage_the_file, marks=pytest.mark.full),
         _remove_the_landing,
         pytest.param(_remove_the_first_landing, marks=pytest.mark.full),

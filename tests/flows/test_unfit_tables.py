@@ -77,7 +77,11 @@ def _last(watch: Watch) -> Run:
     ("statements", "said"),
     [
         (OTHERS_COLUMN, "dim_currencies: column more is gone (rebuild, destructive)"),
-        (OTHERS_VIEW, "dim_currencies: analytics.dim_currencies has to be replaced, and mine depends on it"),
+        pytest.param(
+            OTHERS_VIEW,
+            "dim_currencies: analytics.dim_currencies has to be replaced, and mine depends on it",
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["consent", "somebody's view"],
 )
@@ -139,6 +143,7 @@ def test_a_view_that_is_to_be_made_anew_waits_for_a_table_that_stays_as_it_was(w
     assert watch.rows(older) == [(view.fingerprint,)]
 
 
+@pytest.mark.full
 def test_a_damaged_file_of_a_table_that_is_to_be_built_beside_is_its_own_failure_alone(watch: Watch) -> None:
     assert _run(watch, "dim_currencies").failures == []
     (file,) = (watch.folder / "lake" / "dimensions" / "dim_currencies").rglob("*.parquet")

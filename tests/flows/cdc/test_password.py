@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
@@ -11,6 +12,7 @@ from tests.flows.streaming.topics import until
 ALPHA = entity("alpha")
 
 
+@pytest.mark.full
 def test_a_password_that_was_changed_is_told_and_registered_anew_with_nothing_lost(capture: Capture) -> None:
     capture.tables("alpha")
     role, owner = capture.settings.cdc_prefix, capture.settings

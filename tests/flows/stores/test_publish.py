@@ -298,8 +298,12 @@ def test_a_swap_that_was_only_cheaper_gives_way_to_the_difference_where_a_reader
     ("statement", "way"),
     [
         (f"LOCK TABLE analytics.{EVENTS.leaf(DAY)} IN SHARE MODE", "swap"),
-        (f"CREATE INDEX ON analytics.{EVENTS.leaf(DAY)} (paid)", "diff"),
-        (f"ALTER TABLE analytics.{EVENTS.leaf(DAY)} ALTER COLUMN page SET DEFAULT ''", "swap"),
+        pytest.param(f"CREATE INDEX ON analytics.{EVENTS.leaf(DAY)} (paid)", "diff", marks=pytest.mark.full),
+        pytest.param(
+            f"ALTER TABLE analytics.{EVENTS.leaf(DAY)} ALTER COLUMN page SET DEFAULT ''",
+            "swap",
+            marks=pytest.mark.full,
+        ),
     ],
     ids=["lock table", "create index", "alter table"],
 )

@@ -107,7 +107,9 @@ def test_a_day_that_was_dropped_is_shown_again_when_it_is_asked_for(topics: Topi
     assert all(result.passed for result in topics.reconcile(sealed_too=True))
 
 
-@pytest.mark.parametrize("fingerprint", [ASKED_FOR, REPLAYED], ids=["backfill", "rebuild"])
+@pytest.mark.parametrize(
+    "fingerprint", [pytest.param(ASKED_FOR, marks=pytest.mark.full), REPLAYED], ids=["backfill", "rebuild"]
+)
 def test_what_the_stream_has_written_into_the_day_since_is_kept(topics: Topics, fingerprint: str) -> None:
     topics.send([topics.event(3, user_id=1, minutes=AGO * DAY)])
     topics.stream()

@@ -135,6 +135,7 @@ def test_what_is_counted_by_a_warehouse_that_went_back_is_told_behind_what_its_t
     assert {window: revisions[-1] for window, revisions in told.items()} == topics.counts()
 
 
+@pytest.mark.full
 def test_what_waited_in_a_warehouse_from_before_and_was_told_since_is_not_told_again(
     topics: Topics, house: House
 ) -> None:

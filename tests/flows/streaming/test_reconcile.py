@@ -94,7 +94,9 @@ def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topi
     assert len(topics.numbers()) == 2002
 
 
-@pytest.mark.parametrize("is_landed", [True, False], ids=["landed", "in the journal"])
+@pytest.mark.parametrize(
+    "is_landed", [pytest.param(True, marks=pytest.mark.full), False], ids=["landed", "in the journal"]
+)
 def test_what_comes_between_comparing_and_sealing_keeps_its_partition_open(
     topics: Topics, monkeypatch: pytest.MonkeyPatch, is_landed: bool
 ) -> None:

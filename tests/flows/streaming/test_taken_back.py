@@ -37,7 +37,7 @@ def _sealed(topics: Topics) -> None:
     assert topics.rows("select count(*) from ops.hot_partition where sealed_at is null") == [(0,)]
 
 
-@pytest.mark.parametrize("before", [_built, _sealed])
+@pytest.mark.parametrize("before", [pytest.param(_built, marks=pytest.mark.full), _sealed])
 def test_a_row_taken_out_of_a_day_that_was_the_batchs_is_no_surprise_to_it(
     topics: Topics, before: Callable[[Topics], None]
 ) -> None:
