@@ -95,6 +95,26 @@ def parser() -> argparse.ArgumentParser:
     )
     places.set_defaults(command=_verb("flows.positions:command"))
 
+    new = add(verbs, "new", "begin a table, or something to be read, with files that work")
+    new.add_argument("name", metavar="NAME", help="mart_… (dim_, fct_, stg_), app.TABLE or events.TOPIC")
+    new.add_argument(
+        "--from",
+        dest="upstreams",
+        action="append",
+        metavar="TABLE",
+        help="what a table is made of; repeatable",
+    )
+    new.add_argument("--read", metavar="PLACE", help="SCHEMA.TABLE or topic, where it has another name there")
+    new.add_argument("--mode", choices=("cdc", "incremental", "snapshot"), help="how a table is read")
+    new.add_argument(
+        "--key",
+        action="append",
+        metavar="COLUMN",
+        help="what tells rows (of a topic: events) apart; repeatable",
+    )
+    new.add_argument("--time", metavar="FIELD", help="of a topic: when it happened")
+    new.set_defaults(command=_verb("flows.new.command:command"))
+
     check = add(verbs, "check", "run the rules on what is published; exit 1 when one fails")
     check.add_argument("table", nargs="*", help="only these tables")
     check.add_argument("--all-history", action="store_true", help="the scheduled rules too")

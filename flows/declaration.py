@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,10 +52,19 @@ def selected(model: Path, columns: Sequence[Column]) -> str:
     """The text of a staging model with these columns of its upstream selected, last, as they are."""
     text = model.read_text(encoding="utf-8")
     for column in columns:
-        name = re.sub(r"[^a-z0-9_]", "_", column.name.lower())
-        own = column.name if column.name == name and not _is_reserved(name) else engine.quoted(column.name)
-        text = tokens.with_line(text, f"{own}::{column.type} as {name}", place(model))
+        item = f"{in_sql(column.name)}::{column.type} as {in_sql(column_name(column.name))}"
+        text = tokens.with_line(text, item, place(model))
     return text
+
+
+def column_name(name: str) -> str:
+    """A source's name in the letters that columns have here: `created_at` of `createdAt`."""
+    return re.sub(r"[^a-z0-9_]", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def in_sql(name: str) -> str:
+    """A column's name as SQL has to write it."""
+    return name if name == column_name(name) and not _is_reserved(name) else engine.quoted(name)
 
 
 def _is_reserved(name: str) -> bool:
@@ -90,6 +100,23 @@ def edited(text: str, name: str, columns: Sequence[Column], path: Path) -> str:
         indent = _indent(text, _start(text, call.args[0]))
         text = f"{text[:end]},\n{indent}formerly={_formerly(formerly)}{text[end:]}"
     return _put(text, call.args[2], _dictionary(text, call.args[2], columns))
+
+
+def added(text: str, declaration: str, path: Path) -> str:
+    """The file's text with one more declaration, last in ENTITIES; it stands there indented by four.
+
+    Raises FlowsError where ENTITIES is not written out.
+    """
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        if node.target.id == "ENTITIES" and isinstance(node.value, ast.Tuple):
+            last = text.rindex(")", 0, _end(text, node.value))
+            return f"{text[:last]}{textwrap.indent(declaration, '    ')},\n{text[last:]}"
+    raise FlowsError(
+        f"{path.name}: there is no `ENTITIES: tuple[SourceEntity, ...] = (…)` to which something could be "
+        f"added. Write it by hand: {declaration}"
+    )
 
 
 def _call(text: str, name: str) -> ast.Call | None:

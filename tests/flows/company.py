@@ -90,6 +90,18 @@ class Place:
         with contextlib.nullcontext() if self.is_captured else without_capture():
             return run_here(words, self.lake.parent, self.environment | more)
 
+    def python(self, project: Path, *words: str) -> Done:
+        """`python WORDS` in a copy of this project, in a process of its own."""
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=project,
+            env={**os.environ, **self.environment, "PYTHONPATH": str(project)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
     def hourly(self) -> str:
         """What the deployment `hourly` does, in this process; returns the state that it ends in."""
         from flows.batch import api_ingest

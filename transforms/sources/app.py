@@ -46,6 +46,8 @@ def _entity(
     on_change: Literal["evolve", "freeze", "quarantine"] = "evolve",
     deletes: Literal["remove", "mark"] = "remove",
     formerly: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    schema: str = "public",
+    table: str | None = None,
 ) -> SourceEntity:
     incremental = mode == "incremental"
     personal = _PERSONAL | ({"name"} if name == "users" else set())
@@ -53,7 +55,8 @@ def _entity(
         source="app",
         name=name,
         read=Postgres(
-            table=name,
+            table=table or name,
+            schema=schema,
             mode=mode,
             cursor=cursor if incremental else None,
             deletes_every=deletes_every if incremental else timedelta(0),

@@ -8,11 +8,13 @@ from transforms.entities import Kafka, SourceEntity
 _DAYS = Partition("event_time", "day")
 
 
-def _topic(name: str, grain: str) -> SourceEntity:
+def _topic(
+    name: str, grain: str, *, topic: str | None = None, event_time: str = "event_time"
+) -> SourceEntity:
     return SourceEntity(
         source="events",
         name=name,
-        read=Kafka(topic=name),
+        read=Kafka(topic=topic or name, event_time=event_time),
         key=("kafka_partition", "kafka_offset"),
         grain=grain,
         partition=_DAYS,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -41,22 +38,10 @@ def test_each_item_of_the_handoffs_checklist_is_shown_by_its_command(copy: Place
         assert program == ".venv/bin/python"
         if item.words not in ran:
             is_flows = words[:2] == ["-m", "flows"]
-            ran[item.words] = copy.run(*words[2:]) if is_flows else _python(copy, ROOT, *words)
+            ran[item.words] = copy.run(*words[2:]) if is_flows else copy.python(ROOT, *words)
         done = ran[item.words]
         assert done.code == 0 or _JUDGES & {*words}, f"$ {item.words}\n{done.said}"
         assert matches(item.prints, done.out), f"$ {item.words}\n{done.said}"
-
-
-def _python(copy: Place, project: Path, *words: str) -> Done:
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=project,
-        env={**os.environ, **copy.environment, "PYTHONPATH": str(project)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tmp_path: Path) -> None:
@@ -71,7 +56,7 @@ def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tm
         (project / path).write_text(text, encoding="utf-8")
 
     def python(*words: str) -> None:
-        done = _python(copy, project, *words)
+        done = copy.python(project, *words)
         assert done.code == 0, done.said
 
     python("-m", "warehouse_ddl")

@@ -1,0 +1,1 @@
+"""`python -m flows new NAME`: the files that a new table or source begins with."""

@@ -1,0 +1,140 @@
+"""`python -m flows new NAME`: a table of others, or something to be read, begun with files that work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from flows.declaration import added
+from flows.errors import FlowsError
+from flows.new import app_table, model, topic
+from flows.new.draft import Draft, Project, call
+from flows.settings import load
+from transforms import registry
+from transforms.contract import Layer, check_name
+from transforms.entities import SourceEntity
+
+_THEN = (
+    "Change them to what you want: a model's file says what is selected, and what each column means.",
+    ".venv/bin/python -m pytest tests/transforms holds it to its rows, python -m flows catalog --write "
+    "brings docs/dictionary.md up to date; python -m flows plan says what the next run builds.",
+)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Write the files, say which, and what to do then. Raises FlowsError, ContractError; nothing is written
+    then.
+    """
+    draft = drafted(arguments, Project())
+    for line in draft.write():
+        print(line)
+    for line in (*draft.next, *_THEN):
+        print(f"  {line}")
+    return 0
+
+
+def drafted(arguments: argparse.Namespace, project: Project) -> Draft:
+    """What is to be written for the name that was typed."""
+    source, dot, name = arguments.name.partition(".")
+    if not dot:
+        _refuse_others(arguments, "a table that is made of others", "upstreams")
+        return _model(arguments, project)
+    makers = {"app": _app_table, "events": _topic}
+    if source not in makers:
+        raise FlowsError(
+            f"'{source}' is no source of which a declaration can be begun: write app.TABLE for one of the "
+            "application's tables, events.TOPIC for a topic. docs/connect.md shows how a list of an API is "
+            "declared."
+        )
+    check_name(name)
+    if source == "app":
+        _refuse_others(arguments, "a table of the application", "read", "mode", "key")
+    else:
+        _refuse_others(arguments, "a topic", "read", "key", "time")
+    if (known := f"raw_{source}__{name}") in registry.tables():
+        raise FlowsError(f"{arguments.name} is declared already, and lands in {known}.")
+    return makers[source](arguments, name, project)
+
+
+def _refuse_others(arguments: argparse.Namespace, what: str, *known: str) -> None:
+    options = {"upstreams": "--from", "read": "--read", "mode": "--mode", "key": "--key", "time": "--time"}
+    for name, option in options.items():
+        if getattr(arguments, name) is not None and name not in known:
+            fitting = ", ".join(options[one] for one in known)
+            raise FlowsError(
+                f"{option} says nothing of {what}, as {arguments.name} is one; it takes {fitting}."
+            )
+
+
+def _model(arguments: argparse.Namespace, project: Project) -> Draft:
+    name = check_name(arguments.name)
+    layer = model.layer_of(name)
+    if not arguments.upstreams:
+        raise FlowsError(
+            f"Say what {name} is made of: --from TABLE, and once more for each that is joined. All there "
+            "are: python -m flows catalog"
+        )
+    tables = model.made_of(arguments.upstreams)
+    draft = Draft(project, _files(project, layer, name, model.text(tables), model.rows(tables)))
+    if layer.is_published:
+        draft.next.append(".venv/bin/python -m warehouse_ddl writes its DDL.")
+    return draft
+
+
+def _app_table(arguments: argparse.Namespace, name: str, project: Project) -> Draft:
+    schema, dot, table = (arguments.read or name).rpartition(".")
+    schema = schema if dot else "public"
+    found = app_table.look(load(), schema, table, arguments.key)
+    mode = arguments.mode or app_table.mode_of(found)
+    text = app_table.declaration(name, found, mode, schema, table)
+    draft, entity = _declared(project, "app", name, text)
+    pairs = app_table.staged(entity, found)
+    staged = app_table.staging(entity, pairs), app_table.rows(entity, pairs)
+    draft.new = _files(project, Layer.STAGING, f"stg_app__{name}", *staged)
+    draft.next.append(f"It is read by `{mode}`; docs/connect.md says which way fits what.")
+    if mode == "cdc":
+        draft.next.append("python -m flows cdc register has its changes captured.")
+    personal = [column.name for column in entity.columns if column.pii]
+    draft.next.append(
+        f"Taken for personal data, by their names: {', '.join(personal) or 'no column'}. Others are to be "
+        "named in _PERSONAL in transforms/sources/app.py and in the model's `pii`: they are masked, and go "
+        "with an erasure."
+    )
+    return draft
+
+
+def _topic(arguments: argparse.Namespace, name: str, project: Project) -> Draft:
+    called = arguments.read or name
+    shape = topic.look(load(), called, (arguments.key or [None])[0], arguments.time)
+    grain = f"one row per record of topic {called}"
+    words = [json.dumps(name), json.dumps(grain)]
+    words += [f"topic={json.dumps(called)}"] if called != name else []
+    words += [f"event_time={json.dumps(shape.time)}"] if shape.time != "event_time" else []
+    draft, entity = _declared(project, "events", name, call("_topic", words))
+    of_one = f"one row per event of topic {called}"
+    staged = topic.staging(entity.table, of_one, shape), topic.rows(entity.table, shape)
+    draft.new = _files(project, Layer.STAGING, f"stg_events__{name}", *staged)
+    if shape.left_out:
+        draft.next.append(f"Left out, since no column can be called so: {', '.join(shape.left_out)}.")
+    draft.next.append(
+        "Its fields are those of the newest records; what others have, add. Where one holds personal data, "
+        "name its column in the model's `pii`."
+    )
+    return draft
+
+
+def _declared(project: Project, source: str, name: str, text: str) -> tuple[Draft, SourceEntity]:
+    """A draft with one more declaration, and what that declares."""
+    path = project.declarations(source)
+    changed = added(path.read_text(encoding="utf-8"), text, path)
+    names: dict[str, object] = {}
+    exec(compile(changed, str(path), "exec"), names)
+    entities = names["ENTITIES"]
+    assert isinstance(entities, tuple)
+    entity = next(one for one in entities if one.name == name)
+    return Draft(project, changed={path: changed}, entities=[entity]), entity
+
+
+def _files(project: Project, layer: Layer, name: str, text: str, rows: str) -> dict[Path, str]:
+    return {project.model(layer, name): text, project.rows(layer, name): rows}
