@@ -36,6 +36,11 @@ restored and are compared within one; `_changed_at` the source's commit time, nu
 snapshot; `_filled` a JSON object of the values that were not sent, or not as PostgreSQL writes them;
 `_ignored` says why a record changes no row, `_problem` why it can't be read."""
 
+LANDED_ON = "landed_on"
+"""Folder column of raw files: the day they were landed."""
+OWN = frozenset({*FOUND, LANDED_ON, "_op", "_deleted_at", "_batch_id", "_landed_at", "_seq", "_payload"})
+"""Names that no column of a source can have in raw, in lower case."""
+
 VISIBLE = "_ignored is null and _problem is null"
 """SQL: whether a raw row is one that models see."""
 

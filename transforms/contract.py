@@ -111,6 +111,10 @@ class Partition:
     by: str
     every: Literal["day", "month"]
 
+    def __post_init__(self) -> None:
+        if self.every not in ("day", "month"):
+            raise ContractError(f"Partition by {self.by}: '{self.every}' is no window. Write day or month.")
+
     def key(self, moment: date | datetime) -> str:
         """The window that holds `moment`: `2025-10-07` for days, `2025-10` for months (UTC)."""
         if isinstance(moment, datetime) and moment.tzinfo is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from transforms import changes, relations, retention
+from transforms import changes, declared, relations, retention
 from transforms.contract import Column, ContractError, Layer, Table, check_name
 from transforms.entities import Kafka, Rest, SourceEntity
 from transforms.model import MODEL_LAYERS, Model, canonical_type, load, place
@@ -215,10 +215,11 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
     """Read every model file under `root` (its folders are the layers).
 
     Raises ContractError for a file that is no model, two files of one name, an upstream that does not exist,
-    or a retention of raw under which a model could not be built anew.
+    a declaration that contradicts itself, or a retention of raw under which a model could not be built anew.
     """
     landed: dict[str, SourceEntity] = {}
     for entity in entities:
+        declared.check(entity)
         if entity.table in landed:
             raise ContractError(f"Two source entities land in {entity.table}. Rename one of them.")
         landed[entity.table] = entity

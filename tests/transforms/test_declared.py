@@ -1,0 +1,167 @@
+"""Declarations of sources that no reader could follow: told when they are read, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transforms import registry
+from transforms.contract import Column, ContractError, Partition
+from transforms.entities import Control, Kafka, Postgres, Rest, SourceEntity
+
+TABLE = SourceEntity(
+    source="app",
+    name="t",
+    read=Postgres("t", mode="incremental", cursor="at"),
+    key=("id",),
+    grain="one row",
+    columns=(Column("id", "bigint"), Column("at", "timestamptz"), Column("kind", "varchar")),
+    partition=Partition("at", "day"),
+)
+TOPIC = SourceEntity(
+    source="events",
+    name="t",
+    read=Kafka("t"),
+    key=("kafka_partition", "kafka_offset"),
+    grain="one row",
+    partition=Partition("event_time", "day"),
+)
+LISTED = Rest("/v1/t", "data", "cursor", event_time="created")
+LIST = SourceEntity(
+    source="stripe",
+    name="t",
+    read=LISTED,
+    key=("id",),
+    grain="one row",
+    partition=Partition("created", "day"),
+)
+WEEK: Any = "week"
+
+
+def with_column(name: str) -> SourceEntity:
+    return replace(TABLE, columns=(*TABLE.columns, Column(name, "varchar")))
+
+
+def listed(**words: Any) -> SourceEntity:
+    return replace(LIST, read=replace(LISTED, **words))
+
+
+REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
+    "a source that no setting names": (
+        lambda: replace(LIST, source="crm"),  # type: ignore[arg-type]
+        "crm.t: no setting says where a source 'crm' is. Write one of app, events, sendgrid, stripe",
+    ),
+    "a table of an API": (
+        lambda: replace(TABLE, source="stripe"),
+        "stripe.t: of stripe are read lists of an API (Rest), and this is declared as Postgres. Write "
+        "another `source` (app), or `read=Rest(…)`.",
+    ),
+    "a list of the application": (
+        lambda: replace(LIST, source="app"),
+        "app.t: of app are read tables (Postgres), and this is declared as Rest. Write another `source` "
+        "(sendgrid or stripe), or `read=Postgres(…)`.",
+    ),
+    "a key that is a text": (
+        lambda: replace(TABLE, key="id"),  # type: ignore[arg-type]
+        'app.t: its key is a text, where names belong. Write `key=("id",)`, with the comma.',
+    ),
+    "personal fields that are a text": (
+        lambda: replace(LIST, personal="name"),  # type: ignore[arg-type]
+        'stripe.t: its personal is a text, where names belong. Write `personal=("name",)`, with the comma.',
+    ),
+    "fields of an id that are a text": (
+        lambda: listed(id_fields="id"),
+        'stripe.t: its id_fields is a text, where names belong. Write `id_fields=("id",)`, with the comma.',
+    ),
+    "one name twice": (lambda: with_column("kind"), "app.t: both kind and kind are among its columns"),
+    "one name in two cases": (lambda: with_column("ID"), "app.t: both id and ID are among its columns"),
+    "a name of raw's own": (lambda: with_column("_Seq"), "app.t: raw has a column _Seq of its own."),
+    "the name of raw's folders": (lambda: with_column("landed_on"), "app.t: raw has a column landed_on of"),
+    "a cursor that is no column": (
+        lambda: replace(TABLE, read=Postgres("t", mode="incremental", cursor="updated_at")),
+        "app.t: its cursor is updated_at, which is none of its columns. Declare that, or correct the name.",
+    ),
+    "windows by no column": (
+        lambda: replace(TABLE, partition=Partition("created_at", "day")),
+        "app.t: its partition is created_at, which is none of its columns.",
+    ),
+    "windows by no time": (
+        lambda: replace(TABLE, partition=Partition("kind", "day")),
+        "app.t: its partition is by kind, which is no time but varchar. Name a date or a timestamp",
+    ),
+    "windows of a week": (
+        lambda: replace(TABLE, partition=Partition("at", WEEK)),
+        "Partition by at: 'week' is no window. Write day or month.",
+    ),
+    "a person that is no column": (
+        lambda: replace(TABLE, person="user_id"),
+        "app.t: its person is user_id, which is none of its columns.",
+    ),
+    "totals of no column": (
+        lambda: replace(TABLE, control=Control(by="at", amount="price")),
+        "app.t: its control's amount is price, which is none of its columns.",
+    ),
+    "columns of a topic": (
+        lambda: replace(TOPIC, columns=(Column("kafka_partition", "int"), Column("kafka_offset", "bigint"))),
+        "events.t: columns are a table's; topics and lists have the same ones always.",
+    ),
+    "windows by another field than the topic's": (
+        lambda: replace(TOPIC, partition=Partition("ts", "day")),
+        "events.t: its windows are told by the event_time of `Kafka(…)`, which is event_time, and its "
+        'partition is by ts. Write `event_time="ts"` there, or the same in `Partition(…)`.',
+    ),
+    "windows of a list that tells none": (
+        lambda: listed(event_time=None),
+        "stripe.t: its windows are told by the event_time of `Rest(…)`, which is not given, and its",
+    ),
+    "a path without a slash": (
+        lambda: listed(path="v1/t"),
+        "stripe.t: the path 'v1/t' begins without /. Write what follows the address",
+    ),
+    "objects that nothing tells apart": (
+        lambda: listed(id_fields=()),
+        'stripe.t: nothing tells its objects apart. Write `id_fields=("id",)`',
+    ),
+    "pages that overlap wholly": (
+        lambda: listed(paging="offset", page_size=1),
+        "stripe.t: a page_size of 1 reads no list whole. Write 2 or more",
+    ),
+    "pages of nothing": (
+        lambda: listed(page_size=0),
+        "stripe.t: a page_size of 0 reads no list whole. Write 1 or more",
+    ),
+    "windows of which nothing is asked": (
+        lambda: listed(paging="window", since="from"),
+        "stripe.t: paging by windows asks for ranges of time, and nothing says how. Name the parameters",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_declaration_that_contradicts_itself_is_refused_with_what_to_write(
+    tmp_path: Path, what: str
+) -> None:
+    declare, message = REFUSED[what]
+    with pytest.raises(ContractError) as caught:
+        registry.read(tmp_path, [declare()])
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        TABLE,
+        replace(TABLE, columns=()),  # `schema diff --write` declares them
+        with_column('odd "name"'),
+        TOPIC,
+        LIST,
+        replace(LIST, read=replace(LISTED, event_time=None), partition=None),
+        listed(paging="window", parameters={"query": "{since}/{until}"}),
+    ],
+)
+def test_one_that_a_reader_can_follow_is_not(tmp_path: Path, entity: SourceEntity) -> None:
+    assert registry.read(tmp_path, [entity]).entities == {entity.table: entity}
