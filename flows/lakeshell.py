@@ -22,6 +22,7 @@ from flows.stores.manifest import fold
 from flows.stores.scan import counting
 from transforms import changes, registry
 from transforms.contract import Column, Layer, Table
+from transforms.engine import quoted, text_literal
 from transforms.entities import Postgres, SourceEntity
 
 SHOWN = (Layer.RAW, Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
@@ -51,7 +52,7 @@ def lake_sql(
     lines = [
         "-- Written by each run. Views over the lake's tables: exactly the files that the manifests name.",
         "-- Open with: duckdb -init lake.sql",
-        f"set file_search_path = {_quoted(str(root))};",
+        f"set file_search_path = {text_literal(str(root))};",
         "set timezone = 'UTC';",
     ]
     for table in tables:
@@ -71,14 +72,14 @@ def lake_sql(
                 source = f"{_nothing({c.name: c.type for c in table.columns})} union all by name {source}"
             elif table.passes:
                 # Files lack what came later, and have what the source has no more.
-                own = ", ".join(f'"{name}"' for name in [*(c.name for c in table.columns), *_folders(table)])
+                own = ", ".join(map(quoted, [*(c.name for c in table.columns), *_folders(table)]))
                 nothing = _nothing({c.name: c.type for c in table.columns})
                 source = f"select {own} from ({nothing} union all by name {source})"
             if entity and changes.marks_deleted(entity):
                 own = "select * exclude (_deleted_at)" if table.name not in changed else "select *"
                 source = f"{own}, {changes.DELETED_AT} as _deleted_at from ({source})"
         else:
-            columns = ", ".join(f'cast(null as {column.type}) as "{column.name}"' for column in table.columns)
+            columns = ", ".join(f"cast(null as {c.type}) as {quoted(c.name)}" for c in table.columns)
             folder = f", cast(null as {_folder_type(table)}) as {_folder(table)}" if _folder(table) else ""
             source = f"select {columns}{folder} where false"
         lines.append(f"create or replace view {table.name} as {source};")
@@ -120,9 +121,11 @@ def _renamed(entity: SourceEntity, table: Table, source: str) -> str:
     former = _former(entity)
     kinds = {column.name: column.type for column in (*table.columns, *former)}
     own = [
-        f'{changes.as_read(column, kinds)} as "{column.name}"' for column in entity.columns if column.formerly
+        f"{changes.as_read(column, kinds)} as {quoted(column.name)}"
+        for column in entity.columns
+        if column.formerly
     ]
-    left_out = ", ".join(f'"{column.name}"' for column in former)
+    left_out = ", ".join(quoted(column.name) for column in former)
     everything = f"{_nothing(kinds)} union all by name {source}"
     return f"select * exclude ({left_out}) replace ({', '.join(own)}) from ({everything})"
 
@@ -133,7 +136,7 @@ def _former(entity: SourceEntity) -> list[Column]:
 
 
 def _nothing(kinds: Mapping[str, str]) -> str:
-    columns = ", ".join(f'cast(null as {kind}) as "{name}"' for name, kind in kinds.items())
+    columns = ", ".join(f"cast(null as {kind}) as {quoted(name)}" for name, kind in kinds.items())
     return f"from (select {columns} where false)"
 
 
@@ -152,10 +155,6 @@ def _folder_type(table: Table) -> str:
         if table.layer is Layer.RAW or (table.partition and table.partition.every == "day")
         else "varchar"
     )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ STREAMED = "stream-"
 BY, BY_STREAM, BY_REPLAY = "by", "stream", "replay"
 """Key under which a landing says who made it if no batch did: the stream, or a replay of records or letters,
 whose offsets are no unbroken run."""
-LANDED_ON = "landed_on"
+LANDED_ON = changes.LANDED_ON
 """Folder column of raw files: the day they were landed."""
 CLOCK = "landed_at"
 """Key under which a position keeps the time of its landing."""
@@ -211,10 +211,10 @@ def rows_by_window(
     if partition is None:
         moment, form = "null::timestamptz", "%Y"
     else:
-        moment, form = f'"{partition.by}"', "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
+        moment, form = quoted(partition.by), "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
     if partition is not None and isinstance(entity.read, Kafka):
         path = json.dumps({entity.read.event_time: "VARCHAR"}).replace("'", "''")
-        field = f'"{entity.read.event_time}"'
+        field = quoted(entity.read.event_time)
         # Once a row fails, `try` goes through all of its vector row by row: what is no JSON is not tried.
         text = f"try(decode(case when octet_length(value) <= {_LARGEST_MESSAGE} then value end))"
         text = f"case when json_valid({text}) then {text} end"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from transforms.contract import Partition
+from transforms.engine import quoted
 
 
 def keys_between(partition: Partition, start: datetime, end: datetime) -> Iterator[str]:
@@ -32,4 +33,4 @@ def partition_expression(partition: Partition) -> str:
     """DuckDB SQL that gives a row's partition key (UTC); null for infinity."""
     form = "%Y-%m-%d" if partition.every == "day" else "%Y-%m"
     # By microseconds: a cast from a time zone asks ICU for each row, and takes half of all this.
-    return f"strftime(make_timestamp(epoch_us(\"{partition.by}\")), '{form}')"
+    return f"strftime(make_timestamp(epoch_us({quoted(partition.by)})), '{form}')"

@@ -279,7 +279,7 @@ class _Read:
         queries: list[sql.Composable] = [
             sql.SQL(
                 "select {values}, {problem_name}, case when {problem_name} is not null "
-                "then to_json(source)::text end as {payload} from (select *, {problem} as {problem_name} "
+                "then to_json(source.*)::text end as {payload} from (select *, {problem} as {problem_name} "
                 "from {table} as source where {part} and {where}) as source"
             ).format(
                 values=sql.SQL(", ").join(values),

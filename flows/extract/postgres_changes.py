@@ -14,6 +14,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from flows.extract.postgres_ahead import Ahead, in_utc
 from flows.extract.postgres_types import declared_type
 from transforms.changes import marks_deleted
+from transforms.engine import quoted, text_literal
 from transforms.entities import SourceEntity
 
 _ROWS = 100_000
@@ -51,7 +52,7 @@ class Changes:
         if lower is not None:
             self._connection.execute(
                 f"create or replace temp table again as select distinct {_list(self._keys)} from raw_before "
-                f'where "{cursor}" >= ?',
+                f"where {quoted(cursor)} >= ?",
                 [lower],
             )
             again = f"({_list(self._keys)}) in (select ({_list(self._keys)}) from again)"
@@ -99,14 +100,14 @@ class Changes:
         )
         others = [name for name in self._kinds if name not in self._keys]
         kept = [name for name in others if self._marks or name == self._window]
-        packed = "".join(f", '{name}': \"{name}\"" for name in kept)
+        packed = "".join(f", {text_literal(name)}: {quoted(name)}" for name in kept)
         live = self._newest(
             f"{{'op': _op{packed}}}",
             f"({_list(self._keys)}) in (select ({_list(self._keys)}) from gone)",
         )
-        given = {name: f'"{name}"' for name in self._keys} | {name: f'newest."{name}"' for name in kept}
+        given = {name: quoted(name) for name in self._keys} | {n: f"newest.{quoted(n)}" for n in kept}
         values = ", ".join(
-            f'{given.get(name, "null")}::{self._kinds[name]} as "{name}"'
+            f"{given.get(name, 'null')}::{self._kinds[name]} as {quoted(name)}"
             for name in self._schema.names
             if name != "_op"
         )
@@ -129,7 +130,7 @@ class Changes:
         dead = self._newest(
             "_op", f"({_list(self._keys)}) in (select ({_list(self._keys)}) from raw_before where _op = 'd')"
         )
-        texts = ", ".join(f'source_keys."{name}"::varchar' for name in self._keys)
+        texts = ", ".join(f"source_keys.{quoted(name)}::varchar" for name in self._keys)
         same = _same("source_keys", "other", self._keys)
         rows: list[tuple[str, ...]] = []
         for others in (
@@ -150,7 +151,7 @@ class Changes:
         self._connection.execute(
             f"create or replace temp table source_keys as select {_list(self._keys)} from spool"
         )
-        names = ", ".join(f"'{name}': \"{name}\"" for name in self._kinds)
+        names = ", ".join(f"{text_literal(name)}: {quoted(name)}" for name in self._kinds)
         found = self._connection.execute(
             "select count(*), coalesce(sum(md5_number_lower(content)), 0), "
             "coalesce(sum(md5_number_upper(content)), 0) "
@@ -173,7 +174,7 @@ class Changes:
 
     def _hash(self, table: str = "") -> str:
         prefix = f"{table}." if table else ""
-        values = ", ".join(f'{prefix}"{name}"::{kind}' for name, kind in self._kinds.items())
+        values = ", ".join(f"{prefix}{quoted(name)}::{kind}" for name, kind in self._kinds.items())
         return f"hash({values})"
 
     def _reader(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
@@ -222,8 +223,8 @@ def _convert_keys(batch: pa.RecordBatch, wanted: pa.Schema) -> pa.RecordBatch:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+    return ", ".join(map(quoted, names))
 
 
 def _same(left: str, right: str, names: Sequence[str]) -> str:
-    return " and ".join(f'{left}."{name}" = {right}."{name}"' for name in names)
+    return " and ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in names)

@@ -238,6 +238,13 @@ class Snapshot:
                 "or its schema is closed to this role. Create it, or grant USAGE on its schema and SELECT "
                 "on it."
             ) from None
+        except psycopg.errors.WrongObjectType:
+            raise SourceRefused(
+                f"{self._name}: {self._text(self._table)} at {self._where} is a materialized view or a "
+                "foreign table, which PostgreSQL does not hold still for a reader. Have a view made there, "
+                f"create view … as select * from {self._text(self._table)}, and declare that. Nothing was "
+                "landed."
+            ) from None
         except psycopg.errors.LockNotAvailable:
             raise SourceError(
                 f"{self._name}: {self._text(self._table)} at {self._where} could not be read within "

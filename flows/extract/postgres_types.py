@@ -16,7 +16,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from transforms.change_values import FIRST_AND_END
-from transforms.contract import Column
+from transforms.contract import Column, ContractError
 from transforms.entities import SourceEntity
 
 PROBLEM = "_problem"
@@ -194,7 +194,22 @@ def declared_type(text: str) -> str:
 
 
 def schema(entity: SourceEntity) -> pa.Schema:
-    """The landed rows of a database table: its declared columns, then `_op`."""
+    """The landed rows of a database table: its declared columns, then `_op`. Raises ContractError for one
+    that has no declared column, or one of a type in which no value lands.
+    """
+    if not entity.columns:
+        raise ContractError(
+            f"{entity.place}: none of its columns is declared. `python -m flows schema diff {entity.name} "
+            "--write` declares those that the table has."
+        )
+    for column in entity.columns:
+        kind = declared_type(column.type)
+        if not kind.startswith("DECIMAL(") and kind.removesuffix("[]") not in _ARROW:
+            raise ContractError(
+                f"{entity.place}: column {column.name} is declared as {column.type}, in which nothing lands. "
+                f"`python -m flows schema diff {entity.name} --write` declares it as the table has it; "
+                "varchar holds any."
+            )
     fields = [pa.field(column.name, arrow_type(declared_type(column.type))) for column in entity.columns]
     return pa.schema([*fields, pa.field("_op", pa.string())])
 

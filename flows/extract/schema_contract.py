@@ -23,7 +23,7 @@ from flows.extract.schema_differences import (
     type_change,
 )
 from flows.extract.told_texts import is_told
-from transforms.changes import RECORD
+from transforms.changes import OWN, RECORD
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
 
@@ -181,6 +181,8 @@ class Contract:
         )
         if self._read.on_change == "quarantine":
             return f"What does not fit is a dead letter until it is declared: {DECLARE}"
+        if one.change == "added" and one.column not in {column.name for column in self.entity.columns}:
+            return self._not_kept(one.column)
         if one.change == "added":
             kept = f"It is kept and shown in raw; {DECLARE} declares it for models."
             if one.after and one.after.fills and self._read.mode != "snapshot":
@@ -196,6 +198,17 @@ class Contract:
         if one.change == "labels" and lost and self._read.mode != "snapshot":
             return f"Rows that had an old value changed untold: {again} brings the new one."
         return f"{DECLARE} shows and accepts it."
+
+    def _not_kept(self, name: str) -> str:
+        names = {column.name.lower() for column in self.entity.columns} | OWN | {*RECORD}
+        if name.lower() in names:
+            return (
+                "It is not kept: raw has a column of that name already, whatever its case. Rename it in the "
+                "database, or read a view that calls it otherwise."
+            )
+        if name.startswith("_"):
+            return f"It is not kept before it is declared: {DECLARE}"
+        return "It is not kept: Debezium does not tell values of that type. Read the table otherwise for it."
 
     def _changes(self) -> list[SchemaChange]:
         found = []
@@ -300,15 +313,17 @@ def undeclared(entity: SourceEntity, remembered: Remembered) -> tuple[Column, ..
     is_cdc = isinstance(entity.read, Postgres) and entity.read.mode == "cdc"
     taken = {*remembered.numbers.values()}
     own = {name for column in entity.columns for name in (column.name, *column.formerly)}
-    return tuple(
-        Column(column.name, column.duckdb_type, "Not declared yet")
-        for column in remembered.accepted
-        if column.number not in taken
-        and column.name not in own
-        and column.name not in RECORD
-        and not column.name.startswith("_")
-        and (is_told(column.pg_type) or not is_cdc)
-    )
+    names = {name.lower() for name in own} | OWN
+    found: list[Column] = []
+    for column in remembered.accepted:
+        if column.number in taken or column.name in own or column.name in RECORD:
+            continue
+        if column.name.lower() in names or column.name.startswith("_"):
+            continue
+        if is_told(column.pg_type) or not is_cdc:
+            names.add(column.name.lower())
+            found.append(Column(column.name, column.duckdb_type, "Not declared yet"))
+    return tuple(found)
 
 
 def can_be_parted(declared: Column, now: SourceColumn | None) -> bool:
