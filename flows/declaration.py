@@ -8,6 +8,7 @@ file, comments included, stays as it is.
 from __future__ import annotations
 
 import ast
+import json
 import re
 import textwrap
 from collections.abc import Sequence
@@ -78,28 +79,40 @@ def spelled(kind: str) -> str:
     return _SPELLED.get(kind, kind.lower().replace(",", ", "))
 
 
-def edited(text: str, name: str, columns: Sequence[Column], path: Path) -> str:
-    """The file's text with these columns in the declaration of table `name`.
+def edited(texts: dict[Path, str], entity: SourceEntity, columns: Sequence[Column]) -> Path:
+    """Put these columns into the declaration of a table, in the one of the files' `texts` that has it.
 
-    Raises FlowsError where the file has no `_entity("name", grain, {…})`.
+    Returns that file's path. Raises FlowsError where none has an `_entity("name", grain, {…})`, or a
+    `SourceEntity(name="name", …)` with columns that stand there one by one.
     """
-    call = _call(text, name)
-    if call is None or len(call.args) < 3 or not isinstance(call.args[2], ast.Dict):
-        raise FlowsError(
-            f'{path.name}: there is no `_entity("{name}", grain, {{columns}})` to be edited; declare its '
-            f"columns by hand: {', '.join(f'{c.name} {c.type}' for c in columns)}."
-        )
+    for path, text in texts.items():
+        for call in _calls(text):
+            if (
+                _is_of_application(call, entity.name)
+                and len(call.args) > 2
+                and isinstance(call.args[2], ast.Dict)
+            ):
+                texts[path] = _of_dictionary(text, call, call.args[2], columns)
+                return path
+            if _is_declaration(call, entity):
+                texts[path] = _of_columns(text, call, columns)
+                return path
+    raise FlowsError(
+        f'{entity.place}: there is no `_entity("{entity.name}", grain, {{columns}})` and no '
+        f'`SourceEntity(name="{entity.name}", columns=(Column(…), …))` in transforms/sources to be edited; '
+        f"declare its columns by hand: {', '.join(f'{c.name} {c.type}' for c in columns)}."
+    )
+
+
+def _of_dictionary(text: str, call: ast.Call, given: ast.Dict, columns: Sequence[Column]) -> str:
     formerly = {column.name: column.formerly for column in columns if column.formerly}
-    keyword = next((one for one in call.keywords if one.arg == "formerly"), None)
+    keyword = _keyword(call, "formerly")
     # From the end to the beginning, so that what stands before keeps its place.
     if keyword is not None:
-        text = _put(text, keyword.value, _formerly(formerly))
+        text = _put(text, keyword, _formerly(formerly))
     elif formerly:
-        last = max((*call.args, *(one.value for one in call.keywords)), key=lambda one: _end(text, one))
-        end = _end(text, last)
-        indent = _indent(text, _start(text, call.args[0]))
-        text = f"{text[:end]},\n{indent}formerly={_formerly(formerly)}{text[end:]}"
-    return _put(text, call.args[2], _dictionary(text, call.args[2], columns))
+        text = _with_keyword(text, call, "formerly", _formerly(formerly))
+    return _put(text, given, _dictionary(text, given, columns))
 
 
 def added(text: str, declaration: str, path: Path) -> str:
@@ -119,22 +132,76 @@ def added(text: str, declaration: str, path: Path) -> str:
     )
 
 
-def _call(text: str, name: str) -> ast.Call | None:
-    for node in ast.walk(ast.parse(text)):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "_entity"
-            and node.args
-            and isinstance(node.args[0], ast.Constant)
-            and node.args[0].value == name
-        ):
-            return node
-    return None
+def _of_columns(text: str, call: ast.Call, columns: Sequence[Column]) -> str:
+    """A column that is as it was keeps its text."""
+    given = _keyword(call, "columns")
+    stand = {_column(one): one for one in given.elts} if isinstance(given, ast.Tuple | ast.List) else {}
+    indent = _indent(text, _start(text, call.keywords[0].value))
+    lines = [
+        text[_start(text, own) : _end(text, own)]
+        if (own := stand.get((column.name, column.type))) is not None and not column.formerly
+        else _spelled_out(column)
+        for column in columns
+    ]
+    made = "(\n" + "".join(f"{indent}    {line},\n" for line in lines) + f"{indent})"
+    return _put(text, given, made) if given is not None else _with_keyword(text, call, "columns", made)
+
+
+def _spelled_out(column: Column) -> str:
+    said = [_text(column.name), json.dumps(column.type)]
+    if column.description:
+        said.append(_text(column.description))
+    said += [] if column.nullable else ["nullable=False"]
+    said += ["pii=True"] if column.pii else []
+    said += [f"max_length={column.max_length}"] if column.max_length is not None else []
+    said += [f"formerly={_listed(column.formerly)}"] if column.formerly else []
+    return f"Column({', '.join(said)})"
+
+
+def _calls(text: str) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+
+
+def _is_of_application(call: ast.Call, name: str) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "_entity" and _texts(call.args[:1]) == [name]
+
+
+def _is_declaration(call: ast.Call, entity: SourceEntity) -> bool:
+    """Whether it declares this table, with columns that can be told one by one, or none."""
+    if not (isinstance(call.func, ast.Name) and call.func.id == "SourceEntity"):
+        return False
+    told = [_keyword(call, "source"), _keyword(call, "name")]
+    given = _keyword(call, "columns")
+    can_be_told = given is None or (isinstance(given, ast.Tuple | ast.List) and all(map(_column, given.elts)))
+    return can_be_told and _texts(told) == [entity.source, entity.name]
+
+
+def _column(node: ast.expr) -> tuple[str, ...]:
+    """Name and type of a `Column("name", "type", …)`; empty of anything else."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Column"):
+        return ()
+    told = _texts(node.args[:2])
+    return tuple(told) if len(told) == 2 else ()
+
+
+def _keyword(call: ast.Call, name: str) -> ast.expr | None:
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+def _texts(nodes: Sequence[ast.expr | None]) -> list[str]:
+    return [str(node.value) for node in nodes if isinstance(node, ast.Constant)]
+
+
+def _with_keyword(text: str, call: ast.Call, name: str, value: str) -> str:
+    """With one more argument, behind all the others."""
+    own = [*call.args, *(one.value for one in call.keywords)]
+    end = max(_end(text, one) for one in own)
+    indent = _indent(text, _start(text, own[0]))
+    return f"{text[:end]},\n{indent}{name}={value}{text[end:]}"
 
 
 def _dictionary(text: str, node: ast.Dict, columns: Sequence[Column]) -> str:
-    pairs = [f'"{column.name}": "{column.type}"' for column in columns]
+    pairs = [f'{_text(column.name)}: "{column.type}"' for column in columns]
     start, line = _start(text, node), "{" + ", ".join(pairs) + "}"
     before = start - (text.rfind("\n", 0, start) + 1)
     if node.lineno == node.end_lineno and before + len(line) + 1 <= _LINE:
@@ -144,10 +211,19 @@ def _dictionary(text: str, node: ast.Dict, columns: Sequence[Column]) -> str:
 
 
 def _formerly(names: dict[str, tuple[str, ...]]) -> str:
-    def listed(former: tuple[str, ...]) -> str:
-        return "(" + ", ".join(f'"{name}"' for name in former) + ("," if len(former) == 1 else "") + ")"
+    return "{" + ", ".join(f'"{name}": {_listed(former)}' for name, former in names.items()) + "}"
 
-    return "{" + ", ".join(f'"{name}": {listed(former)}' for name, former in names.items()) + "}"
+
+def _text(value: str) -> str:
+    """A text of Python's, quoted as the formatter does it."""
+    return (
+        f"'{value}'" if '"' in value and not {"'", "\\"} & {*value} else json.dumps(value, ensure_ascii=False)
+    )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    listed = ", ".join(_text(name) for name in names)
+    return f"({listed},)" if len(names) == 1 else f"({listed})"
 
 
 def _put(text: str, node: ast.expr, new: str) -> str:

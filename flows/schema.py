@@ -20,7 +20,7 @@ from flows.extract.schema_contract import CATALOG, computed
 from flows.extract.schema_differences import Difference, Remembered, differences
 from flows.services import Services, open_services
 from flows.stores.ledger import Ledger
-from transforms import registry
+from transforms import declared, registry
 from transforms.contract import Column
 from transforms.entities import Postgres, SourceEntity
 from transforms.sources import app
@@ -82,36 +82,37 @@ def compare(services: Services, names: Sequence[str]) -> list[Compared]:
     return found
 
 
-def write(services: Services, found: Sequence[Compared], path: Path) -> list[str]:
-    """Declare what the source has: edit the declarations in `path` and the staging models beside them that
-    passed new columns on, and let landings go on from it.
+def write(services: Services, found: Sequence[Compared], folder: Path) -> list[str]:
+    """Declare what the source has: edit the declarations in the files of `folder` and the staging models
+    beside it that passed new columns on, and let landings go on from it.
 
-    Returns what was done, as sentences. Raises FlowsError where a person has to decide; nothing is written
-    then.
+    Returns what was done, as sentences. Raises FlowsError where a person has to decide, ContractError for
+    what can't be declared; nothing is written then.
     """
     wanted = [one for one in found if one.differences]
-    text = path.read_text(encoding="utf-8")
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))}
     done: list[str] = []
-    declared: list[tuple[Compared, SourceEntity]] = []
+    accepted: list[tuple[Compared, SourceEntity]] = []
     models: dict[Path, str] = {}
     for one in wanted:
         _refuse_what_hangs(one)
         columns = declared_columns(one.entity, one.differences)
+        declared.check(replace(one.entity, columns=columns))
         if columns != one.entity.columns:
-            text = edited(text, one.entity.name, columns, path)
-            chosen_in = _passing(one, columns, path)
+            path = edited(texts, one.entity, columns)
+            chosen_in = _passing(one, columns, folder)
             models |= chosen_in
             named = f" {', '.join(sorted(file.name for file in chosen_in))} selects it." if chosen_in else ""
-            done.append(
-                f"{one.name}: declared in {path.name} as the source has it.{named}{_to_do(one, columns)}"
-            )
+            what = f"declared in {path.name} as the source has it.{named}"
+            done.append(f"{one.name}: {what}{_to_do(one, columns, path)}")
         else:
             done.append(f"{one.name}: accepted; its declaration says nothing of it.")
-        declared.append((one, replace(one.entity, columns=columns)))
-    for file, content in {**models, path: text}.items():
-        file.write_text(content, encoding="utf-8")
+        accepted.append((one, replace(one.entity, columns=columns)))
+    for file, content in {**models, **texts}.items():
+        if file.read_text(encoding="utf-8") != content:
+            file.write_text(content, encoding="utf-8")
     with services.ledger() as ledger:
-        for one, entity in declared:
+        for one, entity in accepted:
             accept(ledger, one, entity, services.settings.now().isoformat())
     return done
 
@@ -126,14 +127,14 @@ def accept(ledger: Ledger, one: Compared, entity: SourceEntity, since: str) -> N
             ledger.move_on(entity.table, kept, position.version)
 
 
-def _passing(one: Compared, columns: Sequence[Column], path: Path) -> dict[Path, str]:
+def _passing(one: Compared, columns: Sequence[Column], folder: Path) -> dict[Path, str]:
     """The text of the models beside the declarations that have passed on what is new among these columns:
     they select it from now on.
     """
     added = {difference.column for difference in one.differences if difference.change == "added"}
     new = [column for column in columns if column.name in added]
     files = [
-        path.parents[1] / table.layer.value / f"{table.name}.sql"
+        folder.parent / table.layer.value / f"{table.name}.sql"
         for table in registry.build_order()
         if one.entity.table in table.passes
     ]
@@ -155,13 +156,13 @@ def _refuse_what_hangs(one: Compared) -> None:
             )
 
 
-def _to_do(one: Compared, columns: Sequence[Column]) -> str:
+def _to_do(one: Compared, columns: Sequence[Column], path: Path) -> str:
     gone = {column.name for column in one.entity.columns} - {column.name for column in columns}
     new = {column.name for column in columns} - {column.name for column in one.entity.columns}
     readers = [table.name for table in registry.build_order() if one.entity.table in table.upstreams]
-    said = ""
+    said, personal = "", "_PERSONAL" if path.name == "app.py" else "pii=True"
     if new:
-        said += f" If {', '.join(sorted(new))} tells of a person, say so there (_PERSONAL)."
+        said += f" If {', '.join(sorted(new))} tells of a person, say so there ({personal})."
     if readers and (gone or new):
         said += f" Models that read it select by the new names: {', '.join(readers)}."
     return said
@@ -179,7 +180,7 @@ def diff(arguments: argparse.Namespace) -> int:
                 print(line)
     differing = [one for one in found if one.differences or not one.current]
     if arguments.write and differing:
-        for line in write(services, found, Path(app.__file__)):
+        for line in write(services, found, Path(app.__file__).parent):
             print(line, file=sys.stderr)
         return 1 if any(not one.current for one in found) else 0
     if not arguments.json and not differing:

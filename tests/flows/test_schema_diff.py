@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
 import types
 from pathlib import Path
+from textwrap import indent
 
 import pytest
 
@@ -18,6 +20,7 @@ from flows.errors import FlowsError
 from flows.extract.postgres_session import catalog
 from flows.extract.schema_differences import Remembered, differences
 from flows.sandbox.world import app as world
+from tests.docs.markdown import ROOT, blocks
 from tests.flows.capture import Capture
 from tests.house import House
 from transforms import registry
@@ -117,7 +120,10 @@ def test_a_rename_that_was_seen_keeps_the_former_name_and_what_it_tells_of_perso
     text = Path(str(app.__file__)).read_text(encoding="utf-8")
     columns = (Column("id", "bigint"), Column("mail", "varchar", formerly=("email",)))
     path = tmp_path / "app.py"
-    path.write_text(edited(text, "users", columns, path), encoding="utf-8")
+    users = registry.entity("raw_app__users")
+    texts = {tmp_path / "another.py": "", path: text}
+    assert edited(texts, users, columns) == path
+    path.write_text(texts[path], encoding="utf-8")
     users = next(one for one in entities(path) if one.name == "users")
     assert [(c.name, c.formerly, c.pii) for c in users.columns] == [
         ("id", (), False),
@@ -125,7 +131,9 @@ def test_a_rename_that_was_seen_keeps_the_former_name_and_what_it_tells_of_perso
     ]
     again = path.read_text(encoding="utf-8")
     columns = (Column("id", "bigint"), Column("post", "varchar", formerly=("mail", "email")))
-    path.write_text(edited(again, "users", columns, path), encoding="utf-8")
+    texts = {path: again}
+    edited(texts, users, columns)
+    path.write_text(texts[path], encoding="utf-8")
     users = next(one for one in entities(path) if one.name == "users")
     assert users.columns[1].formerly == ("mail", "email")
     subprocess.run([sys.executable, "-m", "ruff", "format", "--check", "--no-cache", str(path)], check=True)
@@ -133,7 +141,62 @@ def test_a_rename_that_was_seen_keeps_the_former_name_and_what_it_tells_of_perso
 
 def test_a_table_that_is_declared_otherwise_is_not_edited(tmp_path: Path) -> None:
     with pytest.raises(FlowsError, match="declare its columns by hand: id bigint"):
-        edited("ENTITIES = ()\n", "users", (Column("id", "bigint"),), tmp_path / "app.py")
+        edited(
+            {tmp_path / "app.py": "ENTITIES = ()\n"},
+            registry.entity("raw_app__users"),
+            (Column("id", "bigint"),),
+        )
+
+
+DECLARED = blocks((ROOT / "docs/connect.md").read_text(encoding="utf-8"))[0].text
+"""How docs/connect.md declares a table."""
+
+
+@pytest.mark.parametrize("is_bare", [False, True], ids=["as the page says", "without columns"])
+def test_a_declaration_as_the_documentation_shows_it_gets_the_columns_that_the_source_has(
+    source: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_bare: bool
+) -> None:
+    source.app(
+        "create table invoices (id bigint primary key, amount numeric(12, 2), created_at timestamptz, "
+        'updated_at timestamptz, "Note ""1" text[])'
+    )
+    text = "ENTITIES = (\n" + indent(DECLARED[DECLARED.index("SourceEntity(") :].rstrip(), "    ") + ",\n)\n"
+    assert 'name="invoices"' in text
+    if is_bare:
+        text = re.sub(r"        columns=\(.*?\n        \),\n", "", text, flags=re.DOTALL)
+    path = tmp_path / "own.py"
+    path.write_text(DECLARED.partition("SourceEntity(\n")[0] + text, encoding="utf-8")
+    shutil.copy(str(app.__file__), tmp_path / "app.py")
+    others = (tmp_path / "app.py").read_text(encoding="utf-8")
+    monkeypatch.setattr("flows.schema.app", types.SimpleNamespace(__file__=str(tmp_path / "app.py")))
+    (invoices,) = entities(path)
+    monkeypatch.setattr("flows.schema.chosen", lambda _: [invoices])
+
+    assert main(["schema", "diff", "--write", "invoices"]) == 0
+    (invoices,) = entities(path)
+    assert [(column.name, column.type, column.nullable) for column in invoices.columns] == [
+        ("id", "bigint", is_bare),
+        ("amount", "decimal(12, 2)" if is_bare else "decimal(12,2)", True),
+        ("created_at", "timestamptz", True),
+        ("updated_at", "timestamptz", True),
+        ('Note "1', "varchar[]", True),
+    ]
+    assert (tmp_path / "app.py").read_text(encoding="utf-8") == others
+    for command in (["check"], ["format", "--check"]):
+        subprocess.run([sys.executable, "-m", "ruff", *command, "--no-cache", str(path)], check=True)
+    assert main(["schema", "diff", "invoices"]) == 0
+
+
+def test_a_column_that_could_not_be_declared_is_refused_before_anything_is_written(
+    source: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source.app('alter table categories add column "ID" text')
+    copy = tmp_path / "app.py"
+    shutil.copy(str(app.__file__), copy)
+    monkeypatch.setattr("flows.schema.app", types.SimpleNamespace(__file__=str(copy)))
+    assert main(["schema", "diff", "--write", "categories"]) == 2
+    assert "app.categories: both id and ID are among its columns" in capsys.readouterr().err
+    assert copy.read_bytes() == Path(str(app.__file__)).read_bytes()
 
 
 def entities(path: Path) -> tuple[SourceEntity, ...]:
