@@ -2,7 +2,7 @@
 
 A read covers the half-open window [last read's end - lookback, now), in whole seconds. What it lands once
 more in the overlap is only what has changed: the position carries a digest for every object of that
-overlap, and nothing older.
+overlap, and nothing older. A list that can't be asked by time is all overlap.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ class _Reading:
         self._window = Window(min(start, end), end)
         self._until = max(end, last_end or end)
         self._overlap = self._floor(self._until - self._rest.lookback)
+        given = " ".join(self._rest.parameters.values())
+        self._is_whole = not self._rest.since and "{since}" not in given
+        """Whether each read goes through all that there is, since nothing asks for a range."""
         self._digests: dict[str, str] = {}
         self._recent = OrderedDict[str, str]()
 
@@ -126,6 +129,12 @@ class _Reading:
                 if rows:
                     yield _batch(rows, window)
         extract.windows = {day.isoformat() if day else "": count for day, count in days.items()}
+        if self._is_whole and len(self._digests) >= _REMEMBERED:
+            extract.warnings.append(
+                f"{self._name}: it has {_REMEMBERED:,} objects or more and is read whole each time; those "
+                "behind them are landed anew with each read. Where the API can be asked by time, declare "
+                "`since` and `until`."
+            )
         extract.positions = {"until": self._until.isoformat(), "digests": self._digests}
 
     # ------------------------------------------------------------ what is new
@@ -137,10 +146,13 @@ class _Reading:
         recent[place] = digest
         if len(recent) > _REMEMBERED:
             recent.popitem(last=False)  # of a dict, the first is looked for behind all that went before
-        # Without a time nobody knows whether it is in the overlap; a bounded number of these is kept.
-        if (time is None and len(self._digests) < _REMEMBERED) or (
-            time is not None and time >= self._overlap
-        ):
+        # Without a time nobody knows whether it is in the overlap; a bounded number of these is kept, as of
+        # those that come again with every read.
+        if time is None or self._is_whole:
+            is_kept = len(self._digests) < _REMEMBERED
+        else:
+            is_kept = time >= self._overlap
+        if is_kept:
             self._digests[place] = digest
         return not was_landed
 
