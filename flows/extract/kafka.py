@@ -29,6 +29,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers, kafka_unread
+from flows.extract.kafka_names import another
 from flows.garbage import not_looked_for
 from flows.settling import settled
 from transforms.entities import Kafka, SourceEntity
@@ -154,11 +155,8 @@ class Topic:
         held = self.held()
         known = positions.get("topic_id")
         if known and known != self.id:
-            raise PositionGone(
-                f"Topic {self.name} at {self.bootstrap} was deleted and made anew (its id is {self.id}, "
-                f"{known} was read before): offsets of the old one say nothing about it. Nothing was landed. "
-                f"What is lost, and the way on: {self.cure}"
-            )
+            with self.errors_told():
+                raise PositionGone(another(self, known))
         offsets = {int(partition): int(offset) for partition, offset in positions.get("offsets", {}).items()}
         for partition, offset in sorted(offsets.items()):
             if partition not in held:

@@ -224,6 +224,20 @@ def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(topic: Topic) -
         topic.read(first.positions)
 
 
+def test_another_topic_under_one_declaration_is_told_with_the_one_that_was_read(topic: Topic) -> None:
+    """Its records would stand at the places of the other's."""
+    topic.send([b"1", b"2"])
+    _, first = topic.read()
+    other = Topic(topic.bootstrap, f"t-{os.urandom(4).hex()}")
+    other.create()
+    with pytest.raises(SourceError) as caught:
+        other.read(first.positions)
+    said = str(caught.value)
+    assert said.startswith(f"Topic {other.name} at {topic.bootstrap}: what was read before")
+    assert f"is {topic.name}, which is there still. Nothing was landed. Declare {topic.name} again" in said
+    other.delete()
+
+
 def test_a_new_partition_is_read_from_its_beginning(topic: Topic) -> None:
     topic.send([b"1"])
     _, first = topic.read()
