@@ -14,6 +14,7 @@ from psycopg import Connection, errors, sql
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
+from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores.dependents import InTheWay
 from flows.stores.lake import QUARANTINE, Lake
@@ -104,13 +105,15 @@ def drop(services: Services, ledger: Ledger, name: str, *, yes: bool) -> Undecla
     The lake's folders go within the transaction, as its last step: what a crash or an error leaves is still
     in the ledger, and the same call goes on. Raises FlowsError for a table that is declared or nowhere, for
     one that nobody said `yes` to, and where its files can't be removed; InTheWay where something else reads
-    it, Blocked where somebody uses it. Nothing was removed then but files.
+    it, Blocked where somebody uses it. Nothing was removed then but files. TwoStories before anything: a lake
+    that is not there would come back with a table that the ledger does not know.
     """
     if name in registry.tables() or name in {view.name for view in views()}:
         raise FlowsError(
             f"{name} is declared, so it stays. Take its file out of transforms first, then run again."
         )
     connection = ledger.connection
+    refuse_two_stories(ledger, services.lake, besides=name)
     with ExitStack() as held:
         for purpose in ("land", "build", "publish"):
             held.enter_context(ledger.locked(purpose, name))

@@ -1,8 +1,8 @@
 """Whether warehouse and lake are of one story: a restore of either makes them tell two, and so does a setting
 that names another one, or a disk that is not mounted.
 
-Every run asks for it, and whatever removes files from the lake that the ledger does not name. It costs a look
-at each manifest and two queries; only where that raises a suspicion are files compared.
+Every run asks for it, every backup, and whatever removes files from the lake that the ledger does not name.
+It costs a look at each manifest and two queries; only where that raises a suspicion are files compared.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ class TwoStories(FlowsError):
     """The warehouse's ledger and the lake's manifests are not of the same past."""
 
 
-def refuse_two_stories(ledger: Ledger, lake: Lake) -> None:
+def refuse_two_stories(ledger: Ledger, lake: Lake, besides: str | None = None) -> None:
     """Called before anything is changed. Raises TwoStories where the warehouse is older than the lake (a
     backup was restored, or it is empty), or newer (the lake came back from a copy, or is not there).
 
-    A single manifest that was moved away is no such thing: it is written anew from the ledger.
+    A single manifest that was moved away is no such thing: it is written anew from the ledger. `besides`: a
+    table that may be half gone and is not asked about.
     """
-    ahead = _ahead(ledger, lake)
+    ahead = [table for table in _ahead(ledger, lake) if table != besides]
     if ahead:
         raise TwoStories(
             f"The lake is ahead of the warehouse: {_listed(ahead)} have commits that the ledger does not "
             f"know. The warehouse is new or came back from a backup, it seems. {_REMEDY}"
         )
-    behind = _behind(ledger, lake)
+    behind = [table for table in _behind(ledger, lake) if table != besides]
     if behind and not lake.manifests():
         raise TwoStories(
             f"The lake is not there: {lake.root} has no manifest, and the ledger names files of "

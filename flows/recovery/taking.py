@@ -21,6 +21,7 @@ from flows.failpoints import failpoint
 from flows.prepare import schemas
 from flows.progress import Progress
 from flows.recovery import notes, programs, raw_files
+from flows.recovery.agreement import refuse_two_stories
 from flows.recovery.kept import is_steady
 from flows.recovery.making import MAKING, RAW_LIST, Making
 from flows.recovery.programs import Program
@@ -106,7 +107,8 @@ def take(services: Services, progress: Progress) -> Taken:
 
 def begin(services: Services) -> None:
     """What a backup of either kind begins with. Files that it names, or has open in the lake's folder, stay
-    while this process lives. Raises FlowsError where there is nothing to back up.
+    while this process lives. Raises FlowsError where there is nothing to back up, TwoStories where it would
+    be the backup of another warehouse: as the newest it would take the place of those of this one.
     """
     services.lake.begin_session()
     with services.ledger() as ledger:
@@ -114,6 +116,9 @@ def begin(services: Services) -> None:
             raise FlowsError(
                 "The warehouse has no ledger yet, so there is nothing to back up: python -m flows"
             )
+        refuse_two_stories(ledger, services.lake)
+        if ledger.connection.execute("SELECT FROM ops.ledger LIMIT 1").fetchone() is None:
+            raise FlowsError("Nothing was landed yet, so there is nothing to back up: python -m flows")
         schemas(ledger)
 
 

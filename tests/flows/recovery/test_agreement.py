@@ -72,6 +72,9 @@ def test_a_lake_that_is_ahead_or_behind_stops_a_run_with_the_command_that_mends_
 
 WRITING = [
     ["maintain"],
+    ["maintain", "--drop", "fct_visits", "--yes"],
+    ["backup"],
+    ["backup", "--physical"],
     ["erase", "--user", "1", "--yes"],
     ["replay", "--topic", "clicks", "--from", "0"],
     ["dlq", "replay", "one"],
@@ -86,7 +89,7 @@ NOWHERE = {
 }
 
 
-@pytest.mark.parametrize("words", WRITING, ids=lambda words: words[0])
+@pytest.mark.parametrize("words", WRITING, ids=lambda words: " ".join(words[:2]))
 @pytest.mark.parametrize("is_unmounted", [False, True], ids=["of another warehouse", "unmounted"])
 def test_what_writes_or_removes_files_of_a_lake_does_not_begin_where_the_ledger_is_of_another(
     postgres18: Server, services: Services, tmp_path: Path, words: list[str], is_unmounted: bool
@@ -105,6 +108,7 @@ def test_what_writes_or_removes_files_of_a_lake_does_not_begin_where_the_ledger_
             "values ('one', 'events', 'clicks', 'no JSON', '{}', now())"
         )
     given = {**NOWHERE, "WAREHOUSE_DSN": dsn, "LAKE": str(lake), "SANDBOX": str(tmp_path / "none")}
+    given["BACKUPS"] = str(tmp_path / "backups")
 
     done = run_here(words, tmp_path, {f"ANALYTICS_{name}": value for name, value in given.items()})
 
@@ -113,6 +117,10 @@ def test_what_writes_or_removes_files_of_a_lake_does_not_begin_where_the_ledger_
     assert "ANALYTICS_LAKE" in done.err
     assert sorted([*lake.rglob("*.parquet"), *lake.rglob(".tmp*")]) == files
     assert bool(files) is not is_unmounted
+    assert not (tmp_path / "backups").exists()
+    if is_unmounted:
+        with services.ledger() as ledger:
+            assert ledger.files("fct_visits"), "it would come back with the lake, and the ledger not know it"
 
 
 def test_the_newest_entry_is_read_whatever_its_length_and_what_was_torn_behind_it(lake: Lake) -> None:

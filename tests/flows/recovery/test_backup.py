@@ -18,7 +18,9 @@ from flows.__main__ import main
 from flows.erasure.listed import begin
 from flows.erasure.person import Person
 from flows.erasure.raw import remove_replaced, substitute, true_manifest
+from flows.errors import FlowsError
 from flows.recovery import programs, raw_files
+from flows.recovery.agreement import TwoStories
 from flows.recovery.making import NOTED
 from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
@@ -116,6 +118,22 @@ def test_a_file_that_is_another_or_missing_or_too_many_is_named(services: Servic
     ):
         assert name in named
     assert named.count("\n") == 3
+
+
+def test_a_warehouse_that_came_back_empty_is_backed_up_in_the_place_of_no_other(
+    services: Services, postgres18: Server, tmp_path: Path
+) -> None:
+    first, vault = _take(services).backup, open_vault(services)
+    empty = Services(services.settings.model_copy(update={"warehouse_dsn": postgres18.database()}))
+
+    with empty.lake, pytest.raises(TwoStories, match="ahead of the warehouse"):
+        take(empty, unseen())
+    nowhere = Services(empty.settings.model_copy(update={"lake": tmp_path / "new"}))
+    with nowhere.lake, pytest.raises(FlowsError, match=r"^Nothing was landed yet, .*: python -m flows$"):
+        take(nowhere, unseen())
+
+    assert vault.backups() == [first]
+    assert list(raw_files.problems(vault, first)) == []
 
 
 def test_a_sealed_backup_says_nothing_without_its_key_and_everything_with_it(
