@@ -29,5 +29,5 @@ def doubt(connection: Connection[Any], now: datetime) -> str | None:
     return (
         f"Nothing was let go of for its age: between {last:%Y-%m-%d %H:%M} UTC and today no run is known, "
         f"so the clock ({now:%Y-%m-%d %H:%M} UTC now) may be ahead. See which time is right (`timedatectl`). "
-        "If this one is, what is old goes once runs are known of more than a day."
+        "If this one is, run `python -m flows maintain` now and again a day to a week later: that lets it go."
     )

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from flows import finish, maintain
+from flows.alerting.made_good import noted
 from flows.doubted import doubt
 from flows.recovery.taking import open_vault, take
 from flows.services import Services
@@ -111,6 +112,22 @@ def test_upkeep_by_a_clock_that_is_a_year_ahead_takes_nothing_for_its_age(
     _run_at(services, LATER - timedelta(days=2))
     done = maintain.tidy(services, unseen())
     assert (done.let_go, done.pruned, done.expired) == (1, 64, 2), "it was right after all"
+
+
+def test_who_runs_anything_once_a_month_lets_go_of_what_is_old_as_the_doubt_says(
+    services: Services, moment: list[datetime]
+) -> None:
+    def tidied() -> maintain.Maintained:
+        with noted(services, "maintain"):
+            return maintain.tidy(services, unseen())
+
+    moment[0] = NOW + timedelta(days=90)
+    with psycopg.connect(services.settings.require("warehouse_dsn")) as connection:
+        said = doubt(connection, moment[0]) or ""
+    assert "run `python -m flows maintain` now and again a day to a week later" in said
+    assert tidied().let_go == 0
+    moment[0] += timedelta(days=1, hours=1)
+    assert tidied().let_go == 1
 
 
 def test_a_backup_by_a_clock_that_was_ahead_before_it_began_takes_no_other_away(
