@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,9 +199,21 @@ def _queries(interactive: bool) -> Iterable[str]:
 
 
 def _answer(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    try:
+    """Print what a query gives. It runs in a thread of its own: in the main one DuckDB hears Ctrl-C now and
+    then only when the query has ended. Raises LakeQueryError.
+    """
+
+    def show() -> None:
         answer = connection.sql(query)
         if answer is not None:
             answer.show(max_rows=_MAX_SHOWN_ROWS)
-    except duckdb.Error as error:
-        raise LakeQueryError(f"The lake can't answer that: {error}") from None
+
+    with ThreadPoolExecutor(1) as beside:
+        shown = beside.submit(show)
+        try:
+            shown.result()
+        except duckdb.Error as error:
+            raise LakeQueryError(f"The lake can't answer that: {error}") from None
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise

@@ -35,7 +35,7 @@ class Engines:
         memory.
 
         A setting that it changes would stay. An engine whose session failed is not used again: nobody knows
-        what state it is in.
+        what state it is in. Raises KeyboardInterrupt where a signal has stopped a statement.
         """
         connection = self._take()
         try:
@@ -47,8 +47,10 @@ class Engines:
             connection.execute(f"detach {name}")
             # What was freed goes back to the system only when the limit is set.
             connection.execute("set memory_limit = ?", [self._memory_limit])
-        except BaseException:
+        except BaseException as error:
             _free(connection)
+            if _is_stopped(error):
+                raise KeyboardInterrupt from None
             raise
         with self._changing:
             self._idle.append(connection)
@@ -71,6 +73,13 @@ class Engines:
         if self._memory_limit is None:
             (self._memory_limit,) = connection.execute("select current_setting('memory_limit')").fetchall()[0]
         return connection
+
+
+def _is_stopped(error: BaseException) -> bool:
+    """Whether this is what DuckDB makes of the exception that a signal's handler has raised in the main
+    thread: an error like any other, which would be told as a failure.
+    """
+    return type(error) is RuntimeError and str(error) == "Query interrupted"
 
 
 def _free(connection: DuckDBPyConnection) -> None:
