@@ -1,5 +1,6 @@
 """What others have made on a relation that is made anew under its name, as far as it can be made again:
-indexes, constraints, statistics, policies, parameters. Anything else is in the way (flows.stores.dependents).
+indexes, constraints, statistics and their targets, policies, parameters. Anything else is in the way
+(flows.stores.dependents).
 """
 
 from __future__ import annotations
@@ -91,9 +92,9 @@ WITH own AS (
     SELECT c.oid, c.relname, false FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
     WHERE c.relispartition AND c.relkind = 'r'
         AND inhparent = to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))
-), made (place, classid, objid, relid, statement) AS (
+), made (place, classid, objid, relid, statement, about) AS (
     SELECT 1, 'pg_constraint'::regclass, k.oid, own.oid, format('ALTER TABLE %%I.%%I ADD CONSTRAINT %%I %%s',
-        %(schema)s::text, own.relname, k.conname, pg_get_constraintdef(k.oid))
+        %(schema)s::text, own.relname, k.conname, pg_get_constraintdef(k.oid)), null::text
     FROM own JOIN pg_constraint k ON k.conrelid = own.oid
     WHERE own.is_whole AND k.contype IN ('c', 'u', 'x', 'f') AND k.conparentid = 0
         AND k.conname <> ALL(ARRAY(SELECT own.relname || tail FROM unnest(%(tails)s::text[]) AS tail))
@@ -101,12 +102,12 @@ WITH own AS (
             AND a.attnum = ANY(k.conkey) AND k.conname = own.relname || '_' || a.attname || '_fkey'))
     UNION ALL
     SELECT 2, 'pg_class'::regclass, x.oid, own.oid, regexp_replace(
-        replace(pg_get_indexdef(x.oid), ' ON ONLY ', ' ON '), 'INDEX', 'INDEX IF NOT EXISTS')
+        replace(pg_get_indexdef(x.oid), ' ON ONLY ', ' ON '), 'INDEX', 'INDEX IF NOT EXISTS'), null
     FROM own JOIN pg_index i ON i.indrelid = own.oid AND i.indisvalid JOIN pg_class x ON x.oid = i.indexrelid
     WHERE NOT x.relispartition AND (own.is_whole OR strpos(x.relname, '__leaf_') = 0)
         AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = x.oid AND conrelid = own.oid)
     UNION ALL
-    SELECT 3, 'pg_statistic_ext'::regclass, s.oid, own.oid, pg_get_statisticsobjdef(s.oid)
+    SELECT 3, 'pg_statistic_ext'::regclass, s.oid, own.oid, pg_get_statisticsobjdef(s.oid), null
     FROM own JOIN pg_statistic_ext s ON s.stxrelid = own.oid
     UNION ALL
     SELECT 4, 'pg_policy'::regclass, p.oid, own.oid, format(
@@ -114,11 +115,12 @@ WITH own AS (
         p.polname, %(schema)s::text, own.relname, said.permissive, said.cmd,
         (SELECT string_agg(CASE who WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(who) END, ', ')
             FROM unnest(said.roles) AS who),
-        ' USING (' || said.qual || ')', ' WITH CHECK (' || said.with_check || ')')
+        ' USING (' || said.qual || ')', ' WITH CHECK (' || said.with_check || ')'), null
     FROM own JOIN pg_policy p ON p.polrelid = own.oid JOIN pg_policies AS said
         ON (said.schemaname, said.tablename, said.policyname) = (%(schema)s, own.relname, p.polname)
     UNION ALL
-    SELECT 5, null, null, own.oid, format('ALTER TABLE %%I.%%I %%s', %(schema)s::text, own.relname, set.what)
+    SELECT 5, null, null, own.oid, format('ALTER TABLE %%I.%%I %%s', %(schema)s::text, own.relname, set.what),
+        null
     FROM own JOIN pg_class c ON c.oid = own.oid CROSS JOIN LATERAL (
         VALUES (c.relrowsecurity, 'ENABLE ROW LEVEL SECURITY'),
             (c.relforcerowsecurity, 'FORCE ROW LEVEL SECURITY'),
@@ -127,12 +129,23 @@ WITH own AS (
                 'SET (' || array_to_string(c.reloptions, ', ') || ')')
     ) AS set (is_so, what)
     WHERE set.is_so
+    UNION ALL
+    SELECT 6, null, null, own.oid, format(
+        'ALTER TABLE %%I.%%I ALTER COLUMN %%I SET %%s', %(schema)s::text, own.relname, a.attname, set.what),
+        a.attname
+    FROM own JOIN pg_attribute a ON a.attrelid = own.oid AND a.attnum > 0 AND NOT a.attisdropped
+    CROSS JOIN LATERAL (
+        VALUES (a.attstattarget >= 0, format('STATISTICS %%s', a.attstattarget)),
+            (a.attoptions IS NOT NULL, '(' || array_to_string(a.attoptions, ', ') || ')')
+    ) AS set (is_so, what)
+    WHERE own.is_whole AND set.is_so
 )
 SELECT coalesce(pg_describe_object(made.classid, made.objid, 0), made.statement), own.relname, made.statement,
     coalesce((SELECT array_agg(DISTINCT a.attname::text) FROM pg_depend d
         JOIN pg_attribute a ON (a.attrelid, a.attnum) = (d.refobjid, d.refobjsubid)
         WHERE (d.classid, d.objid) = (made.classid, made.objid)
-            AND (d.refclassid, d.refobjid) = ('pg_class'::regclass, own.oid) AND a.attnum > 0), '{}'),
+            AND (d.refclassid, d.refobjid) = ('pg_class'::regclass, own.oid) AND a.attnum > 0),
+        array_remove(ARRAY[made.about], null)),
     made.classid IS NOT DISTINCT FROM 'pg_policy'::regclass
 FROM made JOIN own ON own.oid = made.relid
 ORDER BY made.place, made.statement

@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 from psycopg import Connection
 
 from flows.failpoints import failpoint
-from flows.stores import apply
+from flows.stores import apply, grants
 from flows.stores.difference import content
 from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
@@ -32,6 +32,7 @@ from flows.stores.standalone import Workshop, sweep, workshop
 from flows.stores.warehouse import UNPUBLISHED, Warehouse
 from flows.stores.ways import Step, choose, load_difference
 from transforms.contract import Table
+from warehouse_ddl.statements import home
 
 __all__ = ["BuiltPartition", "Pending", "Publication", "publish"]
 
@@ -279,10 +280,14 @@ def _apply(
         apply.reopen(connection, table, partition)
         return apply.Written()
     if step.way == "swap":
-        away = shop.name(table.leaf(partition), "old")
+        leaf = table.leaf(partition)
+        rights, away = grants.held(connection, home(table), leaf), shop.name(leaf, "old")
         apply.detach(connection, table, partition, away)
         shop.made.append(away)
-    if step.way in ("attach", "swap"):
+        apply.attach(connection, table, partition, step.load)
+        grants.give(connection, home(table), leaf, rights)
+        return apply.Written(inserted=step.commit.row_count)
+    if step.way == "attach":
         apply.attach(connection, table, partition, step.load)
         return apply.Written(inserted=step.commit.row_count)
     if step.way == "load":

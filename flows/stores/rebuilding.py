@@ -97,7 +97,8 @@ def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Regi
     dependent = [view for view in views() if table.name in view.upstreams]
     refuse_others(connection, home(table), table.name, [view.name for view in dependent])
     seen = masking.take_off(connection, table)
-    rights = grants.held(connection, home(table), table.name)
+    named = (table.name, *map(table.leaf, leaves))
+    rights = {name: grants.held(connection, home(table), name) for name in named}
     added = additions.held(connection, home(table), table.name)
     taken = [(view, take_view(connection, view)) for view in dependent]
     apply.lock_for_swap(connection, table)
@@ -141,7 +142,8 @@ def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Regi
         connection.execute(
             sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name))
         )
-    grants.give(connection, home(table), table.name, rights)
+    for name, held in rights.items():
+        grants.give(connection, home(table), name, held)
     columns = [column.name for column in table.columns]
     gone = additions.give(connection, home(table), table.name, added, columns)
     masking.show(connection, table, registry, seen)

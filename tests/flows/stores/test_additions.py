@@ -29,6 +29,8 @@ PEOPLE = [
     "alter table analytics.dim_people enable row level security",
     "alter table analytics.dim_people set (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01)",
     "alter table analytics.dim_people replica identity full",
+    "alter table analytics.dim_people alter column name set statistics 500",
+    "alter table analytics.dim_people alter column person_id set (n_distinct = -1)",
 ]
 VISITS = [
     "create index by_page on analytics.fct_visits (page)",
@@ -37,6 +39,7 @@ VISITS = [
     "create policy free on analytics.fct_visits using (paid = 0)",
     f"create policy free on analytics.{LEAF} using (paid = 0)",
     "alter table analytics.fct_visits enable row level security",
+    "alter table analytics.fct_visits alter column page set statistics 400",
 ]
 STANDING = """
 select indexdef from pg_indexes where schemaname = 'analytics' and indexname not like '%%pkey%%'
@@ -51,6 +54,10 @@ select pg_policies::text from pg_policies
 union all
 select format('%%s %%s %%s %%s', oid::regclass, reloptions, relrowsecurity, relreplident) from pg_class
 where oid = to_regclass(%(table)s)
+union all
+select format('%%s.%%s %%s %%s', attrelid::regclass, attname, attstattarget, attoptions) from pg_attribute
+where (attstattarget > 0 or attoptions is not null) and (attrelid = to_regclass(%(table)s) or attrelid in (
+    select inhrelid from pg_inherits where inhparent = to_regclass(%(table)s)))
 order by 1
 """
 
@@ -97,9 +104,15 @@ def _standing(dsn: str, table: str) -> list[str]:
                 "few",
                 "own",
                 "fillfactor",
+                "name 500",
+                "n_distinct",
             ],
         ),
-        (EVENTS, VISITS, ["by_page", "of_one_day", "paid_for", "visits,free", "2025_10_07,free"]),
+        (
+            EVENTS,
+            VISITS,
+            ["by_page", "of_one_day", "paid_for", "visits,free", "2025_10_07,free", "visits.page 400"],
+        ),
     ],
     ids=["table", "leaves"],
 )
@@ -124,9 +137,11 @@ def test_an_index_goes_with_its_column_and_that_is_said(any_dsn: str, lake: Lake
         any_dsn,
         "create index on_both on analytics.dim_people (name, (properties ->> 'a'))",
         "create index name_alone on analytics.dim_people (name)",
+        "alter table analytics.dim_people alter column properties set statistics 500",
     )
     done = migrate(warehouse, lake, _smaller(USERS), yes=True)
     assert "dim_people: index analytics.on_both goes with properties (rebuild)" in done.describe()
+    assert any("SET STATISTICS 500 goes with properties" in line for line in done.describe())
     (index,) = [text for text in _standing(any_dsn, "dim_people") if "INDEX" in text]
     assert "name_alone" in index
 
@@ -192,12 +207,16 @@ def test_a_column_that_somebodys_view_reads_is_not_changed_in_place(any_dsn: str
 def test_an_index_on_a_view_outlives_that_the_view_is_made_anew(any_dsn: str, lake: Lake) -> None:
     warehouse = _filled(any_dsn, lake, EVENTS)
     migrate_view(warehouse, _view("count(*)"))
-    _do(any_dsn, "create index mine on analytics.mv_v (one)")
+    _do(
+        any_dsn,
+        "create index mine on analytics.mv_v (one)",
+        "alter materialized view analytics.mv_v alter column one set statistics 300",
+    )
     before = _standing(any_dsn, "mv_v")
 
     assert migrate_view(warehouse, _view("-count(*)")) == ["mv_v made anew: its definition changed"]
 
-    assert any("mine" in text for text in before)
+    assert all(any(made in text for text in before) for made in ("mine", "one 300"))
     assert _standing(any_dsn, "mv_v") == before
     assert rows(any_dsn, "mv_v") == [(-50, 1)]
 

@@ -11,10 +11,11 @@ import pytest
 
 from flows.stores.lake import Lake
 from flows.stores.migrate import migrate, migrate_view
+from flows.stores.publish import publish
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.test_masking import PERSONAL
 from tests.flows.stores.test_migrate import _view
-from tests.flows.stores.world import EVENTS
+from tests.flows.stores.world import DAY, EVENTS, built, visits
 from transforms.contract import Table
 
 
@@ -59,6 +60,24 @@ def test_a_table_that_is_built_anew_is_read_by_who_read_it(
     assert migrate(warehouse, lake, smaller, yes=True).rebuild
 
     assert _may(any_dsn, analyst, relation) == (True, True, True)
+
+
+def test_a_day_that_is_built_anew_is_read_by_who_read_that_day_alone(
+    any_dsn: str, lake: Lake, analyst: str
+) -> None:
+    warehouse, leaf = Warehouse(any_dsn), f"analytics.{EVENTS.leaf(DAY)}"
+    migrate(warehouse, lake, EVENTS)
+    publish(EVENTS, [built(lake, EVENTS, DAY, visits(DAY, 9), batch="b1")], warehouse=warehouse, lake=lake)
+    _grant(any_dsn, f"select on {leaf}", analyst)
+
+    other = built(lake, EVENTS, DAY, visits(DAY, 8, mark="new"), batch="b2")
+    swapped = publish(EVENTS, [other], warehouse=warehouse, lake=lake, way="swap")
+
+    assert swapped.ways == {DAY: "swap"}
+    assert _may(any_dsn, analyst, leaf)[0]
+    smaller = replace(EVENTS, columns=tuple(c for c in EVENTS.columns if c.name != "properties"))
+    assert migrate(warehouse, lake, smaller, yes=True).rebuild
+    assert _may(any_dsn, analyst, leaf)[0]
 
 
 def test_a_view_that_is_made_anew_is_read_by_who_read_it(any_dsn: str, lake: Lake, analyst: str) -> None:
