@@ -12,7 +12,7 @@ from duckdb import DuckDBPyConnection
 from psycopg import Connection
 
 from flows.failpoints import failpoint
-from flows.stores import apply, grants
+from flows.stores import apply, grants, overtaken
 from flows.stores.difference import content
 from flows.stores.joint import JointLedger
 from flows.stores.lake import Lake
@@ -71,8 +71,9 @@ def publish(
        there, and the caller's gate over the whole content was before this). It raises to forbid.
     8. One transaction, under the table's advisory lock and with short lock waits: ledger rows and the
        compare-and-swap of the partition states; the rows or leaves; `ops.refresh_owed` for `views`;
-       `ops.pending_publish` cleared. Its commit is the moment everybody sees the new content. Where a leaf
-       is made equal, `streamed` says first which records are the stream's alone: they are left as they are.
+       `ops.pending_publish` cleared. Its commit is the moment everybody sees the new content. A copy that a
+       stream has shown goes where the one that counts comes. Where a leaf is made equal, `streamed` says
+       first which records are the stream's alone: they are left as they are.
     9. The manifest lines.
     10. The tables of step 3 that were not published are dropped.
 
@@ -234,6 +235,8 @@ def _transaction(
     if any(step.way == "swap" for step in fresh):
         apply.lock_for_swap(connection, table)
     _refuse_over_stream(connection, table, fresh)
+    coming = {step.built.partition: step.coming for step in fresh}
+    beaten = overtaken.take_out(connection, table, coming)
     done = [(step, _apply(connection, shop, step, fresh, spared)) for step in fresh]
     failpoint("publish.applied")
     if any(written.rows or step.way in ("attach", "swap") for step, written in done):
@@ -243,9 +246,8 @@ def _transaction(
                 (view, done[0][0].commit.token),
             )
     forget(connection, table.name, [step.built.partition for step in fresh])
-    if changed := [step for step, written in done if written.rows]:
-        partitions = [step.built.partition for step in changed]
-        apply.note_written(connection, table, partitions, changed[0].commit.token)
+    if changed := {step.built.partition for step, written in done if written.rows} | beaten:
+        apply.note_written(connection, table, changed, fresh[0].commit.token)
     # What a constraint refuses is this table's failure, also where the commit is shared with others.
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     failpoint("publish.before_commit")

@@ -36,6 +36,11 @@ class Step:
     load: str = ""
     changes: apply.Changes = field(default_factory=apply.Changes)
 
+    @property
+    def coming(self) -> list[str]:
+        """The unpublished tables with what is about to be shown."""
+        return [name for name in (self.load, self.changes.new, self.changes.changed) if name]
+
 
 def choose(
     shop: Workshop, steps: list[Step], session: DuckDBPyConnection, lake: Lake, wanted: Way | None

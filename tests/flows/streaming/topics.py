@@ -203,12 +203,22 @@ class Topics:
 
     def batch(self) -> dict[str, list[Built]]:
         """Land, and build and publish what that touches of the events, as a batch does."""
+        self.land()
+        return self.build_due()
+
+    def land(self) -> None:
+        """The first half of a batch."""
         services = self.world.services()
-        done: dict[str, list[Built]] = {}
         with services.lake:
             for entity in self.entities:
                 land(services, entity, "batch")
-            for name in MODELS:
+
+    def build_due(self, names: Sequence[str] = MODELS) -> dict[str, list[Built]]:
+        """The second half of a batch, or as far as it came: these tables."""
+        services = self.world.services()
+        done: dict[str, list[Built]] = {}
+        with services.lake:
+            for name in names:
                 table = registry.table(name)
                 with services.ledger() as ledger:
                     states = planner_states(ledger, [name, *table.upstreams])
