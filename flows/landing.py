@@ -100,8 +100,9 @@ def land(
                 schema_changes.enter(ledger.connection, stopped.changes)
                 raise
         journal = Journal(ledger.connection)
-        streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
+        # What a stream took in before this reads is landed before it: a stream that ended in between, too.
         with journal.alone(entity.table) as is_alone:
+            streamed = land_journal(services.lake, ledger, entity, services.settings.now(), run_id)
             reads = is_alone and not streamed_only
             own = EntityLanding(services, entity, run_id, ledger, rows_per_file).run() if reads else None
     if streamed == 0:

@@ -29,6 +29,7 @@ from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
+from flows.streaming.rollup import land_journal
 from transforms import engine, registry
 from transforms.contract import Layer
 from transforms.entities import Kafka, Postgres, SourceEntity
@@ -77,7 +78,8 @@ def redeliver(
     1. Hold its landing lock; letters and position are read under it, so two replays don't meet.
     2. Make raw rows: a message keeps place, time, key and headers, only its value may be another one; of
        erased people they come without personal data, as every landing does.
-    3. Run the staging model over them alone. What it rejects stays a letter, the others are written.
+    3. Run the staging model over them alone. What it rejects stays a letter, the others are written, behind
+    what the stream has taken in of their topic.
     4. In one transaction: a landing of that file, whose position says what it said before, and the letters
     are marked as replayed. Then the manifest.
 
@@ -116,6 +118,10 @@ class _Redelivery:
         outcomes, records = self.judged(letters, given)
         if not records:
             return outcomes
+        if isinstance(self._entity.read, Kafka):
+            # A run that builds the record has to build what the stream showed of the same event.
+            now = self._services.settings.now()
+            land_journal(self._services.lake, self._ledger, self._entity, now, self._run_id)
         position = self._ledger.positions(self._entity.table)
         landed_at = landing_time(self._services.settings.now(), position)
         # What was replayed before, and then rejected, is another landing though its bytes may be the same.

@@ -28,6 +28,7 @@ from flows.streaming.journal import Journaled
 from flows.streaming.route import Route
 from flows.streaming.seen import Seen
 from flows.streaming.spread import spread
+from flows.streaming.unbuilt import Unbuilt
 from transforms import engine
 from transforms.contract import Layer, Table
 from transforms.engine import DEAD_LETTER_REASON, quoted
@@ -124,6 +125,7 @@ class MicroBatches:
        days that are past their retention are left to the batch.
     3. Copies go: within the micro-batch, and of what is published within the lookback. The one with the lower
        tie-break counts, as in the batch. What is left is remembered, and counted by the windowed tables.
+       Copies of what others have landed and nobody has published yet are left to the batch.
     4. Leaves that are missing are made and attached, empty.
     5. One transaction: offsets compared and moved, raw files journaled, dead letters, 3 once more where
        another stream has written (`flows.streaming.others`), copies that no longer count out, rows in by
@@ -157,6 +159,9 @@ class MicroBatches:
             for table in route.facts
         }
         """By published table."""
+        self._unbuilt = {
+            table.name: Unbuilt(services, connection, self._duckdb, route, table) for table in route.facts
+        }
 
     def close(self) -> None:
         """Free DuckDB."""
@@ -283,6 +288,7 @@ class MicroBatches:
         given, now = self._windows(cursor, table), self._services.settings.now()
         given = rules.leave_out_past(cursor, table, given, now, seen.fresh)
         reach = seen.cover(given, sum(given.values()))
+        self._unbuilt[table.name].leave_out(cursor, seen.fresh)
         gone = seen.settle(cursor, reach)
         left = self._windows(cursor, table)
         rows = sum(left.values())

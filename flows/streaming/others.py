@@ -12,8 +12,11 @@ The rule that keeps copies of one record from being published by two streams, wh
   asked which records of the micro-batch stand in such partitions, and copies are settled once more. The
   partition stays another's until it is read anew: at the next assignment, or once it had been let go of.
 - A batch that publishes rows into a partition, or corrects some, leaves an id there as well, also where no
-  stream ever wrote: a letter may have been replayed while streams live. It holds no lock that a stream would
-  wait for, so a copy that is committed while it publishes stands until a batch has computed its day.
+  stream ever wrote. What it has landed and not published yet, letters that were replayed too, a stream knows
+  (`flows.streaming.unbuilt`): copies of that are left to the batch.
+- Who replays a letter holds no lock that a stream would wait for: of a copy that is on its way into the table
+  at that moment nobody knows, and should it be published before that one was landed, both stand until a batch
+  has computed its day.
 """
 
 from __future__ import annotations
