@@ -9,11 +9,12 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from transforms.contract import ContractError, Table, Write
+from transforms.entities import SourceEntity
 from transforms.model import Model, place
 
 
-def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Model]:
-    """The models, patterns of their headers written out. `landed` are the names of the raw tables.
+def checked(models: Mapping[str, Model], landed: Mapping[str, SourceEntity]) -> dict[str, Model]:
+    """The models, patterns of their headers written out. `landed` is by raw table.
 
     Raises ContractError for a table, column or history that is named and is not there.
     """
@@ -23,6 +24,7 @@ def checked(models: Mapping[str, Model], landed: Iterable[str]) -> dict[str, Mod
         _check_references(model.table, found)
         _check_foreign_keys(model.table, found)
         _check_windows(model.table, found)
+        _check_counted(model.table, found, landed)
         _check_histories(model.table, found)
         _check_lookups(model.table, found)
     _check_index_names([model.table for model in found.values()])
@@ -156,6 +158,26 @@ def _check_windows(table: Table, models: Mapping[str, Model]) -> None:
                 f"{there}: it would find nothing there. Write the same `every:` in both headers, or another "
                 "`write:`."
             )
+
+
+def _check_counted(table: Table, models: Mapping[str, Model], landed: Mapping[str, SourceEntity]) -> None:
+    """What the stream has taken in and no run has built yet is noted by the windows of its topic: by them its
+    counts are held back from the comparison.
+    """
+    if table.windowed is None or table.partition is None:
+        return
+    for name in table.upstreams:
+        above = models[name].table.upstreams if name in models else ()
+        counted = {name: models[name].table.partition} if name in models else {}
+        counted |= {raw: landed[raw].partition for raw in above if raw in landed}
+        for other, partition in counted.items():
+            if partition is None or partition.every != table.partition.every:
+                own, there = table.partition.every, f"by {partition.every}" if partition else "not at all"
+                raise ContractError(
+                    f"{_where(table)}: it is windowed and partitioned by {own}, and {other}, which it "
+                    f"counts, {there}: the stream's counts would be compared, and corrected, before a run "
+                    "has built what they count. Partition both alike."
+                )
 
 
 def _check_index_names(tables: Iterable[Table]) -> None:

@@ -93,6 +93,8 @@ def migrate(
                 "python -m flows run --yes"
             )
         ledger, statements = Ledger(connection), migration.statements
+        if not yes:
+            _keep_revisions(connection, table)
         moved = _arranged(ledger, lake, table, yes) if is_arranged_otherwise else None
         if migration.rebuild:
             with _told(table):
@@ -157,6 +159,23 @@ def _arranged(ledger: Ledger, lake: Lake, table: Table, yes: bool) -> layout.Lay
             "retention for good. To make the change: python -m flows run --yes"
         )
     return moved
+
+
+def _keep_revisions(connection: Connection[Any], table: Table) -> None:
+    """Raises ConsentNeeded where leaves that a stream has counted in would have to become others: only
+    PostgreSQL knows what they hold.
+    """
+    counted = apply.counted_partitions(connection, table)
+    by = table.partition
+    if table.windowed is None or by is None or all(by.key(by.span(one)[0]) == one for one in counted):
+        return
+    raise ConsentNeeded(
+        f"{table.name}: its partitions are others now, and the revisions of its counts, which the lake does "
+        f"not have, would begin again: who reads the topic {table.windowed.topic} and keeps the highest "
+        "revision would pass over what comes. It stays as it is. Write the partition of before in its header "
+        f"({table.path}); or let its counts begin again in another topic (`topic:` of windowed), and run: "
+        "python -m flows run --yes"
+    )
 
 
 def _with_layout(migration: Migration, table: Table) -> Migration:

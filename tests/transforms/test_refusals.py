@@ -43,6 +43,22 @@ def test_a_file_of_which_no_table_would_be_made_is_refused(read_models: ReadMode
         read_models({STAGED: model(), name: model("stg_app__users")})
 
 
+@pytest.mark.parametrize("other", ["stg_events__user_events", "raw_events__user_events"])
+def test_counts_in_other_partitions_than_what_they_count_are_refused(tmp_path: Path, other: str) -> None:
+    """The stream notes by the windows of its topic what no run has built yet."""
+    shutil.copytree(ROOT / "transforms", tmp_path / "transforms")
+    monthly = ["marts/user_event_counts.sql"]
+    if other.startswith("raw"):
+        names = ("user_events", "page_views", "clicks")
+        monthly += ["facts/fct_events.sql", *(f"staging/stg_events__{name}.sql" for name in names)]
+    for name in monthly:
+        path = tmp_path / "transforms" / name
+        path.write_text(path.read_text().replace("every: day", "every: month"))
+    told = rf"user_event_counts.sql: it is windowed and partitioned by month, and {other}, .* by day"
+    with pytest.raises(ContractError, match=told):
+        registry.read(tmp_path / "transforms", registry.declared_entities())
+
+
 def test_files_of_editors_are_no_models(read_models: ReadModels) -> None:
     text = model("nobody")
     models = read_models(

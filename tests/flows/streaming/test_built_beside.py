@@ -11,15 +11,19 @@ from unittest import mock
 import pytest
 
 from flows.stores import in_force, rebuilding
-from flows.stores.migrate import migrate
+from flows.stores.migrate import ConsentNeeded, migrate
 from tests.flows.streaming.counting import assert_told_once, counted, published
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 from transforms import registry
-from transforms.contract import Column
+from transforms.contract import Column, Partition
 from transforms.registry import Registry
 
 EVENTS, COUNTS = "fct_events", "user_event_counts"
+LEAVES = (
+    "select inhrelid::regclass::text from pg_inherits "
+    "where inhparent = 'analytics.user_event_counts'::regclass order by 1"
+)
 
 
 @pytest.fixture
@@ -111,3 +115,22 @@ def test_counts_keep_their_revisions_and_each_is_told_once(topics: Topics) -> No
         assert all(result.passed for result in topics.reconcile())
     assert published(topics) == counted(sent)
     assert_told_once(topics)
+
+
+def test_counts_are_not_partitioned_otherwise_unasked_since_their_revisions_would_begin_again(
+    topics: Topics,
+) -> None:
+    topics.send([topics.event(1, user_id=1)])
+    topics.stream()
+    own = registry.table(COUNTS)
+    monthly = replace(own, partition=Partition("window_start", "month"))
+    services = topics.world.services()
+    for _ in range(2):  # before anything is built, and after it
+        told, leaves = topics.counts(), topics.rows(LEAVES)
+        with services.lake, pytest.raises(ConsentNeeded, match=r"revisions .* topic .* run --yes$"):
+            migrate(services.warehouse, services.lake, monthly)
+        assert (topics.counts(), topics.rows(LEAVES)) == (told, leaves)
+        topics.batch()
+    with services.lake:
+        assert migrate(services.warehouse, services.lake, monthly, yes=True).rebuild
+    assert [count for count, _, _ in topics.counts().values()] == [1]
