@@ -5,8 +5,6 @@ from __future__ import annotations
 from transforms.contract import Partition
 from transforms.entities import Kafka, SourceEntity
 
-_DAYS = Partition("event_time", "day")
-
 
 def _topic(
     name: str, grain: str, *, topic: str | None = None, event_time: str = "event_time"
@@ -17,7 +15,7 @@ def _topic(
         read=Kafka(topic=topic or name, event_time=event_time),
         key=("kafka_partition", "kafka_offset"),
         grain=grain,
-        partition=_DAYS,
+        partition=Partition(event_time, "day"),
     )
 
 
