@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 from uuid import UUID
 
+import httpx
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -12,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Failed
 from pydantic import Field
 
-from flows import alerts
+from flows import alerts, http_client
 from flows.alerting.made_good import noted
 from flows.alerting.runs import Reported
 from flows.alerting.words import listed
@@ -20,12 +22,15 @@ from flows.asked import REFUSED
 from flows.batch import run_name
 from flows.flow_names import MENDING, OF_SOURCES, STREAM
 from flows.services import open_services
+from flows.settings import Settings
 from flows.summary import FAILED
+from flows.task_runs import end_left
 
 _RESOURCE = "prefect.flow-run."
 _Id = Annotated[str, Field(pattern=r"^(prefect\.flow-run\.)?[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}$")]
 """Prefect refuses another text when it is asked."""
 _REPORTED = {"Late", *FAILED}
+_SECONDS = 5.0
 _NOTED = {*OF_SOURCES, *MENDING, STREAM}
 """Flows that tell when they start after all; of the others the signal missing_run tells."""
 
@@ -70,7 +75,18 @@ def report_run(flow_run: _Id) -> dict[str, Any]:
     ended = None if state == "Late" else world(run.end_time or began)
     said = Reported(str(run.id), name, state, message, world(began), ended, run.parameters)
     alerts.report_flow_run(services, said)
+    if state == "Crashed":
+        _end_tasks(services.settings, said)
     return {"flow": name, "state": state, "reported": True}
+
+
+def _end_tasks(settings: Settings, run: Reported) -> None:
+    """What a run that crashed has left at work. A server that does not do it keeps them so."""
+    if settings.prefect_address is None:
+        return
+    address = f"{settings.prefect_address}/"
+    with suppress(httpx.HTTPError), http_client.client(address, seconds=_SECONDS) as server:
+        end_left(server, run.run_id, run.message)
 
 
 def _wrong_parameters(client: SyncPrefectClient, run: FlowRun, flow: str) -> str:

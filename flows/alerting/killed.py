@@ -48,13 +48,16 @@ def end_killed(connection: Connection[Any], settings: Settings, now: datetime) -
 
 
 def _tell_prefect(settings: Settings, run_id: str, state: str, said: str) -> None:
-    """End a run at Prefect's server where it is at work. A server that does not answer keeps it so."""
+    """End a run at Prefect's server where it is at work, and the tasks that it has left so. A server that
+    does not answer keeps them so.
+    """
     address = settings.prefect_address
     if address is None:
         return
     import httpx
 
     from flows.http_client import client
+    from flows.task_runs import end_left
 
     ended = {"type": state.upper(), "name": state, "message": said}
     try:
@@ -62,6 +65,7 @@ def _tell_prefect(settings: Settings, run_id: str, state: str, said: str) -> Non
             answer = server.get(f"flow_runs/{run_id}")
             if answer.is_success and answer.json()["state_type"] in _AT_WORK:
                 server.post(f"flow_runs/{run_id}/set_state", json={"state": ended, "force": True})
+            end_left(server, run_id, said)
     except (httpx.HTTPError, OSError, ValueError, KeyError):
         return
 

@@ -36,10 +36,10 @@ def stop(state: State, end_worker: Callable[[], object], tell: Callable[[str], o
     server = state.parts.get(Part.PREFECT)
     is_there = server is not None and processes.alive(server.process)
 
-    def cancel(found_as: Sequence[str], since: datetime | None = None) -> None:
+    def cancel(found_as: Sequence[str], since: datetime | None = None, *, are_gone: bool = True) -> None:
         try:
             if is_there:
-                _set(state, found_as, "CANCELLED", _STOPPED, since=since)
+                _set(state, found_as, "CANCELLED", _STOPPED, since=since, are_gone=are_gone)
         except FlowsError as error:
             tell(str(error))
 
@@ -47,7 +47,7 @@ def stop(state: State, end_worker: Callable[[], object], tell: Callable[[str], o
         _end([process for process in _processes(state) if _leads(process)])
         _end(_processes(state))
 
-    cancel(_AT_WORK)
+    cancel(_AT_WORK, are_gone=False)
     end_processes()
     end_worker()  # not before: it kills its runs, which could tell nobody any more that they were stopped
     end_processes()
@@ -92,13 +92,16 @@ def _set(
     *,
     since: datetime | None = None,
     but: Collection[str] = (),
+    are_gone: bool = True,
 ) -> None:
     """End what the server has in these states in the pool, `but` some; what somebody has cancelled is that.
-    With `since` only what has ended since then.
+    With `since` only what has ended since then. Where their processes `are_gone`, so are the tasks that they
+    have left.
     """
     import httpx
 
     from flows.http_client import asked, client
+    from flows.task_runs import end_left
 
     which: dict[str, Any] = {"state": {"type": {"any_": [*found_as]}}}
     if since is not None:
@@ -113,6 +116,8 @@ def _set(
                 wanted = {"type": kind, "name": kind.capitalize(), "message": message}
                 forced = {"state": wanted, "force": True}
                 asked(server, "POST", f"flow_runs/{run['id']}/set_state", forced).raise_for_status()
+                if are_gone:
+                    end_left(server, run["id"], message)
     except httpx.HTTPError as error:
         raise FlowsError(
             f"the Prefect server at {state.prefect_url} was not told which runs have ended ({error}): the "

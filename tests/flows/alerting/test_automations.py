@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
@@ -17,7 +17,7 @@ from prefect.server.events.schemas.events import ReceivedEvent
 
 from flows.alerting import deployed
 from flows.alerting.automations import declared
-from tests.flows.alerting.conftest import Watch
+from tests.flows.alerting.conftest import Prefect, Watch
 
 
 def _event(run: str, flow: str = "erase", state: str = "Failed") -> ReceivedEvent:
@@ -86,6 +86,15 @@ def test_what_prefect_reports_is_entered_with_the_times_of_the_run_itself(watch:
     _report(watch, "api_ingest", FlowRun(flow_id=uuid4(), state=late, expected_start_time=due))
     assert watch.rows(query, "api_ingest") == [(due, None)]
     assert "A run of api_ingest should have started and has not" in str(watch.messages())
+
+
+def test_a_run_that_crashed_has_left_no_task_at_work(watch: Watch, prefect: Prefect) -> None:
+    run_id = prefect.run("RUNNING", "CRASHED")
+    task = prefect.task(run_id, "RUNNING")
+    crashed = State(type=StateType.CRASHED, name="Crashed", message="Process exited with status code: -9.")
+    run = FlowRun(id=UUID(run_id), flow_id=uuid4(), state=crashed, expected_start_time=watch.now)
+    _report(watch, "analytics_pipeline", run)
+    assert prefect.said_of_task(task) == ("Crashed", crashed.message)
 
 
 def test_a_schedule_that_gives_a_parameter_which_the_flow_does_not_have_is_told_with_its_name(

@@ -94,6 +94,8 @@ def test_a_cancelled_run_that_was_killed_before_it_could_tell_is_cancelled(
 def test_a_run_that_was_killed_is_at_work_no_more_in_prefect_either(watch: Watch, prefect: Prefect) -> None:
     lives, cancelled, killed = (prefect.run(*states) for states in (["RUNNING"], [], ["RUNNING"]))
     prefect.set(cancelled, "CANCELLING")
+    at_work = {run_id: prefect.task(run_id, "RUNNING") for run_id in (lives, cancelled, killed)}
+    done = prefect.task(killed, "COMPLETED")
     running = [Running(watch, run_id) for run_id in (lives, cancelled, killed)]
     try:
         for one in running[1:]:
@@ -103,6 +105,10 @@ def test_a_run_that_was_killed_is_at_work_no_more_in_prefect_either(watch: Watch
         assert prefect.said(killed)[1].startswith("It was killed, or its machine went down")
         assert prefect.said(cancelled)[0] == "Cancelled"
         assert prefect.said(lives)[0] == "Running"
+        assert prefect.said_of_task(at_work[killed]) == prefect.said(killed)
+        assert prefect.said_of_task(at_work[cancelled])[0] == "Crashed"
+        assert prefect.said_of_task(at_work[lives])[0] == "Running"
+        assert prefect.said_of_task(done)[0] == "Completed"
     finally:
         running[0].complete()
 
