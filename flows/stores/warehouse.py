@@ -61,6 +61,10 @@ class WarehouseError(FlowsError):
     """PostgreSQL refused or was cut off. Nothing of the transaction is there; the message holds no secret."""
 
 
+class UnfitValue(WarehouseError):
+    """A value that its column can't hold: the same content would be refused again."""
+
+
 @dataclass(frozen=True)
 class PostgresColumn:
     """A column as the catalog has it: `type` is pg_type.typname, `modifier` stands in its parentheses."""
@@ -158,7 +162,7 @@ class Warehouse:
             found = exact.aggregate(", ".join(checks)).fetchall()[0]
             outside = [column.name for column, is_outside in zip(dated, found, strict=True) if is_outside]
             if outside:
-                raise WarehouseError(
+                raise UnfitValue(
                     f"Column {outside[0]} holds an infinite time or one before 4713 BC, which COPY "
                     "can't store. Nothing was loaded. Reject such rows in the model (`_dead_letter_reason`)."
                 )
@@ -249,11 +253,13 @@ def readable_errors(where: str = "") -> Iterator[None]:
             ) from None
         raise WarehouseError(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
     except psycopg.Error as error:
-        raise WarehouseError(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
+        kind = _kind(error.sqlstate)
+        raise kind(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
     except (AdbcError, OSError) as error:
-        raise WarehouseError(_refused(at, getattr(error, "sqlstate", None), str(error))) from None
+        state = getattr(error, "sqlstate", None)
+        raise _kind(state)(_refused(at, state, str(error))) from None
     except duckdb.ConversionException as error:
-        raise WarehouseError(
+        raise UnfitValue(
             f"A value does not fit the column's type{at}: {explain(error).splitlines()[0]}. "
             "Nothing was loaded. Reject such rows in the model (`_dead_letter_reason`) or widen the type."
         ) from None
@@ -269,6 +275,11 @@ def scrub(text: str) -> str:
         r"(?i)((?:value|string|syntax for type [\w ]+|token):? )(\"[^\"]*\"|'[^']*')", r"\1***", line
     )
     return line.rstrip(".")
+
+
+def _kind(state: str | None) -> type[WarehouseError]:
+    """Class 22 of SQLSTATE is about values."""
+    return UnfitValue if (state or "").startswith("22") else WarehouseError
 
 
 def _refused(at: str, state: str | None, message: str) -> str:

@@ -16,6 +16,7 @@ from psycopg import sql
 
 from flows.stores import binary_copy
 from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.tries import may_pass
 from tests.house import Server
 from transforms import engine
 from transforms.contract import Column
@@ -68,7 +69,9 @@ def typed(postgres18: Server) -> Warehouse:
         connection.execute("CREATE TYPE public.mood AS ENUM ('sad', 'glad')")
         listed = ", ".join(f"{name} {type_}" for name, (type_, _, _) in TYPES.items())
         connection.execute(f"CREATE TABLE unpublished.typed ({listed})".encode())
-        connection.execute("CREATE TABLE unpublished.narrow (n integer, m numeric(6,2), at timestamptz)")
+        connection.execute(
+            "CREATE TABLE unpublished.narrow (n integer, m numeric(6,2), at timestamptz, t text)"
+        )
     return Warehouse(dsn)
 
 
@@ -115,6 +118,7 @@ def test_every_value_arrives_as_it_is(typed: Warehouse, way: str, rows: list[dic
         "'infinity'::TIMESTAMPTZ AS at",
         "'5000-01-01 (BC) 00:00:00+00'::TIMESTAMPTZ AS at",
         "'not a number' AS n",
+        "chr(0) AS t",
     ],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_loaded(typed: Warehouse, value: str) -> None:
@@ -123,6 +127,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_loaded(typed: Warehouse, va
         with pytest.raises(WarehouseError) as caught:
             typed.copy("unpublished", "narrow", columns, session.sql(f"SELECT {value}"))
         assert connection.execute("SELECT count(*) FROM unpublished.narrow").fetchone() == (0,)
+    assert not may_pass(caught.value), "the same content would be refused again"
     assert "not a number" not in str(caught.value)
     assert "18446744073709551615" not in str(caught.value)
 
