@@ -15,6 +15,12 @@ from transforms.header import Header
 
 _ELSEWHERE = re.compile(r"read_|parquet_|glob$|sniff_|query|duckdb_|pragma_", re.IGNORECASE)
 """Table functions that read files, the network or DuckDB's own catalog."""
+_UNSTEADY = re.compile(
+    r"now|today|ago|(get_)?current_(local)?(date|time|timestamp)|local(time|timestamp)|"
+    r"transaction_timestamp|random|(gen_random_)?uuid(v\d)?|nextval|currval",
+    re.IGNORECASE,
+)
+"""What says something else each time it is asked: the clock, chance, a counter."""
 
 
 def hold_to_as_of(sql: str, header: Header, upstreams: Sequence[str], where: str) -> None:
@@ -64,9 +70,17 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 def tables_of(sql: str, where: str) -> set[str]:
     """Names of the tables a query reads, its own CTEs left out. Raises ContractError for one that it reads
-    by another way than its name alone: nobody would know when that has news.
+    by another way than its name alone, and for a query that asks the clock or chance: nobody would know when
+    that has news.
     """
     tree = _tree(sql, where)
+    for name in _asked(tree):
+        if _UNSTEADY.fullmatch(name):
+            raise ContractError(
+                f"{where}: it asks {name.lower()}, which says something else each time, and no run would "
+                "know when that has changed. Compare with times and keys that rows have; what is to be told "
+                "as of today, ask of the table."
+            )
     for function in _functions(tree):
         if _ELSEWHERE.match(function):
             raise ContractError(
@@ -74,6 +88,21 @@ def tables_of(sql: str, where: str) -> set[str]:
                 "what it reads in transforms/sources, and read the table of that here."
             )
     return set(_base_tables(tree, frozenset(), where))
+
+
+def _asked(node: Any) -> Iterator[str]:
+    """Functions that a query calls, and names that stand for one without brackets."""
+    if isinstance(node, dict):
+        if node.get("class") == "FUNCTION":
+            yield str(node["function_name"])
+        if node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
+            name = str(node["column_names"][0])
+            if name.lower().startswith(("current_", "local")):
+                yield name
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _asked(part)
 
 
 def _functions(node: Any) -> Iterator[str]:

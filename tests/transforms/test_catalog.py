@@ -111,7 +111,7 @@ def test_sessions_come_from_event_times() -> None:
 def test_the_arrow_schema_has_exact_types(read_models: ReadModels) -> None:
     text = HEADER + (
         "select id::uuid as user_id, 1::decimal(38,18) as weight, '{}'::json as extra, "
-        "now()::timestamptz as seen_at, ['a']::varchar[] as tags from raw_app__users"
+        "'2025-10-07'::timestamptz as seen_at, ['a']::varchar[] as tags from raw_app__users"
     )
     table = read_models({"staging/stg_app__users.sql": text}).table("stg_app__users")
     schema = catalog.arrow_schema(table)

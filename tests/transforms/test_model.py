@@ -187,8 +187,8 @@ def test_upstreams_are_the_tables_a_query_reads(
         ),
         (
             HEADER.replace("key", "windowed: {adds: n, end: t, lateness: 1 hour, topic: t}\nkey")
-            + "select id::bigint as user_id, 1::bigint as n, now()::timestamptz as t, 1::bigint as revision, "
-            "true::boolean as is_final from raw_app__users",
+            + "select id::bigint as user_id, 1::bigint as n, '2025-10-07'::timestamptz as t, "
+            "1::bigint as revision, true::boolean as is_final from raw_app__users",
             "it is windowed, so the start of its windows is part of its key",
         ),
         (

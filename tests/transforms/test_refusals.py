@@ -122,6 +122,12 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, text: str
         (model("read_parquet('lake/raw/*.parquet')"), "it reads by read_parquet(), so no run would know"),
         (model("(select 1 as id from read_csv('http://127.0.0.1/x'))"), "it reads by read_csv()"),
         (model("raw_app__users where id in (select 1 from glob('/*'))"), "it reads by glob()"),
+        (model(select="select id::bigint as user_id, now()::timestamptz as at\n"), "it asks now, which says"),
+        (model("raw_app__users where since < Current_Date"), "it asks current_date, which says something"),
+        (
+            model("(select * from raw_app__users where random() < 0.5)"),
+            "it asks random, which says something",
+        ),
         (model(header="owner: one\nowner: another\n"), "sql:5: the header is no YAML (owner stands twice)"),
         (model().replace("[user_id]", "[user_id, user_id]"), "sql:3: key names a column twice."),
         (model(header="lookback: 99999999999 days\n"), "'99999999999 days' is longer than time is counted."),
