@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
-from transforms import changes
+from transforms import casts, changes
 from transforms import registry as registries
 from transforms.contract import Column, ContractError, Table
 from transforms.model import Model, place
@@ -297,6 +297,7 @@ def _run_polars(
     columns: Sequence[Column],
 ) -> str:
     """Run `build` over lazy frames of the upstreams and return a query over what it gave."""
+    from polars import LazyFrame
     from polars.exceptions import ColumnNotFoundError, PolarsError, SchemaError
 
     if model.build is None:
@@ -306,12 +307,17 @@ def _run_polars(
         frames[name] = polars_input(connection.sql(sql))
     try:
         result = model.build(**frames)
+        if not isinstance(result, LazyFrame):
+            raise ModelError(
+                f"{_where(model)}: build gives a {type(result).__name__}, where a lazy frame belongs. Return "
+                "what it selects, without `.collect()`."
+            )
         frame = result.collect(engine="streaming")
     except (ColumnNotFoundError, SchemaError) as error:
         raise ModelError(f"{_where(model)}: Polars says: {str(error).splitlines()[0]}") from None
     except PolarsError as error:
         raise ModelError(f"{_where(model)}: Polars says: {said_by_polars(str(error))}") from None
-    except ContractError:
+    except (ContractError, ModelError):
         raise
     except OF_PYTHON as error:
         at = f"{_where(model)}{line_of(model.table.path, error)}"
@@ -319,11 +325,18 @@ def _run_polars(
     missing = [column.name for column in columns if column.name not in frame.columns]
     if missing:
         raise ModelError(
-            f"{model.table.path}: build gave no column {missing[0]} (it gave {', '.join(frame.columns)}). "
+            f"{_where(model)}: build gave no column {missing[0]} (it gave {', '.join(frame.columns)}). "
             "Select it, or take it out of TABLE's columns."
         )
     view = f"_built_{next(_serial)}_{model.table.name}"
-    connection.from_arrow(frame.select([c.name for c in columns]).to_arrow()).create_view(view)
+    built = connection.from_arrow(frame.select([c.name for c in columns]).to_arrow())
+    for column, kind in zip(columns, built.types, strict=True):
+        if what := casts.lost(str(kind), column.type):
+            raise ModelError(
+                f"{_where(model)}: build gives {column.name} as {kind}, and TABLE declares {column.type}: "
+                f"{what} would be lost. Cast it in build, or declare it as it is."
+            )
+    built.create_view(view)
     fields = ", ".join(f"{quoted(c.name)}::{c.type} as {quoted(c.name)}" for c in columns)
     return f"select {fields} from {quoted(view)}"
 
