@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -63,20 +64,25 @@ refresh materialized view analytics.mv_user_activity;
 """
 
 
-def fill(connection: psycopg.Connection[Any]) -> None:
-    """Make every published table and view in a warehouse that has its schemas, and put the rows in."""
+def empty(connection: psycopg.Connection[Any], leaves: Iterable[tuple[str, str]] = ()) -> None:
+    """Make every published table and view in a warehouse that has its schemas, and these tables' leaves."""
     for table in registry.build_order():
         for statement in ddl(table) if table.is_published else ():
             connection.execute(statement.encode())
     for view in views():
         for statement in view.statements:
             connection.execute(statement.encode())
-    days = [("mart_user_activity", day) for day in ("2025-10-06", "2025-10-08", "2025-10-14")]
-    for name, window in (*days, ("fct_payments", "2025-10")):
+    for name, window in leaves:
         table = registry.table(name)
         low, high = bounds(table, window)
         connection.execute(
             f"create table analytics.{table.leaf(window)} partition of analytics.{name} "
             f"for values from ('{low}') to ('{high}')".encode()
         )
+
+
+def fill(connection: psycopg.Connection[Any]) -> None:
+    """The same with the rows."""
+    days = [("mart_user_activity", day) for day in ("2025-10-06", "2025-10-08", "2025-10-14")]
+    empty(connection, (*days, ("fct_payments", "2025-10")))
     connection.execute(_ROWS.encode())
