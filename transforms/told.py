@@ -6,11 +6,13 @@ import re
 import traceback
 from pathlib import Path
 
-_OF_NAMES = (AttributeError, ImportError, NameError, TypeError)
+_OF_NAMES = (AttributeError, ImportError, NameError, SyntaxError, TypeError)
 """What Python raises about the code itself: its words quote names and no values."""
 
-OF_PYTHON = (*_OF_NAMES, ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError)
-"""What it raises in code that is wrong, or was not made for its data. No other try ends otherwise."""
+OF_PYTHON = (*_OF_NAMES, ArithmeticError, AssertionError, LookupError, RuntimeError, SystemExit, ValueError)
+"""What it raises in code that is wrong, or was not made for its data. No other try ends otherwise; an exit
+would end the whole run, and say nothing.
+"""
 
 
 def without_values(said: str) -> str:
@@ -27,13 +29,13 @@ def said_by_polars(said: str) -> str:
     return re.sub(r"""['"].*|\bvalues?(\(s\))?: .*""", "…", line)
 
 
-def said_by_python(error: Exception) -> str:
+def said_by_python(error: BaseException) -> str:
     """One line about what a model's Python raised."""
     said = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {said if isinstance(error, _OF_NAMES) else without_values(said)}"
 
 
-def line_of(path: Path | None, error: Exception) -> str:
+def line_of(path: Path | None, error: BaseException) -> str:
     """`:12` for the line of this file at which an error was raised or passed; '' where it was not there."""
     lines = [
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)

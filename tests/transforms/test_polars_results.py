@@ -40,6 +40,21 @@ def test_what_values_would_lose_as_the_declared_type_is_told(
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [("__import__('sys').exit(3)", "SystemExit: 3"), ("eval('1 +')", "SyntaxError: invalid syntax")],
+)
+def test_a_model_that_exits_or_can_not_be_compiled_fails_alone(
+    read_models: ReadModels, duck: DuckDBPyConnection, expression: str, said: str
+) -> None:
+    """An exit would end the run without a word, and leave all other tables as they were."""
+    models = read_models({"marts/mart_mail.py": POLARS.replace('pl.col("email")', expression)})
+    with pytest.raises(ModelError) as caught:
+        engine.run("mart_mail", duck, {"raw_app__users": USER}, registry=models)
+    assert str(caught.value).startswith("marts/mart_mail.py:")
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize(("result", "kind"), [("{}.collect()", "DataFrame"), ("None and {}", "NoneType")])
 def test_what_is_no_lazy_frame_is_told(
     read_models: ReadModels, duck: DuckDBPyConnection, result: str, kind: str
