@@ -126,7 +126,7 @@ def _of_polars(model: Model, registry: Registry) -> Traced:
             for upstream in table.upstreams
         }
         return lineage_polars.trace(model.build(**frames), [column.name for column in table.columns])
-    except Exception as error:  # the model's own code runs here, and may raise anything
+    except (Exception, SystemExit) as error:  # the model's own code runs here, and may raise anything
         where = place(table.path) if table.path else table.name
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ContractError(f"{where}: its column lineage can't be read: {said[0]}") from error

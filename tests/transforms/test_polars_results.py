@@ -8,7 +8,8 @@ from duckdb import DuckDBPyConnection
 from tests.transforms.conftest import ReadModels
 from tests.transforms.test_engine import USER
 from tests.transforms.test_model import POLARS
-from transforms import engine
+from transforms import catalog, engine
+from transforms.contract import ContractError
 from transforms.engine import ModelError
 
 
@@ -53,6 +54,8 @@ def test_a_model_that_exits_or_can_not_be_compiled_fails_alone(
         engine.run("mart_mail", duck, {"raw_app__users": USER}, registry=models)
     assert str(caught.value).startswith("marts/mart_mail.py:")
     assert said in str(caught.value)
+    with pytest.raises(ContractError, match=r"^marts/mart_mail\.py: its column lineage can't be read"):
+        catalog.lineage("mart_mail", models)
 
 
 @pytest.mark.parametrize(("result", "kind"), [("{}.collect()", "DataFrame"), ("None and {}", "NoneType")])
