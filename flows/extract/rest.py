@@ -7,6 +7,7 @@ overlap, and nothing older. A list that can't be asked by time is all overlap.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
@@ -52,6 +53,11 @@ def read(
     return extract
 
 
+def key_digest(connection: RestConnection) -> str:
+    """What tells one key from another and says nothing of either."""
+    return hashlib.blake2b(connection.key.encode(), digest_size=8).hexdigest()
+
+
 class _Reading:
     """The state of one read of one entity."""
 
@@ -82,6 +88,9 @@ class _Reading:
         given = " ".join(self._rest.parameters.values())
         self._is_whole = not self._rest.since and "{since}" not in given
         """Whether each read goes through all that there is, since nothing asks for a range."""
+        self._key = key_digest(connection)
+        self._has_other_key = (position or {}).get("key", self._key) != self._key
+        self._met_again = False
         self._digests: dict[str, str] = {}
         self._recent = OrderedDict[str, str]()
 
@@ -135,13 +144,38 @@ class _Reading:
                 "behind them are landed anew with each read. Where the API can be asked by time, declare "
                 "`since` and `until`."
             )
-        extract.positions = {"until": self._until.isoformat(), "digests": self._digests}
+        if self._has_other_key:
+            self._hold_to_account(extract.warnings)
+        extract.positions = {
+            "until": self._until.isoformat(),
+            "digests": self._digests,
+            "key": self._key,
+        }
+
+    def _hold_to_account(self, warnings: list[str]) -> None:
+        """Of another key: a new one of the same account lists again what the last read had in the overlap."""
+        if self._met_again:
+            return
+        what = f"{self._name}: it is read with another key than before, and"
+        setting = f"ANALYTICS_{self._entity.source.upper()}_KEY"
+        if not self._before:
+            warnings.append(
+                f"{what} nothing that was read last tells whether of the same account. If it is another's, "
+                f"put the old {setting} back: what both have would come into one table."
+            )
+            return
+        raise RefusedError(
+            f"{what} none of the {len(self._before):,} objects that were read last is there: it is another "
+            f"account's, or of test instead of live mode. Nothing was landed. Set {setting} to one of the "
+            f"account that was read; if it is that, {_anew(self._entity.table)}."
+        )
 
     # ------------------------------------------------------------ what is new
 
     def _is_fresh(self, record: Record, time: datetime | None) -> bool:
         """Whether this content was not landed by the last read or on a page before; notes it for the next."""
         place, digest, recent = record.place, record.digest, self._recent
+        self._met_again |= place in self._before
         was_landed = digest in (recent.pop(place, None), self._before.get(place))
         recent[place] = digest
         if len(recent) > _REMEMBERED:

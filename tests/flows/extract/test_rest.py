@@ -296,28 +296,3 @@ def test_a_read_that_never_ends_is_stopped(apis: Any) -> None:
 
     with pytest.raises(RestError, match="more than 5 pages"):
         drain(read(small, apis.connection(max_pages=5), None, NOW))
-
-
-def test_a_list_that_can_not_be_asked_by_time_lands_what_has_changed_and_nothing_else(
-    apis: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each read goes through all of it."""
-    assert isinstance(CHARGES.read, Rest)
-    whole = replace(CHARGES, read=replace(CHARGES.read, since=None, until=None))
-    apis.store.put("charges", [charge(number) for number in range(150)])
-    first = everything(apis, whole)
-    assert len(drain(first)) == 150
-
-    refund_charge(apis.store, "ch_00149", 40, SECOND + 1)
-    second = read(whole, apis.connection(), first.positions, NOW + timedelta(minutes=1))
-    assert ids(drain(second)) == ["ch_00149"]
-    third = read(whole, apis.connection(), second.positions, NOW + timedelta(days=2))
-    assert drain(third) == []
-    assert not third.warnings
-
-    monkeypatch.setattr("flows.extract.rest._REMEMBERED", 100)
-    few = everything(apis, whole)
-    assert len(drain(few)) == 150
-    again = read(whole, apis.connection(), few.positions, NOW + timedelta(minutes=1))
-    assert len(drain(again)) == 50
-    assert "stripe.charges: it has 100 objects or more and is read whole each time" in again.warnings[0]
