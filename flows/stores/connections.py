@@ -21,7 +21,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
 from flows.errors import FlowsError
-from flows.stores import roles
+from flows.stores import poolers, roles
 from quality.alive import server_alive
 
 _PLACE_SECONDS = 60.0
@@ -51,6 +51,8 @@ class Connections:
         self._lent: set[Connection[Any]] = set()
         self._lending = Lock()
         self._is_stopped = False
+        self._is_known = False
+        """Whether it was asked who serves at this address."""
         self._again = ""
         """What `server_alive` has set and RESET takes away; to ask for it anew is a millisecond each time."""
         finalize(self, _close, self._resting)
@@ -59,7 +61,7 @@ class Connections:
     def one(self) -> Iterator[Connection[Any]]:
         """A connection for this block alone. What is left in its session (locks, settings, temporary tables)
         ends with the block; after an error, or within a transaction, so does the connection. Raises Stopped
-        after `stop`.
+        after `stop`, Pooled where sessions are lent out by the transaction.
         """
         connection = self._rested() or self._new()
         try:
@@ -102,12 +104,23 @@ class Connections:
             time.sleep(_CANCEL_EVERY_SECONDS)
 
     def _new(self) -> Connection[Any]:
-        connection: Connection[Any] = opened(lambda: psycopg.connect(self._dsn, autocommit=True))
+        connection = self._open()
+        if not self._is_known:
+            try:
+                poolers.refuse(connection, self._open)
+            except BaseException:
+                connection.close()
+                raise
+            self._is_known = True
         set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
         connection.execute("SET TimeZone = 'UTC'")
         alive = connection.execute(server_alive().encode(), prepare=False).fetchall()
         self._again = "; ".join(f"SET {name} = '{value}'" for name, value in alive)
         roles.act(connection)
+        return connection
+
+    def _open(self) -> Connection[Any]:
+        connection: Connection[Any] = opened(lambda: psycopg.connect(self._dsn, autocommit=True))
         return connection
 
     def _rest(self, connection: Connection[Any]) -> None:
