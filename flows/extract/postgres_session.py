@@ -25,6 +25,7 @@ from flows.extract import SourceError, SourceRefused, source_locks
 from flows.extract.postgres_types import SourceColumn
 from flows.extract.side_by_side import side_by_side
 from flows.extract.source_locks import AGAINST_READING
+from flows.logins import is_refused
 from flows.stores.connections import adbc_sessions
 from quality.alive import kept_alive, server_alive
 
@@ -52,12 +53,6 @@ _REFUSALS = frozenset({"28", "3D", "3F", "42"})
 """Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
 _HIDDEN = "row-level security"
 """How PostgreSQL says that rows would be left out for this role."""
-_REFUSED = re.compile(
-    r"FATAL: +(?:password authentication failed|no pg_hba\.conf entry|permission denied for database"
-    r'|database ".*" does not exist|role ".*" (?:does not exist|is not permitted to log in))'
-)
-"""The same in the words of a server that lets nobody in: libpq tells no SQLSTATE then."""
-
 CATALOG = sql.SQL(
     "select attname, format_type(base.oid, case when type.typtype = 'd' then type.typtypmod "
     "else atttypmod end), attnum, not (attnotnull or type.typnotnull), "
@@ -286,9 +281,7 @@ def is_refusal(error: Exception) -> bool:
     state = getattr(error, "sqlstate", None)
     if state or not isinstance(error, psycopg.OperationalError):
         return (state or "")[:2] in _REFUSALS
-    # Of several hosts, or with and without TLS, each try is told in a line of its own.
-    tries = [line for line in str(error).splitlines() if " failed: " in line]
-    return bool(tries) and all(map(_REFUSED.search, tries))
+    return is_refused(str(error))
 
 
 def _settings(seconds: int) -> sql.Composable:

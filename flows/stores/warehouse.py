@@ -18,6 +18,7 @@ from duckdb import DuckDBPyRelation
 from psycopg import Connection
 
 from flows.errors import FlowsError
+from flows.logins import is_login_refused
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
 from flows.stores.connections import Connections, adbc_sessions
@@ -63,6 +64,10 @@ class WarehouseError(FlowsError):
 
 class UnfitValue(WarehouseError):
     """A value that its column can't hold: the same content would be refused again."""
+
+
+class NotLetIn(WarehouseError):
+    """PostgreSQL is there, and this login may not come in: to wait for it would be in vain."""
 
 
 @dataclass(frozen=True)
@@ -241,11 +246,14 @@ class Warehouse:
 
 @contextmanager
 def readable_errors(where: str = "") -> Iterator[None]:
-    """Turn errors of PostgreSQL, ADBC and DuckDB's casts into WarehouseError without secrets or rows."""
+    """Turn errors of PostgreSQL, ADBC and DuckDB's casts into WarehouseError without secrets or rows; into
+    NotLetIn where the login is refused.
+    """
     at = f" ({where})" if where else ""
     try:
         yield
     except psycopg.OperationalError as error:
+        _refuse_not_let_in(at, str(error))
         if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
             raise WarehouseError(
                 f"The connection to the warehouse failed or was cut{at}: {scrub(str(error))}. "
@@ -256,12 +264,22 @@ def readable_errors(where: str = "") -> Iterator[None]:
         kind = _kind(error.sqlstate)
         raise kind(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
     except (AdbcError, OSError) as error:
+        _refuse_not_let_in(at, str(error))
         state = getattr(error, "sqlstate", None)
         raise _kind(state)(_refused(at, state, str(error))) from None
     except duckdb.ConversionException as error:
         raise UnfitValue(
             f"A value does not fit the column's type{at}: {explain(error).splitlines()[0]}. "
             "Nothing was loaded. Reject such rows in the model (`_dead_letter_reason`) or widen the type."
+        ) from None
+
+
+def _refuse_not_let_in(at: str, text: str) -> None:
+    if is_login_refused(text):
+        raise NotLetIn(
+            f"The warehouse does not let this login in{at}: {scrub(text)}. What was not committed is not "
+            "there. Give ANALYTICS_WAREHOUSE_DSN, or what it is read from, the login and password of now "
+            "(docs/security.md), and start again."
         ) from None
 
 

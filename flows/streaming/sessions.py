@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from flows.progress import Progress
+from flows.stores.warehouse import NotLetIn
 from flows.streaming.tally import Count
 
 _PAUSE_SECONDS = 0.5
@@ -36,7 +37,8 @@ def keep_going(
     """Have sessions until the lifetime is over, or one says that nothing is left to do.
 
     What ends one with one of these errors is away, or belongs to somebody else, for the moment: another
-    begins after a pause, which grows while nothing gets done. Other errors are raised.
+    begins after a pause, which grows while nothing gets done. Other errors are raised, and NotLetIn: a
+    process keeps the password that it began with, and a supervisor starts another with that of now.
     """
     pause = _PAUSE_SECONDS
     while not lifetime.is_over():
@@ -44,6 +46,8 @@ def keep_going(
         try:
             if session():
                 return
+        except NotLetIn:
+            raise
         except errors as error:
             count.interruptions += 1
             pause = _PAUSE_SECONDS if count.batches > before else min(2 * pause, _LONGEST_PAUSE_SECONDS)
