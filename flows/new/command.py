@@ -15,10 +15,10 @@ from transforms import registry
 from transforms.contract import Layer, check_name
 from transforms.entities import SourceEntity
 
-_THEN = (
-    "Change them to what you want: a model's file says what is selected, and what each column means.",
+_FIRST = "Change them to what you want: a model's file says what is selected, and what each column means."
+_LAST = (
     ".venv/bin/python -m pytest tests/transforms holds it to its rows, python -m flows catalog --write "
-    "brings docs/dictionary.md up to date; python -m flows plan says what the next run builds.",
+    "brings docs/dictionary.md up to date; python -m flows plan says what the next run builds."
 )
 
 
@@ -29,7 +29,7 @@ def command(arguments: argparse.Namespace) -> int:
     draft = drafted(arguments, Project())
     for line in draft.write():
         print(line)
-    for line in (*draft.next, *_THEN):
+    for line in (_FIRST, *draft.next, _LAST):
         print(f"  {line}")
     return 0
 
