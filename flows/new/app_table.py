@@ -110,7 +110,8 @@ def declaration(name: str, found: Found, mode: Mode, schema: str, table: str) ->
         + "}",
     ]
     if tuple(found.key) != ("id",):
-        words.append(f"key=({', '.join(json.dumps(one, ensure_ascii=False) for one in found.key)},)")
+        names = ", ".join(json.dumps(one, ensure_ascii=False) for one in found.key)
+        words.append(f"key=({names}{',' if len(found.key) == 1 else ''})")
     if mode != "incremental":
         words.append(f'mode="{mode}"')
     if schema != "public":

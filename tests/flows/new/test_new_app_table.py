@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from flows.errors import FlowsError
+from tests.docs.markdown import ROOT
 from tests.flows.new.begun import Begun
 from tests.house import EACH_VERSION, House
 from transforms.entities import Postgres
@@ -72,7 +75,19 @@ def test_a_table_of_another_name_and_schema_with_a_key_of_two_is_read_whole(
     entity = known.entities["raw_app__invoice_lines"]
     assert isinstance(entity.read, Postgres)
     assert (entity.read.schema, entity.read.table, entity.read.mode) == ("Billing", "Lines", "snapshot")
-    assert {*entity.key} == {"invoice_id", "line"}
+    assert entity.key == ("line", "invoice_id")
+    path = begun.project.declarations("app")
+    ruff = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--check",
+        "--config",
+        str(ROOT / "pyproject.toml"),
+        str(path),
+    ]
+    assert subprocess.run(ruff, capture_output=True, check=False).returncode == 0
     assert begun.differences(known) == []
 
 
