@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from flows.diagnosis import TIMEOUT_SECONDS, Finding
+from flows.errors import FlowsError
 from flows.settings import Settings
+from flows.stores.ledger import Ledger
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 
 def kafka(settings: Settings) -> list[Finding]:
-    """The broker, its topics, and whether it keeps them for as long as they are declared to be."""
+    """The broker, its topics, whether it keeps them for as long as they are declared to be, and whether each
+    can be read on.
+    """
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -53,7 +57,37 @@ def kafka(settings: Settings) -> list[Finding]:
     kept = {topic: least for topic, least in wanted.items() if topic in there}
     client.poll(0)  # what it has logged is handed over then
     topics = Finding("Kafka", not missing, seen, advice)
-    return [topics, broker.finding(), *_retention(client, bootstrap, kept)]
+    read = [entity for entity in ENTITIES if isinstance(entity.read, Kafka) and entity.read.topic in there]
+    return [topics, broker.finding(), *_retention(client, bootstrap, kept), *_positions(settings, read)]
+
+
+def _positions(settings: Settings, entities: Sequence[SourceEntity]) -> list[Finding]:
+    """One finding for each topic that can't be read on, else one for all; nothing where there is none, or the
+    warehouse does not say how far they were read.
+    """
+    from flows.extract import SourceError
+    from flows.services import Services
+    from flows.streaming.journal import Journal
+    from flows.streaming.lost import broker_topic
+
+    services = Services(settings)
+    try:
+        with services.warehouse.connect() as connection:
+            if not Ledger(connection).is_there():
+                return []
+            known = {entity.table: Journal(connection).positions(entity.table) for entity in entities}
+    except FlowsError:
+        return []  # the warehouse's own finding says why
+    found = []
+    for entity in entities:
+        topic = broker_topic(services, entity)
+        try:
+            topic.spans(known[entity.table])
+        except SourceError as error:
+            found.append(Finding(f"Kafka: {topic.name}", False, "can't be read on", str(error)))
+    if entities and not found:
+        found = [Finding("Kafka: positions", True, f"{len(entities)} topics can be read on")]
+    return found
 
 
 def _retention(client: AdminClient, bootstrap: str, declared: Mapping[str, timedelta]) -> list[Finding]:
