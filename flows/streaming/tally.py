@@ -32,6 +32,7 @@ KIND = f"case when starts_with(owner, '{CHANGES}') then 'changes' else 'events' 
 REPORTED_WITHIN = timedelta(minutes=1)
 """A stream tells of itself every few seconds; of one that has not for as long, nothing is known."""
 _SHOW_EVERY_SECONDS = 5.0
+_LATEST_SECONDS = 300.0
 
 
 @dataclass
@@ -55,23 +56,35 @@ class Count:
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     """Seconds from the broker's timestamp of the oldest message of a micro-batch to its commit, of the latest
     10,000."""
+    _noted: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    """When each of them was noted, in seconds by the monotonic clock."""
     waited: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS) + 1))
     """All of them, counted by LATENCY_BUCKETS; the last are above."""
     waited_seconds: float = 0.0
 
-    def took(self, latency: float | None) -> None:
-        """Note the latency of one micro-batch, seconds; None where no message says when it was sent."""
+    def took(self, latency: float | None, at: float | None = None) -> None:
+        """Note the latency of one micro-batch, seconds; None where no message says when it was sent.
+
+        `at`: the moment, in seconds by the monotonic clock (None: now).
+        """
         if latency is None:
             return
         self.latencies.append(latency)
+        self._noted.append(time.monotonic() if at is None else at)
         self.waited[bisect_left(LATENCY_BUCKETS, latency)] += 1
         self.waited_seconds += latency
 
-    def latency(self) -> tuple[float, float]:
-        """Median and 99th percentile of the latest 200 micro-batches, seconds; zeros when there is none."""
-        waited = sorted(islice(reversed(self.latencies), 200))
-        if not waited:
+    def latency(self, at: float | None = None) -> tuple[float, float]:
+        """Median and 99th percentile of the micro-batches of the last five minutes, the latest 200 at most;
+        seconds. Those of the last one where the time had none, zeros where there never was one. `at` as for
+        `took`.
+        """
+        if not self.latencies:
             return 0.0, 0.0
+        # Where little comes, 200 of them are hours: what was made up for this morning is not how it is now.
+        since = (time.monotonic() if at is None else at) - _LATEST_SECONDS
+        latest = islice(zip(reversed(self.latencies), reversed(self._noted), strict=False), 200)
+        waited = sorted(latency for latency, noted in latest if noted >= since) or [self.latencies[-1]]
         return waited[len(waited) // 2], waited[int(len(waited) * 0.99)]
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flows import stream
 from flows.progress import Progress
+from flows.streaming.tally import Count
 from tests.flows.streaming.topics import Topics, until
 from tests.house import House
 
@@ -106,3 +107,18 @@ def test_who_asks_a_living_stream_reads_what_it_has_taken_in_and_what_waits(
     assert ended == (True,), "one that ends because it was to says so"
     with pytest.raises(httpx.ConnectError):
         progress.ask()
+
+
+def test_the_latency_is_that_of_the_last_minutes_however_little_came() -> None:
+    count = Count()
+    assert count.latency(at=0) == (0, 0)
+    for moment in range(3):
+        count.took(360, at=moment)
+    assert count.latency(at=60) == (360, 360)
+    count.took(0.5, at=200)
+    assert count.latency(at=250) == (360, 360)
+    assert count.latency(at=320) == (0.5, 0.5)
+    assert count.latency(at=20_000) == (0.5, 0.5)
+    for moment in range(400):
+        count.took(0.25 if moment < 200 else 0.125, at=20_000 + moment / 10)
+    assert count.latency(at=20_040) == (0.125, 0.125)
