@@ -29,6 +29,8 @@ is says nothing.
 """
 _ESCAPED_BESIDE = re.compile("|".join(_WRITTEN_BESIDE), re.IGNORECASE)
 _BEGINS = "|".join((r"(?<![\w.+%-])", *(f"(?<={one})" for one in _WRITTEN_BESIDE)))
+_AFTER_BACKSLASH = '"\\/'
+"""What JSON writes behind a backslash, JSON within JSON behind several."""
 _ESCAPED = r"\\+u[0-9a-fA-F]{4}"
 _DOMAIN = re.compile(r"(?:[\w.-]|\\+u(?!00[0-7])[0-9a-fA-F]{4}){1,255}")
 
@@ -136,7 +138,8 @@ def _spelled(character: str, stored: Callable[[str], str]) -> str:
         in_url = "".join(f"%{byte:02x}" for byte in one.encode("utf-8", "replace"))
         # More backslashes than one: JSON within JSON, or bytes as PostgreSQL shows them.
         in_json = "".join(rf"\\+u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-        forms += (re.escape(stored(one)), in_url, in_json)
+        as_it_is = re.escape(stored(one))
+        forms += (rf"\\*{as_it_is}" if one in _AFTER_BACKSLASH else as_it_is, in_url, in_json)
     return f"(?:{'|'.join(forms)})"
 
 

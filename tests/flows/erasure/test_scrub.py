@@ -94,6 +94,22 @@ def test_an_address_is_found_however_a_writer_escapes_it_and_what_stands_before_
         assert not by_hash.is_named_in(text), text
 
 
+@pytest.mark.parametrize(
+    "email", ['"o\'brien ada"@example.com', r'"a\"b\\"@example.com', "ada/eve@example.com"]
+)
+def test_a_quoted_address_is_found_as_json_writes_it_and_json_within_json(email: str) -> None:
+    person = Person.new(8).with_emails([email])
+    message = {"id": "m1", "to_email": email, "subject": f"To {email}: hello"}
+    for text in (email, json.dumps(message), json.dumps(message).replace("/", r"\/")):
+        for written in (text, json.dumps({"inner": text})):
+            assert person.is_named_in(written), written
+            assert not person.is_named_in(person.without(written))
+    batch = pa.record_batch({"id": ["m1"], "object": [json.dumps(message)]})
+    rows, changed = Scrubber([person], registry.entity("raw_sendgrid__messages")).batch(batch)
+    assert changed == [0]
+    assert json.loads(rows["object"][0].as_py())["to_email"] == person.alias
+
+
 def test_an_address_beyond_ascii_is_known_by_its_hash_as_json_and_a_url_write_it() -> None:
     zoe = Person.new(8).with_emails(["zoë@example.com"])
     by_hash = Person(8, zoe.alias, zoe.salt, zoe.email_hashes)
