@@ -12,6 +12,7 @@ from flows.stores import manifest
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import fold
+from flows.stores.verified import LakeError
 
 _REMEDY = (
     "Nothing was changed. See that ANALYTICS_WAREHOUSE_DSN and ANALYTICS_LAKE belong together. Where they "
@@ -29,8 +30,20 @@ def refuse_two_stories(ledger: Ledger, lake: Lake, besides: str | None = None) -
     backup was restored, or it is empty), or newer (the lake came back from a copy, or is not there).
 
     A single manifest that was moved away is no such thing: it is written anew from the ledger. `besides`: a
-    table that may be half gone and is not asked about.
+    table that may be half gone and is not asked about. Raises LakeError for a manifest that can't be read.
     """
+    try:
+        _compare(ledger, lake, besides)
+    except OSError as error:
+        # Named here: within a session of the warehouse it would be told as something that PostgreSQL refused.
+        at = f" at {error.filename}" if error.filename else ""
+        raise LakeError(
+            f"The lake can't be read in {lake.root}{at}: {error.strerror or error}. Nothing was changed. See "
+            "after its disk and whose the file is, or correct ANALYTICS_LAKE, and run again."
+        ) from error
+
+
+def _compare(ledger: Ledger, lake: Lake, besides: str | None) -> None:
     ahead = [table for table in _ahead(ledger, lake) if table != besides]
     if ahead:
         raise TwoStories(

@@ -11,14 +11,17 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from flows import maintain
 from flows.recovery.agreement import TwoStories, refuse_two_stories
 from flows.services import Services
 from flows.stores import manifest
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit
+from flows.stores.verified import LakeError
 from flows.stores.warehouse import Warehouse
 from tests.flows.company import run_here
+from tests.flows.recovery.conftest import unseen
 from tests.house import Server
 
 USERS = "raw_app__users"
@@ -68,6 +71,23 @@ def test_a_lake_that_is_ahead_or_behind_stops_a_run_with_the_command_that_mends_
             refuse_two_stories(ledger, older)
         with Lake(lake.root.with_name("new")) as empty, pytest.raises(TwoStories, match="not there"):
             refuse_two_stories(ledger, empty)
+
+
+@pytest.mark.parametrize("what", ["the folder", "a manifest"])
+def test_a_lake_that_can_not_be_read_is_told_as_that_and_not_as_what_postgresql_refused(
+    services: Services, tmp_path: Path, what: str
+) -> None:
+    given = services.settings
+    if what == "the folder":
+        given = given.model_copy(update={"lake": tmp_path / "file"})
+        (tmp_path / "file").touch()
+    else:
+        path = services.lake.manifest_path("raw", USERS)
+        path.unlink()
+        path.mkdir()
+    unreadable = Services(given)
+    with pytest.raises(LakeError, match=r"^The lake can't be read in .*_manifest.jsonl: .* a directory\. "):
+        maintain.tidy(unreadable, unseen())
 
 
 WRITING = [
