@@ -12,6 +12,7 @@ from psycopg import Connection
 import quality
 from flows import incomplete
 from flows.counted import counted
+from flows.monitoring import storage
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.stores import apply, migrate
@@ -71,9 +72,11 @@ def schema_drift(watch: Watch) -> Iterator[Verdict]:
             else "",
             action="Look at both: python -m flows schema diff; --write declares what the source has.",
         )
+    # That it is away is told once, by the signal of its disk.
+    is_lake_there = not storage.is_lake_away(watch)
     for table in registry.build_order():
         if table.is_published:
-            yield _of_warehouse(watch, table)
+            yield _of_warehouse(watch, table, is_lake_there=is_lake_there)
 
 
 def _is_declared(table: str, column: str, change: str) -> bool:
@@ -84,7 +87,7 @@ def _is_declared(table: str, column: str, change: str) -> bool:
     return False
 
 
-def _of_warehouse(watch: Watch, table: Table) -> Verdict:
+def _of_warehouse(watch: Watch, table: Table, *, is_lake_there: bool) -> Verdict:
     connection = watch.connection
     differences = []
     migration = migrate.pending(connection, table)
@@ -99,7 +102,7 @@ def _of_warehouse(watch: Watch, table: Table) -> Verdict:
     old = _of_older_model(watch, table)
     if old:
         differences.append(f"{counted(old, 'partition')} of an older model")
-    differences += _of_lake(watch, table)
+    differences += _of_lake(watch, table) if is_lake_there else []
     is_lost = bool(gone) or (migration is None and _was_published(watch, table))
     state = State.OK
     if differences and (migration is not None or is_lost):

@@ -13,6 +13,8 @@ from flows.cdc.status import NO_LIMIT_BYTES, SHARE_OF_LIMIT
 from flows.extract import debezium
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
+from flows.stores.ledger import Ledger
+from transforms.contract import Layer
 from warehouse_ddl.statements import LASTING
 
 WAREHOUSE, WAL, DISK, BLOAT = "warehouse", "wal", "disk", "bloat"
@@ -85,9 +87,35 @@ def kept_wal(watch: Watch) -> Iterator[Verdict]:
     )
 
 
+def is_lake_away(watch: Watch) -> bool:
+    """Whether nothing of the lake is where it is looked for though the ledger names files of it: its disk is
+    not mounted, or the setting names another folder. A run refuses to begin then. While the warehouse is away
+    nobody knows.
+    """
+    root = watch.services.settings.lake_root
+    if watch.session is None or any((root / layer.value).is_dir() for layer in Layer):
+        return False
+    is_prepared = Ledger(watch.session).is_there()
+    return is_prepared and bool(watch.rows("select 1 from ops.ledger where in_manifest limit 1"))
+
+
 def disk(watch: Watch) -> Iterator[Verdict]:
     """The disk under the lake; in the sandbox all of it is there."""
-    usage = shutil.disk_usage(_standing(watch.services.settings.lake_root))
+    root = watch.services.settings.lake_root
+    if is_lake_away(watch):
+        yield watch.says(
+            DISK,
+            "lake",
+            None,
+            None,
+            "ratio",
+            state=State.CRITICAL,
+            message=f"The lake is not there: {root} has none of its folders, and the ledger names files in "
+            "them.",
+            action="Mount its disk, or correct ANALYTICS_LAKE: no run begins until then.",
+        )
+        return
+    usage = shutil.disk_usage(_standing(root))
     share = usage.free / usage.total
     least, critical = (
         max(share_, LEAST_FREE_BYTES / usage.total) for share_ in (LEAST_FREE, CRITICALLY_FREE)

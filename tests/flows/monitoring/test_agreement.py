@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from psycopg.types.json import Jsonb
 
 from flows.monitoring.verdict import State
 from flows.settings import Settings
 from flows.stores.lake import Lake
+from flows.stores.ledger import Ledger
+from flows.stores.manifest import Commit
 from flows.stores.migrate import migrate
 from flows.stores.warehouse import Warehouse
 from tests.flows.monitoring.conftest import NOW, Place
@@ -241,6 +244,28 @@ def test_a_file_of_the_lake_that_is_gone_is_told(place: Place) -> None:
     found = place.measure("schema_drift")["dim_currencies"]
     assert found.state is State.WARNING
     assert "a file of the lake is gone (dimensions/gone.parquet)" in found.message
+    place.execute("drop table analytics.dim_currencies cascade")
+
+
+def test_a_lake_that_is_not_there_is_told_once_and_not_by_each_table(place: Place) -> None:
+    table = registry.table("dim_currencies")
+    one = {column.name: ["1"] for column in table.columns}
+    with Lake(place.lake) as lake, Warehouse(place.dsn).connect() as connection:
+        migrate(Warehouse(place.dsn), lake, table)
+        file = lake.write("dimensions", table.name, None, "", "b1", pa.table(one))
+        commit = Commit("t1", "build", "dimensions", table.name, add=(file,), row_count=1)
+        Ledger(connection).record(lake, commit, version=0)
+    place.execute("update ops.partition_state set fingerprint = %s", catalog.fingerprint(table))
+    assert place.measure("disk")["lake"].state is State.OK
+    assert place.measure("schema_drift")["dim_currencies"].state is State.OK
+
+    (place.lake / "dimensions").rename(place.lake / "elsewhere")
+
+    found = place.measure("disk")["lake"]
+    assert found.state is State.CRITICAL
+    assert found.message.startswith(f"The lake is not there: {place.lake} has none of its folders")
+    assert "ANALYTICS_LAKE" in found.action
+    assert place.measure("schema_drift")["dim_currencies"].state is State.OK
     place.execute("drop table analytics.dim_currencies cascade")
 
 
