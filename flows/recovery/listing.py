@@ -71,7 +71,7 @@ def list_command(arguments: argparse.Namespace) -> int:
         besides = f", {len(unreadable)} can't be read" if unreadable else ""
         print(f"{len(backups)} in {vault.root}{besides}.")
     else:
-        print(f"There is no backup in {vault.root} yet: `python -m flows backup` takes one.")
+        print(vault.none)
     return 0 if backups and not unreadable and not broken else 1
 
 

@@ -66,9 +66,20 @@ class Backup(Kept):
 class Shelf(ABC, Generic[K]):
     """One folder of backups of one kind."""
 
+    takes = "python -m flows backup"
+    """The command that takes one."""
+
     def __init__(self, root: Path, seal: Seal | None) -> None:
         self.root = root
         self.seal = seal
+
+    @property
+    def none(self) -> str:
+        """That there is none, for people."""
+        return (
+            f"There is no backup in {self.root}: its disk is not mounted, ANALYTICS_BACKUPS names another "
+            f"folder, or none was taken yet (`{self.takes}` does that)."
+        )
 
     @property
     def home(self) -> Path:
@@ -180,7 +191,7 @@ class Shelf(ABC, Generic[K]):
             if one.id == name:
                 raise BackupError(one.problem)
         if not there and not unreadable:
-            raise BackupError(f"There is no backup in {self.root} yet: `python -m flows backup` takes one.")
+            raise BackupError(self.none)
         if not there:
             problems = [one.problem for one in unreadable]
             raise BackupError("\n".join([f"There is no backup in {self.root} that can be read.", *problems]))

@@ -46,6 +46,8 @@ class Copy(Kept):
 class Copies(Shelf[Copy]):
     """The folder of the copies."""
 
+    takes = f"{Shelf.takes} --physical"
+
     @property
     def home(self) -> Path:
         """See `Shelf.home`."""

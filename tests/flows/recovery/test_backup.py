@@ -22,10 +22,11 @@ from flows.errors import FlowsError
 from flows.recovery import programs, raw_files
 from flows.recovery.agreement import TwoStories
 from flows.recovery.making import NOTED
+from flows.recovery.physical.shelf import Copies
 from flows.recovery.restoring import clear, notes_of, occupied, restore, workplace
 from flows.recovery.seal import SealError
 from flows.recovery.taking import Taken, open_vault, take
-from flows.recovery.vault import POOL, Backup, BackupError
+from flows.recovery.vault import POOL, Backup, BackupError, Vault
 from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -259,6 +260,12 @@ def test_without_a_backup_the_list_says_so(
     monkeypatch.chdir(tmp_path)
     assert main(["backup", "list"]) == 1
     assert "python -m flows backup" in capsys.readouterr().out
+
+
+def test_where_there_is_none_what_may_be_wrong_is_said_and_which_command_takes_one(tmp_path: Path) -> None:
+    for shelf, command in ((Vault(tmp_path, None), "backup"), (Copies(tmp_path, None), "backup --physical")):
+        with pytest.raises(BackupError, match=rf"not mounted, .* \(`python -m flows {command}` does that\)"):
+            shelf.find()
 
 
 @pytest.mark.parametrize(
