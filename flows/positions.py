@@ -16,7 +16,8 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from flows.errors import FlowsError
-from flows.extract.kafka import Topic
+from flows.extract.kafka import PositionGone, Topic
+from flows.extract.kafka_names import another, topic_of
 from flows.landed import NOTHING_IN
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
@@ -122,7 +123,9 @@ def gaps(known: Mapping[str, Any], topic_id: str, held: Mapping[int, Span]) -> l
 
 
 def look(services: Services, entity: SourceEntity) -> Standing:
-    """How its topic stands. Raises SourceError when the broker does not answer or has no such topic."""
+    """How its topic stands. Raises SourceError when the broker does not answer or has no such topic, or when
+    another topic was read under the declaration, which is there still.
+    """
     with services.ledger() as ledger, ledger.locked("land", entity.table):
         return _standing(services, ledger, entity)
 
@@ -155,10 +158,19 @@ def _standing(services: Services, ledger: Ledger, entity: SourceEntity) -> Stand
     topic: Topic = broker_topic(services, entity)
     held = topic.held()
     known = Journal(ledger.connection).positions(entity.table)
+    _refuse_another(topic, str(known.get("topic_id") or topic.id))
     found = gaps(known, topic.id, held)
     there = {gap.partition: [(0, gap.offset)] for gap in found}
     lake = RawTopic(services, ledger, entity).held(there).spans if there else {}
     return Standing(topic.name, topic.id, known, held, found, lake)
+
+
+def _refuse_another(topic: Topic, before: str) -> None:
+    """Nothing is lost of a topic that is there under its own name: another one is declared in its place."""
+    if before != topic.id:
+        with topic.errors_told():
+            if topic_of(before, topic.settings, topic.seconds):
+                raise PositionGone(another(topic, before))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -19,6 +20,7 @@ from flows.streaming.journal import Journal
 from tests.broker import make_topics
 from tests.flows.streaming.topics import PARTITIONS, Topics, until
 from tests.house import House
+from transforms.entities import Kafka
 
 
 @pytest.fixture
@@ -83,6 +85,24 @@ def test_what_can_not_be_read_of_a_topic_that_was_made_anew_is_a_letter_though_i
     assert topics.rows(query) == there
     topics.batch()  # it meets the same records
     assert topics.rows(query) == there
+
+
+def test_no_consent_reads_another_topic_on_in_the_place_of_one_that_is_there(topics: Topics) -> None:
+    """Records of both would stand at the same places of one table."""
+    topics.send(topics.event(number) for number in range(10))
+    topics.batch()
+    entity = topics.entity()
+    assert isinstance(entity.read, Kafka)
+    renamed = replace(entity, read=replace(entity.read, topic=topics.topic("clicks")))
+    services = topics.world.services()
+    with services.lake:
+        told = f"Declare {re.escape(topics.topic())} again"
+        with pytest.raises(PositionGone, match=told):
+            look(services, renamed)
+        with pytest.raises(PositionGone, match=told):
+            accept(services, renamed, "test")
+        assert look(services, entity).gaps == []
+    assert topics.rows("select count(*) from ops.position_reset") == [(0,)]
 
 
 def test_records_that_were_deleted_unread_are_named_and_gone_past_by_consent(
