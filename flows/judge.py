@@ -15,8 +15,9 @@ from flows.services import Services
 from flows.spans import partition_expression
 from transforms import engine, registry
 from transforms.contract import Layer
-from transforms.engine import DEAD_LETTER_REASON, ModelError
+from transforms.engine import ModelError
 from transforms.entities import SourceEntity
+from transforms.model import DEAD_LETTER_REASON
 
 
 @dataclass(frozen=True)

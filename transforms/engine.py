@@ -20,7 +20,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 from transforms import casts, changes
 from transforms import registry as registries
 from transforms.contract import Column, ContractError, Table
-from transforms.model import Model, place
+from transforms.model import DEAD_LETTER_REASON, Model, place
 from transforms.registry import Registry
 from transforms.tokens import with_items
 from transforms.told import OF_PYTHON, line_of, said_by_polars, said_by_python, without_values
@@ -28,7 +28,6 @@ from transforms.told import OF_PYTHON, line_of, said_by_polars, said_by_python, 
 if TYPE_CHECKING:
     import polars as pl
 
-DEAD_LETTER_REASON = "_dead_letter_reason"
 
 Source = DuckDBPyRelation | str | Path | Sequence[str | Path] | None
 """What an upstream may be read from: a relation, a query or table name, Parquet files (none: no rows), or

@@ -36,6 +36,9 @@ stored."""
 _PUBLISHED = {layer.value for layer in Layer if layer.is_published}
 MODEL_LAYERS = (Layer.STAGING, Layer.DIMENSIONS, Layer.FACTS, Layer.MARTS)
 _PACKAGE = Path(__file__).parent
+DEAD_LETTER_REASON = "_dead_letter_reason"
+"""Column that says why a row can't be one of the table; null where it is one."""
+_PLACE = ("_batch_id", "_seq")
 FRONT_MATTER = re.compile(r"\A\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\*/", re.DOTALL)
 
 
@@ -137,7 +140,9 @@ def _load_sql(path: Path) -> Model:
     upstreams = tuple(sorted(tables_of(text, where) - {path.stem}))
     hold_to_as_of(text, header, upstreams, where)
     table = _table(path, header, [c for c in columns if not c.name.startswith(RESERVED)], upstreams)
-    return Model(table, sql=text, reserved=tuple(c for c in columns if c.name.startswith(RESERVED)))
+    reserved = tuple(column for column in columns if column.name.startswith(RESERVED))
+    _refuse_lost_letters({column.name for column in reserved}, where)
+    return Model(table, sql=text, reserved=reserved)
 
 
 def _sql_header(match: re.Match[str], text: str, where: str) -> Header:
@@ -205,6 +210,16 @@ def _column(
         except ContractError as error:
             raise ContractError(f"{at}: {error}") from error
     return column
+
+
+def _refuse_lost_letters(names: set[str], where: str) -> None:
+    missing = [name for name in _PLACE if name not in names]
+    if DEAD_LETTER_REASON in names and missing:
+        raise ContractError(
+            f"{where}: it selects {DEAD_LETTER_REASON} and no {' and no '.join(missing)}, by which the bytes "
+            "of a dead letter are found. Select `_batch_id::varchar as _batch_id` and `_seq::bigint as _seq` "
+            "of the raw table, too."
+        )
 
 
 def _refuse_repeated(items: Sequence[Item], where: str) -> None:

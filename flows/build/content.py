@@ -15,7 +15,8 @@ from flows.stores.lake import Lake, LakeError, partition_folder
 from flows.stores.manifest import LakeFile
 from transforms import engine
 from transforms.contract import Table
-from transforms.engine import DEAD_LETTER_REASON, quoted
+from transforms.engine import quoted
+from transforms.model import DEAD_LETTER_REASON
 from transforms.registry import Registry
 
 FRESH = "fresh"

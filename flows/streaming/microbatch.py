@@ -31,8 +31,9 @@ from flows.streaming.spread import spread
 from flows.streaming.unbuilt import Unbuilt
 from transforms import engine
 from transforms.contract import Layer, Table
-from transforms.engine import DEAD_LETTER_REASON, quoted
+from transforms.engine import quoted
 from transforms.entities import SourceEntity
+from transforms.model import DEAD_LETTER_REASON
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,12 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, text: str
             model("(select * from raw_app__users where random() < 0.5)"),
             "it asks random, which says something",
         ),
+        (
+            model(
+                select="select id::bigint as user_id, ''::varchar as _dead_letter_reason, 1::bigint as _seq\n"
+            ),
+            "it selects _dead_letter_reason and no _batch_id, by which the bytes of a dead letter are found.",
+        ),
         (model(header="owner: one\nowner: another\n"), "sql:5: the header is no YAML (owner stands twice)"),
         (model().replace("[user_id]", "[user_id, user_id]"), "sql:3: key names a column twice."),
         (model(header="lookback: 99999999999 days\n"), "'99999999999 days' is longer than time is counted."),
