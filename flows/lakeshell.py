@@ -5,6 +5,7 @@ on it.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -168,7 +169,8 @@ def command(arguments: argparse.Namespace) -> int:
     if not path.exists():
         raise FlowsError(f"There is no lake at {path.parent} yet. Run the batch first: python -m flows")
     connection = duckdb.connect()
-    connection.execute(path.read_text(encoding="utf-8"))
+    for problem in _opened(connection, path.read_text(encoding="utf-8")):
+        print(problem, file=sys.stderr)
     if arguments.sql is not None:
         _answer(connection, arguments.sql)
         return 0
@@ -181,6 +183,18 @@ def command(arguments: argparse.Namespace) -> int:
         except LakeQueryError as error:
             print(error, file=sys.stderr)
     return 0
+
+
+def _opened(connection: duckdb.DuckDBPyConnection, text: str) -> Iterable[str]:
+    """Make the views; a sentence for each that can't be: the others are there all the same."""
+    for statement in connection.extract_statements(text):
+        try:
+            connection.execute(statement)
+        except duckdb.Error as error:
+            view = re.search(r"create or replace view (\w+)", statement.query)
+            name = view[1] if view else "A setting"
+            said = str(error).splitlines()[0]
+            yield f"{name} is left out: {said}. What was lost, and the way back: docs/recovery.md."
 
 
 def _queries(interactive: bool) -> Iterable[str]:

@@ -95,3 +95,21 @@ def test_a_wrong_question_gets_one_sentence_and_exit_code_1(built: Place) -> Non
     assert done.code == 1
     assert "The lake can't answer that" in done.err
     assert "Traceback" not in done.said
+
+
+def test_a_file_that_is_lost_takes_its_own_view_away_and_no_other(copy: Place) -> None:
+    with Lake(copy.lake) as lake:
+        lakeshell.write(lake, registry.tables().values())  # the copied one names the files of the original
+    lost = min(copy.lake.glob("raw/raw_app__coupons/*/*.parquet"))
+    lost.unlink()
+    done = copy.run("lake", "select count(*) as n from raw_app__suppliers")
+    assert (done.code, "│" in done.out) == (0, True), done.said
+    (told,) = done.err.splitlines()
+    assert told.startswith("raw_app__coupons is left out: IO Error: No files found that match the pattern")
+    assert lost.name in told
+    assert told.endswith("What was lost, and the way back: docs/recovery.md.")
+
+    done = copy.run("lake", "select count(*) as n from raw_app__coupons")
+    assert done.code == 1
+    assert "The lake can't answer that" in done.err
+    assert "Traceback" not in done.said
