@@ -123,6 +123,7 @@ def test_a_change_that_was_taken_back_while_it_waited_waits_no_longer(told: Told
     assert _ask(told.place, "select * from ops.pending_publish") == []
 
 
+@pytest.mark.full
 def test_what_was_built_anew_upstream_and_waits_is_shown_by_the_next_run(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def _scheduled(services: Services, models: Sequence[str]) -> Summary:
     return run()
 
 
+@pytest.mark.full
 def test_what_needs_a_dimension_that_waits_waits_with_it_and_is_named(prefect: None, told: Told) -> None:
     before = _orders(told.place)
     with locked(told.place, "lock table analytics.dim_users in share mode"):

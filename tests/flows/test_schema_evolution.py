@@ -110,7 +110,7 @@ def assert_equal(capture: Capture, services: Services, entity: SourceEntity) -> 
     ("mode", "contracts"),
     [
         ("incremental", ("evolve",)),
-        ("snapshot", ("quarantine",)),
+        pytest.param("snapshot", ("quarantine",), marks=pytest.mark.full),
         pytest.param("incremental", EVERY, marks=pytest.mark.full),
         pytest.param("snapshot", EVERY, marks=pytest.mark.full),
     ],
@@ -226,6 +226,7 @@ def test_alters_between_two_landings_that_nothing_proves_stop_the_table(house: H
         capture.end()
 
 
+@pytest.mark.full
 def test_a_column_that_postgresql_computes_is_none_that_changes_are_held_to(
     house: House, tmp_path: Path
 ) -> None:

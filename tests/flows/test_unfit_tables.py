@@ -122,6 +122,7 @@ def test_a_run_that_is_narrowed_to_other_tables_does_what_it_was_asked_for(watch
     assert _run(watch, "mart_revenue_reconciliation").failures == [warning]
 
 
+@pytest.mark.full
 def test_a_view_that_is_to_be_made_anew_waits_for_a_table_that_stays_as_it_was(watch: Watch) -> None:
     (view,) = [view for view in views() if view.name == "mv_daily_revenue"]
     (mart,) = view.upstreams

@@ -88,6 +88,7 @@ def test_what_prefect_reports_is_entered_with_the_times_of_the_run_itself(watch:
     assert "A run of api_ingest should have started and has not" in str(watch.messages())
 
 
+@pytest.mark.full
 def test_a_run_that_crashed_has_left_no_task_at_work(watch: Watch, prefect: Prefect) -> None:
     run_id = prefect.run("RUNNING", "CRASHED")
     task = prefect.task(run_id, "RUNNING")

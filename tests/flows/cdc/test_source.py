@@ -19,6 +19,7 @@ from tests.flows.streaming.topics import until
 ALPHA, BETA = entity("alpha"), entity("beta")
 
 
+@pytest.mark.full
 def test_a_registration_behind_a_lock_ends_with_who_holds_it_and_the_next_goes_through(
     capture: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

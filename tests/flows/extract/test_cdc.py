@@ -246,7 +246,7 @@ def test_what_was_told_is_not_landed_again_by_reads_that_find_nothing_new(shop: 
     assert [shop.land("incremental") for _ in range(4)] == [None] * 4
 
 
-@pytest.mark.parametrize("other", ["incremental", "snapshot"])
+@pytest.mark.parametrize("other", ["incremental", pytest.param("snapshot", marks=pytest.mark.full)])
 def test_a_change_of_mode_there_and_back_loses_and_doubles_nothing(shop: Shop, other: str) -> None:
     for key in (1, 2, 3):
         as_row(shop, key, f"read {key}")

@@ -24,7 +24,9 @@ def _said(services: Services) -> str:
     return ""
 
 
-@pytest.mark.parametrize("is_sealed", [False, True], ids=["open", "sealed"])
+@pytest.mark.parametrize(
+    "is_sealed", [pytest.param(False, marks=pytest.mark.full), True], ids=["open", "sealed"]
+)
 def test_a_full_disk_is_told_as_that_wherever_it_is_met_and_leaves_nothing(
     services: Services, tmp_path: Path, is_sealed: bool
 ) -> None:

@@ -107,7 +107,11 @@ def test_a_kill_at_the_turning_points_loses_nothing(
     assert _equal_after_one_more_run(postgres18, unharmed, tmp_path / "lake", way, name, 0)
 
 
-@pytest.mark.parametrize("mode", ["SHARE", "SHARE UPDATE EXCLUSIVE"], ids=["index", "vacuum"])
+@pytest.mark.parametrize(
+    "mode",
+    ["SHARE", pytest.param("SHARE UPDATE EXCLUSIVE", marks=pytest.mark.full)],
+    ids=["index", "vacuum"],
+)
 def test_a_session_that_outlives_the_kill_and_holds_a_table_keeps_nothing_from_beginning(
     postgres18: Server, unharmed: dict[str, Any], tmp_path: Path, mode: str
 ) -> None:

@@ -59,7 +59,11 @@ def test_copies_of_what_a_batch_published_meanwhile_are_left_out_or_take_its_pla
     assert [one.message for one in topics.reconcile() if not one.passed and one.table == "fct_events"] == []
 
 
-@pytest.mark.parametrize("built", [0, 3, 4], ids=["landed", "staged", "with its users"])
+@pytest.mark.parametrize(
+    "built",
+    [0, *(pytest.param(built, marks=pytest.mark.full) for built in (3, 4))],
+    ids=["landed", "staged", "with its users"],
+)
 def test_copies_of_what_a_batch_has_landed_and_not_published_are_left_to_the_batch(
     topics: Topics, built: int
 ) -> None:

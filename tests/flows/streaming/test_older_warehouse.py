@@ -159,6 +159,7 @@ def test_what_waited_in_a_warehouse_from_before_and_was_told_since_is_not_told_a
     assert len(told) == 28
 
 
+@pytest.mark.full
 def test_changes_are_not_followed_into_a_warehouse_that_is_behind_the_lake(
     company: Company, house: House
 ) -> None:

@@ -126,6 +126,7 @@ def test_what_comes_between_comparing_and_sealing_keeps_its_partition_open(
     assert len(topics.numbers()) == 2001
 
 
+@pytest.mark.full
 def test_what_was_equal_is_compared_again_once_something_moves_in_it(topics: Topics) -> None:
     topics.send([topics.event(3000, user_id=1)], partition=1)
     topics.stream()

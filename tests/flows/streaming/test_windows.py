@@ -29,7 +29,6 @@ from transforms import engine, registry
 
 STREAMING = Path(taking_in.__file__).parent
 STEPS = {name for name in failpoints.names(STREAMING) if name.startswith(("windows.", "outbox."))}
-TURNING_POINTS = {"outbox.sent"}
 
 
 @pytest.fixture
@@ -233,13 +232,8 @@ def test_a_count_of_a_sealed_day_that_is_wrong_is_found_too(topics: Topics) -> N
     assert all(result.passed for result in topics.reconcile(sealed_too=True))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in TURNING_POINTS else pytest.param(name, marks=pytest.mark.full)
-        for name in sorted(STEPS)
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", sorted(STEPS))
 def test_a_kill_between_counting_and_telling_tells_every_revision_once(topics: Topics, name: str) -> None:
     events = [topics.event(number, minutes=number % 30, user_id=number % 4) for number in range(200)]
     topics.send(events[:100], partition=1)
