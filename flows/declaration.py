@@ -65,7 +65,8 @@ def column_name(name: str) -> str:
 
 def in_sql(name: str) -> str:
     """A column's name as SQL has to write it."""
-    return name if name == column_name(name) and not _is_reserved(name) else engine.quoted(name)
+    is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not _is_reserved(name)
+    return name if is_plain else engine.quoted(name)
 
 
 def _is_reserved(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -23,6 +24,7 @@ from transforms.model import canonical_type
 
 Mode = Literal["incremental", "snapshot", "cdc"]
 CURSOR = "updated_at"
+_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _KEY = """
     select array_agg(attname::text order by array_position(indkey::int2[], attnum))
     from pg_index join pg_attribute on attrelid = indrelid and attnum = any(indkey::int2[])
@@ -136,16 +138,20 @@ def singular(name: str) -> str:
 
 
 def staged(entity: SourceEntity, found: Found) -> list[tuple[Column, Column]]:
-    """Each column as it lands, and as the staging model calls it: in the letters of columns, and a key `id`
-    by what it identifies.
+    """Each column as it lands, and as the staging model calls it: in the letters of columns, a key `id` by
+    what it identifies, and one that can't be called so, or as another, by its place.
     """
     one, names = singular(entity.name), {column.name for column in entity.columns}
     comments = {column.name: column.description for column in found.columns}
-    pairs = []
+    pairs: list[tuple[Column, Column]] = []
+    taken = set[str]()
     for column in entity.columns:
-        name = column_name(column.name)
+        name = column_name(column.name).lstrip("_")
         if entity.key == ("id",) and column.name == "id" and f"{one}_id" not in names:
             name = f"{one}_id"
+        if not _COLUMN.fullmatch(name) or name in taken:
+            name = f"column_{len(pairs) + 1}"
+        taken.add(name)
         otherwise = (
             f"Identifies {one_of(entity.name)}"
             if (column.name,) == entity.key

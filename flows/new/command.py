@@ -116,7 +116,9 @@ def _topic(arguments: argparse.Namespace, name: str, project: Project) -> Draft:
     staged = topic.staging(entity.table, of_one, shape), topic.rows(entity.table, shape)
     draft.new = _files(project, Layer.STAGING, f"stg_events__{name}", *staged)
     if shape.left_out:
-        draft.next.append(f"Left out, since no column can be called so: {', '.join(shape.left_out)}.")
+        draft.next.append(
+            f"Left out, since no column can be called so, or two would: {', '.join(shape.left_out)}."
+        )
     draft.next.append(
         "Its fields are those of the newest records; what others have, add. Where one holds personal data, "
         "name its column in the model's `pii`."

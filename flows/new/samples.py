@@ -11,6 +11,8 @@ from transforms.contract import Column
 from transforms.model import canonical_type
 
 Row = Mapping[str, Any]
+_PLAIN = re.compile(r"_?[a-zA-Z][a-zA-Z0-9_]+")
+"""A name that YAML takes for a text."""
 
 
 def sample(kind: str, number: int) -> str | int | bool | None:
@@ -58,5 +60,11 @@ def case(name: str, given: Mapping[str, Sequence[Row]], expect: Sequence[Row], *
 
 
 def _mapping(values: Row) -> str:
-    texts = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
+    texts = (
+        f"{name if _PLAIN.fullmatch(name) else _text(name)}: {_text(value)}" for name, value in values.items()
+    )
     return "{" + ", ".join(texts) + "}"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from flows.declaration import column_name
+from flows.declaration import column_name, in_sql
 from flows.errors import FlowsError
 from flows.extract import kafka
 from flows.new.draft import documented, item
@@ -27,6 +28,7 @@ _SECONDS = 15.0
 _MODEL, _TEXTS = (Path(__file__).with_name(f"{name}.sql") for name in ("topic", "topic_texts"))
 _WIDTH = 112
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)")
 _TAKEN = frozenset(
     {
@@ -59,7 +61,7 @@ class Field:
     @property
     def column(self) -> str:
         """In the letters of columns; beside what the model itself calls so, `event_<name>`."""
-        name = column_name(self.name)
+        name = column_name(self.name).lstrip("_")
         return f"event_{name}" if name in _TAKEN else name
 
 
@@ -71,7 +73,7 @@ class Shape:
     time: str
     fields: Sequence[Field]
     left_out: Sequence[str] = ()
-    """Fields whose names no column can have."""
+    """Fields whose names no column can have, or two have but for case."""
 
 
 def look(settings: Settings, topic: str, key: str | None, time: str | None) -> Shape:
@@ -107,12 +109,18 @@ def shape(
     )
     key = _chosen(topic, objects, key, ("--key", "event_id"), apart, _uuid)
     time = _chosen(topic, objects, time, ("--time", "event_time"), happened, _moment)
-    others = {name: seen for name, seen in found.items() if name not in (key, time)}
-    fields = [Field(name, _kind(seen)) for name, seen in others.items() if _NAME.fullmatch(name)]
-    columns = [field.column for field in fields]
-    twice = [field.name for field in fields if columns.count(field.column) > 1]
-    kept = [field for field in fields if field.name not in twice]
-    return Shape(key, time, kept, [*twice, *(name for name in others if not _NAME.fullmatch(name))])
+    fields = [Field(name, _kind(seen)) for name, seen in found.items() if name not in (key, time)]
+    columns = Counter(field.column for field in fields)
+    # DuckDB's fields differ by more than case.
+    names = Counter(name.lower() for name in found)
+    kept = [
+        field
+        for field in fields
+        if _NAME.fullmatch(field.name)
+        and _COLUMN.fullmatch(field.column)
+        and columns[field.column] == names[field.name.lower()] == 1
+    ]
+    return Shape(key, time, kept, [field.name for field in fields if field not in kept])
 
 
 def _read(value: bytes | None) -> Any:
@@ -236,13 +244,13 @@ def _typed(field: Field) -> str:
     given = f"event.{field.name}"
     return (
         f"        case when regexp_full_match({given}, '{pattern}') "
-        f"then try_cast({given} as {field.kind}) end as {field.column},"
+        f"then try_cast({given} as {field.kind}) end as {in_sql(field.column)},"
     )
 
 
 def _reason(field: Field) -> str:
     said = _MATCHES[field.kind][1] + (" of 64 bits" if field.name == "user_id" else "")
-    is_other = f"event.{field.name} is not null and {field.column} is null"
+    is_other = f"event.{field.name} is not null and {in_sql(field.column)} is null"
     return f"            when {is_other} then '{field.name} is {said}'"
 
 
@@ -254,11 +262,11 @@ def _no_text(names: Sequence[str]) -> str:
 
 
 def _selected(field: Field) -> str:
-    given = f"judged.{field.column}" if field.kind in _MATCHES else f"judged.event.{field.name}"
+    given = in_sql(field.column) if field.kind in _MATCHES else f"event.{in_sql(field.name)}"
     said = field.documentation or documented(
         Column(field.column, field.kind), "events", f"{field.name}, as the producer sends it"
     )
-    return item(given, field.kind, field.column, said)
+    return item(f"judged.{given}", field.kind, field.column, said)
 
 
 def rows(raw: str, shape: Shape) -> str:

@@ -91,6 +91,20 @@ def test_a_table_of_another_name_and_schema_with_a_key_of_two_is_read_whole(
     assert begun.differences(known) == []
 
 
+def test_whatever_its_columns_are_called_they_have_names_here(begun: Begun, source: str) -> None:
+    _done(
+        source,
+        'create table odd (id int primary key, "createdAt" date, created_at date, "odd name" text, y int, '
+        '"say ""it""s" text, "1st" int, "_seen" bool, "Ünïcode" text, "a: b" text, odd_id int, "order" int)',
+    )
+    known = begun.new("app.odd")
+    assert [column.name for column in known.table("stg_app__odd").columns] == [
+        "id", "created_at", "column_3", "odd_name", "y", "say__it_s", "column_7", "seen", "n_code", "a__b",
+        "odd_id", "order",
+    ]  # fmt: skip
+    assert begun.differences(known) == []
+
+
 def test_a_captured_table_is_declared_without_what_no_change_tells(begun: Begun, source: str) -> None:
     _done(
         source,

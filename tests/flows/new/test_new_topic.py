@@ -53,7 +53,8 @@ def test_a_topic_comes_out_typed_by_its_records(
         {
             "id": ID.format(1), "at": AT, "userId": 7, "query": "shoes", "hits": 3, "took": 0.5,
             "isBot": False, "shown_at": AT, "filters": {"size": 40}, "key": "k", "text": 5,
-            "odd name": 1, "none": None,
+            "odd name": 1, "none": None, "order": 1, "from": "a", "_id": "i", "_1st": 1,
+            "Twice": 1, "twice": 2,
         },
         {"id": ID.format(2), "at": AT, "query": "", "took": 2, "new": True},
         b"no JSON",
@@ -68,10 +69,11 @@ def test_a_topic_comes_out_typed_by_its_records(
     assert {column.name: column.type for column in table.columns if column.name not in _OWN} == {
         "user_id": "BIGINT", "query": "VARCHAR", "hits": "BIGINT", "took": "DOUBLE", "is_bot": "BOOLEAN",
         "shown_at": "TIMESTAMP WITH TIME ZONE", "filters": "JSON", "event_key": "VARCHAR",
-        "event_text": "BIGINT", "none": "VARCHAR", "new": "BOOLEAN",
+        "event_text": "BIGINT", "none": "VARCHAR", "order": "BIGINT", "from": "VARCHAR", "id": "VARCHAR",
+        "new": "BOOLEAN",
     }  # fmt: skip
     assert begun.differences(known) == []
-    assert any("odd name" in line for line in begun.draft.next)
+    assert any("odd name, _1st, Twice, twice." in line for line in begun.draft.next)
     declared = begun.project.declarations("events").read_text(encoding="utf-8")
     assert f'topic="{topic}",' in declared
 
