@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from flows.errors import FlowsError
@@ -65,14 +66,16 @@ def column_name(name: str) -> str:
 
 def in_sql(name: str) -> str:
     """A column's name as SQL has to write it."""
-    is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not _is_reserved(name)
+    is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _reserved()
     return name if is_plain else engine.quoted(name)
 
 
-def _is_reserved(name: str) -> bool:
-    query = "select 1 from duckdb_keywords() where keyword_name = ? and keyword_category <> 'unreserved'"
+@cache
+def _reserved() -> frozenset[str]:
+    """Words that are no names unless they are quoted."""
+    query = "select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'"
     with engine.connect() as connection:
-        return bool(connection.execute(query, [name]).fetchall())
+        return frozenset(name for (name,) in connection.execute(query).fetchall())
 
 
 def spelled(kind: str) -> str:
@@ -149,13 +152,13 @@ def _of_columns(text: str, call: ast.Call, columns: Sequence[Column]) -> str:
 
 
 def _spelled_out(column: Column) -> str:
-    said = [_text(column.name), json.dumps(column.type)]
+    said = [in_python(column.name), json.dumps(column.type)]
     if column.description:
-        said.append(_text(column.description))
+        said.append(in_python(column.description))
     said += [] if column.nullable else ["nullable=False"]
     said += ["pii=True"] if column.pii else []
     said += [f"max_length={column.max_length}"] if column.max_length is not None else []
-    said += [f"formerly={_listed(column.formerly)}"] if column.formerly else []
+    said += [f"formerly={tuple_in_python(column.formerly)}"] if column.formerly else []
     return f"Column({', '.join(said)})"
 
 
@@ -202,7 +205,7 @@ def _with_keyword(text: str, call: ast.Call, name: str, value: str) -> str:
 
 
 def _dictionary(text: str, node: ast.Dict, columns: Sequence[Column]) -> str:
-    pairs = [f'{_text(column.name)}: "{column.type}"' for column in columns]
+    pairs = [f'{in_python(column.name)}: "{column.type}"' for column in columns]
     start, line = _start(text, node), "{" + ", ".join(pairs) + "}"
     before = start - (text.rfind("\n", 0, start) + 1)
     if node.lineno == node.end_lineno and before + len(line) + 1 <= _LINE:
@@ -212,18 +215,19 @@ def _dictionary(text: str, node: ast.Dict, columns: Sequence[Column]) -> str:
 
 
 def _formerly(names: dict[str, tuple[str, ...]]) -> str:
-    return "{" + ", ".join(f'"{name}": {_listed(former)}' for name, former in names.items()) + "}"
+    return "{" + ", ".join(f'"{name}": {tuple_in_python(former)}' for name, former in names.items()) + "}"
 
 
-def _text(value: str) -> str:
+def in_python(value: str) -> str:
     """A text of Python's, quoted as the formatter does it."""
     return (
         f"'{value}'" if '"' in value and not {"'", "\\"} & {*value} else json.dumps(value, ensure_ascii=False)
     )
 
 
-def _listed(names: tuple[str, ...]) -> str:
-    listed = ", ".join(_text(name) for name in names)
+def tuple_in_python(names: Sequence[str]) -> str:
+    """A tuple of texts, likewise."""
+    listed = ", ".join(in_python(name) for name in names)
     return f"({listed},)" if len(names) == 1 else f"({listed})"
 
 

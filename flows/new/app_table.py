@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
-from flows.declaration import column_name, in_sql, spelled
+from flows.declaration import column_name, in_python, in_sql, spelled, tuple_in_python
 from flows.errors import FlowsError
 from flows.extract.application import answering
 from flows.extract.postgres_session import catalog
@@ -101,25 +100,24 @@ def declaration(name: str, found: Found, mode: Mode, schema: str, table: str) ->
     )
     left_out = found.computed if mode == "cdc" else frozenset()
     words = [
-        json.dumps(name),
-        json.dumps(told.format(one_of(name))),
+        in_python(name),
+        in_python(told.format(one_of(name))),
         "{\n"
         + "".join(
-            f"    {json.dumps(column.name, ensure_ascii=False)}: {json.dumps(column.type)},\n"
+            f"    {in_python(column.name)}: {in_python(column.type)},\n"
             for column in found.columns
             if column.name not in left_out
         )
         + "}",
     ]
     if tuple(found.key) != ("id",):
-        names = ", ".join(json.dumps(one, ensure_ascii=False) for one in found.key)
-        words.append(f"key=({names}{',' if len(found.key) == 1 else ''})")
+        words.append(f"key={tuple_in_python(found.key)}")
     if mode != "incremental":
         words.append(f'mode="{mode}"')
     if schema != "public":
-        words.append(f"schema={json.dumps(schema, ensure_ascii=False)}")
+        words.append(f"schema={in_python(schema)}")
     if table != name:
-        words.append(f"table={json.dumps(table, ensure_ascii=False)}")
+        words.append(f"table={in_python(table)}")
     return call("_entity", words)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from flows.declaration import added
+from flows.declaration import added, in_python
 from flows.errors import FlowsError
 from flows.new import app_table, model, topic
 from flows.new.draft import Draft, Project, call
@@ -108,9 +107,9 @@ def _topic(arguments: argparse.Namespace, name: str, project: Project) -> Draft:
     called = arguments.read or name
     shape = topic.look(load(), called, (arguments.key or [None])[0], arguments.time)
     grain = f"one row per record of topic {called}"
-    words = [json.dumps(name), json.dumps(grain)]
-    words += [f"topic={json.dumps(called)}"] if called != name else []
-    words += [f"event_time={json.dumps(shape.time)}"] if shape.time != "event_time" else []
+    words = [in_python(name), in_python(grain)]
+    words += [f"topic={in_python(called)}"] if called != name else []
+    words += [f"event_time={in_python(shape.time)}"] if shape.time != "event_time" else []
     draft, entity = _declared(project, "events", name, call("_topic", words))
     of_one = f"one row per event of topic {called}"
     staged = topic.staging(entity.table, of_one, shape), topic.rows(entity.table, shape)

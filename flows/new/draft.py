@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import transforms
 from flows.declaration import in_sql, spelled
@@ -17,7 +16,6 @@ from transforms.entities import SourceEntity
 
 _LINE = 110
 PACKAGE = Path(transforms.__file__).parent
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
