@@ -20,7 +20,12 @@ _WHAT = {Postgres: "tables (Postgres)", Kafka: "topics (Kafka)", Rest: "lists of
 
 def check(entity: SourceEntity) -> None:
     """Raises ContractError for a declaration that no reader could follow."""
-    told = [*_of_the_source(entity)] or [*_of_texts(entity)] or [*_of_the_protocol(entity)]
+    told = (
+        [*_of_the_source(entity)]
+        or [*_of_texts(entity)]
+        or [*_of_the_key(entity)]
+        or [*_of_the_protocol(entity)]
+    )
     if told:
         raise ContractError(f"{entity.place}: {told[0]}")
 
@@ -48,6 +53,14 @@ def _of_texts(entity: SourceEntity) -> Iterator[str]:
     for name, value in fields.items():
         if isinstance(value, str):
             yield f'its {name} is a text, where names belong. Write `{name}=("{value}",)`, with the comma.'
+
+
+def _of_the_key(entity: SourceEntity) -> Iterator[str]:
+    names = {column.name for column in entity.columns}
+    strange = [name for name in entity.key if names and name not in names]
+    if not entity.key or strange:
+        what = f"its key has {strange[0]}, which is none of its columns" if strange else "it has no key"
+        yield f"{what}. Write `key=(…,)` with the columns that are unique together."
 
 
 def _of_the_protocol(entity: SourceEntity) -> Iterator[str]:

@@ -159,16 +159,6 @@ class SourceEntity:
     owner: str = "data-team"
     description: str = ""
 
-    def __post_init__(self) -> None:
-        names = {column.name for column in self.columns}
-        is_text = isinstance(self.key, str)  # not yet checked (transforms.declared)
-        strange = [name for name in self.key if name not in names] if names and not is_text else []
-        if not self.key or strange:
-            what = f"its key has {strange[0]}, which is none of its columns" if strange else "it has no key"
-            raise ContractError(
-                f"{self.place}: {what}. Write `key=(…,)` with the columns that are unique together."
-            )
-
     @property
     def required(self) -> tuple[str, ...]:
         """Columns of a database's table that no landed row has null: without its key it is no row, without

@@ -69,6 +69,11 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
         lambda: replace(TABLE, key="id"),  # type: ignore[arg-type]
         'app.t: its key is a text, where names belong. Write `key=("id",)`, with the comma.',
     ),
+    "no key": (lambda: replace(TABLE, key=()), "app.t: it has no key. Write `key=(…,)` with the columns"),
+    "a key that is no column": (
+        lambda: replace(TABLE, key=("number",)),
+        "app.t: its key has number, which is none of its columns. Write `key=(…,)` with the columns",
+    ),
     "personal fields that are a text": (
         lambda: replace(LIST, personal="name"),  # type: ignore[arg-type]
         'stripe.t: its personal is a text, where names belong. Write `personal=("name",)`, with the comma.',

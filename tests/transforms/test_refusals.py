@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,8 +271,6 @@ LIST: Any = Rest
         (lambda: Kafka("user events"), "Topic 'user events': Kafka has no topic of such a name."),
         (lambda: Kafka(".."), "Topic '..': Kafka has no topic of such a name."),
         (lambda: LIST("/v1/x", "data", "pages"), "List /v1/x: 'pages' is no paging. Write one of cursor"),
-        (lambda: replace(USERS, key=()), "app.users: it has no key. Write `key=(…,)`"),
-        (lambda: replace(USERS, key=("number",)), "app.users: its key has number, which is none of its"),
     ],
 )
 def test_a_declaration_that_says_nothing_a_reader_knows_is_refused(
