@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from flows.errors import FlowsError
 from flows.extract.kafka import PositionGone, Topic
-from flows.extract.kafka_names import another, topic_of
+from flows.extract.kafka_names import declared_in_place
 from flows.landed import NOTHING_IN
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
@@ -169,8 +169,8 @@ def _refuse_another(topic: Topic, before: str) -> None:
     """Nothing is lost of a topic that is there under its own name: another one is declared in its place."""
     if before != topic.id:
         with topic.errors_told():
-            if topic_of(before, topic.settings, topic.seconds):
-                raise PositionGone(another(topic, before))
+            if told := declared_in_place(topic, before):
+                raise PositionGone(told)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from flows.readable import readable
 
 FAILED = ("Failed", "Crashed", "TimedOut")
 """States in ops.run, and of Prefect, of a run that did not come to a good end."""
+AT_WORK = ("PENDING", "RUNNING", "CANCELLING")
+"""Types of Prefect's states of what has a process, or is about to have one."""
 
 
 @dataclass

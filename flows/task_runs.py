@@ -7,8 +7,7 @@ from __future__ import annotations
 import httpx
 
 from flows.http_client import asked
-
-_AT_WORK = ["PENDING", "RUNNING", "CANCELLING"]
+from flows.summary import AT_WORK
 
 
 def end_left(server: httpx.Client, run_id: str, said: str) -> None:
@@ -17,7 +16,7 @@ def end_left(server: httpx.Client, run_id: str, said: str) -> None:
     """
     question = {
         "flow_runs": {"id": {"any_": [run_id]}},
-        "task_runs": {"state": {"type": {"any_": _AT_WORK}}},
+        "task_runs": {"state": {"type": {"any_": list(AT_WORK)}}},
     }
     ended = {"state": {"type": "CRASHED", "name": "Crashed", "message": said}, "force": True}
     for one in asked(server, "POST", "task_runs/filter", question).raise_for_status().json():

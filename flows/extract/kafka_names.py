@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -28,27 +27,25 @@ def another(topic: Named, known: str) -> str:
     """Why a topic is not the one whose id is `known`, and what to do. Raises KafkaException when the broker
     does not answer.
     """
-    where = f"Topic {topic.name} at {topic.bootstrap}"
-    if other := topic_of(known, topic.settings, topic.seconds):
-        return (
-            f"{where}: what was read before under its declaration is {other}, which is there still. Nothing "
-            f"was landed. Declare {other} again, or give the declaration another name: all of the topic "
-            "lands under that."
-        )
-    return (
-        f"{where} was deleted and made anew (its id is {topic.id}, {known} was read before): offsets of the "
-        f"old one say nothing about it. Nothing was landed. What is lost, and the way on: {topic.cure}"
+    return declared_in_place(topic, known) or (
+        f"Topic {topic.name} at {topic.bootstrap} was deleted and made anew (its id is {topic.id}, {known} "
+        "was read before): offsets of the old one say nothing about it. Nothing was landed. What is lost, "
+        f"and the way on: {topic.cure}"
     )
 
 
-def topic_of(topic_id: str, settings: Mapping[str, Any], seconds: float) -> str:
-    """The name of the topic that has this id; '' where the broker shows none. Raises KafkaException when it
-    does not answer.
+def declared_in_place(topic: Named, known: str) -> str:
+    """That the topic whose id is `known` is there still, under its own name, and what to do; '' where the
+    broker shows none. Raises KafkaException when it does not answer.
     """
-    admin = AdminClient(dict(settings), logger=_log)
-    names = list(admin.list_topics(timeout=seconds).topics)
-    for name, found in admin.describe_topics(TopicCollection(names), request_timeout=seconds).items():
+    admin = AdminClient(topic.settings, logger=_log)
+    names = list(admin.list_topics(timeout=topic.seconds).topics)
+    for name, found in admin.describe_topics(TopicCollection(names), request_timeout=topic.seconds).items():
         with suppress(KafkaException, TimeoutError):  # of one that may not be looked at
-            if str(found.result(timeout=seconds + 5).topic_id) == topic_id:
-                return name
+            if str(found.result(timeout=topic.seconds + 5).topic_id) == known:
+                return (
+                    f"Topic {topic.name} at {topic.bootstrap}: what was read before under its declaration is "
+                    f"{name}, which is there still. Nothing was landed. Declare {name} again, or give the "
+                    "declaration another name: all of the topic lands under that."
+                )
     return ""

@@ -13,12 +13,12 @@ from flows.errors import FlowsError
 from flows.sandbox import processes
 from flows.sandbox.prefect_server import POOL
 from flows.sandbox.state import Part, Process, State
+from flows.summary import AT_WORK
 
 _ID, _HOME = "PREFECT__FLOW_RUN_ID", "PREFECT_HOME"
 """What Prefect's workers give each run that they start, and what this sandbox gives its own."""
 _CLEANLY = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 5.0))
 """A run enters that it was stopped, and ends what it has started."""
-_AT_WORK = ["RUNNING", "PENDING", "CANCELLING"]
 _SECONDS = 10.0
 _STOPPED = "The sandbox was stopped: the next run goes on from there."
 _LOST = "Its worker was killed, or its machine went down, while it was at work: its process is gone."
@@ -47,11 +47,11 @@ def stop(state: State, end_worker: Callable[[], object], tell: Callable[[str], o
         _end([process for process in _processes(state) if _leads(process)])
         _end(_processes(state))
 
-    cancel(_AT_WORK, are_gone=False)
+    cancel(AT_WORK, are_gone=False)
     end_processes()
     end_worker()  # not before: it kills its runs, which could tell nobody any more that they were stopped
     end_processes()
-    cancel(_AT_WORK)
+    cancel(AT_WORK)
     # Of what a signal ends Prefect says, against all that was said before, that it crashed.
     cancel(["CRASHED"], begun)
 
@@ -81,7 +81,7 @@ def end_lost(state: State) -> None:
 
     Raises FlowsError when the server does not do it.
     """
-    _set(state, _AT_WORK, "CRASHED", _LOST, but={given[_ID] for _, given in processes.started_with(_ID)})
+    _set(state, AT_WORK, "CRASHED", _LOST, but={given[_ID] for _, given in processes.started_with(_ID)})
 
 
 def _set(

@@ -281,16 +281,15 @@ def _apply(
     if step.is_counted:
         apply.reopen(connection, table, partition)
         return apply.Written()
-    if step.way == "swap":
-        leaf = table.leaf(partition)
-        rights, away = grants.held(connection, home(table), leaf), shop.name(leaf, "old")
-        apply.detach(connection, table, partition, away)
-        shop.made.append(away)
+    leaf = table.leaf(partition)
+    if step.way in ("attach", "swap"):
+        rights = grants.held(connection, home(table), leaf)
+        if step.way == "swap":
+            away = shop.name(leaf, "old")
+            apply.detach(connection, table, partition, away)
+            shop.made.append(away)
         apply.attach(connection, table, partition, step.load)
         grants.give(connection, home(table), leaf, rights)
-        return apply.Written(inserted=step.commit.row_count)
-    if step.way == "attach":
-        apply.attach(connection, table, partition, step.load)
         return apply.Written(inserted=step.commit.row_count)
     if step.way == "load":
         loads = [other for other in fresh if other.way == "load"]
@@ -299,11 +298,10 @@ def _apply(
         windows = [other.built.partition for other in loads]
         return apply.make_equal(connection, table, shop.columns, step.load, windows)
     if step.way == "equal":
-        leaf = table.leaf(partition)
         return apply.make_equal(
             connection, table, shop.columns, step.load, [partition], target=leaf, spared=spared
         )
-    target = table.leaf(partition) if table.is_partitioned_in_postgres and partition else table.name
+    target = leaf if table.is_partitioned_in_postgres and partition else table.name
     return apply.write(connection, table, target, shop.columns, step.changes, partition=partition)
 
 

@@ -11,7 +11,7 @@ from flows.build.inputs import Reader
 from flows.planner import WHOLE
 from flows.services import Services
 from flows.stores import apply
-from flows.stores.ledger import Conflict, Ledger
+from flows.stores.ledger import Conflict, Ledger, PartitionState
 from flows.stores.manifest import LakeFile
 from flows.stores.publication import BuiltPartition, Streamed
 from flows.streaming.journal import Journal
@@ -43,12 +43,16 @@ def not_built_yet(
     _refuse_old(ledger, table, built)
     waiting = {}
     for raw, stage in way.staging.items():
-        marker = staged.get((stage.name, WHOLE))
-        since = str(marker.based_on.get(raw, "")) if marker is not None else ""
+        since = read_up_to(staged.get((stage.name, WHOLE)), raw)
         landings = Reader(ledger, registry.tables()).landings_since(raw, since)
         files = [batch.file for batch in Journal(connection).unlanded(raw)]
         waiting[raw] = [*files, *(file for landing in landings for file in landing.add)]
     return Streamed(way.identity, _identities(services, way, waiting))
+
+
+def read_up_to(marker: PartitionState | None, raw: str) -> str:
+    """The landing up to which a staging table had read its topic, by what it noted of that last."""
+    return str(marker.based_on.get(raw, "")) if marker is not None else ""
 
 
 def _refuse_old(ledger: Ledger, table: Table, built: Sequence[BuiltPartition]) -> None:

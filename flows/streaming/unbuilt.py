@@ -18,10 +18,11 @@ from flows.build.inputs import Reader
 from flows.landed import BY, BY_STREAM
 from flows.planner import WHOLE
 from flows.services import Services
-from flows.stores.ledger import Ledger, PartitionState
+from flows.stores.ledger import Ledger
 from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import LakeFile
 from flows.stores.verified import DamagedFile
+from flows.streaming.beside import read_up_to
 from flows.streaming.route import Route
 from transforms import engine, registry
 from transforms.contract import Table
@@ -103,7 +104,7 @@ class Unbuilt:
         ledger, stage = self._ledger, self._way.staging[raw]
         reader = Reader(ledger, registry.tables())
         marker = ledger.states([stage.name], [WHOLE], with_files=False).get((stage.name, WHOLE))
-        yield from _landed(ledger, reader, raw, _read_up_to(marker, raw), None)
+        yield from _landed(ledger, reader, raw, read_up_to(marker, raw), None)
         states = ledger.states([stage.name, self._table.name], with_files=False)
         now = self._services.settings.now()
         for (name, window), staged in states.items():
@@ -137,11 +138,6 @@ class Unbuilt:
             return self._services.lake.paths([file])
         except DamagedFile:
             return []
-
-
-def _read_up_to(marker: PartitionState | None, raw: str) -> str:
-    """The landing up to which a staging table had read its topic."""
-    return str(marker.based_on.get(raw, "")) if marker is not None else ""
 
 
 def _staged_of(ledger: Ledger, stage: Table, raw: str, token: str) -> str:

@@ -15,6 +15,7 @@ from tests.broker import make_topics
 from tests.flows.new.begun import Begun
 from tests.house import House
 from transforms import engine, registry
+from transforms.entities import Kafka
 
 _OF_TYPE: dict[str, Kind] = {"VARCHAR": "varchar", "BIGINT": "bigint", "INTEGER": "integer"}
 _OWN = {"event_id", "event_time", "kafka_partition", "kafka_offset", "_batch_id", "_seq"}
@@ -64,7 +65,8 @@ def test_a_topic_comes_out_typed_by_its_records(
     known = begun.new("events.searches", "--read", topic, "--time", "at")
 
     entity = known.entities["raw_events__searches"]
-    assert (entity.read.topic, entity.read.event_time) == (topic, "at")  # type: ignore[union-attr]
+    assert isinstance(entity.read, Kafka)
+    assert (entity.read.topic, entity.read.event_time) == (topic, "at")
     table = known.table("stg_events__searches")
     assert {column.name: column.type for column in table.columns if column.name not in _OWN} == {
         "user_id": "BIGINT", "query": "VARCHAR", "hits": "BIGINT", "took": "DOUBLE", "is_bot": "BOOLEAN",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,3 +61,14 @@ def assert_agreed(topics: Topics, events: Iterable[Mapping[str, Any]]) -> None:
     assert_told_once(topics)
     assert all(result.passed for result in topics.reconcile(sealed_too=True))
     assert topics.left_over() == []
+
+
+def without_copies(
+    sent: Sequence[tuple[int, int, int]],
+) -> Iterator[tuple[int, int, int]]:
+    """Of (number, partition, offset) what counts: of each number the lowest partition, then offset."""
+    best: dict[int, tuple[int, int]] = {}
+    for number, partition, offset in sent:
+        best[number] = min(best.get(number, (partition, offset)), (partition, offset))
+    for number in sorted(best):
+        yield number, *best[number]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from flows.streaming import consumer, hashed, others, seen
-from tests.flows.streaming.counting import assert_agreed
-from tests.flows.streaming.topics import PARTITIONS, Topics, without_copies
+from tests.flows.streaming.counting import assert_agreed, without_copies
+from tests.flows.streaming.topics import PARTITIONS, Topics
 from tests.house import House
 
 SEED = 20251103

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.streaming.topics import MODELS, PARTITIONS, Topics, without_copies
+from tests.flows.streaming.counting import without_copies
+from tests.flows.streaming.topics import MODELS, PARTITIONS, Topics
 from tests.house import House
 
 ROUNDS = 12

@@ -20,7 +20,8 @@ from flows.streaming import consumer, others
 from flows.streaming.consumer import Records
 from flows.streaming.microbatch import MicroBatch, MicroBatches
 from flows.streaming.visible import Visible
-from tests.flows.streaming.topics import PARTITIONS, Topics, until, without_copies
+from tests.flows.streaming.counting import without_copies
+from tests.flows.streaming.topics import PARTITIONS, Topics, until
 from tests.flows.streaming.workers import Worker
 from tests.house import House
 from transforms import registry

@@ -25,7 +25,8 @@ from flows.streaming.consumer import StreamConsumer
 from flows.streaming.journal import Fenced, Journal, Journaled
 from tests.flows.extract.parts import Broker
 from tests.flows.replaying import let_producers_say_the_time
-from tests.flows.streaming.topics import Topics, until, without_copies
+from tests.flows.streaming.counting import without_copies
+from tests.flows.streaming.topics import Topics, until
 from tests.house import House
 from transforms.contract import Rule, RuleKind
 

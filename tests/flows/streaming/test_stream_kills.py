@@ -9,8 +9,8 @@ import pytest
 
 from flows import failpoints
 from flows.streaming import taking_in
-from tests.flows.streaming.counting import assert_agreed
-from tests.flows.streaming.topics import Topics, without_copies
+from tests.flows.streaming.counting import assert_agreed, without_copies
+from tests.flows.streaming.topics import Topics
 from tests.house import House
 
 STREAMING = Path(taking_in.__file__).parent

@@ -337,16 +337,5 @@ def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def without_copies(
-    sent: Sequence[tuple[int, int, int]],
-) -> Iterator[tuple[int, int, int]]:
-    """Of (number, partition, offset) what counts: of each number the lowest partition, then offset."""
-    best: dict[int, tuple[int, int]] = {}
-    for number, partition, offset in sent:
-        best[number] = min(best.get(number, (partition, offset)), (partition, offset))
-    for number in sorted(best):
-        yield number, *best[number]
-
-
 def _do(topics: Topics, doing: str, options: Mapping[str, Any]) -> None:
     getattr(topics, doing)(**options)
