@@ -48,6 +48,8 @@ _MATCHES: Mapping[Kind, tuple[str, str]] = {
     "timestamptz": (_TIME.pattern, "no ISO 8601 time with an offset"),
 }
 """Type → what a value of it looks like, and what is said of one that does not."""
+_NO_TEXT = r"^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)"
+"""What `from_json` makes of an array, an object, a number or a boolean that is to be a text."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,10 @@ def _reason(field: Field) -> str:
 def _no_text(names: Sequence[str]) -> str:
     if not names:
         return "        null as no_text,"
-    either, listed = "|".join(names), ", ".join(f"'{name}'" for name in names)
-    return _filled(_TEXTS, {"either": either, "listed": listed}).removesuffix("\n")
+    looks = [f"regexp_matches(event.{in_sql(name)}, '{_NO_TEXT}')" for name in names]
+    listed = ", ".join(f"'{name}'" for name in names)
+    told = {"looks": f"\n{' ' * 16}or ".join(looks), "listed": listed}
+    return _filled(_TEXTS, told).removesuffix("\n")
 
 
 def _selected(field: Field) -> str:

@@ -47,7 +47,9 @@ typed as (
         -- DuckDB's parser lets trailing commas and NaN pass. Only what looks like it is read again, strings taken out.
         case
             when contains(text, ',}') or contains(text, ',]') or contains(text, ', ') or contains(text, chr(10)) or contains(text, chr(13)) or contains(text, chr(9))
-                or contains(lower(text), 'nan') or contains(lower(text), 'inf')
+                or contains(text, 'nan') or contains(text, 'inf')
+                -- In capitals too, which few messages have: all in small letters would cost more than reading the JSON.
+                or ((contains(text, 'N') or contains(text, 'A') or contains(text, 'I') or contains(text, 'F')) and regexp_matches(text, '(?i)nan|inf'))
                 then case
                     when regexp_matches(
                         text, '[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]'
@@ -67,7 +69,7 @@ judged as materialized (
             when octet_length(value) > 1048576 then 'it is larger than 1 MiB'
             when text is null then 'it is not valid UTF-8'
             when event is null and not json_valid(text) then 'it is not valid JSON'
-            when event is null or not starts_with(ltrim(text, E' \t\r\n'), '{') then 'it is no JSON object'
+            when event is null or not (starts_with(text, '{') or starts_with(ltrim(text, E' \t\r\n'), '{')) then 'it is no JSON object'
             when event_id is null then '{{key}} is missing or no UUID'
             when event_time is null then '{{time}} is missing or no ISO 8601 time with an offset'
             when event_time < timestamptz '2000-01-01 00:00:00+00' then '{{time}} is before the year 2000'

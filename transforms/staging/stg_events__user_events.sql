@@ -50,11 +50,10 @@ typed as (
         case when regexp_full_match(event.user_id, '-?[0-9]+') then try_cast(event.user_id as bigint) end as user_id,
         -- `from_json` makes a text of anything. Only what looks like another thing is asked what it is.
         case
-            when event is not null and (
-                regexp_matches(text, '"(event_type|anonymous_id|session_id|page)"\s*:\s*(-?[0-9]|[\[{tf])')
-                -- A name may be written in escapes.
-                or (contains(text, '\u00') and regexp_matches(text, '\\u00[^"]*"\s*:\s*(-?[0-9]|[\[{tf])'))
-            )
+            when regexp_matches(event.event_type, '^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)')
+                or regexp_matches(event.anonymous_id, '^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)')
+                or regexp_matches(event.session_id, '^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)')
+                or regexp_matches(event.page, '^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)')
                 then list_filter(
                     ['event_type', 'anonymous_id', 'session_id', 'page'],
                     lambda name: coalesce(json_type(text, '$.' || name), 'NULL') not in ('VARCHAR', 'NULL')
@@ -63,10 +62,12 @@ typed as (
         -- DuckDB's parser lets trailing commas and NaN pass and rounds long decimals. Only what looks like it is read again, strings taken out.
         case
             when contains(text, ',}') or contains(text, ',]') or contains(text, ', ') or contains(text, chr(10)) or contains(text, chr(13)) or contains(text, chr(9))
-                or contains(lower(text), 'nan') or contains(lower(text), 'inf')
-                or regexp_matches(event.properties, '[0-9]([.][0-9]|[eE])') or length(event.properties) > 256
+                or contains(text, 'nan') or contains(text, 'inf')
+                -- In capitals too, which few messages have: all in small letters would cost more than reading the JSON.
+                or ((contains(text, 'N') or contains(text, 'A') or contains(text, 'I') or contains(text, 'F')) and regexp_matches(text, '(?i)nan|inf'))
+                or regexp_matches(event.properties, '[0-9]([.][0-9]|[eE])') or strlen(event.properties) > 256
                 then case
-                    when length(event.properties) > 256 or regexp_matches(
+                    when strlen(event.properties) > 256 or regexp_matches(
                         text, '[.][0-9]{16}|[0-9]{16}[.eE]|[0-9][eE][-+]?[0-9]{3,}\s*[,\]}]|[:\[,]\s*-?[nNiI][aAnN]|,\s*[\]}]'
                     )
                         then regexp_replace(text, '"([^"\\]|\\.)*"', '""', 'g')
@@ -84,7 +85,7 @@ judged as materialized (
             when octet_length(value) > 1048576 then 'it is larger than 1 MiB'
             when text is null then 'it is not valid UTF-8'
             when event is null and not json_valid(text) then 'it is not valid JSON'
-            when event is null or not starts_with(ltrim(text, E' \t\r\n'), '{') then 'it is no JSON object'
+            when event is null or not (starts_with(text, '{') or starts_with(ltrim(text, E' \t\r\n'), '{')) then 'it is no JSON object'
             when event_id is null then 'event_id is missing or no UUID'
             when event_time is null then 'event_time is missing or no ISO 8601 time with an offset'
             when event_time < timestamptz '2000-01-01 00:00:00+00' then 'event_time is before the year 2000'
