@@ -12,8 +12,10 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import (
@@ -319,13 +321,12 @@ def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = No
     """Messages as they are landed, in SCHEMA. `place`: the topic and partition that all of them are of."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
     with not_looked_for():
-        kinds, moments = zip(*map(Message.timestamp, messages), strict=True)
-        times = pa.array(moments, pa.int64())
+        pairs = chain.from_iterable(map(Message.timestamp, messages))
+        kinds, moments = np.fromiter(pairs, np.int64, 2 * len(messages)).reshape(-1, 2).T
+        times = pa.array(moments)
         # A producer may give any number (nanoseconds, say); one that is no moment must not stop the topic.
-        known = pc.and_(pc.greater_equal(times, _FIRST), pc.less_equal(times, _LAST))
-        if TIMESTAMP_NOT_AVAILABLE in kinds:
-            known = pc.and_(known, pa.array([kind != TIMESTAMP_NOT_AVAILABLE for kind in kinds]))
-        times = pc.if_else(known, times, None)
+        known = (moments >= _FIRST) & (moments <= _LAST) & (kinds != TIMESTAMP_NOT_AVAILABLE)
+        times = pc.if_else(pa.array(known), times, None)
         columns = [
             *_places(messages, place),
             pa.array(list(map(Message.offset, messages)), pa.int64()),

@@ -13,23 +13,25 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import Message
 
+_UNKNOWN = object()
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
 
 
 def of(messages: Sequence[Message]) -> pa.Array:
     """The headers of each message, in order; null where the client can't give them."""
-    # Most messages of a topic have the same headers: each set of them is made once.
-    sets: dict[Sequence[Any], int] = {}
-    which: list[int | None] = []
+    given: list[Any] = []
     # A failed message gives a list with holes (confluent-kafka 2.16), and who looks into it crashes: each is
     # asked once, and by `map`, since the interpreter's own quick calls of C don't see that an error was set.
     asked = map(Message.headers, messages)
-    for _ in messages:
+    while len(given) < len(messages):
         try:
-            pairs = next(asked)
+            given.extend(asked)
         except (SystemError, UnicodeDecodeError):
-            which.append(None)
-        else:
-            which.append(sets.setdefault(tuple(pairs or ()), len(sets)))
+            given.append(_UNKNOWN)
+    # Most messages of a topic have the same headers, or none: each set of them is made once.
+    if given.count(None) == len(given):
+        return pa.array([[]], HEADERS).take(pa.repeat(pa.scalar(0, pa.int32()), len(given)))
+    sets: dict[Sequence[Any], int] = {}
+    which = [None if pairs is _UNKNOWN else sets.setdefault(tuple(pairs or ()), len(sets)) for pairs in given]
     made = [[{"name": name, "value": value} for name, value in pairs] for pairs in sets]
     return pa.array(made, HEADERS).take(pa.array(which, pa.int32()))
