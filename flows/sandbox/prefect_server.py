@@ -129,7 +129,7 @@ def start(state: State, cache: Path, port: int, root: Path, progress: Callable[[
         shutil.copyfile(template(cache, progress), partial)
         partial.replace(database)
     address = f"http://127.0.0.1:{port}/api"
-    words = ["-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    words = ["-m", "uvicorn", "--factory", "flows.sandbox.prefect_app:create_app"]
     options = [
         "--host",
         "127.0.0.1",

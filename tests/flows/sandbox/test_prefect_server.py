@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -51,6 +53,17 @@ def test_a_server_that_was_killed_still_knows_who_is_at_work(state: State) -> No
 
     with _client(sandbox.start(state.folder, ONLY)) as server:
         ask_prefect(server, "POST", f"v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 60})
+
+
+@pytest.mark.full
+def test_who_asks_while_somebody_else_writes_is_told_soon_to_ask_again(state: State) -> None:
+    """Long before a client has waited too long: who holds the lock may be waiting for the server itself."""
+    database = sqlite3.connect(state.prefect_home / "prefect.db", isolation_level=None)
+    with _client(state) as server, closing(database):
+        database.execute("begin immediate")
+        assert server.post("flows/", json={"name": "waits"}).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    with _client(state) as server:
+        assert ask_prefect(server, "POST", "flows/", {"name": "waits"})["name"] == "waits"
 
 
 @pytest.mark.full
