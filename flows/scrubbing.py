@@ -7,6 +7,7 @@ too). The settings say what is secret.
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import re
@@ -42,6 +43,14 @@ def parts(dsn: str) -> set[str]:
     except psycopg.ProgrammingError:
         return set()
     return {str(known[name]) for name in ("password", "sslpassword") if known.get(name)}
+
+
+def of_key(key: str) -> set[str]:
+    """What else tells a key, where it is a user and a password (`user:password`) or a user alone: the
+    password, and both as basic authentication sends them.
+    """
+    user, _, password = key.partition(":")
+    return {base64.b64encode(f"{user}:{password}".encode()).decode()} | ({password} if password else set())
 
 
 def of_options(options: Mapping[str, str]) -> set[str]:

@@ -6,15 +6,26 @@ than what was meant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from transforms import changes
 from transforms.contract import ContractError
-from transforms.entities import Kafka, Postgres, Rest, SourceEntity
+from transforms.entities import Api, Kafka, Pages, Postgres, Rest, SourceEntity
 from transforms.model import canonical_type
 
 _READ_BY: dict[str, type] = {"app": Postgres, "events": Kafka, "sendgrid": Rest, "stripe": Rest}
 """The sources that settings name, and what is read of each."""
+_PLAIN, _BARE = Api(), Rest("/", None, "single_page")
+_OF_PAGING: dict[tuple[str, ...], tuple[Pages, ...]] = {
+    ("next_path",): ("cursor", "json_link"),
+    ("more_path",): ("cursor", "header_link", "json_link"),
+    ("total_path", "pages_path", "page_param", "base_page"): ("page_number",),
+    ("offset_param",): ("offset",),
+    ("cursor_param", "lost_cursor"): ("cursor",),
+    ("split",): ("window",),
+}
+"""What is about some ways of paging alone."""
 _WHAT = {Postgres: "tables (Postgres)", Kafka: "topics (Kafka)", Rest: "lists of an API (Rest)"}
 
 
@@ -28,6 +39,19 @@ def check(entity: SourceEntity) -> None:
     )
     if told:
         raise ContractError(f"{entity.place}: {told[0]}")
+
+
+def check_together(entities: Iterable[SourceEntity]) -> None:
+    """Raises ContractError for two lists of one API that say otherwise how it is asked."""
+    apis: dict[str, SourceEntity] = {}
+    for entity in entities:
+        if isinstance(entity.read, Rest):
+            first = apis.setdefault(entity.source, entity)
+            if isinstance(first.read, Rest) and first.read.api != entity.read.api:
+                raise ContractError(
+                    f"{entity.place}: {first.place} says otherwise how {entity.source} is asked. Declare it "
+                    "once, `API = Api(…)`, and write `api=API` into each of its lists."
+                )
 
 
 def _of_the_source(entity: SourceEntity) -> Iterator[str]:
@@ -77,7 +101,14 @@ def _of_the_protocol(entity: SourceEntity) -> Iterator[str]:
             f'and its partition is by {by}. Write `event_time="{by}"` there, or the same in `Partition(…)`.'
         )
     if isinstance(entity.read, Rest):
+        if entity.key != ("id",):
+            yield (
+                f"its key is {', '.join(entity.key)}, and raw has what an API lists by its id. Write "
+                '`key=("id",)`, and in `Rest(…)` the fields that make it, `id_fields=(…,)`.'
+            )
+        yield from _of_an_api(entity.read.api)
         yield from _of_a_list(entity.read)
+        yield from _of_pages(entity.read)
 
 
 def _of_columns(entity: SourceEntity, read: Postgres) -> Iterator[str]:
@@ -112,9 +143,32 @@ def _of_columns(entity: SourceEntity, read: Postgres) -> Iterator[str]:
         )
 
 
+def _of_an_api(api: Api) -> Iterator[str]:
+    if api.auth == "api_key" and not api.name:
+        yield "its API takes the key by a name, and none is given. Write `name=` in `Api(…)`."
+    if api.auth != "api_key" and api != replace(api, name=_PLAIN.name, location="header", prefix=""):
+        yield (
+            f"`name`, `location` and `prefix` say where an API wants its key, and {api.auth} says that, too. "
+            'Take them out of `Api(…)`, or write `auth="api_key"`.'
+        )
+    if api.location == "query" and api.prefix:
+        yield "a prefix stands before the key in a header, and this API takes it in the query. Take it out."
+    own = {"authorization", "cookie", "accept-encoding", "content-length", "content-type", "host"}
+    own |= {api.name.lower()} if api.auth == "api_key" else set()
+    for name in api.headers:
+        if name.lower() in own:
+            yield (
+                f"its API has a header {name} among the fixed ones, which the protocol writes, and keys are "
+                "settings. Take it out; `auth=` says how the key is sent."
+            )
+
+
 def _of_a_list(read: Rest) -> Iterator[str]:
     if not read.path.startswith("/"):
         yield f"the path '{read.path}' begins without /. Write what follows the address, e.g. `/v1/charges`."
+    for mark, instead in (("?", "What stands behind it belongs into `parameters`"), ("{", "Write it out")):
+        if mark in read.path:
+            yield f"the path '{read.path}' holds {mark}, which nothing fills. {instead}."
     if not read.id_fields:
         yield 'nothing tells its objects apart. Write `id_fields=("id",)`, with the fields that do.'
     least = 2 if read.paging == "offset" else 1
@@ -123,11 +177,37 @@ def _of_a_list(read: Rest) -> Iterator[str]:
             f"a page_size of {read.page_size} reads no list whole. Write {least} or more: as many as the "
             "API gives at once."
         )
-    given = " ".join(read.parameters.values())
-    if read.paging == "window" and not (
-        (read.since or "{since}" in given) and (read.until or "{until}" in given)
-    ):
+    if read.paging == "window" and not (read.asks("since") and read.asks("until")):
         yield (
             "paging by windows asks for ranges of time, and nothing says how. Name the parameters, "
             "`since=` and `until=`, or write {since} and {until} into one of `parameters`."
         )
+
+
+def _of_pages(read: Rest) -> Iterator[str]:
+    """What is said of other ways of paging would be passed over."""
+    for words, ways in _OF_PAGING.items():
+        for word in words:
+            if getattr(read, word) != getattr(_BARE, word) and read.paging not in ways:
+                yield (
+                    f"`{word}` says nothing of paging by {read.paging}, but of {' and '.join(ways)}. Take it "
+                    "out, or write another `paging`."
+                )
+    if read.paging == "json_link" and not read.next_path:
+        yield "an answer has the next page's address, and nothing says where. Write `next_path=`."
+    if read.body is not None and read.paging in ("header_link", "json_link"):
+        yield f"a search by POST has no pages by {read.paging}: an address is not asked again with a body."
+    if read.lost_cursor and read.next_path:
+        yield "`lost_cursor` is about cursors that are ids, and `next_path` gives others. Take one out."
+    own = [name for name in (read.since, read.until, _paging_param(read)) if name]
+    own += [read.limit_param] if read.limit_param and read.paging != "single_page" else []
+    own += [read.api.name] if read.api.auth == "api_key" and read.api.location == "query" else []
+    given = [*own, *read.parameters]
+    for name in dict.fromkeys(given):
+        if given.count(name) > 1:
+            yield f"its parameter {name} is given twice. Take it out of `parameters`, or name another one."
+
+
+def _paging_param(read: Rest) -> str | None:
+    ways = {"offset": read.offset_param, "page_number": read.page_param, "cursor": read.cursor_param}
+    return ways.get(read.paging)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from transforms.contract import Column, ContractError, Partition, check_name
 
@@ -92,27 +92,83 @@ class Kafka:
             )
 
 
+Auth = Literal["bearer", "http_basic", "api_key", "none"]
+Pages = Literal["single_page", "page_number", "offset", "cursor", "header_link", "json_link", "window"]
+Times = Literal["unix", "unix_ms", "iso", "date"]
+
+
+@dataclass(frozen=True)
+class Api:
+    """How an API is asked, declared once and given to each of its lists. Where it is, and its key, say the
+    settings.
+
+    `auth` says how it takes the key. `bearer`: as `Authorization: Bearer KEY`; `http_basic`: the key is
+    `user:password`, or a user alone; `api_key`: the header or query parameter `name` holds it; `none`: it
+    takes none.
+    """
+
+    auth: Auth = "bearer"
+    name: str = "Authorization"
+    location: Literal["header", "query"] = "header"
+    prefix: str = ""
+    """What stands before the key in that header, e.g. `Token `."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Fixed headers of each request, e.g. the version of the API."""
+    title: str = ""
+    """How people call it; empty: as the source."""
+
+    def __post_init__(self) -> None:
+        where = f"API {self.title}".rstrip()
+        _one_of(where, "auth", self.auth, get_args(Auth))
+        _one_of(where, "location", self.location, ("header", "query"))
+
+
 @dataclass(frozen=True)
 class Rest:
     """A list endpoint.
 
-    `paging` is one of the protocol's ways: `cursor` (starting_after / has_more), `offset` (offset / limit)
-    or `window` (no paging: the range is split until an answer is not full). `since`/`until` name the query
-    parameters of the range, written as `time_format` says.
+    `paging` is one of the protocol's ways. `single_page`: there is one answer, a list or one object;
+    `page_number`: pages are numbered; `offset`: offset / limit; `cursor`: the token that the answer has at
+    `next_path`, else the last object's id, goes back; `header_link`: the answer's header `Link` has the next
+    page's address; `json_link`: the answer has it at `next_path`; `window`: no paging, the range is split
+    until an answer is not full. `since`/`until` name the parameters of the range, written as `time_format`
+    says. Dots in a path go deeper.
     """
 
     path: str
     records: str | None
-    """Key of the list in the answer; None: the answer is the list."""
-    paging: Literal["cursor", "offset", "window"]
+    """Where the list is in the answer (`data`, `data.items`); None: the answer is the list."""
+    paging: Pages
+    api: Api = Api()
     since: str | None = None
     until: str | None = None
-    time_format: Literal["unix", "iso", "date"] = "unix"
+    time_format: Times = "unix"
+    """How times are written; `unix_ms`: milliseconds since 1970, in the records too."""
     page_size: int = 100
     lookback: timedelta = timedelta(hours=1)
     id_fields: tuple[str, ...] = ("id",)
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""
+    body: Mapping[str, Any] | None = None
+    """What is sent as JSON, by POST: a search. Its texts may hold `{since}` and `{until}`; the parameters of
+    range and paging stand in it then."""
+    limit_param: str | None = "limit"
+    """Parameter of the page's size; None: the API has none."""
+    offset_param: str = "offset"
+    page_param: str = "page"
+    base_page: int = 1
+    """Number of the first page."""
+    cursor_param: str = "cursor"
+    next_path: str | None = None
+    """Where an answer has the cursor or the address of the next page; nothing is there on the last one."""
+    more_path: str | None = None
+    """Where it says whether there is more: true or false. What it denies is asked for once all the same."""
+    total_path: str | None = None
+    """Where it has the number of all records, of paging `page_number`: what is missing at the end is told."""
+    pages_path: str | None = None
+    """Where it has the number of all pages."""
+    lost_cursor: str | None = None
+    """Code of the error that says that a cursor's object is gone: paging goes on after the one before it."""
     split: tuple[str, ...] | None = None
     """What `{split}` in a parameter becomes, of paging `window`, in the two parts of a second whose answer is
     full: below an id, and from it on; `{id}` stands for it. None: such a second can't be read whole."""
@@ -129,15 +185,22 @@ class Rest:
     """How long the API keeps its records; an older position has lost some, which stops the entity."""
 
     def __post_init__(self) -> None:
-        _one_of(f"List {self.path}", "paging", self.paging, ("cursor", "offset", "window"))
-        _one_of(f"List {self.path}", "time_format", self.time_format, ("unix", "iso", "date"))
+        _one_of(f"List {self.path}", "paging", self.paging, get_args(Pages))
+        _one_of(f"List {self.path}", "time_format", self.time_format, get_args(Times))
+
+    def asks(self, bound: Literal["since", "until"]) -> bool:
+        """Whether a request names that end of the range, by a parameter of its own or within a text."""
+        given = (*self.parameters.values(), repr(self.body))
+        return bool(getattr(self, bound)) or any(f"{{{bound}}}" in text for text in given)
 
 
 @dataclass(frozen=True)
 class SourceEntity:
     """One landed entity: where it comes from, what identifies it, how its windows are found."""
 
-    source: Literal["app", "events", "stripe", "sendgrid"]
+    source: str
+    """`app` (the application's database), `events` (topics), or an API: settings say where one of that name
+    is, `ANALYTICS_<SOURCE>_URL` and `ANALYTICS_<SOURCE>_KEY`."""
     name: str
     read: Postgres | Kafka | Rest
     key: tuple[str, ...]

@@ -223,6 +223,7 @@ def read(root: Path, entities: Iterable[SourceEntity]) -> Registry:
         if entity.table in landed:
             raise ContractError(f"Two source entities land in {entity.table}. Rename one of them.")
         landed[entity.table] = entity
+    declared.check_together(landed.values())
     models: dict[str, Model] = {}
     for path in _model_files(root):
         try:

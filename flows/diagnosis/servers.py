@@ -52,7 +52,7 @@ def prefect(settings: Settings) -> list[Finding]:
     """Whether the server that is set is healthy, its version and its clock; a run needs none."""
     import httpx
 
-    from flows.extract.http import date_of
+    from flows.extract.http_said import date_of
     from flows.http_client import client
 
     address = settings.prefect_address

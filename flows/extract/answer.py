@@ -57,9 +57,11 @@ class Answer:
     fields: Mapping[str, Any]
 
 
-def parse(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answer:
-    """Take an answer apart; raises ValueError when it is no JSON or has no list where one is declared."""
-    return _whole(body, records, id_fields) or _piece_by_piece(body, records, id_fields)
+def parse(body: bytes, records: str | None, id_fields: tuple[str, ...], is_object: bool = False) -> Answer:
+    """Take an answer apart; raises ValueError when it is no JSON or has no list where one is declared. With
+    `is_object` one object may stand there as well: it is the only record.
+    """
+    return _whole(body, records, id_fields, is_object) or _piece_by_piece(body, records, id_fields)
 
 
 def record(text: bytes, id_fields: tuple[str, ...]) -> Record:
@@ -67,16 +69,28 @@ def record(text: bytes, id_fields: tuple[str, ...]) -> Record:
     return _record(text.strip().decode("utf-8", "surrogateescape"), id_fields)
 
 
-def _whole(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answer | None:
+def _whole(
+    body: bytes, records: str | None, id_fields: tuple[str, ...], is_object: bool = False
+) -> Answer | None:
     """The answer if every byte of it is valid JSON of the declared shape."""
     try:
         document = orjson.loads(body)
-        texts = _ELEMENTS.decode(body if records is None else _MEMBERS.decode(body)[records])
+        text, values = msgspec.Raw(body.strip()), document
+        around: Any = {}
+        name, left = "", steps(records)
+        while left:
+            around, members = values, _MEMBERS.decode(text)
+            name, left = (".".join(left), ()) if ".".join(left) in members else (left[0], left[1:])
+            text, values = members[name], values[name]
+        texts = [text] if is_object and isinstance(values, dict) else _ELEMENTS.decode(text)
     except (ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return None
-    values = document if records is None else document.pop(records)
-    found = tuple(_judged(bytes(text), value, id_fields) for text, value in zip(texts, values, strict=True))
-    return Answer(found, {} if records is None else document)
+    listed = [values] if is_object and isinstance(values, dict) else values
+    found = tuple(_judged(bytes(text), value, id_fields) for text, value in zip(texts, listed, strict=True))
+    if records is None:
+        return Answer(found, {})
+    del around[name]
+    return Answer(found, document)
 
 
 def _piece_by_piece(body: bytes, records: str | None, id_fields: tuple[str, ...]) -> Answer:
@@ -87,7 +101,7 @@ def _piece_by_piece(body: bytes, records: str | None, id_fields: tuple[str, ...]
             spans, end = _elements(text, _blank(text, 0))
             fields: dict[str, Any] = {}
         else:
-            spans, fields, end = _members(text, records)
+            spans, fields, end = _members(text, _blank(text, 0), steps(records))
     except (IndexError, RecursionError) as error:
         raise ValueError("its JSON ends early or is nested too deeply") from error
     if _blank(text, end) != len(text):
@@ -145,9 +159,12 @@ def _end(text: str, index: int) -> int:
     raise IndexError
 
 
-def _members(text: str, records: str) -> tuple[list[tuple[int, int]], dict[str, Any], int]:
-    """Spans of the elements of the member `records`, the other members, and where the object ends."""
-    index = _blank(text, 0)
+def _members(
+    text: str, index: int, way: tuple[str, ...]
+) -> tuple[list[tuple[int, int]], dict[str, Any], int]:
+    """Of the object at `index`: spans of the elements of the list at the end of the way, the other members,
+    and where the object ends.
+    """
     if text[index] != "{":
         raise ValueError("it is no JSON object")
     spans: list[tuple[int, int]] | None = None
@@ -158,8 +175,11 @@ def _members(text: str, records: str) -> tuple[list[tuple[int, int]], dict[str, 
         if not isinstance(name, str) or text[index] != ":":
             raise ValueError("its JSON is broken")
         index = _blank(text, index + 1)
-        if name == records:
+        if name == ".".join(way):
             spans, index = _elements(text, index)
+            index = _blank(text, index)
+        elif name == way[0]:
+            spans, fields[name], index = _members(text, index, way[1:])
             index = _blank(text, index)
         else:
             fields[name], index = _value(text, index)
@@ -168,7 +188,7 @@ def _members(text: str, records: str) -> tuple[list[tuple[int, int]], dict[str, 
         elif text[index] != "}":
             raise ValueError("its JSON is broken")
     if spans is None:
-        raise ValueError(f"it has no '{records}'")
+        raise ValueError(f"it has no '{'.'.join(way)}'")
     return spans, fields, index + 1
 
 
@@ -195,7 +215,7 @@ def _judged(raw: bytes, value: Any, id_fields: tuple[str, ...]) -> Record:
             return Record(raw, digest, identity, value)
     if not isinstance(value, dict):
         return Record(raw, digest, reason=f"a JSON {_json_type(value)}, not an object")
-    natural = [value.get(name) for name in id_fields]
+    natural = [at(value, name) for name in id_fields]
     for name, part in zip(id_fields, natural, strict=True):
         if isinstance(part, bool) or not isinstance(part, str | int) or part == "":
             return Record(raw, digest, reason=f"no usable '{name}'")
@@ -217,19 +237,31 @@ def steps(field: str | None) -> tuple[str, ...]:
     return tuple(field.split(".")) if field else ()
 
 
+def at(value: Any, path: str) -> Any:
+    """What stands at a path in an object, None where nothing does: a member of that very name, which may hold
+    dots, else as `steps` goes.
+    """
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    for step in steps(path):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
 def window(read: Rest, value: Mapping[str, Any] | None) -> str:
     """The day that an object of a list touches, by its event time, else by the time the list is about; '' for
     the whole entity.
     """
     if read.event_time is None:
         return ""
+    is_ms = read.time_format == "unix_ms"
     fields = (read.event_time, read.recorded_at)
-    at = next((time for field in fields if (time := moment(value, steps(field)))), None)
-    return "" if at is None else at.date().isoformat()
+    found = next((time for field in fields if (time := moment(value, steps(field), is_ms))), None)
+    return "" if found is None else found.date().isoformat()
 
 
-def moment(value: Mapping[str, Any] | None, field: tuple[str, ...]) -> datetime | None:
-    """The UTC time in a field (see `steps`): unix seconds, ISO 8601 or a date."""
+def moment(value: Mapping[str, Any] | None, field: tuple[str, ...], is_ms: bool = False) -> datetime | None:
+    """The UTC time in a field (see `steps`): seconds since 1970, or milliseconds; ISO 8601 or a date."""
     found: Any = value
     for part in field:
         found = found.get(part) if isinstance(found, dict) else None
@@ -237,7 +269,7 @@ def moment(value: Mapping[str, Any] | None, field: tuple[str, ...]) -> datetime 
         return None
     with suppress(ValueError, OverflowError, OSError):
         if isinstance(found, int | float):
-            return datetime.fromtimestamp(found, UTC)
+            return datetime.fromtimestamp(found / 1000 if is_ms else found, UTC)
         if isinstance(found, str):
             time = datetime.fromisoformat(found)
             return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

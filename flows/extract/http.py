@@ -1,4 +1,4 @@
-"""One GET to one host, as often as it takes: the connection below rest.py.
+"""One request to one host, as often as it takes: the connection below rest.py.
 
 What it holds to: the host of the settings and no other, a key that leaves over TLS only (or loopback), time
 and size limits counted after decompression, and the pace the service asks for.
@@ -10,24 +10,23 @@ import logging
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 import stamina
 
 from flows import setting_checks
 from flows.addresses import is_loopback
-from flows.extract import SourceError, SourceRefused
+from flows.extract import SourceError, SourceRefused, http_auth, http_said
 from flows.http_client import client
 from flows.hung import within
+from transforms.entities import Api
 
 T = TypeVar("T")
 
@@ -99,9 +98,10 @@ def check_base(name: str, base_url: str) -> None:
     except (ValueError, httpx.InvalidURL):
         is_address = False
     address = urlsplit(base_url) if is_address else None
-    if address is None or address.username is not None:
+    if address is None or address.username is not None or address.query or address.fragment:
         raise RefusedError(
-            f"{name}: {setting} is no address of an API; write it like https://api.example.com (no user)."
+            f"{name}: {setting} is no address of an API; write it like https://api.example.com or "
+            "https://example.com/api/v2 (no user, nothing behind ? or #)."
         )
     if address.scheme == "http" and not is_loopback(address.hostname):
         raise RefusedError(
@@ -110,28 +110,29 @@ def check_base(name: str, base_url: str) -> None:
 
 
 class Http:
-    """GETs against one base address. `name` (source.entity) stands in every message. Use it with `with`."""
+    """Requests to one base address, asked as `api` says. `name` (source.entity) stands in every message. Use
+    it with `with`.
+    """
 
-    def __init__(self, name: str, connection: RestConnection) -> None:
+    def __init__(self, name: str, connection: RestConnection, api: Api | None = None) -> None:
         check_base(name, connection.base_url)
         self._name = name
         self._connection = connection
+        self._api = api or Api()
         self._base = connection.base_url.rstrip("/")
         self._client = self._opened()
+        self._asked = httpx.URL(self._base)
         self._pause_until = 0.0
         self.requests = 0
         self.answered_at: datetime | None = None
         """When the last answer was sent, by the service's own clock, where it says so."""
+        self.next_link: str | None = None
+        """The address of the next page by the last answer's headers, as it stands there."""
 
     def _opened(self) -> httpx.Client:
         return client(
             self._base,
-            headers={
-                "Authorization": f"Bearer {self._connection.key}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": "user-analytics",
-            },
+            headers=http_auth.headers(self._api, self._connection.key),
             seconds=self._connection.timeout,
         )
 
@@ -147,14 +148,46 @@ class Http:
         """Close the connections."""
         self._client.close()
 
-    def get(self, path: str, parameters: Mapping[str, str], parse: Callable[[bytes], T]) -> T:
+    def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str],
+        parse: Callable[[bytes], T],
+        body: Mapping[str, Any] | None = None,
+    ) -> T:
         """What `parse` makes of the decompressed body of a 200 answer; it raises ValueError for a broken one.
+        With a `body` it is a POST of that, as JSON, which changes nothing there: a search.
 
         Order: wait as long as the last answer's rate limit asks; send; on a passing failure (connection,
         timeout, 429, 5xx, a body that ends early or is broken) wait for Retry-After, or with growing jittered
         pauses, and send again, `tries` times in all. Raises AnswerError for an answer that would stay the
         same, RestError for everything else.
         """
+        url = httpx.URL(self._base + path)
+        return self.follow(url.copy_merge_params(dict(parameters)) if parameters else url, parse, body)
+
+    def address(self, link: str) -> httpx.URL:
+        """Where a link to the next page leads that the last answer held: its path and query, at the host of
+        the settings. Raises RefusedError for a link to another one; nothing is sent there.
+        """
+        base = httpx.URL(self._base)
+        try:
+            url = self._asked.join(link)
+        except (httpx.InvalidURL, ValueError):
+            raise RestError(f"{self._name}: {self._base} gave a next page whose address is none.") from None
+        # Behind a proxy many a service takes itself for one of http: it is asked where the settings say.
+        is_own = url.scheme in {"http", "https"} and url.host == base.host and not url.userinfo
+        if not is_own or url.port not in {base.port, None}:
+            place = self._clean(f"{url.scheme}://{url.host}")
+            raise RefusedError(
+                f"{self._name}: {self._base} names a next page at {place}; nothing was sent there, nothing "
+                f"was landed. If the API has moved, change {self._setting('URL')}."
+            )
+        return url.copy_with(scheme=base.scheme, port=base.port, fragment=None)
+
+    def follow(self, url: httpx.URL, parse: Callable[[bytes], T], body: Mapping[str, Any] | None = None) -> T:
+        """The same of an address that `address` gave."""
+        self._asked = url
         connection = self._connection
         try:
             for attempt in stamina.retry_context(
@@ -166,18 +199,18 @@ class Http:
                 wait_max=connection.wait_max,
             ):
                 with attempt:
-                    body = self._get_once(path, parameters)
+                    answer = self._once(url, body)
                     try:
-                        return parse(body)
+                        return parse(answer)
                     except ValueError as error:
                         problem = self._clean(str(error))
-                        raise self._passing(path, f"sent a broken answer: {problem}") from None
+                        raise self._passing(url, f"sent a broken answer: {problem}") from None
         except _PassingError as error:
             tried = f" Tried {connection.tries} times; run again later." if connection.tries > 1 else ""
             raise RestError(f"{error}{tried}", error.status) from None
         raise AssertionError("a retry loop ends by returning or raising")
 
-    def _get_once(self, path: str, parameters: Mapping[str, str]) -> bytes:
+    def _once(self, url: httpx.URL, sent: Mapping[str, Any] | None) -> bytes:
         pause = self._pause_until - time.monotonic()
         if pause > 0:
             time.sleep(pause)
@@ -185,26 +218,33 @@ class Http:
         seconds = self._connection.deadline
         try:
             # Also its head can come a byte at a time, and each byte is a sign of life.
-            response, body = within(seconds, partial(self._answer, self._client, path, parameters))
+            response, body = within(seconds, partial(self._answer, self._client, url, sent))
         except TimeoutError:
             self._client = self._opened()
-            raise self._passing(path, f"took longer than {seconds:g} s for one answer") from None
+            raise self._passing(url, f"took longer than {seconds:g} s for one answer") from None
         except httpx.TimeoutException:
-            raise self._passing(path, f"did not answer within {self._connection.timeout:g} s") from None
+            raise self._passing(url, f"did not answer within {self._connection.timeout:g} s") from None
         except httpx.ConnectError as error:
-            raise self._passing(path, f"can't be reached ({self._clean(str(error))})") from None
+            raise self._passing(url, f"can't be reached ({self._clean(str(error))})") from None
         except httpx.TransportError as error:
-            raise self._passing(path, f"broke the connection ({self._clean(str(error))})") from None
-        self.answered_at = date_of(response.headers)
-        self._note_rate_limit(response)
-        if response.status_code == 200:
+            raise self._passing(url, f"broke the connection ({self._clean(str(error))})") from None
+        self.answered_at = http_said.date_of(response.headers)
+        self.next_link = http_said.next_link(response)
+        spent = http_said.spent(response.headers)
+        if spent is not None:
+            # Where no request is left, the next one waits until there is.
+            self._pause_until = time.monotonic() + min(spent, self._connection.longest_pause)
+        if response.status_code == HTTPStatus.OK:
             return body
-        raise self._problem(path, response, body)
+        raise self._problem(url, response, body)
 
     def _answer(
-        self, client: httpx.Client, path: str, parameters: Mapping[str, str]
+        self, client: httpx.Client, url: httpx.URL, sent: Mapping[str, Any] | None
     ) -> tuple[httpx.Response, bytes]:
-        with client.stream("GET", self._base + path, params=dict(parameters)) as response:
+        method = "GET" if sent is None else "POST"
+        with client.stream(
+            method, http_auth.with_key(url, self._api, self._connection.key), json=sent
+        ) as response:
             self._check_place(response)
             return response, self._body(response)
 
@@ -239,7 +279,7 @@ class Http:
                     try:
                         part = inflater.decompress(chunk, limit - size + 1)
                     except zlib.error:
-                        raise self._passing(response.url.path, "sent broken gzip") from None
+                        raise self._passing(response.url, "sent broken gzip") from None
                     chunk = inflater.unconsumed_tail
                     if inflater.eof:
                         chunk = inflater.unused_data
@@ -253,57 +293,53 @@ class Http:
                     )
             if time.monotonic() > deadline:
                 seconds = self._connection.deadline
-                raise self._passing(response.url.path, f"took longer than {seconds:g} s for one answer")
+                raise self._passing(response.url, f"took longer than {seconds:g} s for one answer")
         if inflater is not None and not inflater.eof:
-            raise self._passing(response.url.path, "ended in the middle of its gzip body")
+            raise self._passing(response.url, "ended in the middle of its gzip body")
         return b"".join(parts)
 
-    def _note_rate_limit(self, response: httpx.Response) -> None:
-        """Where an answer says that no request is left, the next one waits for the reset."""
-        headers = response.headers
-        if headers.get("x-ratelimit-remaining") != "0":
-            return
-        with suppress(ValueError, TypeError):
-            reset = float(headers.get("x-ratelimit-reset", ""))
-            if reset > 10**8:
-                # A moment, not a duration: compare it with the service's own clock.
-                reset -= parsedate_to_datetime(headers["date"]).timestamp()
-            self._pause_until = time.monotonic() + min(max(reset, 0.0), self._connection.longest_pause)
-
-    def _problem(self, path: str, response: httpx.Response, body: bytes) -> RestError:
+    def _problem(self, url: httpx.URL, response: httpx.Response, body: bytes) -> RestError:
         status = response.status_code
-        if status in {401, 403}:
+        wait = http_said.retry_after(response.headers)
+        wait = http_said.spent(response.headers) if wait is None else wait
+        if status == HTTPStatus.FORBIDDEN and wait is not None:
+            status = HTTPStatus.TOO_MANY_REQUESTS  # some say so of a limit, not of the key
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return AnswerError(
                 f"{self._name}: {self._base} refused the key ({status}); check {self._setting('KEY')}.",
                 status,
                 None,
             )
-        said, code = _vendor_words(body)
-        words = f"{path} answered {status}" + (f" ({self._clean(said)})" if said else "")
+        said, code = http_said.problem(body)
+        words = f"{_shown(url)} answered {response.status_code}" + (f" ({self._clean(said)})" if said else "")
         if status not in _RETRIED:
             return AnswerError(
-                f"{self._name}: {self._base}{words}; the request and the API do not fit together.",
+                f"{self._name}: {words}; the request and the API do not fit together.",
                 status,
                 code,
             )
-        wait = _retry_after(response.headers)
         if wait is not None and wait > self._connection.longest_pause:
             return RestError(
-                f"{self._name}: {self._base}{words} and asks to come back in {wait:.0f} s; run again then.",
+                f"{self._name}: {words} and asks to come back in {wait:.0f} s; run again then.",
                 status,
             )
-        return _PassingError(f"{self._name}: {self._base}{words}.", wait, status)
+        return _PassingError(f"{self._name}: {words}.", wait, status)
 
-    def _passing(self, path: str, what: str) -> _PassingError:
-        return _PassingError(f"{self._name}: {self._base}{path} {what}.")
+    def _passing(self, url: httpx.URL, what: str) -> _PassingError:
+        return _PassingError(f"{self._name}: {_shown(url)} {what}.")
 
     def _setting(self, part: str) -> str:
         return f"ANALYTICS_{self._name.partition('.')[0].upper()}_{part}"
 
     def _clean(self, text: str) -> str:
         """Foreign words for a message: one line, short, without the key."""
-        line = " ".join(text.replace(self._connection.key or "\0", "***").split())
+        line = " ".join(http_auth.scrubbed(text, self._connection.key).split())
         return "".join(letter for letter in line if letter.isprintable())[:200]
+
+
+def _shown(url: httpx.URL) -> str:
+    """An address for a message: its query may hold a key."""
+    return str(url.copy_with(query=None, fragment=None))
 
 
 def _pause(error: Exception) -> bool | float:
@@ -311,36 +347,3 @@ def _pause(error: Exception) -> bool | float:
         return False
     _LOG.info("%s Asking again.", error)
     return True if error.wait is None else error.wait
-
-
-def date_of(headers: httpx.Headers) -> datetime | None:
-    """When an answer was sent, by the clock of who sent it, to the second."""
-    with suppress(ValueError, TypeError, KeyError):
-        return parsedate_to_datetime(headers["date"])
-    return None
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds, from a number or from a date compared with the answer's own."""
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    with suppress(ValueError):
-        return max(0.0, float(text))
-    with suppress(ValueError, TypeError):
-        then: datetime = parsedate_to_datetime(text)
-        now = date_of(headers)
-        return max(0.0, (then - now).total_seconds()) if now is not None else None
-    return None
-
-
-def _vendor_words(body: bytes) -> tuple[str | None, str | None]:
-    """Message and code of an error answer, in either vendor's shape: {error: {…}} or {errors: [{…}]}."""
-    problem: Any = None
-    with suppress(ValueError, LookupError, TypeError):
-        document = orjson.loads(body[: 2**16])
-        problem = document["error"] if "error" in document else document["errors"][0]
-    if not isinstance(problem, dict):
-        return None, None
-    message, code = problem.get("message"), problem.get("code")
-    return message if isinstance(message, str) else None, code if isinstance(code, str) else None

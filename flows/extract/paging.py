@@ -1,251 +1,193 @@
-"""The ways in which list endpoints give what does not fit into one answer."""
+"""The ways in which list endpoints give what does not fit into one answer, by the words of `Rest.paging`."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 
-from flows.extract.answer import Answer, Record, parse
-from flows.extract.http import AnswerError, Http, RestError
-from transforms.entities import Rest
+from flows.extract.answer import Record, at
+from flows.extract.asking import PAST_THE_END, REPEATS, Asking, Window
+from flows.extract.http import AnswerError, RestError
+from flows.extract.next_pages import by_next
+from flows.extract.windows import by_window
 
-_SECOND = timedelta(seconds=1)
-_REPEATS = 2
+Pages = Iterator[tuple[Window, Iterable[Record]]]
 _MOVES = 5
-_QUOTABLE = re.compile(r'[^"\\{}]+')
-"""An id that stands in quotes as it is."""
-_AIM, _GROWTH = 0.7, 8
-"""How full a range's answer should be, and by how much the next range may be longer than the last."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """A half-open range of time, in whole seconds."""
+def pages(asking: Asking, window: Window) -> Pages:
+    """The records of a window with the part of it that was asked for, page after page.
 
-    start: datetime
-    end: datetime
-
-
-class Paging:
-    """One read of one endpoint, page after page. `name` is what messages call it; `warnings` gets sentences
-    about what the service did not give.
+    Raises RestError when the service can't be read, contradicts itself or does not come to an end.
     """
+    ways: dict[str, Callable[[Asking, Window], Pages]] = {
+        "single_page": _by_nothing,
+        "page_number": _by_page_number,
+        "offset": _by_offset,
+        "cursor": by_next if asking.rest.next_path else _by_id,
+        "header_link": by_next,
+        "json_link": by_next,
+        "window": by_window,
+    }
+    return ways[asking.rest.paging](asking, window)
 
-    def __init__(
-        self, name: str, rest: Rest, http: Http, max_pages: int, warnings: list[str] | None = None
-    ) -> None:
-        self._name = name
-        self._rest = rest
-        self._http = http
-        self._max_pages = max_pages
-        self._pages = 0
-        self._warnings = [] if warnings is None else warnings
 
-    def pages(self, window: Window) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """The records of a window with the part of it that was asked for, as the declaration says.
+def _by_nothing(asking: Asking, window: Window) -> Pages:
+    yield window, asking.page(window, {}).records
 
-        Raises RestError when the service can't be read, contradicts itself or does not come to an end.
-        """
-        ways = {"cursor": self._by_cursor, "offset": self._by_offset, "window": self._by_window}
-        return ways[self._rest.paging](window)
 
-    # ------------------------------------------------------------ one request
+def _by_id(asking: Asking, window: Window) -> Pages:
+    """The last object's id goes back.
 
-    def _ask(self, window: Window, paging: Mapping[str, str], split: str = "") -> Answer:
-        """One page. Loud when a read takes more pages than any real one."""
-        rest = self._rest
-        self._pages += 1
-        if self._pages > self._max_pages:
-            raise RestError(
-                f"{self._name}: more than {self._max_pages:,} pages in one read; stopped. "
-                "If that is real, raise the limit of the connection."
-            )
-        end = window.end - _SECOND if rest.until_is_inclusive else window.end
-        since, until = self._written(window.start), self._written(end)
-        parameters = {
-            name: value.replace("{since}", since).replace("{until}", until).replace("{split}", split)
-            for name, value in rest.parameters.items()
-        }
-        if rest.since:
-            parameters[rest.since] = since
-        if rest.until:
-            parameters[rest.until] = until
-        parameters |= {"limit": str(rest.page_size), **paging}
-        return self._http.get(rest.path, parameters, lambda body: parse(body, rest.records, rest.id_fields))
-
-    def _written(self, time: datetime) -> str:
-        match self._rest.time_format:
-            case "unix":
-                return str(int(time.timestamp()))
-            case "iso":
-                return f"{time:%Y-%m-%dT%H:%M:%SZ}"
-            case "date":
-                return f"{time:%Y-%m-%d}"
-
-    # ------------------------------------------------------------ ways of paging
-
-    def _by_cursor(self, window: Window) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """starting_after / has_more, newest first.
-
-        A service that says "no more" is asked once more after its last object, so that a lying has_more
-        hides nothing. A cursor that comes back is asked twice and then ends the read. When the cursor's
-        object was deleted between two pages, paging goes on after the one before it.
-        """
-        cursors: list[str] = []
-        asked: set[str] = set()
-        promised = True
-        repeats = 0
-        while True:
-            paging = {"starting_after": cursors[-1]} if cursors else {}
-            try:
-                answer = self._ask(window, paging)
-            except AnswerError as error:
-                if error.code != "resource_missing" or len(cursors) < 2:
-                    raise
-                cursors.pop()
-                continue
-            has_more = answer.fields.get("has_more")
-            if not isinstance(has_more, bool):
-                raise RestError(f"{self._name}: an answer without has_more; is this the right API?")
-            ids = [record.id for record in answer.records if record.id is not None]
-            if not ids:
-                yield window, answer.records
-                if has_more:
-                    raise RestError(
-                        f"{self._name}: the service says there is more but gave no object to go on from; "
-                        "nothing was landed. Run again later, and tell the vendor if it stays."
-                    )
-                return
-            if ids[-1] in asked or (cursors and ids[-1] == cursors[-1]):
-                if not promised:
-                    return
-                repeats += 1
-                if repeats >= _REPEATS:
-                    raise self._repeated(f"starting_after={ids[-1]}")
-                continue
+    A service that says "no more" is asked once more after its last object, so that a lying `more_path` hides
+    nothing. A cursor that comes back is asked twice and then ends the read. When the cursor's object was
+    deleted between two pages, paging goes on after the one before it.
+    """
+    rest, name = asking.rest, asking.name
+    cursors: list[str] = []
+    asked: set[str] = set()
+    promised = True
+    repeats = 0
+    while True:
+        try:
+            answer = asking.page(window, {rest.cursor_param: cursors[-1]} if cursors else {})
+        except AnswerError as error:
+            if error.code is None or error.code != rest.lost_cursor or len(cursors) < 2:
+                raise
+            cursors.pop()
+            continue
+        has_more = at(answer.fields, rest.more_path) if rest.more_path else None
+        if rest.more_path and not isinstance(has_more, bool):
+            raise RestError(f"{name}: an answer without {rest.more_path}; is this the right API?")
+        ids = [record.id for record in answer.records if record.id is not None]
+        if not ids:
             yield window, answer.records
-            # The ids of one page are kept as the ways back; older pages are settled.
-            cursors = ids
-            asked.add(ids[-1])
-            promised = has_more
-            repeats = 0
-
-    def _by_offset(self, window: Window) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """limit / offset. Pages overlap by one record: when it is not where it was, the list has moved.
-
-        A moved list (something before this page was deleted) is read again from one page earlier. Reading
-        ends when an answer holds nothing but the overlap, so that a page that is short without reason hides
-        nothing.
-        """
-        offset = repeats = moves = 0
-        known: list[str] = []
-        while True:
-            records = self._ask(window, {"offset": str(offset)}).records
-            places = [record.place for record in records]
-            if not known:
-                if not records:
-                    return
-            elif not places or places[0] not in known:
-                moves += 1
-                if moves > _MOVES:
-                    raise RestError(
-                        f"{self._name}: the list kept changing while it was read ({_MOVES} times); nothing "
-                        "was landed. Run again later."
-                    )
-                offset = max(0, offset - self._rest.page_size)
-                known = [] if offset == 0 else known
-                continue
-            elif places == known[-1:] or (
-                len(places) < len(known) and places == known[len(known) - len(places) :]
-            ):
+            if has_more:
+                raise RestError(
+                    f"{name}: the service says there is more but gave no object to go on from; nothing was "
+                    "landed. Run again later, and tell the vendor if it stays."
+                )
+            return
+        if ids[-1] in asked or (cursors and ids[-1] == cursors[-1]):
+            if not promised:
                 return
-            elif set(places) <= set(known):
-                repeats += 1
-                if repeats >= _REPEATS:
-                    raise self._repeated(f"offset={offset}")
-                continue
-            yield window, records
-            repeats = 0
-            offset += len(records) - 1
-            known = places
+            repeats += 1
+            if repeats >= REPEATS:
+                raise asking.repeated(f"{rest.cursor_param}={ids[-1]}")
+            continue
+        yield window, answer.records
+        # The ids of one page are kept as the ways back; older pages are settled.
+        cursors = ids
+        asked.add(ids[-1])
+        promised = has_more is not False
+        repeats = 0
 
-    def _by_window(self, window: Window) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """No paging: ranges, oldest first, each as long as should give most of a page.
 
-        A full answer may hide the rest: its range is halved, down to a second, and asked again; a second is
-        parted by ids.
-        """
-        start, end = window.start, window.end
-        length = end - start
-        while start < end:
-            part = Window(start, min(start + length, end))
-            length = part.end - start
-            records = self._ask(part, {}).records
-            if len(records) < self._rest.page_size:
-                yield part, records
-                start = part.end
-                fill = len(records) / (_AIM * self._rest.page_size)
-                length = max(int(length // _SECOND / max(fill, 1 / _GROWTH)), 1) * _SECOND
-                continue
-            if length <= _SECOND:
-                yield from self._by_id(part, records)
-                start = part.end
-                continue
-            length = length // _SECOND // 2 * _SECOND
+def _by_offset(asking: Asking, window: Window) -> Pages:
+    """limit / offset. Pages overlap by one record: when it is not where it was, the list has moved.
 
-    def _by_id(self, second: Window, records: Sequence[Record]) -> Iterator[tuple[Window, Iterable[Record]]]:
-        """A second whose answer is full, in ranges of ids that are halved until none is.
+    A moved list (something before this page was deleted) is read again from one page earlier. Reading ends
+    when an answer holds nothing but the overlap, so that a page that is short without reason hides nothing.
+    """
+    offset = repeats = moves = 0
+    known: list[str] = []
+    while True:
+        records = asking.page(window, {asking.rest.offset_param: offset}).records
+        places = [record.place for record in records]
+        if not known:
+            if not records:
+                return
+        elif not places or places[0] not in known:
+            moves += 1
+            if moves > _MOVES:
+                raise _moving(asking)
+            offset = max(0, offset - asking.rest.page_size)
+            known = [] if offset == 0 else known
+            continue
+        elif places == known[-1:] or (
+            len(places) < len(known) and places == known[len(known) - len(places) :]
+        ):
+            return
+        elif set(places) <= set(known):
+            repeats += 1
+            if repeats >= REPEATS:
+                raise asking.repeated(f"offset={offset}")
+            continue
+        yield window, records
+        repeats = 0
+        offset += len(records) - 1
+        known = places
 
-        The ids of a full answer say where its middle is; whatever order the service has them in, each is in
-        one half. What can't be parted is given as far as it is listed, and said: the read goes on, or one
-        such second would keep away all that came after it.
-        """
-        waiting: list[tuple[str, str, Sequence[Record]]] = [("", "", records)]
-        is_whole = True
-        while waiting:
-            low, high, listed = waiting.pop()
-            parts = self._halves(second, low, high, listed) if len(listed) >= self._rest.page_size else []
-            if parts:
-                waiting += parts
-                continue
-            is_whole &= len(listed) < self._rest.page_size
-            yield second, listed
-        if not is_whole:
-            self._warnings.append(
-                f"{self._name}: {self._rest.page_size:,} or more records in the second "
-                f"{second.start:%FT%TZ}, more than the service lists at once and than their ids could part. "
-                "Those that it listed are landed; each of the others comes with its next change. For all of "
-                "them now, ask the vendor for an export of that second."
-            )
 
-    def _halves(
-        self, second: Window, low: str, high: str, listed: Sequence[Record]
-    ) -> list[tuple[str, str, Sequence[Record]]]:
-        """The records with ids in [low, high) in two parts ('': no bound); none where nothing parts them."""
-        ids = sorted({record.id for record in listed if record.id and _QUOTABLE.fullmatch(record.id)})
-        ids = [one for one in ids if one > low and (not high or one < high)]
-        if self._rest.split is None or not ids:
-            return []
-        below, from_on = self._rest.split
-        middle = ids[len(ids) // 2]
-        parts: list[tuple[str, str, Sequence[Record]]] = []
-        for first, end in ((low, middle), (middle, high)):
-            bounds = from_on.replace("{id}", first) if first else ""
-            bounds += below.replace("{id}", end) if end else ""
-            try:
-                parts.append((first, end, self._ask(second, {}, bounds).records))
-            except AnswerError as error:
-                if error.status != HTTPStatus.BAD_REQUEST:
-                    raise
-                return []
-        lower, upper = ({record.place for record in part[-1]} for part in parts)
-        return [] if lower & upper else parts
+def _by_page_number(asking: Asking, window: Window) -> Pages:
+    """Numbered pages, to an empty one. Where the answers tell how many there are, the page after the last one
+    is asked for all the same, so that a number that lies hides nothing.
 
-    def _repeated(self, where: str) -> RestError:
-        return RestError(
-            f"{self._name}: the service gave the same page again ({where}); stopped after {_REPEATS} "
-            "repeats, nothing was landed. Run again later, and tell the vendor if it stays."
-        )
+    Where the number of all records is told and gets less, something was deleted, and what follows it has
+    moved to earlier pages: these are read again.
+    """
+    rest = asking.rest
+    sizes: list[int] = []
+    before: list[str] = []
+    known = repeats = moves = 0
+    is_done = False
+    while True:
+        page = rest.base_page + len(sizes)
+        try:
+            answer = asking.page(window, {rest.page_param: page})
+        except AnswerError as error:
+            tells = rest.total_path or rest.pages_path
+            is_no_page = error.status in PAST_THE_END if tells else error.status == HTTPStatus.NOT_FOUND
+            if sizes and is_no_page and (is_done or not tells):
+                return
+            raise
+        places = [record.place for record in answer.records]
+        if is_done and (not places or places == before):
+            return
+        total = _number(asking, answer.fields, rest.total_path)
+        last = _number(asking, answer.fields, rest.pages_path)
+        if total is not None and total < known:
+            moves += 1
+            if moves > _MOVES:
+                raise _moving(asking)
+            gone, known, before, is_done = known - total, total, [], False
+            while sizes and gone > 0:
+                gone -= sizes.pop()
+            continue
+        known = total or 0
+        if places and places == before:
+            repeats += 1
+            if repeats >= REPEATS:
+                raise asking.repeated(f"{rest.page_param}={page}")
+            continue
+        if not places:
+            is_short = total is not None and sum(sizes) < total
+            if is_short or (last is not None and len(sizes) < last and last > 1):
+                told = f"{total:,} records" if is_short else f"{last:,} pages"
+                raise RestError(
+                    f"{asking.name}: the service says that there are {told}, and gave {sum(sizes):,} records "
+                    f"on {len(sizes):,} pages; nothing was landed. Run again later, and tell the vendor if "
+                    "it stays."
+                )
+            return
+        yield window, answer.records
+        repeats, before = 0, places
+        sizes.append(len(places))
+        is_done = (total is not None and sum(sizes) >= total) or (last is not None and len(sizes) >= last)
+
+
+def _number(asking: Asking, fields: object, path: str | None) -> int | None:
+    """What an answer says of a number; None where nothing is declared."""
+    if path is None:
+        return None
+    found = at(fields, path)
+    if isinstance(found, bool) or not str(found).isdecimal():
+        raise RestError(f"{asking.name}: an answer without a number at {path}; is this the right API?")
+    return int(str(found))
+
+
+def _moving(asking: Asking) -> RestError:
+    return RestError(
+        f"{asking.name}: the list kept changing while it was read ({_MOVES} times); nothing was landed. Run "
+        "again later."
+    )

@@ -17,8 +17,9 @@ import pyarrow as pa
 
 from flows.extract import DeadLetter, Extract
 from flows.extract.answer import Record, moment, steps
+from flows.extract.asking import Asking, Window
 from flows.extract.http import Http, RefusedError, RestConnection
-from flows.extract.paging import Paging, Window
+from flows.extract.paging import pages
 from flows.failpoints import failpoint
 from transforms.entities import Rest, SourceEntity
 
@@ -85,8 +86,8 @@ class _Reading:
         self._window = Window(min(start, end), end)
         self._until = max(end, last_end or end)
         self._overlap = self._floor(self._until - self._rest.lookback)
-        given = " ".join(self._rest.parameters.values())
-        self._is_whole = not self._rest.since and "{since}" not in given
+        self._is_ms = self._rest.time_format == "unix_ms"
+        self._is_whole = not self._rest.asks("since")
         """Whether each read goes through all that there is, since nothing asks for a range."""
         self._key = key_digest(connection)
         self._has_other_key = (position or {}).get("key", self._key) != self._key
@@ -121,19 +122,21 @@ class _Reading:
     def batches(self, extract: Extract) -> Iterator[pa.RecordBatch]:
         """Read page after page, filling `extract` beside."""
         days: Counter[date | None] = Counter()
-        with Http(self._name, self._connection) as http:
-            paging = Paging(self._name, self._rest, http, self._connection.max_pages, extract.warnings)
-            for window, records in paging.pages(self._window):
+        untold = 0
+        with Http(self._name, self._connection, self._rest.api) as http:
+            asking = Asking(self._name, self._rest, http, self._connection.max_pages, extract.warnings)
+            for window, records in pages(asking, self._window):
                 failpoint("rest.page_read")
                 rows: list[Record] = []
                 for record in records:
-                    recorded_at = moment(record.value, self._recorded_at)
+                    recorded_at = moment(record.value, self._recorded_at, self._is_ms)
                     if not self._is_fresh(record, recorded_at):
                         continue
                     if record.id is None:
                         extract.dead_letters.append(self._dead(record))
                         continue
                     rows.append(record)
+                    untold += recorded_at is None
                     days[self._touched(record, recorded_at)] += 1
                 if rows:
                     yield _batch(rows, window)
@@ -143,6 +146,12 @@ class _Reading:
                 f"{self._name}: it has {_REMEMBERED:,} objects or more and is read whole each time; those "
                 "behind them are landed anew with each read. Where the API can be asked by time, declare "
                 "`since` and `until`."
+            )
+        if untold and untold == days.total() and not self._is_whole:
+            extract.warnings.append(
+                f"{self._name}: none of {untold:,} objects has a time at {self._rest.recorded_at}, so it is "
+                "not known which of them the next read meets again. Name the field that the range is about "
+                "in the declaration, `recorded_at=`."
             )
         if self._has_other_key:
             self._hold_to_account(extract.warnings)
@@ -207,7 +216,7 @@ class _Reading:
         if not self._event_time:
             return None
         is_same = self._event_time == self._recorded_at
-        time = recorded_at if is_same else moment(record.value, self._event_time) or recorded_at
+        time = recorded_at if is_same else moment(record.value, self._event_time, self._is_ms) or recorded_at
         return None if time is None else time.date()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from transforms import registry
 from transforms.contract import Column, ContractError, Partition
-from transforms.entities import Control, Kafka, Postgres, Rest, SourceEntity
+from transforms.entities import Api, Control, Kafka, Postgres, Rest, SourceEntity
 
 TABLE = SourceEntity(
     source="app",
@@ -52,7 +52,7 @@ def listed(**words: Any) -> SourceEntity:
 
 REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
     "a source that no setting names": (
-        lambda: replace(LIST, source="crm"),  # type: ignore[arg-type]
+        lambda: replace(LIST, source="crm"),
         "crm.t: no setting says where a source 'crm' is. Write one of app, events, sendgrid, stripe",
     ),
     "a table of an API": (
@@ -143,6 +143,75 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
         lambda: listed(paging="window", since="from"),
         "stripe.t: paging by windows asks for ranges of time, and nothing says how. Name the parameters",
     ),
+    "a path with parameters": (
+        lambda: listed(path="/v1/t?kind=a"),
+        "stripe.t: the path '/v1/t?kind=a' holds ?, which nothing fills. What stands behind it belongs into",
+    ),
+    "a path for each of others": (
+        lambda: listed(path="/v1/{id}/t"),
+        "stripe.t: the path '/v1/{id}/t' holds {, which nothing fills. Write it out.",
+    ),
+    "a key that raw does not have": (
+        lambda: replace(LIST, key=("number",)),
+        'stripe.t: its key is number, and raw has what an API lists by its id. Write `key=("id",)`, and in',
+    ),
+    "a total of what has no numbers": (
+        lambda: listed(total_path="total"),
+        "stripe.t: `total_path` says nothing of paging by cursor, but of page_number. Take it out",
+    ),
+    "a cursor of what is numbered": (
+        lambda: listed(paging="page_number", next_path="next"),
+        "stripe.t: `next_path` says nothing of paging by page_number, but of cursor and json_link.",
+    ),
+    "an address that is nowhere": (
+        lambda: listed(paging="json_link"),
+        "stripe.t: an answer has the next page's address, and nothing says where. Write `next_path=`.",
+    ),
+    "a search with links": (
+        lambda: listed(paging="header_link", body={}),
+        "stripe.t: a search by POST has no pages by header_link",
+    ),
+    "lost cursors that are no ids": (
+        lambda: listed(next_path="next", lost_cursor="gone"),
+        "stripe.t: `lost_cursor` is about cursors that are ids, and `next_path` gives others.",
+    ),
+    "a parameter twice": (
+        lambda: listed(parameters={"limit": "5"}),
+        "stripe.t: its parameter limit is given twice. Take it out of `parameters`, or name another one.",
+    ),
+    "a key's parameter twice": (
+        lambda: listed(since="key", api=Api(auth="api_key", name="key", location="query")),
+        "stripe.t: its parameter key is given twice.",
+    ),
+    "a header that is the protocol's": (
+        lambda: listed(api=Api(headers={"authorization": "Bearer sk"})),
+        "stripe.t: its API has a header authorization among the fixed ones, which the protocol writes, and "
+        "keys are settings.",
+    ),
+    "a header that has the key": (
+        lambda: listed(api=Api(auth="api_key", name="X-Key", headers={"x-key": "sk"})),
+        "stripe.t: its API has a header x-key among the fixed ones",
+    ),
+    "a name where none is asked for": (
+        lambda: listed(api=Api(auth="http_basic", name="X-Key")),
+        "stripe.t: `name`, `location` and `prefix` say where an API wants its key, and http_basic says that",
+    ),
+    "a key without a name": (
+        lambda: listed(api=Api(auth="api_key", name="")),
+        "stripe.t: its API takes the key by a name, and none is given. Write `name=` in `Api(…)`.",
+    ),
+    "a prefix in the query": (
+        lambda: listed(api=Api(auth="api_key", name="key", location="query", prefix="Token ")),
+        "stripe.t: a prefix stands before the key in a header, and this API takes it in the query.",
+    ),
+    "a way that is none": (
+        lambda: listed(paging="pages"),
+        "List /v1/t: 'pages' is no paging. Write one of single_page, page_number, offset, cursor,",
+    ),
+    "an auth that is none": (
+        lambda: listed(api=Api(auth=WEEK)),
+        "API: 'week' is no auth. Write one of bearer, http_basic, api_key, none.",
+    ),
 }
 
 
@@ -166,7 +235,24 @@ def test_a_declaration_that_contradicts_itself_is_refused_with_what_to_write(
         LIST,
         replace(LIST, read=replace(LISTED, event_time=None), partition=None),
         listed(paging="window", parameters={"query": "{since}/{until}"}),
+        listed(paging="window", body={"range": {"from": ["{since}"], "to": "{until}"}}),
+        listed(paging="page_number", total_path="meta.total", limit_param=None, base_page=0),
+        listed(paging="json_link", next_path="@next", more_path="more"),
+        listed(
+            next_path="next", body={"filter": "{since}"}, api=Api(auth="api_key", name="k", location="query")
+        ),
     ],
 )
 def test_one_that_a_reader_can_follow_is_not(tmp_path: Path, entity: SourceEntity) -> None:
     assert registry.read(tmp_path, [entity]).entities == {entity.table: entity}
+
+
+def test_lists_of_one_api_that_are_asked_otherwise_are_refused(tmp_path: Path) -> None:
+    other = replace(LIST, name="u", read=replace(LISTED, api=Api(auth="http_basic")))
+    with pytest.raises(
+        ContractError, match=r"stripe\.u: stripe\.t says otherwise how stripe is asked"
+    ) as told:
+        registry.read(tmp_path, [LIST, other])
+    assert "write `api=API` into each of its lists" in str(told.value)
+    crm = replace(other, source="sendgrid")
+    assert len(registry.read(tmp_path, [LIST, crm]).entities) == 2

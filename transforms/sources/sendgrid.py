@@ -10,7 +10,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from transforms.contract import Partition
-from transforms.entities import Rest, SourceEntity
+from transforms.entities import Api, Rest, SourceEntity
+
+API = Api(auth="bearer", title="SendGrid")
 
 
 def _suppressions(name: str, grain: str) -> SourceEntity:
@@ -21,6 +23,7 @@ def _suppressions(name: str, grain: str) -> SourceEntity:
             path=f"/v3/suppression/{name}",
             records=None,
             paging="offset",
+            api=API,
             since="start_time",
             until="end_time",
             until_is_inclusive=True,
@@ -43,6 +46,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
             path="/v3/messages",
             records="messages",
             paging="window",
+            api=API,
             time_format="iso",
             parameters={
                 "query": 'last_event_time BETWEEN TIMESTAMP "{since}" AND TIMESTAMP "{until}"{split}'
@@ -66,6 +70,7 @@ ENTITIES: tuple[SourceEntity, ...] = (
             path="/v3/stats",
             records=None,
             paging="offset",
+            api=API,
             since="start_date",
             until="end_date",
             time_format="date",

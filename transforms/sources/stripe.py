@@ -10,7 +10,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from transforms.contract import Partition
-from transforms.entities import Rest, SourceEntity
+from transforms.entities import Api, Rest, SourceEntity
+
+API = Api(auth="bearer", title="Stripe")
 
 
 def _list(
@@ -23,6 +25,10 @@ def _list(
             path=f"/v1/{name}",
             records="data",
             paging="cursor",
+            api=API,
+            cursor_param="starting_after",
+            more_path="has_more",
+            lost_cursor="resource_missing",
             since="created[gte]",
             until="created[lt]",
             event_time=event_time,

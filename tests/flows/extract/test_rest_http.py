@@ -15,7 +15,8 @@ import httpx
 import pytest
 import trustme
 
-from flows.extract.http import AnswerError, Http, RestConnection, RestError, _retry_after
+from flows.extract.http import AnswerError, Http, RestConnection, RestError
+from flows.extract.http_said import retry_after
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -84,11 +85,11 @@ def test_a_pause_given_as_a_date_counts_from_the_date_of_the_answer() -> None:
         {"retry-after": "Mon, 03 Nov 2025 12:00:07 GMT", "date": "Mon, 03 Nov 2025 12:00:00 GMT"}
     )
 
-    assert _retry_after(headers) == 7
-    assert _retry_after(httpx.Headers({"retry-after": "2.5"})) == 2.5
-    assert _retry_after(httpx.Headers({"retry-after": "-1"})) == 0
-    assert _retry_after(httpx.Headers({"retry-after": "soon"})) is None
-    assert _retry_after(httpx.Headers({})) is None
+    assert retry_after(headers) == 7
+    assert retry_after(httpx.Headers({"retry-after": "2.5"})) == 2.5
+    assert retry_after(httpx.Headers({"retry-after": "-1"})) == 0
+    assert retry_after(httpx.Headers({"retry-after": "soon"})) is None
+    assert retry_after(httpx.Headers({})) is None
 
 
 @pytest.mark.parametrize("wait", ["nan", "inf", "1e309"])
