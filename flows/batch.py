@@ -86,7 +86,7 @@ def analytics_pipeline(select: list[str] | None = None, yes: bool = False) -> di
     log_prints=False,
 )
 def api_ingest() -> dict[str, Any]:
-    """The same for Stripe and SendGrid alone, so that they can be hourly."""
+    """The same for the APIs alone, so that they can be hourly."""
     return run(APIS, reads(APIS), None, False).as_json()
 
 

@@ -9,15 +9,17 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from flows.diagnosis import Finding
 from flows.diagnosis.alerts import channels
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders, story
-from flows.diagnosis.servers import lineage, prefect, sendgrid, stripe
+from flows.diagnosis.servers import api, api_subject, apis, lineage, prefect
 from flows.diagnosis.streams import capture, kafka
 from flows.errors import FlowsError
 from flows.settings import Settings, load
+from transforms import registry
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -26,8 +28,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("warehouse", warehouse),
         ("application database", application),
         ("Kafka", kafka),
-        ("Stripe", stripe),
-        ("SendGrid", sendgrid),
+        *((api_subject(entity), partial(api, entity=entity)) for entity in apis(registry.entities())),
         ("lake", folders),
         ("lake: manifests", story),
         ("Prefect", prefect),

@@ -211,15 +211,10 @@ class EntityLanding:
                 clock_offset=settings.clock_offset,
                 workers=settings.workers,
             )
-        from flows.extract import rest
-        from flows.extract.http import RestConnection
+        from flows.extract import api, rest
 
-        api = RestConnection(
-            settings.require(f"{entity.source}_url"),
-            settings.require(f"{entity.source}_key"),
-            tries=settings.retries + 1,
-        )
-        return rest.read(entity, api, before or None, self.landed_at)
+        there = api.connection(settings, entity, tries=settings.retries + 1)
+        return rest.read(entity, there, before or None, self.landed_at)
 
     def _landed(
         self, connection: DuckDBPyConnection, since: datetime | None, entity: SourceEntity

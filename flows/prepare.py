@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from flows.alerting.killed import end_killed
 from flows.errors import FlowsError
-from flows.extract.http import check_base
+from flows.extract import api
 from flows.openlineage.report import run_is
 from flows.progress import Progress
 from flows.recovery.agreement import refuse_two_stories
@@ -62,8 +62,7 @@ def sources(services: Services, entities: Iterable[SourceEntity]) -> None:
                 settings.require("kafka_bootstrap")
                 settings.require("connect_url")
         else:
-            check_base(entity.source, settings.require(f"{entity.source}_url"))
-            settings.require(f"{entity.source}_key")
+            api.connection(settings, entity)
 
 
 def warehouse(services: Services, yes: bool, progress: Progress) -> Left:

@@ -19,6 +19,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
 )
 
+from flows.api_settings import is_of_an_api
 from flows.scrubbing import scrubbed
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE, BLOCK = "_FILE", "_BLOCK"
 _MAX_BYTES = 1 << 20
+_OF_AN_API = FieldInfo(annotation=str)
 _TYPE = "secret"
 """What Prefect calls the type of such blocks."""
 
@@ -61,7 +63,9 @@ class Elsewhere(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Every setting that stands elsewhere. Raises ElsewhereError."""
         found: dict[str, Any] = {}
-        for name, field in self.settings_cls.model_fields.items():
+        fields = self.settings_cls.model_fields
+        for name in (*fields, *(self._of_apis() - {*fields})):
+            field = fields.get(name, _OF_AN_API)
             try:
                 value, key, is_complex = self.get_field_value(field, name)
                 if value is not None:
@@ -69,6 +73,13 @@ class Elsewhere(PydanticBaseSettingsSource):
             except Exception as error:  # noqa: BLE001 - told by its kind alone: its text may hold the secret
                 raise ElsewhereError(f"{self._prefix}{name}".upper(), error) from None
         return found
+
+    def _of_apis(self) -> set[str]:
+        """The settings of APIs that stand elsewhere, by the variables that say where."""
+        prefix = self._prefix.lower()
+        named = (name.lower().removeprefix(prefix) for name in self._given if name.lower().startswith(prefix))
+        parts = {name.removesuffix(suffix.lower()) for name in named for suffix in (FILE, BLOCK)}
+        return {name for name in parts if is_of_an_api(name)}
 
     def _value(self, name: str) -> str | None:
         value = self._given.get(name.lower(), self._given.get(name))

@@ -14,11 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnreadableSetting
 
-from flows import failpoints, scrubbing, setting_checks
+from flows import api_settings, failpoints, scrubbing, setting_checks
+from flows.api_settings import WithApis
 from flows.errors import FlowsError
 from flows.secret_sources import Elsewhere, ElsewhereError
 
@@ -38,16 +39,16 @@ _SERVICES = {
     "stripe_url": "Stripe",
     "sendgrid_url": "SendGrid",
 }
-_URL_OF_KEY = {"stripe_key": "stripe_url", "sendgrid_key": "sendgrid_url"}
+_SANDBOX_KEYS = ("stripe_key", "sendgrid_key")
 _TITLES = {
     **_SERVICES,
     "connect_url": "Kafka Connect",
-    **{key: _SERVICES[url] for key, url in _URL_OF_KEY.items()},
+    **{key: _SERVICES[api_settings.url_of(key)] for key in _SANDBOX_KEYS},
 }
 _CHECKS: dict[str, Callable[[Any], None]] = {
     **dict.fromkeys(("warehouse_dsn", "app_dsn", "cdc_dsn"), setting_checks.database),
-    **dict.fromkeys(("connect_url", "stripe_url", "sendgrid_url"), setting_checks.address),
-    **dict.fromkeys(("stripe_key", "sendgrid_key", "openlineage_key"), setting_checks.key),
+    "connect_url": setting_checks.address,
+    "openlineage_key": setting_checks.key,
     "memory_limit": setting_checks.size,
     "kafka_options": setting_checks.client_options,
 }
@@ -58,14 +59,15 @@ class SettingsError(FlowsError):
 
 
 class Settings(BaseSettings):
-    """What the environment says; secrets print as stars. What is empty is not set."""
+    """What the environment says, of APIs too (flows.api_settings); secrets print as stars, empty is unset."""
 
     model_config = SettingsConfigDict(
         env_prefix="ANALYTICS_",
         env_file=".env",
         env_ignore_empty=True,
         str_strip_whitespace=True,
-        extra="ignore",
+        extra="allow",
+        dotenv_filtering="match_prefix",
         frozen=True,
     )
 
@@ -86,10 +88,6 @@ class Settings(BaseSettings):
     is needed then for tables that are declared as cdc; `make cdc-engine` installs it)."""
     cdc_exactly_once: bool = False
     """Whether the connector must write exactly once; its worker has to offer it. Half the speed."""
-    stripe_url: str | None = None
-    stripe_key: SecretStr | None = None
-    sendgrid_url: str | None = None
-    sendgrid_key: SecretStr | None = None
     lake: Path | None = None
     sandbox: Path = SANDBOX_FOLDER
     retries: int = Field(default=3, ge=0, le=20)
@@ -136,12 +134,18 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours knows the settings of APIs, too
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - a folder; we name files
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Files and blocks that variables name, beside the environment and `.env`."""
-        return (init_settings, Elsewhere(settings_cls), env_settings, dotenv_settings)
+        return (init_settings, Elsewhere(settings_cls), WithApis(settings_cls), dotenv_settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_apis(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What has no field is a setting of an API, or nobody's."""
+        return api_settings.kept(given, cls.model_fields)
 
     @field_validator(*_CHECKS)
     @classmethod
@@ -163,7 +167,7 @@ class Settings(BaseSettings):
     @property
     def unset_services(self) -> frozenset[str]:
         """Names of the services that no setting names: these the sandbox must provide."""
-        return frozenset(name for name in _SERVICES if getattr(self, name) is None)
+        return frozenset(name for name in _SERVICES if getattr(self, name, None) is None)
 
     @property
     def uses_sandbox(self) -> bool:
@@ -257,17 +261,15 @@ class Settings(BaseSettings):
                 "ANALYTICS_CONNECT_URL is not set: beside a broker of your own (ANALYTICS_KAFKA_BOOTSTRAP) "
                 "changes come by a Kafka Connect of your own. Set it, or ANALYTICS_CDC_ENGINE=embedded."
             )
-        url = _URL_OF_KEY.get(name)
-        if url is not None and getattr(self, name) is None and getattr(self, url) is not None:
-            # The sandbox's own key is none that a service of somebody's own would know.
-            raise SettingsError(
-                f"ANALYTICS_{name.upper()} is not set, and the service of ANALYTICS_{url.upper()} asks for a "
-                "key. Set it in the environment or in .env."
-            )
+        has_url = getattr(self, url := api_settings.url_of(name), None) is not None
+        is_unset = name not in type(self).model_fields and getattr(self, name, None) is None
+        # The sandbox's own key is none that a service of somebody's own would know.
+        if is_unset and ((has_url and name != url) or name not in _TITLES):
+            raise SettingsError(api_settings.missing(name, has_url))
         return self._service(name, _TITLES.get(name, name))
 
     def _service(self, name: str, title: str) -> str:
-        value = getattr(self, name)
+        value = getattr(self, name, None)
         if value is None and self.sandbox_state is not None:
             value = getattr(self.sandbox_state, name)
         if value is None:
@@ -305,10 +307,11 @@ class Settings(BaseSettings):
         passwords alone, secret options of Kafka's clients.
         """
         found = scrubbing.of_options(self.kafka_options)
-        for name, field in type(self).model_fields.items():
-            if SecretStr not in get_args(field.annotation):
-                continue
-            value = getattr(self, name)
+        fields = type(self).model_fields
+        secret = {name for name in fields if SecretStr in get_args(fields[name].annotation)}
+        secret |= {*_SANDBOX_KEYS} | {name for name in self.model_extra or {} if name.endswith("_key")}
+        for name in secret:
+            value = getattr(self, name, None)
             if value is None and self.sandbox_state is not None:
                 value = getattr(self.sandbox_state, name, None)
             if value is None:
@@ -316,7 +319,7 @@ class Settings(BaseSettings):
             text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             if text.startswith("age1"):  # the half of a key that may be shown, and has to be
                 continue
-            found |= {text} | (scrubbing.parts(text) if name.endswith("_dsn") else set())
+            found |= {text} | (scrubbing.parts if name.endswith("_dsn") else scrubbing.of_key)(text)
         return sorted(found, key=len, reverse=True)
 
     def scrub(self, text: str) -> str:
@@ -330,7 +333,8 @@ def load(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "ANALYTICS_" + "_".join(str(part) for part in first["loc"]).upper()
+        place = api_settings.place(first) or first["loc"]
+        name = "ANALYTICS_" + "_".join(str(part) for part in place).upper()
         reason = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
             f"{name} can't be used: {reason}. Correct it in the environment or in .env."

@@ -6,6 +6,7 @@ than what was meant.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -14,8 +15,11 @@ from transforms.contract import ContractError
 from transforms.entities import Api, Kafka, Pages, Postgres, Rest, SourceEntity
 from transforms.model import canonical_type
 
-_READ_BY: dict[str, type] = {"app": Postgres, "events": Kafka, "sendgrid": Rest, "stripe": Rest}
-"""The sources that settings name, and what is read of each."""
+_READ_BY: dict[str, type] = {"app": Postgres, "events": Kafka}
+"""What is read of the sources that are there once. Any other is an API, and settings are named by it."""
+_API = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+TAKEN = frozenset(("backup", "connect", "openlineage"))
+"""Names by which settings of other things are called: `ANALYTICS_BACKUP_KEY` is no API's."""
 _PLAIN, _BARE = Api(), Rest("/", None, "single_page")
 _OF_PAGING: dict[tuple[str, ...], tuple[Pages, ...]] = {
     ("next_path",): ("cursor", "json_link"),
@@ -55,14 +59,16 @@ def check_together(entities: Iterable[SourceEntity]) -> None:
 
 
 def _of_the_source(entity: SourceEntity) -> Iterator[str]:
-    kind = _READ_BY.get(entity.source)
-    if kind is None:
+    kind = _READ_BY.get(entity.source, Rest)
+    if kind is Rest and (entity.source in TAKEN or not _API.fullmatch(entity.source)):
         yield (
-            f"no setting says where a source '{entity.source}' is. Write one of {', '.join(_READ_BY)}; "
-            "another API needs an address and a key in flows/settings.py first."
+            f"'{entity.source}' can't be a source's name: its settings would be "
+            f"ANALYTICS_{entity.source.upper()}_URL and …_KEY. Write another, of lower-case letters, digits "
+            f"and single _, and none of {', '.join(sorted(TAKEN))}."
         )
     elif not isinstance(entity.read, kind):
         fitting = " or ".join(name for name, one in _READ_BY.items() if isinstance(entity.read, one))
+        fitting = fitting or "the API's name"
         yield (
             f"of {entity.source} are read {_WHAT[kind]}, and this is declared as "
             f"{type(entity.read).__name__}. Write another `source` ({fitting}), or `read={kind.__name__}(…)`."

@@ -1,35 +1,47 @@
-"""What is asked by HTTP: Stripe, SendGrid, Prefect's server."""
+"""What is asked by HTTP: the APIs, Prefect's server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock
 from flows.settings import Settings
+from transforms.entities import Rest, SourceEntity
 
 if TYPE_CHECKING:
     import httpx
 
 
-def _api(settings: Settings, entity: str, subject: str, path: str) -> list[Finding]:
-    """One page of one list, asked as the batch asks it: the key goes nowhere else than there."""
-    from flows.extract.http import AnswerError, Http, RestConnection, RestError
+def api(settings: Settings, entity: SourceEntity) -> list[Finding]:
+    """Whether an API answers to the key and as declared, and its clock. One page of one list is asked for, as
+    the batch asks: the key goes nowhere else than there.
+    """
+    from flows.extract.api import connection
+    from flows.extract.asking import SECOND, Asking, Window
+    from flows.extract.http import AnswerError, Http, RestError
 
-    source = entity.partition(".")[0]
-    url, key = settings.require(f"{source}_url"), settings.require(f"{source}_key")
-    connection = RestConnection(url, key, tries=1, timeout=TIMEOUT_SECONDS, deadline=2 * TIMEOUT_SECONDS)
-    variable = f"ANALYTICS_{source.upper()}"
+    read, subject = entity.read, api_subject(entity)
+    assert isinstance(read, Rest)
+    variable = f"ANALYTICS_{entity.source.upper()}"
+    limits = {"tries": 1, "timeout": TIMEOUT_SECONDS, "deadline": 2 * TIMEOUT_SECONDS}
+    now = settings.now().replace(microsecond=0)
     asked = settings.machine_time()
     try:
-        with Http(entity, connection) as http:
-            http.get(path, {"limit": "1"}, bytes)
+        with Http(entity.place, connection(settings, entity, **limits), read.api) as http:
+            Asking(entity.place, replace(read, page_size=1), http, 1).page(Window(now - SECOND, now), {})
     except AnswerError as error:
-        return [Finding(subject, False, str(error), f"Correct {variable}_KEY or {variable}_URL.")]
+        advice = f"Correct {variable}_KEY or {variable}_URL, or the declaration in transforms/sources."
+        return [Finding(subject, False, str(error), advice)]
     except RestError as error:
         if error.status != HTTPStatus.TOO_MANY_REQUESTS:
-            advice = f"Correct {variable}_URL or wait for the service."
+            advice = (
+                f"Correct {variable}_URL or wait for the service; where it answers otherwise than declared, "
+                "correct the declaration in transforms/sources."
+            )
             return [Finding(subject, False, str(error), advice)]
     answered = settings.machine_time()
     found = [Finding(subject, True, f"answers in {(answered - asked) * 1000:.0f} ms")]
@@ -38,14 +50,21 @@ def _api(settings: Settings, entity: str, subject: str, path: str) -> list[Findi
     return found
 
 
-def stripe(settings: Settings) -> list[Finding]:
-    """Whether it answers to the key, and its clock."""
-    return _api(settings, "stripe.charges", "Stripe", "/v1/charges")
+def api_subject(entity: SourceEntity) -> str:
+    """What findings call the API of a list."""
+    assert isinstance(entity.read, Rest)
+    return entity.read.api.title or f"API {entity.source}"
 
 
-def sendgrid(settings: Settings) -> list[Finding]:
-    """Whether it answers to the key, and its clock."""
-    return _api(settings, "sendgrid.bounces", "SendGrid", "/v3/suppression/bounces")
+def apis(entities: Iterable[SourceEntity]) -> list[SourceEntity]:
+    """One list of each API: one that pages, where there is one, as others have to be asked for a range."""
+    found: dict[str, SourceEntity] = {}
+    for entity in entities:
+        if isinstance(entity.read, Rest):
+            known = found.setdefault(entity.source, entity)
+            if isinstance(known.read, Rest) and known.read.paging == "window":
+                found[entity.source] = entity
+    return list(found.values())
 
 
 def prefect(settings: Settings) -> list[Finding]:

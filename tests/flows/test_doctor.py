@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from flows.diagnosis.alerts import channels
 from flows.diagnosis.broker_version import BrokerVersion
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders
-from flows.diagnosis.servers import _prefect_version, lineage, sendgrid, stripe
+from flows.diagnosis.servers import _prefect_version, api, apis, lineage
 from flows.diagnosis.streams import kafka
 from flows.sandbox import ALL
 from flows.sandbox.state import Process, Running, new, write
@@ -29,20 +30,23 @@ from flows.settings import Settings, SettingsError
 from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.flows.stores.logins import lay, login
 from tests.house import House, Server
+from transforms import registry
 
 SEALED_FOR = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 """The public half of a key, as age's own documentation has it."""
+
+
+ENTITY = {entity.source: entity for entity in apis(registry.entities())}
+"""One list of each API."""
 
 
 def _settings(**given: Any) -> Settings:
     return Settings(_env_file=None, **given)
 
 
-@pytest.mark.parametrize(
-    ("vendor", "path"), [("stripe", "/v1/charges"), ("sendgrid", "/v3/suppression/bounces")]
-)
+@pytest.mark.parametrize(("vendor", "path"), [("stripe", "/v1/charges"), ("sendgrid", "/v3/stats")])
 def test_a_key_is_not_sent_where_a_run_would_not_send_it(apis: Any, vendor: str, path: str) -> None:
-    ask = {"stripe": stripe, "sendgrid": sendgrid}[vendor]
+    ask = partial(api, entity=ENTITY[vendor])
     key = apis.connection(vendor).key
     # The same server, by an address that is not this machine's own loopback.
     elsewhere = apis.url.replace("127.0.0.1", "0.0.0.0")
@@ -61,13 +65,13 @@ def test_a_proxy_for_the_way_out_is_not_asked_for_this_machine_s_own_services(
     apis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    found, _ = stripe(_settings(stripe_url=apis.url, stripe_key=apis.connection().key))
+    found, _ = api(_settings(stripe_url=apis.url, stripe_key=apis.connection().key), ENTITY["stripe"])
     assert found.well, found
 
 
 def test_a_service_that_asks_for_patience_is_there(apis: Any) -> None:
     apis.limit("stripe", 0, 3600)
-    found, *_ = stripe(_settings(stripe_url=apis.url, stripe_key=apis.connection().key))
+    found, *_ = api(_settings(stripe_url=apis.url, stripe_key=apis.connection().key), ENTITY["stripe"])
     assert found.well, found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,8 @@ def test_a_topic_is_named_by_the_first_broker(bootstrap: str, namespace: str) ->
     ],
 )
 def test_a_list_of_an_api_is_named_by_its_server(url: str, namespace: str) -> None:
-    assert of_source(CHARGES, Settings(stripe_url=url)).namespace == namespace
+    given: dict[str, Any] = {"stripe_url": url}
+    assert of_source(CHARGES, Settings(**given)).namespace == namespace
 
 
 def test_what_only_the_lake_has_is_named_by_its_folder(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -34,8 +35,7 @@ def test_a_setting_can_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("ANALYTICS_STRIPE_KEY_FILE", str(tmp_path / "key"))
     (tmp_path / ".env").write_text(f"ANALYTICS_KAFKA_OPTIONS_FILE={tmp_path / 'options'}\n")
     settings = load()
-    assert settings.stripe_key is not None
-    assert settings.stripe_key.get_secret_value() == "sk_live_1"
+    assert settings.require("stripe_key") == "sk_live_1"
     assert settings.kafka_options == {"sasl.password": "p"}
 
 
@@ -119,8 +119,7 @@ def test_a_setting_can_stand_in_a_block_of_prefects_server_and_is_never_shown(
     monkeypatch.setenv("ANALYTICS_STRIPE_KEY_BLOCK", block(CANARY))
     (tmp_path / ".env").write_text(f"ANALYTICS_APP_DSN_BLOCK=secret/{block('postgresql://u:pw4711@h/db')}\n")
     settings = load()
-    assert settings.stripe_key is not None
-    assert settings.stripe_key.get_secret_value() == CANARY
+    assert settings.require("stripe_key") == CANARY
     assert settings.require("app_dsn") == "postgresql://u:pw4711@h/db"
     shown = f"{settings!r} {settings} {settings.model_dump_json()} "
     shown += scrubbing.told(RuntimeError(f"{CANARY} pw4711"))
@@ -199,9 +198,7 @@ def test_a_key_loses_the_line_break_at_its_end_and_one_that_can_be_none_is_refus
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ANALYTICS_STRIPE_KEY", "sk_live_4711\n")
-    key = load().stripe_key
-    assert key is not None
-    assert key.get_secret_value() == "sk_live_4711"
+    assert load().require("stripe_key") == "sk_live_4711"
     monkeypatch.setenv("ANALYTICS_STRIPE_KEY", "sk_live_4711\nsk_live_4712")
     with pytest.raises(
         SettingsError, match="ANALYTICS_STRIPE_KEY can't be used: it holds a space"
@@ -213,11 +210,12 @@ def test_a_key_loses_the_line_break_at_its_end_and_one_that_can_be_none_is_refus
 def _settings() -> Settings:
     from urllib.parse import quote
 
+    given: dict[str, Any] = {"stripe_key": CANARY + "s"}
     return Settings(
         _env_file=None,
         warehouse_dsn=f"postgresql://u:{quote(CANARY + 'w', safe='')}@127.0.0.1/db",
         app_dsn=f"host=127.0.0.1 password='{CANARY}a' dbname=x",
-        stripe_key=CANARY + "s",
+        **given,
         kafka_options={"sasl.password": CANARY + "k", "sasl.username": "reader"},
     )
 

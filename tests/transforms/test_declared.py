@@ -51,9 +51,18 @@ def listed(**words: Any) -> SourceEntity:
 
 
 REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
-    "a source that no setting names": (
-        lambda: replace(LIST, source="crm"),
-        "crm.t: no setting says where a source 'crm' is. Write one of app, events, sendgrid, stripe",
+    "an API that settings can't be named by": (
+        lambda: replace(LIST, source="My-CRM"),
+        "My-CRM.t: 'My-CRM' can't be a source's name: its settings would be ANALYTICS_MY-CRM_URL and …_KEY. "
+        "Write another, of lower-case letters, digits and single _",
+    ),
+    "an API whose tables could be another's": (
+        lambda: replace(LIST, source="crm__eu"),
+        "crm__eu.t: 'crm__eu' can't be a source's name",
+    ),
+    "an API whose key would be another thing's": (
+        lambda: replace(LIST, source="backup"),
+        "backup.t: 'backup' can't be a source's name: its settings would be ANALYTICS_BACKUP_URL",
     ),
     "a table of an API": (
         lambda: replace(TABLE, source="stripe"),
@@ -63,7 +72,7 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
     "a list of the application": (
         lambda: replace(LIST, source="app"),
         "app.t: of app are read tables (Postgres), and this is declared as Rest. Write another `source` "
-        "(sendgrid or stripe), or `read=Postgres(…)`.",
+        "(the API's name), or `read=Postgres(…)`.",
     ),
     "a key that is a text": (
         lambda: replace(TABLE, key="id"),  # type: ignore[arg-type]
@@ -233,6 +242,7 @@ def test_a_declaration_that_contradicts_itself_is_refused_with_what_to_write(
         with_column('odd "name"'),
         TOPIC,
         LIST,
+        replace(LIST, source="crm_2"),
         replace(LIST, read=replace(LISTED, event_time=None), partition=None),
         listed(paging="window", parameters={"query": "{since}/{until}"}),
         listed(paging="window", body={"range": {"from": ["{since}"], "to": "{until}"}}),
@@ -254,5 +264,5 @@ def test_lists_of_one_api_that_are_asked_otherwise_are_refused(tmp_path: Path) -
     ) as told:
         registry.read(tmp_path, [LIST, other])
     assert "write `api=API` into each of its lists" in str(told.value)
-    crm = replace(other, source="sendgrid")
+    crm = replace(other, source="crm")
     assert len(registry.read(tmp_path, [LIST, crm]).entities) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,14 +124,8 @@ def test_quiet_hours_reach_over_midnight_in_their_own_zone(tmp_path: Path) -> No
 def test_without_a_file_nobody_is_told_but_the_sandbox_writes_one(tmp_path: Path) -> None:
     sandbox = routes(Settings(_env_file=None, sandbox=tmp_path))
     assert sandbox.channels["file"].url == f"file://{tmp_path / 'alerts.jsonl'}"
-    own = Settings(
-        _env_file=None,
-        warehouse_dsn="dbname=w",
-        app_dsn="dbname=a",
-        kafka_bootstrap="k:1",
-        stripe_url="http://s",
-        sendgrid_url="http://s",
-    )
+    given: dict[str, Any] = {"stripe_url": "http://s", "sendgrid_url": "http://s", "kafka_bootstrap": "k:1"}
+    own = Settings(_env_file=None, warehouse_dsn="dbname=w", app_dsn="dbname=a", **given)
     assert routes(own).channels == {}
 
 

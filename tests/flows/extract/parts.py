@@ -180,10 +180,8 @@ class World:
                 app_dsn=self.app_dsn,
                 warehouse_dsn=self.warehouse_dsn,
                 kafka_bootstrap=self.kafka_bootstrap,
-                stripe_url="http://127.0.0.1:1",
-                sendgrid_url="http://127.0.0.1:1",
                 lake=self.lake,
-                **self.settings,
+                **{**dict.fromkeys(("stripe_url", "sendgrid_url"), "http://127.0.0.1:1"), **self.settings},
             )
         )
 

@@ -104,7 +104,7 @@ def test_no_message_and_no_log_holds_a_key_in_any_form(
 ) -> None:
     monkeypatch.setattr(scrubbing, "_settings", None)
     monkeypatch.setattr(logging, "_logRecordFactory", scrubbing._record)
-    given: dict[str, Any] = {"stripe_key": key}
+    given: dict[str, Any] = {"crm_key": key, "crm_url": crm.url}
     scrubbing.watch(Settings(_env_file=None, **given))
     caplog.set_level(logging.DEBUG)
     crm.put(60)

@@ -1,0 +1,89 @@
+"""Where the APIs are that transforms/sources declares: `ANALYTICS_<SOURCE>_URL` and `ANALYTICS_<SOURCE>_KEY`.
+
+The settings know no declaration: each variable of such a name is a setting, whichever source it is about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+from pydantic_settings import EnvSettingsSource
+
+from flows import setting_checks
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+URL, KEY = "_url", "_key"
+_NAME = re.compile(rf"[a-z][a-z0-9]*(_[a-z0-9]+)*({URL}|{KEY})")
+
+
+class ApiSettingError(ValueError):
+    """The setting `name` of an API can't be what it says. The text is the reason, without a secret."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+class WithApis(EnvSettingsSource):
+    """The environment: the settings that have a field, and those of APIs."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Every one of them that is there."""
+        prefix = self.env_prefix.lower()
+        named = {
+            name.removeprefix(prefix): value
+            for name, value in self.env_vars.items()
+            if name.startswith(prefix) and value
+        }
+        return {name: value for name, value in named.items() if is_of_an_api(name)} | super().__call__()
+
+
+def is_of_an_api(name: str) -> bool:
+    """Whether a setting of this name, in lower case and without the prefix, can be one of an API."""
+    return _NAME.fullmatch(name) is not None
+
+
+def url_of(key: str) -> str:
+    """The name of the address that a key is for."""
+    return key.removesuffix(KEY) + URL
+
+
+def kept(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """Of what was given, what is a setting: one with a field as it is, one of an API checked. Raises
+    ApiSettingError.
+    """
+    others = {name: value for name, value in given.items() if is_of_an_api(name) and value}
+    apis = {name: _checked(name, value) for name, value in others.items() if name not in fields}
+    return {name: value for name, value in given.items() if name in fields} | apis
+
+
+def missing(name: str, has_url: bool) -> str:
+    """What to say of one that is not set, as it is needed."""
+    setting, source = f"ANALYTICS_{name.upper()}", name.rpartition("_")[0]
+    if has_url:
+        why = f"the service of ANALYTICS_{url_of(name).upper()} asks for a key"
+    else:
+        why = f"transforms/sources declares an API '{source}'"
+    return f"{setting} is not set, and {why}. Set it in the environment or in .env."
+
+
+def place(error: ErrorDetails) -> tuple[str, ...]:
+    """Which setting of an API it is that an error of validation is about, if it is one."""
+    cause = error.get("ctx", {}).get("error")
+    return (cause.name,) if isinstance(cause, ApiSettingError) else ()
+
+
+def _checked(name: str, value: Any) -> str | SecretStr:
+    """The setting as it is kept: a key prints as stars."""
+    told = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
+    check = setting_checks.key if name.endswith(KEY) else setting_checks.address
+    try:
+        check(told)
+    except ValueError as error:
+        raise ApiSettingError(name, str(error)) from None
+    return SecretStr(told) if name.endswith(KEY) else told

@@ -1,0 +1,20 @@
+"""Where the API of a list is, as the settings say, and how patiently it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.extract.http import RestConnection, check_base
+from flows.settings import Settings
+from transforms.entities import Rest, SourceEntity
+
+
+def connection(settings: Settings, entity: SourceEntity, **limits: Any) -> RestConnection:
+    """The connection to the API of a list; `limits` are fields of it. Raises SettingsError where a setting is
+    missing, RefusedError where the address is none that the key may be sent to.
+    """
+    assert isinstance(entity.read, Rest)
+    url = settings.require(f"{entity.source}_url")
+    check_base(entity.source, url)
+    key = "" if entity.read.api.auth == "none" else settings.require(f"{entity.source}_key")
+    return RestConnection(url, key, **limits)
