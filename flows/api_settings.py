@@ -38,7 +38,7 @@ class WithApis(EnvSettingsSource):
         named = {
             name.removeprefix(prefix): value
             for name, value in self.env_vars.items()
-            if name.startswith(prefix) and value
+            if name.startswith(prefix)
         }
         return {name: value for name, value in named.items() if is_of_an_api(name)} | super().__call__()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from tests.docs.markdown import PAGES, ROOT, checklist, commands, files, matches, section
 from tests.flows.company import Done, Place
+from tests.flows.extract.crm import KEY, Answer, Crm, deal, serving
 
 pytestmark = pytest.mark.full
 _JUDGES = {"monitor", "sla", "tests.benchmarks"}
@@ -44,16 +47,22 @@ def test_each_item_of_the_handoffs_checklist_is_shown_by_its_command(copy: Place
         assert matches(item.prints, done.out), f"$ {item.words}\n{done.said}"
 
 
+def _project(folder: Path, added: Mapping[str, str]) -> Path:
+    """A copy of the project with more files."""
+    project = folder / "project"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "__pycache__", "lake"), symlinks=True)
+    for path, text in added.items():
+        (project / path).write_text(text, encoding="utf-8")
+    return project
+
+
 def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tmp_path: Path) -> None:
     readme = section((ROOT / "README.md").read_text(encoding="utf-8"), "Add a table")
     added = files(readme) | files((ROOT / "docs/add-a-table.md").read_text(encoding="utf-8"))
     names = {Path(path).stem for path in added}
     assert names == {"mart_daily_signups", "mart_order_gaps"}
 
-    project = tmp_path / "project"
-    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "__pycache__", "lake"), symlinks=True)
-    for path, text in added.items():
-        (project / path).write_text(text, encoding="utf-8")
+    project = _project(tmp_path, added)
 
     def python(*words: str) -> None:
         done = copy.python(project, *words)
@@ -66,3 +75,35 @@ def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tm
     for name in names:
         assert copy.value(f"select count(*) from analytics.{name}") > 0
         assert copy.value("select obj_description(%s::regclass)", f"analytics.{name}")
+
+
+def test_a_further_api_is_read_by_what_the_page_says_and_nothing_else(copy: Place, tmp_path: Path) -> None:
+    page = files((ROOT / "docs/connect.md").read_text(encoding="utf-8"))
+    assert {Path(path).stem for path in page} == {"crm", "stg_crm__deals"}
+    project = _project(tmp_path, page)
+
+    def python(*words: str, code: int = 0) -> str:
+        done = copy.python(project, *words)
+        assert done.code == code, done.said
+        assert KEY not in done.said
+        return done.said
+
+    deals = "select deal_id, stage, amount, created_at::date from stg_crm__deals order by 1 limit 2"
+    cases = [f"tests/transforms/{file}" for file in ("test_given_expect.py", "test_registry.py")]
+    python("-m", "pytest", "-q", "-p", "no:cacheprovider", *cases)
+    python("-m", "flows", "catalog", "--write")
+    assert "ANALYTICS_CRM_URL is not set" in python("-m", "flows", code=2)
+    with serving(Crm()) as crm:
+        crm.put(250)
+        copy.environment |= {"ANALYTICS_CRM_URL": crm.url, "ANALYTICS_CRM_KEY": KEY}
+        assert "ok    CRM " in python("-m", "flows", "doctor")
+        assert "deals" in python("-m", "flows", "plan")
+        python("-m", "flows")
+        assert {sent.headers["X-Api-Key"] for sent in crm.sent} == {KEY}
+        assert "d00001" in python("-m", "flows", "lake", deals)
+        crm.deals[1] = deal(1, stage="won", updated_at=f"{datetime.now(UTC):%FT%TZ}")
+        crm.answer = lambda sent: Answer({"data": {"items": crm.deals[1:2]}, "meta": {"total": 1}})  # type: ignore[method-assign]
+        python("-m", "flows", "run", "--select", "stg_crm__deals")
+        rows = python("-m", "flows", "lake", deals)
+        assert "won" in rows
+        assert "d00000" in rows

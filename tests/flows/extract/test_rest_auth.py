@@ -93,7 +93,9 @@ def test_an_api_without_keys_gets_none_and_fixed_headers_are_sent_with_each_page
         (Api(auth="api_key", name="api_key", location="query"), KEY),
     ],
 )
-@pytest.mark.parametrize("fault", ["refused", "said", "code", "broken", "again", "elsewhere", "away"])
+@pytest.mark.parametrize(
+    "fault", ["refused", "said", "code", "broken", "again", "behind", "elsewhere", "away"]
+)
 def test_no_message_and_no_log_holds_a_key_in_any_form(
     crm: Crm,
     api: Api,
@@ -110,8 +112,12 @@ def test_no_message_and_no_log_holds_a_key_in_any_form(
     crm.put(60)
     sent = _basic(key if ":" in key else f"{key}:").removeprefix("Basic ")
 
-    def spoil(_: int, answer: Answer) -> None:
+    def spoil(number: int, answer: Answer) -> None:
         match fault:
+            case "behind" if number:
+                answer.status = 500
+            case "behind":
+                answer.body["@next.link"] += f"&api_key={key}"
             case "refused":
                 answer.status = 401
             case "said":
