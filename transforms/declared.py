@@ -203,6 +203,11 @@ def _of_pages(read: Rest) -> Iterator[str]:
         yield "an answer has the next page's address, and nothing says where. Write `next_path=`."
     if read.body is not None and read.paging in ("header_link", "json_link"):
         yield f"a search by POST has no pages by {read.paging}: an address is not asked again with a body."
+    if read.paging == "cursor" and not read.next_path and len(read.id_fields) > 1:
+        yield (
+            "the last object's id is the cursor, and one of several fields is none that an API knows. Write "
+            "`next_path=`, where answers have a cursor, or another `paging`."
+        )
     if read.lost_cursor and read.next_path:
         yield "`lost_cursor` is about cursors that are ids, and `next_path` gives others. Take one out."
     own = [name for name in (read.since, read.until, _paging_param(read)) if name]

@@ -58,6 +58,12 @@ def by_next(asking: Asking, window: Window) -> Iterator[tuple[Window, Iterable[R
                     f"{asking.name}: the service says there is more but not where; nothing was landed. Run "
                     "again later, and tell the vendor if it stays."
                 )
+            if not place and len(places) >= rest.page_size and has_more is None:
+                where = f"stood at {rest.next_path}" if rest.next_path else "stood in a header Link"
+                asking.warnings.append(
+                    f"{asking.name}: the first page was full and nothing {where}, so it was taken for all "
+                    "there is. If there is more, correct how the declaration says that it goes on."
+                )
             return
         if there in {place, *asked}:
             return

@@ -180,6 +180,10 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
         lambda: listed(paging="header_link", body={}),
         "stripe.t: a search by POST has no pages by header_link",
     ),
+    "cursors of several fields": (
+        lambda: listed(id_fields=("account", "number")),
+        "stripe.t: the last object's id is the cursor, and one of several fields is none that an API knows.",
+    ),
     "lost cursors that are no ids": (
         lambda: listed(next_path="next", lost_cursor="gone"),
         "stripe.t: `lost_cursor` is about cursors that are ids, and `next_path` gives others.",
