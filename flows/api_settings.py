@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 URL, KEY = "_url", "_key"
+OFF = "off"
+"""The address of an API that there is not: nothing declares it, and the sandbox's is not wanted either."""
 _NAME = re.compile(rf"[a-z][a-z0-9]*(_[a-z0-9]+)*({URL}|{KEY})")
 
 
@@ -48,9 +50,9 @@ def is_of_an_api(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def url_of(key: str) -> str:
-    """The name of the address that a key is for."""
-    return key.removesuffix(KEY) + URL
+def url_of(name: str) -> str:
+    """The name of the address of the API that a setting is about."""
+    return name.rpartition("_")[0] + URL
 
 
 def kept(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
@@ -62,10 +64,15 @@ def kept(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in fields} | apis
 
 
-def missing(name: str, has_url: bool) -> str:
-    """What to say of one that is not set, as it is needed."""
+def missing(name: str, address: str | None) -> str:
+    """What to say of one that is needed and not set, or off, where the API has this address."""
     setting, source = f"ANALYTICS_{name.upper()}", name.rpartition("_")[0]
-    if has_url:
+    if address == OFF:
+        return (
+            f"ANALYTICS_{url_of(name).upper()} is off, and transforms/sources declares an API '{source}'. "
+            "Set it to the address, or take the declarations out."
+        )
+    if address is not None:
         why = f"the service of ANALYTICS_{url_of(name).upper()} asks for a key"
     else:
         why = f"transforms/sources declares an API '{source}'"
@@ -81,6 +88,8 @@ def place(error: ErrorDetails) -> tuple[str, ...]:
 def _checked(name: str, value: Any) -> str | SecretStr:
     """The setting as it is kept: a key prints as stars."""
     told = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
+    if name.endswith(URL) and told == OFF:
+        return told
     check = setting_checks.key if name.endswith(KEY) else setting_checks.address
     try:
         check(told)

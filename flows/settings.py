@@ -29,7 +29,6 @@ BEGUN = datetime.now(UTC).timestamp()
 if TYPE_CHECKING:
     from flows.sandbox.state import State
 
-_OFF = "off"
 SANDBOX_FOLDER = Path(".sandbox")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SERVICES = {
@@ -230,12 +229,12 @@ class Settings(BaseSettings):
     @property
     def writes_portal(self) -> bool:
         """Whether runs write the portal."""
-        return self.portal != _OFF
+        return self.portal != api_settings.OFF
 
     @property
     def portal_root(self) -> Path:
         """Folder of the portal, absolute. Where runs write none, one that is asked for is beside the lake."""
-        if self.portal in (None, _OFF):
+        if self.portal in (None, api_settings.OFF):
             return self.lake_root.parent / "portal"
         return Path(self.portal).expanduser().absolute()
 
@@ -261,11 +260,12 @@ class Settings(BaseSettings):
                 "ANALYTICS_CONNECT_URL is not set: beside a broker of your own (ANALYTICS_KAFKA_BOOTSTRAP) "
                 "changes come by a Kafka Connect of your own. Set it, or ANALYTICS_CDC_ENGINE=embedded."
             )
-        has_url = getattr(self, url := api_settings.url_of(name), None) is not None
-        is_unset = name not in type(self).model_fields and getattr(self, name, None) is None
+        url, given = api_settings.url_of(name), getattr(self, name, None)
+        address = getattr(self, url, None)
         # The sandbox's own key is none that a service of somebody's own would know.
-        if is_unset and ((has_url and name != url) or name not in _TITLES):
-            raise SettingsError(api_settings.missing(name, has_url))
+        is_lacking = given is None and (name not in _TITLES or (address is not None and name != url))
+        if name not in type(self).model_fields and (is_lacking or given == api_settings.OFF):
+            raise SettingsError(api_settings.missing(name, address))
         return self._service(name, _TITLES.get(name, name))
 
     def _service(self, name: str, title: str) -> str:

@@ -99,6 +99,26 @@ def test_one_that_is_missing_ends_a_run_before_it_begins(given: dict[str, Any], 
     assert caught.value.exit_code == 2
 
 
+def test_a_service_that_is_off_is_not_the_sandbox_s_and_is_missed_where_it_is_declared(
+    tmp_path: Path,
+) -> None:
+    own = {
+        "warehouse_dsn": "dbname=w",
+        "app_dsn": "dbname=a",
+        "kafka_bootstrap": "k:1",
+        "crm_url": "https://c",
+    }
+    some = _settings(**own, stripe_url="https://s", sandbox=tmp_path)
+    assert some.unset_services == {"sendgrid_url"}
+    settings = _settings(**own, stripe_url="https://s", sendgrid_url="off", sandbox=tmp_path)
+    assert not settings.uses_sandbox
+    with pytest.raises(
+        SettingsError, match="ANALYTICS_SENDGRID_URL is off, and transforms/sources"
+    ) as caught:
+        prepare.sources(Services(settings), [registry.entity("raw_sendgrid__bounces")])
+    assert "take the declarations out" in str(caught.value)
+
+
 def test_an_api_that_takes_no_key_asks_for_no_setting_of_it() -> None:
     assert isinstance(DEALS.read, Rest)
     free = replace(DEALS, read=replace(DEALS.read, api=Api(auth="none")))
