@@ -6,6 +6,7 @@ than what was meant.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -20,6 +21,8 @@ _READ_BY: dict[str, type] = {"app": Postgres, "events": Kafka}
 _API = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 TAKEN = frozenset(("backup", "connect", "openlineage"))
 """Names by which settings of other things are called: `ANALYTICS_BACKUP_KEY` is no API's."""
+_HEADER, _VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[ -~]*")
+"""What HTTP takes for a header's name (RFC 9110), and what everybody takes for its value."""
 _PLAIN, _BARE = Api(), Rest("/", None, "single_page")
 _OF_PAGING: dict[tuple[str, ...], tuple[Pages, ...]] = {
     ("next_path",): ("cursor", "json_link"),
@@ -157,6 +160,14 @@ def _of_an_api(api: Api) -> Iterator[str]:
             f"`name`, `location` and `prefix` say where an API wants its key, and {api.auth} says that, too. "
             'Take them out of `Api(…)`, or write `auth="api_key"`.'
         )
+    sent = {**api.headers, **({api.name: api.prefix} if api.auth == "api_key" else {})}
+    for name, value in sent.items():
+        is_parameter = api.location == "query" and name == api.name
+        if name and not is_parameter and not (_HEADER.fullmatch(name) and _VALUE.fullmatch(value)):
+            yield (
+                f"its API's header '{name}' is none that can be sent. Write letters, digits and - for its "
+                "name, and one line of ASCII for what it says."
+            )
     if api.location == "query" and api.prefix:
         yield "a prefix stands before the key in a header, and this API takes it in the query. Take it out."
     own = {"authorization", "cookie", "accept-encoding", "content-length", "content-type", "host"}
@@ -201,6 +212,10 @@ def _of_pages(read: Rest) -> Iterator[str]:
                 )
     if read.paging == "json_link" and not read.next_path:
         yield "an answer has the next page's address, and nothing says where. Write `next_path=`."
+    try:
+        json.dumps(read.body)
+    except (TypeError, ValueError) as error:
+        yield f"its body can't be sent as JSON: {error}. Write texts, numbers, lists and mappings of them."
     if read.body is not None and read.paging in ("header_link", "json_link"):
         yield f"a search by POST has no pages by {read.paging}: an address is not asked again with a body."
     if read.paging == "cursor" and not read.next_path and len(read.id_fields) > 1:

@@ -50,7 +50,8 @@ def of_source(entity: SourceEntity, settings: Settings) -> Place:
         case Rest(path=path):
             address = urlsplit(settings.require(f"{entity.source}_url"))
             port = f":{address.port}" if address.port else ""
-            return Place(f"{address.scheme}://{_bracketed(address.hostname or '')}{port}", path)
+            namespace = f"{address.scheme}://{_bracketed(address.hostname or '')}{port}"
+            return Place(namespace, address.path.rstrip("/") + path)
 
 
 def _broker(bootstrap: str) -> str:

@@ -52,16 +52,17 @@ def test_a_topic_is_named_by_the_first_broker(bootstrap: str, namespace: str) ->
 
 
 @pytest.mark.parametrize(
-    ("url", "namespace"),
+    ("url", "namespace", "below"),
     [
-        ("https://api.stripe.com", "https://api.stripe.com"),
-        ("http://eve:hunter2@127.0.0.1:8080/", "http://127.0.0.1:8080"),
-        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://api.stripe.com", "https://api.stripe.com", ""),
+        ("https://example.com/stripe/", "https://example.com", "/stripe"),
+        ("http://eve:hunter2@127.0.0.1:8080/", "http://127.0.0.1:8080", ""),
+        ("http://[::1]:8080", "http://[::1]:8080", ""),
     ],
 )
-def test_a_list_of_an_api_is_named_by_its_server(url: str, namespace: str) -> None:
+def test_a_list_of_an_api_is_named_by_its_server_and_path(url: str, namespace: str, below: str) -> None:
     given: dict[str, Any] = {"stripe_url": url}
-    assert of_source(CHARGES, Settings(**given)).namespace == namespace
+    assert of_source(CHARGES, Settings(**given)) == Place(namespace, f"{below}/v1/charges")
 
 
 def test_what_only_the_lake_has_is_named_by_its_folder(tmp_path: Path) -> None:

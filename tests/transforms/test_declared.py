@@ -213,6 +213,18 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
         lambda: listed(api=Api(auth="api_key", name="")),
         "stripe.t: its API takes the key by a name, and none is given. Write `name=` in `Api(…)`.",
     ),
+    "a header that is none": (
+        lambda: listed(api=Api(headers={"X-Name": "Zoë"})),
+        "stripe.t: its API's header 'X-Name' is none that can be sent. Write letters, digits",
+    ),
+    "a key's header that is none": (
+        lambda: listed(api=Api(auth="api_key", name="X Key")),
+        "stripe.t: its API's header 'X Key' is none that can be sent.",
+    ),
+    "a body that is no JSON": (
+        lambda: listed(next_path="next", body={"since": {1, 2}}),
+        "stripe.t: its body can't be sent as JSON: Object of type set is not JSON serializable. Write texts",
+    ),
     "a prefix in the query": (
         lambda: listed(api=Api(auth="api_key", name="key", location="query", prefix="Token ")),
         "stripe.t: a prefix stands before the key in a header, and this API takes it in the query.",
