@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     places.set_defaults(command=_verb("flows.positions:command"))
 
     new = add(verbs, "new", "begin a table, or something to be read, with files that work")
-    new.add_argument("name", metavar="NAME", help="mart_… (dim_, fct_, stg_), app.TABLE or events.TOPIC")
+    new.add_argument("name", metavar="NAME", help="mart_… (dim_, stg_, …), app.TABLE, events.TOPIC, API.LIST")
     new.add_argument(
         "--from",
         dest="upstreams",
@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="TABLE",
         help="what a table is made of; repeatable",
     )
-    new.add_argument("--read", metavar="PLACE", help="SCHEMA.TABLE or topic, where it has another name there")
+    new.add_argument("--read", metavar="PLACE", help="SCHEMA.TABLE, topic or /path, where it is another")
     new.add_argument("--mode", choices=("cdc", "incremental", "snapshot"), help="how a table is read")
     new.add_argument(
         "--key",

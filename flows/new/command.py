@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from flows.declaration import added, in_python
 from flows.errors import FlowsError
-from flows.new import app_table, model, topic
+from flows.new import api_list, app_table, model, topic
 from flows.new.draft import Draft, Project, call
 from flows.settings import load
 from transforms import registry
 from transforms.contract import Layer, check_name
-from transforms.entities import SourceEntity
+from transforms.entities import Rest, SourceEntity
 
 _FIRST = "Change them to what you want: a model's file says what is selected, and what each column means."
+_LEFT_OUT = "Left out, since no column can be called so, or two would: {}."
 _LAST = (
     ".venv/bin/python -m pytest tests/transforms holds it to its rows, python -m flows catalog --write "
     "brings docs/dictionary.md up to date; python -m flows plan says what the next run builds."
@@ -40,20 +42,22 @@ def drafted(arguments: argparse.Namespace, project: Project) -> Draft:
         _refuse_others(arguments, "a table that is made of others", "upstreams")
         return _model(arguments, project)
     makers = {"app": _app_table, "events": _topic}
-    if source not in makers:
+    if source not in makers and not _lists(source):
         raise FlowsError(
             f"'{source}' is no source of which a declaration can be begun: write app.TABLE for one of the "
-            "application's tables, events.TOPIC for a topic. docs/connect.md shows how a list of an API is "
-            "declared."
+            "application's tables, events.TOPIC for a topic, SOURCE.LIST for one more list of an API that is "
+            "declared. docs/connect.md shows how the first list of an API is."
         )
     check_name(name)
     if source == "app":
         _refuse_others(arguments, "a table of the application", "read", "mode", "key")
-    else:
+    elif source == "events":
         _refuse_others(arguments, "a topic", "read", "key", "time")
+    else:
+        _refuse_others(arguments, "a list of an API", "read", "key")
     if (known := f"raw_{source}__{name}") in registry.tables():
         raise FlowsError(f"{arguments.name} is declared already, and lands in {known}.")
-    return makers[source](arguments, name, project)
+    return makers.get(source, _api_list)(arguments, name, project)
 
 
 def _refuse_others(arguments: argparse.Namespace, what: str, *known: str) -> None:
@@ -115,12 +119,43 @@ def _topic(arguments: argparse.Namespace, name: str, project: Project) -> Draft:
     staged = topic.staging(entity.table, of_one, shape), topic.rows(entity.table, shape)
     draft.new = _files(project, Layer.STAGING, f"stg_events__{name}", *staged)
     if shape.left_out:
-        draft.next.append(
-            f"Left out, since no column can be called so, or two would: {', '.join(shape.left_out)}."
-        )
+        draft.next.append(_LEFT_OUT.format(", ".join(shape.left_out)))
     draft.next.append(
         "Its fields are those of the newest records; what others have, add. Where one holds personal data, "
         "name its column in the model's `pii`."
+    )
+    return draft
+
+
+def _lists(source: str) -> list[SourceEntity]:
+    """The lists of an API after which another one can be asked: not those that are asked by ranges."""
+    own = [entity for entity in registry.entities() if entity.source == source]
+    return [entity for entity in own if isinstance(entity.read, Rest) and entity.read.paging != "window"]
+
+
+def _api_list(arguments: argparse.Namespace, name: str, project: Project) -> Draft:
+    source = arguments.name.partition(".")[0]
+    shape = api_list.look(load(), _lists(source), name, arguments.read, arguments.key)
+    path = project.declarations(source)
+    if not path.exists():
+        raise FlowsError(
+            f"There is no transforms/sources/{source}.py to write into. Call the file that declares {source} "
+            "so, or add the declaration by hand as docs/connect.md says."
+        )
+    has_api = re.search(r"^API\b", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    draft, entity = _declared(project, source, name, api_list.declaration(name, shape, has_api))
+    staged = api_list.staging(entity, shape), api_list.rows(entity, shape)
+    draft.new = _files(project, Layer.STAGING, f"stg_{source}__{name}", *staged)
+    range_of = f"by ranges of {shape.read.recorded_at}" if shape.read.since else "whole, with each run"
+    draft.next.append(
+        f"It is asked as {shape.like.place} is, {range_of}: see in transforms/sources/{source}.py whether "
+        "that fits."
+    )
+    if shape.left_out:
+        draft.next.append(_LEFT_OUT.format(", ".join(shape.left_out)))
+    draft.next.append(
+        "Its fields are those of the first page; what others have, add. Where one holds personal data, "
+        "name its column in the model's `pii`, and the field in the declaration's `personal`."
     )
     return draft
 

@@ -27,8 +27,8 @@ RECORDS = 1_000
 _SECONDS = 15.0
 _MODEL, _TEXTS = (Path(__file__).with_name(f"{name}.sql") for name in ("topic", "topic_texts"))
 _WIDTH = 112
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)")
 _TAKEN = frozenset(
     {
@@ -111,15 +111,15 @@ def shape(
     )
     key = _chosen(topic, objects, key, ("--key", "event_id"), apart, _uuid)
     time = _chosen(topic, objects, time, ("--time", "event_time"), happened, _moment)
-    fields = [Field(name, _kind(seen)) for name, seen in found.items() if name not in (key, time)]
+    fields = [Field(name, kind_of(seen)) for name, seen in found.items() if name not in (key, time)]
     columns = Counter(field.column for field in fields)
     # DuckDB's fields differ by more than case.
     names = Counter(name.lower() for name in found)
     kept = [
         field
         for field in fields
-        if _NAME.fullmatch(field.name)
-        and _COLUMN.fullmatch(field.column)
+        if NAME.fullmatch(field.name)
+        and COLUMN.fullmatch(field.column)
         and columns[field.column] == names[field.name.lower()] == 1
     ]
     return Shape(key, time, kept, [field.name for field in fields if field not in kept])
@@ -144,9 +144,7 @@ def _chosen(
     one that can be it in all of them. `usual` is the option to say it with, and that name.
     """
     option, name = usual
-    names = [
-        one for one in dict.fromkeys(name for value in objects for name in value) if _NAME.fullmatch(one)
-    ]
+    names = [one for one in dict.fromkeys(name for value in objects for name in value) if NAME.fullmatch(one)]
     share = {one: sum(fits(value.get(one)) for value in objects) / len(objects) for one in names}
     sure = [one for one in names if share[one] == 1]
     if asked is not None and share.get(asked, 0) > 0:
@@ -176,7 +174,7 @@ def _moment(value: Any) -> bool:
         return False
 
 
-def _kind(seen: Sequence[Any]) -> Kind:
+def kind_of(seen: Sequence[Any]) -> Kind:
     """The type that holds all of these values; of none but nulls the text that anything can be."""
     known = [value for value in seen if value is not None]
     kinds = {type(value) for value in known}
@@ -197,7 +195,7 @@ def staging(raw: str, grain: str, shape: Shape) -> str:
         "raw": raw,
         "key": shape.key,
         "time": shape.time,
-        "read": _wrapped(
+        "read": wrapped(
             [
                 f'"{shape.key}": "VARCHAR"',
                 f'"{shape.time}": "VARCHAR"',
@@ -225,7 +223,8 @@ def _filled(template: Path, told: Mapping[str, str]) -> str:
     return text
 
 
-def _wrapped(fields: Sequence[str]) -> str:
+def wrapped(fields: Sequence[str]) -> str:
+    """Members of a JSON object on lines of a model, indented."""
     joined = [f"{field}," for field in fields[:-1]] + [fields[-1]]
     held = [field.replace(" ", "\0") for field in joined]
     lines = textwrap.wrap(" ".join(held), _WIDTH, break_long_words=False, break_on_hyphens=False)
