@@ -305,8 +305,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _selection(verb: argparse.ArgumentParser) -> None:
-    named = "only this table; TABLE+ with what depends on it; may be repeated; without it: all"
-    verb.add_argument("--select", action="append", metavar="TABLE", help=named)
+    named = "only this table, and what it needs that no run has built; TABLE+ with what depends on it"
+    verb.add_argument("--select", action="append", metavar="TABLE", help=f"{named}; repeatable; default: all")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows import alerts, finish, first_read, prepare
 from flows.alerting.cancelled import SAID, is_cancelled
 from flows.asked import refused
+from flows.build.states import never_built
 from flows.errors import FlowsError
 from flows.flow_names import APIS, BATCH, reads
 from flows.garbage import look_rarely
@@ -111,7 +112,8 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
         try:
             prepare.sources(services, entities)
             services.lake.begin_session()
-            models = _without(prepare.warehouse(services, yes, progress), _selected(select), summary)
+            left = prepare.warehouse(services, yes, progress)
+            models = _without(left, _wanted(services, select, summary, progress), summary)
         except BaseException as error:
             # A sentence that begins with a table's name would be about that table alone.
             _note_end(services, summary, error, "It could not begin: ")
@@ -165,6 +167,21 @@ def _stopped(error: BaseException) -> str:
 def _selected(select: Sequence[str] | None) -> list[Table]:
     names = set(registry.select(list(select))) if select else None
     return [table for table in registry.build_order() if names is None or table.name in names]
+
+
+def _wanted(
+    services: Services, select: Sequence[str] | None, summary: Summary, progress: Progress
+) -> list[Table]:
+    """What was selected, and what that needs of which nothing was ever built: this is said."""
+    chosen = _selected(select)
+    if not select:
+        return chosen
+    with services.ledger() as ledger:
+        missing = never_built(ledger, chosen)
+    for name, reader in sorted(missing.items()):
+        progress.say(name, f"is built too: {reader} needs it, and it never was")
+    summary.selected = sorted({*summary.selected, *missing})
+    return _selected(summary.selected)
 
 
 def _without(left: prepare.Left, models: Sequence[Table], summary: Summary) -> list[Table]:

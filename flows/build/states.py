@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flows.build.as_of import AS_OF
+from flows.build.guard import needs
 from flows.planner import PartitionState, States, differing
 from flows.stores.ledger import Ledger
 from transforms import registry
+from transforms.contract import Table
 
 
 def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> States:
@@ -27,4 +29,21 @@ def planner_states(ledger: Ledger, tables: Iterable[str] | None = None) -> State
         if tables is None or name in tables:
             days = ledger.differing(name, AS_OF)
             found[differing(name)] = {day: PartitionState(token, sequence) for day, token, sequence in days}
+    return found
+
+
+def never_built(ledger: Ledger, chosen: Iterable[Table]) -> dict[str, str]:
+    """Model of which nothing stands, and that is not among the chosen → the table that needs it, however far
+    up: built without it, that one would come out empty, and nothing would say so.
+    """
+    models = {table.name: table for table in registry.build_order()}
+    waiting: list[Table] = list(chosen)
+    known = {table.name for table in waiting} | {name for name, *_ in ledger.outlines()}
+    found: dict[str, str] = {}
+    while waiting:
+        table = waiting.pop()
+        for name in sorted((needs(table) & models.keys()) - known):
+            known.add(name)
+            found[name] = table.name
+            waiting.append(models[name])
     return found
