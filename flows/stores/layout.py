@@ -19,6 +19,7 @@ from flows.stores.locks import forget
 from flows.stores.manifest import Commit
 from transforms.contract import Table
 from transforms.engine import quoted, text_literal
+from warehouse_ddl.statements import home
 
 _WHOLE = ""
 _PLACE = "_partition"
@@ -29,19 +30,22 @@ class Layout:
     """Files that were written, and the entries that put them in the place of the old ones.
 
     `states` is the table's content from `enter` on. `homeless` are rows that have no value in the column by
-    which the table is partitioned now: they are in none of the files.
+    which the table is partitioned now: they are in none of the files. `left` are partitions that streams have
+    noted, of which nothing is to remain.
     """
 
     table: Table
     states: tuple[PartitionState, ...]
     commits: tuple[tuple[Commit, int, bool], ...]
     homeless: int
+    left: tuple[str, ...] = ()
 
     def enter(self, ledger: Ledger) -> None:
         """Make it true, in the caller's transaction; `finish` follows its commit. Raises Conflict."""
         for commit, version, is_published in self.commits:
             ledger.commit(commit, version=version, published=is_published)
         gone = [commit.partition for commit, *_ in self.commits if commit.fingerprint == MOVED]
+        gone += self.left
         forget(ledger.connection, self.table.name, gone)
         for name in ("hot_partition", "partition_profile"):
             ledger.connection.execute(
@@ -57,7 +61,7 @@ class Layout:
 
 def is_other(connection: Connection[Any], table: Table) -> bool:
     """Whether files of a table stand in partitions by another column, or of another length, than are its own
-    now.
+    now; or streams have written into such that no run has built yet, of which the lake has no files.
     """
     folder = partition_folder(table)
     row = connection.execute(
@@ -66,7 +70,23 @@ def is_other(connection: Connection[Any], table: Table) -> bool:
         "<> coalesce(%s, split_part(path #>> '{}', '/', 3)))",
         (table.name, folder),
     ).fetchone()
-    return bool(row and row[0])
+    return bool(row and row[0]) or bool(_left(connection, table))
+
+
+def _left(connection: Connection[Any], table: Table) -> tuple[str, ...]:
+    """The partitions that streams have noted and that are none of the table's now."""
+    rows = connection.execute(
+        "SELECT h.partition, a.attname::text FROM ops.hot_partition h LEFT JOIN pg_partitioned_table p "
+        "ON p.partrelid = to_regclass(format('%%I.%%I', %s::text, h.table_name)) "
+        "LEFT JOIN pg_attribute a ON (a.attrelid, a.attnum) = (p.partrelid, p.partattrs[0]) "
+        "WHERE h.table_name = %s ORDER BY 1",
+        (home(table), table.name),
+    ).fetchall()
+    own = table.partition
+    if own is None:
+        return tuple(key for key, _ in rows)
+    windows = [(key, by) for key, by in rows if own.is_window(key)]
+    return tuple(key for key, by in windows if by != own.by or own.key(own.span(key)[0]) != key)
 
 
 def arranged(ledger: Ledger, lake: Lake, table: Table) -> Layout:
@@ -117,7 +137,7 @@ def arranged(ledger: Ledger, lake: Lake, table: Table) -> Layout:
                 commit = _commit(table, state, name, state.fingerprint if is_marker else MOVED)
                 commits.append((commit, state.version, False))
     failpoint("layout.written")
-    return Layout(table, tuple(states), tuple(commits), homeless)
+    return Layout(table, tuple(states), tuple(commits), homeless, _left(ledger.connection, table))
 
 
 def _folder(state: PartitionState) -> str | None:

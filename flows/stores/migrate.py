@@ -12,7 +12,7 @@ from psycopg import Connection, errors
 
 from flows.errors import FlowsError
 from flows.failpoints import failpoint
-from flows.stores import apply, layout, leaf_indexes, masking
+from flows.stores import apply, layout, leaf_indexes, masking, streamed
 from flows.stores.dependents import InTheWay
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -95,6 +95,8 @@ def migrate(
         ledger, statements = Ledger(connection), migration.statements
         if not yes:
             _keep_revisions(connection, table)
+            if is_arranged_otherwise:
+                _keep_streamed(ledger, table)
         moved = _arranged(ledger, lake, table, yes) if is_arranged_otherwise else None
         if migration.rebuild:
             with _told(table):
@@ -176,6 +178,18 @@ def _keep_revisions(connection: Connection[Any], table: Table) -> None:
         f"({table.path}); or let its counts begin again in another topic (`topic:` of windowed), and run: "
         "python -m flows run --yes"
     )
+
+
+def _keep_streamed(ledger: Ledger, table: Table) -> None:
+    """Raises ConsentNeeded where only PostgreSQL knows rows of the partitions that are to become others."""
+    states = ledger.states([table.name], with_files=False)
+    built = {partition: state.row_count for (_, partition), state in states.items()}
+    if rows := streamed.unbuilt_rows(ledger.connection, table, built):
+        raise ConsentNeeded(
+            f"{table.name}: its partitions are others now, and {rows:,} rows that a stream has written are "
+            "built by no run yet: readers lose them until the run that makes the change has built them. "
+            "To make it: python -m flows run --yes"
+        )
 
 
 def _with_layout(migration: Migration, table: Table) -> Migration:

@@ -43,6 +43,17 @@ def partitions(connection: Connection[Any], table: Table) -> set[str]:
     return {partition for partition in there if table.leaf(partition) in leaves}
 
 
+def unbuilt_rows(connection: Connection[Any], table: Table, built: Mapping[str, int]) -> int:
+    """How many rows its leaves hold more than what was built; `built`: partition → rows."""
+    count = sql.SQL("SELECT count(*) FROM {}")
+    found = 0
+    for partition in partitions(connection, table):
+        leaf = sql.Identifier(home(table), table.leaf(partition))
+        row = connection.execute(count.format(leaf)).fetchone()
+        found += max(0, (row[0] if row else 0) - built.get(partition, 0))
+    return found
+
+
 def content(
     warehouse: Warehouse,
     connection: Connection[Any],

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from flows.stores import in_force, rebuilding
-from flows.stores.migrate import ConsentNeeded, migrate
+from flows.stores.migrate import ConsentNeeded, arrange, migrate
 from tests.flows.streaming.counting import assert_told_once, counted, published
 from tests.flows.streaming.topics import Topics
 from tests.house import House
@@ -20,6 +20,8 @@ from transforms.contract import Column, Partition
 from transforms.registry import Registry
 
 EVENTS, COUNTS = "fct_events", "user_event_counts"
+STAGED = tuple(f"stg_events__{topic}" for topic in ("user_events", "page_views", "clicks"))
+NOTED = "select partition from ops.hot_partition where table_name = 'fct_events'"
 LEAVES = (
     "select inhrelid::regclass::text from pg_inherits "
     "where inhparent = 'analytics.user_event_counts'::regclass order by 1"
@@ -40,6 +42,18 @@ def _changed(name: str, *columns: Column) -> Iterator[None]:
     with mock.patch.object(
         registry, "default", return_value=Registry({**known.models, name: other}, known.entities)
     ):
+        yield
+
+
+@contextmanager
+def _monthly() -> Iterator[None]:
+    """The models as they would be if events had one partition a month."""
+    known = registry.default()
+    models = dict(known.models)
+    for name in (*STAGED, EVENTS):
+        monthly = replace(models[name].table, partition=Partition("event_time", "month"))
+        models[name] = replace(models[name], table=monthly)
+    with mock.patch.object(registry, "default", return_value=Registry(models, known.entities)):
         yield
 
 
@@ -90,6 +104,37 @@ def test_rows_that_a_stream_commits_meanwhile_are_kept(
     with _changed(EVENTS, *_without_page()):
         _migrated(topics, EVENTS)
     assert topics.numbers() == [(1, 1, 0), (2, 0, 0), (3, 0, 1)]
+
+
+@pytest.mark.parametrize("built", [0, 50])
+def test_events_that_no_build_knows_yet_come_into_other_partitions_once_somebody_agrees(
+    topics: Topics, built: int
+) -> None:
+    topics.send([topics.event(number) for number in range(built)])
+    topics.stream()
+    if built:
+        topics.batch()
+    topics.send([topics.event(number, minutes=45 * 24 * 60) for number in range(50, 60)])
+    topics.stream()
+    before = topics.numbers()
+    services = topics.world.services()
+    with _monthly(), services.lake:
+        with pytest.raises(ConsentNeeded, match=r"^fct_events: .* 10 rows .* run --yes$"):
+            migrate(services.warehouse, services.lake, registry.table(EVENTS))
+        assert topics.numbers() == before
+        for name in STAGED:
+            arrange(services.warehouse, services.lake, registry.table(name))
+        _migrated(topics, EVENTS)
+        for _ in range(2):  # the run that follows finds nothing to change any more
+            topics.send([topics.event(100), topics.event(101)])
+            topics.stream()
+            topics.batch()
+            assert all(result.passed for result in topics.reconcile())
+            assert [number for number, _, _ in topics.numbers()] == [*range(built), *range(50, 60), 100, 101]
+            assert not migrate(services.warehouse, services.lake, registry.table(EVENTS)).is_needed
+        noted = {key for (key,) in topics.rows(NOTED)}
+        assert noted
+        assert {len(key) for key in noted} == {len("2025-10")}
 
 
 def test_counts_keep_their_revisions_and_each_is_told_once(topics: Topics) -> None:
