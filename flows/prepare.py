@@ -14,6 +14,7 @@ from flows.errors import FlowsError
 from flows.extract import api
 from flows.openlineage.report import run_is
 from flows.progress import Progress
+from flows.recovery import identity
 from flows.recovery.agreement import refuse_two_stories
 from flows.services import Services
 from flows.stores import in_force, roles
@@ -83,6 +84,7 @@ def warehouse(services: Services, yes: bool, progress: Progress) -> Left:
         with ledger.locked(_BOOTSTRAP, "warehouse"):
             _schemas(ledger)
             refuse_two_stories(ledger, services.lake)
+            identity.agree(ledger.connection, services.lake)
             left = _migrate(services, yes, progress)
             in_force.put(ledger.connection, registry.build_order())
         with ledger.connection.transaction():

@@ -17,7 +17,7 @@ from flows.durations import spoken
 from flows.errors import FlowsError
 from flows.hung import HOUR
 from flows.progress import Progress
-from flows.recovery import raw_files
+from flows.recovery import identity, raw_files
 from flows.recovery.drill import Drill, DrillFailed
 from flows.recovery.drill import drill as rehearse
 from flows.recovery.physical.restoring import put_together
@@ -117,7 +117,7 @@ def _into(dsn: str, name: str | None, *, replays: bool, yes: bool) -> str:
         raise BackupError(f"--into names no database: {error}. Nothing was changed.") from None
     services = Services(load(warehouse_dsn=dsn))
     vault = open_vault(services)
-    backup = vault.find(name, services.settings.now())
+    backup = identity.find(vault, name, services)
     problems = vault.problems(backup)
     if problems:
         raise BackupError("\n".join([*problems, "Nothing was changed."]))
@@ -197,7 +197,7 @@ def _lake(folder: Path, name: str | None) -> str:
     """Fill an empty lake with the raw files of a backup."""
     services = open_services()
     vault = open_vault(services)
-    backup = vault.find(name, services.settings.now())
+    backup = identity.find(vault, name, services)
     target = folder.expanduser().absolute()
     with Progress("restore") as progress, workplace(vault) as work:
         count = raw_files.give_back(vault, backup, target, work, progress)
@@ -219,7 +219,7 @@ def _physical(folder: Path, name: str | None) -> str:
     began = time.perf_counter()
     services = open_services()
     copies = open_copies(services)
-    copy = copies.find(name, services.settings.now())
+    copy = identity.find(copies, name, services)
     target = folder.expanduser().absolute()
     with Progress("restore") as progress:
         put_together(copies, copy, target, progress)

@@ -61,7 +61,19 @@ def _backups(settings: Settings) -> list[Finding]:
         age = spoken((settings.now() - there[0].taken_at).total_seconds()) if there else ""
         told = f"{len(there)} there, the newest {age} old" if there else "none there yet"
         place = replace(place, seen=f"{place.seen}; {told}")
-    return [place, *_unreadable(root), *_copies(root, settings.now())]
+    return [place, *_of_others(root, settings), *_unreadable(root), *_copies(root, settings.now())]
+
+
+def _of_others(root: Path, settings: Settings) -> list[Finding]:
+    """A finding where backups in the folder are of another warehouse."""
+    from flows.recovery import identity
+    from flows.recovery.vault import BackupError
+
+    try:
+        identity.refuse_others(root, identity.of_settings(settings))
+    except BackupError as error:
+        return [Finding("backups: whose", False, str(error))]
+    return []
 
 
 def _unreadable(root: Path) -> list[Finding]:

@@ -25,6 +25,8 @@ from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.planner import REPLAYED
 from flows.progress import Progress
+from flows.recovery import identity
+from flows.recovery.vault import BackupError
 from flows.services import Services
 from flows.settings import SettingsError
 from flows.stores.files import written
@@ -185,7 +187,10 @@ def _beside_the_backups(services: Services) -> None:
     if not folder.is_dir():
         return
     try:
+        identity.refuse_others(folder, identity.of_lake(services.lake.root))
         listed.bring(services.lake.root, folder)
+    except BackupError as error:
+        raise NotErased(f"Who is erased can't be noted beside the backups. {error}") from error
     except OSError as error:
         raise NotErased(
             f"Who is erased can't be noted beside the backups ({folder}: {error.strerror or error}), so a "

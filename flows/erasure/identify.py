@@ -15,7 +15,7 @@ from flows.erasure.person import Person
 from flows.erasure.scrub import USER, owner_of
 from flows.errors import FlowsError
 from flows.landed import rows_landed
-from flows.recovery import raw_files
+from flows.recovery import identity, raw_files
 from flows.recovery.vault import POOL, Vault
 from flows.services import Services
 from flows.settings import SettingsError
@@ -102,7 +102,8 @@ def _of_backups(services: Services, user_id: int) -> tuple[bool, set[str], list[
     backups, unreadable = vault.look()
     unread += [f"{one.id} can't be read" for one in unreadable]
     files: dict[str, LakeFile] = {}
-    for backup in backups:
+    own = identity.of_lake(services.lake.root)
+    for backup in (one for one in backups if not identity.is_others(one, own)):
         if backup.recipient is not None or backup.raw == "none":
             why = "is sealed" if backup.recipient is not None else "has no raw files"
             unread.append(f"backup {backup.id} {why}")

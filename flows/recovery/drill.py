@@ -19,7 +19,7 @@ from flows import prepare
 from flows.erasure import again
 from flows.errors import FlowsError
 from flows.progress import Progress
-from flows.recovery import notes, raw_files
+from flows.recovery import identity, notes, raw_files
 from flows.recovery.from_lake import recover
 from flows.recovery.notes import Note, Shape
 from flows.recovery.restoring import complete, notes_of, put_back, workplace
@@ -104,7 +104,7 @@ def drill(services: Services, name: str | None, progress: Progress) -> Drill:
     """
     began, started_at = time.perf_counter(), services.settings.now()
     vault = open_vault(services)
-    backup = vault.find(name, services.settings.now())
+    backup = identity.find(vault, name, services)
     done = Drill(backup, started_at)
     with services.ledger() as ledger:
         # The session's, so that it ends with the process: the monitor tells by it who was killed.

@@ -18,6 +18,8 @@ class Kept:
     server_version: int
     recipient: str | None
     """The public key that it is sealed for."""
+    warehouse: str | None
+    """Which one it is of (`ops.identity`); None where an earlier version took it."""
 
     @property
     def id(self) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from flows.recovery import identity
 from flows.recovery.kept import Unreadable
 from flows.recovery.physical.shelf import Copy, open_copies
 from flows.recovery.physical.taking import TakenCopy
@@ -56,6 +57,7 @@ def list_command(arguments: argparse.Namespace) -> int:
     backups.sort(key=lambda backup: backup.taken_at, reverse=True)
     unreadable += unreadable_too
     broken = copies.broken()
+    own = identity.of_settings(services.settings)
     if arguments.json:
         print(json.dumps([_listed(one) for one in (*backups, *unreadable)], indent=2))
     elif backups or unreadable:
@@ -63,7 +65,7 @@ def list_command(arguments: argparse.Namespace) -> int:
         for backup in backups:
             hours = (now - backup.taken_at).total_seconds() / 3600
             age = f"{hours:6.1f} hours old" if hours >= 0 else "of a time to come"
-            print(f"{backup.id}  {age}  {_what(backup)}")
+            print(f"{backup.id}  {age}  {_what(backup)}{_whose(backup, own)}")
         for one in unreadable:
             print(f"{one.id}  {one.problem}")
         for why in broken.values():
@@ -84,6 +86,7 @@ def _listed(backup: Backup | Copy | Unreadable) -> dict[str, Any]:
         "taken_at": backup.taken_at.isoformat(),
         "bytes": backup.bytes,
         "sealed_for": backup.recipient,
+        "warehouse": backup.warehouse,
     }
     if isinstance(backup, Copy):
         return {**of_both, "based_on": backup.based_on}
@@ -94,6 +97,13 @@ def _kind(backup: Backup | Copy) -> str:
     if isinstance(backup, Copy):
         return "incremental" if backup.based_on else "full"
     return "dump"
+
+
+def _whose(backup: Backup | Copy, own: str | None) -> str:
+    """Said where it is not plain."""
+    if identity.is_others(backup, own):
+        return f", of another warehouse ({backup.warehouse})"
+    return f", of warehouse {backup.warehouse}" if own is None and backup.warehouse else ""
 
 
 def _what(backup: Backup | Copy) -> str:

@@ -20,7 +20,7 @@ from flows.errors import FlowsError
 from flows.failpoints import failpoint
 from flows.prepare import schemas
 from flows.progress import Progress
-from flows.recovery import notes, programs, raw_files
+from flows.recovery import identity, notes, programs, raw_files
 from flows.recovery.agreement import refuse_two_stories
 from flows.recovery.kept import is_steady
 from flows.recovery.making import MAKING, RAW_LIST, Making
@@ -86,9 +86,10 @@ def take(services: Services, progress: Progress) -> Taken:
     began = time.perf_counter()
     vault = open_vault(services)
     moment = services.settings.now()
-    begin(services)
+    own = begin(services)
     with vault.making(moment, services.lake.root / SPILL) as making:
-        files = _dump(services, vault, making, moment, progress)
+        identity.refuse_others(vault.home, own)
+        files = _dump(services, vault, making, moment, progress, own)
         raw = _keep(services, vault, files)
         progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
         name = making.folder.name.removeprefix(MAKING)
@@ -105,10 +106,11 @@ def take(services: Services, progress: Progress) -> Taken:
     return Taken(backup, raw, taken.seconds, tuple(expired), raw_expired, others)
 
 
-def begin(services: Services) -> None:
-    """What a backup of either kind begins with. Files that it names, or has open in the lake's folder, stay
-    while this process lives. Raises FlowsError where there is nothing to back up, TwoStories where it would
-    be the backup of another warehouse: as the newest it would take the place of those of this one.
+def begin(services: Services) -> str:
+    """What a backup of either kind begins with; gives whose it will be (`identity.agree`). Files that it
+    names, or has open in the lake's folder, stay while this process lives. Raises FlowsError where there is
+    nothing to back up, TwoStories where it would be the backup of another warehouse: as the newest it would
+    take the place of those of this one.
     """
     services.lake.begin_session()
     with services.ledger() as ledger:
@@ -120,18 +122,21 @@ def begin(services: Services) -> None:
         if ledger.connection.execute("SELECT FROM ops.ledger LIMIT 1").fetchone() is None:
             raise FlowsError("Nothing was landed yet, so there is nothing to back up: python -m flows")
         schemas(ledger)
+        return identity.agree(ledger.connection, services.lake)
 
 
 def expire(services: Services, vault: Vault) -> tuple[list[str], int]:
     """Remove backups whose declared time has come, and the raw files that none names any more; nothing, with
     a warning, where the clock is in doubt.
 
-    Raises BackupError while another backup is being taken: its raw files have no name in one yet.
+    Raises BackupError while another backup is being taken: its raw files have no name in one yet; and where
+    some are of another warehouse.
     """
     settings = services.settings
     if is_in_doubt(services):
         return [], 0
     with vault.alone():
+        identity.refuse_others(vault.home, identity.of_lake(services.lake.root))
         gone = vault.expire(settings.now(), settings.backup_days, settings.backup_weeks)
         return gone, raw_files.expire(vault)
 
@@ -146,7 +151,7 @@ def is_in_doubt(services: Services) -> bool:
 
 
 def _dump(
-    services: Services, vault: Vault, making: Making, moment: datetime, progress: Progress
+    services: Services, vault: Vault, making: Making, moment: datetime, progress: Progress, own: str
 ) -> list[LakeFile]:
     with _snapshot(services) as (connection, name), vault.written(making.work):
         failpoint("backup.snapshot")
@@ -184,6 +189,7 @@ def _dump(
             "sequence": sequence[0] if sequence else 0,
             "server_version": version,
             "sealed_for": making.seal.recipient if making.seal else None,
+            "warehouse": own,
             "raw": services.settings.backup_raw,
             "owed_views": [view for (view,) in owed],
             "tables": {table: note.as_json() for table, note in noted.items()},

@@ -325,6 +325,7 @@ class Vault(Shelf[Backup]):
             datetime.fromisoformat(noted["taken_at"]),
             noted["server_version"],
             noted["sealed_for"],
+            noted.get("warehouse"),
             noted["sequence"],
             noted["raw"],
             tuple(noted["owed_views"]),

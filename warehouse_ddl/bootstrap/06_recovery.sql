@@ -40,3 +40,10 @@ create table if not exists ops.drill (
 );
 create index if not exists idx_drill_time on ops.drill (started_at desc);
 comment on table ops.drill is 'One row per rehearsal of a restore, from its beginning on: one that is not equal and names no difference is under way or was killed. rto_seconds: from nothing to the content that is live, restored and replayed; null where it did not come that far. rpo_seconds: the age of the backup, which is what would be lost if the lake were lost too. compared: tables and leaves; replayed: partitions that were loaded from the lake; differences: one sentence each.';
+
+create table if not exists ops.identity (
+    is_only boolean primary key default true check (is_only),
+    warehouse uuid not null default gen_random_uuid()
+);
+insert into ops.identity default values on conflict do nothing;
+comment on table ops.identity is 'One row: which warehouse this is. Its lake and its backups say the same, so that those of another one in the same folder are told from them; a restore keeps it.';

@@ -60,6 +60,7 @@ class Copies(Shelf[Copy]):
             datetime.fromisoformat(noted["taken_at"]),
             noted["server_version"],
             noted["sealed_for"],
+            noted.get("warehouse"),
             noted["system"],
             noted["timeline"],
             noted["based_on"],

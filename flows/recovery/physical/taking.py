@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from flows.erasure import listed
 from flows.failpoints import failpoint
 from flows.progress import Progress
-from flows.recovery import programs
+from flows.recovery import identity, programs
 from flows.recovery.kept import by, is_steady
 from flows.recovery.making import MAKING, Making
 from flows.recovery.physical.shelf import DATA, LIST, Copies, Copy, open_copies
@@ -72,12 +72,13 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
     began = time.perf_counter()
     settings = services.settings
     copies, moment = open_copies(services), settings.now()
-    begin(services)
+    own = begin(services)
     with services.warehouse.connect() as connection:
         server = _asked(connection)
     place = programs.folder_of(server.version)
     copies.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with copies.making(moment, services.lake.root / SPILL) as making:
+        identity.refuse_others(copies.home, own)
         with services.warehouse.connect() as connection, copies.written(making.work):
             listed.copy(connection, services.lake, making.work / MANIFESTS)
         base, because = _base(copies, server, moment, full=full)
@@ -97,6 +98,7 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
                 "taken_at": moment.astimezone(UTC).isoformat(),
                 "server_version": server.version,
                 "sealed_for": making.seal.recipient if making.seal else None,
+                "warehouse": own,
                 "system": server.system,
                 "timeline": server.timeline,
                 "based_on": base.id if base is not None and because is None else None,
@@ -116,12 +118,13 @@ def take(services: Services, progress: Progress, *, full: bool = False) -> Taken
 
 def expire(services: Services, copies: Copies) -> list[str]:
     """Remove the chains whose declared time has come; none, with a warning, where the clock is in doubt.
-    Raises BackupError while a copy is being taken.
+    Raises BackupError while a copy is being taken, and where some are of another warehouse.
     """
     settings = services.settings
     if is_in_doubt(services):
         return []
     with copies.alone():
+        identity.refuse_others(copies.home, identity.of_lake(services.lake.root))
         return copies.expire(settings.now(), settings.backup_days, settings.backup_weeks)
 
 
