@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
 import signal
 import sys
+from typing import Any, TextIO
 
 
 def end_with(code: int) -> None:
@@ -29,13 +31,42 @@ def heed_ctrl_c() -> None:
     signal.siginterrupt(signal.SIGINT, True)
 
 
-def say_anything() -> None:
-    """Let a terminal that has not every letter get the others as `\\xb7`; nothing can be said to one that was
-    closed, which Python has as None.
+class _Unheard(io.FileIO):
+    """A stream of the process whose reader may leave (`| head`, a terminal that is closed): what is said then
+    goes nowhere, for the work goes on, and its exit code is told all the same.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, data: Any, /) -> int:
+        """As FileIO does; what nobody reads counts as written."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in {errno.EPIPE, errno.EIO}:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return memoryview(data).nbytes
+
+
+def say_anything() -> None:
+    """Let a terminal that has not every letter get the others as `\\xb7`, and one that has gone keep nothing
+    from being done; nothing can be said to one that was closed, which Python has as None.
+    """
+    sys.stdout, sys.stderr = _heard(sys.stdout), _heard(sys.stderr)
+
+
+def _heard(stream: TextIO) -> TextIO:
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Unheard(stream.fileno(), "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def show_scrubbed(_kind: object, error: BaseException, _where: object) -> None:
