@@ -60,7 +60,7 @@ def start(state: State, cache: Path, port: int, *, exactly_once: bool) -> Proces
     properties.write_text(kafka.properties(settings))
     return processes.spawn(
         [
-            *kafka.launch("-Xmx512m", "-XX:+UseSerialGC"),
+            *kafka.launch(folder, "-Xmx512m", "-XX:+UseSerialGC"),
             "org.apache.kafka.connect.cli.ConnectDistributed",
             properties,
         ],

@@ -144,7 +144,11 @@ def start(state: State, cache: Path, port: int, progress: Callable[[str], None])
     if not (folder / "data" / "meta.properties").exists():
         _format(classpath, server)
     return processes.spawn(
-        [*launch("-Xmx512m", "-XX:+UseSerialGC", f"-Dkafka.logs.dir={folder}"), "kafka.Kafka", server],
+        [
+            *launch(folder, "-Xmx512m", "-XX:+UseSerialGC", f"-Dkafka.logs.dir={folder}"),
+            "kafka.Kafka",
+            server,
+        ],
         log=log(state),
         # The class path names the jars relative to it: an absolute one breaks at a colon in a path.
         cwd=classpath,
@@ -153,9 +157,15 @@ def start(state: State, cache: Path, port: int, progress: Callable[[str], None])
     )
 
 
-def launch(*options: str) -> list[str]:
-    """The words that start Java in the jars' folder; the main class and its arguments follow."""
-    return [str(java()), "--sun-misc-unsafe-memory-access=allow", *options, "-cp", "*"]
+def launch(folder: Path, *options: str) -> list[str]:
+    """The words that start Java in the jars' folder; the main class and its arguments follow. In `folder` is
+    what it has for as long as it runs: one that was killed leaves it, and the next begins with nothing.
+    """
+    temporary = folder / "temporary"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    own = ["--sun-misc-unsafe-memory-access=allow", f"-Djava.io.tmpdir={temporary}", "-XX:-UsePerfData"]
+    return [str(java()), *own, *options, "-cp", "*"]
 
 
 def properties(settings: Mapping[str, str]) -> str:
@@ -176,7 +186,7 @@ def _format(classpath: Path, properties: Path) -> None:
         identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     words = ["kafka.tools.StorageTool", "format", "--standalone", "-t", identity, "-c", str(properties)]
     done = subprocess.run(
-        [*launch("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"), *words],
+        [*launch(properties.parent, "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"), *words],
         cwd=classpath,
         env=ENVIRONMENT,
         capture_output=True,

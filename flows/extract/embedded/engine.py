@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,8 +58,9 @@ class Engine:
 
     def __enter__(self) -> Engine:
         self._log = tempfile.TemporaryFile()
+        self._folder = tempfile.mkdtemp(prefix="user-analytics-")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flows.extract.embedded.child"],
+            [sys.executable, "-m", "flows.extract.embedded.child", self._folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -83,6 +85,7 @@ class Engine:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)  # which it has not done where it was killed
         self._log.close()
 
     def batches(self) -> Iterator[pa.RecordBatch]:

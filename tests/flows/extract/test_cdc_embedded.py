@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +23,13 @@ from flows.extract.embedded.engine import Engine
 from flows.landing import Landing
 from flows.progress import Progress
 from flows.services import Services
+from tests import children
 from tests.flows.capture import Capture, entity
 from tests.flows.extract import landing_child
 from tests.flows.extract.parts import ORDERS, ORDERS_DDL
 from tests.flows.extract.told import CDC, SCHEMA, TABLES, assert_same, land, rows_of
 from tests.flows.extract.workload import Workload
+from tests.flows.streaming.topics import until
 from tests.house import House
 from transforms.entities import Postgres
 
@@ -54,7 +58,36 @@ def records(capture: Capture, name: str) -> list[tuple[int, str | None, int | No
         services.lake.close()
 
 
-def test_what_the_log_tells_is_read_and_landed_once(capture: Capture) -> None:
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's folder for temporary files, as long as a test lasts."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def _hold_an_engine(folder: Path) -> None:
+    tempfile.tempdir = str(folder)
+    with Engine({}, None, []):
+        folder.with_name("begun").touch()
+        signal.pause()
+
+
+@pytest.mark.full
+def test_an_engine_whose_reader_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    reader = children.begun(_hold_an_engine, temporary)
+    until(temporary.with_name("begun").exists)
+    assert any(temporary.iterdir())
+    reader.kill()
+    reader.join()
+    until(lambda: not any(temporary.iterdir()), 60)
+
+
+def test_what_the_log_tells_is_read_and_landed_once(capture: Capture, temporary: Path) -> None:
     capture.tables("alpha", "beta")
     assert "reads 2 tables whole" in "".join(capture.register(ALPHA, BETA))
     assert capture.register(ALPHA, BETA)[-1].endswith("is registered already; nothing has changed.")
@@ -67,6 +100,7 @@ def test_what_the_log_tells_is_read_and_landed_once(capture: Capture) -> None:
     rows = {table: one.rows for table, one in landed.outcomes.items() if isinstance(one, Landing)}
     assert rows == {ALPHA.table: 6, BETA.table: 5}
     services.lake.close()
+    assert [*temporary.iterdir()] == []
 
     read = [(0, "r", 1), (1, "r", 2), (2, "r", 3)]
     assert records(capture, "alpha") == [*read, (3, "d", 3), (4, None, 3), (5, "c", 30)]

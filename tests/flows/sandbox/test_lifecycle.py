@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from confluent_kafka import Producer
 
 import flows.sandbox as sandbox
 from flows.__main__ import main
@@ -21,6 +23,7 @@ from flows.errors import FlowsError
 from flows.sandbox import Health, Part, State, processes
 from flows.sandbox.lifecycle import CACHE, ROOT
 from flows.sandbox.state import Process
+from tests.broker import make_topics
 from tests.flows.streaming.topics import until
 
 POSTGRES = frozenset({Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES})
@@ -146,6 +149,24 @@ def test_a_killed_part_is_named_and_comes_back_where_it_was_and_the_others_do_no
     assert {name for name in Part if after.parts[name].process != before.parts[name].process} == {part}
     if part in POSTGRES:
         assert _ask(dsn, "select answer from kept") == "42"
+
+
+def test_what_a_killed_broker_leaves_is_in_the_sandbox_and_goes_with_its_next_start(small: Path) -> None:
+    state = sandbox.start(small, frozenset({Part.KAFKA}))
+    make_topics(str(state.kafka_bootstrap), "packed")
+    # The broker stamps what arrives, so it unpacks it, by a library that Java first writes to a file.
+    producer = Producer({"bootstrap.servers": str(state.kafka_bootstrap), "compression.type": "lz4"})
+    producer.produce("packed", b"a" * 10_000)
+    assert producer.flush(30) == 0
+    temporary, pid = small / "kafka" / "temporary", _process(small, Part.KAFKA).pid
+    left = {*temporary.iterdir()}
+    assert any("lz4" in path.name for path in left), left
+    assert [*Path(tempfile.gettempdir()).glob(f"hsperfdata_*/{pid}")] == []
+
+    processes.end(_process(small, Part.KAFKA), [(signal.SIGKILL, 10.0)])
+    assert left <= {*temporary.iterdir()}
+    sandbox.start(small, frozenset({Part.KAFKA}))
+    assert not left & {*temporary.iterdir()}
 
 
 def test_a_prefect_server_that_is_busy_keeps_no_world_from_living_on(

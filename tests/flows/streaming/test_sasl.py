@@ -88,7 +88,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     classpath = kafka.jars(lifecycle.CACHE, print)
     kafka._format(classpath, server)
     process = processes.spawn(
-        [*kafka.launch("-Xmx512m", "-XX:+UseSerialGC"), "kafka.Kafka", server],
+        [*kafka.launch(folder, "-Xmx512m", "-XX:+UseSerialGC"), "kafka.Kafka", server],
         log=folder / "kafka.log",
         cwd=classpath,
         environment=kafka.ENVIRONMENT,
