@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flows.arguments import Parser, add
-from flows.terminal import end_with, say_anything, show_scrubbed
+from flows.terminal import end_with, hear_ctrl_c, is_ctrl_c, let_ctrl_c_end, say_anything, show_scrubbed
 from flows.typed import count, port
 
 _Command = Callable[[argparse.Namespace], int]
@@ -316,10 +316,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(given)
     try:
         return int(parsed.command(parsed))
-    except KeyboardInterrupt:
-        print("\nInterrupted. Nothing is half done: run the same command again to go on.", file=sys.stderr)
-        return 130
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if is_ctrl_c(error):
+            said = "\nInterrupted. Nothing is half done: run the same command again to go on."
+            print(said, file=sys.stderr)
+            return 130
         from flows.errors import FlowsError
         from transforms.contract import ContractError
         from transforms.engine import ModelError
@@ -339,8 +340,11 @@ if __name__ == "__main__":
     # The first to be registered is the last to be called.
     atexit.register(lambda: end_with(outcome[0]))
     try:
+        hear_ctrl_c()
         outcome[0] = main()
+    except KeyboardInterrupt:  # before a command began, or once more while that was said
+        outcome[0] = 130
     except SystemExit as leaving:
         outcome[0] = leaving.code if isinstance(leaving.code, int) else 1
-        raise
+    let_ctrl_c_end()
     sys.exit(outcome[0])

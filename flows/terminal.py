@@ -49,6 +49,29 @@ class _Unheard(io.FileIO):
             return memoryview(data).nbytes
 
 
+def hear_ctrl_c() -> None:
+    """Ctrl-C is an exception from here on. It just ended what has not begun (see flows/__init__.py); who has
+    started us deaf to it keeps us so.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether this is Ctrl-C, or what DuckDB makes of the exception that its handler has raised in the main
+    thread: an error like any other, which would be told as a failure.
+    """
+    return isinstance(error, KeyboardInterrupt) or (
+        type(error) is RuntimeError and str(error) == "Query interrupted"
+    )
+
+
+def let_ctrl_c_end() -> None:
+    """Ctrl-C ends the process at once: what there was to be done is done, or given up."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def say_anything() -> None:
     """Let a terminal that has not every letter get the others as `\\xb7`, and one that has gone keep nothing
     from being done; nothing can be said to one that was closed, which Python has as None.

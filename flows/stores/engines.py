@@ -12,6 +12,7 @@ from threading import Lock
 import duckdb
 from duckdb import DuckDBPyConnection
 
+from flows.terminal import is_ctrl_c
 from transforms import engine
 
 _MOST_KEPT = 4
@@ -49,7 +50,7 @@ class Engines:
             connection.execute("set memory_limit = ?", [self._memory_limit])
         except BaseException as error:
             _free(connection)
-            if _is_stopped(error):
+            if is_ctrl_c(error):
                 raise KeyboardInterrupt from None
             raise
         with self._changing:
@@ -73,13 +74,6 @@ class Engines:
         if self._memory_limit is None:
             (self._memory_limit,) = connection.execute("select current_setting('memory_limit')").fetchall()[0]
         return connection
-
-
-def _is_stopped(error: BaseException) -> bool:
-    """Whether this is what DuckDB makes of the exception that a signal's handler has raised in the main
-    thread: an error like any other, which would be told as a failure.
-    """
-    return type(error) is RuntimeError and str(error) == "Query interrupted"
 
 
 def _free(connection: DuckDBPyConnection) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
+import duckdb
 import pytest
 
 from flows.stores.lake import Lake
-from tests.flows.company import run_here
+from tests.flows.company import ROOT, run_here
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +45,49 @@ def test_a_statement_that_is_stopped_in_the_main_thread_is_told_as_that(tmp_path
     query = _stopped(tmp_path / "pipe")
     with Lake(tmp_path / "lake") as lake, pytest.raises(KeyboardInterrupt), lake.duckdb() as session:
         session.execute(query)
+
+
+def test_a_statement_that_is_stopped_in_no_lake_s_session_is_told_as_that(tmp_path: Path) -> None:
+    query = _stopped(tmp_path / "pipe")
+    with mock.patch("flows.sla.command", side_effect=lambda _: duckdb.execute(query).fetchall()):
+        done = run_here(["sla"], tmp_path, {})
+    assert (done.code, done.err.startswith("\nInterrupted. ")) == (130, True), done.err
+
+
+EARLY = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+"""A module that does as Ctrl-C does while it is imported."""
+OFTEN = f"""
+import builtins
+said = print
+def print(*words, **options):
+    if words:
+        {EARLY.splitlines()[0]}
+        {EARLY.splitlines()[1]}
+    said(*words, **options)
+builtins.print = print
+"""
+"""The same at every word that a command says, the one about Ctrl-C too."""
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "code"), [("argparse", EARLY, -signal.SIGINT), ("sitecustomize", OFTEN, 130)]
+)
+def test_no_moment_of_a_command_answers_with_a_traceback(
+    tmp_path: Path, module: str, text: str, code: int
+) -> None:
+    (tmp_path / f"{module}.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows", "lineage", "fct_orders.revenue"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "ANALYTICS_SANDBOX": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        # A worker of the tests ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stderr) == (code, "")
 
 
 def test_a_question_to_the_lake_that_is_stopped_ends_with_one_sentence(tmp_path: Path) -> None:
