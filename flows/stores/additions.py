@@ -1,6 +1,6 @@
 """What others have made on a relation that is made anew under its name, as far as it can be made again:
-indexes, constraints, statistics and their targets, policies, parameters. Anything else is in the way
-(flows.stores.dependents).
+indexes, constraints, statistics and their targets, policies, parameters, and their comments. Anything else is
+in the way (flows.stores.dependents).
 """
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ WITH own AS (
         VALUES (c.relrowsecurity, 'ENABLE ROW LEVEL SECURITY'),
             (c.relforcerowsecurity, 'FORCE ROW LEVEL SECURITY'),
             (own.is_whole AND c.relreplident = 'f', 'REPLICA IDENTITY FULL'),
+            (own.is_whole AND c.relreplident = 'n', 'REPLICA IDENTITY NOTHING'),
+            (own.is_whole AND c.relreplident = 'i', 'REPLICA IDENTITY USING INDEX ' || (
+                SELECT quote_ident(x.relname) FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+                WHERE i.indrelid = c.oid AND i.indisreplident)),
             (own.is_whole AND c.relkind = 'r' AND c.reloptions IS NOT NULL,
                 'SET (' || array_to_string(c.reloptions, ', ') || ')')
     ) AS set (is_so, what)
@@ -140,7 +144,12 @@ WITH own AS (
     ) AS set (is_so, what)
     WHERE own.is_whole AND set.is_so
 )
-SELECT coalesce(pg_describe_object(made.classid, made.objid, 0), made.statement), own.relname, made.statement,
+SELECT coalesce(pg_describe_object(made.classid, made.objid, 0), made.statement), own.relname,
+    made.statement || coalesce('; COMMENT ON ' || CASE made.classid
+            WHEN 'pg_constraint'::regclass THEN 'CONSTRAINT' WHEN 'pg_class'::regclass THEN 'INDEX'
+            WHEN 'pg_statistic_ext'::regclass THEN 'STATISTICS' WHEN 'pg_policy'::regclass THEN 'POLICY' END
+        || ' ' || (pg_identify_object(made.classid, made.objid, 0)).identity
+        || ' IS ' || quote_literal(d.description), ''),
     coalesce((SELECT array_agg(DISTINCT a.attname::text) FROM pg_depend d
         JOIN pg_attribute a ON (a.attrelid, a.attnum) = (d.refobjid, d.refobjsubid)
         WHERE (d.classid, d.objid) = (made.classid, made.objid)
@@ -148,5 +157,6 @@ SELECT coalesce(pg_describe_object(made.classid, made.objid, 0), made.statement)
         array_remove(ARRAY[made.about], null)),
     made.classid IS NOT DISTINCT FROM 'pg_policy'::regclass
 FROM made JOIN own ON own.oid = made.relid
+LEFT JOIN pg_description AS d ON (d.classoid, d.objoid, d.objsubid) = (made.classid, made.objid, 0)
 ORDER BY made.place, made.statement
 """

@@ -103,12 +103,13 @@ def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Regi
     taken = [(view, take_view(connection, view)) for view in dependent]
     apply.lock_for_swap(connection, table)
     inbound = connection.execute(
-        "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint "
+        "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid), "
+        "quote_literal(obj_description(oid, 'pg_constraint')) FROM pg_constraint "
         "WHERE contype = 'f' AND confrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) "
         "AND conrelid <> confrelid",
         (home(table), table.name),
     ).fetchall()
-    for holder, name, _ in inbound:
+    for holder, name, *_ in inbound:
         connection.execute(f"ALTER TABLE {holder} DROP CONSTRAINT {name}".encode())
     connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(home(table), table.name)))
     connection.execute(
@@ -130,7 +131,7 @@ def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Regi
         *comment_ddl(table, registry),
     ):
         connection.execute(statement.encode())
-    for holder, name, definition in inbound:
+    for holder, name, definition, comment in inbound:
         try:
             connection.execute(f"ALTER TABLE {holder} ADD CONSTRAINT {name} {definition}".encode())
         except (errors.InvalidForeignKey, errors.UndefinedColumn):
@@ -138,6 +139,8 @@ def _swap(shop: Workshop, beside: str, leaves: Mapping[str, str], registry: Regi
                 f"{home(table)}.{table.name} has to be replaced, and {name} of {holder} references columns "
                 "that are no key of it any more. Nothing was changed: drop that foreign key, then run again."
             ) from None
+        if comment is not None:
+            connection.execute(f"COMMENT ON CONSTRAINT {name} ON {holder} IS {comment}".encode())
     if not table.personal:
         connection.execute(
             sql.SQL("GRANT SELECT ON {} TO reader").format(sql.Identifier(PUBLISHED, table.name))

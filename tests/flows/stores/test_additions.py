@@ -31,6 +31,12 @@ PEOPLE = [
     "alter table analytics.dim_people replica identity full",
     "alter table analytics.dim_people alter column name set statistics 500",
     "alter table analytics.dim_people alter column person_id set (n_distinct = -1)",
+    "comment on index analytics.by_length is 'why ''by'' length; not name'",
+    "comment on statistics analytics.together is 'why together'",
+    "comment on constraint short on analytics.dim_people is 'why short'",
+    "comment on constraint one_name on analytics.dim_people is 'why one name'",
+    "comment on policy few on analytics.dim_people is 'why few'",
+    "comment on constraint town_mayor_fkey on public.town is 'why a mayor'",
 ]
 VISITS = [
     "create index by_page on analytics.fct_visits (page)",
@@ -40,6 +46,10 @@ VISITS = [
     f"create policy free on analytics.{LEAF} using (paid = 0)",
     "alter table analytics.fct_visits enable row level security",
     "alter table analytics.fct_visits alter column page set statistics 400",
+    "comment on index analytics.by_page is 'why by page'",
+    "comment on index analytics.of_one_day is 'why one day'",
+    "comment on constraint paid_for on analytics.fct_visits is 'why paid'",
+    f"comment on policy free on analytics.{LEAF} is 'why free'",
 ]
 STANDING = """
 select indexdef from pg_indexes where schemaname = 'analytics' and indexname not like '%%pkey%%'
@@ -58,6 +68,9 @@ union all
 select format('%%s.%%s %%s %%s', attrelid::regclass, attname, attstattarget, attoptions) from pg_attribute
 where (attstattarget > 0 or attoptions is not null) and (attrelid = to_regclass(%(table)s) or attrelid in (
     select inhrelid from pg_inherits where inhparent = to_regclass(%(table)s)))
+union all
+select format('%%s: %%s', pg_describe_object(classoid, objoid, objsubid), description) from pg_description
+where description like 'why %%'
 order by 1
 """
 
@@ -106,6 +119,8 @@ def _standing(dsn: str, table: str) -> list[str]:
                 "fillfactor",
                 "name 500",
                 "n_distinct",
+                "why 'by' length; not name",
+                "why a mayor",
             ],
         ),
         (
@@ -242,3 +257,22 @@ def test_a_view_on_a_view_of_ours_is_in_the_way_of_the_table_below(
     _do(dsn, "drop view public.mine")
     assert migrate(warehouse, lake, _smaller(EVENTS), yes=True).rebuild
     assert _standing(dsn, "mv_v") == before
+
+
+@pytest.mark.parametrize("identity", ["nothing", "using index by_person"])
+def test_what_tells_rows_apart_to_who_replicates_them_stays(dsn: str, lake: Lake, identity: str) -> None:
+    warehouse = _filled(dsn, lake, USERS)
+    _do(
+        dsn,
+        "create unique index by_person on analytics.dim_people (person_id)",
+        f"alter table analytics.dim_people replica identity {identity}",
+    )
+    query = """
+        select c.relname, c.relreplident, i.indisreplident
+        from pg_class c join pg_index i on i.indrelid = c.oid
+        where c.relname = 'dim_people' and i.indexrelid = 'analytics.by_person'::regclass
+    """
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        before = connection.execute(query).fetchall()
+        migrate(warehouse, lake, _smaller(USERS), yes=True)
+        assert connection.execute(query).fetchall() == before
