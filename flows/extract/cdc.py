@@ -229,9 +229,12 @@ class _Read:
 
     def _stopped(self, shape: Shape, fit: Fit) -> str:
         where = f"from offset {shape.offset} of topic {self.source.topic} on; nothing was landed"
-        if fit.problem or fit.is_old:
+        if fit.problem or fit.is_old or fit.is_of_before:
+            again = (
+                "Run again; if that says the same, it was altered back: read" if fit.is_of_before else "Read"
+            )
             return (
-                f'{self.name}: {_sentence(fit)}, {where}. Read it once with on_change="quarantine": such '
+                f'{self.name}: {_sentence(fit)}, {where}. {again} it once with on_change="quarantine": such '
                 "records become dead letters; then python -m flows cdc resnapshot "
                 f"{self.how.table} brings their rows."
             )
@@ -332,8 +335,12 @@ class _Read:
                 )
 
 
+_GONE = "the database has no column {} any more"
+
+
 def _sentence(fit: Fit) -> str:
     parts = [f"the database has a column {name} that nobody declared" for name in fit.added]
-    parts += [f"the database has no column {name} any more" for name in fit.missing]
+    lacks = "a record has no column {}, and the database does" if fit.is_of_before else _GONE
+    parts += [lacks.format(name) for name in fit.missing]
     parts += [f"the database calls column {name} {other}" for name, other in fit.served.items()]
     return " and ".join([*parts, *([f"of a record {fit.problem}"] if fit.problem else [])])

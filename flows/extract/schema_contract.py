@@ -38,6 +38,7 @@ class Fit:
 
     `served` are columns whose values have another name in it; `missing` those it lacks though they were
     there when it was written, or nothing proves that they were not; `problem` says why it can't be told.
+    `is_of_before`: the table has what it lacks, so it was altered and altered back, and nobody saw it.
     """
 
     added: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Fit:
     is_old: bool = False
     """Whether it was written under a catalog that the table has no more."""
     problem: str = ""
+    is_of_before: bool = False
 
 
 def computed(entity: SourceEntity, columns: Sequence[SourceColumn]) -> frozenset[str]:
@@ -261,7 +263,8 @@ class Contract:
         is_old = version is not None and tuple(version.items()) != names_of(self._current)
         if lost := [name for name in served if name in self._holding]:
             return Fit(added, tuple(missing), served, is_old, f"its {lost[0]} has another name")
-        return Fit(added, tuple(sorted(missing)), served, is_old)
+        is_of_before = bool(missing) and all(self.column(name) for name in missing)
+        return Fit(added, tuple(sorted(missing)), served, is_old, is_of_before=is_of_before)
 
     def fits(self, fit: Fit) -> bool:
         """Whether a record is one that the declaration speaks of: by its fields, or because it was written

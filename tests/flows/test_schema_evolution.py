@@ -16,6 +16,7 @@ import pytest
 from flows import change_topics, evolution, landing, schema
 from flows.change_landing import land_changes
 from flows.declaration import declared_columns
+from flows.extract import SourceError
 from flows.extract.postgres_session import catalog
 from flows.extract.schema_contract import CATALOG
 from flows.extract.schema_differences import Remembered, differences
@@ -28,6 +29,7 @@ from tests.house import House
 from transforms import changes, engine
 from transforms.entities import Postgres, SourceEntity
 
+RESNAPSHOT = "python -m flows cdc resnapshot"
 EVERY: tuple[Contract, ...] = ("evolve", "freeze", "quarantine")
 
 
@@ -219,8 +221,52 @@ def test_alters_between_two_landings_that_nothing_proves_stop_the_table(house: H
         until(lambda: 4 in capture.ids(one.table), seconds=60)
         one.land(lander(services))
         assert one.stopped is not None
-        assert "has no column label any more" in str(one.stopped)
+        said = str(one.stopped)
+        assert "a record has no column label, and the database does, from offset " in said
+        assert said.endswith(f"become dead letters; then {RESNAPSHOT} {one.table} brings their rows.")
         assert [row[0] for row in seen(services, one.entity, "id")] == [1, 2]
+    finally:
+        services.lake.close()
+        capture.end()
+
+
+@pytest.mark.full
+def test_a_column_that_was_made_anew_unseen_comes_back_the_way_that_the_message_says(
+    house: House, tmp_path: Path
+) -> None:
+    """What changed while the table had no such column is told of a table that has it: neither the table nor
+    its declaration can be brought in line any further."""
+    capture = prepared(house, tmp_path)
+    services = Services(capture.settings)
+    land = lander(services)
+    (one,) = (one for one in every("cdc", ("evolve",)) if one.table == "rename_evolve")
+    try:
+        capture.app(*one.sql(DDL))
+        capture.register(one.entity)
+        until(lambda: len(capture.ids(one.table)) == 2, seconds=60)
+        land(one.entity)
+        capture.app(
+            f"alter table {one.table} drop column label",
+            f"insert into {one.table} (id) values (3)",
+            f"alter table {one.table} add column label text",
+            f"update {one.table} set label = 'made anew'",
+        )
+        until(lambda: 3 in capture.ids(one.table), seconds=60)
+        with pytest.raises(SourceError, match=r"column label .* is another one than it was"):
+            land(one.entity)
+        now = accept(services, capture.settings.require("app_dsn"), one)
+        with pytest.raises(SourceError, match=rf"a record has no column label.*quarantine.*{RESNAPSHOT}"):
+            land(now)
+
+        assert isinstance(now.read, Postgres)
+        kept_apart = replace(now, read=replace(now.read, on_change="quarantine"))
+        landed = land(kept_apart)
+        assert landed is not None
+        assert landed.dead_letters == 1
+        capture.resnapshot(now)
+        until(lambda: capture.ids(one.table).count(3) == 3, seconds=60)
+        land(now)
+        assert seen(services, now, "id, label") == [(key, "made anew") for key in (1, 2, 3)]
     finally:
         services.lake.close()
         capture.end()
