@@ -17,8 +17,16 @@ class WarehouseAway(FlowsError):
     """The warehouse could not be asked, so nothing was measured of it."""
 
 
-# A minute that failed is not looked at later: the next one is near.
-@flow(name=MONITOR, flow_run_name=run_name, timeout_seconds=50, retries=0, result_serializer="json")
+# A minute that failed is not looked at later: the next one is near. Prefect would keep what each gives in a
+# file of its own, which nobody removes: half a million a year.
+@flow(
+    name=MONITOR,
+    flow_run_name=run_name,
+    timeout_seconds=50,
+    retries=0,
+    result_serializer="json",
+    persist_result=False,
+)
 def monitor() -> dict[str, int]:
     """Measure every signal, keep the verdicts, tell who is to be told; returns how many are how.
 

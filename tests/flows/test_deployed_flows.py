@@ -1,4 +1,4 @@
-"""What prefect.yaml says of each deployment, and its flow of itself. No server is asked."""
+"""What prefect.yaml says of each deployment, and its flow of itself."""
 
 from __future__ import annotations
 
@@ -107,3 +107,19 @@ def test_a_process_whose_thread_hangs_ends_all_the_same_and_lets_go_of_what_it_h
     )
     done = subprocess.run([sys.executable, "-c", hanging], cwd=DECLARED.parent, timeout=60, check=False)
     assert done.returncode == 1
+
+
+def test_a_look_each_minute_leaves_no_file_of_prefect_s_behind(
+    prefect: None, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+
+    from flows.monitor import monitor
+
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", dsn)
+    monkeypatch.setenv("ANALYTICS_LAKE", str(tmp_path / "lake"))
+    kept = tmp_path / "kept"
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: kept}):
+        state = monitor(return_state=True)
+    assert state.is_completed()
+    assert not kept.exists() or [*kept.iterdir()] == []
