@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from quality.alive import kept_alive, server_alive
+from quality import session_settings
+from quality.alive import kept_alive
 from quality.messages import ROW_COUNT, finding, passing, refused, without_kind
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
@@ -175,9 +176,8 @@ def _open(dsn: str) -> _Session:
         # Read-only, with the schemas of the names that a rule uses bare. The address stays out of the
         # configuration of Great Expectations, so no password can reach a result or a log.
         connection = psycopg.connect(kept_alive(dsn, APPLICATION))
-        connection.execute(server_alive().encode())
+        connection.execute(session_settings.whole().encode())
         connection.execute("select set_config('search_path', 'analytics, ops', false)")
-        connection.execute("set timezone to 'UTC'")
         connection.execute("set default_transaction_read_only to on")
         connection.commit()
         return connection

@@ -8,7 +8,8 @@ from typing import Any
 
 import psycopg
 
-from quality.alive import kept_alive, server_alive
+from quality import session_settings
+from quality.alive import kept_alive
 from quality.expectations import APPLICATION, validate
 from quality.results import CheckResult, QualityError
 from quality.rulebook import rules
@@ -122,7 +123,7 @@ def raw_ancestors(table: Table, catalog: Mapping[str, Table]) -> list[str]:
 def _existing(dsn: str, tables: Sequence[Table]) -> set[str]:
     names = [table.name for table in tables]
     with psycopg.connect(kept_alive(dsn, APPLICATION)) as connection:
-        connection.execute(server_alive().encode())
+        connection.execute(session_settings.whole().encode())
         found: list[Any] = connection.execute(
             "select relname from pg_class where relnamespace = to_regnamespace(%s) and relname = any(%s)",
             (SCHEMA, names),

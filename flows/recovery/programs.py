@@ -119,6 +119,8 @@ class Program:
                 environment["PGPASSWORD"] = str(password)
             given.append(f"--dbname={make_conninfo('', **known)}")
         environment["LC_ALL"] = "C"
+        # Another one, which somebody has set for the login, may not have every character.
+        environment["PGCLIENTENCODING"] = "UTF8"
         self._process = subprocess.Popen(
             [str(path), *given],
             stdin=stdin,

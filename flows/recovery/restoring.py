@@ -21,6 +21,7 @@ from flows.recovery.vault import DUMP, Backup, BackupError, Shelf, Vault
 from flows.stores import roles
 from flows.stores.dependents import InTheWay, others_on
 from flows.stores.warehouse import Warehouse, readable_errors
+from quality import session_settings
 from warehouse_ddl.files import bootstrap
 from warehouse_ddl.statements import LASTING, PERSONAL, SCHEMAS
 
@@ -48,6 +49,14 @@ def workplace(vault: Shelf[K]) -> Iterator[Path]:
             ) from error
 
 
+@contextmanager
+def _login(dsn: str) -> Iterator[Connection[Any]]:
+    """A connection in autocommit as who logs in: the loader may neither drop schemas nor make a role."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(session_settings.whole().encode())
+        yield connection
+
+
 def occupied(dsn: str) -> list[str]:
     """Our schemas that are in a database already."""
     with Warehouse(dsn).connect() as connection:
@@ -59,7 +68,7 @@ def occupied(dsn: str) -> list[str]:
 
 def clear(dsn: str) -> None:
     """Drop our schemas with all they hold. Raises as `refuse_to_clear` does; nothing was changed then."""
-    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection, connection.transaction():
+    with readable_errors(), _login(dsn) as connection, connection.transaction():
         _refuse_to_clear(connection)
         for name in SCHEMAS:
             connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
@@ -69,7 +78,7 @@ def refuse_to_clear(dsn: str) -> None:
     """Raise BackupError while somebody of ours is at work in a database, InTheWay where somebody else's views
     and the like would go with our schemas.
     """
-    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+    with readable_errors(), _login(dsn) as connection:
         _refuse_to_clear(connection)
 
 
@@ -113,7 +122,7 @@ def put_back(
     """
     dump = vault.open(backup, DUMP, work)
     failpoint("restore.opened")
-    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+    with readable_errors(), _login(dsn) as connection:
         version = connection.info.server_version
     # What reads a dump is as new as what wrote it.
     place = programs.folder(max(version, backup.server_version))
@@ -132,8 +141,7 @@ def complete(dsn: str, rights: Sequence[str]) -> list[Left]:
     """Make what was put back a warehouse of today: roles, owners and rights as they have to be, then those
     that it had besides. Returns what could not be given back, mostly because the server lacks the role.
     """
-    # As who logs in: the loader may make no role.
-    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+    with readable_errors(), _login(dsn) as connection:
         for statement in bootstrap():
             # Roles belong to the server, not to the dump. The schemas are the dump's.
             if "create role" in statement:
@@ -146,7 +154,7 @@ def complete(dsn: str, rights: Sequence[str]) -> list[Left]:
         roles.lay(connection)
         roles.hand_over(connection)
     left = []
-    with readable_errors(), psycopg.connect(dsn, autocommit=True) as connection:
+    with readable_errors(), _login(dsn) as connection:
         for statement in rights:
             try:
                 connection.execute(statement.encode())
@@ -169,6 +177,6 @@ def _some(names: Sequence[str]) -> str:
 
 def notes_of(dsn: str, schemas: tuple[str, ...] = LASTING, shared: Shape | None = None) -> dict[str, Note]:
     """What a database holds now (`notes.take`)."""
-    with readable_errors(), psycopg.connect(dsn) as connection:
+    with readable_errors(), _login(dsn) as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         return take(connection, schemas, shared)

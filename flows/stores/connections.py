@@ -22,14 +22,11 @@ from psycopg.types.json import set_json_loads
 
 from flows.errors import FlowsError
 from flows.stores import poolers, roles
-from quality.alive import server_alive
+from quality import session_settings
 
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
-_AS_NEW = (
-    "SELECT pg_advisory_unlock_all(); CLOSE ALL; RESET ALL; SET TimeZone = 'UTC'; "
-    "DISCARD TEMP; DISCARD SEQUENCES"
-)
+_AS_NEW = "SELECT pg_advisory_unlock_all(); CLOSE ALL; RESET ALL; DISCARD TEMP; DISCARD SEQUENCES"
 """What makes a session one that nobody has used, but for its prepared statements, of which psycopg knows."""
 _CANCEL_EVERY_SECONDS = 0.2
 
@@ -54,7 +51,7 @@ class Connections:
         self._is_known = False
         """Whether it was asked who serves at this address."""
         self._again = ""
-        """What `server_alive` has set and RESET takes away; to ask for it anew is a millisecond each time."""
+        """Sets again what RESET takes away; to ask what there is to set is a millisecond each time."""
         finalize(self, _close, self._resting)
 
     @contextmanager
@@ -113,9 +110,9 @@ class Connections:
                 raise
             self._is_known = True
         set_json_loads(orjson.loads, connection)  # states of thousands of partitions are JSON
-        connection.execute("SET TimeZone = 'UTC'")
-        alive = connection.execute(server_alive().encode(), prepare=False).fetchall()
-        self._again = "; ".join(f"SET {name} = '{value}'" for name, value in alive)
+        settings = connection.execute(session_settings.whole().encode(), prepare=False).fetchall()
+        calls = (f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in settings)
+        self._again = f"SELECT {', '.join(calls)}"
         roles.act(connection)
         return connection
 

@@ -22,7 +22,8 @@ from flows.logins import is_login_refused
 from flows.scrubbing import scrubbed
 from flows.stores.batches import SharedBatches
 from flows.stores.connections import Connections, adbc_sessions
-from quality.alive import kept_alive, server_alive
+from quality import session_settings
+from quality.alive import kept_alive
 from transforms.engine import explain
 
 PUBLISHED = "analytics"
@@ -224,7 +225,7 @@ class Warehouse:
     def _opened(self) -> Any:
         connection = adbc_sessions(self._dsn).open(autocommit=True)
         with closing(connection.cursor()) as cursor:
-            cursor.execute(server_alive())
+            cursor.execute(session_settings.whole())
             cursor.fetchall()
         return connection
 

@@ -148,6 +148,19 @@ def test_a_server_finds_within_a_minute_that_whoever_checks_is_gone_unless_someb
         assert (given["keepalives_idle"], given["tcp_user_timeout"]) == ("30", "60000"), "nor waits for it"
 
 
+def test_how_long_a_query_of_the_login_may_take_is_no_limit_for_a_check(content: Content) -> None:
+    content.fill([row(1)])
+    limit = "select 1 from fct_things where current_setting('statement_timeout') <> '0'"
+    rule, database = make_rule("sql", name="limited", query=limit), content.postgres.info.dbname
+    own = psycopg.conninfo.make_conninfo(content.dsn, connect_timeout=11)  # no session that has served
+    content.postgres.execute(f"alter database {database} set statement_timeout = '71s'".encode())
+    try:
+        results = expectations.validate(own, TABLE, [rule], [content.leaf])
+    finally:
+        content.postgres.execute(f"alter database {database} reset statement_timeout".encode())
+    assert counts(results) == {"limited": 0}
+
+
 def test_threads_can_validate_at_once(content: Content) -> None:
     content.fill([row(1), row(2, amount="-1")])
     found: list[int] = []

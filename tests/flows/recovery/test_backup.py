@@ -84,6 +84,22 @@ def test_what_is_restored_is_what_was_noted_of_one_moment_though_publishes_go_on
     assert there["analytics.fct_visits_2025_10_07"].rows == 500
 
 
+def test_what_somebody_has_set_for_the_database_changes_nothing_of_a_backup(
+    services: Services, postgres18: Server
+) -> None:
+    """An encoding without a character of a name ended pg_dump."""
+    with psycopg.connect(services.settings.require("warehouse_dsn"), autocommit=True) as connection:
+        connection.execute("insert into analytics.dim_people values (1, 'Żółć')")
+        for setting in ("client_encoding = 'latin1'", "datestyle = 'German'", "search_path = ''"):
+            connection.execute(f"alter database {connection.info.dbname} set {setting}".encode())
+
+    backup = _take(services).backup
+
+    there = notes_of(_restored(services, backup, postgres18))
+    assert there == backup.notes
+    assert there["analytics.dim_people"].rows == 1
+
+
 def test_while_a_snapshot_is_open_a_swap_waits_and_a_difference_does_not(services: Services) -> None:
     lake, warehouse = services.lake, services.warehouse
     swapped = built(lake, EVENTS, DAY, visits(DAY, 400, mark="x"), batch="e2")
