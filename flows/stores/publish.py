@@ -235,8 +235,7 @@ def _transaction(
     if any(step.way == "swap" for step in fresh):
         apply.lock_for_swap(connection, table)
     _refuse_over_stream(connection, table, fresh)
-    coming = {step.built.partition: step.coming for step in fresh}
-    beaten = overtaken.take_out(connection, table, coming)
+    beaten = overtaken.take_out(connection, table, {step.built.partition: step.coming for step in fresh})
     done = [(step, _apply(connection, shop, step, fresh, spared)) for step in fresh]
     failpoint("publish.applied")
     if any(written.rows or step.way in ("attach", "swap") for step, written in done):

@@ -13,6 +13,7 @@ from flows.stores.difference import adapted, content, continuation, difference
 from flows.stores.lake import Lake
 from flows.stores.ledger import PartitionState
 from flows.stores.manifest import Commit, LakeFile
+from flows.stores.overtaken import Coming
 from flows.stores.publication import BuiltPartition, Way
 from flows.stores.standalone import Workshop
 from warehouse_ddl.statements import home
@@ -37,9 +38,9 @@ class Step:
     changes: apply.Changes = field(default_factory=apply.Changes)
 
     @property
-    def coming(self) -> list[str]:
-        """The unpublished tables with what is about to be shown."""
-        return [name for name in (self.load, self.changes.new, self.changes.changed) if name]
+    def coming(self) -> Coming:
+        """What is about to be shown."""
+        return Coming([name for name in (self.load, self.changes.new) if name], self.changes.changed)
 
 
 def choose(
