@@ -18,6 +18,7 @@ from flows.extract.postgres_session import catalogs
 from flows.extract.postgres_types import SourceColumn
 from flows.extract.source_parts import Parts
 from flows.settings import Settings
+from quality import session_settings
 from transforms.entities import Postgres, SourceEntity
 
 if TYPE_CHECKING:
@@ -206,6 +207,7 @@ def observe_source(
 ) -> Observed:
     """Look at PostgreSQL alone; the last two are what Kafka Connect says of the connector."""
     with psycopg.connect(dsn, connect_timeout=10, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute(session_settings.forms().encode())
         return _observed(connection, names, list(reads), registration, state)
 
 

@@ -27,6 +27,7 @@ from flows.extract.side_by_side import side_by_side
 from flows.extract.source_locks import AGAINST_READING
 from flows.logins import is_refused
 from flows.stores.connections import adbc_sessions
+from quality import session_settings
 from quality.alive import kept_alive, server_alive
 
 APPLICATION = "analytics extract"
@@ -37,6 +38,8 @@ _BATCH_BYTES = 16 << 20
 _READ_SECONDS = 6 * 3600
 _SESSION = {
     "search_path": "pg_catalog",
+    "client_encoding": "UTF8",
+    "quote_all_identifiers": "off",
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "iso_8601",
@@ -76,6 +79,7 @@ def columns_of(rows: Iterable[tuple[Any, ...]]) -> list[SourceColumn]:
 def catalog(dsn: str, schema: str, table: str) -> list[SourceColumn]:
     """A table's columns as the database has them now; none where there is no such table."""
     with psycopg.connect(dsn, connect_timeout=10, autocommit=True) as connection:
+        connection.execute(session_settings.forms().encode())
         connection.execute("set search_path = pg_catalog")
         name = sql.Identifier(schema, table).as_string(connection)
         where = sql.SQL("to_regclass({})").format(sql.Literal(name))
@@ -311,6 +315,7 @@ def _activity(connection: psycopg.Connection[tuple[Any, ...]]) -> Activity:
             and coalesce(backend_type, '') not in ('autovacuum worker', 'walsender')
         """,
         (APPLICATION,),
+        binary=True,  # how a text gives a time is not set yet
     ).fetchone()
     assert row is not None
     clock, oldest, pid, hidden, is_standby, prepared, log, place = row

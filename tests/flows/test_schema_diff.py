@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from textwrap import indent
 
+import psycopg
 import pytest
 
 from flows.__main__ import main
@@ -42,6 +43,16 @@ def source(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cap
 
 
 def test_a_source_as_declared_differs_in_nothing(source: Capture, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "diff"]) == 0
+    assert capsys.readouterr().out == "15 tables are as they are declared.\n"
+
+
+def test_names_of_types_that_somebody_has_quoted_are_no_others(
+    source: Capture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(source.environment["ANALYTICS_APP_DSN"], autocommit=True) as connection:
+        statement = f"alter database {connection.info.dbname} set quote_all_identifiers = on"
+        connection.execute(statement.encode())
     assert main(["schema", "diff"]) == 0
     assert capsys.readouterr().out == "15 tables are as they are declared.\n"
 

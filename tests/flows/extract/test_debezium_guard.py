@@ -42,6 +42,18 @@ def test_a_source_that_is_as_it_was_halts_nothing(source: Source) -> None:
     assert judge(before) == ""
 
 
+def test_names_of_types_that_somebody_has_quoted_are_no_others(source: Source) -> None:
+    """By an array of texts, of which Debezium tells all that it tells of texts."""
+    source.server.run("alter table users add column tags text[]")
+    tagged = replace(USERS, columns=(*USERS.columns, Column("tags", "varchar[]")))
+    before = source.look().facts()
+    source.server.run("alter role all set quote_all_identifiers = on")
+    try:
+        assert reasons(source.look(), [tagged], {tagged.table: before}) == {}
+    finally:
+        source.server.run("alter role all reset quote_all_identifiers")
+
+
 @pytest.mark.parametrize(
     ("statement", "what", "next_step"),
     [

@@ -36,6 +36,19 @@ def test_only_what_changed_lands_though_the_lookback_is_read_again(shop: World) 
     assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
 
 
+def test_how_somebody_has_dates_and_texts_written_for_the_login_is_no_matter(shop: World) -> None:
+    with psycopg.connect(shop.app_dsn, autocommit=True) as connection:
+        name = connection.info.dbname
+        for setting in ("datestyle = 'German, DMY'", "client_encoding = 'latin1'", "search_path = ''"):
+            connection.execute(f"alter database {name} set {setting}".encode())
+        connection.execute("update orders set currency = '→' where id = 3")
+        assert shop.land_rows(ORDERS) == 1000
+        connection.execute("update orders set currency = '✓', updated_at = now() where id = 7")
+        assert shop.land_rows(ORDERS) == 1
+        connection.execute(f"alter database {name} reset all".encode())
+    assert shop.live(ORDERS, ORDERS_COLUMNS) == orders_of(shop)
+
+
 def test_a_transaction_that_commits_late_is_never_missed(shop: World) -> None:
     without_lookback = replace(
         ORDERS,
