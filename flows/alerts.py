@@ -28,7 +28,8 @@ from flows.errors import FlowsError
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
-from flows.stores.warehouse import WarehouseError
+from flows.stores import read_only
+from flows.stores.warehouse import OnlyReads, WarehouseError
 from flows.summary import FAILED, Summary
 
 _log = logging.getLogger("flows.alerts")
@@ -43,9 +44,9 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
 
     To be called every minute with all that was measured, good and bad; how the last runs ended and whether
     messages get through is added here. 1. incidents and the messages that they owe, in one transaction;
-    2. what is owed is sent; 3. a channel that failed becomes an incident. Where the warehouse is away that
-    is told, once. Raises AlertsError for a file of routes that can't be used, WarehouseError where the
-    warehouse refuses or, once that is told, is away; never what a channel does.
+    2. what is owed is sent; 3. a channel that failed becomes an incident. Where the warehouse is away, or
+    takes no writes, that is told, once. Raises AlertsError for a file of routes that can't be used,
+    WarehouseError where the warehouse refuses or, once that is told, is away; never what a channel does.
     """
 
     def measured(connection: Connection[Any], now: datetime) -> list[Verdict]:
@@ -59,11 +60,17 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     try:
         _settle(services, measured)
     except WarehouseError as error:
-        if _answers(services):
-            raise  # it refused something: what was never prepared has no tables to keep incidents in
-        settings, known = services.settings, routes(services.settings)
-        away.away(settings.lake_root, known, str(error), settings.now(), _hidden(services, known))
+        if isinstance(error, OnlyReads):
+            _tell_away(services, str(error), read_only.TO_DO)
+        elif not _answers(services):
+            _tell_away(services, f"The warehouse is away: {error}", away.START)
+        # Else it refused something: what was never prepared has no tables to keep incidents in.
         raise
+
+
+def _tell_away(services: Services, problem: str, action: str) -> None:
+    settings, known = services.settings, routes(services.settings)
+    away.away(settings.lake_root, known, problem, action, settings.now(), _hidden(services, known))
 
 
 def _answers(services: Services) -> bool:
@@ -232,13 +239,15 @@ def list_command(arguments: argparse.Namespace) -> int:
 
 def _incidents(services: Services, everything: bool) -> list[dict[str, Any]]:
     with services.warehouse.connect() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
+        rows = cursor.execute(
             "select incident_id, signal, subject, severity, owner, since, opened_at, seen_at, resolved_at, "
             "acknowledged_at, acknowledged_by, escalated_at, message, action, runbook, touches, members "
             "from ops.incident where resolved_at is null or %s "
             "order by resolved_at is not null, opened_at desc limit 500",
             (everything,),
         ).fetchall()
+        outage = away.outage(services.settings.lake_root) if read_only.why(connection) else None
+        return rows if outage is None else [outage, *rows]
 
 
 def _lines(row: dict[str, Any], now: datetime) -> list[str]:

@@ -1,5 +1,5 @@
-"""When the warehouse itself is away, and with it the state of incidents: told once, escalated once when it
-lasts and nobody is on it, remembered outside of it.
+"""When the warehouse itself is away, or takes no writes, and with it the state of incidents: told once,
+escalated once when it lasts and nobody is on it, remembered outside of it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from flows.monitoring.storage import WAREHOUSE
 _DONE = {"opened": "channels", "escalated": "escalated"}
 """Kind of message → where the file names the channels that have it."""
 _TOUCHES = ["everything in analytics"]
-_ACTION = (
+START = (
     "Start PostgreSQL again (in the sandbox: `python -m flows sandbox start`), then `python -m flows doctor`."
 )
 
 
-def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequence[str]) -> None:
-    """Tell that the warehouse is away: each channel of critical messages once, and once more, with those of
-    escalations, when it lasts; one that fails is tried again with the next call.
+def away(lake: Path, known: Routes, problem: str, action: str, now: datetime, hidden: Sequence[str]) -> None:
+    """Tell that the warehouse is away, or takes no writes: each channel of critical messages once, and once
+    more, with those of escalations, when it lasts; one that fails is tried again with the next call.
     """
     with alone(lake):
         told = read(lake) or {
             "incident": token_hex(4),
             "since": now.isoformat(),
-            "message": words.scrubbed(f"The warehouse is away: {problem}", hidden),
+            "message": words.scrubbed(problem, hidden),
+            "action": action,
             "runbook": f"{known.runbook}#{WAREHOUSE}",
             "channels": [],
         }
@@ -43,10 +44,15 @@ def away(lake: Path, known: Routes, problem: str, now: datetime, hidden: Sequenc
         _tell_all(lake, told, known, now)
 
 
+def _action(told: dict[str, Any]) -> str:
+    """What an earlier version has noted says no word of it."""
+    return str(told.get("action", START))
+
+
 def _tell_all(lake: Path, told: dict[str, Any], known: Routes, now: datetime) -> None:
     body = words.body(
         message=told["message"],
-        action=_ACTION,
+        action=_action(told),
         since=datetime.fromisoformat(told["since"]),
         now=now,
         members=[],
@@ -108,7 +114,7 @@ def outage(lake: Path) -> dict[str, Any] | None:
         "resolved_at": None,
         "acknowledged_by": told.get("acknowledged_by"),
         "message": told["message"],
-        "action": _ACTION,
+        "action": _action(told),
         "runbook": told["runbook"],
         "touches": _TOUCHES,
         "members": [],
@@ -150,7 +156,7 @@ def back(connection: Connection[Any], lake: Path, known: Routes, now: datetime) 
             "since": since,
             "now": now,
             "message": told["message"],
-            "action": _ACTION,
+            "action": _action(told),
             "runbook": told["runbook"],
             **{name: told.get(name) for name in ("acknowledged_at", "acknowledged_by", "escalated_at")},
         },

@@ -11,7 +11,7 @@ import psycopg
 from flows.addresses import is_loopback
 from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock, room
 from flows.settings import Settings
-from flows.stores import poolers, roles
+from flows.stores import poolers, read_only, roles
 from flows.stores.ledger import Ledger
 
 _LEAST_POSTGRES = 150000
@@ -33,7 +33,9 @@ def _postgres(settings: Settings, subject: str, dsn: str) -> tuple[psycopg.Conne
 
 
 def warehouse(settings: Settings) -> list[Finding]:
-    """Where it is published: version, clock, whether a run may begin there, the disk where it can be seen."""
+    """Where it is published: version, clock, whether a run may write and begin there, the disk where it
+    can be seen.
+    """
     dsn = settings.require("warehouse_dsn")
     connection, findings = _postgres(settings, "warehouse", dsn)
     with connection:
@@ -41,7 +43,10 @@ def warehouse(settings: Settings) -> list[Finding]:
             poolers.refuse(connection, lambda: psycopg.connect(dsn, autocommit=True))
         except poolers.Pooled as error:
             return [*findings, Finding("warehouse: sessions", False, "a pooler is in between", str(error))]
-        findings.append(_rights(connection))
+        if because := read_only.why(connection):
+            findings.append(Finding("warehouse: writes", False, because, read_only.TO_DO))
+        else:
+            findings.append(_rights(connection))
         findings.append(_disk(connection))
     return findings
 

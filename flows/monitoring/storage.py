@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -13,6 +14,7 @@ from flows.cdc.status import NO_LIMIT_BYTES, SHARE_OF_LIMIT
 from flows.extract import debezium
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
+from flows.stores import read_only
 from flows.stores.ledger import Ledger
 from transforms.contract import Layer
 from warehouse_ddl.statements import LASTING
@@ -28,10 +30,15 @@ _TIMEOUT_SECONDS = 3
 
 
 def warehouse(watch: Watch) -> Iterator[Verdict]:
-    """That it answers, and how soon; where it does not there is no look that could say so."""
+    """That it answers, and how soon, and takes writes; where it does not answer no look could say so."""
     begun = time.perf_counter()
-    watch.rows("select 1")
-    yield watch.says(WAREHOUSE, "warehouse", time.perf_counter() - begun, None, "s")
+    because = read_only.why(watch.connection)
+    seconds = time.perf_counter() - begun
+    bad: dict[str, Any] = {}
+    if because:
+        said = f"The warehouse takes no writes: {because}. Nothing is published, and no verdict is kept."
+        bad = {"state": State.CRITICAL, "message": said, "action": read_only.TO_DO}
+    yield watch.says(WAREHOUSE, "warehouse", seconds, None, "s", **bad)
 
 
 def kept_wal(watch: Watch) -> Iterator[Verdict]:

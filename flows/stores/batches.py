@@ -1,4 +1,4 @@
-"""One stream of batches for several readers at once."""
+"""Batches on their way into COPY: one stream of them for several readers, in a form that it takes."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ class SharedBatches:
             except BaseException as error:
                 self._failure = error
                 raise
+
+
+def with_plain_booleans(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """DuckDB's exact Arrow form keeps a boolean in a byte of its own type, which binary COPY can't write."""
+    if not any(isinstance(field.type, pa.Bool8Type) for field in reader.schema):
+        return reader
+    schema = pa.schema(
+        [
+            field.with_type(pa.bool_()) if isinstance(field.type, pa.Bool8Type) else field
+            for field in reader.schema
+        ]
+    )
+    return pa.RecordBatchReader.from_batches(schema, (_plain(batch, schema) for batch in reader))
+
+
+def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        column.storage.cast(pa.bool_()) if isinstance(column.type, pa.Bool8Type) else column
+        for column in batch.columns
+    ]
+    return pa.record_batch(columns, schema=schema)

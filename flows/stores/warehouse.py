@@ -20,7 +20,8 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.logins import is_login_refused
 from flows.scrubbing import scrubbed
-from flows.stores.batches import SharedBatches
+from flows.stores import read_only
+from flows.stores.batches import SharedBatches, with_plain_booleans
 from flows.stores.connections import Connections, adbc_sessions
 from quality import session_settings
 from quality.alive import kept_alive
@@ -65,6 +66,10 @@ class WarehouseError(FlowsError):
 
 class UnfitValue(WarehouseError):
     """A value that its column can't hold: the same content would be refused again."""
+
+
+class OnlyReads(WarehouseError):
+    """PostgreSQL is there and takes no writes, so nothing is published or remembered."""
 
 
 class NotLetIn(WarehouseError):
@@ -182,7 +187,7 @@ class Warehouse:
         (see `columns`).
         """
         with readable_errors(f"{schema}.{name}"):
-            reader = _with_plain_booleans(self.exact(columns, relation).to_arrow_reader(_BATCH_ROWS))
+            reader = with_plain_booleans(self.exact(columns, relation).to_arrow_reader(_BATCH_ROWS))
             shared = SharedBatches(reader)
             # PostgreSQL needs longer for a batch than we to make one: two of its processes use both cores.
             with ThreadPoolExecutor(STREAMS if shared.has_many else 1) as pool:
@@ -298,6 +303,8 @@ def scrub(text: str) -> str:
 
 def _kind(state: str | None) -> type[WarehouseError]:
     """Class 22 of SQLSTATE is about values."""
+    if state == read_only.STATE:
+        return OnlyReads
     return UnfitValue if (state or "").startswith("22") else WarehouseError
 
 
@@ -312,32 +319,16 @@ def _refused(at: str, state: str | None, message: str) -> str:
             f"This login may not look into the ledgers ({scrub(message)}), it is no member of loader. Let an "
             "administrator grant loader to it (docs/security.md)."
         )
+    if state == read_only.STATE:
+        return (
+            f"The warehouse takes no writes{at} ({scrub(message)}): it is a standby, or "
+            f"default_transaction_read_only is on. Nothing was changed. {read_only.TO_DO}"
+        )
     code = f" [{state}]" if state else ""
     return (
         f"The warehouse refused{at}{code}: {scrub(message)}. "
         "What was published stays as it was; fix the cause and run again."
     )
-
-
-def _with_plain_booleans(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """DuckDB's exact Arrow form keeps a boolean in a byte of its own type, which binary COPY can't write."""
-    if not any(isinstance(field.type, pa.Bool8Type) for field in reader.schema):
-        return reader
-    schema = pa.schema(
-        [
-            field.with_type(pa.bool_()) if isinstance(field.type, pa.Bool8Type) else field
-            for field in reader.schema
-        ]
-    )
-    return pa.RecordBatchReader.from_batches(schema, (_plain(batch, schema) for batch in reader))
-
-
-def _plain(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [
-        column.storage.cast(pa.bool_()) if isinstance(column.type, pa.Bool8Type) else column
-        for column in batch.columns
-    ]
-    return pa.record_batch(columns, schema=schema)
 
 
 def _decimal(source: str) -> str:

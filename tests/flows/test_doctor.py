@@ -263,6 +263,13 @@ def test_a_warehouse_is_well_only_for_who_can_begin_a_run_there(house: House) ->
             assert advice in seen
 
 
+def test_a_warehouse_that_takes_no_writes_is_told(house: House) -> None:
+    dsn = make_conninfo(house.server().database(), options="-c default_transaction_read_only=on")
+    (told,) = [one for one in warehouse(_settings(warehouse_dsn=dsn)) if not one.well]
+    assert told.subject == "warehouse: writes"
+    assert "default_transaction_read_only is on" in told.seen
+
+
 def test_a_reader_of_the_warehouse_who_asks_for_its_ledgers_is_told_what_is_missing(house: House) -> None:
     with (
         login(house.server().database(), "reader") as dsn,

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from flows import services
 from flows.alerting import away, remembered
@@ -18,7 +19,7 @@ from flows.alerting.delivery import Message, send
 from flows.alerting.routes import Channel
 from flows.alerts import ack_command, list_command, send_alert
 from flows.services import Services
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse import OnlyReads, WarehouseError
 from tests.flows.alerting.conftest import Watch
 from tests.house import Server
 
@@ -46,6 +47,29 @@ def test_while_the_warehouse_is_away_that_is_told_once_and_its_end_too(watch: Wa
     assert over["title"].startswith("RESOLVED after 3 min: The warehouse is away")
     assert watch.minute() == []
     assert watch.rows("select signal, resolved_at - opened_at from ops.incident")[0][0] == "warehouse"
+
+
+def test_a_warehouse_that_takes_no_writes_is_told_once_with_the_way_on_and_its_end_too(
+    watch: Watch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No incident can be kept there: a primary that became a standby was told to nobody."""
+    only_reads = make_conninfo(watch.dsn, options="-c default_transaction_read_only=on")
+    for _ in range(2):
+        watch.later(minutes=1)
+        with pytest.raises(OnlyReads):
+            send_alert(watch.services(warehouse_dsn=only_reads), [])
+    (message,) = watch.messages()
+    assert message["title"].startswith("CRITICAL: The warehouse takes no writes")
+    assert "target_session_attrs=read-write" in message["body"]
+    assert "sandbox start" not in message["body"]
+    there = watch.services(warehouse_dsn=only_reads)
+    with mock.patch.object(services, "open_services", return_value=there):
+        assert list_command(Namespace(all=False, json=True)) == 0
+    assert [one["incident_id"] for one in json.loads(capsys.readouterr().out)] == [message["incident"]]
+    (over,) = watch.minute()
+    assert over["title"].startswith("RESOLVED after 2 min: The warehouse takes no writes")
+    ((action,),) = watch.rows("select action from ops.incident")
+    assert "target_session_attrs=read-write" in action
 
 
 def test_two_monitors_that_find_the_warehouse_away_tell_a_channel_once_and_lose_no_acknowledgement(

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from flows.monitoring import signals
 from flows.monitoring.health import check_pipeline_health
-from flows.monitoring.look import document, lines, look
+from flows.monitoring.look import document, is_away, lines, look
 from flows.monitoring.signals import SIGNALS
 from flows.monitoring.verdict import State, Verdict
+from flows.stores.read_only import TO_DO
 from tests.flows.monitoring.conftest import NOW, Place
 
 
@@ -158,6 +160,19 @@ def test_while_the_warehouse_is_away_that_is_one_verdict_and_the_disk_is_measure
     (disk,) = [verdict for verdict in verdicts if verdict.signal == "disk"]
     assert disk.state is not State.UNKNOWN
     assert "secret-of-the-warehouse" not in "\n".join(lines(verdicts))
+
+
+def test_that_the_warehouse_takes_no_writes_is_a_verdict_and_the_rest_is_measured(
+    place: Place, tmp_path: Path
+) -> None:
+    dsn = place.services.settings.require("warehouse_dsn")
+    only_reads = make_conninfo(dsn, options="-c default_transaction_read_only=on")
+    verdicts = check_pipeline_health(Place(only_reads, tmp_path).services)
+    (said,) = [verdict for verdict in verdicts if verdict.signal == "warehouse"]
+    assert (said.state, said.action) == (State.CRITICAL, TO_DO)
+    assert "default_transaction_read_only is on" in said.message
+    assert {verdict.signal for verdict in verdicts} >= {"data_freshness", "dead_letters", "disk"}
+    assert is_away(look(Place(only_reads, tmp_path).services))
 
 
 def test_every_signal_says_what_it_is_how_bad_it_can_be_and_what_to_do() -> None:
