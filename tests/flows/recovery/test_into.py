@@ -24,7 +24,7 @@ from flows.stores.dependents import InTheWay
 from flows.stores.roles import ROLES
 from tests.flows.recovery.conftest import filled, services_in, unseen
 from tests.flows.stores.logins import lay, login
-from tests.house import EACH_VERSION, House, Server
+from tests.house import EACH_VERSION, VERSIONS, House, Server
 
 _MADE = ("fct_visits", "fct_visits_2025_10_07", "dim_people")
 """What a warehouse that is `filled` publishes."""
@@ -137,6 +137,19 @@ def test_a_backup_comes_back_into_its_own_version_with_content_owners_and_rights
     assert notes_of(target) == backup.notes
     assert _rights(target, stranger) == _rights(dsn, stranger)
     assert _defaults(target) == _defaults(dsn)
+
+
+def test_a_backup_comes_back_into_a_server_of_another_version_to_the_row(
+    services: Services, server: Server, house: House
+) -> None:
+    """An upgrade by a backup, and the way back from it."""
+    for other in (house.server(version) for version in VERSIONS):
+        if other is not server:
+            target = other.empty()
+            backup = take(services, unseen()).backup
+            assert main(["restore", "--into", target, "--no-replay"]) == 0
+            assert notes_of(target) == backup.notes
+            assert _rights(target) == _rights(services.settings.require("warehouse_dsn"))
 
 
 def test_rights_of_a_role_that_the_server_lacks_are_told_and_all_else_comes_back(
