@@ -31,6 +31,9 @@ from transforms import registry
 from transforms.contract import ContractError, Table
 from transforms.entities import SourceEntity
 
+_ended: list[Summary] = []
+"""What the last run of this process did."""
+
 # How many work at a time is said by the lanes of a run; who waits for another try holds a thread beside.
 runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=sys.maxsize))
 
@@ -43,6 +46,13 @@ class RunFailed(FlowsError):
     def __init__(self, summary: Summary) -> None:
         super().__init__("\n".join(summary.failures))
         self.summary = summary
+
+
+def ended() -> Summary | None:
+    """What the last run of this process did, once it has ended: its flow hands nothing over where Prefect's
+    server does not take that end.
+    """
+    return _ended[-1] if _ended else None
 
 
 def run_name() -> str:
@@ -137,7 +147,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
                 # Prefect waits for its tasks, and they may wait for a lock that somebody holds.
                 services.warehouse.stop()
         finish.write_portal(services, summary, progress)
-        finish.show_in_prefect(summary)
+        finish.show_in_prefect(summary, progress)
     if summary.failures:
         raise RunFailed(summary)
     return summary
@@ -155,6 +165,7 @@ def _note_end(services: Services, summary: Summary, error: BaseException, before
 
 def _tell_end(services: Services, summary: Summary, begun: float) -> None:
     summary.seconds = round(time.perf_counter() - begun, 2)
+    _ended[:] = [summary]
     prepare.note_run(services, summary, summary.state)
     alerts.run_ended(services, summary)
     numbers.write(services, summary)

@@ -25,6 +25,7 @@ from typing import Any
 from flows.durations import days_between
 from flows.extract import debezium
 from flows.garbage import look_rarely
+from flows.hung import end_process_soon
 from flows.sandbox import ALL, PART_OF_SETTING, Part
 from flows.sandbox.postgres import packaged_binaries
 from flows.sandbox.prefect_server import QUIET, environment, use_prefect
@@ -213,6 +214,9 @@ def rebuild(arguments: argparse.Namespace) -> int:
 
 def _run(flow: Callable[[], dict[str, Any]]) -> int:
     """Run a flow and tell what it did; exit code 1 when something in it failed."""
+    import httpx
+    from prefect.exceptions import ObjectNotFound
+
     from flows.batch import RunFailed
 
     _reach_prefect(load())
@@ -222,8 +226,33 @@ def _run(flow: Callable[[], dict[str, Any]]) -> int:
     except RunFailed as failed:
         print("\n".join(["", *failed.summary.lines()]), file=sys.stderr)
         return failed.exit_code
+    except (httpx.HTTPError, ObjectNotFound) as error:
+        return _tell_without_prefect(error)
     print("\n".join(["", *Summary.from_json(summary).lines(), "", *where_to_look()]))
     return 0
+
+
+def _tell_without_prefect(error: Exception) -> int:
+    """Tell what the run did where Prefect's server, of which this is the error, does not take it. Raises
+    FlowsError where it had not come to its end.
+    """
+    from flows.batch import ended
+    from flows.errors import FlowsError
+
+    reason = load().scrub((str(error).splitlines() or [""])[0] or type(error).__name__).rstrip(".")
+    summary = ended()
+    code = 2 if summary is None else int(bool(summary.failures))
+    end_process_soon(code=code)  # Prefect's threads wait for it with all that they have still to tell
+    if summary is None:
+        raise FlowsError(
+            f"Prefect's server does not answer any more ({reason}), and the run had not come to its end. See "
+            "to the server (`python -m flows doctor`), then run again: the next run goes on from there."
+        ) from error
+    told = (
+        f"Prefect's server does not answer any more ({reason}): how this run ended stands in ops.run alone."
+    )
+    print("\n".join(["", *summary.lines(), f"warning: {told}"]), file=sys.stderr)
+    return code
 
 
 def _reach_prefect(settings: Settings) -> None:

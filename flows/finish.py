@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -12,6 +15,7 @@ from flows import lakeshell
 from flows.build.guard import record
 from flows.doubted import doubt
 from flows.errors import FlowsError
+from flows.hung import within
 from flows.monitoring import profiles
 from flows.progress import Progress
 from flows.schedule import told
@@ -23,6 +27,8 @@ from flows.streaming.reconcile import reconcile
 from flows.summary import Summary
 from transforms import registry
 from transforms.contract import Table
+
+_SHOW_SECONDS = 20.0
 
 
 def run(services: Services, models: Sequence[Table], summary: Summary, progress: Progress) -> None:
@@ -96,8 +102,19 @@ def write_portal(services: Services, summary: Summary, progress: Progress) -> No
         progress.say("portal", problem)
 
 
-def show_in_prefect(summary: Summary) -> None:
-    """Two artifacts: what was published, and what the checks said."""
+def show_in_prefect(summary: Summary, progress: Progress) -> None:
+    """Two artifacts: what was published, and what the checks said. All is done by now: a server that does not
+    answer is only said, and not waited for any longer.
+    """
+    try:
+        within(_SHOW_SECONDS, partial(copy_context().run, _make_artifacts, summary))
+    except Exception as error:  # noqa: BLE001 - whatever Prefect's client says, the run is what it is
+        reason = str(error) or type(error).__name__
+        said = f"The artifacts of this run can't be written at its server ({reason}); ops.run has the same."
+        progress.say("prefect", said, logging.WARNING)
+
+
+def _make_artifacts(summary: Summary) -> None:
     create_markdown_artifact(
         key="published", markdown=summary.markdown(), description="What the run published"
     )

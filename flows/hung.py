@@ -19,13 +19,14 @@ GRACE = 25.0
 """Seconds that a run that is stopped, or whose time is up, has to tell so and to end."""
 
 
-def end_process_soon(seconds: float = GRACE) -> None:
-    """End this process, whatever its threads wait for, if it is still there after `seconds`.
+def end_process_soon(seconds: float = GRACE, code: int = 1) -> None:
+    """End this process with this exit code, whatever its threads wait for, if it is still there after
+    `seconds`.
 
     Prefect ends a flow whose time is up and then waits for its tasks, and Python for its threads: one that
     hangs would keep the locks that the next run waits for. A kill at any moment is made good by that run.
     """
-    timer = threading.Timer(seconds, os._exit, (1,))
+    timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()
 
