@@ -93,7 +93,7 @@ class Kafka:
 
 
 Auth = Literal["bearer", "http_basic", "api_key", "none"]
-Pages = Literal["single_page", "page_number", "offset", "cursor", "header_link", "json_link", "window"]
+Pages = Literal["cursor", "offset", "page_number", "header_link", "json_link", "single_page", "window"]
 Times = Literal["unix", "unix_ms", "iso", "date"]
 
 

@@ -231,7 +231,7 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
     ),
     "a way that is none": (
         lambda: listed(paging="pages"),
-        "List /v1/t: 'pages' is no paging. Write one of single_page, page_number, offset, cursor,",
+        "List /v1/t: 'pages' is no paging. Write one of cursor, offset, page_number,",
     ),
     "an auth that is none": (
         lambda: listed(api=Api(auth=WEEK)),

@@ -31,7 +31,14 @@ def _places(apis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_list_is_declared_and_staged_with_its_fields_and_times(begun: Begun, apis: Any) -> None:
-    more = {"ratio": 0.5, "order": "x", "odd name": 1, "Amount": 2, "seen_at": "2025-10-07T12:00:00Z"}
+    more = {
+        "ratio": 0.5,
+        "order": "x",
+        "odd name": 1,
+        "Amount": 2,
+        "transfer_id": 1,
+        "seen_at": "2025-10-07T12:00:00Z",
+    }
     for number in range(3):
         payout = stripe_objects.payout(
             id=f"po_{number}", amount=5, currency="eur", created=SECOND - number, arrival_date=SECOND
@@ -52,7 +59,7 @@ def test_a_list_is_declared_and_staged_with_its_fields_and_times(begun: Begun, a
     types = {column.name: column.type for column in table.columns}
     assert types["created_at"] == types["seen_at"] == "TIMESTAMP WITH TIME ZONE"
     assert (types["ratio"], types["order"], types["arrival_date"]) == ("DOUBLE", "VARCHAR", "BIGINT")
-    assert any("would: amount, odd name, Amount." in line for line in begun.draft.next)
+    assert any("would: amount, odd name, Amount, transfer_id." in line for line in begun.draft.next)
     assert begun.differences(known) == []
     path = begun.project.declarations("stripe")
     ruff = [sys.executable, "-m", "ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml")]
