@@ -140,8 +140,12 @@ def test_so_it_is_where_the_server_hangs(house: House) -> None:
 @contextmanager
 def _running(url: str, ends: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A process whose run goes on."""
-    given = {"PREFECT_API_URL": url, "PREFECT_CLIENT_MAX_RETRIES": "0", "PREFECT_LOGGING_TO_API_ENABLED": "0"}
-    given["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    given = {
+        "PREFECT_API_URL": url,
+        "PREFECT_CLIENT_MAX_RETRIES": "0",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_TO_API_ENABLED": "0",
+    }
     with subprocess.Popen(
         [sys.executable, "-c", _CHILD, ends],
         env=os.environ | given | environment,
