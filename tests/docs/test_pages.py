@@ -16,6 +16,8 @@ from flows.monitoring.signals import SIGNALS
 from flows.monitoring.storage import WAREHOUSE
 from flows.settings import Settings
 from tests.docs.markdown import PAGES, ROOT, Command, blocks, commands, matches
+from transforms import registry
+from transforms.entities import Rest
 from transforms.header import _WORDS
 
 _OF_TESTS = {"ANALYTICS_FAILPOINT", "ANALYTICS_DEBUG"}
@@ -80,5 +82,8 @@ def test_every_signal_has_its_section_in_the_runbook() -> None:
 
 def test_every_setting_is_explained() -> None:
     told = "".join(page.read_text(encoding="utf-8") for page in PAGES)
-    names = {f"ANALYTICS_{name.upper()}" for name in Settings.model_fields} - _OF_TESTS
+    apis = {entity.source for entity in registry.entities() if isinstance(entity.read, Rest)}
+    assert apis
+    settings = {*Settings.model_fields, *(f"{api}_{word}" for api in apis for word in ("url", "key"))}
+    names = {f"ANALYTICS_{name.upper()}" for name in settings} - _OF_TESTS
     assert sorted(name for name in names if f"`{name}`" not in told) == []

@@ -79,10 +79,10 @@ class Capture:
     @property
     def environment(self) -> dict[str, str]:
         """The settings for a command line."""
-        found = {name: getattr(self.settings, name) for name in type(self.settings).model_fields}
-        wanted = ("app_dsn", "warehouse_dsn", "cdc_dsn", "kafka_bootstrap", "connect_url", "cdc_prefix")
+        names = ("app_dsn", "warehouse_dsn", "cdc_dsn", "kafka_bootstrap", "connect_url", "cdc_prefix")
         more = ("stripe_url", "sendgrid_url", "lake", "cdc_engine")
-        values = {name: found[name] for name in (*wanted, *more) if found[name] is not None}
+        found = {name: getattr(self.settings, name, None) for name in (*names, *more)}
+        values = {name: value for name, value in found.items() if value is not None}
         return {
             f"ANALYTICS_{name.upper()}": value.get_secret_value()
             if hasattr(value, "get_secret_value")
