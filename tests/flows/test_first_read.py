@@ -228,6 +228,7 @@ def test_a_connector_that_is_killed_begins_again_and_what_went_meanwhile_is_gone
     assert_equal(shop, "alpha", "beta")
 
 
+@pytest.mark.full
 def test_a_stream_lands_the_first_read_and_a_batch_beside_waits_for_it(shop: Capture) -> None:
     shop.app(
         SCHEMA,

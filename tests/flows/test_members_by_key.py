@@ -189,18 +189,10 @@ def _any_cut(warehouses: Warehouses, steps: Sequence[Step]) -> None:
             _hold_to_one_rebuild(services, place)
 
 
-@settings(ANY_CUT, max_examples=1)
+@pytest.mark.full
+@settings(ANY_CUT, max_examples=13)
 @given(steps=STEPS)
 def test_any_cut_of_any_changes_gives_the_members_of_one_rebuild(
-    warehouses: Warehouses, steps: list[Step]
-) -> None:
-    _any_cut(warehouses, steps)
-
-
-@pytest.mark.full
-@settings(ANY_CUT, max_examples=12)
-@given(steps=STEPS)
-def test_many_cuts_of_any_changes_give_the_members_of_one_rebuild(
     warehouses: Warehouses, steps: list[Step]
 ) -> None:
     _any_cut(warehouses, steps)

@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+import pytest
 from confluent_kafka import Producer
 
 from tests.flows.kill_story import Story
@@ -15,6 +16,7 @@ from tests.flows.poison import event, poison
 AT = datetime(2025, 11, 3, 10, tzinfo=UTC)
 
 
+@pytest.mark.full
 def test_one_message_in_a_hundred_is_poison_and_the_rest_arrives(story: Story) -> None:
     """Good rows 100 %, dead letters exactly those messages with place and bytes, nothing left unread."""
     bad = list(poison(AT).values())

@@ -77,6 +77,7 @@ def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tm
         assert copy.value("select obj_description(%s::regclass)", f"analytics.{name}")
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_further_api_is_read_by_what_the_page_says_and_nothing_else(copy: Place, tmp_path: Path) -> None:
     page = files((ROOT / "docs/connect.md").read_text(encoding="utf-8"))

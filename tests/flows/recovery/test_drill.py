@@ -157,6 +157,7 @@ def test_what_live_does_not_have_yet_of_the_models_of_today_is_left_out_and_told
     assert "analytics.dim_currencies: live there is" in told
 
 
+@pytest.mark.full
 def test_a_drill_restores_though_its_server_lacks_roles_and_what_others_have_in_the_database(
     live: Services,
 ) -> None:

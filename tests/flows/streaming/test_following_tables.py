@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import psycopg
+import pytest
 
 from flows.build.job import build_due
 from flows.progress import Progress
@@ -57,6 +58,7 @@ def test_a_table_that_postgresql_refuses_stays_as_it_was_and_the_others_go_on(co
     until(lambda: company.follow().messages == 0 and company.differences() == [], 60)
 
 
+@pytest.mark.full
 def test_a_table_without_changes_remembers_its_source_as_it_was_seen_last(company: Company) -> None:
     known = (
         "select positions -> 'guard' ->> 'beat', positions -> 'transactions' from ops.position "

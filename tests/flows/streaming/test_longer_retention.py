@@ -129,6 +129,7 @@ def test_what_the_stream_has_written_into_the_day_since_is_kept(topics: Topics, 
     }
 
 
+@pytest.mark.full
 def test_what_a_lock_keeps_from_coming_back_comes_with_the_next_run(topics: Topics) -> None:
     _ask(topics, ASKED_FOR, FACT)
     with psycopg.connect(topics.world.warehouse_dsn) as somebody:

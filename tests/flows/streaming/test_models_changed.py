@@ -36,6 +36,7 @@ def _other_code() -> Iterator[None]:
         yield
 
 
+@pytest.mark.full
 def test_changes_are_not_shown_by_models_of_before_and_what_a_run_has_made_stays(company: Company) -> None:
     assert company.shown(COUNTRIES) == [("DE",)]
     services = company.services()

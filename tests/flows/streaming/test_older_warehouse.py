@@ -117,6 +117,7 @@ def test_a_stream_under_which_the_warehouse_goes_back_behind_the_lake_ends_and_s
     assert [number for number, _, _ in topics.numbers()] == [1, 2, 3]
 
 
+@pytest.mark.full
 def test_what_is_counted_by_a_warehouse_that_went_back_is_told_behind_what_its_topic_holds(
     topics: Topics, house: House
 ) -> None:
