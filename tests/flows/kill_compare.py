@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import psycopg
 
+from flows.recovery import identity
 from flows.stores import sessions
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
@@ -123,7 +124,7 @@ def _assert_tidy(connection: psycopg.Connection[Any], lake: Lake) -> None:
         path.relative_to(lake.root).as_posix()
         for path in lake.root.rglob("*")
         if path.is_file()
-        and path.name not in {"_manifest.jsonl", "lake.sql"}
+        and path.name not in {"_manifest.jsonl", "lake.sql", identity.FILE}
         and "quarantine" not in path.parts
     }
     assert there <= named, f"orphans: {sorted(there - named)}"
