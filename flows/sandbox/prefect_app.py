@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-LOCK_SECONDS = 5
+LOCK_SECONDS = 10
 """So long a statement waits for the file's lock. Who asked is told to ask again (503), and clients do."""
 
 

@@ -32,7 +32,7 @@ _MORE = ("anchor_date", "day_or")
 """Keys that both know, of which prefect.yaml says nothing where they are as Prefect has them."""
 
 # Nothing leaves the machine, nothing is asked, nothing is printed that is no error. A server that hangs is
-# waited for two minutes; it would be six for each thing that it is told.
+# waited for four minutes; it would be seven for each thing that it is told.
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_CLI_PROMPT": "false",
@@ -43,7 +43,6 @@ QUIET = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_API_REQUEST_TIMEOUT": "30",
-    "PREFECT_CLIENT_MAX_RETRIES": "3",
 }
 
 
