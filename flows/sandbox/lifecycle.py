@@ -16,9 +16,8 @@ from flows.sandbox import flow_runs, kafka, postgres, prefect_server, processes
 from flows.sandbox import state as states
 from flows.sandbox.bring_up import Then, bring_up, bring_up_connect, bring_up_prefect, go_on, settle
 from flows.sandbox.parts import Context, Progress, controls
-from flows.sandbox.state import ALL, Part, Running, State
+from flows.sandbox.state import ALL, ROOT, Part, Running, State
 
-ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache"
 """What every sandbox of this project shares: Kafka's jars, Prefect's migrated database."""
 OF_THE_WORLD = frozenset({Part.APP_POSTGRES, Part.KAFKA, Part.APIS})

@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.errors import FlowsError
 from flows.sandbox import connect, kafka, postgres, prefect_server, processes
 from flows.sandbox import state as states
-from flows.sandbox.state import Part, Process, Running, State
+from flows.sandbox.state import ROOT, Part, Process, Running, State
 
 Progress = Callable[[str, str], None]
 """Called with the part and what happens to it, from several threads."""
@@ -79,14 +79,14 @@ def _start_kafka(context: Context, port: int) -> Process:
 
 def _start_prefect(context: Context, port: int) -> Process:
     tell = lambda message: context.progress(Part.PREFECT, message)  # noqa: E731
-    return prefect_server.start(context.state(), context.cache, port, context.root, tell)
+    return prefect_server.start(context.state(), context.cache, port, tell)
 
 
 def _start_apis(context: Context, port: int) -> Process:
     return processes.spawn(
         [sys.executable, "-m", "flows.sandbox.apis", "--folder", context.folder, "--port", str(port)],
         log=context.state().logs / f"{Part.APIS}.log",
-        cwd=context.root,
+        cwd=ROOT,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from flows.alerting import automations
 from flows.errors import FlowsError
 from flows.sandbox import processes
-from flows.sandbox.state import Part, Process, State
+from flows.sandbox.state import ROOT, Part, Process, State
 
 _Schedules = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 """Entrypoint and name of a deployment → its schedules that are on, as prefect.yaml would have them: names
@@ -121,8 +121,8 @@ with sqlite3.connect(PREFECT_HOME.value() / "prefect.db") as database:
 """
 
 
-def start(state: State, cache: Path, port: int, root: Path, progress: Callable[[str], None]) -> Process:
-    """Start the server on `port`; does not wait. `root` is the project's folder."""
+def start(state: State, cache: Path, port: int, progress: Callable[[str], None]) -> Process:
+    """Start the server on `port`; does not wait."""
     home = state.prefect_home
     home.mkdir(exist_ok=True)
     database = home / "prefect.db"
@@ -145,7 +145,7 @@ def start(state: State, cache: Path, port: int, root: Path, progress: Callable[[
     return processes.spawn(
         [sys.executable, *words, *options],
         log=log(state, Part.PREFECT),
-        cwd=root,
+        cwd=ROOT,
         environment=QUIET
         | {
             "PREFECT_HOME": str(home),

@@ -22,6 +22,9 @@ from flows.errors import FlowsError
 
 FORMAT = 1
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The project's own folder, where a process that we start finds our modules."""
+
 
 class Part(StrEnum):
     """A part of the sandbox that is a process of its own."""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from flows.sandbox import connect, kafka, postgres, prefect_server
-from flows.sandbox.lifecycle import ROOT
+from flows.sandbox.state import ROOT
 
 
 def _document() -> dict[str, Any]:

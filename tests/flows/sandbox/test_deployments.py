@@ -12,8 +12,8 @@ import pytest
 
 from flows import sandbox
 from flows.sandbox import Part, State
-from flows.sandbox.lifecycle import ROOT
 from flows.sandbox.prefect_server import deploy
+from flows.sandbox.state import ROOT
 from tests.house import ask_prefect
 
 pytestmark = pytest.mark.full

@@ -21,8 +21,8 @@ import flows.sandbox as sandbox
 from flows.__main__ import main
 from flows.errors import FlowsError
 from flows.sandbox import Health, Part, State, processes
-from flows.sandbox.lifecycle import CACHE, ROOT
-from flows.sandbox.state import Process
+from flows.sandbox.lifecycle import CACHE
+from flows.sandbox.state import ROOT, Process
 from tests.broker import make_topics
 from tests.flows.streaming.topics import until
 

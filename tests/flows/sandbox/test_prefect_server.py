@@ -14,8 +14,8 @@ import pytest
 
 from flows import sandbox
 from flows.sandbox import Part, State, processes
-from flows.sandbox.lifecycle import ROOT
 from flows.sandbox.prefect_server import deploy, log, make_pool, start_worker
+from flows.sandbox.state import ROOT
 from tests.flows.streaming.topics import until
 from tests.house import ask_prefect
 
