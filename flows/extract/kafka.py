@@ -56,6 +56,8 @@ _BATCH_BYTES = 32 << 20
 _MAX_RECORDS = 20_000
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
 """Milliseconds since 1970 of the years 1 to 9999: no other moment is a date in Python."""
+_NONE = -1
+"""What a record without a timestamp has in its place (Kafka's RecordBatch.NO_TIMESTAMP)."""
 _log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
@@ -325,7 +327,8 @@ def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = No
         kinds, moments = np.fromiter(pairs, np.int64, 2 * len(messages)).reshape(-1, 2).T
         times = pa.array(moments)
         # A producer may give any number (nanoseconds, say); one that is no moment must not stop the topic.
-        known = (moments >= _FIRST) & (moments <= _LAST) & (kinds != TIMESTAMP_NOT_AVAILABLE)
+        is_given = (kinds != TIMESTAMP_NOT_AVAILABLE) & (moments != _NONE)
+        known = is_given & (moments >= _FIRST) & (moments <= _LAST)
         times = pc.if_else(pa.array(known), times, None)
         columns = [
             *_places(messages, place),

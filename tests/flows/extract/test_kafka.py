@@ -90,13 +90,14 @@ def test_every_record_comes_as_it_is_with_keys_headers_and_tombstones(topic: Top
 
 NANOSECONDS, MICROSECONDS, BEFORE_YEAR_1 = 1_700_000_000 * 10**9, 1_700_000_000 * 10**6, -62_135_596_800_001
 """Timestamps of producers that took another unit for milliseconds, or none at all."""
+NONE = -1
 
 
 def test_a_record_with_a_timestamp_that_is_no_moment_comes_without_one_and_stops_nobody(broker: str) -> None:
     topic = Topic(broker, f"t-{os.urandom(4).hex()}")
     topic.create(1, **ANY_TIMESTAMP)
     first, last = -62_135_596_800_000, 253_402_300_799_999
-    stamps = (NANOSECONDS, first, MICROSECONDS, last, BEFORE_YEAR_1, 1_700_000_000_123)
+    stamps = (NANOSECONDS, first, MICROSECONDS, last, BEFORE_YEAR_1, 1_700_000_000_123, NONE, -2)
     for stamp in stamps:
         topic.send([str(stamp).encode()], timestamp=stamp)
 
@@ -107,10 +108,11 @@ def test_a_record_with_a_timestamp_that_is_no_moment_comes_without_one_and_stops
         *(None, datetime.min.replace(tzinfo=UTC)),
         *(None, datetime.max.replace(microsecond=999_000, tzinfo=UTC)),
         *(None, datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)),
+        *(None, datetime(1969, 12, 31, 23, 59, 59, 998_000, UTC)),
     ]
     assert extract.positions["offsets"] == {"0": len(stamps)}
     (warning,) = extract.warnings
-    assert warning.startswith("3 records came without a timestamp, or with one that is no moment of")
+    assert warning.startswith("4 records came without a timestamp, or with one that is no moment of")
     assert f"the first at topic {topic.name}, partition 0, offset 0." in warning
 
 
