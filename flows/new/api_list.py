@@ -5,7 +5,6 @@ staging model that reads the newest version of each object.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -21,8 +20,8 @@ from flows.extract.http import Http
 from flows.extract.rest import BEGINNING
 from flows.new.app_table import one_of, singular
 from flows.new.draft import documented, item, select_list
+from flows.new.json_fields import by_field, kind_of, told_apart, wrapped
 from flows.new.samples import case, sample
-from flows.new.topic import COLUMN, NAME, kind_of, wrapped
 from flows.settings import Settings
 from transforms.contract import Column
 from transforms.entities import Rest, SourceEntity
@@ -104,10 +103,7 @@ def _default(word: str) -> Any:
 
 
 def _shape(read: Rest, like: SourceEntity, name: str, objects: Sequence[Mapping[str, Any]]) -> Shape:
-    found: dict[str, list[Any]] = {}
-    for one in objects:
-        for word, value in one.items():
-            found.setdefault(word, []).append(value)
+    found = by_field(objects)
     own = f"{singular(name)}_id"
     if read.id_fields == ("id",):
         found.pop("id", None)
@@ -120,18 +116,8 @@ def _shape(read: Rest, like: SourceEntity, name: str, objects: Sequence[Mapping[
             kind, units = "timestamptz", 1000 if read.time_format == "unix_ms" else 1
             column = column if column.endswith("_at") else f"{column}_at"
         made.append(Field(word, column, kind, units))
-    columns = Counter(field.column for field in made)
-    columns[own] += 1
-    # DuckDB's fields differ by more than case.
-    names = Counter(field.name.lower() for field in made)
-    kept = [
-        field
-        for field in made
-        if NAME.fullmatch(field.name)
-        and COLUMN.fullmatch(field.column)
-        and columns[field.column] == names[field.name.lower()] == 1
-    ]
-    return Shape(read, like, kept, [field.name for field in made if field not in kept])
+    kept, left_out = told_apart(made, found, [own])
+    return Shape(read, like, kept, left_out)
 
 
 def declaration(name: str, shape: Shape, has_api: bool) -> str:

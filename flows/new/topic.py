@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import textwrap
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from flows.declaration import column_name, in_sql
 from flows.errors import FlowsError
 from flows.extract import kafka
 from flows.new.draft import documented, item
+from flows.new.json_fields import NAME, TIME, Kind, by_field, is_moment, kind_of, told_apart, wrapped
 from flows.new.samples import case, sample
 from flows.settings import Settings
 from transforms.contract import Column
@@ -26,10 +23,6 @@ RECORDS = 1_000
 """So many of the newest records are looked at, of all partitions together."""
 _SECONDS = 15.0
 _MODEL, _TEXTS = (Path(__file__).with_name(f"{name}.sql") for name in ("topic", "topic_texts"))
-_WIDTH = 112
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-COLUMN = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.]\d+)?)?(Z|[+-]\d\d(:?\d\d)?)")
 _TAKEN = frozenset(
     {
         *("topic", "kafka_partition", "kafka_offset", "kafka_timestamp", "key", "headers", "value"),
@@ -38,14 +31,13 @@ _TAKEN = frozenset(
 )
 """Names that the staging model uses itself."""
 
-Kind = Literal["varchar", "bigint", "integer", "double", "boolean", "timestamptz", "json"]
 _READ_AS: Mapping[Kind, str] = {"varchar": "VARCHAR", "timestamptz": "VARCHAR"}
 _MATCHES: Mapping[Kind, tuple[str, str]] = {
     "bigint": ("-?[0-9]+", "no integer"),
     "integer": ("-?[0-9]+", "no integer"),
     "double": ("-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?", "no number"),
     "boolean": ("true|false", "neither true nor false"),
-    "timestamptz": (_TIME.pattern, "no ISO 8601 time with an offset"),
+    "timestamptz": (TIME.pattern, "no ISO 8601 time with an offset"),
 }
 """Type → what a value of it looks like, and what is said of one that does not."""
 _NO_TEXT = r"^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)"
@@ -101,28 +93,16 @@ def shape(
             f"Topic {topic} has no record yet whose value is a JSON object, so there is nothing to go by. "
             "Send one, or write its declaration and its staging model as docs/connect.md says."
         )
-    found: dict[str, list[Any]] = {}
-    for one in objects:
-        for name, value in one.items():
-            found.setdefault(name, []).append(value)
+    found = by_field(objects)
     apart, happened = (
         "what tells one event from the others: a UUID",
         "when it happened: ISO 8601 with an offset",
     )
     key = _chosen(topic, objects, key, ("--key", "event_id"), apart, _uuid)
-    time = _chosen(topic, objects, time, ("--time", "event_time"), happened, _moment)
+    time = _chosen(topic, objects, time, ("--time", "event_time"), happened, is_moment)
     fields = [Field(name, kind_of(seen)) for name, seen in found.items() if name not in (key, time)]
-    columns = Counter(field.column for field in fields)
-    # DuckDB's fields differ by more than case.
-    names = Counter(name.lower() for name in found)
-    kept = [
-        field
-        for field in fields
-        if NAME.fullmatch(field.name)
-        and COLUMN.fullmatch(field.column)
-        and columns[field.column] == names[field.name.lower()] == 1
-    ]
-    return Shape(key, time, kept, [field.name for field in fields if field not in kept])
+    kept, left_out = told_apart(fields, found)
+    return Shape(key, time, kept, left_out)
 
 
 def _read(value: bytes | None) -> Any:
@@ -165,28 +145,6 @@ def _uuid(value: Any) -> bool:
         return False
 
 
-def _moment(value: Any) -> bool:
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        return False
-    try:
-        return bool(datetime.fromisoformat(value))
-    except ValueError:
-        return False
-
-
-def kind_of(seen: Sequence[Any]) -> Kind:
-    """The type that holds all of these values; of none but nulls the text that anything can be."""
-    known = [value for value in seen if value is not None]
-    kinds = {type(value) for value in known}
-    if kinds <= {str}:
-        return "timestamptz" if known and all(map(_moment, known)) else "varchar"
-    if kinds == {bool}:
-        return "boolean"
-    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in known):
-        return "bigint"
-    return "double" if float in kinds <= {int, float} else "json"
-
-
 def staging(raw: str, grain: str, shape: Shape) -> str:
     """The text of the staging model."""
     texts = [field.name for field in shape.fields if field.kind == "varchar"]
@@ -221,14 +179,6 @@ def _filled(template: Path, told: Mapping[str, str]) -> str:
     for name, value in told.items():
         text = text.replace(f"{{{{{name}}}}}" if value else f"{{{{{name}}}}}\n", value)
     return text
-
-
-def wrapped(fields: Sequence[str]) -> str:
-    """Members of a JSON object on lines of a model, indented."""
-    joined = [f"{field}," for field in fields[:-1]] + [fields[-1]]
-    held = [field.replace(" ", "\0") for field in joined]
-    lines = textwrap.wrap(" ".join(held), _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return textwrap.indent("\n".join(lines).replace("\0", " "), " " * 12)
 
 
 def _with_texts(fields: Sequence[Field], written: Callable[[Field], str], of_texts: str) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 from confluent_kafka import Producer
 
 from flows.errors import FlowsError
-from flows.new.topic import Field, Kind, Shape, shape, staging
+from flows.new.json_fields import Kind
+from flows.new.topic import Field, Shape, shape, staging
 from tests.broker import make_topics
 from tests.flows.new.begun import Begun
 from tests.house import House
