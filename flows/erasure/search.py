@@ -16,7 +16,8 @@ from flows.erasure import ops
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
 from flows.services import Services
-from flows.stores.lake import QUARANTINE, SPILL, TEMPORARY
+from flows.stores.durable import TEMPORARY
+from flows.stores.lake import QUARANTINE, SPILL
 from flows.stores.ledger import Ledger
 from transforms import registry
 from transforms.contract import Layer, Table

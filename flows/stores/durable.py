@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+TEMPORARY = ".tmp"
+"""What the name of a file begins with that is being written, or that a kill has left so."""
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """What is written here takes the place of the file at the end of the block; it is as it was, and nothing
     else is left, where the block does not come to its end.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}-{os.getpid()}-{path.name}")
     try:
         with temporary.open("wb") as handle:
             yield handle

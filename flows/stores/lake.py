@@ -19,7 +19,7 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.failpoints import failpoint
 from flows.stores import manifest, scan, sessions
-from flows.stores.durable import fsync_folder
+from flows.stores.durable import TEMPORARY, fsync_folder
 from flows.stores.engines import Engines
 from flows.stores.files import measure, not_written, sync_and_hash, take_name, write_arrow, written
 from flows.stores.manifest import Commit, LakeFile
@@ -33,9 +33,11 @@ QUARANTINE = "quarantine"
 """Folder of the content that failed a check; no layer."""
 SPILL = ".spill"
 """Folder of what a computation puts on disk for lack of memory; worthless once its process is gone."""
-TEMPORARY = ".tmp"
-"""What the name of a file begins with that is being written, or that a kill has left so."""
 _MAX_COMPONENT_BYTES = 200
+_BESIDE_SECONDS = 3600
+"""So old is what somebody has left half written beside the layers: it is written at once, also by who has no
+session.
+"""
 _SMALL_BYTES = 4 << 20
 """Less than this is hashed sooner than threads for it are started."""
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
@@ -265,6 +267,11 @@ class Lake:
                         if path.lstat().st_mtime < limit:
                             path.unlink()
                             removed.append(relative)
+        for path in sorted(self.root.glob(f"{TEMPORARY}-*")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_mtime < limit - _BESIDE_SECONDS:
+                    path.unlink()
+                    removed.append(path.name)
         return removed
 
     # ------------------------------------------------------------------------------------------------- inside

@@ -303,6 +303,21 @@ def test_the_sweep_removes_orphans_and_nothing_of_a_living_writer(tmp_path: Path
     assert list((root / ".sessions").iterdir()) == []
 
 
+def test_the_sweep_takes_what_was_left_half_written_beside_the_layers_but_not_what_is_being_written(
+    tmp_path: Path,
+) -> None:
+    left, written, own = (tmp_path / name for name in (".tmp-1-lake.sql", ".tmp-2-lake.sql", "mine.tmp"))
+    for path, hours in (left, 2), (written, 0), (own, 2):
+        path.touch()
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+
+    with Lake(tmp_path) as lake:
+        assert lake.sweep(lambda since: ()) == [left.name]
+
+    assert written.exists()
+    assert own.exists()
+
+
 def test_compaction_keeps_the_rows_and_the_manifest_true(lake: Lake) -> None:
     files = [_write(lake, batch=f"b{number}") for number in range(3)]
     one = lake.compact(files, "landed_on", "compacted", measured="at")
