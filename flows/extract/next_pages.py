@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import httpx
+
 from flows.extract.answer import Answer, Record, at
 from flows.extract.asking import PAST_THE_END, REPEATS, Asking, Window
 from flows.extract.http import AnswerError, RestError
@@ -76,7 +78,7 @@ def _asked(asking: Asking, window: Window, place: str) -> Answer:
         return asking.page(window, {})
     if asking.rest.paging == "cursor":
         return asking.page(window, {asking.rest.cursor_param: place})
-    return asking.linked(asking.http.address(place))
+    return asking.linked(httpx.URL(place))
 
 
 def _next(asking: Asking, answer: Answer) -> str:

@@ -1,4 +1,4 @@
-"""The simulated Stripe and SendGrid, emptied before each test."""
+"""The services that tests read from, the databases and lakes that they fill."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flows.sandbox.apis.store import Store
 from flows.stores.lake import Lake
 from flows.stores.warehouse import Warehouse
 from tests.flows.capture import Capture
+from tests.flows.extract.crm import Crm, serving
 from tests.flows.kill_story import story
 from tests.flows.warehouses import Warehouses
 from tests.house import House, Server, behave
@@ -65,6 +66,13 @@ def apis(house: House) -> Iterator[Apis]:
     with client(url, seconds=10) as control:
         yield Apis(url, store, control)
     store.close()
+
+
+@pytest.fixture
+def crm() -> Iterator[Crm]:
+    """A service that the project has no word about, with nothing in it."""
+    with serving(Crm()) as crm:
+        yield crm
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from flows.diagnosis.servers import api, apis
 from flows.extract.http import RefusedError
 from flows.services import Services
 from flows.settings import Settings, SettingsError, load
-from tests.flows.extract.crm import KEY, WAYS, Answer, Crm, serving
+from tests.flows.extract.crm import KEY, WAYS, Answer, Crm
 from transforms import registry
 from transforms.declared import TAKEN
 from transforms.entities import Api, Rest
@@ -27,12 +26,6 @@ CANARY = "hemlich-4711"
 def _quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(scrubbing, "_settings", None)
-
-
-@pytest.fixture
-def crm() -> Iterator[Crm]:
-    with serving(Crm()) as crm:
-        yield crm
 
 
 def _settings(**given: Any) -> Settings:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.markdown import PAGES, ROOT, checklist, commands, files, matches, section
 from tests.flows.company import Done, Place
-from tests.flows.extract.crm import KEY, Answer, Crm, deal, serving
+from tests.flows.extract.crm import KEY, Crm, deal
 
 pytestmark = pytest.mark.full
 _JUDGES = {"monitor", "sla", "tests.benchmarks"}
@@ -79,7 +79,9 @@ def test_a_table_is_added_by_what_the_pages_say_and_nothing_else(copy: Place, tm
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-def test_a_further_api_is_read_by_what_the_page_says_and_nothing_else(copy: Place, tmp_path: Path) -> None:
+def test_a_further_api_is_read_by_what_the_page_says_and_nothing_else(
+    copy: Place, crm: Crm, tmp_path: Path
+) -> None:
     page = files((ROOT / "docs/connect.md").read_text(encoding="utf-8"))
     assert {Path(path).stem for path in page} == {"crm", "stg_crm__deals"}
     project = _project(tmp_path, page)
@@ -95,16 +97,15 @@ def test_a_further_api_is_read_by_what_the_page_says_and_nothing_else(copy: Plac
     python("-m", "pytest", "-q", "-p", "no:cacheprovider", *cases)
     python("-m", "flows", "catalog", "--write")
     assert "ANALYTICS_CRM_URL is not set" in python("-m", "flows", code=2)
-    with serving(Crm()) as crm:
-        crm.put(250)
-        copy.environment |= {"ANALYTICS_CRM_URL": crm.url, "ANALYTICS_CRM_KEY": KEY}
-        assert "ok    CRM " in python("-m", "flows", "doctor")
-        python("-m", "flows", "run", "--select", "stg_crm__deals")
-        assert {sent.headers["X-Api-Key"] for sent in crm.sent} == {KEY}
-        assert "d00001" in python("-m", "flows", "lake", deals)
-        crm.deals[1] = deal(1, stage="won", updated_at=f"{datetime.now(UTC):%FT%TZ}")
-        crm.answer = lambda sent: Answer({"data": {"items": crm.deals[1:2]}, "meta": {"total": 1}})  # type: ignore[method-assign]
-        python("-m", "flows", "run", "--select", "stg_crm__deals")
-        rows = python("-m", "flows", "lake", deals)
-        assert "won" in rows
-        assert "d00000" in rows
+    crm.put(250)
+    copy.environment |= {"ANALYTICS_CRM_URL": crm.url, "ANALYTICS_CRM_KEY": KEY}
+    assert "ok    CRM " in python("-m", "flows", "doctor")
+    python("-m", "flows", "run", "--select", "stg_crm__deals")
+    assert {sent.headers["X-Api-Key"] for sent in crm.sent} == {KEY}
+    assert "d00001" in python("-m", "flows", "lake", deals)
+    crm.deals[1] = deal(1, stage="won", updated_at=f"{datetime.now(UTC):%FT%TZ}")
+    crm.otherwise = lambda: {"data": {"items": crm.deals[1:2]}, "meta": {"total": 1}}
+    python("-m", "flows", "run", "--select", "stg_crm__deals")
+    rows = python("-m", "flows", "lake", deals)
+    assert "won" in rows
+    assert "d00000" in rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +13,10 @@ from flows import scrubbing
 from flows.extract.http import AnswerError, RestConnection, RestError
 from flows.extract.rest import read
 from flows.settings import Settings
-from tests.flows.extract.crm import KEY, NOW, WAYS, Answer, Crm, ids, serving
+from tests.flows.extract.crm import KEY, NOW, WAYS, Answer, Crm, ids
 from transforms.entities import Api, Rest, SourceEntity
 
 BASIC = "reader:pass:word-canary"
-
-
-@pytest.fixture
-def crm() -> Iterator[Crm]:
-    with serving(Crm()) as crm:
-        yield crm
 
 
 def _taking(api: Api, way: str = "linked by the body") -> SourceEntity:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from flows.extract.http import RestError
-from tests.flows.extract.crm import NOW, WAYS, Answer, Crm, asked, deal, ids, listed, serving
+from tests.flows.extract.crm import NOW, WAYS, Answer, Crm, asked, deal, ids, listed
 from transforms.entities import Rest, SourceEntity
-
-
-@pytest.fixture
-def crm() -> Iterator[Crm]:
-    with serving(Crm()) as crm:
-        yield crm
 
 
 def _read(entity: SourceEntity, **words: Any) -> SourceEntity:

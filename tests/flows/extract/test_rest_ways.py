@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,19 +9,13 @@ from typing import Any
 import pytest
 
 from flows.extract.http import RefusedError, RestError
-from tests.flows.extract.crm import NOW, WAYS, Answer, Crm, asked, deal, ids, serving
+from tests.flows.extract.crm import NOW, WAYS, Answer, Crm, asked, deal, ids
 from transforms.entities import Rest, SourceEntity
 
 TOLD = [name for name in WAYS if name not in {"numbered", "offset"}]
 """The ways in which answers tell how it goes on."""
 CURSORS = ["tokens", "tokens, with more", "search"]
 LINKS = ["linked by the header", "linked by the body"]
-
-
-@pytest.fixture
-def crm() -> Iterator[Crm]:
-    with serving(Crm()) as crm:
-        yield crm
 
 
 def _read(entity: SourceEntity, **words: Any) -> SourceEntity:

@@ -15,7 +15,7 @@ from flows.new.api_list import Shape, declaration, look, rows, staging
 from flows.sandbox.apis import sendgrid_objects, stripe_objects
 from flows.settings import Settings
 from tests.docs.markdown import ROOT
-from tests.flows.extract.crm import KEY, NOW, WAYS, Answer, Crm, listed, serving
+from tests.flows.extract.crm import KEY, NOW, WAYS, Answer, Crm, listed
 from tests.flows.new.begun import Begun
 from transforms.contract import Partition
 from transforms.entities import Api, Rest, SourceEntity
@@ -109,32 +109,30 @@ def test_what_is_written_is_what_the_other_list_says(way: str, has_api: bool) ->
     assert ("api=API" in text) == has_api
 
 
-def test_a_list_that_has_no_time_where_the_other_has_one_is_read_whole() -> None:
-    with serving(Crm()) as crm:
-        crm.put(3)
-        shapes = [look(_settings(crm), [WAYS["tokens"]], "deals", "/tokens")]
-        for lacking in (1, 3):
+def test_a_list_that_has_no_time_where_the_other_has_one_is_read_whole(crm: Crm) -> None:
+    crm.put(3)
+    shapes = [look(_settings(crm), [WAYS["tokens"]], "deals", "/tokens")]
+    for lacking in (1, 3):
 
-            def spoil(_: int, answer: Answer, lacking: int = lacking) -> None:
-                timeless = [{**one} for one in answer.body["items"]]
-                for one in timeless[:lacking]:
-                    one.pop("updated_at")
-                answer.body["items"] = timeless
+        def spoil(_: int, answer: Answer, lacking: int = lacking) -> None:
+            timeless = [{**one} for one in answer.body["items"]]
+            for one in timeless[:lacking]:
+                one.pop("updated_at")
+            answer.body["items"] = timeless
 
-            crm.spoil = spoil
-            shapes.append(look(_settings(crm), [WAYS["tokens"]], "deals", "/tokens"))
-        same, some, none = shapes
+        crm.spoil = spoil
+        shapes.append(look(_settings(crm), [WAYS["tokens"]], "deals", "/tokens"))
+    same, some, none = shapes
     assert same.read == WAYS["tokens"].read
     assert (some.read.since, some.read.event_time) == ("updated_from", None)
     assert (none.read.since, none.read.until, none.read.event_time) == (None, None, None)
     assert [field.name for field in none.fields] == ["amount", "currency", "stage", "created_at"]
 
 
-def test_times_that_are_milliseconds_come_out_as_times() -> None:
+def test_times_that_are_milliseconds_come_out_as_times(crm: Crm) -> None:
     deals = listed("x", paging="single_page", records=None, time_format="unix_ms", event_time="made")
-    with serving(Crm()) as crm:
-        crm.spoil = lambda _, answer: setattr(answer, "body", [{"id": "a", "made": SECOND * 1000}])
-        shape = look(_settings(crm), [deals], "deals", "/x")
+    crm.spoil = lambda _, answer: setattr(answer, "body", [{"id": "a", "made": SECOND * 1000}])
+    shape = look(_settings(crm), [deals], "deals", "/x")
     text = staging(deals, shape)
     assert "to_timestamp(entry.made / 1000)::timestamptz as made_at" in text
     assert "not_null: [made_at]" in text
