@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from duckdb import DuckDBPyConnection
 
@@ -27,6 +28,7 @@ from flows.extract.debezium_guard import ANEW
 from flows.extract.kafka import REQUEST_SECONDS, Topic, record_batch
 from flows.extract.kafka_ends import end_now
 from flows.extract.kafka_lost import Hearing
+from flows.garbage import not_looked_for
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
 
@@ -235,24 +237,12 @@ class ChangeFeed:
         """
         if self._consumer is None:
             return 0
-        records: dict[str, list[Message]] = {}
-        ends: list[Message] = []
-        for name, is_error, messages in runs(self._consumer.consume(self._wanted, timeout=seconds)):
-            if is_error:
-                self._note_errors(name, messages)
-            elif table := self._tables.get(name):
-                table.reach.note(behind(messages), is_end=False)
-                records.setdefault(name, []).extend(messages)
-            elif self._ends is not None and name == self._ends.name:
-                self._ends_reach.note(behind(messages), is_end=False)
-                ends += messages
-        count = sum(map(len, records.values())) + len(ends)
+        batches, told, landed = self._consumed(self._consumer, seconds)
+        count: int = sum(batch.num_rows for batch in [*batches.values(), *told])
         if not count:
             self._hearing.check(self._consumer)
             return 0
         self._hearing.note()
-        batches = {name: record_batch(messages, (name, 0)) for name, messages in records.items()}
-        told = [record_batch(ends)] if ends else []
         # A record can be large: what one call fetches is bounded in bytes, not in records alone.
         size = sum(batch.nbytes for batch in [*batches.values(), *told])
         self._wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * count // max(1, size)))
@@ -262,7 +252,30 @@ class ChangeFeed:
         for batch in told:
             self._pending.note_ends(batch, self._collections())
         self._cut_again_at = self._news_at
-        return count - sum((message.offset() or 0) < self._ends_begin for message in ends)
+        return count - landed
+
+    @not_looked_for()
+    def _consumed(
+        self, consumer: Consumer, seconds: float
+    ) -> tuple[dict[str, pa.RecordBatch], list[pa.RecordBatch], int]:
+        """What comes: changes by their topic, ends of transactions, and how many of these were landed. Its
+        messages are gone before garbage is looked for again.
+        """
+        records: dict[str, list[Message]] = {}
+        ends: list[Message] = []
+        for name, is_error, messages in runs(consumer.consume(self._wanted, timeout=seconds)):
+            if is_error:
+                self._note_errors(name, messages)
+            elif table := self._tables.get(name):
+                table.reach.note(behind(messages), is_end=False)
+                records.setdefault(name, []).extend(messages)
+            elif self._ends is not None and name == self._ends.name:
+                self._ends_reach.note(behind(messages), is_end=False)
+                ends += messages
+        batches = {name: record_batch(messages, (name, 0)) for name, messages in records.items()}
+        told = [record_batch(ends)] if ends else []
+        landed = sum((message.offset() or 0) < self._ends_begin for message in ends)
+        return batches, told, landed
 
     def _note_errors(self, name: str, messages: Iterable[Message]) -> None:
         for message in messages:

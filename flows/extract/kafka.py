@@ -287,29 +287,12 @@ def _until(
     deadline = time.monotonic() + stall_seconds
     wanted = 1_000
     while ends:
-        messages = consumer.consume(wanted, timeout=0.2)
-        records: list[Message] = []
-        for message in messages:
-            partition, offset, error = message.partition(), message.offset(), message.error()
-            end = None if partition is None else ends.get(partition)
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                if error.fatal() or not error.retriable():
-                    raise topic.told(error)
-                continue
-            if end is None or partition is None or offset is None:
-                continue
-            if error is None and offset < end:
-                records.append(message)
-                offset += 1
-            if offset >= end:
-                del ends[partition]
-                consumer.incremental_unassign([TopicPartition(topic.name, partition)])
-        if records:
-            batch = record_batch(records)
+        has_come, batch = _consumed(consumer, topic, ends, wanted)
+        if batch is not None:
             # A record can be large: what one call fetches is bounded in bytes, not in records alone.
-            wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * len(records) // max(1, batch.nbytes)))
+            wanted = max(1, min(_MAX_RECORDS, _BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)))
             yield batch
-        if messages:
+        if has_come:
             deadline = time.monotonic() + stall_seconds
         elif time.monotonic() > deadline:
             waiting = ", ".join(str(partition) for partition in sorted(ends))
@@ -319,25 +302,51 @@ def _until(
             )
 
 
+@not_looked_for()
+def _consumed(
+    consumer: Consumer, topic: Topic, ends: dict[int, int], wanted: int
+) -> tuple[bool, pa.RecordBatch | None]:
+    """Whether anything has come, and the records of it; of `ends` go the partitions whose end is reached.
+    Its messages are gone before garbage is looked for again, and looked through one by one.
+    """
+    messages = consumer.consume(wanted, timeout=0.2)
+    records: list[Message] = []
+    for message in messages:
+        partition, offset, error = message.partition(), message.offset(), message.error()
+        end = None if partition is None else ends.get(partition)
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if error.fatal() or not error.retriable():
+                raise topic.told(error)
+            continue
+        if end is None or partition is None or offset is None:
+            continue
+        if error is None and offset < end:
+            records.append(message)
+            offset += 1
+        if offset >= end:
+            del ends[partition]
+            consumer.incremental_unassign([TopicPartition(topic.name, partition)])
+    return bool(messages), record_batch(records) if records else None
+
+
 def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = None) -> pa.RecordBatch:
     """Messages as they are landed, in SCHEMA. `place`: the topic and partition that all of them are of."""
     # Column by column, by methods that are looked up once: this is most of what landing a record costs.
-    with not_looked_for():
-        pairs = chain.from_iterable(map(Message.timestamp, messages))
-        kinds, moments = np.fromiter(pairs, np.int64, 2 * len(messages)).reshape(-1, 2).T
-        times = pa.array(moments)
-        # A producer may give any number (nanoseconds, say); one that is no moment must not stop the topic.
-        is_given = (kinds != TIMESTAMP_NOT_AVAILABLE) & (moments != _NONE)
-        known = is_given & (moments >= _FIRST) & (moments <= _LAST)
-        times = pc.if_else(pa.array(known), times, None)
-        columns = [
-            *_places(messages, place),
-            pa.array(list(map(Message.offset, messages)), pa.int64()),
-            times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
-            pa.array(list(map(Message.key, messages)), pa.binary()),
-            kafka_headers.of(messages),
-            pa.array(list(map(Message.value, messages)), pa.binary()),
-        ]
+    pairs = chain.from_iterable(map(Message.timestamp, messages))
+    kinds, moments = np.fromiter(pairs, np.int64, 2 * len(messages)).reshape(-1, 2).T
+    times = pa.array(moments)
+    # A producer may give any number (nanoseconds, say); one that is no moment must not stop the topic.
+    is_given = (kinds != TIMESTAMP_NOT_AVAILABLE) & (moments != _NONE)
+    known = is_given & (moments >= _FIRST) & (moments <= _LAST)
+    times = pc.if_else(pa.array(known), times, None)
+    columns = [
+        *_places(messages, place),
+        pa.array(list(map(Message.offset, messages)), pa.int64()),
+        times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
+        pa.array(list(map(Message.key, messages)), pa.binary()),
+        kafka_headers.of(messages),
+        pa.array(list(map(Message.value, messages)), pa.binary()),
+    ]
     return pa.record_batch(columns, schema=SCHEMA)
 
 
