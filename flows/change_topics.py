@@ -11,7 +11,7 @@ from typing import Any
 from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from flows.cdc import source as database
-from flows.cdc.feed import change_topic
+from flows.cdc.consuming import change_topic
 from flows.errors import FlowsError
 from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, debezium_guard, source_parts
 from flows.extract.application import answering

@@ -44,7 +44,7 @@ class _Held:
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one topic, in `kafka.SCHEMA`; to be read as often as they are needed."""
+    """Records of one topic, in `kafka_records.SCHEMA`; to be read as often as they are needed."""
 
     held: tuple[_Held, ...]
     after: int

@@ -8,10 +8,18 @@ from itertools import groupby
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from flows.extract.kafka import OWN_OFFSETS, Topic
+from flows.extract.debezium_guard import ANEW
+from flows.extract.kafka import OWN_OFFSETS, REQUEST_SECONDS, Topic
+from flows.settings import Settings
 
 _QUEUE_KILOBYTES = 64 << 10
 _log = logging.getLogger(__name__)
+
+
+def change_topic(settings: Settings, name: str) -> Topic:
+    """A topic of the connector; where the broker has lost something of it, everything is read anew."""
+    bootstrap = settings.require("kafka_bootstrap")
+    return Topic(name, bootstrap, settings.kafka_options, REQUEST_SECONDS, ANEW)
 
 
 def consuming(topic: Topic, begins: Mapping[str, int]) -> Consumer:

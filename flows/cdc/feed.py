@@ -19,15 +19,15 @@ import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from duckdb import DuckDBPyConnection
 
-from flows.cdc.consuming import behind, consuming, runs
+from flows.cdc.consuming import behind, change_topic, consuming, runs
 from flows.cdc.pending import REMEMBERED, Cut, Pending
 from flows.cdc.reach import Reach
 from flows.cdc.snapshots import FirstRead, are_whole
-from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka
-from flows.extract.debezium_guard import ANEW
-from flows.extract.kafka import REQUEST_SECONDS, Topic, record_batch
+from flows.extract import Extract, SourceAway, SourceError, cdc, debezium, kafka_records
+from flows.extract.kafka import Topic
 from flows.extract.kafka_ends import end_now
 from flows.extract.kafka_lost import Hearing
+from flows.extract.kafka_records import record_batch
 from flows.garbage import not_looked_for
 from flows.settings import Settings
 from transforms.entities import Postgres, SourceEntity
@@ -38,12 +38,6 @@ _TIMES_A_LOOK = 4.0
 """So many times what looking in vain took are read first, or it would grow with a transaction's messages."""
 _MAX_RECORDS = 10_000
 _BATCH_BYTES = 32 << 20
-
-
-def change_topic(settings: Settings, name: str) -> Topic:
-    """A topic of the connector; where the broker has lost something of it, everything is read anew."""
-    bootstrap = settings.require("kafka_bootstrap")
-    return Topic(name, bootstrap, settings.kafka_options, REQUEST_SECONDS, ANEW)
 
 
 @dataclass
@@ -262,16 +256,13 @@ class ChangeFeed:
         messages are gone before garbage is looked for again.
         """
         records: dict[str, list[Message]] = {}
-        ends: list[Message] = []
         for name, is_error, messages in runs(consumer.consume(self._wanted, timeout=seconds)):
             if is_error:
                 self._note_errors(name, messages)
-            elif table := self._tables.get(name):
-                table.reach.note(behind(messages), is_end=False)
+            elif reach := self._reach_of(name):
+                reach.note(behind(messages), is_end=False)
                 records.setdefault(name, []).extend(messages)
-            elif self._ends is not None and name == self._ends.name:
-                self._ends_reach.note(behind(messages), is_end=False)
-                ends += messages
+        ends = records.pop(self._ends.name, []) if self._ends is not None else []
         batches = {name: record_batch(messages, (name, 0)) for name, messages in records.items()}
         told = [record_batch(ends)] if ends else []
         landed = sum((message.offset() or 0) < self._ends_begin for message in ends)
@@ -282,14 +273,16 @@ class ChangeFeed:
             error, offset = message.error(), message.offset()
             assert error is not None
             if error.code() == KafkaError._PARTITION_EOF:
-                if offset is None:
-                    continue
-                if table := self._tables.get(name):
-                    table.reach.note(offset, is_end=True)
-                elif self._ends is not None and name == self._ends.name:
-                    self._ends_reach.note(offset, is_end=True)
+                if offset is not None and (reach := self._reach_of(name)):
+                    reach.note(offset, is_end=True)
             elif error.fatal() or not error.retriable():
                 raise self._told(name, error)
+
+    def _reach_of(self, name: str) -> Reach | None:
+        """How far a topic was read; None of one that is left out."""
+        if table := self._tables.get(name):
+            return table.reach
+        return self._ends_reach if self._ends is not None and name == self._ends.name else None
 
     def _collections(self) -> dict[str, tuple[str, int]]:
         found = {}
@@ -335,7 +328,7 @@ class ChangeFeed:
         """The records of one table before the cut, as `kafka.read` gives them."""
         name = self.topic(entity)
         table, after = self._tables[name], cut.after.get(name, self._tables[name].first)
-        extract = Extract(kafka.SCHEMA, self._pending.records(name, after))
+        extract = Extract(kafka_records.SCHEMA, self._pending.records(name, after))
         extract.offsets = {0: (table.first, after)} if table.first < after else {}
         extract.positions = {
             "topic_id": table.topic.id,

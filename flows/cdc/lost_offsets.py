@@ -14,7 +14,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from flows.cdc import told
-from flows.cdc.feed import change_topic
+from flows.cdc.consuming import change_topic
 from flows.extract import SourceError, cdc, debezium, kafka
 from flows.extract.debezium_guard import OFFSETS_LOST, REMEMBERED, Observed
 from flows.extract.kafka import Topic

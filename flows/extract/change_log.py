@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from flows.extract import kafka
+from flows.extract import kafka_records
 from flows.extract.change_records import Opening
 from flows.extract.half_moves import Awaited
 from flows.extract.postgres_types import SourceColumn, arrow_type, declared_type
@@ -47,7 +47,7 @@ def schema(entity: SourceEntity) -> pa.Schema:
     placed = [
         pa.field(column.name, arrow_type(declared_type(column.type))) for column in changes.placed(entity)
     ]
-    return pa.schema([*kafka.SCHEMA, *found, *placed, pa.field("_op", pa.string())])
+    return pa.schema([*kafka_records.SCHEMA, *found, *placed, pa.field("_op", pa.string())])
 
 
 class ChangeLog:
@@ -302,7 +302,7 @@ class ChangeLog:
         if marks:
             self._lives.keep_last_values()
         wanted = schema(self._entity)
-        names = [name for name in wanted.names if name not in kafka.SCHEMA.names]
+        names = [name for name in wanted.names if name not in kafka_records.SCHEMA.names]
         placed = {column.name for column in changes.placed(self._entity)}
 
         def selected(given: dict[str, str]) -> str:

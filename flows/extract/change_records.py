@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
-from flows.extract import kafka
+from flows.extract import kafka_records
 from flows.extract.row_lives import KEYED, LIVE
 from flows.extract.source_clock import SourceClock
 from transforms import changes
@@ -46,7 +46,9 @@ class Opening:
 
     def parse(self, records: Iterable[pa.RecordBatch]) -> None:
         """Make `parsed` of the records: one row for each, without its bytes."""
-        self._take(kafka.SCHEMA.empty_table(), f"create or replace temp table parsed as {self._query()}")
+        self._take(
+            kafka_records.SCHEMA.empty_table(), f"create or replace temp table parsed as {self._query()}"
+        )
         # Not as one stream: DuckDB would hide what the source said behind an error of its own.
         for portion in _portions(records):
             self._take(pa.Table.from_batches(portion), f"insert into parsed {self._query()}")

@@ -12,14 +12,10 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from confluent_kafka import (
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -30,8 +26,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_headers, kafka_unread
+from flows.extract import Extract, SourceAway, SourceError, SourceRefused, kafka_unread
 from flows.extract.kafka_names import another
+from flows.extract.kafka_records import SCHEMA, record_batch
 from flows.garbage import not_looked_for
 from flows.settling import settled
 from transforms.entities import Kafka, SourceEntity
@@ -54,23 +51,7 @@ OWN_OFFSETS: dict[str, Any] = {
 
 _BATCH_BYTES = 32 << 20
 _MAX_RECORDS = 20_000
-_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
-"""Milliseconds since 1970 of the years 1 to 9999: no other moment is a date in Python."""
-_NONE = -1
-"""What a record without a timestamp has in its place (Kafka's RecordBatch.NO_TIMESTAMP)."""
 _log = logging.getLogger(__name__)
-
-SCHEMA = pa.schema(
-    [
-        pa.field("topic", pa.string()),
-        pa.field("kafka_partition", pa.int32()),
-        pa.field("kafka_offset", pa.int64()),
-        pa.field("kafka_timestamp", pa.timestamp("us", tz="UTC")),
-        pa.field("key", pa.binary()),
-        pa.field("headers", kafka_headers.HEADERS),
-        pa.field("value", pa.binary()),
-    ]
-)
 
 
 def read(
@@ -327,35 +308,3 @@ def _consumed(
             del ends[partition]
             consumer.incremental_unassign([TopicPartition(topic.name, partition)])
     return bool(messages), record_batch(records) if records else None
-
-
-def record_batch(messages: Sequence[Message], place: tuple[str, int] | None = None) -> pa.RecordBatch:
-    """Messages as they are landed, in SCHEMA. `place`: the topic and partition that all of them are of."""
-    # Column by column, by methods that are looked up once: this is most of what landing a record costs.
-    pairs = chain.from_iterable(map(Message.timestamp, messages))
-    kinds, moments = np.fromiter(pairs, np.int64, 2 * len(messages)).reshape(-1, 2).T
-    times = pa.array(moments)
-    # A producer may give any number (nanoseconds, say); one that is no moment must not stop the topic.
-    is_given = (kinds != TIMESTAMP_NOT_AVAILABLE) & (moments != _NONE)
-    known = is_given & (moments >= _FIRST) & (moments <= _LAST)
-    times = pc.if_else(pa.array(known), times, None)
-    columns = [
-        *_places(messages, place),
-        pa.array(list(map(Message.offset, messages)), pa.int64()),
-        times.cast(pa.timestamp("ms", tz="UTC")).cast(pa.timestamp("us", tz="UTC")),
-        pa.array(list(map(Message.key, messages)), pa.binary()),
-        kafka_headers.of(messages),
-        pa.array(list(map(Message.value, messages)), pa.binary()),
-    ]
-    return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _places(messages: Sequence[Message], place: tuple[str, int] | None) -> list[pa.Array]:
-    if place is not None:
-        topic, partition = place
-        same = (pa.scalar(topic, pa.string()), pa.scalar(partition, pa.int32()))
-        return [pa.repeat(value, len(messages)) for value in same]
-    return [
-        pa.array(list(map(Message.topic, messages)), pa.string()),
-        pa.array(list(map(Message.partition, messages)), pa.int32()),
-    ]

@@ -11,11 +11,13 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.extract import kafka
+from flows.extract import kafka_records
 
 
 class RecordRows:
-    """Records of one topic's partition, in their order, in `kafka.SCHEMA`; each pass begins at the first."""
+    """Records of one topic's partition, in their order, in `kafka_records.SCHEMA`; each pass begins at
+    the first.
+    """
 
     def __init__(self, records: Iterable[pa.RecordBatch]) -> None:
         self._records = records
@@ -60,7 +62,7 @@ class RecordRows:
                     yield _row(records, rows.slice(at, records.num_rows), wanted)
                     at += records.num_rows
                 continue
-            table = pa.Table.from_batches(list(unread.take(number)), kafka.SCHEMA).combine_chunks()
+            table = pa.Table.from_batches(list(unread.take(number)), kafka_records.SCHEMA).combine_chunks()
             places = pc.subtract(pc.cumulative_sum(is_own.cast(pa.int64())), 1)
             spread = table.take(pc.if_else(is_own, places, None))
             for name in ("topic", "kafka_partition"):
@@ -78,7 +80,8 @@ class _Unread:
         self._batches = iter(records)
         self._rest: pa.RecordBatch | None = None
         self.place: dict[str, pa.Scalar] = {
-            name: pa.scalar(None, kafka.SCHEMA.field(name).type) for name in ("topic", "kafka_partition")
+            name: pa.scalar(None, kafka_records.SCHEMA.field(name).type)
+            for name in ("topic", "kafka_partition")
         }
         """Topic and partition, once a record was taken."""
 
@@ -100,7 +103,7 @@ def _row(records: pa.RecordBatch, found: pa.RecordBatch, wanted: pa.Schema) -> p
     same = records.column("kafka_offset").equals(found.column("kafka_offset"))
     assert same, "what was found out belongs to other records"
     columns = [
-        records.column(field.name) if field.name in kafka.SCHEMA.names else found.column(field.name)
+        records.column(field.name) if field.name in kafka_records.SCHEMA.names else found.column(field.name)
         for field in wanted
     ]
     cast = [column.cast(field.type) for column, field in zip(columns, wanted, strict=True)]

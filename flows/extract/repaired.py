@@ -16,7 +16,7 @@ import msgspec
 import orjson
 import pyarrow as pa
 
-from flows.extract import answer, kafka, postgres_types, rest
+from flows.extract import answer, kafka_records, postgres_types, rest
 from transforms import engine
 from transforms.change_values import FIRST_AND_END
 from transforms.contract import Column
@@ -31,9 +31,9 @@ class Unusable(ValueError):
 
 def of_topic(landed: pa.Table, value: bytes | None) -> pa.RecordBatch:
     """A message with another value; all else is what the broker gave: `landed` is its one raw row."""
-    names = [name for name in kafka.SCHEMA.names if name != "value"]
-    columns = [landed[name].combine_chunks().cast(kafka.SCHEMA.field(name).type) for name in names]
-    return pa.record_batch([*columns, pa.array([value], pa.binary())], schema=kafka.SCHEMA)
+    names = [name for name in kafka_records.SCHEMA.names if name != "value"]
+    columns = [landed[name].combine_chunks().cast(kafka_records.SCHEMA.field(name).type) for name in names]
+    return pa.record_batch([*columns, pa.array([value], pa.binary())], schema=kafka_records.SCHEMA)
 
 
 def of_api(entity: SourceEntity, text: bytes, received_at: datetime) -> tuple[pa.RecordBatch, str]:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from flows.extract.kafka import OWN_OFFSETS, Topic, record_batch
+from flows.extract.kafka import OWN_OFFSETS, Topic
 from flows.extract.kafka_ends import end_now
 from flows.extract.kafka_lost import Hearing
+from flows.extract.kafka_records import record_batch
 from flows.garbage import not_looked_for
 from flows.hung import within
 from flows.streaming.journal import Claim, Journal

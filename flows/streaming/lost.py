@@ -14,7 +14,8 @@ from psycopg import Connection
 
 from flows.erasure.listed import arriving
 from flows.extract import Extract
-from flows.extract.kafka import REQUEST_SECONDS, SCHEMA, Topic, reread
+from flows.extract.kafka import REQUEST_SECONDS, Topic, reread
+from flows.extract.kafka_records import SCHEMA
 from flows.failpoints import failpoint
 from flows.landed import (
     BY,

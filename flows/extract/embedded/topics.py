@@ -16,7 +16,7 @@ import pyarrow as pa
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from flows.extract import Extract, SourceAway, SourceError, kafka
+from flows.extract import Extract, SourceAway, SourceError, kafka_records
 from flows.settings import Settings
 
 _BATCH_RECORDS = 20_000
@@ -202,7 +202,7 @@ def read(settings: Settings, topic: str, span: Span) -> Extract:
     """Read these records of a topic, as `kafka.read` does, as often as they are asked for; nothing is
     connected before the first batch.
     """
-    extract = Extract(kafka.SCHEMA, _Records(settings, topic, span))
+    extract = Extract(kafka_records.SCHEMA, _Records(settings, topic, span))
     extract.offsets = {0: (span.start, span.end)} if span.records else {}
     extract.positions = {"topic_id": span.topic_id, "offsets": {"0": span.end} if span.topic_id else {}}
     return extract
@@ -239,7 +239,7 @@ def _batches(settings: Settings, topic: str, span: Span) -> Iterator[pa.RecordBa
 def _record_batch(topic: str, rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
     offsets, times, keys, headers, values = zip(*rows, strict=True)
     named = [[{"name": n, "value": _bytes(v)} for n, v in orjson.loads(h)] for h in headers]
-    schema = kafka.SCHEMA
+    schema = kafka_records.SCHEMA
     columns = [
         pa.array([topic] * len(rows), pa.string()),
         pa.array([0] * len(rows), pa.int32()),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from flows.cdc.backlog import Backlog
-from flows.extract import kafka
+from flows.extract import kafka_records
 
 NOON = datetime(2025, 10, 7, 12, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ def _batch(topic: str, offsets: Sequence[int], size: int = 10) -> pa.RecordBatch
         }
         for offset in offsets
     ]
-    return pa.RecordBatch.from_pylist(rows, kafka.SCHEMA)
+    return pa.RecordBatch.from_pylist(rows, kafka_records.SCHEMA)
 
 
 def _offsets(batches: Iterable[pa.RecordBatch]) -> list[int]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from flows.cdc import pending, reach
 from flows.cdc.pending import Cut, Pending
 from flows.cdc.reach import Reach
-from flows.extract import kafka
+from flows.extract import kafka_records
 from transforms import engine
 
 NOON = datetime(2025, 10, 7, 12, tzinfo=UTC)
@@ -84,7 +84,7 @@ class Log:
             }
             for offset, value in enumerate(self.topics[name][first:upto], first)
         ]
-        return pa.RecordBatch.from_pylist(rows, kafka.SCHEMA)
+        return pa.RecordBatch.from_pylist(rows, kafka_records.SCHEMA)
 
     def handed_on(self, cut: Cut | None) -> set[int]:
         """The transactions with a record before the cut."""
@@ -275,7 +275,7 @@ def test_what_was_handed_on_is_forgotten_and_the_rest_stays() -> None:
     cut = held.cut(reaches, ends)
     assert cut is not None
     (batch,) = held.records("orders", cut.after["orders"])
-    assert batch.schema == kafka.SCHEMA
+    assert batch.schema == kafka_records.SCHEMA
     assert batch.column("kafka_offset").to_pylist() == [0]
     held.forget(cut.after, cut.transactions)
     assert len(held) == 1

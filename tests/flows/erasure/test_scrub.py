@@ -13,7 +13,7 @@ import pytest
 
 from flows.erasure.person import Person
 from flows.erasure.scrub import Scrubber
-from flows.extract import kafka
+from flows.extract import kafka_records
 from transforms import registry
 from transforms.contract import Column
 
@@ -282,7 +282,7 @@ def test_bytes_that_are_no_text_are_searched_too() -> None:
 
 
 def test_the_headers_of_a_message_are_read_too() -> None:
-    kind = kafka.SCHEMA.field("headers").type
+    kind = kafka_records.SCHEMA.field("headers").type
     headers = [None, [{"name": "to", "value": b"Ada@Example.com"}, {"name": "n", "value": None}], []]
     batch = pa.record_batch({"value": [b"1", b"2", b"3"], "headers": pa.array(headers, kind)})
     for person in (ADA, KNOWN):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from psycopg.conninfo import conninfo_to_dict
 
 from flows import lakeshell
-from flows.extract import kafka, repaired
+from flows.extract import kafka_records, repaired
 from flows.landed import LANDED_ON, with_place
 from flows.services import Services
 from flows.stores.manifest import Commit
@@ -185,12 +185,12 @@ def _page_views() -> pa.Table:
             pa.array(["page_views"] * count),
             pa.array([0] * count, pa.int32()),
             pa.array(range(count), pa.int64()),
-            pa.array([NOW] * count, kafka.SCHEMA.field("kafka_timestamp").type),
+            pa.array([NOW] * count, kafka_records.SCHEMA.field("kafka_timestamp").type),
             pa.nulls(count, pa.binary()),
-            pa.nulls(count, kafka.SCHEMA.field("headers").type),
+            pa.nulls(count, kafka_records.SCHEMA.field("headers").type),
             pa.array([json.dumps(value).encode() for value in values], pa.binary()),
         ],
-        schema=kafka.SCHEMA,
+        schema=kafka_records.SCHEMA,
     )
     return pa.Table.from_batches([with_place(rows, "b0", NOW)])
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from flows.extract import kafka
+from flows.extract import kafka_records
 from flows.extract.change_log import ChangeLog
 from flows.landed import landed_schema, with_place
 from transforms import changes, engine
@@ -183,7 +183,7 @@ class Topic:
                 connection.register("before", before)
                 present = before.column_names
             log = ChangeLog(self.entity, connection, "before" if self.landed else None, present)
-            log.take(pa.Table.from_pylist(new, kafka.SCHEMA).to_batches())
+            log.take(pa.Table.from_pylist(new, kafka_records.SCHEMA).to_batches())
             self.shapes = [shape.fields for shape in log.shapes]
             log.resolve(self.seen, self.awaited)
             self.awaited, self.reread = log.awaited.left(), self.reread + log.awaited.new()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from flows.extract import SourceError, kafka
+from flows.extract import SourceError, kafka_records
 from flows.landing import land
 from flows.progress import Progress
 from flows.stores.manifest import LakeFile
@@ -68,7 +68,7 @@ def test_a_record_lands_with_the_time_key_and_headers_that_it_was_sent_with(
         topics.world.land(topics.entity())
 
     landed = [{"name": name, "value": content} for name, content in headers]
-    assert topics.world.raw(topics.entity(), f"select {', '.join(kafka.SCHEMA.names)} from raw") == [
+    assert topics.world.raw(topics.entity(), f"select {', '.join(kafka_records.SCHEMA.names)} from raw") == [
         (topics.topic(), 1, 0, at, key, landed, value)
     ]
 
