@@ -44,6 +44,9 @@ UNSTEADY = (
 _log = logging.getLogger("flows.backups")
 JOBS = 2
 """Sessions that pg_dump and pg_restore work with at once."""
+_SNAPSHOTS = 5
+"""So many are taken until the stream leaves all files of its journal alone for as long as keeping them lasts:
+it makes one of them each minute, and whenever a batch runs."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,11 @@ def take(services: Services, progress: Progress) -> Taken:
     meanwhile, or waits as pending.
 
     1. The dump lock: swaps under way end, none begins (`locks.refuse_while_dumped`).
-    2. A snapshot is exported. pg_dump reads in it; meanwhile the same snapshot is counted, summed and hashed,
-       and the ledger in it written as the lake's manifests. Then the lock is given back.
-    3. The raw files that the snapshot names are kept, those that are there already once.
+    2. A snapshot is exported, and the raw files that the stream's journal names in it are kept. Where one was
+       joined with others before that, another snapshot.
+    3. pg_dump reads in it; meanwhile the same snapshot is counted, summed and hashed, and the ledger in it
+       written as the lake's manifests. Then the lock is given back, and the raw files that the ledger names
+       are kept; those that are there already once.
     4. What has to be is sealed; every file gets its sum and is on the disk.
     5. The folder gets its name: from here on there is a backup.
     6. `ops.backup` has its row, and what has expired goes.
@@ -89,8 +94,7 @@ def take(services: Services, progress: Progress) -> Taken:
     own = begin(services)
     with vault.making(moment, services.lake.root / SPILL) as making:
         identity.refuse_others(vault.home, own)
-        files = _dump(services, vault, making, moment, progress, own)
-        raw = _keep(services, vault, files)
+        files, raw = _dump(services, vault, making, moment, progress, own)
         progress.say("lake", f"{len(files):,} raw files, {raw:,} bytes of them new")
         name = making.folder.name.removeprefix(MAKING)
     backup = vault.find(name)
@@ -152,8 +156,9 @@ def is_in_doubt(services: Services) -> bool:
 
 def _dump(
     services: Services, vault: Vault, making: Making, moment: datetime, progress: Progress, own: str
-) -> list[LakeFile]:
-    with _snapshot(services) as (connection, name), vault.written(making.work):
+) -> tuple[list[LakeFile], int]:
+    """Steps 1 to 3: the raw files that count, and the bytes of them that were new to the pool."""
+    with _snapshot(services, vault, making) as (connection, name, journaled, raw), vault.written(making.work):
         failpoint("backup.snapshot")
         place = programs.folder_for(connection)
         dsn = services.settings.require("warehouse_dsn")
@@ -165,7 +170,7 @@ def _dump(
         try:
             noted = notes.take(connection)
             progress.say("warehouse", f"{sum(n.rows for n in noted.values()):,} rows counted, summed, hashed")
-            commits, journaled = _ledger(connection)
+            commits = _ledger(connection)
             _write_manifests(making, commits)
             listed.copy(connection, services.lake, making.work / MANIFESTS)
             owed = connection.execute("SELECT DISTINCT view_name FROM ops.refresh_owed ORDER BY 1").fetchall()
@@ -181,7 +186,8 @@ def _dump(
     programs.run(
         place / "pg_restore", ["--list", f"--file={making.work / 'contents.txt'}", making.work / DUMP]
     )
-    files = [*fold(commit for commit in commits if commit.layer == Layer.RAW), *journaled]
+    landed = fold(commit for commit in commits if commit.layer == Layer.RAW)
+    files = [*landed, *journaled]
     (making.folder / RAW_LIST).write_text("".join(f"{json.dumps(file.as_json())}\n" for file in files))
     making.note(
         {
@@ -195,22 +201,17 @@ def _dump(
             "tables": {table: note.as_json() for table, note in noted.items()},
         }
     )
-    return files
+    return files, raw + _keep(services, vault, landed)
 
 
-def _keep(services: Services, vault: Vault, files: Sequence[LakeFile]) -> int:
-    """Step 3. Nobody but an erasure takes a file away while a process lives that may need it."""
+def _keep(services: Services, vault: Vault, landed: Sequence[LakeFile]) -> int:
+    """Keep what landings brought. Nobody but an erasure takes such a file away while a process lives that may
+    need it.
+    """
     try:
-        return raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+        return raw_files.keep(vault, services.lake.root, landed, services.settings.backup_raw)
     except raw_files.Missing as missing:
-        with services.warehouse.connect() as connection:
-            row = connection.execute(
-                "SELECT 1 FROM ops.ledger, jsonb_array_elements(files) AS file "
-                "WHERE file ->> 'path' = %(path)s "
-                "UNION ALL SELECT 1 FROM ops.stream_batch WHERE file ->> 'path' = %(path)s LIMIT 1",
-                {"path": missing.path},
-            ).fetchone()
-        if row is not None:
+        if _is_named(services, missing.path):
             raise
         raise BackupError(
             f"While this backup was taken somebody was erased, and {missing.path}, which named them, went at "
@@ -219,26 +220,68 @@ def _keep(services: Services, vault: Vault, files: Sequence[LakeFile]) -> int:
         ) from None
 
 
+def _keep_journaled(
+    services: Services, vault: Vault, making: Making, files: Sequence[LakeFile]
+) -> int | None:
+    """Keep what the stream has taken in; None where it has joined one of these files with others, which takes
+    them away at once.
+    """
+    try:
+        with vault.written(making.work):
+            return raw_files.keep(vault, services.lake.root, files, services.settings.backup_raw)
+    except raw_files.Missing as missing:
+        if _is_named(services, missing.path):
+            raise
+        return None
+
+
+def _is_named(services: Services, path: str) -> bool:
+    with services.warehouse.connect() as connection:
+        row = connection.execute(
+            "SELECT 1 FROM ops.ledger, jsonb_array_elements(files) AS file "
+            "WHERE file ->> 'path' = %(path)s "
+            "UNION ALL SELECT 1 FROM ops.stream_batch WHERE file ->> 'path' = %(path)s LIMIT 1",
+            {"path": path},
+        ).fetchone()
+    return row is not None
+
+
 @contextmanager
-def _snapshot(services: Services) -> Iterator[tuple[Connection[Any], str]]:
-    """A connection in a transaction whose snapshot others can read in, while nothing is swapped."""
-    with (
-        services.warehouse.connect() as connection,
-        Ledger(connection).locked(*DUMP_LOCK),
-        connection.transaction(),
-    ):
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        row = connection.execute("SELECT pg_export_snapshot()").fetchone()
-        assert row is not None
-        yield connection, str(row[0])
+def _snapshot(
+    services: Services, vault: Vault, making: Making
+) -> Iterator[tuple[Connection[Any], str, list[LakeFile], int]]:
+    """A connection in a transaction whose snapshot others can read in, while nothing is swapped; the raw
+    files that the stream's journal names in it, which are kept, and the bytes of them that were new to the
+    pool.
+    """
+    with services.warehouse.connect() as connection, Ledger(connection).locked(*DUMP_LOCK):
+        for _ in range(_SNAPSHOTS):
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+                assert row is not None
+                journaled = _journaled(connection)
+                raw = _keep_journaled(services, vault, making, journaled)
+                if raw is not None:
+                    yield connection, str(row[0]), journaled, raw
+                    return
+    raise BackupError(
+        f"The stream has joined its newest raw files {_SNAPSHOTS} times before they were kept. Nothing of "
+        f"this backup is left. See whether the disk of {vault.root} is slow, and run this again."
+    )
 
 
-def _ledger(connection: Connection[Any]) -> tuple[list[Commit], list[LakeFile]]:
-    """The ledger's entries in their order, and the raw files that the stream's journal names."""
+def _ledger(connection: Connection[Any]) -> list[Commit]:
+    """The ledger's entries in their order."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute("SELECT * FROM ops.ledger ORDER BY sequence").fetchall()
-        files = cursor.execute("SELECT file FROM ops.stream_batch ORDER BY sequence").fetchall()
-    return [commit_of(row) for row in rows], [LakeFile.from_json(row["file"]) for row in files]
+    return [commit_of(row) for row in rows]
+
+
+def _journaled(connection: Connection[Any]) -> list[LakeFile]:
+    """The raw files that the stream's journal names."""
+    rows = connection.execute("SELECT file FROM ops.stream_batch ORDER BY sequence").fetchall()
+    return [LakeFile.from_json(file) for (file,) in rows]
 
 
 def _write_manifests(making: Making, commits: list[Commit]) -> None:
