@@ -16,7 +16,7 @@ import quality
 from flows.errors import FlowsError
 from flows.planner import WHOLE
 from flows.services import Services
-from flows.stores.apply import leaves
+from flows.stores.apply import hot_partitions, leaves
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
 from flows.stores.upkeep import analyze
@@ -24,7 +24,7 @@ from flows.stores.warehouse import readable_errors
 from quality import CheckResult
 from quality.expectations import validate
 from quality.published import published_arrivals
-from transforms import engine
+from transforms import engine, registry
 from transforms.contract import Rule, RuleKind, Table
 from transforms.engine import quoted
 from warehouse_ddl.statements import home
@@ -175,28 +175,73 @@ def check_published(
     The planner's statistics come first: what was filled a moment ago has none. Leaves are named one by one:
     planning a query over the parent would take longer with every day there is.
     """
-    dsn, now = services.settings.require("warehouse_dsn"), services.settings.now()
+    now = services.settings.now()
     analyze(services.warehouse, [table])
-    is_whole = table.partition is None
-    found: set[str] = set()
+    there: dict[str, str] = {}
     if table.is_partitioned_in_postgres:
         with services.warehouse.connect() as connection:
-            found = leaves(connection, table) & {table.leaf(window) for window in partitions}
+            found = leaves(connection, table)
+        there = {window: leaf for window in partitions if (leaf := table.leaf(window)) in found}
+    comparing = [rule for rule in quality.rules(table) if there and _reads_others(table, rule)]
+    alone = [rule for rule in quality.rules(table) if rule not in comparing]
+    results = _as_read(services, table, alone, partitions, sorted(there.values()), now)
+    results += _compared(services, table, comparing, there, now)
+    with services.warehouse.connect() as connection, connection.transaction():
+        record(connection, run_id, results, now)
+    return results
+
+
+def _compared(
+    services: Services, table: Table, rules: Sequence[Rule], there: Mapping[str, str], now: datetime
+) -> list[CheckResult]:
+    """The rules that compare a table with others, over its leaves that are the batch's alone.
+
+    In a hot one are rows whose users, say, no build knows yet. What was built of it was held to these rules
+    by the gate, and that it shows this and nothing else is what stream and batch are compared for.
+    """
+
+    def calm() -> dict[str, str]:
+        with services.warehouse.connect() as connection:
+            hot = hot_partitions(connection, table.name)
+        return {window: leaf for window, leaf in there.items() if window not in hot}
+
+    held = calm() if rules else {}
+    while held:
+        results = _as_read(services, table, rules, list(held), sorted(held.values()), now)
+        # The stream may have reached one meanwhile.
+        left = {window: leaf for window, leaf in calm().items() if window in held}
+        if left == held:
+            return results
+        held = left
+    return []
+
+
+def _reads_others(table: Table, rule: Rule) -> bool:
+    return not registry.tables().keys().isdisjoint(quality.requires([rule], table.name))
+
+
+def _as_read(
+    services: Services,
+    table: Table,
+    rules: Sequence[Rule],
+    partitions: Sequence[str],
+    found: Sequence[str],
+    now: datetime,
+) -> list[CheckResult]:
+    """Rules over these partitions where people read them; `found` are the leaves, none where it has none."""
+    is_whole = table.partition is None
     with readable_errors(table.name):
-        results = validate(
-            dsn,
+        return validate(
+            services.settings.require("warehouse_dsn"),
             table,
-            quality.rules(table),
-            [f'{home(table)}."{name}"' for name in sorted(found or {table.name})],
+            rules,
+            [f'{home(table)}."{name}"' for name in found or [table.name]],
             {"arrivals": f"({published_arrivals(now, [table])})"},
             partitions=None if is_whole else sorted(set(partitions)),
             # A leaf's bounds say the same, and without a condition PostgreSQL reads several by their indexes,
             # in order: a condition keeps it from looking into them.
             only_partitions=not is_whole and not found,
         )
-    with services.warehouse.connect() as connection, connection.transaction():
-        record(connection, run_id, results, now)
-    return results
 
 
 def refuse(table: Table, failed: Sequence[CheckResult], file: Path) -> CheckFailed:
