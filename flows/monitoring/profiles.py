@@ -174,6 +174,7 @@ def _looked_at(
         *(f"count(*) - count({quoted(column.name)})" for column in counted),
         *(f"to_json(histogram({quoted(column.name)}::varchar))" for column in of_kinds),
         *(f"approx_quantile({quoted(column.name)}::double, {list(QUANTILES)})" for column in of_numbers),
+        *(f"max({quoted(column.name)})::double" for column in of_numbers),
     ]
     source = services.lake.scan(files)
     if table.is_history:
@@ -190,14 +191,16 @@ def _looked_at(
     for partition, on, count, by_hour, *seen in found:
         nulls = seen[: len(counted)]
         values = seen[len(counted) : len(counted) + len(of_kinds)]
-        quantiles = seen[len(counted) + len(of_kinds) :]
+        quantiles = seen[len(counted) + len(of_kinds) : -len(of_numbers) or None]
+        most = seen[len(seen) - len(of_numbers) :]
         columns: dict[str, Any] = {
             column.name: {"nulls": int(number)} for column, number in zip(counted, nulls, strict=True)
         }
         for column, text in zip(of_kinds, values, strict=True):
             columns.setdefault(column.name, {})["values"] = _commonest(text)
-        for column, at in zip(of_numbers, quantiles, strict=True):
-            columns.setdefault(column.name, {})["quantiles"] = at
+        for column, at, top in zip(of_numbers, quantiles, most, strict=True):
+            # The highest of numbers that are nowhere above zero DuckDB gives as 2.2e-308.
+            columns.setdefault(column.name, {})["quantiles"] = at and [min(figure, top) for figure in at]
         looks.append((str(partition), Day(on, int(count), now, _counts(by_hour), columns)))
     return looks
 

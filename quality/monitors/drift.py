@@ -17,6 +17,8 @@ from quality.monitors.usual import LEAST_OF_SEASON, LEAST_POINTS, Judged, scatte
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _LOWER, _MIDDLE, _UPPER = 1, 2, 3
+_NOTHING = 1e-12
+"""So little of a number, or of 1, is none: it is what reckoning in floats leaves."""
 
 
 @dataclass(frozen=True)
@@ -88,5 +90,7 @@ def _distance(day: Shares | Numbers, middle: Mapping[str, float] | tuple[float, 
         shares = day.shares
         return sum(abs(shares.get(value, 0.0) - middle.get(value, 0.0)) for value in {*shares, *middle}) / 2
     assert isinstance(middle, tuple)
-    width = middle[_UPPER] - middle[_LOWER] or middle[-1] - middle[0] or abs(middle[_MIDDLE]) or 1.0
+    least = _NOTHING * max(1.0, *map(abs, middle))
+    widths = (middle[_UPPER] - middle[_LOWER], middle[-1] - middle[0], abs(middle[_MIDDLE]))
+    width = next((width for width in widths if width > least), 1.0)
     return fmean(abs(now - then) for now, then in zip(day.quantiles, middle, strict=True)) / width

@@ -79,6 +79,16 @@ def test_events_are_counted_by_hour_with_their_nulls_and_types(lake: Place) -> N
     assert "event_id" not in columns
 
 
+@pytest.mark.parametrize("amount", [0, -5])
+def test_amounts_that_are_nowhere_above_zero_are_known_as_they_are(lake: Place, amount: int) -> None:
+    rows = f"select timestamptz '2025-11-01 08:00' as created_at, {amount} as revenue from range(6)"
+    _publish(lake, "fct_orders", "2025-11", rows, "a")
+    profiles.update(lake.services)
+    ((*_, columns),) = _profiles(lake, "fct_orders")
+    assert columns["revenue"]["quantiles"] == [amount] * 5
+    assert columns["discount_amount"]["quantiles"] is None
+
+
 def test_what_was_looked_at_is_not_looked_at_again(lake: Place) -> None:
     _publish(lake, "fct_orders", "2025-11", _orders("2025-11-01", "paid", 9), "a")
     assert profiles.update(lake.services) == 1

@@ -225,6 +225,15 @@ def test_prices_half_as_high_again_are_drift() -> None:
         assert judged.is_unusual is is_unusual, factor
 
 
+def test_the_first_amount_in_a_column_that_was_always_zero_is_a_finite_drift() -> None:
+    for highest in (0.0, 5e-324, 2.2250738585072014e-308):
+        history = [Numbers(day, (0.0, 0.0, 0.0, 0.0, highest)) for day in _days(20)]
+        judged = drift(history, Numbers(FIRST + timedelta(days=20), (1.0, 2.0, 2.0, 2.0, 3.0)), NORMAL)
+        assert judged is not None
+        assert judged.value == pytest.approx(2)
+        assert judged.is_unusual
+
+
 def test_a_table_that_shrinks_at_once_is_unusual_and_one_that_grows_as_ever_is_not() -> None:
     past = [1_000 + 20 * number for number in range(12)]
     for rows, is_unusual in ((1_240, False), (1_300, False), (900, True), (0, True)):
