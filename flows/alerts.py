@@ -25,11 +25,12 @@ from flows.alerting.late import end_late
 from flows.alerting.routes import Routes, routes
 from flows.durations import spoken
 from flows.errors import FlowsError
+from flows.logins import PLACE_TO_DO
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores import read_only
-from flows.stores.warehouse import OnlyReads, WarehouseError
+from flows.stores.warehouse import NoPlace, OnlyReads, WarehouseError
 from flows.summary import FAILED, Summary
 
 _log = logging.getLogger("flows.alerts")
@@ -62,6 +63,8 @@ def send_alert(services: Services, verdicts: Sequence[Verdict]) -> None:
     except WarehouseError as error:
         if isinstance(error, OnlyReads):
             _tell_away(services, str(error), read_only.TO_DO)
+        elif isinstance(error, NoPlace):
+            _tell_away(services, str(error), PLACE_TO_DO)
         elif not _answers(services):
             _tell_away(services, f"The warehouse is away: {error}", away.START)
         # Else it refused something: what was never prepared has no tables to keep incidents in.

@@ -18,8 +18,11 @@ from flows.diagnosis.disks import folders, story
 from flows.diagnosis.servers import api, api_subject, apis, lineage, prefect
 from flows.diagnosis.streams import capture, kafka
 from flows.errors import FlowsError
+from flows.logins import PLACE_TO_DO, has_no_place
 from flows.settings import Settings, load
 from transforms import registry
+
+_CORRECT_OR_START = "Correct the address or start the service, then ask again."
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -63,7 +66,7 @@ def _guarded(subject: str, check: Callable[[Settings], list[Finding]], settings:
                 subject,
                 False,
                 settings.scrub(message[0]),
-                "Correct the address or start the service, then ask again.",
+                PLACE_TO_DO if has_no_place(message[0]) else _CORRECT_OR_START,
             )
         ]
 

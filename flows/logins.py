@@ -1,4 +1,4 @@
-"""How PostgreSQL says that it lets nobody in: libpq tells no SQLSTATE then."""
+"""How PostgreSQL says that it lets somebody not in, or nobody more: libpq tells no SQLSTATE then."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ _NOT_THIS_LOGIN = (
 )
 _LOGIN = re.compile(f"FATAL: +(?:{_NOT_THIS_LOGIN})")
 _ANYBODY = re.compile(f'FATAL: +(?:database ".*" does not exist|{_NOT_THIS_LOGIN})')
+_FULL = re.compile(r"too many (clients|connections)|connection slots are reserved")
+PLACE_TO_DO = (
+    "Let whoever has sessions there that nobody needs end them (pg_stat_activity says whose they are), or "
+    "raise what limits them: max_connections, or the limit of this login or database."
+)
+"""What helps where there is no place for another session."""
 
 
 def is_login_refused(text: str) -> bool:
@@ -20,6 +26,11 @@ def is_login_refused(text: str) -> bool:
 def is_refused(text: str) -> bool:
     """Whether it says that, or that there is no such database."""
     return _is_said_by_all(_ANYBODY, text)
+
+
+def has_no_place(text: str) -> bool:
+    """Whether it says that the server is there, and has as many sessions as it takes."""
+    return bool(_FULL.search(text))
 
 
 def _is_said_by_all(pattern: re.Pattern[str], text: str) -> bool:

@@ -11,13 +11,14 @@ from typing import Any
 from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
+from flows.logins import PLACE_TO_DO
 from flows.monitoring import storage
 from flows.monitoring.signals import BY_NAME, SIGNALS, Signal
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.readable import readable
 from flows.services import Services
-from flows.stores.warehouse import WarehouseError, scrub
+from flows.stores.warehouse import NoPlace, WarehouseError, scrub
 
 SPAN_GAP = timedelta(seconds=90)
 """Two looks no further apart than this leave no minute between them that nobody measured."""
@@ -41,7 +42,7 @@ def check_pipeline_health(services: Services, only: Collection[str] | None = Non
                 sql.SQL("set statement_timeout = {}").format(sql.Literal(f"{_MOST_SECONDS_A_QUERY}s"))
             )
         except WarehouseError as error:
-            away.append(_away(now, str(error)))
+            away.append(_away(now, error))
         watch = Watch(services, now, session)
         asked = [
             signal
@@ -152,14 +153,15 @@ def _told(watch: Watch, error: Exception) -> str:
     return watch.services.settings.scrub(scrub(str(error) or type(error).__name__))
 
 
-def _away(now: datetime, reason: str) -> Verdict:
+def _away(now: datetime, error: WarehouseError) -> Verdict:
+    start = "Start PostgreSQL, or correct ANALYTICS_WAREHOUSE_DSN: python -m flows doctor"
     return Verdict(
         storage.WAREHOUSE,
         storage.WAREHOUSE,
         State.CRITICAL,
         now,
-        message=f"The warehouse can't be asked, so nothing is known of it. {reason}",
-        action="Start PostgreSQL, or correct ANALYTICS_WAREHOUSE_DSN: python -m flows doctor",
+        message=f"The warehouse can't be asked, so nothing is known of it. {error}",
+        action=PLACE_TO_DO if isinstance(error, NoPlace) else start,
     )
 
 

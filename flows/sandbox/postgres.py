@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flows.errors import FlowsError
+from flows.logins import has_no_place
 from flows.sandbox import processes
 from flows.sandbox.processes import Account
 from flows.sandbox.state import Part, Process, State
@@ -317,7 +318,9 @@ def log(state: State, part: Part) -> Path:
 
 
 def ready(instance: Instance, state: State, port: int) -> Callable[[], bool]:
-    """A question to ask until the answer is yes: does it take queries? Makes the database on the way."""
+    """A question to ask until the answer is yes: does it take queries? Makes the database on the way. One
+    that has no place for another session does: to start it again would cut off those who have one.
+    """
     import psycopg
     from psycopg import sql
 
@@ -336,8 +339,8 @@ def ready(instance: Instance, state: State, port: int) -> Callable[[], bool]:
                 if known.fetchone() is None:
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(instance.name)))
                 return True
-        except psycopg.OperationalError:
-            return False
+        except psycopg.OperationalError as error:
+            return has_no_place(str(error))
 
     return ask
 

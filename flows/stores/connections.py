@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
 from flows.errors import FlowsError
+from flows.logins import has_no_place
 from flows.stores import poolers, roles
 from quality import session_settings
 
@@ -198,10 +198,7 @@ def opened(connect: Callable[[], Any]) -> Any:
 
 
 def _has_no_place(error: Exception) -> bool:
-    """libpq gives no SQLSTATE (it would be 53300) for a session that never began."""
-    return isinstance(error, (psycopg.OperationalError, AdbcError, OSError)) and bool(
-        re.search(r"too many (clients|connections)|connection slots are reserved", str(error))
-    )
+    return isinstance(error, (psycopg.OperationalError, AdbcError, OSError)) and has_no_place(str(error))
 
 
 def _close(connections: deque[Connection[Any]]) -> None:

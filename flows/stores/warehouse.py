@@ -18,7 +18,7 @@ from duckdb import DuckDBPyRelation
 from psycopg import Connection
 
 from flows.errors import FlowsError
-from flows.logins import is_login_refused
+from flows.logins import PLACE_TO_DO, has_no_place, is_login_refused
 from flows.scrubbing import scrubbed
 from flows.stores import read_only
 from flows.stores.batches import SharedBatches, with_plain_booleans
@@ -74,6 +74,10 @@ class OnlyReads(WarehouseError):
 
 class NotLetIn(WarehouseError):
     """PostgreSQL is there, and this login may not come in: to wait for it would be in vain."""
+
+
+class NoPlace(WarehouseError):
+    """PostgreSQL is there, and has as many sessions as it takes; none of them has ended for a minute."""
 
 
 @dataclass(frozen=True)
@@ -253,13 +257,13 @@ class Warehouse:
 @contextmanager
 def readable_errors(where: str = "") -> Iterator[None]:
     """Turn errors of PostgreSQL, ADBC and DuckDB's casts into WarehouseError without secrets or rows; into
-    NotLetIn where the login is refused.
+    NotLetIn where the login is refused, into NoPlace where nobody more is let in.
     """
     at = f" ({where})" if where else ""
     try:
         yield
     except psycopg.OperationalError as error:
-        _refuse_not_let_in(at, str(error))
+        _refuse_shut_out(at, str(error))
         if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
             raise WarehouseError(
                 f"The connection to the warehouse failed or was cut{at}: {scrub(str(error))}. "
@@ -270,7 +274,7 @@ def readable_errors(where: str = "") -> Iterator[None]:
         kind = _kind(error.sqlstate)
         raise kind(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
     except (AdbcError, OSError) as error:
-        _refuse_not_let_in(at, str(error))
+        _refuse_shut_out(at, str(error))
         state = getattr(error, "sqlstate", None)
         raise _kind(state)(_refused(at, state, str(error))) from None
     except duckdb.ConversionException as error:
@@ -280,12 +284,17 @@ def readable_errors(where: str = "") -> Iterator[None]:
         ) from None
 
 
-def _refuse_not_let_in(at: str, text: str) -> None:
+def _refuse_shut_out(at: str, text: str) -> None:
     if is_login_refused(text):
         raise NotLetIn(
             f"The warehouse does not let this login in{at}: {scrub(text)}. What was not committed is not "
             "there. Give ANALYTICS_WAREHOUSE_DSN, or what it is read from, the login and password of now "
             "(docs/security.md), and start again."
+        ) from None
+    if has_no_place(text):
+        raise NoPlace(
+            f"The warehouse has no place for another session{at}: {scrub(text)}. What was not committed is "
+            f"not there. {PLACE_TO_DO} Then run again."
         ) from None
 
 

@@ -19,8 +19,10 @@ from flows.alerting.delivery import Message, send
 from flows.alerting.routes import Channel
 from flows.alerts import ack_command, list_command, send_alert
 from flows.services import Services
-from flows.stores.warehouse import OnlyReads, WarehouseError
+from flows.stores import connections
+from flows.stores.warehouse import NoPlace, OnlyReads, WarehouseError
 from tests.flows.alerting.conftest import Watch
+from tests.flows.stores.logins import full
 from tests.house import Server
 
 LATE = "data_freshness"
@@ -70,6 +72,19 @@ def test_a_warehouse_that_takes_no_writes_is_told_once_with_the_way_on_and_its_e
     assert over["title"].startswith("RESOLVED after 2 min: The warehouse takes no writes")
     ((action,),) = watch.rows("select action from ops.incident")
     assert "target_session_attrs=read-write" in action
+
+
+def test_a_warehouse_without_a_place_for_another_session_is_told_with_what_makes_room(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told as one that is to be started, which sends away whoever is in it."""
+    monkeypatch.setattr(connections, "_PLACE_SECONDS", 0.2)
+    with full(watch.dsn) as shut, pytest.raises(NoPlace):
+        send_alert(watch.services(warehouse_dsn=shut), [])
+    (message,) = watch.messages()
+    assert message["title"].startswith("CRITICAL: The warehouse has no place for another session")
+    assert "max_connections" in message["body"]
+    assert "Start PostgreSQL" not in message["body"]
 
 
 def test_two_monitors_that_find_the_warehouse_away_tell_a_channel_once_and_lose_no_acknowledgement(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 import flows.sandbox as sandbox
@@ -72,3 +74,27 @@ def test_who_does_not_want_to_wait_for_it_any_longer_leaves_it_as_it_is(held: St
     with pytest.raises(FlowsError, match="The start of apis was interrupted"):
         sandbox.start(held.folder, APIS, interrupt)
     assert processes.alive(_process(held))
+
+
+def test_a_server_that_has_no_place_for_another_session_is_there_and_nobody_in_it_is_sent_away(
+    tmp_path: Path,
+) -> None:
+    only = frozenset({Part.WAREHOUSE_POSTGRES})
+    state = sandbox.start(tmp_path / "sandbox", only)
+    dsn = str(state.warehouse_dsn)
+    with ExitStack() as guests:
+        try:
+            guest = guests.enter_context(psycopg.connect(dsn, autocommit=True))
+            with pytest.raises(psycopg.OperationalError, match="too many clients"):
+                _fill(guests, dsn)
+            sandbox.start(state.folder, only)
+            assert guest.execute("select 1").fetchone() == (1,)
+        finally:
+            guests.close()
+            sandbox.reset(state.folder)
+
+
+def _fill(guests: ExitStack, dsn: str) -> None:
+    """Connect until the server takes nobody more."""
+    for _ in range(1000):
+        guests.enter_context(psycopg.connect(dsn))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.stores import roles
 from flows.stores.warehouse import Warehouse
@@ -27,6 +27,16 @@ def login(dsn: str, role: str) -> Iterator[str]:
             )
             # Fails if anything belongs to it: what the pipeline makes belongs to loader.
             admin.execute(f"drop role {name}".encode())
+
+
+@contextmanager
+def full(dsn: str) -> Iterator[str]:
+    """The DSN of a login that has all the sessions that it may have."""
+    with login(dsn, "loader") as named:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(f'alter role "{conninfo_to_dict(named)["user"]}" connection limit 1'.encode())
+        with psycopg.connect(named):
+            yield named
 
 
 def lay(dsn: str) -> None:
