@@ -289,9 +289,7 @@ def where_to_look() -> list[str]:
         if settings.warehouse_dsn is None
         else "  warehouse   schema analytics, in the database of ANALYTICS_WAREHOUSE_DSN"
     )
-    lines.append(
-        f"  lake        {_duckdb()} -init {shlex.quote(_here(lake_sql))}   or: {python} -m flows lake"
-    )
+    lines.append(f"  lake        {_duckdb()} -init {_here(lake_sql)}   or: {python} -m flows lake")
     if settings.writes_portal:
         front = _here(settings.portal_root / "index.html")
         lines.append(f"  portal      {front}   with rows: {python} -m flows portal --serve")

@@ -57,8 +57,10 @@ def lake_sql(
         f"set file_search_path = {text_literal(str(root))};",
         "set timezone = 'UTC';",
     ]
+    # DuckDB takes a comma in that setting for the end of a folder, and a backslash for no letter.
+    base = f"{root}/" if {",", "\\"} & set(str(root)) else ""
     for table in tables:
-        named = sorted((file.path, file) for file in files.get(table.name, ()))
+        named = sorted((f"{base}{file.path}", file) for file in files.get(table.name, ()))
         if table.description or table.grain:
             lines.append(f"\n-- {table.description or table.grain}".replace("\r", " "))
         if named:

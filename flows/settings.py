@@ -221,10 +221,17 @@ class Settings(BaseSettings):
 
     @property
     def lake_root(self) -> Path:
-        """Folder of the lake, absolute."""
-        if self.lake is not None:
-            return self.lake.expanduser().absolute()
-        return Path(self._service("lake", "the lake")).absolute()
+        """Folder of the lake, absolute. Raises SettingsError where readers would take a part of its name for
+        a column's value: it would stand in every row.
+        """
+        folder = self.lake or Path(self._service("lake", "the lake"))
+        root = folder.expanduser().absolute()
+        if named := [part for part in root.parts if "=" in part]:
+            raise SettingsError(
+                f"The lake can't be in {root}: readers of Parquet take {named[0]} for a column "
+                "and its value, as in a partition's folder. Set ANALYTICS_LAKE to one without = in its path."
+            )
+        return root
 
     @property
     def writes_portal(self) -> bool:

@@ -38,6 +38,17 @@ def test_the_password_of_one_s_own_warehouse_is_not_shown_where_the_rest_is_the_
     assert "-m flows sandbox stop" in said  # behind the interpreter, quoted where its path has a space
 
 
+def test_what_opens_the_lake_works_as_it_stands_wherever_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "o'dd, [a] place"
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", NOWHERE)
+    monkeypatch.setenv("ANALYTICS_LAKE", str(root))
+    (opens,) = [line for line in where_to_look() if line.startswith("  lake")]
+    words = shlex.split(opens.partition("   or:")[0])
+    assert words[-2:] == ["-init", str(root / "lake.sql")]
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/api", "nonsense"])
 def test_a_server_of_prefect_that_can_not_be_asked_is_told_in_one_sentence(
     tmp_path: Path, address: str
