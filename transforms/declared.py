@@ -23,6 +23,8 @@ TAKEN = frozenset(("backup", "connect", "openlineage"))
 """Names by which settings of other things are called: `ANALYTICS_BACKUP_KEY` is no API's."""
 _HEADER, _VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[ -~]*")
 """What HTTP takes for a header's name (RFC 9110), and what everybody takes for its value."""
+_TOKEN_URL = re.compile(r"(https?:/)?/[^\s/?#@][^\s?#@]*")
+"""An address, or the path of one."""
 _PLAIN, _BARE = Api(), Rest("/", None, "single_page")
 _OF_PAGING: dict[tuple[str, ...], tuple[Pages, ...]] = {
     ("next_path",): ("cursor", "json_link"),
@@ -155,6 +157,7 @@ def _of_columns(entity: SourceEntity, read: Postgres) -> Iterator[str]:
 def _of_an_api(api: Api) -> Iterator[str]:
     if api.auth == "api_key" and not api.name:
         yield "its API takes the key by a name, and none is given. Write `name=` in `Api(…)`."
+    yield from _of_a_token(api)
     if api.auth != "api_key" and api != replace(api, name=_PLAIN.name, location="header", prefix=""):
         yield (
             f"`name`, `location` and `prefix` say where an API wants its key, and {api.auth} says that, too. "
@@ -177,6 +180,25 @@ def _of_an_api(api: Api) -> Iterator[str]:
             yield (
                 f"its API has a header {name} among the fixed ones, which the protocol writes, and keys are "
                 "settings. Take it out; `auth=` says how the key is sent."
+            )
+
+
+def _of_a_token(api: Api) -> Iterator[str]:
+    words = ("token_url", "token_parameters", "token_client")
+    said = [word for word in words if getattr(api, word) != getattr(_PLAIN, word)]
+    if api.auth != "oauth2" and said:
+        yield f'`{said[0]}` is about `auth="oauth2"`, and its API has {api.auth}. Take one of them out.'
+    if api.auth == "oauth2" and not _TOKEN_URL.fullmatch(api.token_url):
+        yield (
+            f"the token_url '{api.token_url}' of its API is no place where a token can be asked for. Write "
+            "an address without ? and #, `https://login.example.com/oauth/token`, or `/oauth/token` where "
+            "the host of the settings gives it."
+        )
+    for name in ("client_id", "client_secret"):
+        if name in api.token_parameters:
+            yield (
+                f"its API has a {name} among `token_parameters`, and keys are settings. Take it out; "
+                '`token_client="body"` sends it there.'
             )
 
 

@@ -92,7 +92,7 @@ class Kafka:
             )
 
 
-Auth = Literal["bearer", "http_basic", "api_key", "none"]
+Auth = Literal["bearer", "http_basic", "api_key", "oauth2", "none"]
 Pages = Literal["cursor", "offset", "page_number", "header_link", "json_link", "single_page", "window"]
 Times = Literal["unix", "unix_ms", "iso", "date"]
 
@@ -103,8 +103,9 @@ class Api:
     settings.
 
     `auth` says how it takes the key. `bearer`: as `Authorization: Bearer KEY`; `http_basic`: the key is
-    `user:password`, or a user alone; `api_key`: the header or query parameter `name` holds it; `none`: it
-    takes none.
+    `user:password`, or a user alone; `api_key`: the header or query parameter `name` holds it; `oauth2`: the
+    key is `client id:client secret`, for which `token_url` gives the token that is sent (the grant of client
+    credentials); `none`: it takes none.
     """
 
     auth: Auth = "bearer"
@@ -116,11 +117,19 @@ class Api:
     """Fixed headers of each request, e.g. the version of the API."""
     title: str = ""
     """How people call it; empty: as the source."""
+    token_url: str = ""
+    """Where `oauth2` asks for its token: an address, or a path at the host of the settings."""
+    token_parameters: Mapping[str, str] = field(default_factory=dict)
+    """What is said there beside client and grant, e.g. `scope` or `audience`."""
+    token_client: Literal["header", "body"] = "header"
+    """Where id and secret of the client stand there: in the header, as `http_basic` sends them, or in the
+    form, as `client_id` and `client_secret`."""
 
     def __post_init__(self) -> None:
         where = f"API {self.title}".rstrip()
         _one_of(where, "auth", self.auth, get_args(Auth))
         _one_of(where, "location", self.location, ("header", "query"))
+        _one_of(where, "token_client", self.token_client, ("header", "body"))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def api(settings: Settings, entity: SourceEntity) -> list[Finding]:
     """
     from flows.extract.api import connection
     from flows.extract.asking import SECOND, Asking, Window
-    from flows.extract.http import AnswerError, Http, RestError
+    from flows.extract.http import AnswerError, RestError
+    from flows.extract.oauth import opened
 
     read, subject = entity.read, api_subject(entity)
     assert isinstance(read, Rest)
@@ -31,7 +32,7 @@ def api(settings: Settings, entity: SourceEntity) -> list[Finding]:
     now = settings.now().replace(microsecond=0)
     asked = settings.machine_time()
     try:
-        with Http(entity.place, connection(settings, entity, **limits), read.api) as http:
+        with opened(entity.place, connection(settings, entity, **limits), read.api) as http:
             Asking(entity.place, replace(read, page_size=1), http, 1).page(Window(now - SECOND, now), {})
     except AnswerError as error:
         advice = f"Correct {variable}_KEY or {variable}_URL, or the declaration in transforms/sources."

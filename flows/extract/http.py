@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -89,9 +89,14 @@ class RestConnection:
     """Of one read."""
 
 
-def check_base(name: str, base_url: str) -> None:
-    """Raise RefusedError unless the key may be sent to this address."""
-    setting = f"ANALYTICS_{name.partition('.')[0].upper()}_URL"
+def setting(name: str, part: str) -> str:
+    """What the setting is called that an entity's API (source.entity) has its URL or KEY from."""
+    return f"ANALYTICS_{name.partition('.')[0].upper()}_{part}"
+
+
+def check_base(name: str, base_url: str, place: str | None = None) -> None:
+    """Raise RefusedError unless the key may be sent to this address, which stands at `place` (a setting)."""
+    place = place or setting(name, "URL")
     try:
         setting_checks.address(base_url)
         is_address = httpx.URL(base_url).host != ""
@@ -100,23 +105,29 @@ def check_base(name: str, base_url: str) -> None:
     address = urlsplit(base_url) if is_address else None
     if address is None or address.username is not None or address.query or address.fragment:
         raise RefusedError(
-            f"{name}: {setting} is no address of an API; write it like https://api.example.com or "
+            f"{name}: {place} is no address of an API; write it like https://api.example.com or "
             "https://example.com/api/v2 (no user, nothing behind ? or #)."
         )
     if address.scheme == "http" and not is_loopback(address.hostname):
         raise RefusedError(
-            f"{name}: http://{address.hostname} would carry the key in the clear; set {setting} to https://…"
+            f"{name}: http://{address.hostname} would carry the key in the clear; set {place} to https://…"
         )
 
 
 class Http:
-    """Requests to one base address, asked as `api` says. `name` (source.entity) stands in every message. Use
-    it with `with`.
+    """Requests to one base address, asked as `api` says, which stands at `place` (`check_base`). `name`
+    (source.entity) stands in every message. Use it with `with`.
     """
 
-    def __init__(self, name: str, connection: RestConnection, api: Api | None = None) -> None:
-        check_base(name, connection.base_url)
+    _sends: Literal["json", "data"] = "json"
+    """How a body goes: as JSON, or as a form."""
+
+    def __init__(
+        self, name: str, connection: RestConnection, api: Api | None = None, place: str | None = None
+    ) -> None:
+        check_base(name, connection.base_url, place)
         self._name = name
+        self._place = place or setting(name, "URL")
         self._connection = connection
         self._api = api or Api()
         self._base = connection.base_url.rstrip("/")
@@ -181,7 +192,7 @@ class Http:
             place = self._clean(f"{url.scheme}://{url.host}")
             raise RefusedError(
                 f"{self._name}: {self._base} names a next page at {place}; nothing was sent there, nothing "
-                f"was landed. If the API has moved, change {self._setting('URL')}."
+                f"was landed. If the API has moved, change {self._place}."
             )
         return url.copy_with(scheme=base.scheme, port=base.port, fragment=None)
 
@@ -242,8 +253,9 @@ class Http:
         self, client: httpx.Client, url: httpx.URL, sent: Mapping[str, Any] | None
     ) -> tuple[httpx.Response, bytes]:
         method = "GET" if sent is None else "POST"
+        body: dict[str, Any] = {} if sent is None else {self._sends: sent}
         with client.stream(
-            method, http_auth.with_key(url, self._api, self._connection.key), json=sent
+            method, http_auth.with_key(url, self._api, self._connection.key), **body
         ) as response:
             self._check_place(response)
             return response, self._body(response)
@@ -255,7 +267,7 @@ class Http:
             place = f"{target.scheme}://{target.hostname}" if target.hostname else "another path"
             raise RefusedError(
                 f"{self._name}: {self._base} redirects to {self._clean(place)}; nothing was sent there. "
-                f"If the API has moved, change {self._setting('URL')}."
+                f"If the API has moved, change {self._place}."
             )
 
     def _body(self, response: httpx.Response) -> bytes:
@@ -304,20 +316,10 @@ class Http:
         wait = http_said.spent(response.headers) if wait is None else wait
         if status == HTTPStatus.FORBIDDEN and wait is not None:
             status = HTTPStatus.TOO_MANY_REQUESTS  # some say so of a limit, not of the key
-        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            return AnswerError(
-                f"{self._name}: {self._base} refused the key ({status}); check {self._setting('KEY')}.",
-                status,
-                None,
-            )
         said, code = http_said.problem(body)
         words = f"{_shown(url)} answered {response.status_code}" + (f" ({self._clean(said)})" if said else "")
         if status not in _RETRIED:
-            return AnswerError(
-                f"{self._name}: {words}; the request and the API do not fit together.",
-                status,
-                code,
-            )
+            return AnswerError(f"{self._name}: {self._refusal(status, words)}", status, code)
         if wait is not None and wait > self._connection.longest_pause:
             return RestError(
                 f"{self._name}: {words} and asks to come back in {wait:.0f} s; run again then.",
@@ -325,11 +327,14 @@ class Http:
             )
         return _PassingError(f"{self._name}: {words}.", wait, status)
 
+    def _refusal(self, status: int, words: str) -> str:
+        """What to say, and to do, of a refusal that asking again does not change."""
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            return f"{self._base} refused the key ({status}); check {setting(self._name, 'KEY')}."
+        return f"{words}; the request and the API do not fit together."
+
     def _passing(self, url: httpx.URL, what: str) -> _PassingError:
         return _PassingError(f"{self._name}: {_shown(url)} {what}.")
-
-    def _setting(self, part: str) -> str:
-        return f"ANALYTICS_{self._name.partition('.')[0].upper()}_{part}"
 
     def _clean(self, text: str) -> str:
         """Foreign words for a message: one line, short, without the key."""

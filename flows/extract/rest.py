@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from flows.extract import DeadLetter, Extract
+from flows.extract import DeadLetter, Extract, oauth
 from flows.extract.answer import Record, moment, steps
 from flows.extract.asking import Asking, Window
-from flows.extract.http import Http, RefusedError, RestConnection
+from flows.extract.http import RefusedError, RestConnection
 from flows.extract.paging import pages
 from flows.failpoints import failpoint
 from transforms.entities import Rest, SourceEntity
@@ -123,7 +123,7 @@ class _Reading:
         """Read page after page, filling `extract` beside."""
         days: Counter[date | None] = Counter()
         untold = 0
-        with Http(self._name, self._connection, self._rest.api) as http:
+        with oauth.opened(self._name, self._connection, self._rest.api) as http:
             asking = Asking(self._name, self._rest, http, self._connection.max_pages, extract.warnings)
             for window, records in pages(asking, self._window):
                 failpoint("rest.page_read")

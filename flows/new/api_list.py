@@ -16,7 +16,7 @@ from flows.errors import FlowsError
 from flows.extract.answer import moment, steps
 from flows.extract.api import connection
 from flows.extract.asking import Asking, Window
-from flows.extract.http import Http
+from flows.extract.oauth import opened
 from flows.extract.rest import BEGINNING
 from flows.new.app_table import one_of, singular
 from flows.new.draft import documented, item, select_list
@@ -75,7 +75,7 @@ def look(
     like = max(lists, key=lambda one: len(commonpath([_read(one).path, str(path)])))
     read = replace(_read(like), path=path, id_fields=tuple(key) if key else _read(like).id_fields)
     place = f"{like.source}.{name}"
-    with Http(place, connection(settings, like, tries=settings.retries + 1), read.api) as http:
+    with opened(place, connection(settings, like, tries=settings.retries + 1), read.api) as http:
         window = Window(BEGINNING, settings.now().replace(microsecond=0))
         records = Asking(place, read, http, 1).page(window, {}).records
     objects = [record.value for record in records if record.id is not None and record.value is not None]

@@ -221,6 +221,26 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
         lambda: listed(api=Api(auth="api_key", name="X Key")),
         "stripe.t: its API's header 'X Key' is none that can be sent.",
     ),
+    "tokens that nothing gives": (
+        lambda: listed(api=Api(auth="oauth2")),
+        "stripe.t: the token_url '' of its API is no place where a token can be asked for. Write an address",
+    ),
+    "a place of tokens with something behind it": (
+        lambda: listed(api=Api(auth="oauth2", token_url="https://login.example.com/token?tenant=a")),
+        "stripe.t: the token_url 'https://login.example.com/token?tenant=a' of its API is no place",
+    ),
+    "a place of tokens for a key": (
+        lambda: listed(api=Api(token_url="/oauth/token")),
+        'stripe.t: `token_url` is about `auth="oauth2"`, and its API has bearer. Take one of them out.',
+    ),
+    "a client's secret in the declaration": (
+        lambda: listed(api=Api(auth="oauth2", token_url="/t", token_parameters={"client_secret": "s"})),
+        "stripe.t: its API has a client_secret among `token_parameters`, and keys are settings. Take it out",
+    ),
+    "a client that stands nowhere": (
+        lambda: listed(api=Api(auth="oauth2", token_url="/t", token_client=WEEK)),
+        "API: 'week' is no token_client. Write one of header, body.",
+    ),
     "a body that is no JSON": (
         lambda: listed(next_path="next", body={"since": {1, 2}}),
         "stripe.t: its body can't be sent as JSON: Object of type set is not JSON serializable. Write texts",
@@ -235,7 +255,7 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
     ),
     "an auth that is none": (
         lambda: listed(api=Api(auth=WEEK)),
-        "API: 'week' is no auth. Write one of bearer, http_basic, api_key, none.",
+        "API: 'week' is no auth. Write one of bearer, http_basic, api_key, oauth2, none.",
     ),
 }
 
@@ -264,6 +284,8 @@ def test_a_declaration_that_contradicts_itself_is_refused_with_what_to_write(
         listed(paging="window", body={"range": {"from": ["{since}"], "to": "{until}"}}),
         listed(paging="page_number", total_path="meta.total", limit_param=None, base_page=0),
         listed(paging="json_link", next_path="@next", more_path="more"),
+        listed(api=Api(auth="oauth2", token_url="/oauth/token", token_parameters={"scope": "read"})),
+        listed(api=Api(auth="oauth2", token_url="https://login.example.com/t", token_client="body")),
         listed(
             next_path="next", body={"filter": "{since}"}, api=Api(auth="api_key", name="k", location="query")
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,12 +57,44 @@ class Crm:
     spoil: Callable[[int, Answer], None] = lambda number, answer: None
     otherwise: Callable[[], Any] | None = None
     """What each page holds instead, where it is set."""
+    client: str = ""
+    """Id and secret, with a colon: whom it gives tokens at /oauth/token. Where set, pages ask for one."""
+    holds: Any = 3600
+    """How many seconds it says that a token holds."""
+    tokens: list[str] = field(default_factory=list)
+    """Those that it takes."""
 
     def put(self, count: int, first: int = 0) -> list[str]:
         """So many deals, one a minute before now; their ids."""
         made = [deal(number) for number in range(first, first + count)]
         self.deals += made
         return [one["id"] for one in made]
+
+    def token(self, sent: Sent) -> Answer:
+        """What a client gets (RFC 6749, 4.4 and 5)."""
+        form = sent.body or {}
+        kind, _, told = sent.headers.get("Authorization", "").partition(" ")
+        who = (
+            b64decode(told).decode()
+            if kind == "Basic"
+            else ":".join(str(form.get(name)) for name in ("client_id", "client_secret"))
+        )
+        if form.get("grant_type") != "client_credentials":
+            return Answer({"error": "unsupported_grant_type"}, 400)
+        if who != self.client:
+            return Answer({"error": "invalid_client", "error_description": f"who is {who}?"}, 401)
+        self.tokens.append(f"token-canary-{len(self.sent)}")
+        life = {} if self.holds is None else {"expires_in": self.holds}
+        return Answer({"access_token": self.tokens[-1], "token_type": "Bearer", **life})
+
+    def answered(self, sent: Sent, is_there: bool) -> Answer:
+        """A token, a page, or that there is none for whoever asks."""
+        if sent.path == "/oauth/token":
+            return self.token(sent)
+        if not is_there:
+            return Answer({"message": "no such page"}, 404)
+        taken = sent.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self.answer(sent) if not self.client or taken in self.tokens else Answer({}, 401)
 
     def answer(self, sent: Sent) -> Answer:
         """The page that a request asks for."""
@@ -118,14 +151,16 @@ def serving(crm: Crm) -> Iterator[Crm]:
         def do_GET(self) -> None:
             address = urlsplit(self.path)
             length = int(self.headers.get("Content-Length", 0))
-            body = json.loads(self.rfile.read(length)) if length else None
+            told = self.rfile.read(length)
+            is_form = "form" in self.headers.get("Content-Type", "")
+            body = (dict(parse_qsl(told.decode())) if is_form else json.loads(told)) if length else None
             query = dict(parse_qsl(address.query))
             headers = {name.title(): value for name, value in self.headers.items()}
             path = address.path.removeprefix("/api/v2")
             sent = Sent(self.command, path, query, headers, self.path, body)
             crm.sent.append(sent)
             is_there = address.path.startswith("/api/v2/")
-            answer = crm.answer(sent) if is_there else Answer({"message": "no such page"}, 404)
+            answer = crm.answered(sent, is_there)
             crm.spoil(len(crm.sent) - 1, answer)
             text = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             self.send_response(answer.status)
