@@ -28,7 +28,7 @@ _TOKEN_URL = re.compile(r"(https?:/)?/[^\s/?#@][^\s?#@]*")
 _PLAIN, _BARE = Api(), Rest("/", None, "single_page")
 _OF_PAGING: dict[tuple[str, ...], tuple[Pages, ...]] = {
     ("next_path",): ("cursor", "json_link"),
-    ("more_path",): ("cursor", "header_link", "json_link"),
+    ("more_path", "end_path"): ("cursor", "header_link", "json_link"),
     ("total_path", "pages_path", "page_param", "base_page"): ("page_number",),
     ("offset_param",): ("offset",),
     ("cursor_param", "lost_cursor"): ("cursor",),
@@ -232,6 +232,8 @@ def _of_pages(read: Rest) -> Iterator[str]:
                     f"`{word}` says nothing of paging by {read.paging}, but of {' and '.join(ways)}. Take it "
                     "out, or write another `paging`."
                 )
+    if read.more_path and read.end_path:
+        yield "`more_path` and `end_path` are one flag, told either way. Take the one out that answers lack."
     if read.paging == "json_link" and not read.next_path:
         yield "an answer has the next page's address, and nothing says where. Write `next_path=`."
     try:

@@ -172,6 +172,8 @@ class Rest:
     """Where an answer has the cursor or the address of the next page; nothing is there on the last one."""
     more_path: str | None = None
     """Where it says whether there is more: true or false. What it denies is asked for once all the same."""
+    end_path: str | None = None
+    """Where it says instead whether this was the last page: true or false."""
     total_path: str | None = None
     """Where it has the number of all records, of paging `page_number`: what is missing at the end is told."""
     pages_path: str | None = None

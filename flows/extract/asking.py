@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from flows.extract.answer import Answer, parse, steps
+from flows.extract.answer import Answer, at, parse, steps
 from flows.extract.http import Http, RestError
 from transforms.entities import Rest
 
@@ -82,6 +82,16 @@ class Asking:
         for name, value in own.items():
             _put(body, steps(name), value)
         return self.http.get(rest.path, fixed, self._parse, body)
+
+    def has_more(self, answer: Answer) -> bool | None:
+        """Whether an answer says that there is more; None where the declaration names no place for that."""
+        path = self.rest.more_path or self.rest.end_path
+        if not path:
+            return None
+        said = at(answer.fields, path)
+        if not isinstance(said, bool):
+            raise RestError(f"{self.name}: an answer without {path}; is this the right API?")
+        return said == bool(self.rest.more_path)
 
     def linked(self, address: httpx.URL) -> Answer:
         """The page at an address that the service gave."""

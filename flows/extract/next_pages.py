@@ -19,7 +19,7 @@ def by_next(asking: Asking, window: Window) -> Iterator[tuple[Window, Iterable[R
 
     Where a page leads to one that was asked for before, or is the same as the one before it, it is asked for
     again, and the second time ends the read. A service that denies that there is more, and says all the same
-    where it would be, is asked there, so that a lying `more_path` hides nothing.
+    where it would be, is asked there, so that a lying flag hides nothing.
     """
     rest = asking.rest
     place = ""
@@ -35,9 +35,7 @@ def by_next(asking: Asking, window: Window) -> Iterator[tuple[Window, Iterable[R
                 raise
             return
         there = _next(asking, answer)
-        has_more = at(answer.fields, rest.more_path) if rest.more_path else None
-        if rest.more_path and not isinstance(has_more, bool):
-            raise RestError(f"{asking.name}: an answer without {rest.more_path}; is this the right API?")
+        has_more = asking.has_more(answer)
         places = [record.place for record in answer.records]
         is_again = bool(places) and places == before
         if not promised and (not places or is_again):

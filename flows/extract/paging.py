@@ -39,7 +39,7 @@ def _by_nothing(asking: Asking, window: Window) -> Pages:
 def _by_id(asking: Asking, window: Window) -> Pages:
     """The last object's id goes back.
 
-    A service that says "no more" is asked once more after its last object, so that a lying `more_path` hides
+    A service that says "no more" is asked once more after its last object, so that a lying flag hides
     nothing. A cursor that comes back is asked twice and then ends the read. When the cursor's object was
     deleted between two pages, paging goes on after the one before it.
     """
@@ -56,9 +56,7 @@ def _by_id(asking: Asking, window: Window) -> Pages:
                 raise
             cursors.pop()
             continue
-        has_more = at(answer.fields, rest.more_path) if rest.more_path else None
-        if rest.more_path and not isinstance(has_more, bool):
-            raise RestError(f"{name}: an answer without {rest.more_path}; is this the right API?")
+        has_more = asking.has_more(answer)
         ids = [record.id for record in answer.records if record.id is not None]
         if not ids:
             yield window, answer.records

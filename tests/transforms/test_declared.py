@@ -172,6 +172,14 @@ REFUSED: dict[str, tuple[Callable[[], SourceEntity], str]] = {
         lambda: listed(paging="page_number", next_path="next"),
         "stripe.t: `next_path` says nothing of paging by page_number, but of cursor and json_link.",
     ),
+    "an end of what is numbered": (
+        lambda: listed(paging="page_number", end_path="last"),
+        "stripe.t: `end_path` says nothing of paging by page_number, but of cursor and header_link and",
+    ),
+    "a flag that is told both ways": (
+        lambda: listed(more_path="more", end_path="last"),
+        "stripe.t: `more_path` and `end_path` are one flag, told either way. Take the one out that answers",
+    ),
     "an address that is nowhere": (
         lambda: listed(paging="json_link"),
         "stripe.t: an answer has the next page's address, and nothing says where. Write `next_path=`.",

@@ -123,7 +123,8 @@ class Crm:
             case "addressed":
                 return Answer({"items": page, "@next.link": there if more else None})
             case "search" | "tokens":
-                return Answer({"items": page, "next": {"after": str(behind) if more else ""}, "more": more})
+                flags = {"more": more, "last": not more}
+                return Answer({"items": page, "next": {"after": str(behind) if more else ""}, **flags})
             case "account":
                 return Answer({"id": "acc_1", "plan": "big", "updated_at": f"{NOW:%FT%TZ}"})
         return Answer(page)
@@ -225,6 +226,9 @@ WAYS = {
     "tokens": listed("tokens", paging="cursor", next_path="next.after", cursor_param="after"),
     "tokens, with more": listed(
         "tokens", paging="cursor", next_path="next.after", cursor_param="after", more_path="more"
+    ),
+    "tokens, with an end": listed(
+        "tokens", paging="cursor", next_path="next.after", cursor_param="after", end_path="last"
     ),
     "search": listed("search", paging="cursor", next_path="next.after", cursor_param="after", body={}),
     "offset": listed("offset", paging="offset", records=None, offset_param="after"),

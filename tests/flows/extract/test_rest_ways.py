@@ -14,13 +14,19 @@ from transforms.entities import Rest, SourceEntity
 
 TOLD = [name for name in WAYS if name not in {"numbered", "offset"}]
 """The ways in which answers tell how it goes on."""
-CURSORS = ["tokens", "tokens, with more", "search"]
+FLAGS = ["tokens, with more", "tokens, with an end"]
+CURSORS = ["tokens", *FLAGS, "search"]
 LINKS = ["linked by the header", "linked by the body"]
 
 
 def _read(entity: SourceEntity, **words: Any) -> SourceEntity:
     assert isinstance(entity.read, Rest)
     return replace(entity, read=replace(entity.read, **words))
+
+
+def _flag(answer: Answer, more: bool) -> None:
+    """Have an answer tell that there is more, or that it was the last one."""
+    answer.body |= {"more": more, "last": not more}
 
 
 def _next(answer: Answer, there: str | None) -> None:
@@ -129,8 +135,7 @@ def test_a_list_of_which_each_page_leads_to_a_new_one_is_bounded(crm: Crm, way: 
 
     def spoil(number: int, answer: Answer) -> None:
         answer.body["next"]["after"] = str(1_000_000 + number)
-        if "more" in answer.body:
-            answer.body["more"] = True
+        _flag(answer, True)
 
     crm.spoil = spoil
     with pytest.raises(RestError, match="1,000 pages in a row held no record"):
@@ -141,18 +146,18 @@ def test_a_list_of_which_each_page_leads_to_a_new_one_is_bounded(crm: Crm, way: 
     assert len(crm.sent) == 10
 
 
-def test_more_that_denies_the_rest_hides_nothing(crm: Crm) -> None:
+@pytest.mark.parametrize("way", FLAGS)
+def test_a_flag_that_denies_the_rest_hides_nothing(crm: Crm, way: str) -> None:
     put = crm.put(90)
-
-    def spoil(_: int, answer: Answer) -> None:
-        answer.body["more"] = False
-
-    crm.spoil = spoil
-    assert ids(asked(crm, WAYS["tokens, with more"])) == put
+    crm.spoil = lambda _, answer: _flag(answer, False)
+    assert ids(asked(crm, WAYS[way])) == put
 
 
+@pytest.mark.parametrize("way", FLAGS)
 @pytest.mark.parametrize("status", [200, 400, 404])
-def test_more_that_denies_and_names_a_cursor_all_the_same_ends(crm: Crm, status: int) -> None:
+def test_a_flag_that_denies_more_and_names_a_cursor_all_the_same_ends(
+    crm: Crm, way: str, status: int
+) -> None:
     put = crm.put(20)
 
     def spoil(number: int, answer: Answer) -> None:
@@ -160,18 +165,24 @@ def test_more_that_denies_and_names_a_cursor_all_the_same_ends(crm: Crm, status:
         answer.status = status if number else 200
 
     crm.spoil = spoil
-    assert ids(asked(crm, WAYS["tokens, with more"])) == put
+    assert ids(asked(crm, WAYS[way])) == put
 
 
-def test_more_that_promises_and_says_not_where_is_loud(crm: Crm) -> None:
+@pytest.mark.parametrize("way", FLAGS)
+def test_a_flag_that_promises_more_and_says_not_where_is_loud(crm: Crm, way: str) -> None:
     crm.put(20)
-
-    def spoil(_: int, answer: Answer) -> None:
-        answer.body["more"] = True
-
-    crm.spoil = spoil
+    crm.spoil = lambda _, answer: _flag(answer, True)
     with pytest.raises(RestError, match="says there is more but not where; nothing was landed"):
-        ids(asked(crm, WAYS["tokens, with more"]))
+        ids(asked(crm, WAYS[way]))
+
+
+@pytest.mark.parametrize(("way", "flag"), zip(FLAGS, ["more", "last"], strict=True))
+@pytest.mark.parametrize("said", [None, "true", 1])
+def test_a_flag_that_says_neither_is_loud(crm: Crm, way: str, flag: str, said: Any) -> None:
+    crm.put(20)
+    crm.spoil = lambda _, answer: answer.body.update({flag: said})
+    with pytest.raises(RestError, match=f"an answer without {flag}; is this the right API"):
+        ids(asked(crm, WAYS[way]))
 
 
 @pytest.mark.parametrize(
