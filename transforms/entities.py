@@ -149,6 +149,8 @@ class Rest:
     """Where the list is in the answer (`data`, `data.items`); None: the answer is the list."""
     paging: Pages
     api: Api = Api()
+    null_is_empty: bool = False
+    """Whether the API writes null there where it lists nothing; else null is an answer that is broken."""
     since: str | None = None
     until: str | None = None
     time_format: Times = "unix"

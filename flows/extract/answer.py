@@ -57,11 +57,20 @@ class Answer:
     fields: Mapping[str, Any]
 
 
-def parse(body: bytes, records: str | None, id_fields: tuple[str, ...], is_object: bool = False) -> Answer:
+def parse(
+    body: bytes,
+    records: str | None,
+    id_fields: tuple[str, ...],
+    is_object: bool = False,
+    null_is_empty: bool = False,
+) -> Answer:
     """Take an answer apart; raises ValueError when it is no JSON or has no list where one is declared. With
-    `is_object` one object may stand there as well: it is the only record.
+    `is_object` one object may stand there as well: it is the only record; with `null_is_empty` null: no
+    record.
     """
-    return _whole(body, records, id_fields, is_object) or _piece_by_piece(body, records, id_fields)
+    return _whole(body, records, id_fields, is_object, null_is_empty) or _piece_by_piece(
+        body, records, id_fields
+    )
 
 
 def record(text: bytes, id_fields: tuple[str, ...]) -> Record:
@@ -70,7 +79,11 @@ def record(text: bytes, id_fields: tuple[str, ...]) -> Record:
 
 
 def _whole(
-    body: bytes, records: str | None, id_fields: tuple[str, ...], is_object: bool = False
+    body: bytes,
+    records: str | None,
+    id_fields: tuple[str, ...],
+    is_object: bool = False,
+    null_is_empty: bool = False,
 ) -> Answer | None:
     """The answer if every byte of it is valid JSON of the declared shape."""
     try:
@@ -82,6 +95,8 @@ def _whole(
             around, members = values, _MEMBERS.decode(text)
             name, left = (".".join(left), ()) if ".".join(left) in members else (left[0], left[1:])
             text, values = members[name], values[name]
+        if values is None and null_is_empty:
+            text, values = msgspec.Raw(b"[]"), []
         texts = [text] if is_object and isinstance(values, dict) else _ELEMENTS.decode(text)
     except (ValueError, KeyError, RecursionError, msgspec.MsgspecError):
         return None
@@ -120,6 +135,11 @@ def _value(text: str, index: int) -> tuple[Any, int]:
 
 def _elements(text: str, index: int) -> tuple[list[tuple[int, int]], int]:
     """Spans of the elements of the array that starts at `index`, and where it ends."""
+    if text.startswith("null", index):
+        raise ValueError(
+            "it has null where a list is declared. If this API means by it that there is none, declare "
+            "`null_is_empty=True`"
+        )
     if text[index : index + 1] != "[":
         raise ValueError("it holds no list of records where one is declared")
     spans: list[tuple[int, int]] = []

@@ -57,6 +57,7 @@ class Asking:
             records=rest.records,
             id_fields=rest.id_fields,
             is_object=rest.paging == "single_page",
+            null_is_empty=rest.null_is_empty,
         )
 
     def page(self, window: Window, paging: Mapping[str, str | int], split: str = "") -> Answer:

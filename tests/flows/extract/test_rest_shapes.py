@@ -35,6 +35,59 @@ def test_a_list_that_is_not_where_it_is_declared_is_loud(crm: Crm, body: bytes) 
         ids(asked(crm, WAYS["numbered"]))
 
 
+NULLS = {
+    "numbered, with a total": {"data": {"items": None}, "meta": {"total": 0}},
+    "numbered": {"data": {"items": None}},
+    "tokens, with more": {"items": None, "next": {"after": ""}, "more": False},
+    "offset": None,
+}
+"""An answer without a record of services that write null for a list that is empty."""
+
+
+@pytest.mark.parametrize("way", NULLS)
+def test_null_for_an_empty_list_is_none_where_it_is_declared_to_be_and_else_says_how_to(
+    crm: Crm, way: str
+) -> None:
+    put = crm.put(20)
+
+    def spoil(_: int, answer: Answer) -> None:
+        found = answer.body
+        while isinstance(found, dict):
+            found = next(iter(found.values()))
+        if not found:
+            answer.body = NULLS[way]
+
+    entity = _read(WAYS[way], null_is_empty=True)
+    assert ids(asked(crm, entity)) == put
+    crm.spoil = lambda _, answer: setattr(answer, "body", NULLS[way])
+    assert ids(asked(crm, entity)) == []
+    with pytest.raises(
+        RestError, match=r"null where a list is declared\. If this API means by it that there"
+    ):
+        ids(asked(crm, WAYS[way]))
+
+
+@pytest.mark.parametrize(
+    ("way", "body", "said"),
+    [
+        (
+            "numbered, with a total",
+            {"data": {"items": None}, "meta": {"total": 5}},
+            "says that there are 5 rec",
+        ),
+        ("tokens, with more", {"items": None, "next": {}, "more": True}, "says there is more but not where"),
+        ("numbered", {"data": None}, "it is no JSON object"),
+        ("numbered", {"data": {}}, "it has no 'items'"),
+    ],
+)
+def test_null_that_something_beside_it_belies_is_loud_whatever_is_declared(
+    crm: Crm, way: str, body: Any, said: str
+) -> None:
+    crm.spoil = lambda _, answer: setattr(answer, "body", body)
+    with pytest.raises(RestError, match=said):
+        ids(asked(crm, _read(WAYS[way], null_is_empty=True)))
+
+
 def test_a_single_object_is_a_list_of_one_that_lands_when_it_changes(crm: Crm) -> None:
     account = listed("account", paging="single_page", records=None, since=None, until=None)
     first = asked(crm, account)
