@@ -31,6 +31,16 @@ class ApiSettingError(ValueError):
         self.name = name
 
 
+class Unusable(SecretStr):
+    """What a setting says that can't be what it says, and the `reason`, without a secret. It prints as
+    stars: whatever was meant to stand there may be a secret.
+    """
+
+    def __init__(self, told: str, reason: str) -> None:
+        super().__init__(told)
+        self.reason = reason
+
+
 class WithApis(EnvSettingsSource):
     """The environment: the settings that have a field, and those of APIs."""
 
@@ -55,13 +65,38 @@ def url_of(name: str) -> str:
     return name.rpartition("_")[0] + URL
 
 
-def kept(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
-    """Of what was given, what is a setting: one with a field as it is, one of an API checked. Raises
-    ApiSettingError.
+def kept(given: Mapping[str, Any], fields: Collection[str], served: Collection[str]) -> dict[str, Any]:
+    """Of what was given, what is a setting: one with a field as it is, one of an API checked.
+
+    One that can't be what it says is refused at once where it is of an API that is `served` (raises
+    ApiSettingError), else by whoever needs it: it may be about no API at all.
     """
     others = {name: value for name, value in given.items() if is_of_an_api(name) and value}
-    apis = {name: _checked(name, value) for name, value in others.items() if name not in fields}
+    apis: dict[str, Any] = {}
+    for name, value in others.items():
+        if name in fields:
+            continue
+        try:
+            apis[name] = _checked(name, value)
+        except ApiSettingError as error:
+            if name in served:
+                raise
+            apis[name] = Unusable(_text(value), str(error))
     return {name: value for name, value in given.items() if name in fields} | apis
+
+
+def refused(name: str, reason: str) -> str:
+    """What to say of one that can't be what it says."""
+    return f"ANALYTICS_{name.upper()} can't be used: {reason}. Correct it in the environment or in .env."
+
+
+def unusable(settings: Mapping[str, Any], sources: Collection[str]) -> dict[str, str]:
+    """Those that can't be used and that none of the `sources` needs, each with the reason."""
+    return {
+        name: value.reason
+        for name, value in settings.items()
+        if isinstance(value, Unusable) and name.rpartition("_")[0] not in sources
+    }
 
 
 def missing(name: str, address: str | None) -> str:
@@ -87,7 +122,7 @@ def place(error: ErrorDetails) -> tuple[str, ...]:
 
 def _checked(name: str, value: Any) -> str | SecretStr:
     """The setting as it is kept: a key prints as stars."""
-    told = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
+    told = _text(value)
     if name.endswith(URL) and told == OFF:
         return told
     check = setting_checks.key if name.endswith(KEY) else setting_checks.address
@@ -96,3 +131,7 @@ def _checked(name: str, value: Any) -> str | SecretStr:
     except ValueError as error:
         raise ApiSettingError(name, str(error)) from None
     return SecretStr(told) if name.endswith(KEY) else told
+
+
+def _text(value: Any) -> str:
+    return (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()

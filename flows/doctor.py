@@ -15,7 +15,7 @@ from flows.diagnosis import Finding
 from flows.diagnosis.alerts import channels
 from flows.diagnosis.databases import application, warehouse
 from flows.diagnosis.disks import folders, story
-from flows.diagnosis.servers import api, api_subject, apis, lineage, prefect
+from flows.diagnosis.servers import api, api_subject, apis, lineage, prefect, strays
 from flows.diagnosis.streams import capture, kafka
 from flows.errors import FlowsError
 from flows.logins import PLACE_TO_DO, has_no_place
@@ -32,6 +32,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("application database", application),
         ("Kafka", kafka),
         *((api_subject(entity), partial(api, entity=entity)) for entity in apis(registry.entities())),
+        ("settings of APIs", partial(strays, entities=registry.entities())),
         ("lake", folders),
         ("lake: manifests", story),
         ("Prefect", prefect),

@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     @classmethod
     def _names_apis(cls, given: dict[str, Any]) -> dict[str, Any]:
         """What has no field is a setting of an API, or nobody's."""
-        return api_settings.kept(given, cls.model_fields)
+        return api_settings.kept(given, cls.model_fields, _TITLES)
 
     @field_validator(*_CHECKS)
     @classmethod
@@ -269,6 +269,8 @@ class Settings(BaseSettings):
             )
         url, given = api_settings.url_of(name), getattr(self, name, None)
         address = getattr(self, url, None)
+        if isinstance(given, api_settings.Unusable):
+            raise SettingsError(api_settings.refused(name, given.reason))
         # The sandbox's own key is none that a service of somebody's own would know.
         is_lacking = given is None and (name not in _TITLES or (address is not None and name != url))
         if name not in type(self).model_fields and (is_lacking or given == api_settings.OFF):
@@ -341,19 +343,14 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = api_settings.place(first) or first["loc"]
-        name = "ANALYTICS_" + "_".join(str(part) for part in place).upper()
-        reason = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(
-            f"{name} can't be used: {reason}. Correct it in the environment or in .env."
-        ) from None
+        name, reason = "_".join(str(part) for part in place), first["msg"].removeprefix("Value error, ")
+        raise SettingsError(api_settings.refused(name, reason)) from None
     except ElsewhereError as error:
         raise SettingsError(str(error)) from None
     except UnreadableSetting as error:
         # What is no single value is read as JSON; the library names the field between quotes.
-        name = f"ANALYTICS_{str(error).split(chr(34))[1].upper()}"
-        raise SettingsError(
-            f"{name} can't be used: it is not valid JSON. Correct it in the environment or in .env."
-        ) from None
+        name = str(error).split(chr(34))[1]
+        raise SettingsError(api_settings.refused(name, "it is not valid JSON")) from None
     if settings.failpoint:
         failpoints.arm(settings.failpoint)
     scrubbing.watch(settings)

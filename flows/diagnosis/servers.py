@@ -8,6 +8,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from flows import api_settings
 from flows.diagnosis import TIMEOUT_SECONDS, Finding, clock
 from flows.settings import Settings
 from transforms.entities import Rest, SourceEntity
@@ -55,6 +56,18 @@ def api_subject(entity: SourceEntity) -> str:
     """What findings call the API of a list."""
     assert isinstance(entity.read, Rest)
     return entity.read.api.title or f"API {entity.source}"
+
+
+def strays(settings: Settings, entities: Iterable[SourceEntity]) -> list[Finding]:
+    """Settings of APIs that can't be what they say, where no API of their name is declared: nothing needs
+    them, so all is well.
+    """
+    found = api_settings.unusable(settings.model_extra or {}, {entity.source for entity in entities})
+    said = "can't be used ({}), and is not needed: transforms/sources declares no API '{}'"
+    return [
+        Finding(f"ANALYTICS_{name.upper()}", True, said.format(reason, name.rpartition("_")[0]))
+        for name, reason in sorted(found.items())
+    ]
 
 
 def apis(entities: Iterable[SourceEntity]) -> list[SourceEntity]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import prepare, scrubbing
-from flows.diagnosis.servers import api, apis
+from flows.diagnosis.servers import api, apis, strays
 from flows.extract.http import RefusedError
 from flows.services import Services
 from flows.settings import Settings, SettingsError, load
@@ -61,9 +61,39 @@ def test_one_that_can_not_be_used_is_named_without_its_value(monkeypatch: pytest
     ):
         with monkeypatch.context() as patched:
             patched.setenv(f"ANALYTICS_{name}", value)
+            settings = load()
             with pytest.raises(SettingsError, match=f"ANALYTICS_{name} can't be used: {reason}") as caught:
-                load()
-        assert CANARY not in str(caught.value)
+                settings.require(name.lower())
+        shown = f"{settings!r} {settings} {settings.model_dump_json()}"
+        assert CANARY not in str(caught.value) + shown
+    assert CANARY not in settings.scrub(f"failed with {value}")
+
+
+def test_one_that_can_not_be_used_ends_a_run_that_needs_it_before_it_begins() -> None:
+    for given in ({"crm_url": "crm.example", "crm_key": "k"}, {"crm_url": "https://c", "crm_key": "a b"}):
+        with pytest.raises(SettingsError, match=r"ANALYTICS_CRM_(URL|KEY) can't be used") as caught:
+            prepare.sources(Services(_settings(**given)), [DEALS])
+        assert caught.value.exit_code == 2
+    own = {"warehouse_dsn": "dbname=w", "app_dsn": "dbname=a", "kafka_bootstrap": "k:1"}
+    for name, value in (("stripe_url", "api.stripe.example"), ("sendgrid_key", "a b")):
+        with pytest.raises(ValueError, match=r"it holds a space|it is not written like"):
+            _settings(**own, **{name: value})
+
+
+def test_one_that_nothing_needs_stops_no_command_and_the_doctor_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANALYTICS_OTHER_URL", f"other/{CANARY}")
+    monkeypatch.setenv("ANALYTICS_SCHOOL_KEY", f"two {CANARY}")
+    settings = load()
+    assert not settings.debug
+    url, key = strays(settings, registry.entities())
+    assert (url.well, key.well) == (True, True)
+    assert url.subject == "ANALYTICS_OTHER_URL"
+    assert "it is not written like https://host" in url.seen
+    assert key.seen.endswith("is not needed: transforms/sources declares no API 'school'")
+    assert CANARY not in f"{url}{key}"
+    assert strays(settings, [replace(DEALS, source="school")]) == [url]
 
 
 def test_a_key_is_shown_nowhere_nor_the_password_within_it() -> None:
