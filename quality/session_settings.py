@@ -29,6 +29,11 @@ _WORK = (
 )
 """How long what is asked for may take, and what it sees. Likewise, unless the address itself says so."""
 
+UNQUOTED = "-c quote_all_identifiers=off"
+"""The same of names, as the `options` of an address say it: for who reads names as a session begins."""
+QUOTES_NAMES = "SELECT 1 FROM pg_catalog.pg_settings WHERE name = 'quote_all_identifiers' AND setting = 'on'"
+"""SQL that gives a row where a session writes names between quotes."""
+
 
 def forms(*, is_local: bool = False) -> str:
     """SQL that has a session write values and names as they are read here, in this transaction alone where it

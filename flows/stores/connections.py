@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from threading import Lock, Thread
 from typing import Any
@@ -16,6 +16,7 @@ import psycopg
 import stamina
 from adbc_driver_manager import Error as AdbcError
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
@@ -163,21 +164,39 @@ class AdbcSessions:
 
     def open(self, *, autocommit: bool) -> Any:
         """A new session, as a DBAPI connection; whoever opens it closes it."""
-        # These bring pandas: 1 s that only a COPY should cost.
-        import adbc_driver_postgresql
-        from adbc_driver_manager import AdbcConnection, dbapi
-
         with self._opening:
             if self._database is None:
-                self._database = opened(lambda: adbc_driver_postgresql.connect(self._dsn))
-            session = opened(lambda: AdbcConnection(self._database))
-        return dbapi.Connection(_Shared(), session, autocommit=autocommit)  # type: ignore[arg-type]
+                self._database = self._with_types()
+            return _session(self._database, autocommit=autocommit)
+
+    def _with_types(self) -> Any:
+        """The database, with its types. Where names are quoted for this login, types are not found by theirs,
+        and nothing can be set before they are read but with the address: a pooler may refuse that, so it
+        stands there only where it has to.
+        """
+        import adbc_driver_postgresql  # brings pandas: 1 s that only a COPY should cost
+
+        database = opened(lambda: adbc_driver_postgresql.connect(self._dsn))
+        with closing(_session(database, autocommit=True)) as session, closing(session.cursor()) as cursor:
+            cursor.execute(session_settings.QUOTES_NAMES)
+            if not cursor.fetchall():
+                return database
+        given = conninfo_to_dict(self._dsn).get("options") or ""
+        unquoted = make_conninfo(self._dsn, options=f"{given} {session_settings.UNQUOTED}".strip())
+        return opened(lambda: adbc_driver_postgresql.connect(unquoted))
 
 
 @lru_cache(maxsize=8)
 def adbc_sessions(dsn: str) -> AdbcSessions:
     """The ADBC sessions of this process with a database."""
     return AdbcSessions(dsn)
+
+
+def _session(database: Any, *, autocommit: bool) -> Any:
+    from adbc_driver_manager import AdbcConnection, dbapi
+
+    session = opened(lambda: AdbcConnection(database))
+    return dbapi.Connection(_Shared(), session, autocommit=autocommit)  # type: ignore[arg-type]
 
 
 class _Shared:

@@ -39,7 +39,12 @@ def test_only_what_changed_lands_though_the_lookback_is_read_again(shop: World) 
 def test_how_somebody_has_dates_and_texts_written_for_the_login_is_no_matter(shop: World) -> None:
     with psycopg.connect(shop.app_dsn, autocommit=True) as connection:
         name = connection.info.dbname
-        for setting in ("datestyle = 'German, DMY'", "client_encoding = 'latin1'", "search_path = ''"):
+        for setting in (
+            "datestyle = 'German, DMY'",
+            "client_encoding = 'latin1'",
+            "search_path = ''",
+            "quote_all_identifiers = on",
+        ):
             connection.execute(f"alter database {name} set {setting}".encode())
         connection.execute("update orders set currency = '→' where id = 3")
         assert shop.land_rows(ORDERS) == 1000

@@ -44,8 +44,6 @@ _OURS = {
     "search_path": '"$user", public',
 }
 _ASKED = ", ".join(f"current_setting('{name}') AS {name.lower()}" for name in _THEIRS)
-_THROUGH_ADBC = _THEIRS.keys() - {"quote_all_identifiers"}
-"""ADBC reads the names of types before anything can be set; it refuses to begin where they are quoted."""
 
 
 def _set_for_the_database(dsn: str, names: Iterable[str]) -> None:
@@ -69,16 +67,17 @@ def test_a_session_and_one_that_has_served_are_as_postgresql_makes_them(any_dsn:
 
 
 def test_so_are_those_that_copy_and_read_through_adbc(any_dsn: str) -> None:
-    _set_for_the_database(any_dsn, _THROUGH_ADBC)
-    with Warehouse(any_dsn).reading(f"SELECT {_ASKED}") as reader:
-        (found,) = reader.read_all().to_pylist()
-    ours = {name: found[name.lower()] for name in _THEIRS}
-    assert ours == {**_OURS, "quote_all_identifiers": "off"}
+    _set_for_the_database(any_dsn, _THEIRS)
+    for address in (any_dsn, make_conninfo(any_dsn, options="-c work_mem=77MB")):
+        with Warehouse(address).reading(f"SELECT {_ASKED}, current_setting('work_mem') AS work") as reader:
+            (found,) = reader.read_all().to_pylist()
+        assert {name: found[name.lower()] for name in _THEIRS} == _OURS
+    assert found["work"] == "77MB"
 
 
 def test_a_day_is_published_to_the_letter_whatever_they_are(any_dsn: str, lake: Lake) -> None:
     create(any_dsn, EVENTS)
-    _set_for_the_database(any_dsn, _THROUGH_ADBC)
+    _set_for_the_database(any_dsn, _THEIRS)
     warehouse, page = Warehouse(any_dsn), "ż → ✓"
     for number in range(2):
         day = built(lake, EVENTS, DAY, visits(DAY, 10, mark=f"{page} {number}"), batch=f"b{number}")
