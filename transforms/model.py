@@ -45,8 +45,8 @@ FRONT_MATTER = re.compile(r"\A\s*/\*\s*---[ \t]*\n(?P<header>.*?)\n[ \t]*---\s*\
 _Yaml: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _HeaderLoader(_Yaml):  # type: ignore[misc]
-    """Leaves dates and times the text they are: rules are compared by databases, not by Python."""
+class TextLoader(_Yaml):  # type: ignore[misc]
+    """YAML whose dates and times stay the text that they are: databases compare and cast them, not Python."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to configure a loader
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -149,7 +149,7 @@ def _sql_header(match: re.Match[str], text: str, where: str) -> Header:
     source = match.group("header")
     first_line = text.count("\n", 0, match.start("header")) + 1
     try:
-        words = yaml.load(source, Loader=_HeaderLoader)
+        words = yaml.load(source, Loader=TextLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = first_line + (mark.line if mark is not None else 0)

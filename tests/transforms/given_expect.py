@@ -31,21 +31,12 @@ from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from transforms import engine
 from transforms.contract import Column, Layer, Table
+from transforms.model import TextLoader
 from transforms.registry import Registry
 
 Row = Mapping[str, Any]
 _WORDS = {"name", "given", "expect", "contains", "dead_letters"}
 _LANDED = {"_batch_id": "batch-1", "_landed_at": "2025-11-01T00:00:00Z", "_op": "r"}
-
-
-class _Loader(yaml.SafeLoader):
-    """Leaves dates and times the text they are; DuckDB casts them."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class Case:
 def cases(path: Path) -> list[Case]:
     """The cases of one file. Raises ValueError for a word that is none of a case's."""
     found = []
-    for entry in yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or []:
+    for entry in yaml.load(path.read_text(encoding="utf-8"), Loader=TextLoader) or []:
         unknown = set(entry) - _WORDS
         if unknown or "name" not in entry or ("expect" in entry) == ("contains" in entry):
             raise ValueError(
