@@ -100,7 +100,7 @@ def await_snapshot(settings: Settings, notifications: str, since: int, seconds: 
 @contextmanager
 def _consumer(settings: Settings) -> Iterator[Consumer]:
     own = {**kafka.OWN_OFFSETS, "group.id": "analytics-cdc", "enable.partition.eof": False}
-    consumer = Consumer({**_options(settings, settings.require("kafka_bootstrap")), **own})
+    consumer = Consumer({**_options(settings, settings.require("kafka_bootstrap")), **own}, logger=_log)
     try:
         yield consumer
     finally:

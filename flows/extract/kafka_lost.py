@@ -6,6 +6,7 @@ all that it knows and asks nobody ever again (confluentinc/librdkafka#5301); onl
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 
 from flows.extract import SourceAway
 
+_log = logging.getLogger(__name__)
 QUIET_SECONDS = 10.0
 """So long a client may hear nothing until it is asked whether anybody answers it."""
 _ASK_SECONDS = 2.0
@@ -54,5 +56,5 @@ class Hearing:
         return True
 
     def _is_a_new_one_answered(self) -> bool:
-        with closing(Consumer(self._settings)) as client:
+        with closing(Consumer(self._settings, logger=_log)) as client:
             return self._is_answered(client)

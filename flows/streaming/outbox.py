@@ -52,7 +52,7 @@ class Emitter:
             self._consumer = Consumer(
                 {**common, **OWN_OFFSETS, "group.id": name, "isolation.level": "read_committed"}, logger=_log
             )
-            _create(AdminClient(common), topic)
+            _create(AdminClient(common, logger=_log), topic)
             self._producer = Producer(
                 {**common, "transactional.id": name, "linger.ms": 5, "compression.type": "lz4"}, logger=_log
             )

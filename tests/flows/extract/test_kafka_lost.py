@@ -43,6 +43,13 @@ def test_while_brokers_are_away_a_consumer_is_left_to_wait_for_them(topic: str, 
     Hearing({"bootstrap.servers": NOBODY, "log_level": 0}, topic, 0.0).check(lost)
 
 
+def test_what_a_client_says_of_brokers_that_are_away_is_logged_and_not_on_standard_error(
+    topic: str, lost: Consumer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Hearing({"bootstrap.servers": NOBODY}, topic, 0.0).check(lost)
+    assert "FAIL" not in capfd.readouterr().err
+
+
 def test_a_consumer_that_has_nothing_to_read_is_answered(house: House, topic: str) -> None:
     client = Consumer({"bootstrap.servers": house.kafka, "group.id": "heard"})
     Hearing({"bootstrap.servers": house.kafka}, topic, 0.0).check(client)
