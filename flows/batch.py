@@ -144,8 +144,9 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
         finally:
             _tell_end(services, summary, begun)
             if summary.was_stopped:
-                # Prefect waits for its tasks, and they may wait for a lock that somebody holds.
+                # Prefect waits for its tasks: for a lock that somebody holds, for a query that has no end.
                 services.warehouse.stop()
+                services.lake.stop()
         finish.write_portal(services, summary, progress)
         finish.show_in_prefect(summary, progress)
     if summary.failures:

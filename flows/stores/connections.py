@@ -33,7 +33,7 @@ _CANCEL_EVERY_SECONDS = 0.2
 
 
 class Stopped(FlowsError):
-    """This process was told to end, and does nothing more in the warehouse."""
+    """This process was told to end, and does nothing more in warehouse and lake."""
 
 
 class Connections:

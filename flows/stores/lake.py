@@ -230,6 +230,12 @@ class Lake:
         """
         return self._engines.session(keeps_order=keeps_order)
 
+    def stop(self) -> None:
+        """Let nobody compute any more: what DuckDB is at is interrupted, and whoever asks for a session gets
+        Stopped.
+        """
+        self._engines.stop()
+
     def close(self) -> None:
         """End the writing session and free what was opened."""
         if self._session is not None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import duckdb
 import pyarrow as pa
 import pytest
 
+from flows.stores.connections import Stopped
 from flows.stores.lake import Lake
 
 _TEN_MILLION = "select range as a, 'abcdefghijkl' || range as b from range(10000000)"
+_ENDLESS = f"select count(*) from ({_TEN_MILLION}) as one, ({_TEN_MILLION}) as other where one.b > other.b"
 
 
 def test_nothing_that_a_session_named_is_there_in_the_next(tmp_path: Path) -> None:
@@ -71,6 +75,25 @@ def test_what_spilled_is_gone_from_the_disk_and_the_next_can_spill_again(tmp_pat
                 session.execute(f"create temp table much as {_TEN_MILLION}")
                 assert sum(file.stat().st_size for file in (tmp_path / ".spill").iterdir()) > 10 << 20
             assert sum(file.stat().st_size for file in (tmp_path / ".spill").iterdir()) < 1 << 20
+
+
+def test_a_query_that_has_no_end_ends_with_the_run_that_is_stopped(tmp_path: Path) -> None:
+    """An accidental cross join went on until the process was ended under it, which said nothing more."""
+    begun = Event()
+
+    def compute(lake: Lake) -> None:
+        with lake.duckdb() as session:
+            begun.set()
+            session.execute(_ENDLESS).fetchall()
+
+    with Lake(tmp_path) as lake, ThreadPoolExecutor(1) as pool:
+        endless = pool.submit(compute, lake)
+        assert begun.wait(10)
+        lake.stop()
+        with pytest.raises(duckdb.InterruptException):
+            endless.result(10)
+        with pytest.raises(Stopped), lake.duckdb():
+            pass
 
 
 def _resident_bytes() -> int:
