@@ -15,7 +15,9 @@ import pytest
 
 from flows.stores.lake import Lake
 from flows.stores.publish import publish
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import NotLetIn, Warehouse, WarehouseError
+from flows.tries import may_pass
+from tests.flows.stores.logins import login
 from tests.flows.stores.world import DAY, EVENTS, built, create, rows, tidy, visits
 
 
@@ -140,6 +142,17 @@ def test_no_server_is_one_sentence_without_the_password(dsn: str) -> None:
     assert "s3cret-word" not in str(caught.value)
     assert "doctor" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_login_whose_password_is_another_now_is_not_tried_again(dsn: str) -> None:
+    """A process keeps the one that it began with: it would be refused as often as it asks."""
+    with login(dsn, "loader") as named, Warehouse(named).connect():
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            role = psycopg.conninfo.conninfo_to_dict(named)["user"]
+            admin.execute(f"alter role {role} password 'of now'".encode())
+        with pytest.raises(NotLetIn) as told, Warehouse(named).connect():
+            pass
+    assert not may_pass(told.value)
 
 
 def test_a_server_that_has_no_place_for_another_session_is_waited_for(dsn: str) -> None:

@@ -14,6 +14,7 @@ from flows.monitoring.verdict import State
 from flows.settings import Settings
 from flows.stores import connections
 from flows.stores.warehouse import NoPlace, Warehouse
+from flows.tries import may_pass
 from tests.flows.monitoring.conftest import Place
 from tests.flows.stores.logins import full
 
@@ -25,9 +26,10 @@ def _nobody_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_PLACE_SECONDS", 0.2)
 
 
-def test_it_is_told_with_what_makes_room(dsn: str) -> None:
-    with full(dsn) as shut, pytest.raises(NoPlace, match=RAISE), Warehouse(shut).connect():
+def test_it_is_told_with_what_makes_room_and_may_pass(dsn: str) -> None:
+    with full(dsn) as shut, pytest.raises(NoPlace, match=RAISE) as told, Warehouse(shut).connect():
         pass
+    assert may_pass(told.value)
 
 
 def test_a_copy_is_told_so_too(dsn: str) -> None:
