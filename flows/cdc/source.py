@@ -72,7 +72,8 @@ class Source:
         ours = {_parts(table) for table in (names.heartbeat, names.signal)}
         wanted = sorted({*tables, *ours})
         publication = sql.Identifier(names.publication)
-        rows = self._rows("select puballtables from pg_publication where pubname = %s", names.publication)
+        query = "select puballtables, pubviaroot from pg_publication where pubname = %s"
+        rows = self._rows(query, names.publication)
         if not rows:
             listed = sql.SQL(", ").join(sql.Identifier(*table) for table in wanted)
             self._run(
@@ -84,8 +85,10 @@ class Source:
                 "its publication",
             )
             return []
-        if rows[0][0]:
-            return []
+        has_all, is_via_root = rows[0]
+        done = [] if is_via_root else self._tell_by_root(tables)
+        if has_all:
+            return done
         there = {
             (schema, table)
             for schema, table in self._rows(
@@ -95,7 +98,6 @@ class Source:
                 names.publication,
             )
         }
-        done: list[str] = []
         for verb, changed in (
             ("add", [t for t in wanted if t not in there]),
             ("drop", sorted(there - {*wanted})),
@@ -108,6 +110,24 @@ class Source:
                 how = "added to" if verb == "add" else "taken from"
                 done.append(f"{'.'.join(table)} was {how} publication {names.publication}.")
         return done
+
+    def _tell_by_root(self, tables: Tables) -> list[str]:
+        """Have a publication that somebody has made tell the changes of a partitioned table as that table's:
+        those of its partitions nobody listens to.
+        """
+        partitioned = self._rows(
+            "select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = c.relnamespace "
+            "join unnest(%s::text[], %s::text[]) as wanted (schema, name) "
+            "on n.nspname = wanted.schema and c.relname = wanted.name where c.relkind = 'p' order by 1",
+            *(list(part) for part in zip(*tables, strict=True)),
+        )
+        if not partitioned:
+            return []
+        name = self._names.publication
+        statement = sql.SQL("alter publication {} set (publish_via_partition_root = true)")
+        self._run([statement.format(sql.Identifier(name))], "its publication")
+        listed = ", ".join(table for (table,) in partitioned)
+        return [f"Publication {name} tells changes of {listed} as its own now, not as its partitions'."]
 
     def signal(self, kind: str, **data: Any) -> str:
         """Give the connector an order through its table; its id. Raises FlowsError where it would not hear

@@ -183,6 +183,34 @@ def test_a_table_that_is_declared_later_is_read_beside_the_changes_without_a_bro
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("of", ["all tables", "tables in schema public"])
+@pytest.mark.parametrize("kind", ["", "partition by range (id)"])
+def test_a_table_that_is_made_and_declared_later_is_read_whole_by_a_publication_that_somebody_made(
+    capture: Capture, of: str, kind: str
+) -> None:
+    capture.tables("alpha")
+    capture.app(f"create publication {capture.names.publication} for {of}")
+    capture.register(ALPHA)
+    capture.app(
+        f"create table beta (id bigint primary key, label text) {kind}",
+        *(["create table beta_rest partition of beta default"] if kind else []),
+        "insert into beta select n, 'row ' || n from generate_series(1, 5) n",
+        "delete from beta where id = 3",
+    )
+    told = capture.register(ALPHA, BETA)
+    assert "public.beta is captured from now on; its rows are read beside the changes." in told
+    assert any("tells changes of beta as its own now" in sentence for sentence in told) == bool(kind)
+    assert capture.register(ALPHA, BETA)[-1].endswith("is registered already; nothing has changed.")
+    capture.app("update beta set label = 'other' where id = 1", "insert into beta values (6, 'new')")
+    services = Services(capture.settings)
+    with services.lake:
+        assert capture.halts(ALPHA, BETA) == []
+        land_changes(services, [ALPHA, BETA], "run-1").of(BETA)
+        rows = [(1, "other"), (2, "row 2"), (4, "row 4"), (5, "row 5"), (6, "new")]
+        assert rows_of(services, BETA) == rows
+
+
+@pytest.mark.full
 def test_another_prefix_reads_everything_again_and_doubles_nothing(capture: Capture) -> None:
     capture.tables("alpha")
     capture.register(ALPHA)
