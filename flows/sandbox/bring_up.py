@@ -104,7 +104,9 @@ def _answers(part: Part, running: Running, context: Context) -> bool:
         if waited > control.seconds:
             return False
         if waited > _SILENT_SECONDS and not is_told:
-            context.progress(part, f"does not answer: waiting for it, up to {control.seconds:.0f} s")
+            context.progress(
+                part, f"does not answer: waiting for it, {control.seconds:.0f} s until it is started again"
+            )
             is_told = True
         time.sleep(0.1)
     return True

@@ -91,7 +91,7 @@ def inherited() -> dict[str, str]:
 def born(pid: int) -> str | None:
     """The moment `pid` started, as text that no other process with this pid shares; None if it is gone.
 
-    A zombie is gone: it holds no port and no file.
+    A zombie is gone, once its last thread is: until then it holds its ports and files.
     """
     return _born_by_proc(pid) if (_PROC / "self/stat").exists() else _born_by_ps(pid)
 
@@ -104,7 +104,8 @@ def _born_by_proc(pid: int) -> str | None:
         return None
     # The command's name may hold blanks and brackets: fields count from its last bracket.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+    is_gone = fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
+    return None if is_gone else f"{boot}:{fields[19]}"
 
 
 def _born_by_ps(pid: int) -> str | None:

@@ -52,7 +52,7 @@ def test_one_that_is_too_busy_to_answer_is_waited_for_and_not_ended_under_those_
 
     said: list[str] = []
     after = sandbox.start(held.folder, APIS, let_go)
-    assert said == ["does not answer: waiting for it, up to 60 s"]
+    assert said == ["does not answer: waiting for it, 60 s until it is started again"]
     assert _process(after) == _process(held)
 
 

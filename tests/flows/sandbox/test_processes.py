@@ -13,6 +13,7 @@ import pytest
 
 from flows.sandbox import processes
 from flows.sandbox.state import Process
+from tests.flows.streaming.topics import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 TERM = [(signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)]
@@ -36,6 +37,26 @@ def test_a_killed_child_is_dead_and_no_zombie_passes_for_it(tmp_path: Path) -> N
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert processes.born(process.pid) is None
     assert not processes.alive(process)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are told by /proc")
+def test_a_process_is_not_gone_before_the_last_of_its_threads_and_its_port_with_it(tmp_path: Path) -> None:
+    port = processes.free_port()
+    code = (
+        "import ctypes, platform, socket, threading, time\n"
+        f"listening = socket.create_server(('127.0.0.1', {port}))\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "exit_of_a_thread = {'x86_64': 60, 'aarch64': 93}[platform.machine()]\n"
+        "ctypes.CDLL(None).syscall(exit_of_a_thread, 0)"
+    )
+    process = _sleeper(tmp_path, sys.executable, "-c", code)
+    stat = Path(f"/proc/{process.pid}/stat")
+    until(lambda: ") Z " in stat.read_text())
+    assert processes.alive(process)
+    assert processes.remembered_port(port) != port
+    processes.end(process, [(signal.SIGKILL, 5.0)])
+    assert not processes.alive(process)
+    assert processes.remembered_port(port) == port
 
 
 def test_another_process_with_the_same_pid_is_neither_alive_nor_ended(tmp_path: Path) -> None:
