@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from dataclasses import asdict, dataclass
 
 from prefect import flow
@@ -20,6 +21,7 @@ from flows.maintenance.tidying import RAW_FILES, TOPIC_FILES, fold, join_landed,
 from flows.progress import Progress
 from flows.recovery import scratch
 from flows.recovery.agreement import refuse_two_stories
+from flows.recovery.identity import OthersBackups
 from flows.recovery.physical import unfinished
 from flows.recovery.physical.shelf import open_copies
 from flows.recovery.physical.taking import expire as expire_copies
@@ -131,7 +133,7 @@ def tidy(services: Services, progress: Progress) -> Maintained:
         folded,
         len(swept),
         sum(pruned.values()),
-        0 if unsure else _expire_backups(services),
+        0 if unsure else _expire_backups(services, progress),
         len(vacuumed),
         len(reindexed),
         len(ahead),
@@ -159,15 +161,19 @@ def _remove_left(services: Services) -> None:
         return
 
 
-def _expire_backups(services: Services) -> int:
+def _expire_backups(services: Services, progress: Progress) -> int:
     """Also where no new one is taken for a while. Nothing where no place for backups is named, and while one
-    is being taken: that ends with the same.
+    is being taken: that ends with the same. That they lie among those of another warehouse is told: none
+    would ever go.
     """
     try:
         vault, copies = open_vault(services), open_copies(services)
         gone = expire(services, vault)[0] if vault.root.is_dir() else []
         gone += expire_copies(services, copies) if copies.root.is_dir() else []
         return len(gone)
+    except OthersBackups as error:
+        progress.say("backups", str(error), logging.WARNING)
+        return 0
     except (SettingsError, BackupError):
         return 0
 

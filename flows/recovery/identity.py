@@ -62,14 +62,19 @@ def is_others(backup: Kept, own: str | None) -> bool:
     return own is not None and backup.warehouse is not None and backup.warehouse != own
 
 
+class OthersBackups(BackupError):
+    """A folder of backups has some of another warehouse."""
+
+
 def refuse_others(home: Path, own: str | None) -> None:
-    """Raise BackupError where a folder of backups has one of another warehouse."""
+    """Raise OthersBackups where a folder of backups has one of another warehouse."""
     there: list[Kept] = [*Vault(home, None).backups(), *Copies(home / FOLDER, None).backups()]
     if other := next((one for one in there if is_others(one, own)), None):
-        raise BackupError(
+        raise OthersBackups(
             f"{home} has backups of another warehouse ({other.id} is of {other.warehouse}, this one is "
-            f"{own}): each would let go of what the other needs. Nothing was changed. Set ANALYTICS_BACKUPS "
-            "to a folder of this warehouse's own; where the other one is no more, move that folder away."
+            f"{own}): each would let go of what the other needs. Nothing was changed there. Set "
+            "ANALYTICS_BACKUPS to a folder of this warehouse's own; where the other one is no more, move "
+            "that folder away."
         )
 
 

@@ -14,9 +14,10 @@ from unittest import mock
 
 import pytest
 
-from flows import restore
+from flows import maintain, restore
 from flows.diagnosis import disks
 from flows.erasure import erasing, listed
+from flows.progress import Progress
 from flows.recovery import identity, listing, taking
 from flows.recovery.drill import drill
 from flows.recovery.physical import shelf
@@ -95,6 +96,27 @@ def test_a_folder_of_backups_is_one_warehouses(two: Two, capsys: pytest.CaptureF
     (told,) = disks._of_others(two.folder, two.theirs.settings)
     assert (told.subject, told.well) == ("backups: whose", False)
     assert disks._of_others(two.folder, two.ours.settings) == []
+
+
+def test_the_upkeep_says_once_that_the_folder_is_another_warehouses_and_goes_on(
+    two: Two, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taking.take(two.ours, unseen())
+    before = _found(two.folder)
+    capsys.readouterr()
+    told = {}
+    for name, services in (("ours", two.ours), ("theirs", two.theirs)):
+        with services.ledger() as ledger:
+            identity.agree(ledger.connection, services.lake)
+        with Progress("maintain") as progress:
+            assert maintain.tidy(services, progress).expired == 0
+        told[name] = capsys.readouterr().err
+    assert _found(two.folder) == before
+    assert "another warehouse" not in told["ours"]
+    assert told["theirs"].count("another warehouse") == 1
+    (line,) = [line for line in told["theirs"].splitlines() if "another warehouse" in line]
+    assert f"{two.folder} has backups of another warehouse" in line
+    assert "Set ANALYTICS_BACKUPS to a folder of this warehouse's own; where the other one is no more" in line
 
 
 def test_another_warehouses_backup_is_not_restored_unless_no_lake_says_whose_it_is_to_be(
