@@ -60,6 +60,11 @@ def is_of_an_api(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def variable(place: str, part: str) -> str:
+    """What people set for the API of an entity (source.entity) or source: its URL or KEY."""
+    return f"ANALYTICS_{place.partition('.')[0]}{part}".upper()
+
+
 def url_of(name: str) -> str:
     """The name of the address of the API that a setting is about."""
     return name.rpartition("_")[0] + URL

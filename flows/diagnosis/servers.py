@@ -28,7 +28,7 @@ def api(settings: Settings, entity: SourceEntity) -> list[Finding]:
 
     read, subject = entity.read, api_subject(entity)
     assert isinstance(read, Rest)
-    variable = f"ANALYTICS_{entity.source.upper()}"
+    url, key = (api_settings.variable(entity.source, part) for part in (api_settings.URL, api_settings.KEY))
     limits = {"tries": 1, "timeout": TIMEOUT_SECONDS, "deadline": 2 * TIMEOUT_SECONDS}
     now = settings.now().replace(microsecond=0)
     asked = settings.machine_time()
@@ -36,12 +36,12 @@ def api(settings: Settings, entity: SourceEntity) -> list[Finding]:
         with opened(entity.place, connection(settings, entity, **limits), read.api) as http:
             Asking(entity.place, replace(read, page_size=1), http, 1).page(Window(now - SECOND, now), {})
     except AnswerError as error:
-        advice = f"Correct {variable}_KEY or {variable}_URL, or the declaration in transforms/sources."
+        advice = f"Correct {key} or {url}, or the declaration in transforms/sources."
         return [Finding(subject, False, str(error), advice)]
     except RestError as error:
         if error.status != HTTPStatus.TOO_MANY_REQUESTS:
             advice = (
-                f"Correct {variable}_URL or wait for the service; where it answers otherwise than declared, "
+                f"Correct {url} or wait for the service; where it answers otherwise than declared, "
                 "correct the declaration in transforms/sources."
             )
             return [Finding(subject, False, str(error), advice)]

@@ -23,6 +23,7 @@ import stamina
 
 from flows import setting_checks
 from flows.addresses import is_loopback
+from flows.api_settings import KEY, URL, variable
 from flows.extract import SourceError, SourceRefused, http_auth, http_said
 from flows.http_client import client
 from flows.hung import within
@@ -89,14 +90,9 @@ class RestConnection:
     """Of one read."""
 
 
-def setting(name: str, part: str) -> str:
-    """What the setting is called that an entity's API (source.entity) has its URL or KEY from."""
-    return f"ANALYTICS_{name.partition('.')[0].upper()}_{part}"
-
-
 def check_base(name: str, base_url: str, place: str | None = None) -> None:
     """Raise RefusedError unless the key may be sent to this address, which stands at `place` (a setting)."""
-    place = place or setting(name, "URL")
+    place = place or variable(name, URL)
     try:
         setting_checks.address(base_url)
         is_address = httpx.URL(base_url).host != ""
@@ -127,7 +123,7 @@ class Http:
     ) -> None:
         check_base(name, connection.base_url, place)
         self._name = name
-        self._place = place or setting(name, "URL")
+        self._place = place or variable(name, URL)
         self._connection = connection
         self._api = api or Api()
         self._base = connection.base_url.rstrip("/")
@@ -330,7 +326,7 @@ class Http:
     def _refusal(self, status: int, words: str) -> str:
         """What to say, and to do, of a refusal that asking again does not change."""
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            return f"{self._base} refused the key ({status}); check {setting(self._name, 'KEY')}."
+            return f"{self._base} refused the key ({status}); check {variable(self._name, KEY)}."
         return f"{words}; the request and the API do not fit together."
 
     def _passing(self, url: httpx.URL, what: str) -> _PassingError:

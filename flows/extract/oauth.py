@@ -20,7 +20,8 @@ import httpx
 import orjson
 
 from flows import scrubbing, setting_checks
-from flows.extract.http import AnswerError, Http, RefusedError, RestConnection, check_base, setting
+from flows.api_settings import KEY, variable
+from flows.extract.http import AnswerError, Http, RefusedError, RestConnection, check_base
 from flows.extract.http_said import problem
 from transforms.entities import Api
 
@@ -39,7 +40,7 @@ def check(name: str, connection: RestConnection, api: Api) -> None:
     user, _, secret = connection.key.partition(":")
     if not (user and secret):
         raise RefusedError(
-            f"{name}: {setting(name, 'KEY')} is no client's id and secret, for which its API gives tokens; "
+            f"{name}: {variable(name, KEY)} is no client's id and secret, for which its API gives tokens; "
             "write them with a colon between them, client_id:client_secret."
         )
     check_base(name, _address(connection, api), _PLACE)
@@ -96,7 +97,7 @@ class _WithToken(Http):
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return (
                 f"{self._base} refused the token that {self._address} gave ({status}); see there what the "
-                f"client of {setting(self._name, 'KEY')} may read, and whether `token_parameters` in "
+                f"client of {variable(self._name, KEY)} may read, and whether `token_parameters` in "
                 "transforms/sources ask for it (scope, audience)."
             )
         return super()._refusal(status, words)
@@ -136,7 +137,7 @@ class _Giving(Http):
 
     def _refusal(self, status: int, words: str) -> str:  # noqa: ARG002 - each is about the same words
         return (
-            f"{words}, where a token was asked for; check {setting(self._name, 'KEY')} "
+            f"{words}, where a token was asked for; check {variable(self._name, KEY)} "
             "(client_id:client_secret), and `token_url`, `token_client` and `token_parameters` in "
             "transforms/sources."
         )

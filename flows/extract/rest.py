@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from flows.api_settings import KEY, variable
 from flows.extract import DeadLetter, Extract, oauth
 from flows.extract.answer import Record, moment, steps
 from flows.extract.asking import Asking, Window
@@ -166,7 +167,7 @@ class _Reading:
         if self._met_again:
             return
         what = f"{self._name}: it is read with another key than before, and"
-        setting = f"ANALYTICS_{self._entity.source.upper()}_KEY"
+        setting = variable(self._entity.source, KEY)
         if not self._before:
             warnings.append(
                 f"{what} nothing that was read last tells whether of the same account. If it is another's, "
