@@ -141,7 +141,10 @@ def _spawned_broker(context: Context) -> str | None:
 def bring_up_prefect(context: Context) -> None:
     bring_up(Part.PREFECT, context)
     prefect_server.make_pool(context.state())
-    worker = context.state().parts.get(Part.PREFECT_WORKER)
+    state = context.state()
+    worker = state.parts.get(Part.PREFECT_WORKER)
+    if worker and worker.process and not prefect_server.is_beside(state, worker.process):
+        controls(Part.PREFECT_WORKER).stop(worker.process)  # it would ask at the port that the server lost
     if worker is None or not processes.alive(worker.process):
         try:
             flow_runs.end_lost(context.state())

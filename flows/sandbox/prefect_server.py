@@ -25,6 +25,7 @@ alone may be those of two flows.
 """
 
 POOL = "analytics"
+_ADDRESS = "PREFECT_API_URL"
 STOP = [(signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)]
 _WHEN = ("cron", "interval", "rrule", "timezone")
 """Keys of a schedule, in prefect.yaml and on the server, that say when it is."""
@@ -66,7 +67,7 @@ def environment(state: State) -> dict[str, str]:
         return {}
     return QUIET | {
         "PREFECT_HOME": str(state.prefect_home),
-        "PREFECT_API_URL": state.prefect_url,
+        _ADDRESS: state.prefect_url,
         "PREFECT_UI_API_URL": state.prefect_url,
         "ANALYTICS_SANDBOX": str(state.folder),
     }
@@ -149,7 +150,7 @@ def start(state: State, cache: Path, port: int, progress: Callable[[str], None])
         environment=QUIET
         | {
             "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": address,
+            _ADDRESS: address,
             "PREFECT_UI_API_URL": address,
             "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
             "PREFECT__SERVER_FINAL": "1",
@@ -198,6 +199,14 @@ def start_worker(state: State, root: Path) -> Process:
         cwd=root,
         environment=environment(state) | {"PREFECT_WORKER_QUERY_SECONDS": "2", "TMPDIR": str(temporary)},
     )
+
+
+def is_beside(state: State, worker: Process) -> bool:
+    """Whether the worker was started beside the server as it is now. One that lost its port to another
+    program has a new address, which a worker never learns. Where the system has no /proc, it is taken to be.
+    """
+    found = processes.started_with(_ADDRESS)
+    return all(given[_ADDRESS] == state.prefect_url for process, given in found if process == worker)
 
 
 def digest(root: Path) -> str | None:

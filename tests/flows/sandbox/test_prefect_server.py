@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -81,6 +82,23 @@ def test_a_worker_begins_where_another_user_of_the_machine_has_one(
         assert processes.alive(worker), log(state, Part.PREFECT_WORKER).read_text()
     finally:
         processes.end_group(worker, 1)
+
+
+@pytest.mark.full
+def test_a_server_that_lost_its_port_has_a_worker_that_asks_at_the_new_one(state: State) -> None:
+    server, worker = (state.parts[part] for part in (Part.PREFECT, Part.PREFECT_WORKER))
+    assert server.process is not None
+    assert server.port is not None
+    assert sandbox.start(state.folder, ONLY).parts[Part.PREFECT_WORKER] == worker
+    processes.end(server.process, [(signal.SIGKILL, 5.0)])
+    with socket.create_server(("127.0.0.1", server.port)):
+        after = sandbox.start(state.folder, ONLY)
+    assert after.parts[Part.PREFECT].port != server.port
+    begun = after.parts[Part.PREFECT_WORKER].process
+    asks = {process: given["PREFECT_API_URL"] for process, given in processes.started_with("PREFECT_API_URL")}
+    assert begun is not None
+    assert asks[begun] == after.prefect_url
+    assert not processes.alive(worker.process)
 
 
 @pytest.mark.full
