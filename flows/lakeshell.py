@@ -168,10 +168,19 @@ def command(arguments: argparse.Namespace) -> int:
     from flows.settings import load
 
     path = load().lake_root / "lake.sql"
-    if not path.exists():
-        raise FlowsError(f"There is no lake at {path.parent} yet. Run the batch first: python -m flows")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FlowsError(
+            f"There is no lake at {path.parent} yet. Run the batch first: python -m flows"
+        ) from None
+    except OSError as error:
+        raise FlowsError(
+            f"The lake can't be read at {path}: {error.strerror}. See after its disk and whose the file is, "
+            "or correct ANALYTICS_LAKE, and ask again."
+        ) from None
     connection = duckdb.connect()
-    for problem in _opened(connection, path.read_text(encoding="utf-8")):
+    for problem in _opened(connection, text):
         print(problem, file=sys.stderr)
     if arguments.sql is not None:
         _answer(connection, arguments.sql)

@@ -10,6 +10,7 @@ import pytest
 from flows.lakeshell import lake_sql
 from flows.settings import Settings, SettingsError
 from flows.stores.lake import Lake
+from tests.flows.company import run_here
 from tests.flows.stores.world import DAY, EVENTS, built, visits
 
 
@@ -32,3 +33,15 @@ def test_a_folder_that_readers_would_take_for_a_column_s_value_is_no_place_for_a
     settings = Settings(_env_file=None, lake=tmp_path / "status=new" / "lake")
     with pytest.raises(SettingsError, match=r"take status=new for a column .* Set ANALYTICS_LAKE"):
         _ = settings.lake_root
+
+
+def test_a_lake_that_is_there_and_can_not_be_read_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """As where it belongs to another user: it was a traceback."""
+    for place in (tmp_path / "file" / "lake", tmp_path / "lake"):
+        (tmp_path / "file").touch()
+        (tmp_path / "lake" / "lake.sql").mkdir(parents=True, exist_ok=True)
+        given = {"ANALYTICS_LAKE": str(place), "ANALYTICS_SANDBOX": str(tmp_path / "none")}
+        done = run_here(["lake", "select 1"], tmp_path, given)
+        assert done.code == 2
+        assert done.err.startswith(f"The lake can't be read at {place / 'lake.sql'}: "), done.err
+        assert len(done.err.splitlines()) == 1
