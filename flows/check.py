@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
+
+from psycopg import Connection
 
 import quality
 from flows import incomplete
@@ -11,10 +14,12 @@ from flows.build import guard
 from flows.check_source import compare
 from flows.errors import FlowsError
 from flows.services import Services, open_services
+from flows.stores.apply import hot_partitions
 from flows.stores.warehouse import readable_errors
 from flows.streaming.findings import lines
 from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile, waiting
+from quality import CheckResult
 from quality.published import check_published
 from transforms import registry
 
@@ -41,10 +46,31 @@ def command(arguments: argparse.Namespace) -> int:
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
         parts_missing = [] if names else incomplete.still(connection)
+        ahead = _ahead(connection, results)
     print(quality.render(results))
+    for sentence in ahead:
+        print(sentence)
     for sentence in parts_missing:
         print(sentence)
     return 1 if parts_missing or any(result.is_failure for result in results) else 0
+
+
+def _ahead(connection: Connection[Any], results: Sequence[CheckResult]) -> list[str]:
+    """What may stand behind a failure, where a rule that reads other tables fails in one that a stream writes
+    into.
+    """
+    failed = {(result.table, result.rule) for result in results if result.is_failure}
+    sentences = []
+    for table in map(registry.table, sorted({name for name, _ in failed})):
+        comparing = {rule.name for rule in quality.all_rules(table) if guard.reads_others(table, rule)}
+        hot = sorted(hot_partitions(connection, table.name))
+        if hot and any((table.name, rule) in failed for rule in comparing):
+            sentences.append(
+                f"{table.name}: a stream writes into {', '.join(hot)}, and what it shows may be about rows "
+                "of other tables that no run has built yet. Let one build them, then check again: "
+                "python -m flows"
+            )
+    return sentences
 
 
 def _only_one(arguments: argparse.Namespace) -> None:

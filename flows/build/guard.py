@@ -182,7 +182,7 @@ def check_published(
         with services.warehouse.connect() as connection:
             found = leaves(connection, table)
         there = {window: leaf for window in partitions if (leaf := table.leaf(window)) in found}
-    comparing = [rule for rule in quality.rules(table) if there and _reads_others(table, rule)]
+    comparing = [rule for rule in quality.rules(table) if there and reads_others(table, rule)]
     alone = [rule for rule in quality.rules(table) if rule not in comparing]
     results = _as_read(services, table, alone, partitions, sorted(there.values()), now)
     results += _compared(services, table, comparing, there, now)
@@ -216,7 +216,8 @@ def _compared(
     return []
 
 
-def _reads_others(table: Table, rule: Rule) -> bool:
+def reads_others(table: Table, rule: Rule) -> bool:
+    """Whether a rule holds a table against others."""
     return not registry.tables().keys().isdisjoint(quality.requires([rule], table.name))
 
 

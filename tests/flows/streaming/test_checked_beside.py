@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from flows.__main__ import main
 from flows.build import guard
 from tests.flows.streaming.topics import Topics
 from tests.house import House
@@ -64,3 +65,24 @@ def test_an_event_that_is_twice_in_a_day_of_the_stream_fails_it_still(topics: To
     )
 
     assert _failed(topics, "fct_events") == {"unique_event_id": 2}
+
+
+def test_who_checks_meanwhile_is_told_what_may_stand_behind_a_failure(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check() -> tuple[int, str]:
+        return main(["check", "fct_events"]), capsys.readouterr().out
+
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", topics.world.warehouse_dsn)
+    monkeypatch.setenv("ANALYTICS_LAKE", str(topics.world.lake))
+    ((day,),) = topics.rows(
+        "select partition from ops.hot_partition where table_name = 'fct_events' and sealed_at is null"
+    )
+    code, said = check()
+    assert code == 1
+    assert f"fct_events: a stream writes into {day}, and what it shows may be about rows" in said
+
+    topics.batch()
+
+    code, said = check()
+    assert (code, "a stream writes" in said) == (0, False), said
