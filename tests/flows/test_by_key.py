@@ -252,10 +252,14 @@ def test_what_is_put_aside_of_a_refused_build_is_what_its_message_speaks_of(plac
             kill_child.build_all(services, place, "run-2")
         (file,) = (services.lake.root / "quarantine" / FACTS).glob("*.parquet")
         assert str(file) in str(refused.value)
-        kept = duckdb.execute(
-            "select application_orders::int, warehouse_orders, warehouse_revenue::double, _rule "
-            f"from read_parquet('{file}')"
-        ).fetchall()
+        kept = (
+            duckdb.connect()
+            .execute(
+                "select application_orders::int, warehouse_orders, warehouse_revenue::double, _rule "
+                f"from read_parquet('{file}')"
+            )
+            .fetchall()
+        )
     assert kept == [(3, 2, 6.0, "revenue_equals_application")]
 
 
@@ -278,7 +282,8 @@ def test_what_breaks_a_rule_only_where_it_was_loaded_is_not_shown_and_is_put_asi
         assert (_published(place), _files(services, FACTS)) == before
         (file,) = (services.lake.root / "quarantine" / FACTS).glob("*.parquet")
         assert f"The failing rows are in {file}." in str(refused.value)
-        kept = duckdb.sql(
+        own = duckdb.connect()
+        kept = own.sql(
             "select right(order_id::varchar, 1), quantity, revenue, created_at, _rule, _reason ^@ 'fct_' "
             f"from read_parquet('{file}', hive_partitioning = false) order by _rule"
         )

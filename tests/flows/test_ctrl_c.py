@@ -49,7 +49,7 @@ def test_a_statement_that_is_stopped_in_the_main_thread_is_told_as_that(tmp_path
 
 def test_a_statement_that_is_stopped_in_no_lake_s_session_is_told_as_that(tmp_path: Path) -> None:
     query = _stopped(tmp_path / "pipe")
-    with mock.patch("flows.sla.command", side_effect=lambda _: duckdb.execute(query).fetchall()):
+    with mock.patch("flows.sla.command", side_effect=lambda _: duckdb.connect().execute(query).fetchall()):
         done = run_here(["sla"], tmp_path, {})
     assert (done.code, done.err.startswith("\nInterrupted. ")) == (130, True), done.err
 

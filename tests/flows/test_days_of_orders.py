@@ -52,9 +52,9 @@ def test_an_order_of_a_day_that_dim_date_has_not_is_refused_by_name_until_it_is_
         assert f"The failing rows are in {file}." in said
         assert "order_date exists in dim_date.date" in said
         assert "Where such a value is right, let dim_date have it; else correct it at its source." in said
-        kept = duckdb.sql(f"select order_id::varchar, order_date::varchar from read_parquet('{file}')")
-        assert kept is not None
-        assert kept.fetchall() == [(ORDER, day)]
+        with duckdb.connect() as own:
+            own.execute(f"select order_id::varchar, order_date::varchar from read_parquet('{file}')")
+            assert own.fetchall() == [(ORDER, day)]
         assert _days(place) == ["2025-09-15"]
 
         right = {**late, "created_at": "2025-10-16T00:00:00Z", "updated_at": "2025-10-21T00:00:00Z"}

@@ -60,8 +60,12 @@ def test_another_type_is_built_beside_and_swapped_once_somebody_agrees(
     place = company.copy()
     oid = _oid(place, "fct_events")
     models = with_models(tmp_path, {EVENTS: (OFFSET, "    kafka_offset::decimal(20,0) as kafka_offset")})
-    done = place.command("run", "--yes", models=models)
-    assert done.code == 0, done.said
+    for _ in range(5):
+        done = place.command("run", "--yes", models=models)
+        assert done.code == 0, done.said
+        # A slot that another test makes at this server meanwhile holds a snapshot: the next run does it then.
+        if "an old snapshot (" not in done.said:
+            break
     assert "kafka_offset" in done.said
     assert _type(place, "fct_events", "kafka_offset") == "numeric(20,0)"
     assert _oid(place, "fct_events") != oid

@@ -33,6 +33,8 @@ class Proxy:
 
     def __init__(self, address: str, dsn: str) -> None:
         self._own = f"{address}/proxies/warehouse"
+        # Kept open: to make one takes longer than an answer is on its way.
+        self._client = httpx.Client(trust_env=False)
         port, listen = conninfo_to_dict(dsn)["port"], processes.free_port()
         body = {"name": "warehouse", "listen": f"127.0.0.1:{listen}", "upstream": f"127.0.0.1:{port}"}
         toxic = {"type": "latency", "stream": "downstream", "attributes": {"latency": ANSWER_MS}}
@@ -46,7 +48,7 @@ class Proxy:
         self._post(self._own, {"enabled": True})
 
     def _post(self, url: str, body: Mapping[str, object]) -> None:
-        httpx.post(url, json=body, trust_env=False).raise_for_status()
+        self._client.post(url, json=body).raise_for_status()
 
 
 @pytest.fixture
