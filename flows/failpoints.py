@@ -49,7 +49,7 @@ def names(root: Path) -> list[str]:
     found: set[str] = set()
     for path in sorted(root.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        # Few have one, and to parse all takes half a minute of a test run.
+        # Few have one, and to parse all of them takes long.
         for node in ast.walk(ast.parse(text if "failpoint(" in text else "")):
             if (
                 isinstance(node, ast.Call)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from weakref import finalize
 
@@ -20,20 +19,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import set_json_loads
 
-from flows.errors import FlowsError
 from flows.logins import has_no_place
 from flows.stores import poolers, roles
+from flows.stores.lending import EVERY_SECONDS, Lending
 from quality import session_settings
 
 _PLACE_SECONDS = 60.0
 """How long a server that has no place for another session is asked again: runs beside ours end theirs."""
 _AS_NEW = "SELECT pg_advisory_unlock_all(); CLOSE ALL; RESET ALL; DISCARD TEMP; DISCARD SEQUENCES"
 """What makes a session one that nobody has used, but for its prepared statements, of which psycopg knows."""
-_CANCEL_EVERY_SECONDS = 0.2
-
-
-class Stopped(FlowsError):
-    """This process was told to end, and does nothing more in warehouse and lake."""
 
 
 class Connections:
@@ -46,9 +40,7 @@ class Connections:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._resting: deque[Connection[Any]] = deque()
-        self._lent: set[Connection[Any]] = set()
-        self._lending = Lock()
-        self._is_stopped = False
+        self._lending = Lending(_cancel)
         self._is_known = False
         """Whether it was asked who serves at this address."""
         self._again = ""
@@ -63,43 +55,16 @@ class Connections:
         """
         connection = self._rested() or self._new()
         try:
-            with self._lent_to_somebody(connection):
+            with self._lending.lent(connection):
                 yield connection
         except BaseException:
             connection.close()
             raise
         self._rest(connection)
 
-    @contextmanager
-    def _lent_to_somebody(self, connection: Connection[Any]) -> Iterator[None]:
-        with self._lending:
-            if self._is_stopped:
-                raise Stopped("It was stopped: nothing more is done in the warehouse.")
-            self._lent.add(connection)
-        try:
-            yield
-        finally:
-            with self._lending:
-                self._lent.discard(connection)
-
     def stop(self) -> None:
-        """Lend none any more, and cancel what runs in those that are lent, again until they have come back:
-        whoever waits there for a lock ends by an error. Waits for nobody itself.
-        """
-        with self._lending:
-            self._is_stopped = True
-        Thread(target=self._cancel_what_runs, name="cancel", daemon=True).start()
-
-    def _cancel_what_runs(self) -> None:
-        while True:
-            with self._lending:
-                lent = list(self._lent)
-            if not lent:
-                return
-            for connection in lent:
-                with suppress(psycopg.Error):
-                    connection.cancel_safe(timeout=_CANCEL_EVERY_SECONDS)
-            time.sleep(_CANCEL_EVERY_SECONDS)
+        """Lend none any more, and cancel what runs in those that are lent: see `Lending.stop`."""
+        self._lending.stop()
 
     def _new(self) -> Connection[Any]:
         connection = self._open()
@@ -218,6 +183,11 @@ def opened(connect: Callable[[], Any]) -> Any:
 
 def _has_no_place(error: Exception) -> bool:
     return isinstance(error, (psycopg.OperationalError, AdbcError, OSError)) and has_no_place(str(error))
+
+
+def _cancel(connection: Connection[Any]) -> None:
+    with suppress(psycopg.Error):
+        connection.cancel_safe(timeout=EVERY_SECONDS)
 
 
 def _close(connections: deque[Connection[Any]]) -> None:

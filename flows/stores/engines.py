@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 
 import duckdb
 from duckdb import DuckDBPyConnection
 
-from flows.stores.connections import Stopped
+from flows.stores.lending import Lending
 from flows.terminal import is_ctrl_c
 from transforms import engine
 
 _MOST_KEPT = 4
 """Idle engines: one has a few megabytes and a waiting thread for each core but one."""
-_INTERRUPT_EVERY_SECONDS = 0.2
 _numbers = itertools.count(1)
 
 
@@ -31,8 +29,7 @@ class Engines:
         self._memory_limit = memory_limit
         self._spill = spill
         self._idle: list[DuckDBPyConnection] = []
-        self._lent: list[DuckDBPyConnection] = []
-        self._is_stopped = False
+        self._lending = Lending(_interrupt)
         self._changing = Lock()
 
     @contextmanager
@@ -50,7 +47,7 @@ class Engines:
             with connection.cursor() as cursor:
                 order = f"set preserve_insertion_order = {str(keeps_order).lower()}"
                 cursor.execute(f"attach ':memory:' as {name}; use {name}; {order}")
-                with self._lent_to_somebody(cursor):
+                with self._lending.lent(cursor):
                     yield cursor
             connection.execute(f"detach {name}")
             # What was freed goes back to the system only when the limit is set.
@@ -66,34 +63,9 @@ class Engines:
         for connection in surplus:
             _free(connection)
 
-    @contextmanager
-    def _lent_to_somebody(self, session: DuckDBPyConnection) -> Iterator[None]:
-        with self._changing:
-            if self._is_stopped:
-                raise Stopped("It was stopped: nothing more is computed.")
-            self._lent.append(session)
-        try:
-            yield
-        finally:
-            with self._changing:
-                self._lent = [other for other in self._lent if other is not session]
-
     def stop(self) -> None:
-        """Lend none any more, and interrupt what those compute that are lent, again until they have come
-        back: a query may have no end. Waits for nobody itself.
-        """
-        with self._changing:
-            self._is_stopped = True
-        Thread(target=self._interrupt_what_runs, name="interrupt", daemon=True).start()
-
-    def _interrupt_what_runs(self) -> None:
-        while True:
-            with self._changing:
-                for session in self._lent:
-                    session.interrupt()
-                if not self._lent:
-                    return
-            time.sleep(_INTERRUPT_EVERY_SECONDS)
+        """Lend none any more, and interrupt what those compute that are lent: see `Lending.stop`."""
+        self._lending.stop()
 
     def close(self) -> None:
         """Free the idle engines. One that computes now is idle afterwards."""
@@ -116,3 +88,7 @@ def _free(connection: DuckDBPyConnection) -> None:
     # After a Ctrl-C a thread may still be at work with it; it goes with the process then.
     with contextlib.suppress(duckdb.Error):
         connection.close()
+
+
+def _interrupt(session: DuckDBPyConnection) -> None:
+    session.interrupt()

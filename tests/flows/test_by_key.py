@@ -252,14 +252,8 @@ def test_what_is_put_aside_of_a_refused_build_is_what_its_message_speaks_of(plac
             kill_child.build_all(services, place, "run-2")
         (file,) = (services.lake.root / "quarantine" / FACTS).glob("*.parquet")
         assert str(file) in str(refused.value)
-        kept = (
-            duckdb.connect()
-            .execute(
-                "select application_orders::int, warehouse_orders, warehouse_revenue::double, _rule "
-                f"from read_parquet('{file}')"
-            )
-            .fetchall()
-        )
+        selected = "application_orders::int, warehouse_orders, warehouse_revenue::double, _rule"
+        kept = duckdb.connect().execute(f"select {selected} from read_parquet('{file}')").fetchall()
     assert kept == [(3, 2, 6.0, "revenue_equals_application")]
 
 

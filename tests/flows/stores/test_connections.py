@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from flows.stores.connections import Stopped
+from flows.stores.lending import Stopped
 from flows.stores.warehouse import Warehouse, WarehouseError
 from quality.alive import kept_alive
 from tests import children

@@ -11,8 +11,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from flows.stores.connections import Stopped
 from flows.stores.lake import Lake
+from flows.stores.lending import Stopped
 
 _TEN_MILLION = "select range as a, 'abcdefghijkl' || range as b from range(10000000)"
 _ENDLESS = f"select count(*) from ({_TEN_MILLION}) as one, ({_TEN_MILLION}) as other where one.b > other.b"
