@@ -15,7 +15,7 @@ import pytest
 from flows.commands import where_to_look
 from flows.sandbox import ALL, Health, Part, Status
 from flows.sandbox.state import Process, Running, new, write
-from flows.sandbox.world import hold_to_size
+from flows.sandbox.world import hold_to_size, sizes
 from flows.sandbox.world.lives import World
 from flows.sandbox.world.shape import DAY, Shape
 from flows.settings import Settings, SettingsError
@@ -77,7 +77,7 @@ def test_a_sandbox_that_can_not_be_where_it_is_named_is_told_in_one_sentence(tmp
 
 def _world(folder: Path) -> World:
     """A world of scale 0.1 and 10 days, as its file says."""
-    shape = Shape(1, 0, 10, 2_143, 500, 1_429)
+    shape = Shape(1, 0, **sizes(0.1, 10))
     world = World(folder, shape, 10, (10 * DAY,), (10 * DAY,), {}, done=True)
     folder.mkdir()
     world.save()

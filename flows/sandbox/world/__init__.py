@@ -23,7 +23,7 @@ from flows.sandbox.world import app, lives, topics
 from flows.sandbox.world.lives import World, exists
 from flows.sandbox.world.shape import WorldError
 
-__all__ = ["World", "WorldError", "advance", "ensure", "ensure_empty", "exists", "hold_to_size"]
+__all__ = ["World", "WorldError", "advance", "ensure", "ensure_empty", "exists", "hold_to_size", "sizes"]
 
 _EVENTS_PER_DAY = 21_429
 """Of a world of scale 1."""
@@ -48,10 +48,9 @@ def ensure(
 ) -> World:
     """The world of a sandbox; it is made when there is none or only half of one.
 
-    `scale` 1 is 300,000 events in 14 days from 5,000 users; 23.4 is 500,000 events a day. The sandbox's
-    clock then stands at the world's end. Sizes are those of the first call. `has_tables` is called as soon as
-    the application's tables are there; `is_held`: the caller holds the sandbox (`exclusive`). Raises
-    FlowsError when database, broker or APIs were never started.
+    The sandbox's clock then stands at the world's end. Sizes are those of the first call. `has_tables` is
+    called as soon as the application's tables are there; `is_held`: the caller holds the sandbox
+    (`exclusive`). Raises FlowsError when database, broker or APIs were never started.
     """
     if (world := _whole(state)) is not None:
         if state.clock_offset_seconds == 0:  # the clock was not reached when the world was made
@@ -69,16 +68,27 @@ def ensure(
             dsn,
             bootstrap,
             apis,
-            days=days,
-            events_per_day=round(_EVENTS_PER_DAY * scale),
-            users=round(5_000 * scale),
-            orders=round(20_000 * scale * days / 14),
+            **sizes(scale, days),
             progress=_lines(progress),
             has_tables=has_tables,
         )
         _set_clock(state, world.end, None)
     progress("world", f"ends at {world.end:%Y-%m-%d %H:%M} UTC")
     return world
+
+
+def sizes(scale: float, days: int) -> dict[str, int]:
+    """The sizes that `lives.create` takes. Scale 1 is 300,000 events in 14 days from 5,000 users, of whom
+    2,000 sign up in these days; 23.4 is 500,000 events a day. A day holds as much in a world of any length.
+    """
+    newcomers = round(2_000 * scale * days / 14)
+    return {
+        "days": days,
+        "events_per_day": round(_EVENTS_PER_DAY * scale),
+        "users": round(3_000 * scale) + newcomers,
+        "newcomers": newcomers,
+        "orders": round(20_000 * scale * days / 14),
+    }
 
 
 def ensure_empty(state: State, parts: frozenset[Part]) -> None:

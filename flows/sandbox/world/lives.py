@@ -32,7 +32,7 @@ from flows.sandbox.world.shape import (
 )
 from flows.sandbox.world.state import people as people_at
 
-FORMAT = 2
+FORMAT = 3
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done and how many there are."""
 Clock = Callable[[datetime], timedelta]
@@ -125,19 +125,22 @@ def create(
     until: datetime = DEFAULT_END,
     events_per_day: int = 21_429,
     users: int = 5_000,
+    newcomers: int | None = None,
     orders: int = 20_000,
     progress: Progress | None = None,
     has_tables: Callable[[], None] | None = None,
 ) -> World:
     """Generate a world of `days` days that ends at `until` and deliver it everywhere. `has_tables` is called
-    once the application's tables are there and filled.
+    once the application's tables are there and filled. Of the users, `newcomers` sign up in these days; None:
+    two fifths.
 
     Everything a former world left in the application's schema public, the three topics, the API store
     (`apis_db` is its file, apis.sqlite) and `<folder>/truth` is thrown away first. Interrupted, it leaves a
     world that `exists` denies.
     """
     end = micros(until) // SECOND * SECOND
-    shape = Shape(seed, end - days * DAY, days, events_per_day, users, orders)
+    joining = users * 2 // 5 if newcomers is None else newcomers
+    shape = Shape(seed, end - days * DAY, days, events_per_day, users, joining, orders)
     shutil.rmtree(folder / "truth", ignore_errors=True)
     nowhere: topics.Positions = {topic: [0] * clickstream.PARTITIONS for topic in clickstream.TOPICS}
     world = World(folder, shape, 0, (), (), nowhere)

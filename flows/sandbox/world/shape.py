@@ -41,19 +41,22 @@ class WorldError(FlowsError):
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a world. `users` and `orders` are the totals at `until`; rates stay the same afterwards."""
+    """Sizes of a world. `users` and `orders` are the totals at `until`, `newcomers` those of the users who
+    sign up in its days; rates stay the same afterwards.
+    """
 
     seed: int
     start: int
     days: int
     events_per_day: int
     users: int
+    newcomers: int
     orders: int
 
     @property
     def base_users(self) -> int:
         """Users who signed up in the year before the world starts."""
-        return int(self.users * 0.6)
+        return self.users - self.newcomers
 
     def period_start(self, period: int) -> int:
         """First microsecond of a period."""
@@ -61,7 +64,7 @@ class Shape:
 
     def users_before(self, period: int) -> int:
         """How many users signed up before `period` starts; their ids are 1 to that number."""
-        return self.base_users + (self.users - self.base_users) * period // self.days
+        return self.base_users + self.newcomers * period // self.days
 
     def orders_before(self, period: int) -> int:
         """How many orders were placed before `period` starts; their numbers are 0 to that number minus 1."""
