@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from flows.errors import FlowsError
 from flows.sandbox import clock
@@ -77,9 +78,19 @@ def ensure(
     return world
 
 
-def sizes(scale: float, days: int) -> dict[str, int]:
-    """The sizes that `lives.create` takes. Scale 1 is 300,000 events in 14 days from 5,000 users, of whom
-    2,000 sign up in these days; 23.4 is 500,000 events a day. A day holds as much in a world of any length.
+class Sizes(TypedDict):
+    """Of a new world, as `lives.create` takes them."""
+
+    days: int
+    events_per_day: int
+    users: int
+    newcomers: int
+    orders: int
+
+
+def sizes(scale: float, days: int) -> Sizes:
+    """Scale 1 is 300,000 events in 14 days from 5,000 users, of whom 2,000 sign up in these days; 23.4 is
+    500,000 events a day. A day holds as much in a world of any length.
     """
     newcomers = round(2_000 * scale * days / 14)
     return {
