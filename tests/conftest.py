@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
+from flows.garbage import look_rarely
 from flows.sandbox.prefect_server import QUIET
 from tests import memory
 from tests.house import VERSIONS, House, Server, give_back
@@ -32,6 +33,8 @@ for _name in [name for name in os.environ if name.startswith(("ANALYTICS_", "PRE
 os.environ.update(QUIET, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL", GX_ANALYTICS_ENABLED="false")
 # Nobody looks at the pages of these runs; tests of pages write them themselves.
 os.environ["ANALYTICS_PORTAL"] = "off"
+# As where flows run.
+look_rarely()
 
 
 _HOUSE = pytest.StashKey[House]()

@@ -10,9 +10,11 @@ import flows.cdc
 import flows.extract.kafka
 import flows.extract.postgres
 import flows.extract.rest  # noqa: F401
+from flows.garbage import look_rarely
 from tests.flows import kill_child  # noqa: F401
 from tests.flows.streaming import topics  # noqa: F401
 from transforms import catalog, registry
 
+look_rarely()
 for _table in registry.build_order():
     catalog.fingerprint(_table)
