@@ -7,6 +7,7 @@ folders of their own.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -19,7 +20,6 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from flows.garbage import look_rarely
 from flows.sandbox.prefect_server import QUIET
 from tests import memory
 from tests.house import VERSIONS, House, Server, give_back
@@ -33,8 +33,6 @@ for _name in [name for name in os.environ if name.startswith(("ANALYTICS_", "PRE
 os.environ.update(QUIET, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL", GX_ANALYTICS_ENABLED="false")
 # Nobody looks at the pages of these runs; tests of pages write them themselves.
 os.environ["ANALYTICS_PORTAL"] = "off"
-# As where flows run.
-look_rarely()
 
 
 _HOUSE = pytest.StashKey[House]()
@@ -66,6 +64,12 @@ def pytest_collection(session: pytest.Session) -> None:
     number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
     for path in sorted(_TESTS.rglob("test_*.py"))[number::count]:
         import_module(".".join(path.relative_to(_TESTS.parent).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected stays: looking for garbage, Python needn't go through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure_node(node: Any) -> None:

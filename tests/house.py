@@ -23,6 +23,7 @@ from unittest import mock
 import httpx
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import flows.sandbox as sandbox
@@ -156,6 +157,7 @@ class House:
             if version == 18:
                 address = self.parts(*_POSTGRES).warehouse_dsn
                 assert address is not None
+                _answer_soon(address)
                 self._servers[18] = Server(18, address)
             else:
                 self._servers[version] = self._start_15()
@@ -232,6 +234,18 @@ class House:
     def end(self) -> None:
         """End what all processes shared, once they have left, and remove it."""
         _end(self.folder)
+
+
+def _answer_soon(address: str) -> None:
+    """A password is derived once to be proved, not 4,096 times: it is 128 bits of chance, and tests connect
+    some ten thousand times.
+    """
+    given = conninfo_to_dict(address)
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(hashtext('password'))")
+        connection.execute("set scram_iterations = 1")
+        secret = sql.SQL("alter role {} password {}")
+        connection.execute(secret.format(sql.Identifier(str(given["user"])), str(given["password"])))
 
 
 def give_back() -> None:

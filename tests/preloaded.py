@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import adbc_driver_postgresql.dbapi  # noqa: F401
 import psycopg.types.json  # noqa: F401
 import pyarrow.parquet  # noqa: F401
@@ -10,11 +12,12 @@ import flows.cdc
 import flows.extract.kafka
 import flows.extract.postgres
 import flows.extract.rest  # noqa: F401
-from flows.garbage import look_rarely
 from tests.flows import kill_child  # noqa: F401
 from tests.flows.streaming import topics  # noqa: F401
 from transforms import catalog, registry
 
-look_rarely()
 for _table in registry.build_order():
     catalog.fingerprint(_table)
+
+gc.collect()
+gc.freeze()
