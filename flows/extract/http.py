@@ -325,8 +325,12 @@ class Http:
 
     def _refusal(self, status: int, words: str) -> str:
         """What to say, and to do, of a refusal that asking again does not change."""
-        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            return f"{self._base} refused the key ({status}); check {variable(self._name, KEY)}."
+        key = variable(self._name, KEY)
+        if status == HTTPStatus.UNAUTHORIZED:
+            return f"{self._base} refused the key ({status}); check {key}."
+        if status == HTTPStatus.FORBIDDEN:
+            # Other lists may be open to the same key: which right it lacks only the service knows.
+            return f"{words}; let the key of {key} read that there, or set one that may."
         return f"{words}; the request and the API do not fit together."
 
     def _passing(self, url: httpx.URL, what: str) -> _PassingError:

@@ -54,6 +54,7 @@ _ALIVE = sql.SQL(server_alive(is_local=True))
 """What the server keeps for a snapshot would last as long as its system waits for who is gone."""
 _REFUSALS = frozenset({"28", "3D", "3F", "42"})
 """Classes of SQLSTATE that say who asks may not, or that what is asked for is not there."""
+_NO_RIGHT = "42501"
 _HIDDEN = "row-level security"
 """How PostgreSQL says that rows would be left out for this role."""
 CATALOG = sql.SQL(
@@ -131,6 +132,7 @@ class Snapshot:
             ) from None
         given = conninfo_to_dict(dsn)
         self._secret = str(given.get("password") or "")
+        self._user = given.get("user") or "this login"
         self._where = f"{given.get('host') or 'the local socket'}:{given.get('port') or 5432}"
         self._stack = ExitStack()
         self._id = ""
@@ -260,8 +262,17 @@ class Snapshot:
                 ) from None
             raise (SourceRefused if is_refusal(error) else SourceError)(
                 f"{self._name}: the database at {self._where} could not be read: {self._reason(error)}. "
-                "Nothing was landed; when that is mended, run again."
+                f"Nothing was landed; {self._remedy(error)}, run again."
             ) from None
+
+    def _remedy(self, error: Exception) -> str:
+        """What has to be done before the next run can read it."""
+        if getattr(error, "sqlstate", None) == _NO_RIGHT:
+            table = self._text(self._table)
+            return f"when {self._user} has SELECT on {table}, and USAGE on its schema (grant … to …)"
+        if is_refused(str(error)):
+            return "when this login is let in there again, or ANALYTICS_APP_DSN has the one of now"
+        return "when that is mended"
 
     def _execute(self, query: sql.Composable) -> list[tuple[Any, ...]]:
         cursor = self._coordinator.execute(query.as_bytes(self._coordinator))

@@ -108,3 +108,45 @@ def test_rows_that_a_policy_hides_from_the_role_are_not_taken_for_deleted(
     shop.app_dsn = limited
     shop.land(replace(orders, read=replace(read, table="few")))
     assert shop.live(orders, ["id"]) == [(number,) for number in range(11, 1001)]
+
+
+def test_a_login_that_is_let_in_no_more_is_told_with_its_setting_and_nothing_is_lost(
+    shop: World, reader: str
+) -> None:
+    orders = replace(ORDERS, control=None)
+    owner, shop.app_dsn = shop.app_dsn, make_conninfo(shop.app_dsn, user=reader, password="x")
+    assert shop.land_rows(orders) == 1000
+    shop.app_dsn, closed = owner, shop.app_dsn
+    shop.app(f"alter role {reader} nologin", "update orders set updated_at = now() where id <= 10")
+
+    shop.app_dsn = closed
+    with pytest.raises(SourceRefused, match=r"let in there again, or ANALYTICS_APP_DSN has the one of now"):
+        shop.land(orders)
+
+    shop.app_dsn = owner
+    shop.app(f"alter role {reader} login")
+    shop.app_dsn = closed
+    assert shop.land_rows(orders) == 10
+    shop.app_dsn = owner
+    assert shop.live(orders, ORDERS_COLUMNS) == orders_of(shop)
+
+
+def test_a_right_that_was_taken_between_two_reads_is_named_with_the_table_and_the_role(
+    shop: World, reader: str
+) -> None:
+    orders = replace(ORDERS, control=None)
+    owner, shop.app_dsn = shop.app_dsn, make_conninfo(shop.app_dsn, user=reader, password="x")
+    shop.land(orders)
+    shop.app_dsn, limited = owner, shop.app_dsn
+    shop.app(f"revoke select on orders from {reader}", "update orders set updated_at = now() where id <= 10")
+
+    shop.app_dsn = limited
+    with pytest.raises(SourceRefused, match=rf'when {reader} has SELECT on "public"."orders"'):
+        shop.land(orders)
+
+    shop.app_dsn = owner
+    shop.app(f"grant select on orders to {reader}")
+    shop.app_dsn = limited
+    assert shop.land_rows(orders) == 10
+    shop.app_dsn = owner
+    assert shop.live(orders, ORDERS_COLUMNS) == orders_of(shop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -244,6 +245,16 @@ def test_a_wrong_key_is_named_by_its_setting_and_not_tried_again(apis: Any) -> N
     assert "canary" not in message
     assert "5271" not in message
     assert apis.requests("/v1/charges") - before == 1
+
+
+def test_a_list_that_a_good_key_may_not_read_is_told_with_the_list_and_the_word_of_the_service(
+    apis: Any,
+) -> None:
+    apis.fault("status", status=403)
+
+    message = failure(apis)
+
+    assert re.search(r"/v1/charges answered 403 \(fault\); let the key of ANALYTICS_STRIPE_KEY read", message)
 
 
 def test_a_key_that_the_service_repeats_is_scrubbed_from_the_message(apis: Any) -> None:

@@ -43,14 +43,19 @@ def test_what_it_lists_lands_once_and_a_change_once_more(crm: Crm, world: World)
     assert json.loads(bytes(letters[0][3]))["no"] == "id"
 
 
-def test_a_read_that_breaks_in_the_midst_lands_nothing_and_the_next_all(crm: Crm, world: World) -> None:
+@pytest.mark.parametrize(
+    ("status", "said"), [(500, "answered 500"), (401, r"refused the key \(401\)"), (403, "answered 403")]
+)
+def test_a_read_that_breaks_in_the_midst_lands_nothing_and_the_next_all(
+    crm: Crm, world: World, status: int, said: str
+) -> None:
     crm.put(70)
 
     def spoil(number: int, answer: Answer) -> None:
-        answer.status = 500 if number == 3 else 200
+        answer.status = status if number == 3 else 200
 
     crm.spoil = spoil
-    with pytest.raises(RestError, match=r"answered 500"):
+    with pytest.raises(RestError, match=said):
         world.land(DEALS)
     assert world.raw(DEALS) == []
     assert world.land_rows(DEALS) == 70
