@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 FOLDER = ".sessions"
@@ -26,9 +27,12 @@ class WritingSession:
         return self._path
 
     def end(self) -> None:
-        """Remove the marker."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        """Remove the marker. Where the disk does not let go of it, it is one of the dead from now on."""
+        try:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+        finally:
+            os.close(self._descriptor)
 
 
 def is_alive(marker: Path) -> bool | None:

@@ -35,6 +35,19 @@ def close(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def closed(folder: Path) -> Iterator[None]:
+    """While the block lasts nothing can be written there, also by who has files open for writing: these keep
+    a disk from being mounted anew, so another mount of it comes before the first.
+    """
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
     """While the block lasts not a byte is free on the file system of this folder."""
     ballast = folder / "ballast"
