@@ -11,6 +11,7 @@ from uuid import UUID
 
 from psycopg import Connection
 
+from flows.errors import FlowsError
 from flows.recovery.kept import K, Kept
 from flows.recovery.physical.shelf import FOLDER, Copies
 from flows.recovery.vault import BackupError, Shelf, Vault
@@ -23,18 +24,30 @@ from flows.stores.lake import Lake
 FILE = "_warehouse"
 
 
+class OthersLake(FlowsError):
+    """Another warehouse has begun in this lake."""
+
+
 def agree(connection: Connection[Any], lake: Lake) -> str:
     """The warehouse's name, which its lake has from now on, too. To be called once the two are known to be of
     one story: a warehouse that was made anew from the lake goes on as the one that it was.
 
-    Raises LakeError for what the lake's disk says.
+    Raises OthersLake where another warehouse has begun in the lake and no manifest tells a story yet;
+    LakeError for what the lake's disk says.
     """
-    noted = of_lake(lake.root)
-    if noted is not None:
-        connection.execute("UPDATE ops.identity SET warehouse = %s WHERE warehouse <> %s", (noted, noted))
-        return noted
     row = connection.execute("SELECT warehouse::text FROM ops.identity").fetchone()
     assert row is not None
+    noted = of_lake(lake.root)
+    if noted is not None:
+        if noted != row[0] and not lake.manifests():
+            raise OthersLake(
+                f"The lake {lake.root} is of another warehouse ({noted}; this one is {row[0]}), which has "
+                "begun in it: the files of the two would mix. Nothing was changed there. Set ANALYTICS_LAKE "
+                "to a folder of this warehouse's own; where the other one is no more, remove "
+                f"{lake.root / FILE}, and run again."
+            )
+        connection.execute("UPDATE ops.identity SET warehouse = %s WHERE warehouse <> %s", (noted, noted))
+        return noted
     with written(lake.root):
         lake.root.mkdir(parents=True, exist_ok=True)
         with written_whole(lake.root / FILE) as handle:

@@ -24,6 +24,7 @@ from flows.recovery.physical import shelf
 from flows.recovery.physical import taking as physically
 from flows.recovery.vault import BackupError, Vault
 from flows.services import Services
+from flows.stores.lake import Lake
 from tests.flows.recovery.conftest import filled, land, unseen
 from tests.house import Server
 
@@ -172,6 +173,24 @@ def test_a_warehouse_that_was_lost_goes_on_as_the_one_that_its_lake_is_of(servic
     with services.warehouse.connect() as connection:
         row = connection.execute("select warehouse::text from ops.identity").fetchone()
     assert row == (taken.backup.warehouse,)
+
+
+def test_a_lake_in_which_another_warehouse_has_begun_is_refused_before_anything_is_in_it(
+    two: Two, tmp_path: Path
+) -> None:
+    with two.ours.ledger() as ours, two.theirs.ledger() as theirs, Lake(tmp_path / "new") as lake:
+        own = identity.agree(ours.connection, lake)
+        there = _found(lake.root)
+        refusal = rf"^The lake {lake.root} is of another warehouse \({own}; .* Set ANALYTICS_LAKE to a folder"
+        with pytest.raises(identity.OthersLake, match=refusal) as refused:
+            identity.agree(theirs.connection, lake)
+        assert refused.value.exit_code == 2
+        assert _found(lake.root) == there
+        assert identity.agree(ours.connection, lake) == own
+
+        # The way that it names, where the other one is no more.
+        (lake.root / identity.FILE).unlink()
+        assert identity.agree(theirs.connection, lake) != own
 
 
 def test_a_backup_of_before_says_no_warehouse_and_is_taken_for_the_folders_own(two: Two) -> None:
