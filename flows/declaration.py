@@ -80,7 +80,7 @@ def _reserved() -> frozenset[str]:
 
 def spelled(kind: str) -> str:
     """A DuckDB type as declarations write it."""
-    return _SPELLED.get(kind, kind.lower().replace(",", ", "))
+    return _SPELLED.get(kind, ", ".join(part.strip() for part in kind.lower().split(",")))
 
 
 def edited(texts: dict[Path, str], entity: SourceEntity, columns: Sequence[Column]) -> Path:

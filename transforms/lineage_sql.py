@@ -55,7 +55,10 @@ class _Walk:
     """One query. What a column of a scope is made of is worked out once."""
 
     def __init__(self, schema: Mapping[str, Mapping[str, str]], root: Scope) -> None:
-        self._schema = schema
+        # sqlglot tells names in small letters, as case makes no difference; raw has those of its source.
+        self._schema = {
+            name: {column.lower(): column for column in columns} for name, columns in schema.items()
+        }
         self._known: dict[tuple[int, str], Mapping[Origin, Made]] = {}
         self._open: set[tuple[int, str]] = set()
         self._met_itself = False
@@ -278,9 +281,11 @@ class _Walk:
         known = self._schema.get(source.name)
         if known is None:
             raise errors.OptimizeError(
-                f"{source.name} is no table that is known here. Read a table by its bare name"
+                f"{source.name} is no table that is known here. Read a table by its bare name, or take away "
+                "what reads this one"
             )
-        return {Origin(source.name, name): Made(Kind.PASS)} if name in known else {}
+        column = known.get(name.lower())
+        return {Origin(source.name, column): Made(Kind.PASS)} if column is not None else {}
 
     def _giving(self, scope: Scope, name: str) -> list[Any]:
         """The sources that have a column of that name, else those in which it may be one without a name."""

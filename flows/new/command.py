@@ -90,6 +90,12 @@ def _app_table(arguments: argparse.Namespace, name: str, project: Project) -> Dr
     schema = schema if dot else "public"
     found = app_table.look(load(), schema, table, arguments.key)
     mode = arguments.mode or app_table.mode_of(found)
+    if mode == "incremental" and app_table.CURSOR not in {column.name for column in found.columns}:
+        raise FlowsError(
+            f"{schema}.{table} has no column {app_table.CURSOR}, by which --mode incremental reads. Take "
+            "--mode snapshot, and write the `mode` and the `cursor` that it has into its declaration "
+            "afterwards (docs/connect.md)."
+        )
     text = app_table.declaration(name, found, mode, schema, table)
     draft, entity = _declared(project, "app", name, text)
     pairs = app_table.staged(entity, found)

@@ -83,15 +83,19 @@ class Draft:
 
 
 def documented(column: Column, source: str, otherwise: str) -> str:
-    """What a column means: in the words of a staged column of the same source that is called the same."""
+    """What a column means: in the words of the staged columns of the same source that are called the same,
+    where several are and all say the same. The `status` of an order says nothing of another table's.
+    """
     if column.description:
         return " ".join(column.description.split())
-    for table in registry.build_order():
-        if table.name.startswith(f"stg_{source}__"):
-            for known in table.columns:
-                if known.name == column.name and known.description and not known.name.endswith("_id"):
-                    return known.description
-    return otherwise
+    said = [
+        known.description
+        for table in registry.build_order()
+        if table.name.startswith(f"stg_{source}__")
+        for known in table.columns
+        if known.name == column.name and known.description and not known.name.endswith("_id")
+    ]
+    return said[0] if len(said) > 1 and len(set(said)) == 1 else otherwise
 
 
 def call(name: str, words: Sequence[str]) -> str:

@@ -42,6 +42,10 @@ _MATCHES: Mapping[Kind, tuple[str, str]] = {
 """Type → what a value of it looks like, and what is said of one that does not."""
 _NO_TEXT = r"^([\[{]|(-?[0-9][-+.0-9eE]*|true|false)$)"
 """What `from_json` makes of an array, an object, a number or a boolean that is to be a text."""
+_FRAME = b"\0"
+_OF_A_REGISTRY = (
+    ", and all begin as those of a schema registry do (Avro or Protobuf, which `new` does not read)"
+)
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,19 @@ def shape(
     topic: str, values: Iterable[bytes | None], key: str | None = None, time: str | None = None
 ) -> Shape:
     """The same of these values. Raises FlowsError as `look`."""
-    objects = [one for value in values if isinstance(one := _read(value), dict)]
+    sent = [value for value in values if value is not None]
+    objects = [one for value in sent if isinstance(one := _read(value), dict)]
     if not objects:
+        if not sent:
+            raise FlowsError(
+                f"Topic {topic} has no record with a value yet, so there is nothing to go by. Send one, or "
+                "write its declaration and its staging model as docs/connect.md says."
+            )
+        of_a_registry = _OF_A_REGISTRY if all(value.startswith(_FRAME) for value in sent) else ""
         raise FlowsError(
-            f"Topic {topic} has no record yet whose value is a JSON object, so there is nothing to go by. "
-            "Send one, or write its declaration and its staging model as docs/connect.md says."
+            f"Topic {topic}: none of its newest {len(sent):,} values is a JSON object{of_a_registry}. Have "
+            "its producer send JSON, or write its declaration and its staging model as docs/connect.md says: "
+            "bytes land as they are."
         )
     found = by_field(objects)
     apart, happened = (

@@ -14,6 +14,8 @@ from tests.docs.markdown import ROOT
 from tests.flows.new.begun import Begun
 from tests.house import EACH_VERSION, House
 from transforms.entities import Postgres
+from transforms.lineage import lineage
+from transforms.lineage_steps import Origin
 
 
 @pytest.fixture(params=EACH_VERSION)
@@ -59,6 +61,8 @@ def test_a_table_is_declared_and_staged_with_its_types_comments_and_key(begun: B
     assert [column.name for column in table.columns if column.pii] == ["email"]
     assert table.column("created_at").description == "When the row was made in the application (UTC)"
     assert table.column("amount").description == "What is owed -- in euros"
+    assert table.path is not None
+    assert " amount::decimal(12, 2) as amount," in table.path.read_text(encoding="utf-8")
     assert begun.differences(known) == []
 
 
@@ -105,6 +109,27 @@ def test_whatever_its_columns_are_called_they_have_names_here(begun: Begun, sour
     assert begun.differences(known) == []
 
 
+def test_where_each_of_its_columns_comes_from_is_known_whatever_they_are_called(
+    begun: Begun, source: str
+) -> None:
+    _done(source, 'create table tariffs ("ID" int primary key, "unitPrice" numeric(12, 2), "Größe" text)')
+    known = begun.new("app.tariffs")
+    assert {name: made.origins for name, made in lineage("stg_app__tariffs", known).items()} == {
+        "id": (Origin("raw_app__tariffs", "ID"),),
+        "unit_price": (Origin("raw_app__tariffs", "unitPrice"),),
+        "gr__e": (Origin("raw_app__tariffs", "Größe"),),
+    }
+
+
+def test_a_word_that_the_applications_tables_use_each_in_its_way_is_not_explained_by_another_table(
+    begun: Begun, source: str
+) -> None:
+    _done(source, "create table leads (id int primary key, status text, currency text)")
+    table = begun.new("app.leads").table("stg_app__leads")
+    assert table.column("status").description == "status, as the application has it"
+    assert table.column("currency").description == "ISO 4217 code of the amounts"
+
+
 def test_a_captured_table_is_declared_without_what_no_change_tells(begun: Begun, source: str) -> None:
     _done(
         source,
@@ -125,6 +150,7 @@ def test_what_is_no_table_or_has_no_key_is_refused_with_what_to_say(begun: Begun
         (["app.nothing"], "no table public.nothing"),
         (["app.loose"], "--key a --key b"),
         (["app.loose", "--key", "c"], "no column c; it has a, b"),
+        (["app.loose", "--key", "a", "--mode", "incremental"], "no column updated_at, .* --mode snapshot"),
     ):
         with pytest.raises(FlowsError, match=said):
             begun.new(*words)

@@ -113,8 +113,9 @@ def test_what_is_not_of_its_type_is_a_dead_letter_by_name(begun: Begun) -> None:
 @pytest.mark.parametrize(
     ("values", "options", "said"),
     [
-        ([], {}, "no record yet"),
-        ([b"1", b"x"], {}, "no record yet"),
+        ([], {}, "no record with a value yet"),
+        ([b"1", b"x"], {}, r"none of its newest 2 values is a JSON object\. Have its producer"),
+        ([b"\0\0\0\0\7\6abc"], {}, "JSON object, and all begin as those of a schema registry"),
         ([{"a": 1, "at": AT}], {}, "a, at none is what tells one event from the others"),
         ([{"a": ID.format(1), "b": ID.format(2), "at": AT}], {}, "--key a or b"),
         ([{"event_id": ID.format(1), "at": "12:00"}], {}, "when it happened"),
