@@ -12,9 +12,8 @@ from flows.stores import apply
 from flows.stores.ledger import Ledger
 from flows.stores.locks import DUMP_LOCK
 from flows.stores.standalone import workshop
-from flows.streaming.route import route
+from flows.streaming.route import whole_route
 from flows.streaming.visible import attach_hot
-from transforms import registry
 from warehouse_ddl.statements import LASTING
 
 _SCHEMAS = [*LASTING]
@@ -109,7 +108,9 @@ def leaves_ahead(services: Services) -> list[str]:
         connection = ledger.connection
         if connection.execute("SELECT 1 FROM ops.stream_partition LIMIT 1").fetchone() is None:
             return made
-        way, now = route(registry.entities()), services.settings.now()
+        way, now = whole_route(), services.settings.now()
+        if way is None:
+            return made
         for table in (*way.facts, *way.windows):
             if table.partition is None or table.partition.every != "day":
                 continue

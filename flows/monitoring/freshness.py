@@ -15,13 +15,12 @@ from flows.monitoring import schedules
 from flows.monitoring.runs import Run
 from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
-from flows.streaming.route import route
+from flows.streaming.route import whole_route
 from flows.streaming.shown_live import shown_live
 from quality.published import raw_ancestors
 from quality.rulebook import PUBLISHED_WITHIN
 from transforms import registry
 from transforms.contract import Table
-from transforms.entities import Kafka
 
 FRESHNESS, MISSING = "data_freshness", "missing_run"
 REAL_TIME = timedelta(minutes=1)
@@ -292,9 +291,7 @@ def _live(watch: Watch) -> dict[str, str]:
         found |= {
             table.name: "changes" for table in shown_live(read_by_changes(entities)) if table.is_published
         }
-    topics = [entity for entity in entities if isinstance(entity.read, Kafka)]
-    if "events" in there and topics:
-        way = route(topics)
+    if "events" in there and (way := whole_route()) is not None:
         found |= {table.name: "events" for table in (*way.facts, *way.windows)}
     return found
 

@@ -12,8 +12,7 @@ from flows.services import Services
 from flows.stores.ledger import Ledger
 from flows.streaming import windows
 from flows.streaming.outbox import Emitter
-from flows.streaming.route import Route, route
-from transforms import registry
+from flows.streaming.route import Route, whole_route
 from transforms.contract import Table
 
 
@@ -87,7 +86,10 @@ def keep_once(services: Services, way: Route | None = None) -> str:
     with services.warehouse.connect() as connection:
         if connection.execute("SELECT 1 FROM ops.stream_partition LIMIT 1").fetchone() is None:
             return ""
-    with closing(Keeper(services, way or route(registry.entities()))) as keeper:
+    way = way or whole_route()
+    if way is None:
+        return ""
+    with closing(Keeper(services, way)) as keeper:
         try:
             keeper.keep()
         except SourceAway as away:

@@ -26,7 +26,7 @@ from flows.stores.ledger import Ledger, PartitionState
 from flows.streaming import agreement, findings, windows
 from flows.streaming.agreement import Rows
 from flows.streaming.journal import Journal
-from flows.streaming.route import Route, route
+from flows.streaming.route import Route, route, whole_route
 from flows.streaming.watermark import watermark
 from quality import CheckResult
 from transforms import catalog, registry
@@ -77,7 +77,9 @@ def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool 
         )
         if connection.execute(query, (sealed_too,)).fetchone() is None:
             return []
-    way = way or route(registry.entities())
+    way = way or whole_route()
+    if way is None:
+        return []
     results: list[CheckResult] = []
     for table in (*way.facts, *way.windows):
         with services.warehouse.connect() as connection:

@@ -53,8 +53,24 @@ def is_counted(entity: SourceEntity) -> bool:
     return any(table.windowed and staged.intersection(table.upstreams) for table in registry.build_order())
 
 
+class NothingToStream(FlowsError):
+    """No published table is made of topics alone."""
+
+
+def whole_route() -> Route | None:
+    """The way of all topics that are declared; None where there is none. The models of the topics may have
+    been taken away: what a stream has left in the warehouse is then nobody's to go on with.
+    """
+    try:
+        return route(registry.entities())
+    except NothingToStream:
+        return None
+
+
 def route(entities: Sequence[SourceEntity]) -> Route:
-    """The way of these topics. Raises FlowsError when no published table is made of topics alone."""
+    """The way of these topics. Raises NothingToStream when no published table is made of topics alone,
+    FlowsError when copies of one record can't be told across them.
+    """
     tables = registry.tables()
     everything = {entity.table for entity in registry.entities() if isinstance(entity.read, Kafka)}
     staged = {
@@ -70,7 +86,7 @@ def route(entities: Sequence[SourceEntity]) -> Route:
     staging = {table.upstreams[0]: table for table in staged.values()}
     chosen = {entity.table: entity for entity in entities if isinstance(entity.read, Kafka)}
     if not chosen or not facts:
-        raise FlowsError(
+        raise NothingToStream(
             "There is nothing to stream: no topic is declared in transforms/sources that a published table "
             "with `write: append` is made of."
         )

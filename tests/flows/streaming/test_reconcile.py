@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psycopg
 import pytest
 
 from flows.__main__ import main
+from flows.maintenance.tending import leaves_ahead
 from flows.streaming import reconcile as reconciling
+from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile
 from quality import CheckResult
 from tests.flows.streaming.topics import Topics
 from tests.house import House
 from transforms import registry
+from transforms.registry import Registry
 
 WRITERS = "select partition, last_batch from ops.hot_partition where table_name = 'fct_events'"
 
@@ -246,6 +250,19 @@ def test_a_warehouse_without_a_stream_needs_no_topic(topics: Topics, monkeypatch
     monkeypatch.setattr(registry, "entities", list)
 
     assert reconcile(topics.world.services()) == []
+
+
+def test_runs_and_upkeep_go_on_where_the_models_of_the_topics_were_taken_away(topics: Topics) -> None:
+    topics.batch()
+    known, services = registry.default(), topics.world.services()
+    gone = {name for entity in topics.entities for name in known.downstream(entity.table)}
+    models = {name: model for name, model in known.models.items() if name not in gone}
+    before = topics.rows()
+    with services.lake, mock.patch.object(registry, "default", return_value=Registry(models, known.entities)):
+        assert reconcile(services) == []
+        assert keep_once(services) == ""
+        assert leaves_ahead(services) == []
+    assert topics.rows() == before
 
 
 def test_a_day_that_the_batch_has_no_row_for_is_compared_too(topics: Topics) -> None:
