@@ -211,10 +211,11 @@ def build(registry: Registry, views: Iterable[View], charts: Iterable[Chart] = C
         edges += _made(table.name, lineage(table.name, registry))
         edges += _chosen(table.name, conditions(table.name, registry), rows(table.name, registry))
     for view in views:
-        edges += _add_query(nodes, Node(view.name, VIEW, view.description, ()), view.statement, view.labels)
+        node = Node(view.name, VIEW, view.description, ())
+        edges += _add_query(nodes, node, f"warehouse_ddl/views/{view.name}.sql", view.statement, view.labels)
     for chart in charts:
         node = Node(f"{DASHBOARD}.{chart.name}", CHART, chart.description, ())
-        edges += _add_query(nodes, node, chart.sql, chart.measures)
+        edges += _add_query(nodes, node, "transforms/charts.py", chart.sql, chart.measures)
     return Graph(nodes, tuple(sorted(set(edges))))
 
 
@@ -256,13 +257,15 @@ def _chosen(name: str, known: Mapping[Origin, Kind], tables: Iterable[str]) -> I
         yield Edge(Origin(table, ROWS), Origin(name, ROWS), Kind.PASS)
 
 
-def _add_query(nodes: dict[str, Node], node: Node, sql: str, labels: Mapping[str, str]) -> Iterator[Edge]:
-    """Put a view or a chart among the nodes with the columns that its query gives.
+def _add_query(
+    nodes: dict[str, Node], node: Node, file: str, sql: str, labels: Mapping[str, str]
+) -> Iterator[Edge]:
+    """Put a view or a chart, which stands in `file`, among the nodes with the columns that its query gives.
 
     What passes through keeps its type and its documentation; what is computed has its label, if any.
     """
     types = {known.name: {column.name: column.type for column in known.columns} for known in nodes.values()}
-    traced = _traced(node.name, sql, types)
+    traced = _traced(f"{file}: {node.name}", sql, types)
     made = steps((Column(column, "") for column in traced.columns), traced, types)
     columns = []
     for name, how in made.items():
@@ -278,7 +281,7 @@ def _add_query(nodes: dict[str, Node], node: Node, sql: str, labels: Mapping[str
     yield from _chosen(node.name, traced.conditions, traced.rows)
 
 
-def _traced(name: str, sql: str, types: Mapping[str, Mapping[str, str]]) -> Traced:
+def _traced(where: str, sql: str, types: Mapping[str, Mapping[str, str]]) -> Traced:
     from sqlglot import errors
 
     from transforms import lineage_sql
@@ -286,7 +289,7 @@ def _traced(name: str, sql: str, types: Mapping[str, Mapping[str, str]]) -> Trac
     try:
         return lineage_sql.trace(sql, types, dialect="postgres")
     except errors.SqlglotError as error:
-        raise ContractError(f"{name}: its column lineage can't be read: {error}") from error
+        raise ContractError(f"{where}: its column lineage can't be read: {error}") from error
 
 
 def _column_data(column: Column) -> dict[str, Any]:

@@ -56,7 +56,8 @@ def _resolve(table: Table, known: set[str]) -> Table:
         if upstream not in known:
             raise ContractError(
                 f"{where}: it reads {upstream}, which is no model and no landed table."
-                f"{close(upstream, known)} Or add the file that makes it."
+                f"{close(upstream, known - {table.name})} Correct the name, add what makes it, or take this "
+                "file away too."
             )
     passes = tuple(name for pattern in table.passes for name in _meant(table, "passes", pattern))
     changed = [name for pattern in table.changed for name in _meant(table, "changed", pattern)]
