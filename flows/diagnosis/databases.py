@@ -87,31 +87,39 @@ def application(settings: Settings) -> list[Finding]:
     from transforms.sources.app import ENTITIES
 
     connection, findings = _postgres(settings, "application database", settings.require("app_dsn"))
-    names = [f"{read.schema}.{read.table}" for e in ENTITIES if isinstance(read := e.read, Postgres)]
+    reads = [e.read for e in ENTITIES if isinstance(e.read, Postgres)]
+    names = [f"{read.schema}.{read.table}" for read in reads]
+    schemas = [read.schema for read in reads]
     with connection:
-        if shut := _shut(connection, names):
+        if shut := _shut(connection, schemas):
             return [*findings, shut]
         rows = connection.execute(
-            "select name, to_regclass(name) is not null, "
-            "coalesce(has_table_privilege(to_regclass(name), 'select'), false) "
-            "from unnest(%s::text[]) as name",
-            (names,),
+            "select schema || '.' || name, oid is not null, "
+            "coalesce(has_table_privilege(oid, 'select'), false) from unnest(%s::text[], %s::text[]) as declared(schema, name), "
+            "to_regclass(format('%%I.%%I', schema, name)) as oid",
+            (schemas, [read.table for read in reads]),
         ).fetchall()
     missing = [name for name, there, _ in rows if not there]
     closed = [name for name, there, readable in rows if there and not readable]
     seen = f"{len(names) - len(missing) - len(closed)} of {len(names)} tables can be read"
-    advice = f"Missing: {', '.join(missing)}. " if missing else ""
-    advice += f"No right to read: {', '.join(closed)} (grant select on them to this role)." if closed else ""
-    tables = Finding("application database: tables", not missing and not closed, seen, advice)
+    advice = [
+        *(
+            [f"Missing: {', '.join(missing)} (create them, or take their declarations away)."]
+            if missing
+            else []
+        ),
+        *([f"No right to read: {', '.join(closed)} (grant select on them to this role)."] if closed else []),
+    ]
+    tables = Finding("application database: tables", not missing and not closed, seen, " ".join(advice))
     return [*findings, tables, _columns(settings, missing)]
 
 
-def _shut(connection: psycopg.Connection, names: Sequence[str]) -> Finding | None:
+def _shut(connection: psycopg.Connection, schemas: Sequence[str]) -> Finding | None:
     """A schema that this role may not look into; even whether a table is there is not told then."""
-    schemas = sorted({name.partition(".")[0] for name in names})
     rows = connection.execute(
-        "select nspname from pg_namespace where nspname = any(%s) and not has_schema_privilege(oid, 'usage')",
-        (schemas,),
+        "select quote_ident(nspname) from pg_namespace "
+        "where nspname = any(%s) and not has_schema_privilege(oid, 'usage') order by nspname",
+        (list(schemas),),
     ).fetchall()
     if not rows:
         return None

@@ -31,6 +31,8 @@ from flows.stores.warehouse import Warehouse, WarehouseError
 from tests.flows.stores.logins import lay, login
 from tests.house import House, Server
 from transforms import registry
+from transforms.contract import Column
+from transforms.entities import Postgres, SourceEntity
 
 SEALED_FOR = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 """The public half of a key, as age's own documentation has it."""
@@ -277,6 +279,26 @@ def test_a_reader_of_the_warehouse_who_asks_for_its_ledgers_is_told_what_is_miss
         Warehouse(dsn).connect() as connection,
     ):
         connection.execute("select from ops.ledger")
+
+
+def test_a_table_of_the_application_is_found_whatever_letters_its_name_has(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = house.server().database()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute('create schema "Billing-2024"')
+        connection.execute('create table "Billing-2024"."Invoice Lines" (id bigint primary key)')
+    lines = SourceEntity(
+        source="app",
+        name="invoice_lines",
+        read=Postgres(table="Invoice Lines", schema="Billing-2024", mode="snapshot"),
+        key=("id",),
+        grain="one row per line",
+        columns=(Column("id", "bigint", nullable=False),),
+    )
+    monkeypatch.setattr("transforms.sources.app.ENTITIES", (lines,))
+    *_, tables, _ = application(_settings(app_dsn=dsn))
+    assert (tables.well, tables.seen) == (True, "1 of 1 tables can be read")
 
 
 def test_an_application_s_schema_that_may_not_be_looked_into_is_named_with_the_grant(house: House) -> None:

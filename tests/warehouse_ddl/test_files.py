@@ -26,6 +26,17 @@ def test_check_names_what_differs_and_writing_mends_it(tmp_path: Path) -> None:
     assert not (tmp_path / "fct_gone.sql").exists()
 
 
+def test_the_command_says_which_files_it_wrote_and_which_it_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(folder=tmp_path)
+    (tmp_path / "fct_events.sql").write_text("-- by hand")
+    (tmp_path / "fct_gone.sql").write_text("-- of a table that is gone")
+    assert main([], tmp_path) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["wrote warehouse_ddl/tables/fct_events.sql", "removed warehouse_ddl/tables/fct_gone.sql"]
+
+
 def test_the_command_says_that_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 0
     assert "up to date" in capsys.readouterr().out
