@@ -95,7 +95,8 @@ def application(settings: Settings) -> list[Finding]:
             return [*findings, shut]
         rows = connection.execute(
             "select schema || '.' || name, oid is not null, "
-            "coalesce(has_table_privilege(oid, 'select'), false) from unnest(%s::text[], %s::text[]) as declared(schema, name), "
+            "coalesce(has_table_privilege(oid, 'select'), false) "
+            "from unnest(%s::text[], %s::text[]) as declared(schema, name), "
             "to_regclass(format('%%I.%%I', schema, name)) as oid",
             (schemas, [read.table for read in reads]),
         ).fetchall()
