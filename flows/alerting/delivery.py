@@ -153,7 +153,8 @@ def _note(
 ) -> None:
     tries = row["tries"] + 1
     is_last = bool(problem) and tries >= TRIES and not (is_declared and _is_worth_it(connection, row))
-    pause = min(_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE)
+    # Tries have no end, but lengths of time have.
+    pause = min(_PAUSE * 2 ** min(tries - 1, TRIES), _LONGEST_PAUSE)
     connection.execute(
         "update ops.notification set tries = %s, tried_at = %s, problem = %s, sent_at = %s, due_at = %s, "
         "given_up_at = %s where notification_id = %s",

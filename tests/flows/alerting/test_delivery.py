@@ -6,6 +6,7 @@ import json
 import threading
 from argparse import Namespace
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest import mock
@@ -129,6 +130,23 @@ def test_what_a_channel_does_not_take_is_tried_ever_further_apart_for_as_long_as
     told = watch.measured([bad])
     assert [one["kind"] for one in told] == ["opened", "escalated"]
     assert watch.open() == ["fct_orders"]
+
+
+def test_a_channel_that_took_nothing_for_days_is_tried_each_hour_still_and_silences_no_other(
+    watch: Watch,
+) -> None:
+    watch.write(
+        f"channels: {{away: 'file://{BROKEN}', log: 'file://{watch.log}'}}\n"
+        "routes: [{channels: [away, log]}]\n"
+    )
+    bad = watch.verdict(LATE, "fct_orders")
+    watch.minute(bad)
+    watch.rows("update ops.notification set tries = 100 where channel = 'away' returning 1")
+    watch.later(hours=1)
+    told = watch.measured([bad, watch.verdict(LATE, "fct_payments")])
+    assert [one["title"] for one in told if "fct_payments" in one["title"]]
+    tried = "select tries, due_at - tried_at, given_up_at from ops.notification where tries > 99"
+    assert (101, timedelta(hours=1), None) in watch.rows(tried)
 
 
 def test_what_nobody_has_to_know_any_more_is_given_up_and_the_last_one_shows_when_the_channel_is_well(
