@@ -43,7 +43,10 @@ def spoken(seconds: float) -> str:
 def parse_bound(text: str) -> datetime:
     """A day or instant given on the command line, UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:  # by its offset it is of the year 0, or of 10000
+        raise ValueError(text) from None
 
 
 def days_between(start: str, end: str) -> tuple[datetime, datetime]:

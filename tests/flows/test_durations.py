@@ -1,12 +1,14 @@
-"""Lengths of time, as people type and read them."""
+"""Times and lengths of time, as people type and read them."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.durations import length_of_time, spoken
+from flows.durations import BadRange, days_between, length_of_time, spoken
 from flows.errors import FlowsError
 
 
@@ -49,3 +51,9 @@ def test_a_length_of_time_is_typed_with_a_unit_or_in_seconds(text: str, seconds:
 def test_anything_else_is_refused_with_how_to_write_it(text: str) -> None:
     with pytest.raises(FlowsError, match="write it like 45s, 10m or 2h"):
         length_of_time(text)
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "0001-01-01T00:00+14:00", "9999-12-31T23:00-14:00"])
+def test_what_is_no_day_or_none_in_utc_is_refused_with_how_to_write_it(text: str) -> None:
+    with pytest.raises(BadRange, match=re.escape(f"--to '{text}' is no day; write it like 2025-10-07")):
+        days_between("2025-10-07", text)
