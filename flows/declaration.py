@@ -215,14 +215,17 @@ def _dictionary(text: str, node: ast.Dict, columns: Sequence[Column]) -> str:
 
 
 def _formerly(names: dict[str, tuple[str, ...]]) -> str:
-    return "{" + ", ".join(f'"{name}": {tuple_in_python(former)}' for name, former in names.items()) + "}"
+    return (
+        "{"
+        + ", ".join(f"{in_python(name)}: {tuple_in_python(former)}" for name, former in names.items())
+        + "}"
+    )
 
 
 def in_python(value: str) -> str:
     """A text of Python's, quoted as the formatter does it."""
-    return (
-        f"'{value}'" if '"' in value and not {"'", "\\"} & {*value} else json.dumps(value, ensure_ascii=False)
-    )
+    is_plain = value.isprintable() and not {"'", "\\"} & {*value}
+    return f"'{value}'" if '"' in value and is_plain else json.dumps(value, ensure_ascii=False)
 
 
 def tuple_in_python(names: Sequence[str]) -> str:
@@ -245,9 +248,9 @@ def _end(text: str, node: ast.expr) -> int:
 
 def _place(text: str, line: int, column: int) -> int:
     """Where a line's byte stands in the text."""
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")  # as Python counts them: no page break or separator of Unicode's ends one
     own = lines[line - 1].encode()[:column].decode()
-    return sum(map(len, lines[: line - 1])) + len(own)
+    return sum(len(before) + 1 for before in lines[: line - 1]) + len(own)
 
 
 def _indent(text: str, place: int) -> str:

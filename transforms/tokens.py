@@ -116,7 +116,7 @@ def with_line(sql: str, item: str, where: str) -> str:
     rest = sql[end:] if break_ < 0 else sql[end:break_]
     if not items or (rest.strip() and not rest.lstrip().startswith("--")):
         return with_items(sql, [item], where)
-    line = sql.splitlines()[items[-1].line - 1]
+    line = sql.split("\n")[items[-1].line - 1]
     indent = line[: len(line) - len(line.lstrip())]
     return f"{sql[:end]},{rest}\n{indent}{item}{sql[end + len(rest) :]}"
 

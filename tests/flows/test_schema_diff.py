@@ -150,6 +150,30 @@ def test_a_rename_that_was_seen_keeps_the_former_name_and_what_it_tells_of_perso
     subprocess.run([sys.executable, "-m", "ruff", "format", "--check", "--no-cache", str(path)], check=True)
 
 
+@pytest.mark.parametrize("name", ['we"ird', 'in"\ntwo', "it's", "back\\slash", "größe", "行\u2028分"])
+def test_whatever_a_column_is_or_was_called_its_declaration_can_be_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "app.py"
+    texts = {path: Path(str(app.__file__)).read_text(encoding="utf-8")}
+    columns = (Column("id", "bigint"), Column(name, "varchar", formerly=("it", f"{name} then")))
+    edited(texts, registry.entity("raw_app__coupons"), columns)
+    path.write_text(texts[path], encoding="utf-8")
+    coupons = next(one for one in entities(path) if one.name == "coupons")
+    assert [(c.name, c.formerly) for c in coupons.columns] == [("id", ()), (name, ("it", f"{name} then"))]
+
+
+@pytest.mark.parametrize("mark", ["\x0c", "\x85", "\u2028"], ids=["form feed", "next line", "separator"])
+def test_what_only_some_take_for_the_end_of_a_line_moves_no_declaration(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "app.py"
+    text = Path(str(app.__file__)).read_text(encoding="utf-8").replace("\n\n", f"\n# a page{mark}more\n", 1)
+    texts = {path: text}
+    edited(texts, registry.entity("raw_app__coupons"), (Column("id", "bigint"),))
+    path.write_text(texts[path], encoding="utf-8")
+    declared = {one.name: one.columns for one in entities(path)}
+    assert declared == {
+        one.name: one.columns if one.name != "coupons" else (Column("id", "bigint"),) for one in app.ENTITIES
+    }
+
+
 def test_a_table_that_is_declared_otherwise_is_not_edited(tmp_path: Path) -> None:
     with pytest.raises(FlowsError, match="declare its columns by hand: id bigint"):
         edited(
