@@ -15,7 +15,6 @@ from flows.stores.lake import QUARANTINE
 from transforms import registry
 
 _FILES, _ROWS, _COLUMNS = 12, 5, 12
-_REASONS = ("_rule", "_reason")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 from flows.errors import FlowsError
 
 SUFFIX = ".age"
-_CHUNK_BYTES = 1 << 20
 
 
 class SealError(FlowsError):

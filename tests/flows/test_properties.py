@@ -21,7 +21,7 @@ from flows.services import Services
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, LakeFile, fold
-from flows.stores.recovery import rebuild_ledger
+from flows.stores.recovery import histories_of, replace_ledger
 from flows.stores.warehouse import Warehouse
 from tests.flows import kill_child
 from tests.flows.warehouses import NOW, Warehouses
@@ -320,7 +320,8 @@ def test_manifest_and_ledger_tell_the_same_whatever_a_crash_left_out(
             path for paths in in_force.values() for path in paths
         )
         with Warehouse(again.warehouse_dsn).connect() as empty:
-            rebuild_ledger(Ledger(empty), lake)
+            with empty.transaction():
+                replace_ledger(Ledger(empty), histories_of(lake))
             found = Ledger(empty).states()
         assert {key: sorted(file.path for file in state.files) for key, state in found.items()} == states
     for used in (place, again):

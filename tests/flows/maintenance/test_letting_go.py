@@ -31,7 +31,7 @@ from flows.services import Services
 from flows.stores.lake import LakeFile
 from flows.stores.ledger import Ledger
 from flows.stores.manifest import Commit, fold
-from flows.stores.recovery import rebuild_ledger
+from flows.stores.recovery import histories_of, replace_ledger
 from flows.streaming.replays import Asked, Missing, Replay, ask
 from tests import children
 from tests.flows import kill_child
@@ -270,7 +270,8 @@ def test_a_ledger_from_the_manifests_tells_the_same(services: Services, postgres
     _let_go(services)
     with services.ledger() as ledger, psycopg.connect(postgres18.database(), autocommit=True) as other:
         again = Ledger(other)
-        rebuild_ledger(again, services.lake)
+        with again.connection.transaction():
+            replace_ledger(again, histories_of(services.lake))
         assert _raw(again) == _raw(ledger)
         assert again.let_go(RAW) == ledger.let_go(RAW) != set()
 

@@ -12,7 +12,7 @@ from flows.stores.ledger import Ledger
 from flows.stores.locks import Blocked
 from flows.stores.migrate import ConsentNeeded, migrate
 from flows.stores.publish import publish
-from flows.stores.recovery import rebuild_ledger
+from flows.stores.recovery import histories_of, replace_ledger
 from flows.stores.warehouse import Warehouse
 from tests.flows.stores.test_readers import snapshot
 from tests.flows.stores.world import EVENTS, built, rows, tidy, visits
@@ -85,8 +85,8 @@ def test_the_manifest_tells_of_the_partitions_of_now(dsn: str, lake: Lake, any_d
     )
     migrate(warehouse, lake, monthly)
 
-    with Warehouse(any_dsn).connect() as connection:
-        rebuild_ledger(Ledger(connection), lake)
+    with Warehouse(any_dsn).connect() as connection, connection.transaction():
+        replace_ledger(Ledger(connection), histories_of(lake))
 
     assert _standing(Warehouse(any_dsn), lake, monthly) == _standing(warehouse, lake, monthly)
 

@@ -11,7 +11,7 @@ import pytest
 
 from flows.stores.lake import Commit, Lake, LakeFile
 from flows.stores.ledger import Conflict, Ledger
-from flows.stores.recovery import rebuild_ledger
+from flows.stores.recovery import histories_of, replace_ledger
 from flows.stores.warehouse import Warehouse
 from tests.house import Server
 
@@ -147,7 +147,7 @@ def test_replaced_files_are_folded_and_kept_for_readers_who_still_have_the_old_l
         assert lake.sweep(ledger.named_paths) == []
 
 
-def test_an_empty_ledger_is_refilled_from_the_lake(postgres18: Server, lake: Lake) -> None:
+def test_a_ledger_is_made_again_from_the_lake_whatever_it_held(postgres18: Server, lake: Lake) -> None:
     with Warehouse(postgres18.database()).connect() as connection:
         ledger = Ledger(connection)
         ledger.record(lake, _landing(lake, "t1", 1), version=0)
@@ -159,15 +159,19 @@ def test_an_empty_ledger_is_refilled_from_the_lake(postgres18: Server, lake: Lak
         windows = ledger.landed_windows()
     with Warehouse(postgres18.database()).connect() as connection:
         ledger = Ledger(connection)
+        ledger.record(lake, Commit("t9", "land", "raw", "raw_app__orders", positions={"mark": 9}), version=0)
+        lake.manifest_path("raw", "raw_app__orders").unlink()
 
-        assert rebuild_ledger(ledger, lake) == 3
+        for _ in range(2):
+            with connection.transaction():
+                replace_ledger(ledger, histories_of(lake))
 
-        assert ledger.landed(USERS) == landed
-        assert ledger.positions(USERS).positions == {"mark": 2}
-        found = ledger.states()[("stg_app__users", "")]
-        assert (found.token, found.files) == ("s1", states[("stg_app__users", "")].files)
-        assert (
-            ledger.landed_windows()[USERS]["2025-10-06"].row_count == windows[USERS]["2025-10-06"].row_count
-        )
-        with pytest.raises(Conflict, match="not empty"):
-            rebuild_ledger(ledger, lake)
+            assert ledger.landed(USERS) == landed
+            assert ledger.positions(USERS).positions == {"mark": 2}
+            assert (ledger.positions("raw_app__orders").version, ledger.landed("raw_app__orders")) == (0, [])
+            found = ledger.states()[("stg_app__users", "")]
+            assert (found.token, found.files) == ("s1", states[("stg_app__users", "")].files)
+            assert found.published_at is None
+            assert ledger.landed_windows().keys() == windows.keys()
+            again, before = ledger.landed_windows()[USERS]["2025-10-06"], windows[USERS]["2025-10-06"]
+            assert again.row_count == before.row_count

@@ -27,7 +27,6 @@ AGO = 40
 """Days: what is published of it is kept for three years, and for a while for 30 days."""
 COUNTS = "user_event_counts"
 PUBLISHED = (FACT, COUNTS)
-ASKED = "select * from ops.partition_state where fingerprint in ('backfill', 'replay')"
 WAITING = "select table_name, partition from ops.pending_publish"
 
 
