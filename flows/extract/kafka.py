@@ -172,7 +172,8 @@ class Topic:
 
         Raises SourceError when the broker does not answer.
         """
-        spec = OffsetSpec.for_timestamp(int(moment.timestamp() * 1000))
+        # No record is from before 1970, and the client takes what is below zero for words of its own.
+        spec = OffsetSpec.for_timestamp(max(0, int(moment.timestamp() * 1000)))
         with self.errors_told():
             admin = AdminClient(self.settings, logger=_log)
             found = admin.describe_topics(TopicCollection([self.name]), request_timeout=self.seconds)

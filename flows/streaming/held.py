@@ -22,6 +22,7 @@ from flows.stores.ledger import Ledger
 from flows.stores.ledger_reader import now_in
 from flows.stores.manifest import Commit, LakeFile
 from flows.streaming.journal import Journal
+from transforms.contract import moved
 from transforms.entities import SourceEntity
 
 Span: TypeAlias = tuple[int, int]
@@ -235,7 +236,7 @@ class RawTopic:
         # In the sandbox a broker may say the machine's time, and a landing has the world's.
         if file.max is None or self._services.settings.clock_offset:
             return True
-        return datetime.fromisoformat(file.max) >= moment - _AHEAD
+        return datetime.fromisoformat(file.max) >= moved(moment, -_AHEAD)
 
     def _verify(self, file: LakeFile) -> None:
         try:

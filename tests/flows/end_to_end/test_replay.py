@@ -174,6 +174,14 @@ def test_times_are_those_the_broker_got_the_records_at(topics: Topics) -> None:
         topics.ask("2025-10-08")
 
 
+@pytest.mark.parametrize("start", ["0001-01-01", "1969-12-31T23:59:59"])
+def test_from_a_time_before_there_was_any_record_all_is_replayed(topics: Topics, start: str) -> None:
+    landings(topics)
+    assert topics.ask(start, dry_run=True).spans == {0: [(0, 60)]}
+    forget_landing(topics, 0)  # the broker is asked too where raw says less
+    assert topics.ask(start, dry_run=True).spans == {0: [(0, 60)]}
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(topics: Topics) -> None:
     landings(topics)
     forget_landing(topics, 1)
