@@ -57,6 +57,8 @@ class TextLoader(_Yaml):  # type: ignore[misc]
         """A word that stands twice is refused: what it says first would be lost without a word."""
         seen = set[str]()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # YAML itself says what is wrong with it
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)

@@ -153,8 +153,12 @@ def read(path: Path) -> Routes:
     """
     import yaml
 
+    from transforms.model import TextLoader
+
+    text = ""
     try:
-        content = yaml.safe_load(_text(path))
+        text = _text(path)
+        content = yaml.load(text, Loader=TextLoader)
     except _Unreadable as error:
         raise AlertsError(
             f"ANALYTICS_ALERTS names {path}, which {error}. "
@@ -162,7 +166,9 @@ def read(path: Path) -> Routes:
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
+        # What ends too early is told of the line behind the last one.
+        line = min(mark.line, text.count("\n")) + 1 if mark else 0
+        where = f" in line {line}" if line else ""
         raise AlertsError(f"{path} is no YAML{where}: {getattr(error, 'problem', error)}.") from None
     return _Reader(path).routes(content)
 
@@ -178,6 +184,8 @@ def _text(path: Path) -> str:
         raise _Unreadable(f"can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise _Unreadable("is no text") from None
+    except ValueError:
+        raise _Unreadable("is no path") from None
 
 
 class _Reader:
@@ -301,6 +309,8 @@ class _Reader:
             return timedelta(seconds=length_of_time(str(value)))
         except FlowsError as error:
             raise self._wrong(where, f"can't be read: {error}") from None
+        except OverflowError:
+            raise self._wrong(where, f"has '{value}', which is longer than time is counted") from None
 
     def _known(self, value: Any, where: str, channels: Mapping[str, Channel]) -> tuple[str, ...]:
         names = self._words(value, where)

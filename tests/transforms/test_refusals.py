@@ -134,6 +134,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, name: str, text: str
             "it selects _dead_letter_reason and no _batch_id, by which the bytes of a dead letter are found.",
         ),
         (model(header="owner: one\nowner: another\n"), "sql:5: the header is no YAML (owner stands twice)"),
+        (model(header="? [owner]\n: one\n"), "sql:4: the header is no YAML (found unhashable key)"),
         (model().replace("[user_id]", "[user_id, user_id]"), "sql:3: key names a column twice."),
         (model(header="lookback: 99999999999 days\n"), "'99999999999 days' is longer than time is counted."),
         (model(header="partition: {by: user_id, every: day}\n"), "by user_id, which is no time but BIGINT."),

@@ -25,6 +25,9 @@ def _read(folder: Path, text: str) -> Routes:
     [
         ("channels: [", "is no YAML in line 1"),
         ("- a", "the file must be names with values"),
+        (ONE + ONE, "is no YAML in line 2: channels stands twice"),
+        ("channels: {log: 'file:///a', log: 'file:///b'}", "is no YAML in line 1: log stands twice"),
+        ("? [a]\n: b", "is no YAML in line 1: found unhashable key"),
         ("chanels: {}", "the file has 'chanels', which is unknown"),
         (ONE + "routes: {a: b}", "routes must be a list"),
         (ONE + "routes: [{severity: critical}]", "routes[1] needs `channels`"),
@@ -32,7 +35,12 @@ def _read(folder: Path, text: str) -> Routes:
         (ONE + "routes: [{channels: log, severity: bad}]", "routes[1].severity has 'bad'"),
         (ONE + "routes: [{channels: log, owner: 3}]", "routes[1].owner must be a name or a list of names"),
         (ONE + "escalate: {critical: soon}", "escalate.critical can't be read: 'soon' is no length of time"),
+        (
+            ONE + "escalate: {critical: 99999999999999h}",
+            "escalate.critical has '99999999999999h', which is longer",
+        ),
         (ONE + "quiet: {from: '22:00'}", "quiet needs `from` and `to`"),
+        (ONE + "quiet: {from: 2025-13-45, to: '07:00'}", "quiet.from has '2025-13-45': write a time of day"),
         (
             ONE + "quiet: {from: 22:00, to: '07:00'}",
             "quiet.from has 1320: write a time of day between quotes",
@@ -60,6 +68,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
         ("{}", "needs either `url`, an address, or `url_from`"),
         ("{url_from: /no/such}", ".url_from names /no/such, which can't be read"),
         ("{url_from: /proc/self/exe}", ".url_from names /proc/self/exe, which is no text"),
+        ('{url_from: "a\\0b"}', "which is no path"),
         ("{url_from: /dev/null}", "is no address that apprise knows"),
         ("'file://log'", "must name an absolute path"),
         ("'slack://hush-hush'", "is no address that apprise knows"),
