@@ -96,7 +96,7 @@ def test_a_page_of_the_web_whose_name_leads_here_reads_nothing(services: Service
     with serving(services, folder) as client:
         for host in ("localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"):
             assert client.get("/", headers={"Host": host}).status_code == 200
-        for host in ("pages.example", "pages.example:8080", "127.0.0.1.example"):
+        for host in ("pages.example", "pages.example:8080", "127.0.0.1.example", "[", "[::1", "[x]"):
             assert client.get("/", headers={"Host": host}).status_code == 403
             assert client.get("/rows/revenue_chart", headers={"Host": host}).status_code == 403
 
