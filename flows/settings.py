@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     lake: Path | None = None
     sandbox: Path = SANDBOX_FOLDER
     retries: int = Field(default=3, ge=0, le=20)
-    retry_seconds: float | None = Field(default=None, ge=0)
+    retry_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Between two tries of a task; unset: 300 in a deployment, 10 by hand, in the sandbox 1."""
     workers: int = Field(default=2, ge=1, le=64)
     """Tables that are built at the same time."""

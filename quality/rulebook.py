@@ -33,6 +33,7 @@ from sqlglot.errors import SqlglotError
 from quality.results import QualityError
 from quality.sql import columns_of, tables_in, timeliness_query
 from transforms.contract import Rule, RuleKind, Severity, Table, Write
+from transforms.model import TextLoader
 
 RULES = Path(__file__).parent / "rules"
 PUBLISHED_WITHIN = timedelta(hours=1)
@@ -182,7 +183,11 @@ def read_rule(path: Path) -> tuple[str, Rule]:
 
 
 def _words(text: str, where: str) -> dict[str, Any]:
-    words = yaml.safe_load(text)
+    try:
+        words = yaml.load(text, Loader=TextLoader)
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", error)
+        raise QualityError(f"{where}: its front matter is no YAML: {problem}.") from None
     if not isinstance(words, dict) or not {"kind", "description"} <= set(words) or set(words) - _WORDS:
         raise QualityError(
             f"{where}: its front matter must have kind and description; beside them there are severity, "

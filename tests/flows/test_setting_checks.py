@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import duckdb
 import pytest
 
 from flows import setting_checks
+from flows.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,10 @@ def test_a_limit_of_memory_that_duckdb_would_refuse_is_refused_at_once(text: str
 def test_no_memory_at_all_and_no_limit_are_no_limit(text: str) -> None:
     with pytest.raises(ValueError, match="2GB, 500MB or 60%"):
         setting_checks.size(text)
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "-1"])
+def test_a_pause_before_the_next_try_is_a_time_that_passes(text: str) -> None:
+    given: dict[str, Any] = {"_env_file": None, "retry_seconds": text}
+    with pytest.raises(ValueError, match="retry_seconds"):
+        Settings(**given)
