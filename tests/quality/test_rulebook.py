@@ -92,7 +92,7 @@ def test_every_rule_file_is_in_its_form_and_rows_of_it_can_be_selected(path: Pat
             "/* ---\nkind: accuracy\ndescription: x\nschedule: often\n--- */\nselect * from t",
             "schedule",
         ),
-        ("t__c.sql", "/* ---\nkind: accuracy\nkind: accuracy\ndescription: x\n--- */\nselect * from t", "twice"),
+        ("t__c.sql", "/* ---\nkind: accuracy\nkind: x\ndescription: x\n--- */\nselect * from t", "twice"),
         ("t__c.sql", "/* ---\nkind: [accuracy\ndescription: x\n--- */\nselect * from t", "no YAML"),
         ("t__c.sql", "/* ---\nkind: accuracy\ndescription: x\n--- */\nselect * from u", "never reads t"),
         ("t__c.sql", "/* ---\nkind: accuracy\ndescription: x\n--- */\nselect (from t", "no single select"),
