@@ -46,6 +46,9 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(given["house"]) if given else _new_folder()
     config.stash[_HOUSE] = House(folder, given.get("workerid", "main"))
     if not given:
+        if config.option.basetemp is None and memory.folder() is not None:
+            # Tests make and remove a great many files, for each of which a disk looks for room.
+            config.option.basetemp = str(folder.with_name("tests"))
         # Who ends a run otherwise than by Ctrl-C means the house too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -137,11 +137,10 @@ def comment_ddl(
     table: Table,
     registry: Registry | None = None,
     schema: str | None = None,
-    name: str | None = None,
     kind: str = "table",
 ) -> list[str]:
     """COMMENTs on the table (or view) and on each column that has documentation."""
-    target = f"{schema or home(table)}.{quoted(name or table.name)}"
+    target = f"{schema or home(table)}.{quoted(table.name)}"
     return [
         f"comment on column {target}.{quoted(column)} is {literal(text)}"
         if column

@@ -123,7 +123,7 @@ def erase(
     return Erased(tuple(users), files, partitions, entries, removed, tuple(places))
 
 
-def apply_erasures(services: Services, progress: Progress, run_id: str = "apply-erasures") -> Erased | None:
+def apply_erasures(services: Services, progress: Progress) -> Erased | None:
     """Erase everybody again who was ever erased: after a backup was restored, whose rows are older than that.
     None where nobody was.
 
@@ -132,7 +132,7 @@ def apply_erasures(services: Services, progress: Progress, run_id: str = "apply-
     with services.ledger() as ledger:
         users = listed.take_over(ledger.connection, services.lake)
     # What the application has by now may be somebody else's.
-    return erase(services, users, "", run_id, progress, asks=False) if users else None
+    return erase(services, users, "", "apply-erasures", progress, asks=False) if users else None
 
 
 def unfinished(ledger: Ledger) -> list[int]:

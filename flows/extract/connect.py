@@ -18,6 +18,8 @@ from flows.extract import SourceAway, SourceError
 from flows.http_client import client
 
 SECONDS = 15.0
+_PATIENCE = 60.0
+"""Seconds within which a connector is where it was asked to be: Connect deals out its tasks meanwhile."""
 _REBALANCE = "a rebalance is expected"
 
 _GOING = frozenset({"RUNNING", "UNASSIGNED", "RESTARTING"})
@@ -138,16 +140,14 @@ class Connect:
         self._ask("DELETE", f"/connectors/{name}/offsets")
         self._ask("DELETE", f"/connectors/{name}")
 
-    def _wait(
-        self, name: str, reached: Callable[[ConnectorState], bool], seconds: float = 60.0
-    ) -> ConnectorState:
-        deadline = time.monotonic() + seconds
+    def _wait(self, name: str, reached: Callable[[ConnectorState], bool]) -> ConnectorState:
+        deadline = time.monotonic() + _PATIENCE
         while (found := self.state(name)) is None or not reached(found):
             if time.monotonic() > deadline:
                 state = found.connector.state if found else "missing"
                 raise SourceError(
                     f"Kafka Connect at {self.where} did not bring connector {name} where it was asked to "
-                    f"within {seconds:.0f} s (it is {state}): look at Connect's log, then ask again."
+                    f"within {_PATIENCE:.0f} s (it is {state}): look at Connect's log, then ask again."
                 )
             time.sleep(0.1)
         return found
