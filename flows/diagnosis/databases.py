@@ -103,14 +103,11 @@ def application(settings: Settings) -> list[Finding]:
     missing = [name for name, there, _ in rows if not there]
     closed = [name for name, there, readable in rows if there and not readable]
     seen = f"{len(names) - len(missing) - len(closed)} of {len(names)} tables can be read"
-    advice = [
-        *(
-            [f"Missing: {', '.join(missing)} (create them, or take their declarations away)."]
-            if missing
-            else []
-        ),
-        *([f"No right to read: {', '.join(closed)} (grant select on them to this role)."] if closed else []),
-    ]
+    advice = []
+    if missing:
+        advice.append(f"Missing: {', '.join(missing)} (create them, or take their declarations away).")
+    if closed:
+        advice.append(f"No right to read: {', '.join(closed)} (grant select on them to this role).")
     tables = Finding("application database: tables", not missing and not closed, seen, " ".join(advice))
     return [*findings, tables, _columns(settings, missing)]
 

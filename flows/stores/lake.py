@@ -254,34 +254,37 @@ class Lake:
         if not self.root.is_dir():
             return []
         with written(self.root):
-            limit = sessions.oldest(self.root)
-            keep = known(datetime.fromtimestamp(limit, UTC))
-            removed: list[str] = []
-            for place in (*(layer.value for layer in Layer), QUARANTINE, SPILL):
-                for folder, folders, names in os.walk(self.root / place, followlinks=False):
-                    folders.sort()
-                    # As text: there is a folder for every day of history, and a Path of each would be felt.
-                    below = folder[len(str(self.root)) + 1 :].replace(os.sep, "/")
-                    for name in sorted(names):
-                        # What stands in quarantine under its final name stays until somebody removes it.
-                        is_whole = name.endswith(".parquet") and place != QUARANTINE
-                        is_ours = is_whole or name.startswith(TEMPORARY) or place == SPILL
-                        relative = f"{below}/{name}"
-                        if not is_ours or relative in keep:
-                            continue
-                        with contextlib.suppress(FileNotFoundError):
-                            path = Path(folder, name)
-                            if path.lstat().st_mtime < limit:
-                                path.unlink()
-                                removed.append(relative)
-            for path in sorted(self.root.glob(f"{TEMPORARY}-*")):
-                with contextlib.suppress(FileNotFoundError):
-                    if path.lstat().st_mtime < limit - _BESIDE_SECONDS:
-                        path.unlink()
-                        removed.append(path.name)
-            return removed
+            return self._swept(known)
 
     # ------------------------------------------------------------------------------------------------- inside
+
+    def _swept(self, known: Callable[[datetime], Collection[str]]) -> list[str]:
+        limit = sessions.oldest(self.root)
+        keep = known(datetime.fromtimestamp(limit, UTC))
+        removed: list[str] = []
+        for place in (*(layer.value for layer in Layer), QUARANTINE, SPILL):
+            for folder, folders, names in os.walk(self.root / place, followlinks=False):
+                folders.sort()
+                # As text: there is a folder for every day of history, and a Path of each would be felt.
+                below = folder[len(str(self.root)) + 1 :].replace(os.sep, "/")
+                for name in sorted(names):
+                    # What stands in quarantine under its final name stays until somebody removes it.
+                    is_whole = name.endswith(".parquet") and place != QUARANTINE
+                    is_ours = is_whole or name.startswith(TEMPORARY) or place == SPILL
+                    relative = f"{below}/{name}"
+                    if not is_ours or relative in keep:
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        path = Path(folder, name)
+                        if path.lstat().st_mtime < limit:
+                            path.unlink()
+                            removed.append(relative)
+        for path in sorted(self.root.glob(f"{TEMPORARY}-*")):
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_mtime < limit - _BESIDE_SECONDS:
+                    path.unlink()
+                    removed.append(path.name)
+        return removed
 
     def _copy(self, source: Source, path: Path) -> None:
         if isinstance(source, DuckDBPyRelation):
