@@ -8,7 +8,6 @@ import json
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,13 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 
 from flows import sandbox
 from flows.sandbox.apis.store import Store
-from flows.sandbox.world import WorldError, clickstream, exists, lives, orders, people, sizes, topics
+from flows.sandbox.world import WorldError, clickstream, exists, lives, sizes, topics
 from flows.sandbox.world.poison import REASONS
-from flows.sandbox.world.shape import BASE, DAY, DEFAULT_END, DEFAULT_SEED, Shape, micros, moment
+from flows.sandbox.world.shape import DEFAULT_END, micros, moment
 from tests.flows.sandbox import truth
 from tests.flows.sandbox.recount import Company, Message, arguments, event, hold_to_the_truth, winners
 
 SMALL: dict[str, Any] = {"days": 10, "events_per_day": 2_000, "users": 600, "orders": 2_400}
-SHAPE = Shape(DEFAULT_SEED, micros(DEFAULT_END) - 10 * DAY, 10, 2_000, 600, 240, 2_400)
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +40,6 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.State
 def small(services: sandbox.State) -> Company:
     """A small world as it was made."""
     return Company(services, lives.create(*arguments(services), **SMALL))
-
-
-def test_the_same_seed_draws_the_same_world_and_another_seed_another() -> None:
-    def drawn(shape: Shape) -> tuple[pl.DataFrame, pl.DataFrame]:
-        known = pl.concat([people.users(shape, BASE), people.users(shape, 0)])
-        placed = orders.orders(shape, 0, known)
-        return placed, clickstream.messages(shape, 0, known, placed)
-
-    for first, again, other in zip(drawn(SHAPE), drawn(SHAPE), drawn(replace(SHAPE, seed=1)), strict=True):
-        assert first.equals(again)
-        assert not first.equals(other)
-
-
-@pytest.mark.parametrize("days", [1, 5, 30])
-def test_a_day_holds_as_much_in_a_world_of_any_length(days: int) -> None:
-    def a_day(shape: Shape) -> tuple[int, ...]:
-        users, placed = shape.users_before(1) - shape.users_before(0), shape.orders_before(1)
-        return shape.base_users, shape.events_per_day, users, placed
-
-    known, events, users, placed = a_day(Shape(DEFAULT_SEED, 0, **sizes(23.4, days)))
-    assert (known, events) == (70_200, 501_439)
-    assert users == pytest.approx(2_000 * 23.4 / 14, abs=1)
-    assert placed == pytest.approx(20_000 * 23.4 / 14, abs=1)
 
 
 def test_a_world_has_the_sizes_it_was_asked_for(small: Company) -> None:
@@ -351,7 +326,7 @@ def test_an_interrupted_creation_counts_as_none_and_is_made_anew(services: sandb
 @pytest.mark.full
 @pytest.mark.usefixtures("older")
 def test_the_default_world_holds_its_truth(services: sandbox.State) -> None:
-    company = Company(services, lives.create(*arguments(services)))
+    company = Company(services, lives.create(*arguments(services), **sizes(1, 14)))
     assert 295_000 < sum(truth.expected(company.truth, "fct_events")[key] for key in _rows(company)) < 310_000
     hold_to_the_truth(company)
 
