@@ -29,11 +29,6 @@ def resize(folder: Path, kilobytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(folder)], check=True)
 
 
-def close(folder: Path) -> None:
-    """Let nobody write there any more."""
-    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-
-
 @contextlib.contextmanager
 def closed(folder: Path) -> Iterator[None]:
     """While the block lasts nothing can be written there, also by who has files open for writing: these keep

@@ -23,7 +23,7 @@ from flows.sandbox import state as states
 from flows.services import Services
 from tests.flows.recovery.conftest import filled, killed, sealed, unseen
 from tests.flows.recovery.own_server import own_server
-from tests.flows.small_disk import close, small_disk
+from tests.flows.small_disk import closed, small_disk
 
 
 @pytest.fixture
@@ -121,6 +121,6 @@ def test_a_server_is_put_together_from_backups_that_can_only_be_read(own: Servic
     services = Services(own.settings.model_copy(update={"backups": disk / "backups"}))
     with small_disk(disk, 400_000):
         copy_server(services, unseen())
-        close(disk)
-        _put_together(services, unseen())
+        with closed(disk):
+            _put_together(services, unseen())
     assert (_target(services) / "PG_VERSION").is_file()

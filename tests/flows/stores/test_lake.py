@@ -26,8 +26,6 @@ from hypothesis import strategies as st
 from flows.stores import manifest
 from flows.stores.lake import Commit, DamagedFile, Lake, LakeError, LakeFile, encode_value
 from flows.stores.manifest import ManifestDamaged, fold
-from flows.stores.sessions import is_alive
-from tests.flows.small_disk import closed, small_disk
 
 TABLE = pa.table({"at": pa.array([1, 2, 3], pa.timestamp("us", "UTC")), "v": ["a", "b", "c"]})
 
@@ -303,30 +301,6 @@ def test_the_sweep_removes_orphans_and_nothing_of_a_living_writer(tmp_path: Path
     with Lake(root) as sweeper:
         assert sweeper.sweep(known) == [written.path]
     assert list((root / ".sessions").iterdir()) == []
-
-
-def test_a_disk_that_nobody_may_write_to_any_more_is_told_and_ends_no_session_of_a_writer_badly(
-    tmp_path: Path,
-) -> None:
-    disk = tmp_path / "disk"
-    with small_disk(disk, 4000):
-        lake, sweeper = Lake(disk / "lake"), Lake(disk / "lake")
-        file = _write(lake)
-        marker = lake.session
-        assert marker is not None
-        with closed(disk):
-            with pytest.raises(LakeError, match=r"can't be written in .*Read-only file system.*run again"):
-                _write(lake, batch="b2")
-            with pytest.raises(LakeError, match=r"can't be written in .*Read-only file system.*run again"):
-                sweeper.sweep(lambda since: ())
-            lake.close()
-            assert is_alive(marker) is False
-        # Long ago, as it is for the next run.
-        os.utime(marker, (time.time() - 60,) * 2)
-        os.utime(disk / "lake" / file.path, (time.time() - 60,) * 2)
-        with sweeper:
-            assert sweeper.sweep(lambda since: ()) == [file.path]
-        assert list(marker.parent.iterdir()) == []
 
 
 def test_the_sweep_takes_what_was_left_half_written_beside_the_layers_but_not_what_is_being_written(
