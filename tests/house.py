@@ -157,7 +157,7 @@ class House:
             if version == 18:
                 address = self.parts(*_POSTGRES).warehouse_dsn
                 assert address is not None
-                _answer_soon(address)
+                _derive_once(address)
                 self._servers[18] = Server(18, address)
             else:
                 self._servers[version] = self._start_15()
@@ -236,7 +236,7 @@ class House:
         _end(self.folder)
 
 
-def _answer_soon(address: str) -> None:
+def _derive_once(address: str) -> None:
     """A password is derived once to be proved, not 4,096 times: it is 128 bits of chance, and tests connect
     some ten thousand times.
     """

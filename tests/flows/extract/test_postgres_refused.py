@@ -110,43 +110,39 @@ def test_rows_that_a_policy_hides_from_the_role_are_not_taken_for_deleted(
     assert shop.live(orders, ["id"]) == [(number,) for number in range(11, 1001)]
 
 
-def test_a_login_that_is_let_in_no_more_is_told_with_its_setting_and_nothing_is_lost(
-    shop: World, reader: str
+@pytest.mark.parametrize(
+    ("shut", "opened", "said"),
+    [
+        (
+            "alter role {} nologin",
+            "alter role {} login",
+            "let in there again, or ANALYTICS_APP_DSN has the one of now",
+        ),
+        (
+            "revoke select on orders from {}",
+            "grant select on orders to {}",
+            'when {} has SELECT on "public"."orders"',
+        ),
+    ],
+    ids=["login", "right"],
+)
+def test_what_was_taken_from_the_reader_between_two_reads_is_named_and_nothing_is_lost(
+    shop: World, reader: str, shut: str, opened: str, said: str
 ) -> None:
     orders = replace(ORDERS, control=None)
-    owner, shop.app_dsn = shop.app_dsn, make_conninfo(shop.app_dsn, user=reader, password="x")
+    owner, limited = shop.app_dsn, make_conninfo(shop.app_dsn, user=reader, password="x")
+
+    def by_the_owner(*statements: str) -> None:
+        shop.app_dsn = owner
+        shop.app(*statements)
+        shop.app_dsn = limited
+
+    shop.app_dsn = limited
     assert shop.land_rows(orders) == 1000
-    shop.app_dsn, closed = owner, shop.app_dsn
-    shop.app(f"alter role {reader} nologin", "update orders set updated_at = now() where id <= 10")
-
-    shop.app_dsn = closed
-    with pytest.raises(SourceRefused, match=r"let in there again, or ANALYTICS_APP_DSN has the one of now"):
+    by_the_owner(shut.format(reader), "update orders set updated_at = now() where id <= 10")
+    with pytest.raises(SourceRefused, match=said.format(reader)):
         shop.land(orders)
-
-    shop.app_dsn = owner
-    shop.app(f"alter role {reader} login")
-    shop.app_dsn = closed
-    assert shop.land_rows(orders) == 10
-    shop.app_dsn = owner
-    assert shop.live(orders, ORDERS_COLUMNS) == orders_of(shop)
-
-
-def test_a_right_that_was_taken_between_two_reads_is_named_with_the_table_and_the_role(
-    shop: World, reader: str
-) -> None:
-    orders = replace(ORDERS, control=None)
-    owner, shop.app_dsn = shop.app_dsn, make_conninfo(shop.app_dsn, user=reader, password="x")
-    shop.land(orders)
-    shop.app_dsn, limited = owner, shop.app_dsn
-    shop.app(f"revoke select on orders from {reader}", "update orders set updated_at = now() where id <= 10")
-
-    shop.app_dsn = limited
-    with pytest.raises(SourceRefused, match=rf'when {reader} has SELECT on "public"."orders"'):
-        shop.land(orders)
-
-    shop.app_dsn = owner
-    shop.app(f"grant select on orders to {reader}")
-    shop.app_dsn = limited
+    by_the_owner(opened.format(reader))
     assert shop.land_rows(orders) == 10
     shop.app_dsn = owner
     assert shop.live(orders, ORDERS_COLUMNS) == orders_of(shop)
