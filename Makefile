@@ -8,7 +8,7 @@ RUN := PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE= $(PYTHON_ENV)
 PYTEST := $(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop test test-full lint format bench bench-full lock cdc-engine environment environment-dev clean
+.PHONY: help run stop test test-full lint lint-types lint-rest format bench bench-full lock cdc-engine environment environment-dev clean
 export PYTHON
 
 help: ## this list
@@ -26,10 +26,16 @@ test: environment-dev ## every test except the long ones (10 minutes at most)
 test-full: test ## the long tests too: kills, soaks, counterparts (40 minutes at most)
 	@$(PYTEST) -m full
 
+# What mypy does takes as long as the rest together.
 lint: environment-dev ## ruff, mypy, SQL, import direction, generated files up to date
+	@$(MAKE) --no-print-directory --jobs=2 lint-types lint-rest
+
+lint-types:
+	@$(RUN) -m mypy
+
+lint-rest:
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m mypy
 	@$(RUN) -m sqlfluff lint --nocolor --disable-progress-bar transforms quality/rules flows/portal/queries warehouse_ddl/bootstrap warehouse_ddl/views
 	@$(RUN) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(RUN) -m warehouse_ddl --check
