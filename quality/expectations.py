@@ -28,6 +28,7 @@ import psycopg
 
 from quality import session_settings
 from quality.alive import kept_alive
+from quality.deferred import deferred
 from quality.messages import ROW_COUNT, finding, passing, refused, without_kind
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
@@ -126,7 +127,7 @@ def suite(
 
 @cache
 def _import() -> Any:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), deferred("scipy.stats", "altair"):
         warnings.simplefilter("ignore")
         import great_expectations
 
