@@ -41,7 +41,11 @@ def spoken(seconds: float) -> str:
 
 
 def parse_bound(text: str) -> datetime:
-    """A day or instant given on the command line, UTC. Raises ValueError."""
+    """A day or instant given on the command line, UTC. Raises ValueError, also for a week of ISO 8601, which
+    Python takes for its first day.
+    """
+    if "W" in text.upper():
+        raise ValueError(text)
     moment = datetime.fromisoformat(text)
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -308,7 +308,7 @@ class _Reader:
         try:
             return timedelta(seconds=length_of_time(str(value)))
         except FlowsError as error:
-            raise self._wrong(where, f"can't be read: {error}") from None
+            raise self._wrong(where, f"can't be read: {str(error).rstrip('.')}") from None
         except OverflowError:
             raise self._wrong(where, f"has '{value}', which is longer than time is counted") from None
 

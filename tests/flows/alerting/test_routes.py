@@ -59,6 +59,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> 
     assert sentence in str(failed.value)
     assert "hush-hush" not in str(failed.value)
     assert "\n" not in str(failed.value)
+    assert not str(failed.value).endswith("..")
 
 
 @pytest.mark.parametrize(
