@@ -53,7 +53,9 @@ def test_anything_else_is_refused_with_how_to_write_it(text: str) -> None:
         length_of_time(text)
 
 
-@pytest.mark.parametrize("text", ["tomorrow", "2025-W41", "2025-W41-2", "0001-01-01T00:00+14:00", "9999-12-31T23:00-14:00"])
+@pytest.mark.parametrize(
+    "text", ["tomorrow", "2025-W41", "2025-W41-2", "0001-01-01T00:00+14:00", "9999-12-31T23:00-14:00"]
+)
 def test_what_is_no_day_or_none_in_utc_is_refused_with_how_to_write_it(text: str) -> None:
     with pytest.raises(BadRange, match=re.escape(f"--to '{text}' is no day; write it like 2025-10-07")):
         days_between("2025-10-07", text)
