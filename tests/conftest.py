@@ -58,11 +58,12 @@ def _new_folder() -> Path:
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    """Each process compiles its share of the modules first, as their assertions are rewritten: in a folder
-    where nothing has run yet that takes half of what collecting does, and all would do all of it.
+    """Where all tests are asked for, each process compiles its share of the modules first, as their
+    assertions are rewritten: in a folder where nothing has run yet that takes half of what collecting does,
+    and all would do all of it.
     """
     worker: dict[str, Any] | None = getattr(session.config, "workerinput", None)
-    if worker is None:
+    if worker is None or session.config.args != session.config.getini("testpaths"):
         return
     number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
     for path in sorted(_TESTS.rglob("test_*.py"))[number::count]:
