@@ -45,7 +45,9 @@ def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
     """
     registry = registry or registries.default()
     own = registry.table(table) if isinstance(table, str) else table
-    model = registry.models.get(own.name)
+    if own.name not in registry.codes:
+        model = registry.models.get(own.name)
+        registry.codes[own.name] = _code(model) if model else None
     said: dict[str, Any] = {
         "columns": [(column.name, column.type) for column in own.columns],
         "key": own.key,
@@ -57,7 +59,7 @@ def fingerprint(table: Table | str, registry: Registry | None = None) -> str:
         **({"mentioned_by": dict(own.mentioned_by)} if own.mentioned_by else {}),
         "lookback": own.lookback.total_seconds(),
         "tie_break": own.tie_break,
-        "code": _code(model) if model else None,
+        "code": registry.codes[own.name],
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -74,6 +74,8 @@ class Registry:
     entities: Mapping[str, SourceEntity]
     traced: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """Column lineage that was already worked out (by transforms.lineage), by table."""
+    codes: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
+    """The code that was already digested (by transforms.catalog), by table."""
 
     @cached_property
     def tables(self) -> Mapping[str, Table]:
