@@ -52,8 +52,8 @@ FASTER["max_connections"] = "500"
 # A worker's snapshot keeps what a test has just frozen from being so. And each of a run's hundreds of
 # databases would be looked at every minute.
 FASTER["autovacuum"] = "off"
-# Broker and Connect live for minutes: the compiler that makes faster code later takes a third of their time.
-FASTER_JAVA = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}
+# Brokers and Connect live for minutes: the compiler that makes faster code later takes a third of their time.
+kafka.ENVIRONMENT["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
 _POSTGRES = {Part.APP_POSTGRES, Part.WAREHOUSE_POSTGRES}
 
 _lent: list[tuple[str, str]] = []
@@ -303,6 +303,5 @@ def _faster_parts() -> Iterator[None]:
         mock.patch.dict(instances[0], FASTER),
         mock.patch.dict(instances[1], FASTER),
         mock.patch.object(postgres, "OUTSIDE", [*in_memory, *postgres.OUTSIDE]),
-        mock.patch.dict(kafka.ENVIRONMENT, FASTER_JAVA),
     ):
         yield
