@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top.set_defaults(command=_verb("flows.commands:command"), select=None, yes=False)
-    verbs = top.add_subparsers(title="verbs", metavar="VERB")
+    verbs = top.add_subparsers(title="verbs", metavar="[VERB]")
 
     run = add(verbs, "run", "the batch: land, rebuild what changed, publish (the default)")
     _selection(run)
@@ -158,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     )
     backup.add_argument("--full", action="store_true", help="with --physical: no increment")
     backup.set_defaults(command=_verb("flows.backup:command"))
-    kinds = backup.add_subparsers(title="actions", metavar="ACTION")
+    kinds = backup.add_subparsers(title="actions", metavar="[ACTION]")
     held = add(kinds, "list", "the backups that are there, newest first")
     held.add_argument("--json", action="store_true", help="for programs")
     held.set_defaults(command=_verb("flows.recovery.listing:list_command"))
@@ -244,12 +244,8 @@ def parser() -> argparse.ArgumentParser:
     portal = add(verbs, "portal", "write the pages that people look at")
     portal.add_argument("--out", metavar="DIR", help="folder for them; default: portal, beside the lake")
     portal.add_argument("--serve", action="store_true", help="serve them, with the rows behind each point")
-    portal.add_argument(
-        "--host", default="127.0.0.1", help="where to serve (127.0.0.1); any but loopback needs a token"
-    )
-    portal.add_argument(
-        "--port", type=port, default=8321, help="port to serve at (8321); 0: any that is free"
-    )
+    portal.add_argument("--host", help="with --serve: where (127.0.0.1); any but loopback needs a token")
+    portal.add_argument("--port", type=port, help="with --serve: at which port (8321); 0: any that is free")
     portal.set_defaults(command=_verb("flows.portal.command:command"))
 
     sla = add(verbs, "sla", "what was promised and kept over 30 days; exit 1 when it was not")

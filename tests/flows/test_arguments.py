@@ -31,6 +31,14 @@ def test_each_command_says_what_it_does_and_what_each_of_its_words_is() -> None:
     assert unexplained == []
 
 
+def test_a_word_that_may_be_left_out_stands_in_brackets() -> None:
+    found = dict(_commands(parser()))
+    told = {name: " ".join(command.format_usage().split()) for name, command in found.items()}
+    assert told[""].endswith("[VERB] ...")
+    assert told["backup"].endswith("[ACTION] ...")
+    assert told["sandbox"].endswith(" ACTION ...")
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [

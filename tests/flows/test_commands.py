@@ -186,6 +186,7 @@ NOWHERE = f"postgresql://own:{CANARY}@127.0.0.1:1/none"
         (["check", "--stream", "fct_orders"], "leave the tables out"),
         (["dlq", "list", "--limit", "-1"], "--limit"),
         (["portal", "--serve", "--port", "99999"], "--port"),
+        (["portal", "--port", "8400"], "go with --serve"),
         (["metrics", "--serve", "-1"], "--serve"),
         (["restore", "--into", "nonsense"], "--into"),
         (["rebuild", "--as-of", "2999-01-01"], "2999-01-01 is not over yet"),
