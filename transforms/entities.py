@@ -157,6 +157,8 @@ class Rest:
     """How times are written; `unix_ms`: milliseconds since 1970, in the records too."""
     page_size: int = 100
     lookback: timedelta = timedelta(hours=1)
+    """How late an object may be listed behind younger ones: so far before its last end a read begins, or with
+    the newest object seen where that is older. What is listed later than that is never asked for."""
     id_fields: tuple[str, ...] = ("id",)
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Fixed query parameters; `{since}` and `{until}` in a value stand for the range."""

@@ -1,8 +1,9 @@
 """List endpoints over HTTPS, as `Rest` declares them, into raw rows: id, object, window_start, window_end.
 
-A read covers the half-open window [last read's end - lookback, now), in whole seconds. What it lands once
-more in the overlap is only what has changed: the position carries a digest for every object of that
-overlap, and nothing older. A list that can't be asked by time is all overlap.
+A read covers the half-open window [last read's end - lookback, now), in whole seconds; where the newest
+object ever seen is older than that, it begins with that one: what a quiet list shows late is met however late
+it is. What it lands once more in the overlap is only what has changed: the position carries a digest for
+every object of that overlap, and nothing older. A list that can't be asked by time is all overlap.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def read(
 
     Nothing is asked before the first batch is taken. In this order, for every page: ask (with the pauses,
     tries and limits of http.py), take the answer apart, drop what was landed before, hand bad records over
-    as dead letters, give the rest as one batch; after the last page `positions` becomes {until, digests}.
+    as dead letters, give the rest as one batch; after the last page `positions` becomes {until, newest,
+    digests, key}.
     Raises RestError (one line, without the key) when the service can't be read or contradicts itself;
     nothing of that read may then be committed.
     """
@@ -78,18 +80,25 @@ class _Reading:
         self._connection = connection
         self._name = f"{entity.source}.{entity.name}"
         self._now = now
-        self._before, last_end = self._open(position)
+        self._before, last_end, newest = self._open(position)
         end = now.astimezone(UTC).replace(microsecond=0)
         start = BEGINNING if self._rest.history is None else self._floor(end - self._rest.history)
         if last_end is not None:
             start = self._floor(last_end - self._rest.lookback)
+        if newest is not None:
+            start = min(start, newest)
         # A clock that was set back reads its overlap again and keeps the position.
         self._window = Window(min(start, end), end)
         self._until = max(end, last_end or end)
         self._overlap = self._floor(self._until - self._rest.lookback)
+        self._newest = newest or start
+        """Nothing younger was seen yet: where a list is quiet the next read begins here."""
+        self._at_newest: dict[str, str] = {}
         self._is_ms = self._rest.time_format == "unix_ms"
         self._is_whole = not self._rest.asks("since")
         """Whether each read goes through all that there is, since nothing asks for a range."""
+        self._is_asked_by_it = not self._is_whole
+        """Whether `recorded_at` can be the time that ranges are about, as far as the objects tell."""
         self._key = key_digest(connection)
         self._has_other_key = (position or {}).get("key", self._key) != self._key
         self._met_again = False
@@ -97,15 +106,22 @@ class _Reading:
         self._recent = OrderedDict[str, str]()
 
     def _floor(self, time: datetime) -> datetime:
-        """The start of the day where ranges are dates."""
-        return time if self._rest.time_format != "date" else time.replace(hour=0, minute=0, second=0)
+        """The start of the second, of the day where ranges are dates."""
+        second = time.replace(microsecond=0)
+        return second if self._rest.time_format != "date" else second.replace(hour=0, minute=0, second=0)
 
-    def _open(self, position: Mapping[str, Any] | None) -> tuple[Mapping[str, str], datetime | None]:
-        """Digests and end of the last read. RefusedError: it is too long ago for what the service keeps."""
+    def _open(
+        self, position: Mapping[str, Any] | None
+    ) -> tuple[Mapping[str, str], datetime | None, datetime | None]:
+        """Digests, end and newest object of what was read before. RefusedError: it is too long ago for what
+        the service keeps.
+        """
         if not position:
-            return {}, None
+            return {}, None, None
         try:
             last_end = datetime.fromisoformat(position["until"]).astimezone(UTC)
+            told = position.get("newest")
+            newest = None if told is None else datetime.fromisoformat(told).astimezone(UTC)
             digests: Mapping[str, str] = dict(position.get("digests", {}))
         except (KeyError, TypeError, ValueError):
             raise RefusedError(
@@ -118,7 +134,7 @@ class _Reading:
                 f"{keeps.days} days, so changes since then are lost; "
                 f"{_anew(f'raw_{self._entity.source}__%')}."
             )
-        return digests, last_end
+        return digests, last_end, newest
 
     def batches(self, extract: Extract) -> Iterator[pa.RecordBatch]:
         """Read page after page, filling `extract` beside."""
@@ -156,9 +172,11 @@ class _Reading:
             )
         if self._has_other_key:
             self._hold_to_account(extract.warnings)
+        newest = self._newest if self._is_asked_by_it else self._until
         extract.positions = {
             "until": self._until.isoformat(),
-            "digests": self._digests,
+            "newest": newest.isoformat(),
+            "digests": self._digests | (self._at_newest if newest < self._overlap else {}),
             "key": self._key,
         }
 
@@ -194,11 +212,27 @@ class _Reading:
         # those that come again with every read.
         if time is None or self._is_whole:
             is_kept = len(self._digests) < _REMEMBERED
+            self._is_asked_by_it &= record.id is None  # a record that can't be read says nothing of it
         else:
             is_kept = time >= self._overlap
+            self._note_newest(time, place, digest)
         if is_kept:
             self._digests[place] = digest
         return not was_landed
+
+    def _note_newest(self, time: datetime, place: str, digest: str) -> None:
+        """Where the next read begins if the list is quiet until then, and what it meets again there. A time
+        before what was asked for is not the one that ranges are about: nothing can begin with it.
+        """
+        second = self._floor(time)
+        self._is_asked_by_it &= second >= self._window.start
+        if second >= self._window.end:
+            return
+        if second > self._newest:
+            self._newest = second
+            self._at_newest.clear()
+        if second == self._newest:
+            self._at_newest[place] = digest
 
     def _dead(self, record: Record) -> DeadLetter:
         return DeadLetter(

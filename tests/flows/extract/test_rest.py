@@ -101,6 +101,7 @@ def test_what_has_not_changed_in_the_overlap_is_not_landed_again(apis: Any) -> N
 def test_a_refund_of_an_old_charge_arrives_through_events_in_the_window_of_the_charge(apis: Any) -> None:
     events = ENTITIES["raw_stripe__events"]
     create_charge(apis.store, charge(1, SECOND - 20 * 86400))
+    create_charge(apis.store, charge(2))
     first_charges, first_events = everything(apis, CHARGES), everything(apis, events)
     drain(first_charges)
     drain(first_events)

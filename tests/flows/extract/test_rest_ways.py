@@ -57,8 +57,9 @@ def test_all_that_is_listed_arrives_once_and_what_is_new_with_the_next_read(
     later = NOW + timedelta(minutes=5)
     second = asked(crm, WAYS[way], first.positions, later)
     assert ids(second) == ["d-0003"]
-    # An hour of lookback, and no more than that.
-    assert {**crm.sent[-1].query, **(crm.sent[-1].body or {})}["updated_from"] == "2025-11-03T11:00:00Z"
+    # An hour of lookback, and no more than that; where nothing was ever seen, all.
+    since = "2025-11-03T11:00:00Z" if count else "2000-01-01T00:00:00Z"
+    assert {**crm.sent[-1].query, **(crm.sent[-1].body or {})}["updated_from"] == since
 
 
 @pytest.mark.parametrize("way", WAYS)
