@@ -92,13 +92,23 @@ def test_a_pause_given_as_a_date_counts_from_the_date_of_the_answer() -> None:
     assert retry_after(httpx.Headers({})) is None
 
 
-@pytest.mark.parametrize("wait", ["nan", "inf", "1e309"])
-def test_a_pause_that_is_no_time_is_not_slept(wait: str) -> None:
-    with (
-        serving(lambda handler: send(handler, 429, Retry_After=wait)) as (url, _),
-        pytest.raises(RestError),
-    ):
-        get(url, tries=2)
+@pytest.mark.parametrize(
+    ("status", "name"), [(429, "Retry_After"), (429, "RateLimit_Reset"), (200, "RateLimit_Reset")]
+)
+@pytest.mark.parametrize("wait", ["nan", "inf", "-inf", "1e309", "Fri, 31 Feb 2025 25:61:00 GMT"])
+def test_a_pause_that_is_no_time_is_one_of_our_own(status: int, name: str, wait: str) -> None:
+    """Asked again or, after an answer, asked for more."""
+    said = {name: wait} if name == "Retry_After" else {"RateLimit_Remaining": "0", name: wait}
+    answers = [(status, said), (200, {}), (200, {})]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        code, headers = answers.pop(0)
+        send(handler, code, b"[]", **headers)
+
+    with serving(answer) as (url, _):
+        connection = RestConnection(url, "key-canary", wait_initial=0.01, wait_jitter=0, tries=2)
+        with Http("stripe.charges", connection) as http:
+            assert [http.get("/", {}, bytes) for _ in range(2)] == [b"[]", b"[]"]
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 1000\r\n\r\n", b"X-Drip:"])
