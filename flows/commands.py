@@ -228,7 +228,8 @@ def _run(flow: Callable[[], dict[str, Any]]) -> int:
         return failed.exit_code
     except (httpx.HTTPError, ObjectNotFound) as error:
         return _tell_without_prefect(error)
-    print("\n".join(["", *Summary.from_json(summary).lines(), "", *where_to_look()]))
+    done = Summary.from_json(summary)
+    print("\n".join(["", *done.lines(), "", *where_to_look(has_pages=done.has_pages)]))
     return 0
 
 
@@ -274,9 +275,9 @@ def _reach_prefect(settings: Settings) -> None:
         ) from error
 
 
-def where_to_look() -> list[str]:
-    """Lines for the end of a run: each is a command that works as it stands, or an address. The sandbox's own
-    password stands in its address, nobody else's does.
+def where_to_look(*, has_pages: bool) -> list[str]:
+    """Lines for the end of a run: each is a command that works as it stands, or an address; the portal's only
+    where the run wrote its pages. The sandbox's own password stands in its address, nobody else's does.
     """
     from flows.sandbox import world
 
@@ -290,7 +291,7 @@ def where_to_look() -> list[str]:
         else "  warehouse   schema analytics, in the database of ANALYTICS_WAREHOUSE_DSN"
     )
     lines.append(f"  lake        {_duckdb()} -init {_here(lake_sql)}   or: {python} -m flows lake")
-    if settings.writes_portal:
+    if has_pages:
         front = _here(settings.portal_root / "index.html")
         lines.append(f"  portal      {front}   with rows: {python} -m flows portal --serve")
     if settings.prefect_address:

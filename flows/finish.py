@@ -100,6 +100,7 @@ def write_portal(services: Services, summary: Summary, progress: Progress) -> No
 
     if problem := after_run(services, has_news=summary.partitions > 0):
         progress.say("portal", problem)
+    summary.has_pages = services.settings.writes_portal and not problem
 
 
 def show_in_prefect(summary: Summary, progress: Progress) -> None:

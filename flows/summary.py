@@ -53,6 +53,8 @@ class Summary:
     """Whether somebody ended it who did not want it any more."""
     steps: dict[str, float] = field(default_factory=dict)
     """Seconds of each landing, build, check and refresh, from its start to its end; they run side by side."""
+    has_pages: bool = False
+    """Whether the portal shows how it ended: its pages are the last thing that a run writes."""
 
     def table(self, name: str) -> TableSummary:
         """The line of one published table."""

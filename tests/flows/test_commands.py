@@ -32,7 +32,7 @@ def test_the_password_of_one_s_own_warehouse_is_not_shown_where_the_rest_is_the_
     monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", f"postgresql://own:{CANARY}@127.0.0.1:1/warehouse")
     monkeypatch.setenv("ANALYTICS_LAKE", str(tmp_path / "lake"))
     monkeypatch.setenv("PREFECT_API_URL", f"http://own:{CANARY}@127.0.0.1:1/api")
-    said = "\n".join(where_to_look())
+    said = "\n".join(where_to_look(has_pages=True))
     assert CANARY not in said
     assert "ANALYTICS_WAREHOUSE_DSN" in said
     assert "-m flows sandbox stop" in said  # behind the interpreter, quoted where its path has a space
@@ -44,9 +44,20 @@ def test_what_opens_the_lake_works_as_it_stands_wherever_that_is(
     root = tmp_path / "o'dd, [a] place"
     monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", NOWHERE)
     monkeypatch.setenv("ANALYTICS_LAKE", str(root))
-    (opens,) = [line for line in where_to_look() if line.startswith("  lake")]
+    (opens,) = [line for line in where_to_look(has_pages=False) if line.startswith("  lake")]
     words = shlex.split(opens.partition("   or:")[0])
     assert words[-2:] == ["-init", str(root / "lake.sql")]
+
+
+@pytest.mark.parametrize("has_pages", [True, False])
+def test_the_portal_is_named_where_the_run_has_written_its_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_pages: bool
+) -> None:
+    monkeypatch.setenv("ANALYTICS_WAREHOUSE_DSN", NOWHERE)
+    monkeypatch.setenv("ANALYTICS_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("ANALYTICS_PORTAL", str(tmp_path / "pages"))
+    said = "\n".join(where_to_look(has_pages=has_pages))
+    assert ("pages/index.html" in said, "portal --serve" in said) == (has_pages, has_pages)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/api", "nonsense"])

@@ -13,10 +13,13 @@ import psycopg
 import pytest
 
 from flows import sla
+from flows.finish import write_portal
 from flows.portal import reading, site
 from flows.portal.reading import as_json
 from flows.portal.site import PAGES, Written, after_run, write
+from flows.progress import Progress
 from flows.services import Services
+from flows.summary import Summary
 from tests.flows.portal import filled
 from tests.flows.portal.reader import Read
 from tests.flows.small_disk import filled as full
@@ -232,6 +235,17 @@ def test_after_a_run_with_news_the_pages_say_how_everything_is(postgres18: Serve
         ((after,),) = connection.execute(count).fetchall()
         assert after > before
     assert (tmp_path / "pages" / "index.html").is_file()
+
+
+def test_a_run_knows_whether_its_pages_were_written(postgres18: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for portal, is_written in (("pages", True), ("off", False), ("file", False)):
+        place = portal if portal == "off" else str(tmp_path / portal)
+        services = filled.services(postgres18, tmp_path, portal=place, filled=False)
+        summary = Summary(run_id="run", flow="analytics_pipeline")
+        with Progress("run") as progress:
+            write_portal(services, summary, progress)
+        assert Summary.from_json(summary.as_json()).has_pages is is_written, portal
 
 
 def test_who_wants_no_pages_gets_none(postgres18: Server, tmp_path: Path) -> None:
