@@ -20,7 +20,7 @@ from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
 from flows.stores.rebuilding import make_view, rebuild, take_view
 from flows.stores.standing import standing
 from flows.stores.verified import DamagedFile
-from flows.stores.warehouse import PUBLISHED, Warehouse
+from flows.stores.warehouse import PUBLISHED, Warehouse, WarehouseError
 from transforms.contract import Table
 from transforms.registry import Registry
 from warehouse_ddl.files import View
@@ -47,7 +47,11 @@ class BrokenReference(FlowsError):
     """Rows that stand are not what a new foreign key wants."""
 
 
-REFUSALS = (ConsentNeeded, InTheWay, BrokenReference, DamagedFile)
+class UnfitRows(FlowsError):
+    """Rows that stand do not fit what the header says now."""
+
+
+REFUSALS = (ConsentNeeded, InTheWay, BrokenReference, UnfitRows, DamagedFile)
 """What keeps one table or view from being changed until somebody acts; nothing of it was changed."""
 
 
@@ -70,8 +74,9 @@ def migrate(
     personal data, or no longer does, the table moves to where such tables stand. Raises ConsentNeeded for a
     change that takes something away, InTheWay when something of other people depends on the table, Blocked
     when a lock or an old snapshot stays in the way, BrokenReference where rows are not what a new foreign key
-    wants, DamagedFile; nothing was changed then. Where it is partitioned otherwise, the lake's content comes
-    into the partitions of now in the same transaction (flows.stores.layout).
+    wants, UnfitRows where they are not unique by a new key or too long for a type, DamagedFile; nothing was
+    changed then. Where it is partitioned otherwise, the lake's content comes into the partitions of now in
+    the same transaction (flows.stores.layout).
     """
     with warehouse.connect() as connection, _arranging(connection, table) as is_arranged_otherwise:
         with_short_waits(warehouse, connection, BRIEF, lambda: _bring_home(connection, table, registry))
@@ -208,11 +213,22 @@ def _with(migration: Migration, changes: Iterable[Change]) -> Migration:
 
 @contextmanager
 def _told(table: Table) -> Iterator[None]:
-    """Say what to do where the rows are not what a new foreign key wants, or where something of others keeps
-    a column from being changed in place.
+    """Say what to do where the rows are not what a new foreign key wants, or a new key or type, or where
+    something of others keeps a column from being changed in place.
     """
     try:
         yield
+    except WarehouseError as error:
+        # Classes of SQLSTATE: a value that is none of its type, a row against what all rows are held to.
+        if (error.state or "")[:2] not in ("22", "23"):
+            raise
+        is_key = error.state == errors.UniqueViolation.sqlstate
+        what = f"they are not unique by {', '.join(table.key)}" if is_key else error.cause
+        raise UnfitRows(
+            f"{table.name}: rows that stand do not fit what its header says now: {what}. It stays as it was. "
+            f"Say in the header ({table.path}) what they fit; or give the model another name, a table of its "
+            f"own is built then, and remove this one: python -m flows maintain --drop {table.name}"
+        ) from error
     except errors.ForeignKeyViolation as error:
         key, found = error.diag.constraint_name, (error.diag.message_detail or "").rstrip(".")
         raise BrokenReference(

@@ -56,12 +56,18 @@ _DATED = {"date", "timestamp", "timestamptz"}
 _NOT_THERE = {"42P01", "3F000"}
 """PostgreSQL's codes for a relation and a schema that it does not have."""
 _OURS = re.compile(r'"(ops|analytics)[".]')
+_DRIVERS_OWN = re.compile(r"^[A-Z_]+: \[libpq\] .*?: PGRES_\w+ \w+: +")
 _FIRST_MOMENT = "4713-01-02 (BC) 00:00:00"
 """PostgreSQL's calendar begins a day earlier; DuckDB's long before."""
 
 
 class WarehouseError(FlowsError):
     """PostgreSQL refused or was cut off. Nothing of the transaction is there; the message holds no secret."""
+
+    state: str | None = None
+    """SQLSTATE, where PostgreSQL has refused."""
+    cause = ""
+    """What it said then, without values."""
 
 
 class UnfitValue(WarehouseError):
@@ -271,12 +277,11 @@ def readable_errors(where: str = "") -> Iterator[None]:
             ) from None
         raise WarehouseError(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
     except psycopg.Error as error:
-        kind = _kind(error.sqlstate)
-        raise kind(_refused(at, error.sqlstate, error.diag.message_primary or str(error))) from None
+        raise _refusal(at, error.sqlstate, error.diag.message_primary or str(error)) from None
     except (AdbcError, OSError) as error:
         _refuse_shut_out(at, str(error))
         state = getattr(error, "sqlstate", None)
-        raise _kind(state)(_refused(at, state, str(error))) from None
+        raise _refusal(at, state, str(error)) from None
     except duckdb.ConversionException as error:
         raise UnfitValue(
             f"A value does not fit the column's type{at}: {explain(error).splitlines()[0]}. "
@@ -301,7 +306,7 @@ def _refuse_shut_out(at: str, text: str) -> None:
 def scrub(text: str) -> str:
     """The first line of an error without passwords and without values of rows."""
     line = (text.strip().splitlines() or ["no reason was given"])[0]
-    line = scrubbed(line, ())
+    line = _DRIVERS_OWN.sub("", scrubbed(line, ()))
     line = re.sub(r"\(([^()]*)\)=\((.*)\)", r"(\1)=(***)", line)
     line = re.sub(r"(?i)(with value )\S+", r"\1***", line)
     line = re.sub(
@@ -310,11 +315,15 @@ def scrub(text: str) -> str:
     return line.rstrip(".")
 
 
-def _kind(state: str | None) -> type[WarehouseError]:
-    """Class 22 of SQLSTATE is about values."""
+def _refusal(at: str, state: str | None, message: str) -> WarehouseError:
+    kind = WarehouseError
     if state == read_only.STATE:
-        return OnlyReads
-    return UnfitValue if (state or "").startswith("22") else WarehouseError
+        kind = OnlyReads
+    elif (state or "").startswith("22"):  # this class of SQLSTATE is about values
+        kind = UnfitValue
+    error = kind(_refused(at, state, message))
+    error.state, error.cause = state, scrub(message)
+    return error
 
 
 def _refused(at: str, state: str | None, message: str) -> str:
