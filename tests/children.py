@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from flows import failpoints
@@ -24,6 +25,11 @@ def begun(do: Callable[..., object], *arguments: Any) -> BaseProcess:
     child = _context.Process(target=do, args=arguments)
     child.start()
     return child
+
+
+def barrier(parties: int) -> Barrier:
+    """Where so many of these processes meet before they go on."""
+    return _context.Barrier(parties)
 
 
 def exit_code(do: Callable[..., object], *arguments: Any, seconds: float = 240) -> int | None:

@@ -37,22 +37,32 @@ def agree(connection: Connection[Any], lake: Lake) -> str:
     """
     row = connection.execute("SELECT warehouse::text FROM ops.identity").fetchone()
     assert row is not None
-    noted = of_lake(lake.root)
-    if noted is not None:
-        if noted != row[0] and not lake.manifests():
-            raise OthersLake(
-                f"The lake {lake.root} is of another warehouse ({noted}; this one is {row[0]}), which has "
-                "begun in it: the files of the two would mix. Nothing was changed there. Set ANALYTICS_LAKE "
-                "to a folder of this warehouse's own; where the other one is no more, remove "
-                f"{lake.root / FILE}, and run again."
-            )
-        connection.execute("UPDATE ops.identity SET warehouse = %s WHERE warehouse <> %s", (noted, noted))
-        return noted
-    with written(lake.root):
-        lake.root.mkdir(parents=True, exist_ok=True)
-        with written_whole(lake.root / FILE) as handle:
-            handle.write(f"{row[0]}\n".encode())
-    return str(row[0])
+    noted = of_lake(lake.root) or _noted(lake.root, row[0])
+    if noted != row[0] and not lake.manifests():
+        raise OthersLake(
+            f"The lake {lake.root} is of another warehouse ({noted}; this one is {row[0]}), which has "
+            "begun in it: the files of the two would mix. Nothing was changed there. Set ANALYTICS_LAKE "
+            "to a folder of this warehouse's own; where the other one is no more, remove "
+            f"{lake.root / FILE}, and run again."
+        )
+    connection.execute("UPDATE ops.identity SET warehouse = %s WHERE warehouse <> %s", (noted, noted))
+    return noted
+
+
+def _noted(root: Path, own: str) -> str:
+    """Write whose the lake is. Returns whose it is: another's, who has done so at the same moment."""
+    said = f"{own}\n".encode()
+    with written(root):
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with written_whole(root / FILE, is_first=True) as handle:
+                handle.write(said)
+        except FileExistsError:
+            if (other := of_lake(root)) is not None:
+                return other
+            with written_whole(root / FILE) as handle:  # what stood there named nobody
+                handle.write(said)
+    return own
 
 
 def of_lake(root: Path) -> str | None:

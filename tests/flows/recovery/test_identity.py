@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from unittest import mock
 
+import psycopg
 import pytest
 
 from flows import maintain, restore
@@ -25,8 +28,11 @@ from flows.recovery.physical import taking as physically
 from flows.recovery.vault import BackupError, Vault
 from flows.services import Services
 from flows.stores.lake import Lake
+from tests import children
 from tests.flows.recovery.conftest import filled, land, unseen
 from tests.house import Server
+
+REFUSED = 7
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,45 @@ def test_a_lake_in_which_another_warehouse_has_begun_is_refused_before_anything_
         # The way that it names, where the other one is no more.
         (lake.root / identity.FILE).unlink()
         assert identity.agree(theirs.connection, lake) != own
+
+
+def _begin(dsn: str, root: Path, both_found_none: Barrier) -> None:
+    found = identity.of_lake
+
+    def none_yet(root: Path) -> str | None:
+        name = found(root)
+        if name is None:
+            both_found_none.wait(60)
+        return name
+
+    with (
+        psycopg.connect(dsn) as connection,
+        Lake(root) as lake,
+        mock.patch.object(identity, "of_lake", none_yet),
+        suppress(identity.OthersLake),
+    ):
+        identity.agree(connection, lake)
+        return
+    sys.exit(REFUSED)
+
+
+def test_of_two_warehouses_that_begin_in_one_lake_at_the_same_moment_one_is_refused(
+    two: Two, tmp_path: Path
+) -> None:
+    root, barrier = tmp_path / "new", children.barrier(2)
+    both = (two.ours, two.theirs)
+    begun = [
+        children.begun(_begin, services.settings.require("warehouse_dsn"), root, barrier) for services in both
+    ]
+    for child in begun:
+        child.join(60)
+    codes = [child.exitcode for child in begun]
+    assert sorted(codes, key=str) == [0, REFUSED]
+    with both[codes.index(0)].warehouse.connect() as connection:
+        assert connection.execute("select warehouse::text from ops.identity").fetchone() == (
+            identity.of_lake(root),
+        )
+    assert _found(root) == [root / identity.FILE]
 
 
 def test_a_backup_of_before_says_no_warehouse_and_is_taken_for_the_folders_own(two: Two) -> None:
