@@ -257,8 +257,12 @@ class Schedule:
 
     def _fail(self, name: str, failure: str, *, is_awaited: bool = True) -> None:
         """Say what failed; what needs it is given up, what was published of it stays."""
-        self._summary.failures.append(failure if failure.startswith(name) else f"{name}: {failure}")
-        get_run_logger().error(self._summary.failures[-1])
+        why = failure.removeprefix(f"{name}: ")
+        if why.startswith(name):  # a sentence about the table alone, which begins with it
+            self._summary.failures.append(why)
+        else:
+            self._summary.fail(name, why)
+        get_run_logger().error(failure if failure.startswith(name) else f"{name}: {failure}")
         if is_awaited:
             self._give_up(name, "failed")
 

@@ -64,6 +64,16 @@ class Summary:
         """Add what a task of a step took."""
         self.steps[step] = round(self.steps.get(step, 0.0) + seconds, 2)
 
+    def fail(self, name: str, why: str) -> None:
+        """Say what failed of a table. Those that fail by one cause are one line: `NAME, NAME: why`."""
+        for place, line in enumerate(self.failures):
+            names = line.removesuffix(f": {why}")
+            if names != line and " " not in names.replace(", ", ""):
+                if name not in names.split(", "):
+                    self.failures[place] = f"{names}, {name}: {why}"
+                return
+        self.failures.append(f"{name}: {why}")
+
     def skip(self, names: Collection[str], needed: str, why: str) -> None:
         """Say what this run leaves as it was because a table that all of it needs `failed`, or `waits`."""
         if names:

@@ -21,13 +21,13 @@ from flows.jobs import Job
 from flows.settings import SettingsError
 from flows.stores.manifest import ManifestDamaged
 from flows.stores.verified import DamagedFile
-from flows.stores.warehouse import NotLetIn, UnfitValue
+from flows.stores.warehouse import NoRight, NotLetIn, UnfitValue
 from transforms.contract import ContractError
 from transforms.engine import ModelError
 
 _LASTING = (
     *(CheckFailed, ContentError, ContractError, ModelError),
-    *(NotLetIn, SettingsError, SourceRefused, UnfitValue),
+    *(NoRight, NotLetIn, SettingsError, SourceRefused, UnfitValue),
     *(DamagedFile, ManifestDamaged),
 )
 """Errors that the same data, code and settings would only give again."""

@@ -131,8 +131,10 @@ def _parts(flow: str, selected: tuple[str, ...], about: tuple[str, ...]) -> froz
 
 
 def failed_tables(failures: Sequence[str]) -> frozenset[str]:
-    """What a run's failures begin with: tables, views; anything else is about the whole run."""
-    return frozenset(line.partition(":")[0].strip() for line in failures)
+    """What a run's failures begin with: tables, views, several where one cause is theirs; anything else is
+    about the whole run.
+    """
+    return frozenset(name.strip() for line in failures for name in line.partition(":")[0].split(","))
 
 
 def _left_undone(

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg import Connection, errors, sql
 
 from flows.errors import FlowsError
+from flows.stores.rights import to_do
 from warehouse_ddl.files import bootstrap, bootstrap_fingerprint
 from warehouse_ddl.statements import SERVED, UNPUBLISHED
 
@@ -139,14 +140,24 @@ def _is_laid(connection: Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
+def _is_loader(connection: Connection[Any]) -> bool:
+    row = connection.execute(
+        "SELECT coalesce(pg_has_role(session_user, to_regrole('loader'), 'member'), false)"
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def _compare(connection: Connection[Any], fingerprint: str) -> None:
     try:
         with connection.transaction():
             row = connection.execute("SELECT fingerprint FROM ops.bootstrap").fetchone()
     except errors.UndefinedTable:
         row = None
-    except errors.InsufficientPrivilege:
+    except errors.InsufficientPrivilege as error:
         login = connection.info.user
+        if _is_loader(connection):
+            said = error.diag.message_primary or ""
+            raise RolesError(f"The warehouse's role loader lacks a right ({said}). {to_do(said)}") from None
         raise RolesError(
             f"The login {login} is no member of loader, so it may not run the pipeline. Let an administrator "
             f"run: grant loader to {login};"

@@ -20,7 +20,7 @@ from psycopg import Connection
 from flows.errors import FlowsError
 from flows.logins import PLACE_TO_DO, has_no_place, is_login_refused
 from flows.scrubbing import scrubbed
-from flows.stores import read_only
+from flows.stores import read_only, rights
 from flows.stores.batches import SharedBatches, with_plain_booleans
 from flows.stores.connections import Connections, adbc_sessions
 from quality import session_settings
@@ -80,6 +80,10 @@ class OnlyReads(WarehouseError):
 
 class NotLetIn(WarehouseError):
     """PostgreSQL is there, and this login may not come in: to wait for it would be in vain."""
+
+
+class NoRight(WarehouseError):
+    """PostgreSQL lets this login in, and the role that it acts as lacks a right: somebody has to give it."""
 
 
 class NoPlace(WarehouseError):
@@ -319,6 +323,8 @@ def _refusal(at: str, state: str | None, message: str) -> WarehouseError:
     kind = WarehouseError
     if state == read_only.STATE:
         kind = OnlyReads
+    elif state == rights.STATE:
+        kind = NoRight
     elif (state or "").startswith("22"):  # this class of SQLSTATE is about values
         kind = UnfitValue
     error = kind(_refused(at, state, message))
@@ -332,10 +338,12 @@ def _refused(at: str, state: str | None, message: str) -> str:
             f"This warehouse was never prepared, or by an older version ({scrub(message)}). Prepare it with "
             "a run: python -m flows"
         )
-    if state == "42501" and "schema ops" in message:
+    if state == rights.STATE:  # without the place: of many tables that fail by it, it is one cause
+        is_of_ledgers = "schema ops" in message
+        who = "A login that is no member of loader lacks this: grant loader to it. " if is_of_ledgers else ""
         return (
-            f"This login may not look into the ledgers ({scrub(message)}), it is no member of loader. Let an "
-            "administrator grant loader to it (docs/security.md)."
+            f"The warehouse's role lacks a right ({scrub(message)}). What was published stays as it was. "
+            f"{who}{rights.to_do(message)}"
         )
     if state == read_only.STATE:
         return (
