@@ -13,6 +13,7 @@ from flows import incomplete
 from flows.build import guard
 from flows.check_source import compare
 from flows.errors import FlowsError
+from flows.maintenance.undeclared import left_by_a_stream
 from flows.services import Services, open_services
 from flows.stores.apply import hot_partitions
 from flows.stores.warehouse import readable_errors
@@ -109,12 +110,13 @@ def _stream(services: Services) -> int:
             print(away)
     with services.warehouse.connect() as connection, connection.transaction():
         guard.record(connection, f"check-{now:%Y%m%dT%H%M%S}", results, now)
+        gone = left_by_a_stream(connection)
     left = waiting(services, results)
-    for line in lines(results):
+    for line in (*lines(results), *gone):
         print(line)
     if left:
         print(f"{left} partitions wait for the batch, which computes them: python -m flows")
-    elif not results:
+    elif not results and not gone:
         print("The stream has written nothing yet: there is nothing to compare.")
     is_unknown = left > 0 and not results
     return 1 if is_unknown or any(result.is_failure for result in results) else 0

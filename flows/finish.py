@@ -16,6 +16,7 @@ from flows.build.guard import record
 from flows.doubted import doubt
 from flows.errors import FlowsError
 from flows.hung import within
+from flows.maintenance.undeclared import left_by_a_stream
 from flows.monitoring import profiles
 from flows.progress import Progress
 from flows.schedule import told
@@ -81,6 +82,7 @@ def _agree(services: Services, summary: Summary) -> None:
         summary.warnings.append(away)
     with services.warehouse.connect() as connection, connection.transaction():
         record(connection, summary.run_id, results, services.settings.now())
+        summary.warnings += left_by_a_stream(connection)
     summary.checks += len(results)
     summary.checks_passed += sum(result.passed for result in results)
     summary.warnings += [result.message for result in results if not result.passed]

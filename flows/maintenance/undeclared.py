@@ -38,6 +38,8 @@ _ENTRIES = (
     ("stream_partition", "entity"),
     ("comparison_owed", "entity"),
     ("hot_partition", "table_name"),
+    ("stream_window", "table_name"),
+    ("model_in_force", "table_name"),
     ("partition_profile", "table_name"),
     ("refresh_owed", "view_name"),
     ("view_definition", "view_name"),
@@ -45,6 +47,14 @@ _ENTRIES = (
 """What ops says of a table as it is, and by which column; what it says of the past (checks, dead letters)
 stays.
 """
+_OF_A_STREAM = (
+    "SELECT table_name FROM ops.hot_partition WHERE since IS NOT NULL "
+    "UNION SELECT entity FROM ops.stream_partition UNION SELECT entity FROM ops.stream_batch "
+    "UNION SELECT entity FROM ops.comparison_owed UNION SELECT table_name FROM ops.stream_window"
+)
+"""The names of which a stream has left something."""
+_COUNTED_BESIDE = ("added", "late", "vanished")
+"""What stands in ops beside a table of windows, behind its name (flows.streaming.windows)."""
 _KINDS = {"r": "TABLE", "p": "TABLE", "m": "MATERIALIZED VIEW"}
 
 
@@ -76,7 +86,7 @@ def find(connection: Connection[Any], lake: Lake) -> list[Undeclared]:
     """Every table of that kind, by name."""
     entered = {name for (name,) in connection.execute(
         "SELECT table_name FROM ops.ledger UNION SELECT table_name FROM ops.partition_state "
-        "UNION SELECT entity FROM ops.position UNION SELECT entity FROM ops.stream_batch"
+        f"UNION SELECT entity FROM ops.position UNION {_OF_A_STREAM}"
     ).fetchall()}  # fmt: skip
     relations: dict[str, list[tuple[str, str]]] = {}
     for schema, name, kind in connection.execute(
@@ -95,6 +105,21 @@ def find(connection: Connection[Any], lake: Lake) -> list[Undeclared]:
     return [
         Undeclared(name, tuple(relations.get(name, ())), tuple(folders.get(name, ())), name in entered)
         for name in sorted({*entered, *relations, *folders} - declared)
+    ]
+
+
+def left_by_a_stream(connection: Connection[Any]) -> list[str]:
+    """A sentence where a stream has left something of tables that nothing declares any more: no landing and
+    no comparison sees to that.
+    """
+    names = {name for (name,) in connection.execute(_OF_A_STREAM.encode()).fetchall()}
+    gone = sorted(names - registry.tables().keys())
+    if not gone:
+        return []
+    return [
+        f"A stream wrote of {', '.join(gone)}, which nothing declares any more: what it left is neither "
+        "landed nor compared. Declare it again, or remove it for good: python -m flows maintain --drop "
+        f"{gone[0]} --yes"
     ]
 
 
@@ -131,6 +156,9 @@ def drop(services: Services, ledger: Ledger, name: str, *, yes: bool) -> Undecla
                 connection.execute(
                     query.format(sql.Identifier("ops", table), sql.Identifier(column)), (name,)
                 )
+            for beside in _COUNTED_BESIDE:
+                place = sql.Identifier("ops", f"{name}_{beside}")
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(place))
             failpoint("drop.entries_gone")
             for folder in one.folders:
                 _remove(folder)

@@ -26,7 +26,7 @@ from flows.stores.ledger import Ledger, PartitionState
 from flows.streaming import agreement, findings, windows
 from flows.streaming.agreement import Rows
 from flows.streaming.journal import Journal
-from flows.streaming.route import Route, route, whole_route
+from flows.streaming.route import Route, whole_route
 from flows.streaming.watermark import watermark
 from quality import CheckResult
 from transforms import catalog, registry
@@ -94,7 +94,9 @@ def reconcile(services: Services, way: Route | None = None, *, sealed_too: bool 
 
 def waiting(services: Services, results: Sequence[CheckResult]) -> int:
     """How many partitions that the stream wrote are not among these results: they wait for the batch."""
-    way = route(registry.entities())
+    way = whole_route()
+    if way is None:
+        return 0
     known = {(result.table, result.partition) for result in results}
     with services.warehouse.connect() as connection:
         there = [(table, apply.leaves(connection, table)) for table in (*way.facts, *way.windows)]
