@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+import quality
 from flows import alerts, finish, first_read, prepare
 from flows.alerting.cancelled import SAID, is_cancelled
 from flows.asked import refused
@@ -104,7 +105,8 @@ def api_ingest() -> dict[str, Any]:
 def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] | None, yes: bool) -> Summary:
     """The order of a run, for every flow of this family. To be called inside a flow.
 
-    0. a setting that a source needs and that is missing ends it before anything has begun (SettingsError);
+    0. a setting that a source needs and that is missing (SettingsError), or a rule file that no run could
+       ask (QualityError), ends it before anything has begun;
     1. prepare: schemas and tables as the models say, what a crash left behind completed or swept; what ends
     the run here is entered and told too, as far as the warehouse can be asked;
     2. land what is captured for the first time, while the connector reads it;
@@ -121,6 +123,7 @@ def run(flow_name: str, entities: Sequence[SourceEntity], select: Sequence[str] 
     with Progress(flow_name) as progress, services.lake:
         try:
             prepare.sources(services, entities)
+            quality.hold_to_form(registry.tables(), registry.default().models)
             services.lake.begin_session()
             left = prepare.warehouse(services, yes, progress)
             models = _without(left, _wanted(services, select, summary, progress), summary)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from quality.gate import check, failing_rows
 from quality.results import CheckResult, QualityError, blocking, render
-from quality.rulebook import all_rules, describe, rules, scheduled_rules
+from quality.rulebook import all_rules, describe, hold_to_form, rules, scheduled_rules
 from quality.sql import CONTROL_TOTALS, arrivals, breaking_query, columns_of, requires
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "columns_of",
     "describe",
     "failing_rows",
+    "hold_to_form",
     "render",
     "requires",
     "rules",

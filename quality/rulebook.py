@@ -21,6 +21,7 @@ counted in the snapshot that was landed) and `arrivals` (table_name, partition, 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -31,9 +32,10 @@ import yaml
 from sqlglot.errors import SqlglotError
 
 from quality.results import QualityError
-from quality.sql import columns_of, tables_in, timeliness_query
+from quality.sql import columns_of, requires, tables_in, timeliness_query
 from transforms.contract import Rule, RuleKind, Severity, Table, Write
 from transforms.model import TextLoader
+from transforms.relations import close
 
 RULES = Path(__file__).parent / "rules"
 PUBLISHED_WITHIN = timedelta(hours=1)
@@ -41,6 +43,8 @@ PUBLISHED_WITHIN = timedelta(hours=1)
 
 _FRONT_MATTER = re.compile(r"\A\s*/\*\s*---\s*\n(?P<words>.*?)\n\s*---\s*\*/\s*", re.DOTALL)
 _WORDS = {"kind", "severity", "description", "schedule", "row_level"}
+_BESIDE = {"control_total", "arrivals"}
+"""What a body may read beside tables."""
 
 
 def rules(table: Table) -> tuple[Rule, ...]:
@@ -149,6 +153,25 @@ def _filed(table: Table) -> list[Rule]:
 @cache
 def _files() -> tuple[tuple[str, Rule], ...]:
     return tuple(read_rule(path) for path in sorted(RULES.glob("*.sql")))
+
+
+def hold_to_form(tables: Collection[str], models: Collection[str]) -> None:
+    """Raise QualityError for a rule file in another form, of a table that no model makes (no run would ever
+    ask it) or that reads what is no table (no database could be asked it).
+    """
+    for name, rule in _files():
+        where = rule.arguments["path"]
+        if name not in models:
+            raise QualityError(
+                f"{where}: there is no model {name}, so no run would ask it.{close(name, models)} "
+                "Name the file after the table that it is a rule of, or take it away."
+            )
+        for read in requires([rule], name):
+            if read not in tables and read not in _BESIDE:
+                raise QualityError(
+                    f"{where}: it reads {read}, which is no table.{close(read, tables)} "
+                    "Correct the name, or take the file away."
+                )
 
 
 def read_rule(path: Path) -> tuple[str, Rule]:

@@ -13,6 +13,7 @@ from flows.batch import RunFailed, runner
 from flows.flow_names import BATCH
 from flows.monitoring.runs import Run, recent
 from flows.summary import Summary
+from quality import QualityError, rulebook
 from tests.flows.alerting.conftest import Watch
 from tests.flows.warehouses import with_tables
 from tests.house import Server
@@ -161,3 +162,17 @@ def test_a_damaged_file_of_a_table_that_is_to_be_built_beside_is_its_own_failure
     assert file.name in failure
     assert (_rows(watch, "dim_currencies"), _rows(watch, "dim_date")) == (20, 7670)
     assert _last(watch).undone == {"dim_currencies", *_needing("dim_currencies")}
+
+
+def test_a_rule_that_no_run_would_ask_ends_the_run_before_it_begins(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "fct_oders__x.sql").write_text(
+        "/* ---\nkind: accuracy\ndescription: x\n--- */\nselect 1 from fct_oders"
+    )
+    with (
+        mock.patch.object(rulebook, "RULES", tmp_path),
+        mock.patch.object(rulebook, "_files", rulebook._files.__wrapped__),
+        pytest.raises(QualityError, match=r"^quality/rules/fct_oders__x\.sql: there is no model fct_oders"),
+    ):
+        _run(watch)
+    assert _rows(watch, "dim_date") == 0
+    assert _last(watch).state == "Failed"

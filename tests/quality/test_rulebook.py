@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from quality import QualityError, all_rules, describe, rules, scheduled_rules
+from quality import QualityError, all_rules, describe, hold_to_form, rulebook, rules, scheduled_rules
 from quality.rulebook import RULES, read_rule
 from quality.sql import bind, query_of, tables_in
 from transforms import registry
@@ -103,6 +103,44 @@ def test_a_rule_file_in_another_form_is_refused(tmp_path: Path, name: str, text:
     path.write_text(text)
     with pytest.raises(QualityError, match=problem):
         read_rule(path)
+
+
+ACCURATE = "/* ---\nkind: accuracy\ndescription: x\n--- */\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "sentence"),
+    [
+        ("fct_oders__x", "select * from fct_oders", "there is no model fct_oders, so no run would ask it."),
+        ("fct_oders__x", "select * from fct_oders", "Did you mean fct_orders"),
+        ("raw_app__orders__x", "select * from raw_app", "there is no model raw_app, so no run would ask it."),
+        (
+            "fct_orders__x",
+            "select * from fct_orders join dim_usrs using (user_id)",
+            "it reads dim_usrs, which is no table. Did you mean dim_users",
+        ),
+        ("fct_orders__x", "select (from fct_orders", "its body is no single select"),
+    ],
+)
+def test_a_rule_file_that_no_run_could_ask_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, query: str, sentence: str
+) -> None:
+    monkeypatch.setattr(rulebook, "RULES", tmp_path)
+    monkeypatch.setattr(rulebook, "_files", rulebook._files.__wrapped__)
+    (tmp_path / f"{name}.sql").write_text(ACCURATE + query)
+    with pytest.raises(QualityError, match=rf"^quality/rules/{name}\.sql: ") as refused:
+        hold_to_form(registry.tables(), registry.default().models)
+    assert sentence in str(refused.value)
+
+
+def test_a_rule_file_may_read_what_the_source_counted_and_when_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rulebook, "RULES", tmp_path)
+    monkeypatch.setattr(rulebook, "_files", rulebook._files.__wrapped__)
+    query = "select 1 from fct_orders, control_total, arrivals, raw_app__orders"
+    (tmp_path / "fct_orders__x.sql").write_text(ACCURATE + query)
+    hold_to_form(registry.tables(), registry.default().models)
 
 
 def run_file(name: str, **relations: str) -> list[tuple[object, ...]]:
