@@ -59,6 +59,30 @@ def test_a_word_that_is_misspelt_is_told_with_the_one_that_is_alike(
     assert meant in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--select", ""], "a word of --select is empty"),
+        (["run", "--select="], "a word of --select is empty"),
+        (["backfill", "--from", "2025-10-01", "--to", ""], "a word of --to is empty"),
+        (["dlq", "list", "--entity", ""], "a word of --entity is empty"),
+        (["check", ""], "a word is empty"),
+        (["lake", ""], "a word is empty"),
+        (["catalog", "\udcff"], "'\\udcff' is no UTF-8"),
+        (["lake", "select '\udce9'"], "is no UTF-8"),
+    ],
+)
+def test_a_word_that_is_empty_or_no_text_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parser().parse_args(words)
+    assert refused.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"python -m flows {words[0]}")
+    assert said in last
+
+
 def test_what_is_like_nothing_is_told_with_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["alerts", "xyzzy"])
