@@ -6,7 +6,7 @@ from flows.sandbox.apis import stripe_objects
 from flows.sandbox.apis.store import Store
 
 
-def create_charge(store: Store, charge: stripe_objects.Object, *, fee: int = 0) -> None:
+def create_charge(store: Store, charge: stripe_objects.Object) -> None:
     """Put a charge, the movement it makes on the balance, and its event."""
     suffix = charge["id"].removeprefix("ch_")
     charge = {**charge, "balance_transaction": f"txn_{suffix}"}
@@ -16,7 +16,6 @@ def create_charge(store: Store, charge: stripe_objects.Object, *, fee: int = 0) 
         currency=charge["currency"],
         created=charge["created"],
         source=charge["id"],
-        fee=fee,
     )
     happened = stripe_objects.event(
         id=f"evt_{suffix}", type=f"charge.{charge['status']}", created=charge["created"], object=charge
