@@ -29,7 +29,7 @@ import psycopg
 from quality import session_settings
 from quality.alive import kept_alive
 from quality.deferred import deferred
-from quality.messages import ROW_COUNT, finding, passing, refused, without_kind
+from quality.messages import finding, passing, refused, without_kind
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
 from quality.sql import (
@@ -98,31 +98,29 @@ def validate(
     references: Mapping[str, str] = NO_REFERENCES,
     partitions: Sequence[str] | None = None,
     only_partitions: bool = False,
-    expected_rows: int | None = None,
 ) -> list[CheckResult]:
     """Hold `relations` together (unpublished leaves, or the published table) to `rules`, one result for each.
 
     `relations` are quoted or plain `schema.table` names; `references` is what stands after FROM for other
     tables, which are looked for in the schemas analytics and ops otherwise. `partitions` are the windows
     the content is complete for; with `only_partitions` nothing else of the relations is judged.
-    `expected_rows` adds the rule row_count. The connection is read-only. Raises QualityError for a rule
-    that can't be run, psycopg.OperationalError when the warehouse can't be reached or stops meanwhile.
+    The connection is read-only. Raises QualityError for a rule that can't be run, psycopg.OperationalError
+    when the warehouse can't be reached or stops meanwhile.
     """
     query = rows_of(table, relations, partitions if only_partitions else None)
     bound = bindings(table, references, partitions)
-    suite = _suite(table, rules, bound, expected_rows)
+    suite = _suite(table, rules, bound)
     with _session(dsn) as session:
         outcomes = _run(session, table, suite, query)
     by_name = {outcome.expectation_config.meta["rule"]: outcome for outcome in outcomes}
-    judged = [*rules, *([ROW_COUNT] if expected_rows is not None else [])]
-    return [_result(table, rule, by_name[rule.name], expected_rows, partitions) for rule in judged]
+    return [_result(table, rule, by_name[rule.name], partitions) for rule in rules]
 
 
 def suite(
     table: Table, rules: Sequence[Rule], references: Mapping[str, str] = NO_REFERENCES
 ) -> ExpectationSuite:
     """The rules of `table` as an expectation suite, one expectation for each; its meta names the rule."""
-    return _suite(table, rules, references, None)
+    return _suite(table, rules, references)
 
 
 @cache
@@ -217,16 +215,9 @@ def _run(session: _Session, table: Table, suite: ExpectationSuite, query: str) -
     return outcomes
 
 
-def _suite(
-    table: Table, rules: Sequence[Rule], references: Mapping[str, str], expected_rows: int | None
-) -> ExpectationSuite:
+def _suite(table: Table, rules: Sequence[Rule], references: Mapping[str, str]) -> ExpectationSuite:
     great_expectations = _import()
     found: list[Any] = [_expectation(rule, table, references) for rule in rules]
-    if expected_rows is not None:
-        announced = _vocabulary().ExpectTableRowCountToEqual(
-            value=expected_rows, meta={"rule": ROW_COUNT.name}
-        )
-        found.append(announced)
     # Built without `add_expectation`: that one writes to a store after each.
     made: ExpectationSuite = great_expectations.ExpectationSuite(name=table.name, expectations=found)
     return made
@@ -312,9 +303,7 @@ def _breaking(rule: Rule, table: Table, references: Mapping[str, str]) -> str:
     return broken_rows(rule, table, "postgres", references)
 
 
-def _result(
-    table: Table, rule: Rule, outcome: Any, expected_rows: int | None, partitions: Sequence[str] | None
-) -> CheckResult:
+def _result(table: Table, rule: Rule, outcome: Any, partitions: Sequence[str] | None) -> CheckResult:
     raised = outcome.exception_info or {}
     nested = [entry for entry in raised.values() if isinstance(entry, Mapping)] or [raised]
     for entry in nested:
@@ -331,10 +320,5 @@ def _result(
                 f"Great Expectations: {problem}"
             )
     found = outcome.result
-    if rule is ROW_COUNT:
-        rows = int(found["observed_value"])
-        return finding(
-            table, rule, "great_expectations", abs(rows - (expected_rows or 0)), rows, partitions, {}
-        )
     failing = int(found.get("unexpected_count", found.get("observed_value")) or 0)
     return finding(table, rule, "great_expectations", failing, found.get("element_count"), partitions, {})

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import duckdb
 
-from quality.messages import ROW_COUNT, finding
+from quality.messages import finding
 from quality.results import CheckResult, QualityError
 from quality.rulebook import written_in
 from quality.sql import (
@@ -40,16 +40,14 @@ def check(
     relation_name: str,
     references: Mapping[str, str] = NO_REFERENCES,
     partitions: Sequence[str] | None = None,
-    expected_rows: int | None = None,
 ) -> list[CheckResult]:
     """Hold the content of `relation_name` to `rules`; one result for each rule, in their order.
 
     `relation_name` and the values of `references` are what may stand after FROM in `connection`: a view's
     name or a select in brackets. `references` supplies the relations that `requires(rules, table.name)`
     names, by bare name; one that it lacks is looked for in the connection. `partitions` are the windows the
-    content is complete for: control totals of other days are then left out. `expected_rows` adds the rule
-    row_count. Raises QualityError for a rule that can't be run, duckdb.OperationalError where memory, disk or
-    a file fell short: that may pass.
+    content is complete for: control totals of other days are then left out. Raises QualityError for a
+    rule that can't be run, duckdb.OperationalError where memory, disk or a file fell short: that may pass.
     """
     relations = _relations(table, references, partitions)
     content = f"{CONTENT} as not materialized (select * from {relation_name})"
@@ -79,8 +77,6 @@ def check(
         if rule.name in together:
             result = replace(result, observed={**result.observed, "broken_rows": together[rule.name]})
         results.append(result)
-    if expected_rows is not None:
-        results.append(finding(table, ROW_COUNT, "duckdb", abs(rows - expected_rows), rows, partitions, {}))
     return results
 
 

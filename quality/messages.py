@@ -9,17 +9,8 @@ import psycopg
 
 from quality.results import CheckResult, Engine
 from quality.rulebook import describe, written_in
-from transforms.contract import Rule, RuleKind, Table
+from transforms.contract import Rule, Table
 from transforms.told import without_values
-
-ROW_COUNT = Rule(
-    "row_count",
-    "row_count",
-    RuleKind.COMPLETENESS,
-    {"description": "as many rows as were announced"},
-    row_level=False,
-)
-"""Not a claim of the table but of one load: the caller says how many rows there must be."""
 
 _SHOWN_WINDOWS = 3
 _KIND = re.compile(r"[^('\"]*\"?\(psycopg\.(?:errors\.)?(\w+)\) ?")
@@ -61,8 +52,6 @@ def finding(
         if rule.check == "references":
             other = rule.arguments["table"]
             message += f" Where such a value is right, let {other} have it; else correct it at its source."
-        if rule is ROW_COUNT:
-            message = f"{table.name}: {rows:,} rows are there, {failing:,} more or fewer than were announced."
     return CheckResult(
         table.name, partition, rule.name, rule.kind, rule.severity, engine, passed, failing, observed, message
     )

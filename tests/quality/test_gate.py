@@ -50,13 +50,6 @@ def test_every_copy_of_a_duplicate_counts(content: Content) -> None:
     assert result.failing_rows == 3
 
 
-def test_a_lost_row_is_found_by_the_row_count(content: Content) -> None:
-    content.fill([row(1), row(2)])
-    (result,) = check(content.duck, make_table(), [], content.relation, expected_rows=3)
-    assert (result.rule, result.kind, result.passed) == ("row_count", RuleKind.COMPLETENESS, False)
-    assert "2 rows are there" in result.message
-
-
 def test_a_warning_does_not_block_and_neither_does_lateness(content: Content) -> None:
     warning = quality.rules(make_table())[-1]
     assert warning.kind is RuleKind.TIMELINESS

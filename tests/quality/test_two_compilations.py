@@ -94,8 +94,8 @@ any_known = st.lists(st.sampled_from(ODD), unique=True, max_size=6)
 def _count_the_same(content: Content, rows: list[Row], known: list[str]) -> None:
     content.fill(rows, known)
     references = {"dim_kinds": "dim_kinds"}
-    in_duckdb = check(content.duck, TABLE, FORMS, content.relation, references, expected_rows=5)
-    in_postgres = expectations.validate(content.dsn, TABLE, FORMS, [content.leaf], expected_rows=5)
+    in_duckdb = check(content.duck, TABLE, FORMS, content.relation, references)
+    in_postgres = expectations.validate(content.dsn, TABLE, FORMS, [content.leaf])
     assert counts(in_duckdb) == counts(in_postgres)
     assert [result.passed for result in in_duckdb] == [result.passed for result in in_postgres]
 
