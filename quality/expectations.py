@@ -109,9 +109,9 @@ def validate(
     """
     query = rows_of(table, relations, partitions if only_partitions else None)
     bound = bindings(table, references, partitions)
-    suite = _suite(table, rules, bound)
+    judged = suite(table, rules, bound)
     with _session(dsn) as session:
-        outcomes = _run(session, table, suite, query)
+        outcomes = _run(session, table, judged, query)
     by_name = {outcome.expectation_config.meta["rule"]: outcome for outcome in outcomes}
     return [_result(table, rule, by_name[rule.name], partitions) for rule in rules]
 
@@ -120,7 +120,11 @@ def suite(
     table: Table, rules: Sequence[Rule], references: Mapping[str, str] = NO_REFERENCES
 ) -> ExpectationSuite:
     """The rules of `table` as an expectation suite, one expectation for each; its meta names the rule."""
-    return _suite(table, rules, references)
+    great_expectations = _import()
+    found: list[Any] = [_expectation(rule, table, references) for rule in rules]
+    # Built without `add_expectation`: that one writes to a store after each.
+    made: ExpectationSuite = great_expectations.ExpectationSuite(name=table.name, expectations=found)
+    return made
 
 
 @cache
@@ -213,14 +217,6 @@ def _run(session: _Session, table: Table, suite: ExpectationSuite, query: str) -
         session.source.delete_asset(asset.name)
         session.batch_query = ""
     return outcomes
-
-
-def _suite(table: Table, rules: Sequence[Rule], references: Mapping[str, str]) -> ExpectationSuite:
-    great_expectations = _import()
-    found: list[Any] = [_expectation(rule, table, references) for rule in rules]
-    # Built without `add_expectation`: that one writes to a store after each.
-    made: ExpectationSuite = great_expectations.ExpectationSuite(name=table.name, expectations=found)
-    return made
 
 
 def _vocabulary() -> Any:
