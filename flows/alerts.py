@@ -30,7 +30,7 @@ from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
 from flows.stores import read_only
-from flows.stores.warehouse import NoPlace, OnlyReads, WarehouseError
+from flows.stores.warehouse_errors import NoPlace, OnlyReads, WarehouseError
 from flows.summary import FAILED, Summary
 
 _log = logging.getLogger("flows.alerts")

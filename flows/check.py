@@ -16,7 +16,7 @@ from flows.errors import FlowsError
 from flows.maintenance.undeclared import left_by_a_stream
 from flows.services import Services, open_services
 from flows.stores.apply import hot_partitions
-from flows.stores.warehouse import readable_errors
+from flows.stores.warehouse_errors import readable_errors
 from flows.streaming.findings import lines
 from flows.streaming.keeper import keep_once
 from flows.streaming.reconcile import reconcile, waiting

@@ -11,7 +11,7 @@ from flows.build import guard
 from flows.errors import FlowsError
 from flows.hung import HOUR
 from flows.services import Services, open_services
-from flows.stores.warehouse import readable_errors
+from flows.stores.warehouse_errors import readable_errors
 from quality import CheckResult
 from quality.published import check_published
 from transforms import registry

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from flows.errors import FlowsError
 from flows.services import open_services
-from flows.stores.warehouse import readable_errors
+from flows.stores.warehouse_errors import readable_errors
 from transforms.contract import Layer
 from transforms.lineage_graph import VIEW
 

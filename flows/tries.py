@@ -21,7 +21,7 @@ from flows.jobs import Job
 from flows.settings import SettingsError
 from flows.stores.manifest import ManifestDamaged
 from flows.stores.verified import DamagedFile
-from flows.stores.warehouse import NoRight, NotLetIn, UnfitValue
+from flows.stores.warehouse_errors import NoRight, NotLetIn, UnfitValue
 from transforms.contract import ContractError
 from transforms.engine import ModelError
 

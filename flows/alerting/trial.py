@@ -11,7 +11,7 @@ from flows.alerting import delivery, words
 from flows.alerting.delivery import Message, NotSent
 from flows.alerting.routes import AlertsError, Routes, routes
 from flows.services import Services
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 
 _TITLE = "TEST: this channel takes messages of the warehouse"
 _BODY = "Somebody asked for this with `python -m flows alerts test`; nothing is wrong, and nothing is to do."

@@ -20,7 +20,7 @@ from flows.stores.apply import hot_partitions, leaves
 from flows.stores.lake import Lake
 from flows.stores.manifest import LakeFile
 from flows.stores.upkeep import analyze
-from flows.stores.warehouse import readable_errors
+from flows.stores.warehouse_errors import readable_errors
 from quality import CheckResult
 from quality.expectations import validate
 from quality.published import published_arrivals

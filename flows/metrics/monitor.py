@@ -11,7 +11,7 @@ from flows.metrics.names import Metric
 from flows.metrics.warehouse import Samples, fresh, open_incidents, promises
 from flows.monitoring.verdict import FROM_BEST, Verdict
 from flows.services import Services
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from transforms import registry
 
 RANK = {state: rank for rank, state in enumerate(FROM_BEST)}

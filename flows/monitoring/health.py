@@ -18,7 +18,7 @@ from flows.monitoring.verdict import State, Verdict
 from flows.monitoring.watch import Watch
 from flows.readable import readable
 from flows.services import Services
-from flows.stores.warehouse import NoPlace, WarehouseError, scrub
+from flows.stores.warehouse_errors import NoPlace, WarehouseError, scrub
 
 SPAN_GAP = timedelta(seconds=90)
 """Two looks no further apart than this leave no minute between them that nobody measured."""

@@ -19,7 +19,7 @@ from flows.monitoring.health import check_pipeline_health, record
 from flows.monitoring.storage import WAREHOUSE
 from flows.monitoring.verdict import FROM_BEST, State, Verdict
 from flows.services import Services, open_services
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 
 _ORDER = FROM_BEST[::-1]
 

@@ -15,7 +15,7 @@ from flows.monitoring import runs, schedules
 from flows.monitoring.profiles import Day, remembered
 from flows.monitoring.verdict import State, Verdict
 from flows.services import Services
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from flows.streaming.tally import KIND, REPORTED_WITHIN
 
 

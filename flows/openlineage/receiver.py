@@ -19,7 +19,7 @@ import httpx
 
 from flows.http_client import client
 from flows.hung import within
-from flows.stores.warehouse import scrub
+from flows.stores.warehouse_errors import scrub
 
 if TYPE_CHECKING:
     from flows.settings import Settings

@@ -14,7 +14,7 @@ from flows.landing import Landing
 from flows.openlineage.places import Place, of_published, of_source, of_table
 from flows.stores import upkeep
 from flows.stores.upkeep import Refreshed
-from flows.stores.warehouse import scrub
+from flows.stores.warehouse_errors import scrub
 from transforms import registry
 from transforms.contract import Table
 from transforms.entities import SourceEntity

@@ -32,7 +32,8 @@ from flows.stores.locks import DRILL_LOCK
 from flows.stores.manifest import Commit, LakeFile, fold
 from flows.stores.recovery import histories_of
 from flows.stores.upkeep import refresh
-from flows.stores.warehouse import Warehouse, WarehouseError, scrub
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError, scrub
 from transforms import registry
 from transforms.contract import Layer
 from warehouse_ddl.statements import SERVED, home

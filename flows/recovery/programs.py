@@ -17,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flows.errors import FlowsError
 from flows.sandbox.postgres import packaged_binaries
-from flows.stores.warehouse import scrub
+from flows.stores.warehouse_errors import scrub
 
 NAME = "user-analytics backup"
 """What the sessions of a backup are called in pg_stat_activity."""

@@ -20,7 +20,8 @@ from flows.recovery.taking import JOBS
 from flows.recovery.vault import DUMP, Backup, BackupError, Shelf, Vault
 from flows.stores import roles
 from flows.stores.dependents import InTheWay, others_on
-from flows.stores.warehouse import Warehouse, readable_errors
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import readable_errors
 from quality import session_settings
 from warehouse_ddl.files import bootstrap
 from warehouse_ddl.statements import LASTING, PERSONAL, SCHEMAS

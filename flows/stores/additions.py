@@ -13,7 +13,7 @@ import psycopg
 from psycopg import Connection, errors
 
 from flows.stores.dependents import InTheWay
-from flows.stores.warehouse import scrub
+from flows.stores.warehouse_errors import scrub
 
 
 @dataclass(frozen=True)

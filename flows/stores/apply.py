@@ -11,7 +11,8 @@ from psycopg import Connection, errors, sql
 
 from flows.stores.locks import refuse_while_dumped
 from flows.stores.publication import Streamed
-from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, WarehouseError
+from flows.stores.warehouse import UNPUBLISHED, PostgresColumn
+from flows.stores.warehouse_errors import WarehouseError
 from transforms.contract import Table, Write
 from warehouse_ddl.statements import bounds, home
 

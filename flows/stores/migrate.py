@@ -20,7 +20,8 @@ from flows.stores.locks import BRIEF, refuse_while_dumped, with_short_waits
 from flows.stores.rebuilding import make_view, rebuild, take_view
 from flows.stores.standing import standing
 from flows.stores.verified import DamagedFile
-from flows.stores.warehouse import PUBLISHED, Warehouse, WarehouseError
+from flows.stores.warehouse import PUBLISHED, Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from transforms.contract import Table
 from transforms.registry import Registry
 from warehouse_ddl.files import View

@@ -15,7 +15,8 @@ from psycopg import Connection, errors, sql
 from flows.failpoints import failpoint
 from flows.stores import leaf_indexes
 from flows.stores.locks import Blocked, oldest_snapshot
-from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, Warehouse, WarehouseError
+from flows.stores.warehouse import UNPUBLISHED, PostgresColumn, Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from transforms.contract import MAX_IDENTIFIER_BYTES, Table
 from warehouse_ddl.statements import bounds, home
 

@@ -31,7 +31,7 @@ from flows.stores.joint import JointLedger, joint_ledger
 from flows.stores.ledger import Conflict
 from flows.stores.standalone import sweep
 from flows.stores.verified import LakeFull
-from flows.stores.warehouse import WarehouseError, readable_errors
+from flows.stores.warehouse_errors import WarehouseError, readable_errors
 from flows.streaming.sessions import Lifetime, keep_going
 from flows.streaming.shown_live import shown_live
 from flows.streaming.tally import CHANGES, Count, note_progress, owner

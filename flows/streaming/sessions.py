@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from flows.progress import Progress
-from flows.stores.warehouse import NotLetIn
+from flows.stores.warehouse_errors import NotLetIn
 from flows.streaming.tally import Count
 
 _PAUSE_SECONDS = 0.5

@@ -18,7 +18,7 @@ from flows.stores import in_force
 from flows.stores.ledger import Ledger
 from flows.stores.standalone import workshop
 from flows.stores.verified import LakeFull
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from flows.streaming import rollup
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.dead_topics import DeadTopics

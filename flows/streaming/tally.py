@@ -19,7 +19,8 @@ from psycopg import Connection, sql
 from flows.extract import kafka_unread
 from flows.metrics.names import LATENCY_BUCKETS
 from flows.progress import Progress
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from flows.streaming import windows
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.microbatch import MicroBatch

@@ -27,7 +27,8 @@ from flows.diagnosis.streams import kafka
 from flows.sandbox import ALL
 from flows.sandbox.state import Process, Running, new, write
 from flows.settings import Settings, SettingsError
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.stores.logins import lay, login
 from tests.house import House, Server
 from transforms import registry

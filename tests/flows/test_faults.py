@@ -29,7 +29,8 @@ from flows.sandbox import Part, processes
 from flows.stores.lake import Lake
 from flows.stores.publication import Way
 from flows.stores.publish import publish
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.extract.counterparts import running, toxiproxy
 from tests.flows.kill_child import Place
 from tests.flows.kill_compare import differences, seen

@@ -24,7 +24,7 @@ from flows.services import Services
 from flows.settings import SettingsError
 from flows.stores.manifest import ManifestDamaged
 from flows.stores.verified import DamagedFile, LakeError
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from flows.summary import Summary
 from flows.tries import may_pass
 from tests.flows.extract.parts import World

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 import quality
-from flows.stores.warehouse import WarehouseError, readable_errors
+from flows.stores.warehouse_errors import WarehouseError, readable_errors
 from flows.tries import may_pass
 from quality import QualityError, arrivals, expectations
 from transforms.contract import Rule

@@ -42,7 +42,8 @@ class Kept:
 @contextmanager
 def opened(settings: Settings) -> Iterator[Connection[Any]]:
     """The warehouse in autocommit. Raises SourceAway when it does not answer."""
-    from flows.stores.warehouse import Warehouse, WarehouseError
+    from flows.stores.warehouse import Warehouse
+    from flows.stores.warehouse_errors import WarehouseError
 
     try:
         with Warehouse(settings.require("warehouse_dsn"), "user-analytics-capture").connect() as connection:

@@ -20,7 +20,7 @@ from flows.alerting.routes import Channel
 from flows.alerts import ack_command, list_command, send_alert
 from flows.services import Services
 from flows.stores import connections
-from flows.stores.warehouse import NoPlace, OnlyReads, WarehouseError
+from flows.stores.warehouse_errors import NoPlace, OnlyReads, WarehouseError
 from tests.flows.alerting.conftest import Watch
 from tests.flows.stores.logins import full
 from tests.house import Server

@@ -24,7 +24,8 @@ from pydantic import SecretStr
 from flows import scrubbing
 from flows.__main__ import main
 from flows.sandbox import Part
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from flows.terminal import show_scrubbed
 from tests.flows.company import Company, with_models
 from tests.flows.streaming.topics import until

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from flows.monitoring.look import look
 from flows.monitoring.schedules import Deployment, Switched
 from flows.monitoring.verdict import State, Verdict
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.monitoring.conftest import NOW, Place
 
 YEAR = timedelta(days=365)

@@ -23,7 +23,7 @@ from flows.recovery.whole import from_lake
 from flows.services import Services
 from flows.stores.locks import DRILL_LOCK
 from flows.stores.publish import publish
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.recovery.conftest import KEY, filled, unseen
 from tests.flows.stores.world import built
 from tests.flows.warehouses import with_tables

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from flows.stores.batches import SharedBatches
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from transforms import engine
 
 SCHEMA = pa.schema([("n", pa.int64())])

@@ -15,7 +15,8 @@ import pytest
 
 from flows.stores.lake import Lake
 from flows.stores.publish import publish
-from flows.stores.warehouse import NotLetIn, Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import NotLetIn, WarehouseError
 from flows.tries import may_pass
 from tests.flows.stores.logins import login
 from tests.flows.stores.world import DAY, EVENTS, built, create, rows, tidy, visits

@@ -11,7 +11,8 @@ from flows.stores import standalone
 from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.publish import publish
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.stores.world import DAY, EVENTS, USERS, built, create, rows, tidy, visits
 from transforms.contract import Table
 

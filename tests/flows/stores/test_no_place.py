@@ -13,7 +13,8 @@ from flows.monitoring.look import is_away, look
 from flows.monitoring.verdict import State
 from flows.settings import Settings
 from flows.stores import connections
-from flows.stores.warehouse import NoPlace, Warehouse
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import NoPlace
 from flows.tries import may_pass
 from tests.flows.monitoring.conftest import Place
 from tests.flows.stores.logins import full

@@ -15,7 +15,8 @@ from flows.stores.lake import Lake
 from flows.stores.ledger import Ledger
 from flows.stores.publish import publish
 from flows.stores.standalone import workshop
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.stores.world import DAY, EVENTS, ORDERS, USERS, built, create, rows, tidy, visits
 from transforms import engine, registry
 from warehouse_ddl.statements import home

@@ -9,7 +9,8 @@ from psycopg.conninfo import make_conninfo
 from flows.stores import read_only
 from flows.stores.lake import Lake
 from flows.stores.publish import publish
-from flows.stores.warehouse import OnlyReads, Warehouse
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import OnlyReads
 from flows.tries import may_pass
 from tests.flows.replicated import pair
 from tests.flows.stores.world import DAY, EVENTS, built, create, rows, visits

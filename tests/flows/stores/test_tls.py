@@ -17,7 +17,8 @@ from psycopg.conninfo import make_conninfo
 
 from flows.stores.lake import Lake
 from flows.stores.publish import publish
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from tests.flows.stores.world import DAY, EVENTS, built, create, rows, visits
 from tests.house import Server
 

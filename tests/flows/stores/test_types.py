@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from flows.stores import binary_copy
-from flows.stores.warehouse import Warehouse, WarehouseError
+from flows.stores.warehouse import Warehouse
+from flows.stores.warehouse_errors import WarehouseError
 from flows.tries import may_pass
 from tests.house import Server
 from transforms import engine

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from flows.stores.warehouse import NotLetIn
+from flows.stores.warehouse_errors import NotLetIn
 from tests.flows.streaming.topics import Topics, until
 from tests.house import House
 

@@ -19,7 +19,7 @@ from flows.extract import SourceError, kafka_records
 from flows.landing import land
 from flows.progress import Progress
 from flows.stores.manifest import LakeFile
-from flows.stores.warehouse import WarehouseError
+from flows.stores.warehouse_errors import WarehouseError
 from flows.streaming import taking_in
 from flows.streaming.consumer import StreamConsumer
 from flows.streaming.journal import Fenced, Journal, Journaled
