@@ -256,13 +256,16 @@ class Schedule:
                 self._add(self._refreshing(view))
 
     def _fail(self, name: str, failure: str, *, is_awaited: bool = True) -> None:
-        """Say what failed; what needs it is given up, what was published of it stays."""
-        why = failure.removeprefix(f"{name}: ")
-        if why.startswith(name):  # a sentence about the table alone, which begins with it
-            self._summary.failures.append(why)
+        """Say what failed, of each source by itself; what needs it is given up, what was published of it
+        stays.
+        """
+        told = failure if failure.startswith(name) else f"{name}: {failure}"
+        why = told.removeprefix(f"{name}: ")
+        if why == told or name in registry.default().entities:
+            self._summary.failures.append(told)
         else:
             self._summary.fail(name, why)
-        get_run_logger().error(failure if failure.startswith(name) else f"{name}: {failure}")
+        get_run_logger().error(told)
         if is_awaited:
             self._give_up(name, "failed")
 

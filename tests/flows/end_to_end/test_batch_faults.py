@@ -89,8 +89,9 @@ def test_an_application_database_that_is_stopped_stops_only_what_reads_it(compan
     done = place.run(ANALYTICS_APP_DSN=nowhere)
     assert done.code == 1
     failures = _failures(done)
-    named = [name for failure in failures for name in failure.split(":")[0].split(", ")]
-    assert sorted(named) == sorted(one.table for one in registry.entities() if one.source == "app")
+    named = {failure.split(":")[0] for failure in failures}
+    assert named == {entity.table for entity in registry.entities() if entity.source == "app"}
+    assert len(failures) == len(named), "one line each"
     assert "canary" not in done.said
     assert place.value("select sum(row_count) from ops.ledger where table_name like 'raw_events%%'") > 0
 
