@@ -7,6 +7,7 @@ is what people read. A view is read with its owner's rights, so readers need non
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,16 @@ from flows.stores.warehouse import PUBLISHED
 from transforms.contract import Table
 from transforms.registry import Registry
 from warehouse_ddl.statements import PERSONAL, home, masked_view_ddl
+
+
+def hidden(connection: Connection[Any], table: Table) -> frozenset[str]:
+    """The columns that the table's view masks as it stands; none where there is no such view."""
+    row = connection.execute(
+        "SELECT pg_get_viewdef(oid) FROM pg_class "
+        "WHERE relnamespace = to_regnamespace(%s) AND relname = %s AND relkind = 'v'",
+        (PUBLISHED, table.name),
+    ).fetchone()
+    return frozenset(re.findall(r'\bEND AS "?([^",\n]+)"?,?$', row[0], re.MULTILINE) if row else ())
 
 
 def move_home(connection: Connection[Any], table: Table) -> bool:

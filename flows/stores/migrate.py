@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -80,6 +80,7 @@ def migrate(
     the same transaction (flows.stores.layout).
     """
     with warehouse.connect() as connection, _arranging(connection, table) as is_arranged_otherwise:
+        hidden: Collection[str] | None = masking.hidden(connection, table)
         with_short_waits(warehouse, connection, BRIEF, lambda: _bring_home(connection, table, registry))
         failpoint("migrate.at_home")
         migration = pending(connection, table, registry)
@@ -88,10 +89,10 @@ def migrate(
                 for statement in ddl(table, registry):
                     connection.execute(statement.encode())
                 masking.show(connection, table, registry)
-            migration = Migration(table.name)
+            migration, hidden = Migration(table.name), None  # nobody has seen it otherwise
         if not migration.is_needed and not is_arranged_otherwise:
             with_short_waits(warehouse, connection, BRIEF, lambda: masking.show(connection, table, registry))
-            return migration
+            return _with(migration, _unlike(hidden, table))
         if migration.is_destructive and not yes:
             listed = "; ".join(migration.describe())
             raise ConsentNeeded(
@@ -127,7 +128,7 @@ def migrate(
         if moved is not None:
             moved.finish(ledger, lake)
             migration = _with_layout(migration, table)
-    return migration
+    return _with(migration, _unlike(hidden, table))
 
 
 def arrange(warehouse: Warehouse, lake: Lake, table: Table, *, yes: bool = False) -> Migration:
@@ -210,6 +211,19 @@ def _with_layout(migration: Migration, table: Table) -> Migration:
 
 def _with(migration: Migration, changes: Iterable[Change]) -> Migration:
     return replace(migration, changes=(*migration.changes, *changes))
+
+
+def _unlike(hidden: Collection[str] | None, table: Table) -> Iterator[Change]:
+    """What readers see masked from now on, and what no more, where these were hidden before; None: a table
+    that nobody has seen.
+    """
+    if hidden is None:
+        return
+    hides = {column.name for column in table.columns if column.pii}
+    if masked := sorted(hides.difference(hidden)):
+        yield Change(f"readers see {', '.join(masked)} masked now", "in place")
+    if shown := sorted({column.name for column in table.columns}.intersection(hidden) - hides):
+        yield Change(f"everybody who reads it sees {', '.join(shown)} now", "in place")
 
 
 @contextmanager

@@ -76,6 +76,7 @@ def test_a_right_that_stops_many_tables_is_one_line_with_each_of_them_once(
         assert watch.rows("select has_schema_privilege('loader', 'unpublished', 'create')") == [(True,)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("taken", "given"),
     [

@@ -15,7 +15,7 @@ from tests import children
 from tests.flows.stores.logins import lay
 from tests.flows.stores.world import DAY, EVENTS, built, visits
 from tests.house import Server
-from transforms.contract import Table
+from transforms.contract import Column, Table
 
 PERSONAL = replace(EVENTS, columns=tuple(replace(c, pii=c.name == "page") for c in EVENTS.columns))
 
@@ -71,3 +71,25 @@ def test_a_kill_while_a_table_moves_shows_nobody_more_or_less_than_before(
             assert _seen(dsn, "pii_reader") == shown
             assert not _may_look_behind(dsn)
             assert not migrate(warehouse, lake, table).is_needed
+
+
+def test_what_readers_see_masked_from_now_on_and_what_no_more_is_told(dsn: str, lake: Lake) -> None:
+    warehouse = Warehouse(dsn)
+    other = replace(
+        EVENTS, columns=tuple(replace(c, pii=c.name in ("paid", "user_id")) for c in EVENTS.columns)
+    )
+
+    def told(table: Table) -> list[str]:
+        return migrate(warehouse, lake, table).describe()
+
+    assert told(PERSONAL) == []  # it is new
+    assert told(EVENTS) == ["fct_visits: everybody who reads it sees page now (in place)"]
+    assert told(PERSONAL) == ["fct_visits: readers see page masked now (in place)"]
+    assert told(PERSONAL) == []
+    assert told(other) == [
+        "fct_visits: readers see paid, user_id masked now (in place)",
+        "fct_visits: everybody who reads it sees page now (in place)",
+    ]
+    wider = replace(other, columns=(*other.columns, Column("mail", "VARCHAR", pii=True)))
+    assert told(wider)[-1] == "fct_visits: readers see mail masked now (in place)"
+    assert told(wider) == []
