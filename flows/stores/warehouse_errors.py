@@ -120,10 +120,11 @@ def _refusal(at: str, state: str | None, message: str) -> WarehouseError:
 
 
 def _refused(at: str, state: str | None, message: str) -> str:
-    if state in _NOT_THERE and _OURS.search(message):
+    if state in _NOT_THERE and (ours := _OURS.search(message)):
+        since = "by an older version" if ours[1] == "ops" else "not since that was declared"
         return (
-            f"This warehouse was never prepared, or by an older version ({scrub(message)}). Prepare it with "
-            "a run: python -m flows"
+            f"This warehouse was never prepared, or {since} ({scrub(message)}). Prepare it with a run: "
+            "python -m flows"
         )
     if state == rights.STATE:  # without the place: of many tables that fail by it, it is one cause
         is_of_ledgers = "schema ops" in message
