@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
@@ -35,6 +36,12 @@ os.environ.update(QUIET, PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL", GX_A
 # Nobody looks at the pages of these runs; tests of pages write them themselves.
 os.environ["ANALYTICS_PORTAL"] = "off"
 
+
+# How long examples take to make, and what is tried with them, says how busy the machine is.
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 _HOUSE = pytest.StashKey[House]()
 _TESTS = Path(__file__).parent

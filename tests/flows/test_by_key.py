@@ -184,6 +184,7 @@ def _any_cut(warehouses: Warehouses, read: Sequence[Step], told: Sequence[Step])
                 assert sorted(map(str, in_manifest)) == sorted(map(str, _files(services, name)))
 
 
+@pytest.mark.full
 @ANY_CUT
 @given(read=STEPS, told=STEPS)
 def test_any_cut_of_any_changes_gives_the_table_of_one_rebuild(

@@ -77,6 +77,7 @@ def test_where_prefect_does_not_answer_nobody_is_known_to_have_cancelled(
     assert watch.rows("select state from ops.run") == [("Failed",)]
 
 
+@pytest.mark.full
 def test_a_cancelled_run_that_was_killed_before_it_could_tell_is_cancelled(
     watch: Watch, prefect: Prefect
 ) -> None:

@@ -29,6 +29,7 @@ class _Seen:
     registration = "second"
 
 
+@pytest.mark.full
 def test_a_new_registration_begins_anew_where_the_broker_lost_the_topic_and_goes_on_elsewhere(
     house: House, tmp_path: Path
 ) -> None:

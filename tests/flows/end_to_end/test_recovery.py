@@ -37,6 +37,7 @@ def _backed_up(place: Place) -> Place:
     return place
 
 
+@pytest.mark.full
 def test_a_lost_warehouse_comes_back_from_the_lake_alone(copy: Place, house: House) -> None:
     lost = _empty(copy, house)
 

@@ -87,6 +87,7 @@ def test_an_engine_whose_reader_is_killed_leaves_nothing(tmp_path: Path) -> None
     until(lambda: not any(temporary.iterdir()), 60)
 
 
+@pytest.mark.full
 def test_what_the_log_tells_is_read_and_landed_once(capture: Capture, temporary: Path) -> None:
     capture.tables("alpha", "beta")
     assert "reads 2 tables whole" in "".join(capture.register(ALPHA, BETA))

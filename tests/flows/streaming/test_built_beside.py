@@ -137,6 +137,7 @@ def test_events_that_no_build_knows_yet_come_into_other_partitions_once_somebody
         assert {len(key) for key in noted} == {len("2025-10")}
 
 
+@pytest.mark.full
 def test_counts_keep_their_revisions_and_each_is_told_once(topics: Topics) -> None:
     sent = []
     for turn in range(3):

@@ -29,6 +29,7 @@ from tests.flows.streaming.topics import until
 from transforms import registry
 
 
+@pytest.mark.full
 def test_what_one_transaction_changes_is_seen_at_one_moment(company: Company) -> None:
     seen: Counter[tuple[str, str]] = Counter()
     done = threading.Event()
@@ -196,6 +197,7 @@ def test_a_transaction_with_a_row_that_cant_be_held_is_shown_without_it_and_name
     company.capture.app(f"update orders set updated_at = now() where id = '{order(8)}'")
 
 
+@pytest.mark.full
 def test_what_breaks_a_rule_stays_as_it_was_is_kept_once_and_recorded(company: Company) -> None:
     recorded = (
         "select rule, failing_rows from ops.check_result where table_name = 'fct_orders' and not passed"
@@ -220,6 +222,7 @@ def test_what_breaks_a_rule_stays_as_it_was_is_kept_once_and_recorded(company: C
     until(lambda: company.follow().messages == 0 and company.shown(quantity) == [(2,)], 60)
 
 
+@pytest.mark.full
 def test_a_table_whose_checks_lack_memory_waits_and_the_stream_goes_on(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +302,7 @@ def test_every_failpoint_of_the_stream_of_changes_is_killed_at() -> None:
     assert named == {"changes.landed", "joint.before_commit", "joint.committed"}
 
 
+@pytest.mark.full
 def test_a_column_that_the_source_gets_is_in_staging_within_seconds(company: Company) -> None:
     with company.followed() as living:
         company.capture.app(
@@ -313,6 +317,7 @@ def test_a_column_that_the_source_gets_is_in_staging_within_seconds(company: Com
     assert sum(name is not None for _, name in company.staged("user_id, nickname")) == 2
 
 
+@pytest.mark.full
 def test_changes_of_somebody_who_was_erased_say_that_they_are_gone_and_nothing_else(company: Company) -> None:
     services, now = company.services(), datetime.now(UTC)
     someone = Person.new(6).with_emails(["6@x.org"])

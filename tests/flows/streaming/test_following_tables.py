@@ -15,6 +15,7 @@ from tests.flows.streaming.topics import until
 from transforms import catalog, registry
 
 
+@pytest.mark.full
 def test_an_order_whose_time_moves_to_another_month_is_one_order_and_goes_when_it_is_deleted(
     company: Company,
 ) -> None:
@@ -35,6 +36,7 @@ def test_an_order_whose_time_moves_to_another_month_is_one_order_and_goes_when_i
     assert company.differences() == []
 
 
+@pytest.mark.full
 def test_a_table_that_postgresql_refuses_stays_as_it_was_and_the_others_go_on(company: Company) -> None:
     of_order = f"from analytics.fct_orders where order_id = '{order(600)}'"
     company.shown(

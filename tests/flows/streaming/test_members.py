@@ -80,6 +80,7 @@ def topics(house: House, tmp_path: Path) -> Topics:
     return Topics.build(house, tmp_path)
 
 
+@pytest.mark.full
 def test_copies_that_reach_another_stream_or_the_one_that_takes_over_are_published_and_counted_once(
     topics: Topics,
 ) -> None:

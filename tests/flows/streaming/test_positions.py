@@ -176,6 +176,7 @@ def test_records_that_the_broker_deletes_under_a_living_stream_end_it_and_it_nev
     assert topics.rows(positions.format(topics.entity().table)) == [(len(taken),)]
 
 
+@pytest.mark.full
 def test_a_topic_that_is_made_anew_under_a_living_stream_ends_it_though_it_is_longer_than_what_was_read(
     topics: Topics,
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_leaf_has_its_key_alone_until_it_is_sealed(topics: Topics) -> None:
     assert {len(keys) for _, keys in topics.rows(indexes)} == {3}
 
 
+@pytest.mark.full
 def test_what_agrees_belongs_to_the_batch_until_the_stream_reaches_it_again(topics: Topics) -> None:
     topics.batch()
     hot = _hot(topics)

@@ -37,6 +37,7 @@ def large(house: House, tmp_path: Path) -> Iterator[Topics]:
         broker.end()
 
 
+@pytest.mark.full
 def test_every_poison_is_a_letter_and_the_good_rows_of_its_micro_batch_go_on(topics: Topics) -> None:
     bad = list(poison(topics.began).values())
     producer = Producer({"bootstrap.servers": topics.world.kafka_bootstrap, "message.max.bytes": 4_000_000})
