@@ -118,8 +118,8 @@ def left_by_a_stream(connection: Connection[Any]) -> list[str]:
         return []
     return [
         f"A stream wrote of {', '.join(gone)}, which nothing declares any more: what it left is neither "
-        "landed nor compared. Declare it again, or remove it for good: python -m flows maintain --drop "
-        f"{gone[0]} --yes"
+        "landed nor compared. Declare it again, or see what would go: python -m flows maintain --drop "
+        f"{gone[0]}"
     ]
 
 

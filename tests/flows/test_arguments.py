@@ -18,6 +18,14 @@ def _commands(top: argparse.ArgumentParser, *words: str) -> Iterator[tuple[str, 
                 yield from _commands(command, *words, name)
 
 
+def _refusal(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """What is said of words that end the program with 2."""
+    with pytest.raises(SystemExit) as refused:
+        parser().parse_args(words)
+    assert refused.value.code == 2
+    return capsys.readouterr().err
+
+
 def test_each_command_says_what_it_does_and_what_each_of_its_words_is() -> None:
     found = dict(_commands(parser()))
     assert {"plan", "schema diff", "sandbox advance"} <= found.keys()
@@ -53,10 +61,7 @@ def test_a_word_that_may_be_left_out_stands_in_brackets() -> None:
 def test_a_word_that_is_misspelt_is_told_with_the_one_that_is_alike(
     capsys: pytest.CaptureFixture[str], words: list[str], meant: str
 ) -> None:
-    with pytest.raises(SystemExit) as refused:
-        parser().parse_args(words)
-    assert refused.value.code == 2
-    assert meant in " ".join(capsys.readouterr().err.split())
+    assert meant in " ".join(_refusal(capsys, words).split())
 
 
 @pytest.mark.parametrize(
@@ -75,17 +80,12 @@ def test_a_word_that_is_misspelt_is_told_with_the_one_that_is_alike(
 def test_a_word_that_is_empty_or_no_text_is_refused(
     capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    with pytest.raises(SystemExit) as refused:
-        parser().parse_args(words)
-    assert refused.value.code == 2
-    last = capsys.readouterr().err.splitlines()[-1]
+    last = _refusal(capsys, words).splitlines()[-1]
     assert last.startswith(f"python -m flows {words[0]}")
     assert said in last
 
 
 def test_what_is_like_nothing_is_told_with_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parser().parse_args(["alerts", "xyzzy"])
-    said = capsys.readouterr().err
+    said = _refusal(capsys, ["alerts", "xyzzy"])
     assert "invalid choice: 'xyzzy' (choose from" in said
     assert "mean" not in said
