@@ -12,7 +12,7 @@ from unittest import mock
 import duckdb
 import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flows.build import by_key, compaction, guard
@@ -38,10 +38,8 @@ _ENTITY = registry.entity(RAW)
 assert isinstance(_ENTITY.read, Postgres)
 CAPTURED = replace(_ENTITY, read=replace(_ENTITY.read, mode="cdc"))
 ANY_CUT = settings(
-    deadline=None,
     derandomize=True,
     max_examples=2,
-    suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.generate],  # to find a smaller example takes minutes
 )
 

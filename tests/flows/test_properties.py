@@ -13,7 +13,7 @@ import duckdb
 import psycopg
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.build import superseded
@@ -30,9 +30,7 @@ from transforms import registry
 STAGED, FACTS = "stg_events__user_events", "fct_events"
 TOPICS = ("user_events", "page_views", "clicks")
 PUBLISHED = (*(f"stg_events__{topic}" for topic in TOPICS), "dim_users", FACTS, "mart_daily_metrics")
-ANY_CUT = settings(
-    deadline=None, derandomize=True, max_examples=4, suppress_health_check=[HealthCheck.too_slow]
-)
+ANY_CUT = settings(derandomize=True, max_examples=4)
 
 
 @dataclass(frozen=True)

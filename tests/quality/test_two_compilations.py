@@ -86,7 +86,7 @@ TABLE: Table = make_table(*FORMS)
 
 
 ANY_ROWS = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 any_known = st.lists(st.sampled_from(ODD), unique=True, max_size=6)
 

@@ -30,7 +30,9 @@ def _moment(edge: datetime, step: timedelta, more: timedelta) -> datetime:
 
 
 moments = st.builds(_moment, st.sampled_from(EDGES), st.sampled_from(_STEPS), st.sampled_from(_STEPS))
-ANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ANY = settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def holds(

@@ -286,7 +286,7 @@ _changed = st.lists(st.sampled_from(TOPICS), min_size=1, max_size=4)
 
 
 @pytest.mark.full
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(_changed, max_size=8), st.data())
 def test_whatever_was_read_the_longest_run_of_whole_transactions_is_handed_on(
     transactions: Sequence[Sequence[str]], data: Any

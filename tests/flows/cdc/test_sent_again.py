@@ -158,7 +158,7 @@ def _events(transactions: Sequence[Sequence[str]]) -> list[Event]:
 
 
 @pytest.mark.full
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(_changed, min_size=1, max_size=6), st.data())
 def test_wherever_a_connector_is_killed_transactions_are_handed_on_whole_and_at_once(
     transactions: Sequence[Sequence[str]], data: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.flows.extract.change_events import (
@@ -64,7 +64,7 @@ class Source:
         return sorted((there["created_at"][:7], key) for key, there in self.rows.items())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.lists(ACTIONS, min_size=1, max_size=25))
 def test_any_sequence_of_changes_ends_equal_to_the_source(actions: list[tuple[str, int, int]]) -> None:
     topic, source, landed = Topic(), Source(), 0
@@ -84,7 +84,7 @@ def test_any_sequence_of_changes_ends_equal_to_the_source(actions: list[tuple[st
     assert (topic.in_windows() if topic.landed else []) == source.in_windows()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(st.lists(ACTIONS, min_size=1, max_size=20), st.data())
 def test_changes_cut_and_sent_again_in_any_way_are_the_same_versions(
     actions: list[tuple[str, int, int]], data: st.DataObject

@@ -82,7 +82,7 @@ def test_shuffled_and_doubled_changes_give_the_same_history(capture: Capture) ->
     assert len(in_order) > 20
     assert_seamless(in_order)
 
-    @settings(max_examples=5, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=5, derandomize=True, database=None)
     @given(seed=st.integers(0, 1 << 30), doubled=st.integers(0, 20), cuts=st.integers(1, 4))
     def holds(seed: int, doubled: int, cuts: int) -> None:
         chance = random.Random(seed)

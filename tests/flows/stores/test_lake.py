@@ -176,7 +176,7 @@ def test_a_file_that_can_not_be_read_is_not_taken_for_a_damaged_one(lake: Lake, 
     assert lake.paths([file])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_any_partition_value_is_one_harmless_path_component(value: str) -> None:
     encoded = encode_value(value)
@@ -186,7 +186,7 @@ def test_any_partition_value_is_one_harmless_path_component(value: str) -> None:
     assert not set(encoded) & set("/\\\0=*?[]'\" ")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(), st.text())
 def test_different_values_have_different_names(one: str, other: str) -> None:
     assert (encode_value(one) == encode_value(other)) == (one == other)

@@ -86,9 +86,8 @@ ROWS = st.lists(
 @pytest.mark.parametrize("way", ["by itself", "in a transaction"])
 @settings(
     max_examples=40,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(ROWS)
 def test_every_value_arrives_as_it_is(typed: Warehouse, way: str, rows: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ def _hashes(first: int, last: int) -> Hashes:
         return np.asarray(hashed.fetchnumpy()["hash(n)"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(ANY_HASH, max_size=200), max_size=20), st.lists(ANY_HASH))
 def test_whoever_was_added_is_found_in_whatever_pieces_they_came(
     pieces: list[list[int]], others: list[int]

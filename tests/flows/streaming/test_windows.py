@@ -307,7 +307,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(-100_000, 300).map(lambda seconds: NOW + timedelta(seconds=seconds))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.none() | st.integers(1, 3), MOMENTS), max_size=30),
     st.integers(1, 30),

@@ -32,7 +32,7 @@ def _days(count: int) -> list[date]:
     return [FIRST + timedelta(days=number) for number in range(count)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(FIGURES, st.floats(-1e5, 1e5), st.floats(0.01, 100))
 def test_scatter_follows_the_unit_and_not_where_figures_lie(
     figures: list[float], away: float, unit: float
@@ -41,7 +41,7 @@ def test_scatter_follows_the_unit_and_not_where_figures_lie(
     assert scatter(moved) == pytest.approx(scatter(figures) * unit, rel=1e-3, abs=1e-3 * unit + 1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(FIGURES, st.data())
 def test_a_few_wild_figures_leave_the_usual_among_the_others(
     figures: list[float], data: st.DataObject
@@ -54,13 +54,13 @@ def test_a_few_wild_figures_leave_the_usual_among_the_others(
     assert found.scatter <= 12 * (max(figures) - min(figures)) + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(-1e6, 1e6), max_size=6))
 def test_fewer_than_seven_figures_say_nothing(figures: list[float]) -> None:
     assert usual([("", figure) for figure in figures], "") is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(FIGURES)
 def test_the_usual_is_the_middle_of_its_season(figures: list[float]) -> None:
     history = [(number % 2, figure) for number, figure in enumerate(figures)]
@@ -69,7 +69,7 @@ def test_the_usual_is_the_middle_of_its_season(figures: list[float]) -> None:
     assert found.expected == median(figures[::2])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(100, 1_000_000), st.floats(0.98, 1.03), st.integers(30, 70))
 def test_steady_growth_is_no_anomaly(level: int, growth: float, length: int) -> None:
     rows = {day: round(level * growth**number) for number, day in enumerate(_days(length))}
@@ -78,7 +78,7 @@ def test_steady_growth_is_no_anomaly(level: int, growth: float, length: int) -> 
     assert not judged.is_unusual
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(200, 1_000_000), st.lists(st.floats(0.2, 3), min_size=7, max_size=7))
 def test_a_weekend_is_none_and_a_weekday_without_rows_is_one(level: int, week: list[float]) -> None:
     days = _days(57)
@@ -92,7 +92,7 @@ def test_a_weekend_is_none_and_a_weekday_without_rows_is_one(level: int, week: l
     assert judged.is_unusual
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(50, 100_000), st.floats(0, 4))
 def test_what_comes_after_a_day_has_no_say_in_it(level: int, later: float) -> None:
     days = _days(40)
@@ -164,7 +164,7 @@ def test_of_few_rows_twice_as_many_are_chance() -> None:
         assert judged.is_unusual is is_unusual
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1_000, 100_000), st.floats(0, 1), st.floats(0, 1))
 def test_a_rate_that_falls_is_never_unusual_and_a_higher_one_is_no_less_so(
     whole: int, usual_rate: float, rate: float
@@ -201,7 +201,7 @@ def test_one_null_among_few_rows_is_chance() -> None:
     assert not judged.is_unusual
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10_000), min_size=1))
 def test_the_same_distribution_is_no_drift_however_many_rows_it_has(counts: dict[str, int]) -> None:
     history = [Shares(day, counts) for day in _days(20)]
